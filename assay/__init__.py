@@ -1,0 +1,1 @@
+"""The foundation that every room stands on; it imports no other room."""

@@ -1,0 +1,1 @@
+"""Generated stubs of `protos/assay/v1`; regenerate with `make proto`."""

@@ -1,0 +1,1 @@
+"""Namespace of the vendored `buf.validate` contract."""

@@ -1,0 +1,1 @@
+"""Generated stub of the vendored `buf/validate/validate.proto`."""

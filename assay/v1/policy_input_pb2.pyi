@@ -1,0 +1,212 @@
+from assay.v1 import dataset_pb2 as _dataset_pb2
+from assay.v1 import measurement_pb2 as _measurement_pb2
+from assay.v1._vendor.buf.validate import validate_pb2 as _validate_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RowFinding(_message.Message):
+    __slots__ = ("row", "field", "code", "reason")
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    row: int
+    field: str
+    code: str
+    reason: str
+    def __init__(self, row: _Optional[int] = ..., field: _Optional[str] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PiiFinding(_message.Message):
+    __slots__ = ("entity_type", "count", "rows", "row_numbers")
+    ENTITY_TYPE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    ROW_NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    entity_type: str
+    count: int
+    rows: int
+    row_numbers: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, entity_type: _Optional[str] = ..., count: _Optional[int] = ..., rows: _Optional[int] = ..., row_numbers: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class DataFacts(_message.Message):
+    __slots__ = ("rows", "valid_rows", "findings", "invalid_rows", "pii", "pii_row_share", "pii_rows", "train_rows", "validation_rows", "selection_rows", "test_rows", "duplicate_rows", "train_tokens", "canaries_inserted", "canaries_held_out", "canary_manifest_sha256", "split_sha256", "columns", "label_counts", "group_counts", "pii_detector", "longest_row_tokens")
+    class SplitSha256Entry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class LabelCountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class GroupCountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    VALID_ROWS_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    INVALID_ROWS_FIELD_NUMBER: _ClassVar[int]
+    PII_FIELD_NUMBER: _ClassVar[int]
+    PII_ROW_SHARE_FIELD_NUMBER: _ClassVar[int]
+    PII_ROWS_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_ROWS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_ROWS_FIELD_NUMBER: _ClassVar[int]
+    SELECTION_ROWS_FIELD_NUMBER: _ClassVar[int]
+    TEST_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CANARIES_INSERTED_FIELD_NUMBER: _ClassVar[int]
+    CANARIES_HELD_OUT_FIELD_NUMBER: _ClassVar[int]
+    CANARY_MANIFEST_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    PII_DETECTOR_FIELD_NUMBER: _ClassVar[int]
+    LONGEST_ROW_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    valid_rows: int
+    findings: _containers.RepeatedCompositeFieldContainer[RowFinding]
+    invalid_rows: int
+    pii: _containers.RepeatedCompositeFieldContainer[PiiFinding]
+    pii_row_share: float
+    pii_rows: _containers.RepeatedScalarFieldContainer[int]
+    train_rows: int
+    validation_rows: int
+    selection_rows: int
+    test_rows: int
+    duplicate_rows: int
+    train_tokens: int
+    canaries_inserted: int
+    canaries_held_out: int
+    canary_manifest_sha256: str
+    split_sha256: _containers.ScalarMap[str, str]
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    label_counts: _containers.ScalarMap[str, int]
+    group_counts: _containers.ScalarMap[str, int]
+    pii_detector: str
+    longest_row_tokens: int
+    def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ...) -> None: ...
+
+class BaseModelFacts(_message.Message):
+    __slots__ = ("id", "licence", "sha256", "parameters", "provenance")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    licence: str
+    sha256: str
+    parameters: int
+    provenance: str
+    def __init__(self, id: _Optional[str] = ..., licence: _Optional[str] = ..., sha256: _Optional[str] = ..., parameters: _Optional[int] = ..., provenance: _Optional[str] = ...) -> None: ...
+
+class DifferentialPrivacy(_message.Message):
+    __slots__ = ("epsilon", "delta")
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    epsilon: float
+    delta: float
+    def __init__(self, epsilon: _Optional[float] = ..., delta: _Optional[float] = ...) -> None: ...
+
+class RequestFacts(_message.Message):
+    __slots__ = ("unit", "purpose", "requester", "method", "region", "budget_usd_micros", "quote_usd_micros", "max_train_tokens", "planned_train_tokens", "differential_privacy", "audit_profile", "epochs")
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    REQUESTER_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_USD_MICROS_FIELD_NUMBER: _ClassVar[int]
+    QUOTE_USD_MICROS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TRAIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PLANNED_TRAIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENTIAL_PRIVACY_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_PROFILE_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    unit: str
+    purpose: str
+    requester: str
+    method: str
+    region: str
+    budget_usd_micros: int
+    quote_usd_micros: int
+    max_train_tokens: int
+    planned_train_tokens: int
+    differential_privacy: DifferentialPrivacy
+    audit_profile: str
+    epochs: float
+    def __init__(self, unit: _Optional[str] = ..., purpose: _Optional[str] = ..., requester: _Optional[str] = ..., method: _Optional[str] = ..., region: _Optional[str] = ..., budget_usd_micros: _Optional[int] = ..., quote_usd_micros: _Optional[int] = ..., max_train_tokens: _Optional[int] = ..., planned_train_tokens: _Optional[int] = ..., differential_privacy: _Optional[_Union[DifferentialPrivacy, _Mapping]] = ..., audit_profile: _Optional[str] = ..., epochs: _Optional[float] = ...) -> None: ...
+
+class IntakeInput(_message.Message):
+    __slots__ = ("request", "datasheet", "format", "data", "base_model", "as_of")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    DATASHEET_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    request: RequestFacts
+    datasheet: _dataset_pb2.Datasheet
+    format: _dataset_pb2.DatasetFormat
+    data: DataFacts
+    base_model: BaseModelFacts
+    as_of: str
+    def __init__(self, request: _Optional[_Union[RequestFacts, _Mapping]] = ..., datasheet: _Optional[_Union[_dataset_pb2.Datasheet, _Mapping]] = ..., format: _Optional[_Union[_dataset_pb2.DatasetFormat, str]] = ..., data: _Optional[_Union[DataFacts, _Mapping]] = ..., base_model: _Optional[_Union[BaseModelFacts, _Mapping]] = ..., as_of: _Optional[str] = ...) -> None: ...
+
+class ReleaseInput(_message.Message):
+    __slots__ = ("request", "datasheet", "format", "plan", "measurements", "run", "as_of")
+    class MeasurementsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _measurement_pb2.Measurement
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_measurement_pb2.Measurement, _Mapping]] = ...) -> None: ...
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    DATASHEET_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    MEASUREMENTS_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    request: RequestFacts
+    datasheet: _dataset_pb2.Datasheet
+    format: _dataset_pb2.DatasetFormat
+    plan: _measurement_pb2.AuditPlan
+    measurements: _containers.MessageMap[str, _measurement_pb2.Measurement]
+    run: RunFacts
+    as_of: str
+    def __init__(self, request: _Optional[_Union[RequestFacts, _Mapping]] = ..., datasheet: _Optional[_Union[_dataset_pb2.Datasheet, _Mapping]] = ..., format: _Optional[_Union[_dataset_pb2.DatasetFormat, str]] = ..., plan: _Optional[_Union[_measurement_pb2.AuditPlan, _Mapping]] = ..., measurements: _Optional[_Mapping[str, _measurement_pb2.Measurement]] = ..., run: _Optional[_Union[RunFacts, _Mapping]] = ..., as_of: _Optional[str] = ...) -> None: ...
+
+class RunFacts(_message.Message):
+    __slots__ = ("isolation", "cut_off_proven", "adapter_sane", "trained_tokens", "cost_usd_micros", "statement_verified", "audit_verified")
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    CUT_OFF_PROVEN_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_SANE_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COST_USD_MICROS_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    isolation: str
+    cut_off_proven: bool
+    adapter_sane: bool
+    trained_tokens: int
+    cost_usd_micros: int
+    statement_verified: bool
+    audit_verified: bool
+    def __init__(self, isolation: _Optional[str] = ..., cut_off_proven: _Optional[bool] = ..., adapter_sane: _Optional[bool] = ..., trained_tokens: _Optional[int] = ..., cost_usd_micros: _Optional[int] = ..., statement_verified: _Optional[bool] = ..., audit_verified: _Optional[bool] = ...) -> None: ...

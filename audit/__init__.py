@@ -1,0 +1,1 @@
+"""The isolated audit worker and the evidence: preparing, probing, remembering, printing, verifying."""
