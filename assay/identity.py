@@ -1,0 +1,308 @@
+"""Identities: certificates that name a subject, keys that stay where they belong.
+
+A certificate under one of two roots names a *subject*, a SPIFFE-style URI in its SAN. The people root signs people, the
+services root signs services, so that a stolen person's key can never pose as a service. What a subject may do is not in
+its certificate: roles are grants in the ledger.
+
+:class:`Layout` is the one place that knows where each key lies; :mod:`assay.installation` fills it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from assay.errors import InvalidInputError, UnauthenticatedError
+
+if TYPE_CHECKING:
+    import grpc
+
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | x25519.X25519PrivateKey
+
+SERVICES = ("gateway", "train-worker", "audit-worker")
+_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything of an installation lies, relative to its directory."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """Settings of the gateway, ``assay.toml``."""
+        return self.root / "assay.toml"
+
+    @property
+    def trust(self) -> Path:
+        """What a verifier must be given from outside a bundle."""
+        return self.root / "trust.txt"
+
+    @property
+    def authority(self) -> Path:
+        """The operator's folder with both root keys; no service reads it."""
+        return self.root / "authority"
+
+    @property
+    def bootstrap_grants(self) -> Path:
+        """First role grants, signed by the operator."""
+        return self.root / "bootstrap" / "grants.json"
+
+    @property
+    def anchor(self) -> Path:
+        """The ledger's anchor, outside the gateway's data directory."""
+        return self.root / "anchor"
+
+    def person(self, name: str) -> Path:
+        """A person's own folder."""
+        return self.root / "people" / name
+
+    def service(self, name: str) -> Path:
+        """A service's folder."""
+        return self.root / "services" / name
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM bytes for one end of an mTLS connection."""
+
+    key: bytes
+    certificate: bytes
+    trusted_roots: bytes
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """Credentials of a client that shows its certificate."""
+        import grpc
+
+        return grpc.ssl_channel_credentials(self.trusted_roots, self.key, self.certificate)
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        """Credentials of a server that demands a client certificate under ``trusted_roots``."""
+        import grpc
+
+        return grpc.ssl_server_credentials([(self.key, self.certificate)], self.trusted_roots, require_client_auth=True)
+
+
+def service_tls(folder: Path, roots: tuple[str, ...] = ("services-ca.crt",)) -> TlsFiles:
+    """Reads a service's TLS files; ``roots`` names the root certificates whose holders it accepts."""
+    return TlsFiles(
+        read_private(folder / "tls.key"),
+        (folder / "tls.crt").read_bytes(),
+        b"".join((folder / name).read_bytes() for name in roots),
+    )
+
+
+def person_tls(folder: Path) -> TlsFiles:
+    """Reads a person's TLS files; the server must lie under the services root."""
+    return TlsFiles(
+        read_private(folder / "person.key"),
+        (folder / "person.crt").read_bytes(),
+        (folder / "services-ca.crt").read_bytes(),
+    )
+
+
+def read_private(path: Path) -> bytes:
+    """Reads a private key file.
+
+    Raises:
+        InvalidInputError: ``KEY_MISSING``, or ``KEY_EXPOSED`` when group or others may read it.
+    """
+    try:
+        mode = path.stat().st_mode
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidInputError(
+            "KEY_MISSING", f"cannot read key {path.name}", remedy="run `assay init DIR` or pass the right folder"
+        ) from error
+    if mode & 0o077:
+        raise InvalidInputError("KEY_EXPOSED", f"{path.name} can be read by others", remedy=f"chmod 600 {path.name}")
+    return data
+
+
+def load_ed25519(path: Path) -> ed25519.Ed25519PrivateKey:
+    """Loads an Ed25519 key from PEM."""
+    key = serialization.load_pem_private_key(read_private(path), None)
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise InvalidInputError("KEY_TYPE", f"{path.name} is not an Ed25519 key")
+    return key
+
+
+def load_x25519(path: Path) -> x25519.X25519PrivateKey:
+    """Loads an X25519 key from PEM."""
+    key = serialization.load_pem_private_key(read_private(path), None)
+    if not isinstance(key, x25519.X25519PrivateKey):
+        raise InvalidInputError("KEY_TYPE", f"{path.name} is not an X25519 key")
+    return key
+
+
+def load_p256(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Loads a P-256 key from PEM."""
+    key = serialization.load_pem_private_key(read_private(path), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise InvalidInputError("KEY_TYPE", f"{path.name} is not a P-256 key")
+    return key
+
+
+def raw_public(key: ed25519.Ed25519PrivateKey | x25519.X25519PrivateKey) -> bytes:
+    """The 32 bytes of the public half."""
+    return key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+
+
+def subject_of(certificate: x509.Certificate) -> str:
+    """The subject that a certificate names: its single URI SAN.
+
+    Raises:
+        UnauthenticatedError: ``NO_SUBJECT`` when there is none or more than one.
+    """
+    try:
+        san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        uris = []
+    else:
+        uris = san.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(uris) != 1 or not uris[0].startswith("spiffe://"):
+        raise UnauthenticatedError("NO_SUBJECT", "the certificate names no subject")
+    return str(uris[0])
+
+
+def peer_subject(context: Any) -> str:
+    """The subject of the other end of a gRPC call, from its verified certificate.
+
+    Args:
+        context: a ``grpc.aio.ServicerContext`` of an mTLS server.
+
+    Raises:
+        UnauthenticatedError: when the transport proved no identity.
+    """
+    pems = context.auth_context().get("x509_pem_cert", [])
+    if len(pems) != 1:
+        raise UnauthenticatedError("NO_CERTIFICATE", "the call carries no client certificate")
+    return subject_of(x509.load_pem_x509_certificate(pems[0]))
+
+
+def write_key(path: Path, key: PrivateKey) -> None:
+    """Writes a private key as PKCS 8 PEM, readable by its owner only; refuses to replace one."""
+    write_secret(
+        path,
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+    )
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Creates a file that only its owner reads; an existing file is never replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
+
+
+def check_name(name: str) -> str:
+    """Checks a person's, unit's or service's short name.
+
+    Raises:
+        InvalidInputError: ``BAD_NAME``.
+    """
+    if not _NAME.match(name):
+        raise InvalidInputError("BAD_NAME", f"{name!r} is not a short lower-case name", remedy="use a-z, 0-9 and -")
+    return name
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A root: its key and its self-signed certificate."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    @classmethod
+    def create(cls, common_name: str, days: int = 3650) -> Authority:
+        """Makes a new P-256 root that may sign leaves and no further roots."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        now = dt.datetime.now(dt.UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(minutes=5))
+            .not_valid_after(now + dt.timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(signs_certificates=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(key, certificate)
+
+    @classmethod
+    def load(cls, key: Path, certificate: Path) -> Authority:
+        """Reads a root from its two files."""
+        return cls(load_p256(key), x509.load_pem_x509_certificate(certificate.read_bytes()))
+
+    def issue(
+        self,
+        subject: str,
+        public_key: ec.EllipticCurvePublicKey,
+        *,
+        server: bool,
+        days: int = 397,
+        not_before: dt.datetime | None = None,
+    ) -> x509.Certificate:
+        """Signs a leaf that names ``subject``; ``server`` adds the loopback names and server authentication."""
+        start = not_before or dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
+        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(subject)]
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        if server:
+            names += [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
+        common_name = subject.rsplit("/", 1)[-1]
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
+            .issuer_name(self.certificate.subject)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start)
+            .not_valid_after(start + dt.timedelta(days=days))
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+            )
+            .sign(self.key, hashes.SHA256())
+        )
+
+
+def pem(certificate: x509.Certificate) -> bytes:
+    """A certificate as PEM."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=not signs_certificates,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,251 @@
+"""Makes an installation: roots, service identities, people, the trust file and the first grants.
+
+Whoever runs this holds both root keys; they go to ``authority/``, which no service reads. Each person's key goes to that
+person's own folder. In production the folders are then moved apart: nothing below refers to another by absolute path.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
+
+from assay import canonical, dsse
+from assay.errors import AlreadyExistsError
+from assay.identity import (
+    SERVICES,
+    Authority,
+    Layout,
+    check_name,
+    pem,
+    raw_public,
+    write_key,
+    write_secret,
+)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Someone to enrol, with a first role in a unit; ``-`` means every unit."""
+
+    name: str
+    role: str
+    unit: str = "-"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What :func:`create` makes."""
+
+    people: Sequence[Person]
+    operator: str
+    trust_domain: str = "assay.local"
+    origin: str = "assay.local/log"
+
+
+DEFAULT_PEOPLE = (
+    Person("rita", "ROLE_REQUESTER"),
+    Person("cora", "ROLE_COMPLIANCE_OFFICER"),
+    Person("vik", "ROLE_VALIDATOR"),
+    Person("dana", "ROLE_DEPLOYER"),
+    Person("anna", "ROLE_AUDITOR"),
+    Person("oscar", "ROLE_OPERATOR"),
+)
+
+
+def person_subject(trust_domain: str, name: str) -> str:
+    """The subject of a person."""
+    return f"spiffe://{trust_domain}/people/{name}"
+
+
+def service_subject(trust_domain: str, name: str) -> str:
+    """The subject of a service."""
+    return f"spiffe://{trust_domain}/services/{name}"
+
+
+def create(root: Path, plan: Plan) -> Layout:
+    """Creates everything under ``root``; leaves nothing half-made.
+
+    Raises:
+        AlreadyExistsError: ``INSTALLATION_EXISTS`` when ``root`` holds anything.
+    """
+    if root.exists() and any(root.iterdir()):
+        raise AlreadyExistsError(
+            "INSTALLATION_EXISTS", f"{root} is not empty", remedy="choose another directory; keys are never replaced"
+        )
+    root.parent.mkdir(parents=True, exist_ok=True)
+    staging = root.with_name(f".{root.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        _fill(Layout(staging), plan)
+        if root.exists():
+            root.rmdir()
+        staging.rename(root)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return Layout(root)
+
+
+def enrol(layout: Layout, name: str, *, trust_domain: str = "assay.local", days: int = 397) -> Path:
+    """Makes a person's folder: key, certificate and the root that servers lie under. Needs the authority's keys.
+
+    Raises:
+        AlreadyExistsError: ``PERSON_EXISTS``.
+    """
+    folder = layout.person(check_name(name))
+    if folder.exists():
+        raise AlreadyExistsError("PERSON_EXISTS", f"{name} is already enrolled")
+    people = Authority.load(layout.authority / "people-ca.key", layout.authority / "people-ca.crt")
+    services_root = (layout.authority / "services-ca.crt").read_bytes()
+    _person(folder, person_subject(trust_domain, name), people, services_root, days)
+    return folder
+
+
+def _fill(layout: Layout, plan: Plan) -> None:
+    layout.root.mkdir(mode=0o755)
+    services = Authority.create("Assay services root")
+    people = Authority.create("Assay people root")
+    _private_folder(layout.authority)
+    for name, authority in (("services-ca", services), ("people-ca", people)):
+        write_key(layout.authority / f"{name}.key", authority.key)
+        (layout.authority / f"{name}.crt").write_bytes(pem(authority.certificate))
+
+    _private_folder(layout.root / "people")
+    for person in plan.people:
+        folder = layout.person(check_name(person.name))
+        subject = person_subject(plan.trust_domain, person.name)
+        _person(folder, subject, people, pem(services.certificate), 397)
+
+    keys = {name: _service(layout, name, plan, services) for name in SERVICES}
+    _gateway_files(layout, keys, services, people)
+    layout.anchor.mkdir(mode=0o700)
+    layout.trust.write_text(_trust_text(layout, plan, keys, services, people))
+    _bootstrap(layout, plan)
+
+
+def _person(folder: Path, subject: str, people: Authority, services_root: bytes, days: int) -> None:
+    _private_folder(folder)
+    key = ec.generate_private_key(ec.SECP256R1())
+    write_key(folder / "person.key", key)
+    (folder / "person.crt").write_bytes(pem(people.issue(subject, key.public_key(), server=False, days=days)))
+    (folder / "services-ca.crt").write_bytes(services_root)
+
+
+@dataclass(frozen=True)
+class _ServiceKeys:
+    """Public halves that others must know, as hex."""
+
+    statement: str
+    sealing: str
+
+
+def _service(layout: Layout, name: str, plan: Plan, services: Authority) -> _ServiceKeys:
+    folder = layout.service(name)
+    _private_folder(folder)
+    tls = ec.generate_private_key(ec.SECP256R1())
+    write_key(folder / "tls.key", tls)
+    certificate = services.issue(service_subject(plan.trust_domain, name), tls.public_key(), server=True)
+    (folder / "tls.crt").write_bytes(pem(certificate))
+    (folder / "services-ca.crt").write_bytes(pem(services.certificate))
+    signing, sealing = ed25519.Ed25519PrivateKey.generate(), x25519.X25519PrivateKey.generate()
+    write_key(folder / ("permit.key" if name == "gateway" else "statement.key"), signing)
+    write_key(folder / "seal.key", sealing)
+    if name == "audit-worker":
+        write_secret(folder / "canary.key", secrets.token_hex(32).encode())
+    return _ServiceKeys(raw_public(signing).hex(), raw_public(sealing).hex())
+
+
+def _gateway_files(layout: Layout, keys: dict[str, _ServiceKeys], services: Authority, people: Authority) -> None:
+    gateway = layout.service("gateway")
+    (gateway / "people-ca.crt").write_bytes(pem(people.certificate))
+    write_key(gateway / "log.key", ed25519.Ed25519PrivateKey.generate())
+    write_secret(gateway / "units.key", secrets.token_hex(32).encode())
+    pdf = ec.generate_private_key(ec.SECP256R1())
+    write_key(gateway / "pdf.key", pdf)
+    subject = "spiffe://assay.local/services/gateway/cards"
+    (gateway / "pdf.crt").write_bytes(pem(services.issue(subject, pdf.public_key(), server=False, days=3650)))
+    for name in ("train-worker", "audit-worker"):
+        public = {"statement_key": keys[name].statement, "sealing_key": keys[name].sealing}
+        (gateway / f"{name}.pub").write_text(json.dumps(public, indent=2) + "\n")
+        mine = {"permit_key": keys["gateway"].statement, "sealing_key": keys["gateway"].sealing}
+        (layout.service(name) / "gateway.pub").write_text(json.dumps(mine, indent=2) + "\n")
+
+
+def _trust_text(
+    layout: Layout, plan: Plan, keys: dict[str, _ServiceKeys], services: Authority, people: Authority
+) -> str:
+    from assay.identity import load_ed25519
+
+    log_public = raw_public(load_ed25519(layout.service("gateway") / "log.key"))
+    pdf = _pem_to_base64_der(layout.service("gateway") / "pdf.crt")
+    lines = [
+        "# What a verifier must be given from outside a bundle: whom to believe about what.",
+        "# Keep it where the installation cannot change it.",
+        f"origin {plan.origin}",
+        f"log {note_verifier_key(plan.origin, log_public)}",
+        "quorum none",
+        f"train-worker {keys['train-worker'].statement}",
+        f"audit-worker {keys['audit-worker'].statement}",
+        f"permit {keys['gateway'].statement}",
+        f"people-root {_base64_der(people.certificate)}",
+        f"services-root {_base64_der(services.certificate)}",
+        f"pdf {pdf}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def note_verifier_key(name: str, public_key: bytes) -> str:
+    """The C2SP signed-note verifier key of an Ed25519 log key: ``name+key id+base64(0x01 || key)``."""
+    tagged = b"\x01" + public_key
+    key_id = hashlib.sha256(name.encode() + b"\n" + tagged).digest()[:4]
+    return f"{name}+{key_id.hex()}+{base64.b64encode(tagged).decode()}"
+
+
+def _bootstrap(layout: Layout, plan: Plan) -> None:
+    """Signs the first grants with the operator's own key; the gateway records them at its first start."""
+    from cryptography import x509
+
+    from assay.identity import load_p256
+
+    folder = layout.person(plan.operator)
+    key = load_p256(folder / "person.key")
+    certificate = x509.load_pem_x509_certificate((folder / "person.crt").read_bytes())
+    envelopes: list[dict[str, Any]] = []
+    for person in plan.people:
+        statement = dsse.statement(
+            "grant",
+            {
+                "grant_id": f"{person.name}-{person.role.removeprefix('ROLE_').lower().replace('_', '-')}",
+                "role": person.role,
+                "subject": person_subject(plan.trust_domain, person.name),
+                "unit": person.unit,
+            },
+            [],
+        )
+        envelopes.append(dsse.sign_person(canonical.encode(statement), key, certificate))
+    layout.bootstrap_grants.parent.mkdir()
+    layout.bootstrap_grants.write_text(json.dumps(envelopes, indent=1) + "\n")
+
+
+def _private_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, mode=0o700)
+
+
+def _base64_der(certificate: Any) -> str:
+    return base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()
+
+
+def _pem_to_base64_der(path: Path) -> str:
+    from cryptography import x509
+
+    return _base64_der(x509.load_pem_x509_certificate(path.read_bytes()))
