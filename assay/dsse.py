@@ -1,0 +1,405 @@
+"""DSSE envelopes over in-toto Statements: people sign with P-256 and a certificate, services with Ed25519.
+
+An envelope here is the JSON object of DSSE 1.0.2 with two house rules. The payload is canonical JSON of an in-toto Statement v1,
+so that a ledger record can carry the statement as JSON and the envelope can be rebuilt from it byte for byte. A person's signature
+carries the DER certificate that names its subject; trust comes from the people root given from outside, never from ``keyid``.
+
+What verification promises: *every* signature of the envelope was made over exactly the payload returned, by a key whose
+certificate was issued by the root and was valid at the time asked about. One bad signature refuses the whole envelope. Signers are
+counted by key, so that a key that signed twice counts once.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from assay import canonical
+from assay.digests import sha256_bytes
+from assay.errors import IntegrityError, InvalidInputError
+
+if TYPE_CHECKING:
+    from assay.v1 import identity_pb2
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_BASE = "https://assay.dev/predicate/"
+MAX_PAYLOAD = 60_000
+MAX_SERVICE_PAYLOAD = 4_000_000
+MAX_SIGNATURES = 8
+MAX_CERTIFICATE = 8192
+
+Envelope = dict[str, Any]
+_E = TypeVar("_E", bound=x509.ExtensionType)
+
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+_PERSON = re.compile(r"spiffe://[a-z0-9][a-z0-9.-]{0,253}/people/[a-z0-9][a-z0-9._-]{0,62}")
+_STANDARD = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+_URLSAFE = re.compile(r"[A-Za-z0-9_-]*={0,2}")
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who signed: the subject of a person's certificate (empty for a service) and the hex SHA-256 of the key."""
+
+    subject: str
+    keyid: str
+
+
+@dataclass(frozen=True)
+class VerifiedEnvelope:
+    """What was signed, and by whom; made only by the verifiers here.
+
+    Attributes:
+        payload: the exact bytes that the signatures cover.
+        statement: the in-toto Statement that they encode.
+        signers: one entry a key, in the envelope's order.
+    """
+
+    payload: bytes
+    statement: dict[str, Any]
+    signers: tuple[Signer, ...]
+
+    @property
+    def predicate(self) -> dict[str, Any]:
+        """The statement's predicate."""
+        return dict(self.statement["predicate"])
+
+    @property
+    def predicate_name(self) -> str:
+        """The short predicate name, such as ``approval``; empty when the type is not one of ours."""
+        return predicate_name(str(self.statement["predicateType"]))
+
+
+def predicate_type(name: str) -> str:
+    """Predicate type URI of a short name."""
+    return f"{PREDICATE_BASE}{name}/v1"
+
+
+def predicate_name(uri: str) -> str:
+    """Short name of one of our predicate types, or an empty string."""
+    if uri.startswith(PREDICATE_BASE) and uri.endswith("/v1"):
+        return uri[len(PREDICATE_BASE) : -len("/v1")]
+    return ""
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """DSSE pre-authentication encoding: what a signature covers (protocol.md, DSSE 1.0.2)."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def statement(name: str, predicate: Mapping[str, Any], subjects: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Builds an in-toto Statement v1.
+
+    Args:
+        name: short predicate name.
+        predicate: float-free JSON object.
+        subjects: pairs of name and hex SHA-256; names are for people, digests bind.
+
+    Raises:
+        InvalidInputError: ``STATEMENT_MALFORMED`` when a digest is not 64 lower-case hex digits.
+    """
+    for label, digest in subjects:
+        if not isinstance(digest, str) or not _HEX64.fullmatch(digest):
+            raise InvalidInputError("STATEMENT_MALFORMED", f"subject {label!r} has no hex SHA-256 digest")
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": label, "digest": {"sha256": digest}} for label, digest in subjects],
+        "predicateType": predicate_type(name),
+        "predicate": dict(predicate),
+    }
+
+
+def read_statement(payload: bytes) -> dict[str, Any]:
+    """Reads canonical bytes as an in-toto Statement v1 with a frozen set of members.
+
+    Raises:
+        InvalidInputError: ``NOT_CANONICAL`` or ``STATEMENT_MALFORMED``.
+    """
+    try:
+        value = canonical.decode(payload)
+    except RecursionError as error:
+        raise InvalidInputError("NOT_CANONICAL", "nested too deeply") from error
+    check_statement(value)
+    return dict(value)
+
+
+def check_statement(value: Any) -> None:
+    """Demands the shape of an in-toto Statement v1: four members, subjects bound by SHA-256 only.
+
+    Raises:
+        InvalidInputError: ``STATEMENT_MALFORMED``.
+    """
+    if not isinstance(value, dict) or set(value) != {"_type", "subject", "predicateType", "predicate"}:
+        raise _malformed("a statement has exactly _type, subject, predicateType and predicate")
+    if value["_type"] != STATEMENT_TYPE:
+        raise _malformed("_type is not in-toto Statement v1")
+    if not isinstance(value["predicateType"], str) or not isinstance(value["predicate"], dict):
+        raise _malformed("predicateType is text and predicate an object")
+    if not isinstance(value["subject"], list):
+        raise _malformed("subject is a list")
+    for item in value["subject"]:
+        if not isinstance(item, dict) or set(item) != {"name", "digest"} or not isinstance(item["name"], str):
+            raise _malformed("a subject has exactly name and digest")
+        digest = item["digest"]
+        if not isinstance(digest, dict) or set(digest) != {"sha256"} or not isinstance(digest["sha256"], str):
+            raise _malformed("a subject is bound by sha256 and nothing else")
+        if not _HEX64.fullmatch(digest["sha256"]):
+            raise _malformed("a subject's digest is 64 lower-case hex digits")
+
+
+def sign_person(payload: bytes, key: ec.EllipticCurvePrivateKey, cert: x509.Certificate) -> Envelope:
+    """Signs with a person's own key, on that person's machine.
+
+    Args:
+        payload: canonical bytes of a statement.
+        key: P-256 private key.
+        cert: certificate of that key under the people root.
+
+    Raises:
+        InvalidInputError: the payload is not a statement, or the key is not P-256.
+        IntegrityError: ``KEY_MISMATCH`` when the certificate is for another key.
+    """
+    read_statement(payload)
+    if not isinstance(key.curve, ec.SECP256R1):
+        raise InvalidInputError("KEY_NOT_P256", "people sign with P-256 keys")
+    keyid = _spki_sha256(key.public_key())
+    if _spki_sha256(cert.public_key()) != keyid:
+        raise IntegrityError("KEY_MISMATCH", "the certificate is for another key")
+    sig = key.sign(pae(PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
+    der = cert.public_bytes(serialization.Encoding.DER)
+    return _envelope(payload, [{"keyid": keyid, "sig": _b64(sig), "cert": _b64(der)}])
+
+
+def verify_person(envelope: Mapping[str, Any], people_root: x509.Certificate, at: datetime) -> VerifiedEnvelope:
+    """Verifies an envelope signed by people.
+
+    Args:
+        envelope: DSSE envelope with a certificate in every signature.
+        people_root: the root given from outside.
+        at: aware time at which every certificate and the root must have been valid.
+
+    Raises:
+        InvalidInputError: ``ENVELOPE_MALFORMED``, ``NOT_CANONICAL`` or ``STATEMENT_MALFORMED``.
+        IntegrityError: ``SIGNATURE_BAD`` or ``CERTIFICATE_BAD``; one bad signature refuses all.
+    """
+    payload, signatures = _open(envelope, MAX_PAYLOAD, with_cert=True)
+    message = pae(PAYLOAD_TYPE, payload)
+    signers: dict[str, Signer] = {}
+    for item in signatures:
+        try:
+            cert = x509.load_der_x509_certificate(item["cert"])
+        except ValueError as error:
+            raise IntegrityError("CERTIFICATE_BAD", "a signature's certificate cannot be read") from error
+        subject, key = _check_certificate(cert, people_root, at)
+        keyid = _spki_sha256(key)
+        if item["keyid"] not in ("", keyid):
+            raise IntegrityError("SIGNATURE_BAD", "keyid names another key than the certificate")
+        try:
+            key.verify(item["sig"], message, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature as error:
+            raise IntegrityError("SIGNATURE_BAD", f"the signature of {subject} does not verify") from error
+        signers.setdefault(keyid, Signer(subject, keyid))
+    return VerifiedEnvelope(payload, read_statement(payload), tuple(signers.values()))
+
+
+def sign_service(payload: bytes, key: Ed25519PrivateKey) -> Envelope:
+    """Signs with a service's statement or permit key.
+
+    Raises:
+        InvalidInputError: the payload is not a statement.
+    """
+    read_statement(payload)
+    raw = key.public_key().public_bytes_raw()
+    return _envelope(payload, [{"keyid": sha256_bytes(raw), "sig": _b64(key.sign(pae(PAYLOAD_TYPE, payload)))}])
+
+
+def verify_service(envelope: Mapping[str, Any], public_key: Ed25519PublicKey) -> VerifiedEnvelope:
+    """Verifies an envelope signed by one service, whose public key the caller has from its trust file.
+
+    Raises:
+        InvalidInputError: ``ENVELOPE_MALFORMED``, ``NOT_CANONICAL`` or ``STATEMENT_MALFORMED``.
+        IntegrityError: ``SIGNATURE_BAD``.
+    """
+    payload, signatures = _open(envelope, MAX_SERVICE_PAYLOAD, with_cert=False)
+    if len(signatures) != 1:
+        raise InvalidInputError("ENVELOPE_MALFORMED", "a service's envelope has exactly one signature")
+    keyid = sha256_bytes(public_key.public_bytes_raw())
+    if signatures[0]["keyid"] not in ("", keyid):
+        raise IntegrityError("SIGNATURE_BAD", "the envelope names another key than the trusted one")
+    try:
+        public_key.verify(signatures[0]["sig"], pae(PAYLOAD_TYPE, payload))
+    except InvalidSignature as error:
+        raise IntegrityError("SIGNATURE_BAD", "the service's signature does not verify") from error
+    return VerifiedEnvelope(payload, read_statement(payload), (Signer("", keyid),))
+
+
+def envelope_of(statement_value: Mapping[str, Any], signatures: Sequence[Mapping[str, Any]]) -> Envelope:
+    """Rebuilds the envelope of a statement that a ledger record carries as JSON, with the record's signatures."""
+    return _envelope(canonical.encode(statement_value), [dict(s) for s in signatures])
+
+
+def envelope_payload(envelope: Mapping[str, Any]) -> bytes:
+    """The payload bytes of a well-formed envelope, *unverified*: for drafting, never for deciding.
+
+    Raises:
+        InvalidInputError: ``ENVELOPE_MALFORMED``.
+    """
+    return _open(envelope, MAX_SERVICE_PAYLOAD, with_cert=None)[0]
+
+
+def envelope_from_proto(message: identity_pb2.Envelope) -> Envelope:
+    """Maps a protobuf envelope to the JSON object."""
+    signatures = [{"keyid": s.keyid, "sig": _b64(s.sig), "cert": _b64(s.certificate)} for s in message.signatures]
+    return {"payloadType": message.payload_type, "payload": _b64(message.payload), "signatures": signatures}
+
+
+def envelope_to_proto(envelope: Mapping[str, Any]) -> identity_pb2.Envelope:
+    """Maps the JSON object to a protobuf envelope.
+
+    Raises:
+        InvalidInputError: ``ENVELOPE_MALFORMED``.
+    """
+    from assay.v1 import identity_pb2 as pb
+
+    payload, signatures = _open(envelope, MAX_SERVICE_PAYLOAD, with_cert=None)
+    return pb.Envelope(
+        payload_type=PAYLOAD_TYPE,
+        payload=payload,
+        signatures=[pb.Signature(keyid=s["keyid"], sig=s["sig"], certificate=s.get("cert", b"")) for s in signatures],
+    )
+
+
+def from_base64(text: Any) -> bytes:
+    """Decodes standard or URL-safe base64, padded, with no other spelling of the same bytes accepted.
+
+    Raises:
+        InvalidInputError: ``BASE64_MALFORMED``.
+    """
+    if isinstance(text, str) and len(text) % 4 == 0:
+        try:
+            if _STANDARD.fullmatch(text):
+                data = base64.b64decode(text, validate=True)
+                if _b64(data) == text:
+                    return data
+            elif _URLSAFE.fullmatch(text):
+                data = base64.urlsafe_b64decode(text)
+                if base64.urlsafe_b64encode(data).decode() == text:
+                    return data
+        except (binascii.Error, ValueError):
+            pass
+    raise InvalidInputError("BASE64_MALFORMED", "not canonical base64")
+
+
+def _open(
+    envelope: Mapping[str, Any], max_payload: int, *, with_cert: bool | None
+) -> tuple[bytes, list[dict[str, Any]]]:
+    """Parses strictly. ``with_cert``: True demands certificates, False forbids them, None takes either."""
+    if not isinstance(envelope, Mapping) or set(envelope) != {"payloadType", "payload", "signatures"}:
+        raise _bad_envelope("an envelope has exactly payloadType, payload and signatures")
+    if envelope["payloadType"] != PAYLOAD_TYPE:
+        raise _bad_envelope(f"payloadType is not {PAYLOAD_TYPE}")
+    encoded = envelope["payload"]
+    if not isinstance(encoded, str) or len(encoded) > 4 * ((max_payload + 2) // 3):
+        raise _bad_envelope("payload is missing or too long")
+    items = envelope["signatures"]
+    if not isinstance(items, list) or not 1 <= len(items) <= MAX_SIGNATURES:
+        raise _bad_envelope(f"an envelope has 1 to {MAX_SIGNATURES} signatures")
+    try:
+        return from_base64(encoded), [_open_signature(item, with_cert) for item in items]
+    except InvalidInputError as error:
+        if error.reason == "BASE64_MALFORMED":
+            raise _bad_envelope("a member is not canonical base64") from error
+        raise
+
+
+def _open_signature(item: Any, with_cert: bool | None) -> dict[str, Any]:
+    if not isinstance(item, Mapping) or not set(item) <= {"keyid", "sig", "cert"} or "sig" not in item:
+        raise _bad_envelope("a signature has keyid, sig and, for people, cert")
+    if with_cert is not None and ("cert" in item) != with_cert:
+        raise _bad_envelope("a person's signature carries a certificate" if with_cert else "a service carries none")
+    keyid = item.get("keyid", "")
+    if not isinstance(keyid, str) or (keyid and not _HEX64.fullmatch(keyid)):
+        raise _bad_envelope("keyid is 64 hex digits")
+    if any(
+        not isinstance(item[name], str) or len(item[name]) > 2 * MAX_CERTIFICATE
+        for name in ("sig", "cert")
+        if name in item
+    ):
+        raise _bad_envelope("sig or cert is too long")
+    out: dict[str, Any] = {"keyid": keyid, "sig": from_base64(item["sig"])}
+    if "cert" in item:
+        out["cert"] = from_base64(item["cert"])
+    return out
+
+
+def _check_certificate(
+    cert: x509.Certificate, root: x509.Certificate, at: datetime
+) -> tuple[str, ec.EllipticCurvePublicKey]:
+    """Demands a valid end-entity P-256 certificate directly under ``root`` and returns its subject and key."""
+    if at.tzinfo is None:
+        raise InvalidInputError("TIME_NAIVE", "the time asked about has no zone")
+    for name, c in (("people root", root), ("certificate", cert)):
+        if not c.not_valid_before_utc <= at <= c.not_valid_after_utc:
+            raise IntegrityError("CERTIFICATE_BAD", f"the {name} was not valid at {at.isoformat()}")
+    try:
+        cert.verify_directly_issued_by(root)
+        basic = _extension(cert, x509.BasicConstraints)
+        usage = _extension(cert, x509.KeyUsage)
+        root_basic = _extension(root, x509.BasicConstraints)
+        names = _extension(cert, x509.SubjectAlternativeName)
+    except (InvalidSignature, ValueError, TypeError, x509.DuplicateExtension) as error:
+        raise IntegrityError("CERTIFICATE_BAD", "the certificate was not issued by the people root") from error
+    if root_basic is None or not root_basic.ca:
+        raise IntegrityError("CERTIFICATE_BAD", "the people root is not a certificate authority")
+    if basic is not None and basic.ca:
+        raise IntegrityError("CERTIFICATE_BAD", "a certificate authority cannot sign as a person")
+    if usage is not None and not usage.digital_signature:
+        raise IntegrityError("CERTIFICATE_BAD", "the certificate's key usage forbids signatures")
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier) if names is not None else []
+    if len(uris) != 1 or not _PERSON.fullmatch(uris[0]):
+        raise IntegrityError("CERTIFICATE_BAD", "the certificate does not name exactly one person by URI")
+    key = cert.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise IntegrityError("CERTIFICATE_BAD", "the certificate's key is not P-256")
+    return uris[0], key
+
+
+def _extension(cert: x509.Certificate, kind: type[_E]) -> _E | None:
+    try:
+        return cert.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _envelope(payload: bytes, signatures: list[dict[str, Any]]) -> Envelope:
+    return {"payloadType": PAYLOAD_TYPE, "payload": _b64(payload), "signatures": signatures}
+
+
+def _spki_sha256(key: Any) -> str:
+    der: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return sha256_bytes(der)
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _malformed(message: str) -> InvalidInputError:
+    return InvalidInputError("STATEMENT_MALFORMED", message)
+
+
+def _bad_envelope(message: str) -> InvalidInputError:
+    return InvalidInputError("ENVELOPE_MALFORMED", message)
