@@ -1,0 +1,184 @@
+"""Settings of the gateway: one ``assay.toml`` in the installation directory, everything else by the layout's law."""
+
+from __future__ import annotations
+
+import datetime as dt
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+
+from assay.errors import FieldViolation, InvalidInputError
+from assay.identity import Layout
+
+Unit = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\[\]:-]+:[0-9]{1,5}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WorkerSettings(_Frozen):
+    """Where a worker listens and how many of its tasks the gateway keeps under way at once."""
+
+    address: Address
+    slots: int = Field(default=1, ge=1, le=64)
+
+
+class Limits(_Frozen):
+    """Caps of this installation."""
+
+    max_dataset_bytes: int = Field(default=4 << 30, ge=1)
+    max_result_bytes: int = Field(default=16 << 30, ge=1)
+    refusals_per_minute: int = Field(default=30, ge=1)
+    approval_days: int = Field(default=365, ge=1)
+    permit_seconds: int = Field(default=86_400, ge=1, le=86_400)
+    signature_age_seconds: int = Field(default=900, ge=1)
+
+
+class PriceBook(_Frozen):
+    """What a run costs, as of a day. Money is in millionths of a US dollar.
+
+    ``train_tokens_per_second`` only serves the quote; what a run cost is its supervisor's seconds times the price.
+    """
+
+    as_of: dt.date
+    source: str = Field(min_length=1)
+    usd_micros_per_train_device_second: int = Field(ge=0)
+    usd_micros_per_audit_device_second: int = Field(ge=0)
+    usd_micros_per_kwh: int = Field(ge=0)
+    train_tokens_per_second: int = Field(ge=1)
+    audit_seconds: int = Field(ge=0)
+
+
+class Settings(_Frozen):
+    """Everything that an operator may set; see :func:`default_toml` for the defaults."""
+
+    directory: Path
+    trust_domain: str = Field(min_length=1)
+    origin: str = Field(min_length=1)
+    region: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
+    listen: Address
+    metrics: Address
+    units: tuple[Unit, ...] = Field(min_length=1)
+    reflection: bool = False
+    workers: dict[str, WorkerSettings]
+    limits: Limits = Limits()
+    price_book: PriceBook
+
+    @field_validator("units")
+    @classmethod
+    def _no_system_unit(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "system" in value or len(set(value)) != len(value):
+            raise ValueError("units must be distinct, and 'system' is the installation's own")
+        return value
+
+    @field_validator("workers")
+    @classmethod
+    def _both_workers(cls, value: dict[str, WorkerSettings]) -> dict[str, WorkerSettings]:
+        if set(value) != {"train", "audit"}:
+            raise ValueError("exactly the workers 'train' and 'audit' must be named")
+        return value
+
+    @classmethod
+    def load(cls, directory: Path) -> Settings:
+        """Reads ``directory/assay.toml``.
+
+        Raises:
+            InvalidInputError: ``SETTINGS_MISSING``, or ``SETTINGS`` naming each field at fault.
+        """
+        path = Layout(directory).settings
+        try:
+            raw: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise InvalidInputError(
+                "SETTINGS_MISSING", f"cannot read {path.name}", remedy="run `assay init DIR`, or pass the right directory"
+            ) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidInputError("SETTINGS", f"{path.name} is not TOML: {error}") from error
+        try:
+            return cls.model_validate({**raw, "directory": directory})
+        except ValidationError as error:
+            violations = [FieldViolation(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
+            raise InvalidInputError("SETTINGS", f"{path.name} is not valid", violations=violations) from error
+
+    @property
+    def layout(self) -> Layout:
+        """Where keys and services lie."""
+        return Layout(self.directory)
+
+    @property
+    def folder(self) -> Path:
+        """The gateway's own folder."""
+        return self.layout.service("gateway")
+
+    @property
+    def data(self) -> Path:
+        """Rows and blobs."""
+        return self.folder / "data"
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.data / "assay.db"
+
+    @property
+    def subject(self) -> str:
+        """The gateway's own subject, the actor of what it does by itself."""
+        return f"spiffe://{self.trust_domain}/services/gateway"
+
+    def worker_subject(self, kind: str) -> str:
+        """The subject of the ``train`` or ``audit`` worker."""
+        return f"spiffe://{self.trust_domain}/services/{kind}-worker"
+
+
+def default_toml(
+    *,
+    trust_domain: str = "assay.local",
+    origin: str = "assay.local/log",
+    region: str = "eu",
+    listen: str = "127.0.0.1:7443",
+    metrics: str = "127.0.0.1:7464",
+    train: str = "127.0.0.1:7444",
+    audit: str = "127.0.0.1:7445",
+    units: tuple[str, ...] = ("credit", "claims", "clinical", "support"),
+) -> str:
+    """The text of ``assay.toml`` for a new installation."""
+    names = ", ".join(f'"{u}"' for u in units)
+    return f"""\
+# Assay gateway. Paths follow from this file's directory; keys never stand here.
+trust_domain = "{trust_domain}"
+origin = "{origin}"          # name of the ledger; part of every signed checkpoint
+region = "{region}"                       # where training runs, compared with each dataset's residency
+listen = "{listen}"
+metrics = "{metrics}"        # Prometheus, loopback only
+units = [{names}]
+reflection = false                  # gRPC reflection
+
+[workers.train]
+address = "{train}"
+slots = 1                           # tasks under way at once
+
+[workers.audit]
+address = "{audit}"
+slots = 1
+
+[limits]
+max_dataset_bytes = 4294967296
+max_result_bytes = 17179869184
+refusals_per_minute = 30            # ledger records of refusals for one subject; the surplus is counted
+approval_days = 365                 # an approval lapses after this
+permit_seconds = 86400              # longest permit
+signature_age_seconds = 900         # how old a person's signature may be when it is handed in
+
+[price_book]                        # what runs cost, as of a day; money in millionths of a US dollar
+as_of = 2026-01-01
+source = "list price of a 2-vCPU cloud instance, 0.10 USD an hour; electricity 0.20 USD per kWh"
+usd_micros_per_train_device_second = 28
+usd_micros_per_audit_device_second = 28
+usd_micros_per_kwh = 200000
+train_tokens_per_second = 400       # for quotes only
+audit_seconds = 120                 # for quotes only
+"""

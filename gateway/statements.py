@@ -1,0 +1,244 @@
+"""What people sign: in-toto Statements of approvals, waivers, revocations and grants, built by clients and read by services.
+
+A builder and its reader live side by side, so that what a person signs is exactly what the gateway demands. Every reader refuses
+a missing member, an unknown member and a wrong type: what is not understood is not accepted as signed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from assay import dsse
+from assay.errors import InvalidInputError
+from assay.v1 import approval_pb2, identity_pb2
+
+T = TypeVar("T")
+
+GRANT = "grant"
+REFUSE = "refuse"
+
+
+@dataclass(frozen=True)
+class SignedApproval:
+    """The predicate of an approval; attributes are its members."""
+
+    job: str
+    etag: str
+    decision: str
+    role: str
+    reason: str
+    card_sha256: str
+    card_index: int
+    evidence_root: str
+    evidence_size: int
+    adapter_sha256: str
+    base_sha256: str
+    purpose: str
+    signed_at: str
+
+
+@dataclass(frozen=True)
+class SignedWaiver:
+    """The predicate of a waiver; ``expires`` is a day, ISO 8601."""
+
+    job: str
+    etag: str
+    rules: list[str]
+    reason: str
+    compensating_control: str
+    expires: str
+
+
+@dataclass(frozen=True)
+class SignedRevocation:
+    """The predicate of an approval's revocation."""
+
+    job: str
+    etag: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SignedGrant:
+    """The predicate of a role grant."""
+
+    subject: str
+    role: str
+    unit: str
+    grant_id: str
+
+
+@dataclass(frozen=True)
+class SignedGrantRevocation:
+    """The predicate of a grant's revocation."""
+
+    grant_id: str
+    reason: str
+
+
+def approval_statement(
+    pending: approval_pb2.PendingApproval, *, granted: bool, role: str, reason: str, signed_at: dt.datetime
+) -> dict[str, Any]:
+    """The statement by which a person grants or refuses what is pending."""
+    predicate = {
+        "job": pending.tuning_job,
+        "etag": pending.etag,
+        "decision": GRANT if granted else REFUSE,
+        "role": role_name(role),
+        "reason": reason,
+        "card_sha256": pending.card_sha256,
+        "card_index": pending.card_record_index,
+        "evidence_root": pending.evidence_root,
+        "evidence_size": pending.evidence_size,
+        "adapter_sha256": pending.adapter_sha256,
+        "base_sha256": pending.base_sha256,
+        "purpose": pending.purpose,
+        "signed_at": rfc3339(signed_at),
+    }
+    return dsse.statement("approval", predicate, [("card", pending.card_sha256), ("adapter", pending.adapter_sha256)])
+
+
+def waiver_statement(
+    job: str, etag: str, rules: Sequence[str], reason: str, compensating_control: str, expires: dt.date
+) -> dict[str, Any]:
+    """The statement by which a person waives named rules of a denied or quarantined job."""
+    predicate = {
+        "job": job,
+        "etag": etag,
+        "rules": sorted(set(rules)),
+        "reason": reason,
+        "compensating_control": compensating_control,
+        "expires": expires.isoformat(),
+    }
+    return dsse.statement("waiver", predicate, [])
+
+
+def revocation_statement(job: str, etag: str, reason: str) -> dict[str, Any]:
+    """The statement by which a person withdraws a job's approval."""
+    return dsse.statement("revocation", {"job": job, "etag": etag, "reason": reason}, [])
+
+
+def grant_statement(subject: str, role: str, unit: str, grant_id: str) -> dict[str, Any]:
+    """The statement by which an operator grants a role; ``unit`` ``-`` means every unit."""
+    predicate = {"subject": subject, "role": role_name(role), "unit": unit, "grant_id": grant_id}
+    return dsse.statement("grant", predicate, [])
+
+
+def grant_revocation_statement(grant_id: str, reason: str) -> dict[str, Any]:
+    """The statement by which an operator revokes a grant."""
+    return dsse.statement("grant-revocation", {"grant_id": grant_id, "reason": reason}, [])
+
+
+def read_approval(statement: Mapping[str, Any]) -> SignedApproval:
+    """Reads an approval's predicate and demands that its subjects are the card and the adapter it names.
+
+    Raises:
+        InvalidInputError: ``STATEMENT`` for any other shape.
+    """
+    signed = _read(statement, "approval", SignedApproval)
+    digests = {s.get("digest", {}).get("sha256") for s in statement.get("subject", ())}
+    if not {signed.card_sha256, signed.adapter_sha256} <= digests:
+        raise _malformed("approval", "its subjects are not the card and the adapter")
+    if signed.decision not in (GRANT, REFUSE):
+        raise _malformed("approval", "decision must be grant or refuse")
+    return signed
+
+
+def read_waiver(statement: Mapping[str, Any]) -> SignedWaiver:
+    """Reads a waiver's predicate.
+
+    Raises:
+        InvalidInputError: ``STATEMENT``.
+    """
+    signed = _read(statement, "waiver", SignedWaiver)
+    if not signed.rules or not all(isinstance(r, str) for r in signed.rules):
+        raise _malformed("waiver", "rules must name at least one rule")
+    if not signed.reason.strip() or not signed.compensating_control.strip():
+        raise _malformed("waiver", "reason and compensating_control must be given")
+    return signed
+
+
+def read_revocation(statement: Mapping[str, Any]) -> SignedRevocation:
+    """Reads a revocation's predicate.
+
+    Raises:
+        InvalidInputError: ``STATEMENT``.
+    """
+    signed = _read(statement, "revocation", SignedRevocation)
+    if not signed.reason.strip():
+        raise _malformed("revocation", "reason must be given")
+    return signed
+
+
+def read_grant(statement: Mapping[str, Any]) -> SignedGrant:
+    """Reads a grant's predicate; the role must be a known one.
+
+    Raises:
+        InvalidInputError: ``STATEMENT`` or ``ROLE``.
+    """
+    signed = _read(statement, "grant", SignedGrant)
+    role_name(signed.role)
+    if not signed.subject.startswith("spiffe://") or not signed.grant_id or not signed.unit:
+        raise _malformed("grant", "subject, unit and grant_id must be given")
+    return signed
+
+
+def read_grant_revocation(statement: Mapping[str, Any]) -> SignedGrantRevocation:
+    """Reads a grant revocation's predicate.
+
+    Raises:
+        InvalidInputError: ``STATEMENT``.
+    """
+    return _read(statement, "grant-revocation", SignedGrantRevocation)
+
+
+def role_name(text: str) -> str:
+    """The enum name of a role written as ``validator`` or ``ROLE_VALIDATOR``.
+
+    Raises:
+        InvalidInputError: ``ROLE`` for anything else.
+    """
+    name = text if text.startswith("ROLE_") else f"ROLE_{text.upper()}"
+    if name not in identity_pb2.Role.keys() or name == "ROLE_UNSPECIFIED":
+        raise InvalidInputError("ROLE", f"{text[:64]!r} is not a role")
+    return name
+
+
+def rfc3339(moment: dt.datetime) -> str:
+    """A UTC moment as text, to the second."""
+    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str, what: str) -> dt.datetime:
+    """Reads a moment as :func:`rfc3339` writes it.
+
+    Raises:
+        InvalidInputError: ``STATEMENT``.
+    """
+    try:
+        return dt.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)
+    except ValueError as error:
+        raise _malformed(what, "signed_at is not a UTC time to the second") from error
+
+
+def _read(statement: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    expected = dsse.statement(name, {}, [])["predicateType"]
+    predicate = statement.get("predicate")
+    if statement.get("predicateType") != expected or not isinstance(predicate, Mapping):
+        raise _malformed(name, f"the predicate type is not {expected}")
+    fields = {n: str(t) for n, t in kind.__annotations__.items()}
+    if set(predicate) != set(fields):
+        odd = sorted(set(predicate) ^ set(fields))
+        raise _malformed(name, f"members missing or unknown: {', '.join(odd)[:200]}")
+    types: dict[str, type] = {"str": str, "int": int, "list[str]": list}
+    for member, value in predicate.items():
+        if type(value) is not types[fields[member]]:
+            raise _malformed(name, f"{member} has the wrong type")
+    return kind(**predicate)
+
+
+def _malformed(name: str, why: str) -> InvalidInputError:
+    return InvalidInputError("STATEMENT", f"not a valid {name} statement: {why}", remedy="sign it with `assay`")
