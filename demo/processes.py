@@ -1,0 +1,105 @@
+"""The services as child processes, and the memory that they all take."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` neighbouring loopback ports that are free now."""
+    for first in range(20_000 + os.getpid() % 10_000, 60_000, count):
+        sockets = []
+        try:
+            for port in range(first, first + count):
+                one = socket.socket()
+                sockets.append(one)
+                one.bind(("127.0.0.1", port))
+            return first
+        except OSError:
+            continue
+        finally:
+            for one in sockets:
+                one.close()
+    raise RuntimeError("no free ports on the loopback")
+
+
+class MemoryWatch:
+    """Samples the resident memory of this process and all its descendants once a second."""
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="memory-watch")
+
+    @property
+    def peak_mib(self) -> int:
+        """Highest sum seen so far; memory shared between processes is counted in each, so it errs upwards."""
+        return round(self.peak_bytes / 2**20)
+
+    def __enter__(self) -> MemoryWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(1.0):
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.Error:
+                    continue
+            self.peak_bytes = max(self.peak_bytes, total)
+
+
+@contextmanager
+def services(directory: Path, address: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs ``assay serve DIRECTORY`` until the block ends; waits until the gateway answers.
+
+    Raises:
+        RuntimeError: when it does not come up; the message ends with the log's last lines.
+    """
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway.cli", "serve", str(directory)], stdout=stream, stderr=subprocess.STDOUT
+        )
+    try:
+        _await(process, address, log)
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await(process: subprocess.Popen[bytes], address: str, log: Path, seconds: float = 60.0) -> None:
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            with socket.create_connection((host, int(port)), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.2)
+    tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-15:])
+    raise RuntimeError(f"the services did not start; last lines of {log}:\n{tail}")

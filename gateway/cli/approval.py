@@ -1,0 +1,178 @@
+"""``assay approval``: list, decide, waive, revoke. Keys never leave this side."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any
+
+import typer
+
+from assay import canonical, digests
+from assay.errors import IntegrityError, InvalidInputError, NotFoundError
+from assay.v1 import approval_pb2, audit_pb2, identity_pb2, model_pb2, tuning_job_pb2
+from audit.ledger.tree import leaf_hash, verify_inclusion
+from gateway.cli.errors import exit_on_error
+from gateway.cli.job import JobArgument, describe
+from gateway.cli.output import Output, OutputOption, emit, table
+from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
+from gateway.cli.signing import sign, signing_role
+from gateway.statements import approval_statement, revocation_statement, waiver_statement
+
+app = typer.Typer(no_args_is_help=True, help="Approvals: list, decide, waive, revoke.")
+ReasonOption = Annotated[str, typer.Option(help="Typed reason; it is signed and recorded.")]
+
+
+@app.command("list")
+def list_(
+    parent: Annotated[str, typer.Argument(help="units/UNIT, or units/- for all that you may see.")] = "units/-",
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List what waits for a signature.
+
+    Example: assay approval list units/-
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        answer = session.approvals.ListPendingApprovals(approval_pb2.ListPendingApprovalsRequest(parent=parent))
+        rows = [
+            (
+                p.tuning_job,
+                p.purpose,
+                p.card_sha256[:16],
+                ", ".join(_role(r) for r in p.missing_roles),
+                len(p.approvals),
+            )
+            for p in answer.pending_approvals
+        ]
+        emit(output, answer, [table(("job", "purpose", "card", "still needed", "signed"), rows)])
+
+
+@app.command()
+def decide(
+    name: JobArgument,
+    reason: ReasonOption,
+    grant: Annotated[bool, typer.Option("--grant/--refuse", help="Grant or refuse.")],
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Check what is to be signed, sign it with your own key, hand it in.
+
+    Before signing, the card is downloaded and hashed, and its record is proved to be under the evidence root.
+
+    Example: assay approval decide units/support/tuningJobs/replies --grant --reason "read card, limits met"
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        answer = decide_as(session, name, grant=grant, reason=reason)
+        emit(output, answer, [f"recorded at ledger index {answer.approval.record_index}", *describe(answer.tuning_job)])
+
+
+def decide_as(session: Session, name: str, *, grant: bool, reason: str) -> approval_pb2.DecideApprovalResponse:
+    """Does what ``decide`` does, for a caller that holds a session."""
+    pending = _pending(session, name)
+    check_card(session, pending)
+    role = signing_role(session, pending, granted=grant)
+    statement = approval_statement(pending, granted=grant, role=role, reason=reason, signed_at=dt.datetime.now(dt.UTC))
+    envelope = sign(session, statement)
+    request = approval_pb2.DecideApprovalRequest(name=name, etag=pending.etag, envelope=envelope)
+    return session.approvals.DecideApproval(request)  # type: ignore[no-any-return]
+
+
+def check_card(session: Session, pending: approval_pb2.PendingApproval) -> None:
+    """Makes sure that what is signed is what can be read: the card's digest, its record, and the record's proof.
+
+    Raises:
+        IntegrityError: ``CARD_MISMATCH`` or ``PROOF_REFUSED``; nothing is signed then.
+    """
+    model = pending.tuning_job.replace("/tuningJobs/", "/models/")
+    request = model_pb2.DownloadCardRequest(name=model, format=model_pb2.CARD_FORMAT_JSON)
+    card = b"".join(part.chunk for part in session.models.DownloadCard(request))
+    if digests.sha256_bytes(card) != pending.card_sha256:
+        raise IntegrityError("CARD_MISMATCH", "the card downloaded is not the card to be signed")
+    proof = session.audit.GetInclusionProof(
+        audit_pb2.GetInclusionProofRequest(index=pending.card_record_index, tree_size=pending.evidence_size)
+    ).proof
+    record = canonical.decode(proof.body)
+    named = record["type"] == "card.rendered" and record["statement"]["predicate"]["card_sha256"] == pending.card_sha256
+    root = bytes.fromhex(pending.evidence_root)
+    hashes = list(proof.hashes)
+    if not named or not verify_inclusion(
+        pending.card_record_index, pending.evidence_size, leaf_hash(proof.body), hashes, root
+    ):
+        raise IntegrityError("PROOF_REFUSED", "the card's record is not under the evidence root")
+
+
+@app.command()
+def waive(
+    name: JobArgument,
+    rule: Annotated[list[str], typer.Option(help="Rule id; repeat for more.")],
+    reason: ReasonOption,
+    compensating_control: Annotated[str, typer.Option(help="What protects instead.")],
+    expires: Annotated[str, typer.Option(help="Last day, ISO 8601.")],
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Waive named rules of a denied or quarantined job, signed.
+
+    Example: assay approval waive units/support/tuningJobs/x --rule BASE-MIN-ROWS --reason pilot --compensating-control
+    "internal use only" --expires 2026-12-31
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        job = _job(session, name)
+        statement = waiver_statement(name, job.etag, sorted(rule), reason, compensating_control, _day(expires))
+        request = approval_pb2.WaiveRulesRequest(name=name, etag=job.etag, envelope=sign(session, statement))
+        answer = session.approvals.WaiveRules(request)
+        emit(output, answer, describe(answer.tuning_job))
+
+
+@app.command()
+def revoke(
+    name: JobArgument,
+    reason: ReasonOption,
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Withdraw an approval; permits become void.
+
+    Example: assay approval revoke units/support/tuningJobs/replies --reason "incident 4711"
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        job = _job(session, name)
+        envelope = sign(session, revocation_statement(name, job.etag, reason))
+        request = approval_pb2.RevokeApprovalRequest(name=name, etag=job.etag, envelope=envelope)
+        answer = session.approvals.RevokeApproval(request)
+        emit(output, answer, describe(answer.tuning_job))
+
+
+def _pending(session: Session, name: str) -> approval_pb2.PendingApproval:
+    parts = name.split("/")
+    if len(parts) != 4:
+        raise InvalidInputError("BAD_NAME", f"{name!r} is not a job", remedy="pass units/UNIT/tuningJobs/ID")
+    token = ""
+    while True:
+        request = approval_pb2.ListPendingApprovalsRequest(parent=f"units/{parts[1]}", page_token=token)
+        answer = session.approvals.ListPendingApprovals(request)
+        for pending in answer.pending_approvals:
+            if pending.tuning_job == name:
+                return pending  # type: ignore[no-any-return]
+        token = answer.next_page_token
+        if not token:
+            raise NotFoundError("NOT_PENDING", f"{name} waits for no approval", remedy="see `assay job get`")
+
+
+def _job(session: Session, name: str) -> Any:
+    return session.jobs.GetTuningJob(tuning_job_pb2.GetTuningJobRequest(name=name)).tuning_job
+
+
+def _day(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInputError("BAD_DATE", f"{text!r} is no day", remedy="write it as 2026-12-31") from error
+
+
+def _role(role: identity_pb2.Role) -> str:
+    return identity_pb2.Role.Name(role).removeprefix("ROLE_").lower()

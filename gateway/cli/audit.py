@@ -1,0 +1,157 @@
+"""``assay audit``: records, checkpoint, proofs, export, verify."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from audit.verify.trust import TrustFile
+
+from assay import digests
+from assay.errors import IntegrityError
+from assay.v1 import audit_pb2
+from audit.verify import EXIT_CODES, verify_bundle
+from gateway.cli.errors import exit_on_error
+from gateway.cli.output import Output, OutputOption, console, emit, safe, table
+from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
+
+app = typer.Typer(no_args_is_help=True, help="Evidence: records, checkpoint, inclusion, consistency, export, verify.")
+
+
+@app.command()
+def records(
+    parent: Annotated[str, typer.Argument(help="units/UNIT, or units/- (auditors).")],
+    job: Annotated[str, typer.Option(help="Only this job.")] = "",
+    page_size: Annotated[int, typer.Option(help="At most this many.")] = 50,
+    page_token: Annotated[str, typer.Option(help="Token of the page before.")] = "",
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List ledger records.
+
+    Example: assay audit records units/support --job units/support/tuningJobs/replies
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        request = audit_pb2.ListRecordsRequest(
+            parent=parent, tuning_job=job, page_size=page_size, page_token=page_token
+        )
+        answer = session.audit.ListRecords(request)
+        rows = [(r.index, r.unit, r.unit_sequence, r.type, json.loads(r.body)["ts"]) for r in answer.records]
+        data = {
+            "records": [json.loads(r.body) | {"index": r.index} for r in answer.records],
+            "next_page_token": answer.next_page_token,
+        }
+        emit(output, data, [table(("index", "unit", "seq", "type", "time"), rows)])
+
+
+@app.command()
+def checkpoint(
+    identity: IdentityOption = None, address: AddressOption = None, output: OutputOption = Output.TEXT
+) -> None:
+    """Print the newest signed checkpoint.
+
+    Example: assay audit checkpoint
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        note = session.audit.GetCheckpoint(audit_pb2.GetCheckpointRequest()).note.decode()
+        emit(output, {"checkpoint": note}, [note])
+
+
+@app.command()
+def inclusion(
+    index: Annotated[int, typer.Argument(help="0-based index.")],
+    tree_size: Annotated[int, typer.Option(help="0 means the newest checkpoint's.")] = 0,
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Print an inclusion proof.
+
+    Example: assay audit inclusion 12
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        request = audit_pb2.GetInclusionProofRequest(index=index, tree_size=tree_size)
+        answer = session.audit.GetInclusionProof(request)
+        hashes = [h.hex() for h in answer.proof.hashes]
+        data = {"index": answer.proof.index, "tree_size": answer.proof.tree_size, "hashes": hashes}
+        emit(output, data, [f"index {data['index']} in a tree of {data['tree_size']}", *hashes])
+
+
+@app.command()
+def consistency(
+    from_size: Annotated[int, typer.Argument(help="Older size.")],
+    to_size: Annotated[int, typer.Option(help="0 means the newest checkpoint's.")] = 0,
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Print a consistency proof.
+
+    Example: assay audit consistency 10
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        request = audit_pb2.GetConsistencyProofRequest(from_size=from_size, to_size=to_size)
+        answer = session.audit.GetConsistencyProof(request)
+        hashes = [h.hex() for h in answer.hashes]
+        data = {"from_size": answer.from_size, "to_size": answer.to_size, "hashes": hashes}
+        emit(output, data, [f"{data['from_size']} is a prefix of {data['to_size']}", *hashes])
+
+
+@app.command()
+def export(
+    parent: Annotated[str, typer.Argument(help="units/UNIT, or units/- (auditors).")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    job: Annotated[list[str] | None, typer.Option(help="Only these jobs.")] = None,
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Export an evidence bundle that can be verified offline.
+
+    Example: assay audit export units/- --out evidence.bundle.zip
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        sha256 = export_bundle(session, parent, job or [], out)
+        emit(output, {"path": str(out), "sha256": sha256}, [f"{out}  sha256 {sha256}"])
+
+
+def export_bundle(session: Session, parent: str, jobs: list[str], out: Path) -> str:
+    """Streams the bundle to ``out``; returns its SHA-256 after checking it against the gateway's."""
+    claimed = ""
+    partial = out.with_name(out.name + ".part")
+    with partial.open("wb") as stream:
+        for part in session.audit.ExportBundle(audit_pb2.ExportBundleRequest(parent=parent, tuning_jobs=jobs)):
+            stream.write(part.chunk)
+            claimed = part.sha256 or claimed
+    sha256 = digests.sha256_file(partial)
+    if sha256 != claimed:
+        partial.unlink()
+        raise IntegrityError("BUNDLE_MISMATCH", "the bundle was changed on its way", remedy="export it again")
+    partial.replace(out)
+    return sha256
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Evidence bundle.")],
+    trust: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Trust file, from outside the bundle.")],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Verify an evidence bundle offline: no server, no database. Exit 0 valid, 1 invalid, 3 stale, 4 incomplete.
+
+    Example: assay verify evidence.bundle.zip --trust trust.txt
+    """
+    with exit_on_error():
+        report = verify_bundle(bundle, TrustFile.parse(trust.read_text("utf-8")), dt.datetime.now(dt.UTC))
+        if output is Output.JSON:
+            emit(output, report.as_dict())
+        else:
+            console.print(safe(report.text()))
+    if EXIT_CODES[report.verdict]:
+        raise typer.Exit(EXIT_CODES[report.verdict])
+
+
+app.command("verify")(verify)

@@ -1,0 +1,159 @@
+"""``assay dataset``: upload, get, list."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from google.protobuf import json_format
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from assay.errors import InvalidInputError
+from assay.v1 import dataset_pb2
+from gateway.cli.errors import exit_on_error
+from gateway.cli.output import Output, OutputOption, emit, progress_console, table
+from gateway.cli.session import AddressOption, IdentityOption, open_session
+
+app = typer.Typer(no_args_is_help=True, help="Datasets: upload, get, list.")
+CHUNK_BYTES = 256 * 1024
+
+
+@app.command()
+def upload(
+    parent: Annotated[str, typer.Argument(help="The unit, such as units/support.")],
+    dataset_id: Annotated[str, typer.Argument(help="Last part of the resource name.")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="JSONL or CSV.")],
+    datasheet: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="YAML or JSON.")],
+    format: Annotated[str | None, typer.Option(help="chat-jsonl or decision-csv; default: by extension.")] = None,
+    request_id: Annotated[str | None, typer.Option(help="UUID; repeat it to retry safely.")] = None,
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Upload a file of rows with its datasheet.
+
+    The datasheet is YAML or JSON: purposes, legal_basis, licence, classification, residency, retention_days, provenance
+    and, for decision tables, label_column, favourable_label, sensitive_attributes, hidden_columns.
+
+    Example: assay dataset upload units/support replies-2026 replies.jsonl --datasheet replies.yaml
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        header = dataset_pb2.UploadDatasetHeader(
+            parent=parent, dataset_id=dataset_id, format=_format(file, format),
+            datasheet=read_datasheet(datasheet), request_id=request_id or str(uuid.uuid4()),
+        )  # fmt: skip
+        columns = (TextColumn("upload"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=progress_console, transient=True) as progress:
+            answer = session.datasets.UploadDataset(upload_parts(header, file, progress))
+        emit(output, answer.dataset, _describe(answer.dataset))
+
+
+def upload_parts(
+    header: dataset_pb2.UploadDatasetHeader, file: Path, progress: Progress | None = None
+) -> Iterator[dataset_pb2.UploadDatasetRequest]:
+    """The messages of an upload: header, chunks, trailer with the digest of what was really read."""
+    task = progress.add_task("upload", total=file.stat().st_size) if progress else None
+    yield dataset_pb2.UploadDatasetRequest(header=header)
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+            yield dataset_pb2.UploadDatasetRequest(chunk=chunk)
+            if progress is not None and task is not None:
+                progress.advance(task, len(chunk))
+    yield dataset_pb2.UploadDatasetRequest(trailer=dataset_pb2.UploadDatasetTrailer(sha256=digest.hexdigest()))
+
+
+@app.command("get")
+def get(
+    name: Annotated[str, typer.Argument(help="units/UNIT/datasets/ID")],
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show one dataset's metadata.
+
+    Example: assay dataset get units/support/datasets/replies-2026
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        answer = session.datasets.GetDataset(dataset_pb2.GetDatasetRequest(name=name))
+        emit(output, answer.dataset, _describe(answer.dataset))
+
+
+@app.command("list")
+def list_(
+    parent: Annotated[str, typer.Argument(help="The unit, such as units/support.")],
+    page_size: Annotated[int, typer.Option(help="At most this many.")] = 50,
+    page_token: Annotated[str, typer.Option(help="Token of the page before.")] = "",
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List a unit's datasets.
+
+    Example: assay dataset list units/support
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        request = dataset_pb2.ListDatasetsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        answer = session.datasets.ListDatasets(request)
+        rows = [
+            (d.name, dataset_pb2.DatasetFormat.Name(d.format), d.size_bytes, d.sha256[:16]) for d in answer.datasets
+        ]
+        emit(output, answer, [table(("name", "format", "bytes", "sha256"), rows)])
+
+
+def read_datasheet(path: Path) -> dataset_pb2.Datasheet:
+    """Reads a datasheet file; short enum names such as ``internal`` are accepted.
+
+    Raises:
+        InvalidInputError: ``BAD_DATASHEET`` naming the field.
+    """
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInputError("BAD_DATASHEET", f"{path.name} is neither YAML nor JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise InvalidInputError("BAD_DATASHEET", f"{path.name} must hold a mapping of datasheet fields")
+    try:
+        return json_format.ParseDict(_long_enums(data), dataset_pb2.Datasheet())
+    except json_format.ParseError as error:
+        raise InvalidInputError(
+            "BAD_DATASHEET", f"{path.name}: {error}", remedy="see `assay dataset upload --help` for the fields"
+        ) from error
+
+
+def _long_enums(data: dict[str, Any]) -> dict[str, Any]:
+    out = dict(data)
+    for key, prefix in (("classification", "CLASSIFICATION_"), ("legal_basis", "LEGAL_BASIS_")):
+        value = out.get(key)
+        if isinstance(value, str) and not value.startswith(prefix):
+            out[key] = prefix + value.upper().replace("-", "_").replace(" ", "_")
+    return out
+
+
+def _format(file: Path, given: str | None) -> dataset_pb2.DatasetFormat:
+    names = {
+        "chat-jsonl": dataset_pb2.DATASET_FORMAT_CHAT_JSONL,
+        "decision-csv": dataset_pb2.DATASET_FORMAT_DECISION_CSV,
+    }
+    word = given or {".jsonl": "chat-jsonl", ".csv": "decision-csv"}.get(file.suffix.lower(), "")
+    if word not in names:
+        raise InvalidInputError(
+            "UNKNOWN_FORMAT",
+            f"cannot tell the format of {file.name}",
+            remedy="pass --format chat-jsonl or decision-csv",
+        )
+    return names[word]
+
+
+def _describe(dataset: dataset_pb2.Dataset) -> list[str]:
+    return [
+        f"{dataset.name}",
+        f"  {dataset_pb2.DatasetFormat.Name(dataset.format)}, {dataset.size_bytes} bytes, sha256 {dataset.sha256}",
+        f"  recorded at ledger index {dataset.record_index}",
+    ]

@@ -1,0 +1,80 @@
+"""Exit codes, and how a gRPC status becomes an error that a person can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+import typer
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from rich.console import Console
+
+from assay.errors import AssayError, FieldViolation
+
+# Documented in docs/cli.md; a code never changes its meaning.
+EXIT_CODES = {
+    "OK": 0,
+    "INTERNAL": 1,
+    "INVALID_ARGUMENT": 3,
+    "NOT_FOUND": 4,
+    "PERMISSION_DENIED": 5,
+    "UNAUTHENTICATED": 5,
+    "FAILED_PRECONDITION": 6,
+    "ABORTED": 7,
+    "ALREADY_EXISTS": 7,
+    "RESOURCE_EXHAUSTED": 8,
+    "UNAVAILABLE": 9,
+    "DEADLINE_EXCEEDED": 9,
+    "CANCELLED": 9,
+    "DATA_LOSS": 10,
+}
+EXIT_REFUSED = EXIT_CODES["FAILED_PRECONDITION"]
+
+
+class RemoteError(AssayError):
+    """An error that the gateway answered, with the details it sent."""
+
+    def __init__(self, code: str, reason: str, message: str, remedy: str, violations: list[FieldViolation]) -> None:
+        super().__init__(reason, message, remedy=remedy, violations=violations)
+        self.code = code
+
+
+def from_call(error: grpc.RpcError) -> RemoteError:
+    """Reads ``google.rpc.Status`` details of a failed call."""
+    code = error.code().name
+    violations: list[FieldViolation] = []
+    reason, remedy = code, ""
+    status = rpc_status.from_call(error)
+    for detail in status.details if status is not None else ():
+        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        precondition, help_ = error_details_pb2.PreconditionFailure(), error_details_pb2.LocalizedMessage()
+        if detail.Unpack(info):
+            reason, remedy = info.reason, info.metadata.get("remedy", "")
+        elif detail.Unpack(bad):
+            violations += [FieldViolation(v.field, v.description) for v in bad.field_violations]
+        elif detail.Unpack(precondition):
+            violations += [FieldViolation(v.subject, v.description) for v in precondition.violations]
+        elif detail.Unpack(help_):
+            remedy = remedy or help_.message
+    message = error.details() or code
+    if code == "UNAVAILABLE" and not remedy:
+        remedy = "is `assay serve` running, and is the address right? A refused certificate looks the same from here"
+    return RemoteError(code, reason, message, remedy, violations)
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Prints an error's diagnostics to stderr and exits with its documented code; no trace reaches the terminal."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        _fail(from_call(error))
+    except AssayError as error:
+        _fail(error)
+
+
+def _fail(error: AssayError) -> None:
+    Console(stderr=True, soft_wrap=True).print(error.diagnostics(), style="red", markup=False, highlight=False)
+    raise typer.Exit(EXIT_CODES.get(error.code, 1))

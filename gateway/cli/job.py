@@ -1,0 +1,251 @@
+"""``assay job``: create, get, list, watch, cancel, pause, resume, appeal."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn
+
+from assay.v1 import policy_input_pb2, policy_pb2, tuning_job_pb2
+from gateway.cli.errors import EXIT_REFUSED, exit_on_error
+from gateway.cli.output import Output, OutputOption, emit, progress_console, state_name, table, usd
+from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
+
+app = typer.Typer(no_args_is_help=True, help="Tuning jobs: create, get, list, watch, cancel, pause, resume, appeal.")
+State = tuning_job_pb2.TuningJob.State
+JobArgument = Annotated[str, typer.Argument(help="units/UNIT/tuningJobs/ID")]
+ReasonOption = Annotated[str, typer.Option(help="Why; it is recorded.")]
+REFUSED_STATES = frozenset(
+    {State.STATE_DENIED, State.STATE_QUARANTINED, State.STATE_REJECTED, State.STATE_REVOKED, State.STATE_EXPIRED}
+)
+
+
+@app.command()
+def create(
+    parent: Annotated[str, typer.Argument(help="The unit, such as units/support.")],
+    job_id: Annotated[str, typer.Argument(help="Last part of the resource name.")],
+    dataset: Annotated[str, typer.Option(help="units/UNIT/datasets/ID or just ID.")],
+    purpose: Annotated[str, typer.Option(help="What the tuned model is for.")],
+    base_model: Annotated[str, typer.Option(help="Registry id.")] = "smollm2-135m-instruct",
+    profile: Annotated[str, typer.Option(help="Audit profile: quick, default or strict.")] = "quick",
+    epochs: Annotated[float | None, typer.Option(help="Passes over the train split.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows in a step.")] = None,
+    lora_rank: Annotated[int | None, typer.Option(help="LoRA rank.")] = None,
+    lora_alpha: Annotated[int | None, typer.Option(help="LoRA scale numerator.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of data order and dropout.")] = None,
+    max_usd: Annotated[float, typer.Option(help="Upper bound on money.")] = 10.0,
+    max_train_tokens: Annotated[int, typer.Option(help="Upper bound on trained tokens.")] = 1_000_000,
+    epsilon: Annotated[float | None, typer.Option(help="Target epsilon of differential privacy.")] = None,
+    delta: Annotated[float | None, typer.Option(help="Target delta of differential privacy.")] = None,
+    request_id: Annotated[str | None, typer.Option(help="UUID; repeat it to retry safely.")] = None,
+    validate_only: Annotated[bool, typer.Option("--validate-only", help="Ask policy, store nothing.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it rests.")] = False,
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Ask for a tuning job.
+
+    Example: assay job create units/support replies --dataset replies-2026 --purpose support-replies --watch
+    """
+    request = tuning_job_pb2.CreateTuningJobRequest(
+        parent=parent, tuning_job_id=job_id, dataset=dataset if "/" in dataset else f"{parent}/datasets/{dataset}",
+        base_model=base_model, purpose=purpose, method="lora", audit_profile=profile,
+        hyperparameters=tuning_job_pb2.Hyperparameters(
+            epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, lora_rank=lora_rank,
+            lora_alpha=lora_alpha, seed=seed,
+        ),
+        budget=tuning_job_pb2.Budget(max_usd_micros=round(max_usd * 1e6), max_train_tokens=max_train_tokens),
+        request_id=request_id or str(uuid.uuid4()), validate_only=validate_only,
+    )  # fmt: skip
+    if epsilon is not None or delta is not None:
+        request.differential_privacy.CopyFrom(policy_input_pb2.DifferentialPrivacy(epsilon=epsilon, delta=delta))
+    with exit_on_error(), open_session(identity, address) as session:
+        job = session.jobs.CreateTuningJob(request).tuning_job
+        if watch and not validate_only:
+            job = follow(session, job.name, quiet=output is Output.JSON)
+        emit(output, job, describe(job))
+    if job.state in REFUSED_STATES or (validate_only and job.HasField("decision") and not job.decision.allowed):
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command()
+def get(
+    name: JobArgument,
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show a job with its decision, measurements and verdict.
+
+    Example: assay job get units/support/tuningJobs/replies --output json
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        job = session.jobs.GetTuningJob(tuning_job_pb2.GetTuningJobRequest(name=name)).tuning_job
+        emit(output, job, describe(job))
+
+
+@app.command("list")
+def list_(
+    parent: Annotated[str, typer.Argument(help="The unit, such as units/support.")],
+    page_size: Annotated[int, typer.Option(help="At most this many.")] = 50,
+    page_token: Annotated[str, typer.Option(help="Token of the page before.")] = "",
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List a unit's jobs.
+
+    Example: assay job list units/support
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        request = tuning_job_pb2.ListTuningJobsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        answer = session.jobs.ListTuningJobs(request)
+        rows = [(j.name, state_name(State.Name(j.state)), j.purpose, j.reason) for j in answer.tuning_jobs]
+        emit(output, answer, [table(("name", "state", "purpose", "reason"), rows)])
+
+
+@app.command()
+def watch(
+    name: JobArgument,
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Follow a job until only a person's act would move it.
+
+    Example: assay job watch units/support/tuningJobs/replies
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        job = follow(session, name, quiet=output is Output.JSON)
+        emit(output, job, describe(job))
+    if job.state in REFUSED_STATES:
+        raise typer.Exit(EXIT_REFUSED)
+    if job.state == State.STATE_FAILED:
+        raise typer.Exit(1)
+
+
+@app.command()
+def cancel(
+    name: JobArgument, reason: ReasonOption,
+    identity: IdentityOption = None, address: AddressOption = None, output: OutputOption = Output.TEXT,
+) -> None:  # fmt: skip
+    """Cancel a job; a running task is stopped.
+
+    Example: assay job cancel units/support/tuningJobs/replies --reason "wrong file"
+    """
+    _act("CancelTuningJob", tuning_job_pb2.CancelTuningJobRequest(name=name, reason=reason), identity, address, output)
+
+
+@app.command()
+def pause(
+    name: JobArgument, reason: ReasonOption,
+    identity: IdentityOption = None, address: AddressOption = None, output: OutputOption = Output.TEXT,
+) -> None:  # fmt: skip
+    """Pause a job at its next checkpoint.
+
+    Example: assay job pause units/support/tuningJobs/replies --reason "device needed"
+    """
+    _act("PauseTuningJob", tuning_job_pb2.PauseTuningJobRequest(name=name, reason=reason), identity, address, output)
+
+
+@app.command()
+def resume(
+    name: JobArgument, reason: ReasonOption,
+    identity: IdentityOption = None, address: AddressOption = None, output: OutputOption = Output.TEXT,
+) -> None:  # fmt: skip
+    """Resume a paused job from its checkpoint.
+
+    Example: assay job resume units/support/tuningJobs/replies --reason "device free"
+    """
+    _act("ResumeTuningJob", tuning_job_pb2.ResumeTuningJobRequest(name=name, reason=reason), identity, address, output)
+
+
+@app.command()
+def appeal(
+    name: JobArgument, reason: ReasonOption,
+    identity: IdentityOption = None, address: AddressOption = None, output: OutputOption = Output.TEXT,
+) -> None:  # fmt: skip
+    """Appeal a denial or a quarantine; another subject decides.
+
+    Example: assay job appeal units/support/tuningJobs/replies --reason "names are fictional, see provenance"
+    """
+    _act("AppealTuningJob", tuning_job_pb2.AppealTuningJobRequest(name=name, reason=reason), identity, address, output)
+
+
+def _act(method: str, request: Any, identity: Any, address: str | None, output: Output) -> None:
+    with exit_on_error(), open_session(identity, address) as session:
+        job = getattr(session.jobs, method)(request).tuning_job
+        emit(output, job, describe(job))
+
+
+def follow(session: Session, name: str, *, quiet: bool = False) -> tuning_job_pb2.TuningJob:
+    """Follows a job, drawing a bar for each stage; returns the whole job once it rests."""
+    columns = (
+        TextColumn("{task.fields[stage]:<22}"), BarColumn(bar_width=30),
+        TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.fields[detail]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=progress_console, transient=True, disable=quiet) as progress:
+        bar = progress.add_task("job", total=None, stage="", detail="")
+        shown = None
+        for event in session.jobs.WatchTuningJob(tuning_job_pb2.WatchTuningJobRequest(name=name)):
+            job = event.tuning_job
+            if job.state != shown and not quiet:
+                progress_console.print(f"{job.name}  {state_name(State.Name(job.state))}  {job.reason}", markup=False)
+                progress.reset(bar, total=None)
+                shown = job.state
+            now = job.progress
+            progress.update(
+                bar, stage=f"{state_name(State.Name(job.state))} {now.stage}", completed=now.step,
+                total=now.steps or None, detail=_detail(now),
+            )  # fmt: skip
+            if event.resting:
+                break
+    return session.jobs.GetTuningJob(tuning_job_pb2.GetTuningJobRequest(name=name)).tuning_job  # type: ignore[no-any-return]
+
+
+def _detail(progress: tuning_job_pb2.Progress) -> str:
+    parts = [progress.message] if progress.message else []
+    if "loss" in progress.metrics:
+        parts.append(f"loss {progress.metrics['loss']:.3f}")
+    if "tokens_per_s" in progress.metrics:
+        parts.append(f"{progress.metrics['tokens_per_s']:.0f} tokens/s")
+    if progress.HasField("seconds_left"):
+        parts.append(f"{progress.seconds_left:.0f} s left")
+    return " · ".join(parts)
+
+
+def describe(job: tuning_job_pb2.TuningJob) -> list[Any]:
+    """A job for people: where it stands, why, and what would change the answer."""
+    lines: list[Any] = [f"{job.name}  {state_name(State.Name(job.state))}"]
+    if job.reason:
+        lines.append(f"  {job.reason}")
+    if job.HasField("decision"):
+        lines += _outcomes("Intake decision", "allowed" if job.decision.allowed else "denied", job.decision.outcomes)
+    if job.HasField("verdict"):
+        word = policy_pb2.Outcome.Name(job.verdict.outcome).removeprefix("OUTCOME_")
+        lines += _outcomes("Release verdict", word, job.verdict.outcomes)
+    if job.cost_usd_micros:
+        lines.append(f"  cost {usd(job.cost_usd_micros)} of {usd(job.quote_usd_micros)} quoted")
+    if job.etag:
+        lines.append(f"  etag {job.etag}  trace {job.trace_id}")
+    return lines
+
+
+def _outcomes(title: str, word: str, outcomes: Any) -> list[Any]:
+    shown = [o for o in outcomes if o.outcome not in (policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_NOT_APPLICABLE)]
+    lines: list[Any] = [f"  {title}: {word} ({len(outcomes)} rules, {len(shown)} not passed)"]
+    for o in shown:
+        lines.append(f"    {policy_pb2.Outcome.Name(o.outcome).removeprefix('OUTCOME_')} {o.rule_id}: {o.message}")
+        lines.append(f"      source: {o.citation}{' (' + o.caveat + ')' if o.caveat else ''}")
+        if o.rows:
+            more = f" and {o.row_count - len(o.rows)} more" if o.row_count > len(o.rows) else ""
+            lines.append(f"      rows: {', '.join(map(str, o.rows[:20]))}{'…' if len(o.rows) > 20 else ''}{more}")
+        if o.HasField("n_required"):
+            lines.append(f"      n that would decide: {o.n_required}")
+        if o.fix:
+            lines.append(f"      to pass: {o.fix}")
+    return lines

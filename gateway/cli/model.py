@@ -1,0 +1,118 @@
+"""``assay model``: get, list, card, adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assay import digests
+from assay.errors import AlreadyExistsError, IntegrityError
+from assay.v1 import model_pb2
+from gateway.cli.errors import exit_on_error
+from gateway.cli.output import Output, OutputOption, emit, table
+from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
+
+app = typer.Typer(no_args_is_help=True, help="Tuned models: get, list, card, adapter.")
+ModelArgument = Annotated[str, typer.Argument(help="units/UNIT/models/ID")]
+
+
+@app.command()
+def get(
+    name: ModelArgument,
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show a model's digests.
+
+    Example: assay model get units/support/models/replies
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        model = session.models.GetModel(model_pb2.GetModelRequest(name=name)).model
+        lines = [model.name, f"  adapter {model.adapter_sha256}", f"  base {model.base_model} {model.base_sha256}"]
+        emit(output, model, lines)
+
+
+@app.command("list")
+def list_(
+    parent: Annotated[str, typer.Argument(help="The unit, such as units/support.")],
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List a unit's models.
+
+    Example: assay model list units/support
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        answer = session.models.ListModels(model_pb2.ListModelsRequest(parent=parent))
+        rows = [(m.name, m.base_model, m.adapter_sha256[:16]) for m in answer.models]
+        emit(output, answer, [table(("name", "base", "adapter"), rows)])
+
+
+@app.command()
+def card(
+    name: ModelArgument,
+    out: Annotated[Path, typer.Option(help="File to write; .json gives the JSON twin.")],
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Download the model card, PDF or JSON.
+
+    Example: assay model card units/support/models/replies --out card.pdf
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        sha256 = download_card(session, name, out)
+        emit(output, {"path": str(out), "sha256": sha256}, [f"{out}  sha256 {sha256}"])
+
+
+@app.command()
+def adapter(
+    name: ModelArgument,
+    out: Annotated[Path, typer.Option(help="New folder to write.")],
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Download an approved model's adapter and check its digest.
+
+    Example: assay model adapter units/support/models/replies --out ./adapter
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        sha256 = download_adapter(session, name, out)
+        emit(output, {"path": str(out), "sha256": sha256}, [f"{out}  adapter {sha256}"])
+
+
+def download_card(session: Session, name: str, out: Path) -> str:
+    """Writes the card to ``out``; returns its SHA-256 after checking it against the gateway's."""
+    kind = model_pb2.CARD_FORMAT_JSON if out.suffix == ".json" else model_pb2.CARD_FORMAT_PDF
+    data, claimed = bytearray(), ""
+    for part in session.models.DownloadCard(model_pb2.DownloadCardRequest(name=name, format=kind)):
+        data += part.chunk
+        claimed = part.sha256 or claimed
+    sha256 = digests.sha256_bytes(bytes(data))
+    if sha256 != claimed:
+        raise IntegrityError("CARD_MISMATCH", "the card was changed on its way", remedy="download it again")
+    out.write_bytes(bytes(data))
+    return sha256
+
+
+def download_adapter(session: Session, name: str, out: Path) -> str:
+    """Writes the adapter's files into the new folder ``out``; returns the manifest digest after checking it."""
+    if out.exists():
+        raise AlreadyExistsError("FOLDER_EXISTS", f"{out} exists", remedy="choose a new folder")
+    model = session.models.GetModel(model_pb2.GetModelRequest(name=name)).model
+    known = {f.path for f in model.files}
+    out.mkdir(parents=True)
+    for part in session.models.DownloadAdapter(model_pb2.DownloadAdapterRequest(name=name)):
+        if part.path not in known or part.path != Path(part.path).name:
+            raise IntegrityError("ADAPTER_MISMATCH", "the gateway sent a file that the model does not list")
+        with (out / part.path).open("ab") as stream:
+            stream.write(part.chunk)
+    sha256 = digests.folder_manifest(out).sha256
+    if sha256 != model.adapter_sha256:
+        raise IntegrityError("ADAPTER_MISMATCH", "the files are not the registered adapter", remedy="download again")
+    return sha256

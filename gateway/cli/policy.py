@@ -1,0 +1,108 @@
+"""``assay policy``: list, explain, evaluate, lint, test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from google.protobuf import json_format
+
+from assay.errors import InvalidInputError
+from assay.v1 import policy_input_pb2, policy_pb2
+from gateway.cli.errors import EXIT_REFUSED, exit_on_error
+from gateway.cli.job import _outcomes
+from gateway.cli.output import Output, OutputOption, emit, table
+from gateway.cli.session import AddressOption, IdentityOption, open_session
+
+M = TypeVar("M", policy_input_pb2.IntakeInput, policy_input_pb2.ReleaseInput)
+app = typer.Typer(no_args_is_help=True, help="Policies: list, explain, evaluate, lint, test.")
+
+
+@app.command("list")
+def list_(identity: IdentityOption = None, address: AddressOption = None, output: OutputOption = Output.TEXT) -> None:
+    """List the rules in force.
+
+    Example: assay policy list
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        answer = session.policies.ListPolicies(policy_pb2.ListPoliciesRequest())
+        rows = [
+            (r.id, policy_pb2.Stage.Name(r.stage).removeprefix("STAGE_").lower(), _status(r.status), r.title)
+            for p in answer.policies
+            for r in p.rules
+        ]
+        heads = [
+            f"{p.name} {p.version}  rules {p.bundle_sha256[:16]}  limits {p.limits_sha256[:16]}"
+            for p in answer.policies
+        ]
+        emit(output, answer, [*heads, table(("rule", "stage", "status", "title"), rows)])
+
+
+@app.command()
+def explain(
+    rule_id: Annotated[str, typer.Argument(help="Such as BASE-PURPOSE.")],
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Explain one rule: source, dates, limits, how to pass it.
+
+    Example: assay policy explain BASE-PURPOSE
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        answer = session.policies.ExplainPolicy(policy_pb2.ExplainPolicyRequest(rule_id=rule_id))
+        rule = answer.rule
+        lines = [
+            f"{rule.id}  {rule.title}  ({_status(rule.status)})",
+            f"  source: {rule.citation}{' — ' + rule.caveat if rule.caveat else ''}",
+            f"  in force from {rule.effective_from} to {rule.effective_to or 'further notice'}",
+            f"  expression: {rule.expression}",
+            f"  {answer.explanation}",
+            *[f"  limit {name} = {value}" for name, value in sorted(answer.limits.items())],
+        ]
+        emit(output, answer, lines)
+
+
+@app.command()
+def evaluate(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="IntakeInput or ReleaseInput as JSON.")],
+    stage: Annotated[str, typer.Option(help="intake or release.")] = "intake",
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Ask what policy would say.
+
+    Example: assay policy evaluate question.json --stage intake
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        if stage == "intake":
+            request = policy_pb2.EvaluatePolicyRequest(intake=_parse(file, policy_input_pb2.IntakeInput()))
+        elif stage == "release":
+            request = policy_pb2.EvaluatePolicyRequest(release=_parse(file, policy_input_pb2.ReleaseInput()))
+        else:
+            raise InvalidInputError("UNKNOWN_STAGE", f"no stage {stage!r}", remedy="pass --stage intake or release")
+        answer = session.policies.EvaluatePolicy(request)
+        if answer.HasField("decision"):
+            passed = answer.decision.allowed
+            lines = _outcomes("Intake decision", "allowed" if passed else "denied", answer.decision.outcomes)
+        else:
+            passed = answer.verdict.outcome == policy_pb2.OUTCOME_PASS
+            lines = _outcomes(
+                "Release verdict", policy_pb2.Outcome.Name(answer.verdict.outcome), answer.verdict.outcomes
+            )
+        emit(output, answer, lines)
+    if not passed:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def _status(status: policy_pb2.RuleStatus) -> str:
+    return policy_pb2.RuleStatus.Name(status).removeprefix("RULE_STATUS_").lower()
+
+
+def _parse(file: Path, message: M) -> M:
+    try:
+        return json_format.Parse(file.read_text("utf-8"), message)
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise InvalidInputError("BAD_POLICY_INPUT", f"{file.name}: {error}") from error

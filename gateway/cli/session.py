@@ -1,0 +1,124 @@
+"""Who is calling, and the channel that proves it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import grpc
+import typer
+from cryptography import x509
+from opentelemetry.propagate import inject
+
+from assay.errors import InvalidInputError
+from assay.identity import person_tls, subject_of
+from assay.v1 import (
+    approval_pb2_grpc,
+    audit_pb2_grpc,
+    dataset_pb2_grpc,
+    identity_pb2_grpc,
+    model_pb2_grpc,
+    permit_pb2_grpc,
+    policy_pb2_grpc,
+    tuning_job_pb2_grpc,
+)
+
+IdentityOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--as", envvar="ASSAY_IDENTITY", help="Your folder with person.key and person.crt.", show_default=False
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address", envvar="ASSAY_ADDRESS", help="host:port of the gateway; default: client.toml.", show_default=False
+    ),
+]
+
+DEADLINE_SECONDS = 60.0
+STREAM_DEADLINE_SECONDS = 6 * 3600.0
+
+
+class Session:
+    """An open channel as one person, with a stub for each service."""
+
+    def __init__(self, folder: Path, address: str, subject: str, channel: grpc.Channel) -> None:
+        self.folder = folder
+        self.address = address
+        self.subject = subject
+        self.datasets: Any = dataset_pb2_grpc.DatasetServiceStub(channel)
+        self.jobs: Any = tuning_job_pb2_grpc.TuningJobServiceStub(channel)
+        self.policies: Any = policy_pb2_grpc.PolicyServiceStub(channel)
+        self.models: Any = model_pb2_grpc.ModelServiceStub(channel)
+        self.approvals: Any = approval_pb2_grpc.ApprovalServiceStub(channel)
+        self.permits: Any = permit_pb2_grpc.PermitServiceStub(channel)
+        self.audit: Any = audit_pb2_grpc.AuditServiceStub(channel)
+        self.identity: Any = identity_pb2_grpc.IdentityServiceStub(channel)
+
+
+class _Context(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor):  # type: ignore[misc]
+    """Adds the trace context and a deadline to every call; the gateway refuses calls without one."""
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(_with_context(details, DEADLINE_SECONDS), request)
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(_with_context(details, STREAM_DEADLINE_SECONDS), request)
+
+    def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return continuation(_with_context(details, STREAM_DEADLINE_SECONDS), requests)
+
+
+@dataclass(frozen=True)
+class _Details(grpc.ClientCallDetails):  # type: ignore[misc]
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: Any
+    compression: Any
+
+
+def _with_context(details: Any, seconds: float) -> _Details:
+    carrier: dict[str, str] = {}
+    inject(carrier)
+    metadata = [*(details.metadata or ()), *carrier.items()]
+    return _Details(
+        details.method, details.timeout or seconds, metadata, details.credentials,
+        details.wait_for_ready, getattr(details, "compression", None),
+    )  # fmt: skip
+
+
+@contextmanager
+def open_session(folder: Path | None, address: str | None) -> Iterator[Session]:
+    """Opens a channel with the person's own certificate.
+
+    Raises:
+        InvalidInputError: ``NO_IDENTITY`` or ``NO_ADDRESS``.
+    """
+    if folder is None:
+        raise InvalidInputError(
+            "NO_IDENTITY", "no identity given",
+            remedy="pass --as DIR/people/NAME or set ASSAY_IDENTITY; `assay init` makes the folder",
+        )  # fmt: skip
+    target = address or _address_of(folder)
+    tls = person_tls(folder)
+    subject = subject_of(x509.load_pem_x509_certificate(tls.certificate))
+    options = [("grpc.keepalive_time_ms", 300_000), ("grpc.enable_retries", 1)]
+    with grpc.secure_channel(target, tls.channel_credentials(), options) as channel:
+        yield Session(folder, target, subject, grpc.intercept_channel(channel, _Context()))
+
+
+def _address_of(folder: Path) -> str:
+    path = folder / "client.toml"
+    try:
+        return str(tomllib.loads(path.read_text())["address"])
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInputError(
+            "NO_ADDRESS", f"{path} names no gateway", remedy="pass --address host:port or set ASSAY_ADDRESS"
+        ) from error

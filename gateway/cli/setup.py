@@ -1,0 +1,96 @@
+"""``assay init``, ``assay serve`` and ``assay doctor``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assay import installation
+from assay.errors import InvalidInputError
+from assay.installation import DEFAULT_PEOPLE, Person, Plan
+from gateway import doctor as checks
+from gateway.cli.errors import exit_on_error
+from gateway.cli.output import Output, OutputOption, emit, table
+from gateway.install import install
+
+DirectoryArgument = Annotated[Path, typer.Argument(help="Directory of the installation.")]
+
+
+def init(
+    directory: DirectoryArgument,
+    person: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME:ROLE[:UNIT], repeat for more; default: one person for each role."),
+    ] = None,
+    operator: Annotated[str, typer.Option(help="Person who signs the first grants.")] = "oscar",
+    unit: Annotated[list[str] | None, typer.Option(help="Business units.")] = None,
+    port: Annotated[
+        int, typer.Option(help="Port of the gateway; the workers take the next two, metrics the third.")
+    ] = 7443,
+    models: Annotated[Path | None, typer.Option(help="Folder of base models; default: the user's cache.")] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Make an installation: both roots, service identities, named people, first grants, trust file, settings.
+
+    Example: assay init ./bank --unit support --unit credit
+    """
+    with exit_on_error():
+        plan = Plan(people=[_person(p) for p in person] if person else DEFAULT_PEOPLE, operator=operator)
+        layout = install(directory, plan, units=unit or ["support", "credit", "clinical"], port=port, models=models)
+        people = [
+            (p.name, p.role.removeprefix("ROLE_").lower(), p.unit, str(layout.person(p.name))) for p in plan.people
+        ]
+        data = {
+            "directory": str(directory),
+            "trust": str(layout.trust),
+            "people": [dict(zip(("name", "role", "unit", "folder"), p, strict=True)) for p in people],
+        }
+        emit(output, data, [
+            f"installation in {directory}",
+            table(("person", "role", "unit", "folder"), people),
+            f"give verifiers {layout.trust}; move {layout.authority} and people/ away from the services in production",
+            f"next: assay serve {directory}",
+        ])  # fmt: skip
+
+
+def serve(
+    directory: DirectoryArgument,
+    only_gateway: Annotated[bool, typer.Option("--only-gateway", help="The workers run elsewhere.")] = False,
+) -> None:
+    """Start the gateway and both workers; stop with Ctrl-C.
+
+    Example: assay serve ./bank
+    """
+    from gateway.serve import run
+
+    with exit_on_error():
+        sys.exit(run(directory, workers=not only_gateway))
+
+
+def doctor(
+    directory: Annotated[Path | None, typer.Argument(help="An installation to check too.")] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Check this machine, and an installation, and say how to mend what is missing.
+
+    Example: assay doctor ./bank
+    """
+    with exit_on_error():
+        findings = checks.run(directory)
+        rows = [("ok" if f.ok else "MISSING" if f.required else "note", f.name, f.detail, f.remedy) for f in findings]
+        emit(output, [vars(f) for f in findings], [table(("", "check", "found", "remedy"), rows)])
+    if any(f.required and not f.ok for f in findings):
+        raise typer.Exit(1)
+
+
+def _person(text: str) -> Person:
+    parts = text.split(":")
+    if len(parts) not in (2, 3):
+        raise InvalidInputError(
+            "BAD_PERSON", f"{text!r} is not NAME:ROLE[:UNIT]", remedy="for example rita:requester:support"
+        )
+    role = "ROLE_" + parts[1].upper().replace("-", "_")
+    return installation.Person(parts[0], role, parts[2] if len(parts) == 3 else "-")

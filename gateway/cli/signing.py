@@ -1,0 +1,38 @@
+"""A person's signatures. The key is read here, on the person's side; only the signed statement travels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography import x509
+
+from assay import canonical, dsse
+from assay.errors import PermissionDeniedError
+from assay.identity import load_p256
+from assay.v1 import approval_pb2, identity_pb2
+from gateway.cli.session import Session
+
+
+def sign(session: Session, statement: dict[str, Any]) -> identity_pb2.Envelope:
+    """Signs an in-toto statement (``gateway.statements`` builds them) with the person's own key."""
+    certificate = x509.load_pem_x509_certificate((session.folder / "person.crt").read_bytes())
+    envelope = dsse.sign_person(canonical.encode(statement), load_p256(session.folder / "person.key"), certificate)
+    return dsse.envelope_to_proto(envelope)
+
+
+def signing_role(session: Session, pending: approval_pb2.PendingApproval, *, granted: bool) -> str:
+    """The role under which the caller can sign: one still missing, or, for a refusal, any reviewer's role it holds.
+
+    Raises:
+        PermissionDeniedError: ``NO_ROLE_MISSING`` when there is none.
+    """
+    held = {g.role for g in session.identity.WhoAmI(identity_pb2.WhoAmIRequest()).grants}
+    wanted = list(pending.missing_roles) + ([] if granted else list(_REVIEWERS))
+    role = next((r for r in wanted if r in held), None)
+    if role is None:
+        missing = ", ".join(identity_pb2.Role.Name(r) for r in pending.missing_roles) or "none"
+        raise PermissionDeniedError("NO_ROLE_MISSING", f"none of your roles is still needed here (missing: {missing})")
+    return identity_pb2.Role.Name(role)
+
+
+_REVIEWERS = (identity_pb2.ROLE_COMPLIANCE_OFFICER, identity_pb2.ROLE_VALIDATOR)

