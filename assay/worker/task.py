@@ -1,0 +1,71 @@
+"""What a task module sees inside the sandbox: its order, its folders, and a way to tell how far it is.
+
+A task module has one function ``run(context: TaskContext) -> dict``; the dict is the task's *claim*, which the supervisor
+writes into its statement beside what it measured itself. Standard library only: this is imported before the cut-off is proven.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class TaskPaused(Exception):  # noqa: N818  (an outcome, not an error)
+    """Raised by a task after it wrote a checkpoint into ``work``, when :meth:`TaskContext.should_pause` said so."""
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """One task as its module sees it.
+
+    Attributes:
+        task_id: id chosen by the gateway.
+        kind: ``prepare``, ``train`` or ``audit``.
+        order: what to do; for ``train`` the predicate of the signed work order, already verified.
+        inputs: opened files of the sealed task, read-only; ``inputs/private`` holds what this worker sealed to itself earlier.
+        outputs: what the task hands back; ``outputs/private`` leaves only sealed to this worker.
+        work: scratch folder that survives pauses and restarts; start from a checkpoint found here.
+        models: base models, read-only.
+        secret: 32 bytes derived for the job (canaries); empty for ``train``.
+    """
+
+    task_id: str
+    kind: str
+    order: dict[str, Any]
+    inputs: Path
+    outputs: Path
+    work: Path
+    models: Path
+    secret: bytes = field(repr=False)
+    pause_flag: Path = field(repr=False)
+    send: Callable[[bytes], None] = field(repr=False)
+
+    def progress(
+        self, step: int, steps: int, message: str = "", seconds_left: float | None = None, **metrics: float
+    ) -> None:
+        """Tells how far the task is.
+
+        Args:
+            step: steps done.
+            steps: steps in all, 0 while unknown.
+            message: one line for people; never row content.
+            seconds_left: None while unknown.
+            **metrics: named numbers of the moment; non-finite ones are left out.
+        """
+        line = {
+            "type": "progress",
+            "step": int(step),
+            "steps": int(steps),
+            "message": message[:200],
+            "seconds_left": None if seconds_left is None or not math.isfinite(seconds_left) else float(seconds_left),
+            "metrics": {name: float(value) for name, value in metrics.items() if math.isfinite(value)},
+        }
+        self.send(json.dumps(line, allow_nan=False).encode() + b"\n")
+
+    def should_pause(self) -> bool:
+        """Whether a person or the cost cap asked for a pause: write a checkpoint, then raise :class:`TaskPaused`."""
+        return self.pause_flag.exists()
