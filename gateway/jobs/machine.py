@@ -1,0 +1,135 @@
+"""Applies one line of the transition table inside the ledger's unit of work: guard, rows and record, or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from assay import canonical
+from assay.errors import AbortedError, InternalError
+from audit.ledger.records import RecordDraft
+from audit.ledger.log import UnitOfWork
+from gateway.jobs.transitions import WORK_AFTER, ActorKind, Event, Proposal, State, choose
+from gateway.store import jobs, rows
+from gateway.store.tables import JobRow, TransitionRow
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to happen to a job, and why.
+
+    Attributes:
+        event: the table's event.
+        actor: subject that causes it.
+        kind: on whose behalf.
+        reason: why, in words; recorded, so never row content.
+        predicate: members of the record besides the common ones; float-free.
+        subjects: digests that the record binds.
+        values: columns to set.
+        facts: facts to establish.
+        envelope: the signed statement that is the record, for a signer's event.
+        trace_id: trace of the call or task behind it.
+        version: version of the job that the actor saw; ``None`` when the state alone matters.
+        missing_roles: roles that the quorum still lacks.
+    """
+
+    event: Event
+    actor: str
+    kind: ActorKind
+    reason: str = ""
+    predicate: Mapping[str, Any] = field(default_factory=dict)
+    subjects: Sequence[tuple[str, str]] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    envelope: Mapping[str, Any] | None = None
+    trace_id: str = ""
+    version: int | None = None
+    missing_roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The job after a change, and the ledger index of its record."""
+
+    job: JobRow
+    index: int
+
+
+def etag(name: str, version: int) -> str:
+    """The etag of a version of a job: it changes with every change of state and says nothing else."""
+    return hashlib.sha256(canonical.encode({"name": name, "version": version})).hexdigest()[:32]
+
+
+def receive(work: UnitOfWork, job: JobRow, change: Change) -> Changed:
+    """Brings a job into being; ``job`` is the row to insert, in state ``NONE`` and version 0."""
+    if job.state != State.NONE or job.version != 0:
+        raise InternalError("JOB_ROW", "a new job starts in NONE at version 0")
+    rows.insert(work.connection, job)
+    return _apply(work, job, change)
+
+
+def transition(work: UnitOfWork, name: str, change: Change) -> Changed:
+    """Changes the state of a job.
+
+    Runs inside a SAVEPOINT of the ledger's batch: whatever is raised here undoes the row, the record and the history together.
+
+    Raises:
+        PreconditionError: ``JOB_STATE`` or ``GUARD``.
+        PermissionDeniedError: ``ACTOR``.
+        AbortedError: ``STALE`` when ``change.version`` is no longer the job's.
+    """
+    job = jobs.get(work.connection, name)
+    if job is None:
+        raise InternalError("JOB_ROW", f"{name} has no row")
+    if change.version is not None and change.version != job.version:
+        raise AbortedError("STALE", f"{name} changed meanwhile", remedy="read it again and decide again")
+    return _apply(work, job, change)
+
+
+def _apply(work: UnitOfWork, job: JobRow, change: Change) -> Changed:
+    now_us = rows.micros(work.now)
+    line = choose(change.event, change.kind, Proposal(job, change.values, change.missing_roles, now_us))
+    source, version = State(job.state), job.version + 1
+    step = {"event": line.event.value, "from": source.value, "to": line.target.value, "version": version, "reason": change.reason}
+    predicate = {**change.predicate, "job": job.name, "actor": change.actor, "trace_id": change.trace_id, "transition": step}
+    index = work.append(
+        RecordDraft(
+            unit=job.unit,
+            type=line.record_type,
+            predicate_name=line.predicate_name,
+            predicate=predicate,
+            subjects=tuple(change.subjects),
+            envelope=dict(change.envelope) if change.envelope is not None else None,
+            job=job.name,
+        )
+    )
+    history = TransitionRow(
+        job=job.name,
+        version=version,
+        event=line.event.value,
+        from_state=source.value,
+        to_state=line.target.value,
+        actor=change.actor,
+        reason=change.reason,
+        time_us=now_us,
+        record_index=index,
+    )
+    rows.insert(work.connection, history)
+    jobs.establish(work.connection, job.name, change.facts)
+    values = {
+        "needs_work": WORK_AFTER[line.target],
+        "reason": change.reason if line.target in _EXPLAINED else "",
+        **change.values,
+        "state": line.target.value,
+        "updated_us": now_us,
+        "next_us": 0,
+        "attempts": 0,
+    }
+    return Changed(jobs.change(work.connection, job, values), index)
+
+
+_EXPLAINED = frozenset(
+    {State.DENIED, State.QUARANTINED, State.REJECTED, State.PAUSED, State.CANCELLED, State.FAILED, State.REVOKED, State.EXPIRED}
+)

@@ -1,0 +1,322 @@
+"""Files, addressed by the SHA-256 of their content and encrypted for one unit.
+
+Each file has a data key of its own. The data key is wrapped under the unit's key, bound to the unit and to the content's digest,
+so that a file moved to another unit or another name does not open. The unit's key is derived from the installation's master key and
+a salt kept beside the unit's files: removing the salt shreds every file of the unit, removing a file shreds that one.
+
+File format: ``ASSAYBLOB1\\n``, 12-byte nonce and 48 bytes of wrapped data key (AES-256-GCM), then chunks of up to 64 KiB, each
+AES-256-GCM under the data key with nonce ``counter (11 bytes) || last (1 byte)``: a cut, swapped or added chunk does not open (the
+STREAM construction, Hoang, Reyhanitabar, Rogaway, Vizár 2015).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from assay.errors import IntegrityError, NotFoundError
+
+_MAGIC = b"ASSAYBLOB1\n"
+_CHUNK = 64 << 10
+_TAG = 16
+_WRAPPED = 12 + 32 + _TAG
+_UNIT = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A stored file: hex SHA-256 and size of its content."""
+
+    sha256: str
+    size: int
+
+
+class BlobWriter(Protocol):
+    """A file being written; nothing is visible before :meth:`finish`."""
+
+    def write(self, data: bytes) -> None:
+        """Adds bytes."""
+
+    def finish(self) -> Blob:
+        """Makes the file durable and visible."""
+
+    def abandon(self) -> None:
+        """Drops what was written; harmless after :meth:`finish`."""
+
+
+class BlobStore(Protocol):
+    """Where files lie."""
+
+    def writer(self, unit: str) -> BlobWriter:
+        """Starts a file of a unit."""
+
+    def open(self, unit: str, sha256: str) -> BinaryIO:
+        """Opens a file's content.
+
+        Raises:
+            NotFoundError: ``BLOB_MISSING``.
+            IntegrityError: ``BLOB_DAMAGED``, at once or while reading.
+        """
+
+    def exists(self, unit: str, sha256: str) -> bool:
+        """Tells whether a unit has this file."""
+
+    def delete(self, unit: str, sha256: str) -> None:
+        """Removes a file and with it its data key; a missing file is no error."""
+
+
+def put(store: BlobStore, unit: str, source: BinaryIO) -> Blob:
+    """Stores a whole stream."""
+    writer = store.writer(unit)
+    try:
+        while chunk := source.read(1 << 20):
+            writer.write(chunk)
+        return writer.finish()
+    finally:
+        writer.abandon()
+
+
+def put_bytes(store: BlobStore, unit: str, data: bytes) -> Blob:
+    """Stores bytes."""
+    return put(store, unit, io.BytesIO(data))
+
+
+def read_bytes(store: BlobStore, unit: str, sha256: str) -> bytes:
+    """Reads a whole file; for small ones."""
+    with store.open(unit, sha256) as stream:
+        return stream.read()
+
+
+class FileBlobStore:
+    """Files in a local folder."""
+
+    def __init__(self, root: Path, master_key: bytes) -> None:
+        """Uses ``root``, which is made if needed; what an interrupted write left behind is removed.
+
+        Args:
+            root: folder of this store, for it alone.
+            master_key: 32 secret bytes kept apart from ``root``.
+        """
+        if len(master_key) != 32:
+            raise IntegrityError("BLOB_KEY", "the master key of the blob store is not 32 bytes")
+        self._root = root
+        self._master = master_key
+        self._scratch = root / "tmp"
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir(mode=0o700, parents=True)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A private folder for plaintext that a sealed task needs as files; removed afterwards, and at the next start."""
+        folder = self._scratch / secrets.token_hex(8)
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def writer(self, unit: str) -> BlobWriter:
+        """See :meth:`BlobStore.writer`."""
+        keys = self._keys(unit, create=True)
+        return _FileWriter(self._scratch / secrets.token_hex(16), self._folder(unit), keys, unit)
+
+    def open(self, unit: str, sha256: str) -> BinaryIO:
+        """See :meth:`BlobStore.open`."""
+        path = self._path(unit, sha256)
+        try:
+            raw = path.open("rb")
+        except FileNotFoundError as error:
+            raise NotFoundError("BLOB_MISSING", "the stored file is gone") from error
+        try:
+            reader = _FileReader(raw, self._keys(unit).kek, unit, sha256)
+        except BaseException:
+            raw.close()
+            raise
+        return io.BufferedReader(reader, _CHUNK)
+
+    def exists(self, unit: str, sha256: str) -> bool:
+        """See :meth:`BlobStore.exists`."""
+        try:
+            return self._path(unit, sha256).is_file()
+        except NotFoundError:
+            return False
+
+    def delete(self, unit: str, sha256: str) -> None:
+        """See :meth:`BlobStore.delete`."""
+        if self.exists(unit, sha256):
+            self._path(unit, sha256).unlink(missing_ok=True)
+            _sync_folder(self._folder(unit))
+
+    def _folder(self, unit: str) -> Path:
+        if not _UNIT.fullmatch(unit):
+            raise IntegrityError("BLOB_NAME", "not a unit")
+        return self._root / "units" / unit
+
+    def _path(self, unit: str, sha256: str) -> Path:
+        if not _DIGEST.fullmatch(sha256):
+            raise IntegrityError("BLOB_NAME", "not a digest")
+        return self._folder(unit) / self._keys(unit).name(sha256)
+
+    def _keys(self, unit: str, *, create: bool = False) -> _UnitKeys:
+        folder = self._folder(unit)
+        salt_file = folder / "unit.salt"
+        if not salt_file.exists():
+            if not create:
+                raise NotFoundError("BLOB_MISSING", "the stored file is gone")
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _create_durably(salt_file, self._scratch / secrets.token_hex(16), secrets.token_bytes(32))
+        material = HKDF(hashes.SHA256(), 64, salt_file.read_bytes(), b"assay/unit-kek/v1\0" + unit.encode()).derive(self._master)
+        return _UnitKeys(material[:32], material[32:])
+
+
+@dataclass(frozen=True)
+class _UnitKeys:
+    """Wrapping key of a unit, and the key under which its file names hide the digests."""
+
+    kek: bytes
+    name_key: bytes
+
+    def name(self, sha256: str) -> str:
+        """File name of a digest: keyed, so that a listing does not tell which known file a unit holds."""
+        return hmac.new(self.name_key, sha256.encode(), hashlib.sha256).hexdigest()
+
+
+class _FileWriter:
+    """Encrypts into a scratch file; :meth:`finish` renames it into place."""
+
+    def __init__(self, scratch: Path, folder: Path, keys: _UnitKeys, unit: str) -> None:
+        self._scratch, self._folder, self._keys, self._unit = scratch, folder, keys, unit
+        self._data_key = AESGCM.generate_key(256)
+        self._aead = AESGCM(self._data_key)
+        self._digest, self._size, self._count = hashlib.sha256(), 0, 0
+        self._pending = bytearray()
+        self._stream = os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        self._stream.write(_MAGIC + bytes(_WRAPPED))
+
+    def write(self, data: bytes) -> None:
+        """See :class:`BlobWriter`. One full chunk is always kept back, since the last one is marked."""
+        self._digest.update(data)
+        self._size += len(data)
+        self._pending += data
+        while len(self._pending) > _CHUNK:
+            self._emit(bytes(self._pending[:_CHUNK]), last=False)
+            del self._pending[:_CHUNK]
+
+    def finish(self) -> Blob:
+        """See :class:`BlobWriter`."""
+        self._emit(bytes(self._pending), last=True)
+        sha256, nonce = self._digest.hexdigest(), secrets.token_bytes(12)
+        wrapped = AESGCM(self._keys.kek).encrypt(nonce, self._data_key, _context(self._unit, sha256))
+        self._stream.seek(len(_MAGIC))
+        self._stream.write(nonce + wrapped)
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        os.replace(self._scratch, self._folder / self._keys.name(sha256))
+        _sync_folder(self._folder)
+        return Blob(sha256, self._size)
+
+    def abandon(self) -> None:
+        """See :class:`BlobWriter`."""
+        self._stream.close()
+        self._scratch.unlink(missing_ok=True)
+
+    def _emit(self, chunk: bytes, *, last: bool) -> None:
+        self._stream.write(self._aead.encrypt(_nonce(self._count, last), chunk, None))
+        self._count += 1
+
+
+class _FileReader(io.RawIOBase):
+    """Decrypts chunk by chunk; bytes are handed on only after their tag was checked."""
+
+    def __init__(self, raw: BinaryIO, kek: bytes, unit: str, sha256: str) -> None:
+        self._raw = raw
+        header = raw.read(len(_MAGIC) + _WRAPPED)
+        if len(header) != len(_MAGIC) + _WRAPPED or not header.startswith(_MAGIC):
+            raise _damaged()
+        nonce, wrapped = header[len(_MAGIC) : len(_MAGIC) + 12], header[len(_MAGIC) + 12 :]
+        try:
+            self._aead = AESGCM(AESGCM(kek).decrypt(nonce, wrapped, _context(unit, sha256)))
+        except InvalidTag as error:
+            raise _damaged() from error
+        self._count, self._clear, self._next = 0, b"", raw.read(_CHUNK + _TAG)
+        self._ended = False
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        """Fills the buffer from the chunk at hand, decrypting the next when it is used up."""
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        while not self._clear and not self._ended:
+            self._advance()
+        taken = min(len(view), len(self._clear))
+        view[:taken] = self._clear[:taken]
+        self._clear = self._clear[taken:]
+        return taken
+
+    def close(self) -> None:
+        """Closes the file beneath."""
+        self._raw.close()
+        super().close()
+
+    def _advance(self) -> None:
+        chunk, self._next = self._next, self._raw.read(_CHUNK + _TAG)
+        self._ended = not self._next
+        try:
+            self._clear = self._aead.decrypt(_nonce(self._count, self._ended), chunk, None)
+        except InvalidTag as error:
+            raise _damaged() from error
+        self._count += 1
+
+
+def _context(unit: str, sha256: str) -> bytes:
+    return b"assay/blob/v1\0" + unit.encode() + b"\0" + sha256.encode()
+
+
+def _nonce(count: int, last: bool) -> bytes:
+    return count.to_bytes(11, "big") + bytes([last])
+
+
+def _damaged() -> IntegrityError:
+    return IntegrityError("BLOB_DAMAGED", "a stored file was changed, moved or cut", remedy="restore it from a backup")
+
+
+def _create_durably(path: Path, scratch: Path, data: bytes) -> None:
+    """Creates a file whole or not at all; whoever comes second leaves the first one's."""
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        pass
+    finally:
+        scratch.unlink()
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

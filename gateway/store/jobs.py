@@ -1,0 +1,118 @@
+"""Rows of jobs: reading, the guarded change of version, established facts, and leases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, and_, or_, select
+
+from assay.errors import AbortedError, IntegrityError
+from gateway.store import rows
+from gateway.store.tables import FactRow, JobRow, TransitionRow
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Leave to work on jobs until a moment; renewed by its owner, taken over by others once it lapsed."""
+
+    owner: str
+    until_us: int
+
+
+def get(connection: Connection, name: str) -> JobRow | None:
+    """The job, if it exists."""
+    return rows.get(connection, JobRow, name=name)
+
+
+def change(connection: Connection, job: JobRow, values: Mapping[str, Any]) -> JobRow:
+    """Sets columns and moves the version on by one, if the job is still at the version that ``job`` was read at.
+
+    Raises:
+        AbortedError: ``STALE`` when it is not.
+    """
+    new = {**values, "version": job.version + 1}
+    if rows.update(connection, JobRow, {"name": job.name, "version": job.version}, new) != 1:
+        raise AbortedError("STALE", f"{job.name} changed meanwhile", remedy="read it again and decide again")
+    return JobRow(**{**job.model_dump(), **new})
+
+
+def note(connection: Connection, name: str, values: Mapping[str, Any]) -> None:
+    """Sets columns that are no part of the state and leave the version alone: costs, leases, what is left to do."""
+    rows.update(connection, JobRow, {"name": name}, dict(values))
+
+
+def transitions(connection: Connection, name: str) -> list[TransitionRow]:
+    """Every change of a job's state, oldest first."""
+    return rows.select_all(connection, TransitionRow, order_by="version", job=name)
+
+
+def facts(connection: Connection, name: str) -> dict[str, str]:
+    """What has been established about a job, by key."""
+    return {f.key: f.value for f in rows.select_all(connection, FactRow, job=name)}
+
+
+def establish(connection: Connection, name: str, values: Mapping[str, str]) -> None:
+    """Notes facts for good.
+
+    Raises:
+        IntegrityError: ``FACT_CHANGED`` when one is already known with another value.
+    """
+    known = facts(connection, name)
+    for key, value in values.items():
+        if known.get(key, value) != value:
+            raise IntegrityError("FACT_CHANGED", f"{key} of {name} is already established and differs")
+        if key not in known:
+            rows.insert(connection, FactRow(job=name, key=key, value=value))
+
+
+def claimable(connection: Connection, now_us: int, limit: int) -> Sequence[str]:
+    """Names of jobs with work left and no living lease, those longest unattended first."""
+    c = rows.table(JobRow).c
+    statement = (
+        select(c.name)
+        .where(and_(c.needs_work.is_(True), c.next_us <= now_us, or_(c.lease_owner == "", c.lease_until_us < now_us)))
+        .order_by(c.next_us, c.created_us, c.name)
+        .limit(limit)
+    )
+    return list(connection.execute(statement).scalars())
+
+
+def claim(connection: Connection, name: str, lease: Lease, now_us: int) -> bool:
+    """Takes the lease of a job unless another owner's is alive; compare-and-set, so that one of two claimants wins."""
+    t = rows.table(JobRow)
+    free = or_(t.c.lease_owner.in_(("", lease.owner)), t.c.lease_until_us < now_us)
+    statement = (
+        t.update()
+        .where(and_(t.c.name == name, t.c.needs_work.is_(True), free))
+        .values(lease_owner=lease.owner, lease_until_us=lease.until_us)
+    )
+    return connection.execute(statement).rowcount == 1
+
+
+def renew(connection: Connection, names: Sequence[str], lease: Lease) -> None:
+    """Moves the end of the leases that ``lease.owner`` holds on these jobs."""
+    t = rows.table(JobRow)
+    held = and_(t.c.name.in_(list(names)), t.c.lease_owner == lease.owner)
+    connection.execute(t.update().where(held).values(lease_until_us=lease.until_us))
+
+
+def release(connection: Connection, name: str, owner: str, values: Mapping[str, Any]) -> None:
+    """Gives a lease back and sets columns, if ``owner`` still holds it."""
+    t = rows.table(JobRow)
+    held = and_(t.c.name == name, t.c.lease_owner == owner)
+    connection.execute(t.update().where(held).values(lease_owner="", lease_until_us=0, **values))
+
+
+def release_all(connection: Connection) -> None:
+    """Frees every lease; only for the sole process that may write to this database."""
+    t = rows.table(JobRow)
+    connection.execute(t.update().where(t.c.lease_owner != "").values(lease_owner="", lease_until_us=0))
+
+
+def lapsed(connection: Connection, now_us: int) -> Sequence[str]:
+    """Names of approved jobs whose approval has run out."""
+    c = rows.table(JobRow).c
+    due = and_(c.state == "APPROVED", c.approved_until_us > 0, c.approved_until_us <= now_us)
+    return list(connection.execute(select(c.name).where(due)).scalars())

@@ -1,0 +1,170 @@
+"""The gateway's rows. Times are whole microseconds since 1970 UTC; big messages are protobuf JSON.
+
+They live beside the ledger's tables in one database, so that a row and the record of its change commit together.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Index, LargeBinary, Text
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+
+class Row(SQLModel, registry=registry()):
+    """Base of every table here, with its own metadata: the ledger owns its tables itself."""
+
+
+class DatasetRow(Row, table=True):
+    """A stored dataset."""
+
+    __tablename__ = "dataset"
+
+    name: str = Field(primary_key=True, max_length=128)
+    unit: str = Field(index=True, max_length=31)
+    format: int
+    datasheet: str = Field(sa_type=Text)
+    sha256: str = Field(max_length=64)
+    size_bytes: int = Field(sa_type=BigInteger)
+    creator: str = Field(max_length=256)
+    created_us: int = Field(sa_type=BigInteger)
+    record_index: int = Field(sa_type=BigInteger)
+
+
+class JobRow(Row, table=True):
+    """A tuning job: its state, what is known of it, and the lease under which the pipeline works on it."""
+
+    __tablename__ = "tuning_job"
+    __table_args__ = (Index("tuning_job_claim", "needs_work", "next_us"),)
+
+    name: str = Field(primary_key=True, max_length=128)
+    unit: str = Field(index=True, max_length=31)
+    creator: str = Field(max_length=256)
+    state: str = Field(max_length=32)
+    version: int
+    request: str = Field(sa_type=Text)
+    trace_id: str = Field(default="", max_length=64)
+    created_us: int = Field(sa_type=BigInteger)
+    updated_us: int = Field(sa_type=BigInteger)
+    reason: str = Field(default="", sa_type=Text)
+    resume_to: str = Field(default="", max_length=32)
+    data: str = Field(default="", sa_type=Text)
+    decision: str = Field(default="", sa_type=Text)
+    audit: str = Field(default="", sa_type=Text)
+    verdict: str = Field(default="", sa_type=Text)
+    model: str = Field(default="", max_length=128)
+    stage_seconds: str = Field(default="{}", sa_type=Text)
+    quote_usd_micros: int = Field(default=0, sa_type=BigInteger)
+    cost_usd_micros: int = Field(default=0, sa_type=BigInteger)
+    approved_until_us: int = Field(default=0, sa_type=BigInteger)
+    needs_work: bool = True
+    next_us: int = Field(default=0, sa_type=BigInteger)
+    lease_owner: str = Field(default="", max_length=64)
+    lease_until_us: int = Field(default=0, sa_type=BigInteger)
+    attempts: int = 0
+
+
+class TransitionRow(Row, table=True):
+    """One change of a job's state; ``version`` is the job's after it."""
+
+    __tablename__ = "job_transition"
+
+    job: str = Field(primary_key=True, max_length=128)
+    version: int = Field(primary_key=True)
+    event: str = Field(max_length=32)
+    from_state: str = Field(max_length=32)
+    to_state: str = Field(max_length=32)
+    actor: str = Field(max_length=256)
+    reason: str = Field(default="", sa_type=Text)
+    time_us: int = Field(sa_type=BigInteger)
+    record_index: int = Field(sa_type=BigInteger)
+
+
+class FactRow(Row, table=True):
+    """Something established about a job, once: a digest, an index, a signed envelope."""
+
+    __tablename__ = "job_fact"
+
+    job: str = Field(primary_key=True, max_length=128)
+    key: str = Field(primary_key=True, max_length=64)
+    value: str = Field(sa_type=Text)
+
+
+class ModelRow(Row, table=True):
+    """A tuned model; ``files`` is the JSON list of path, digest and size."""
+
+    __tablename__ = "model"
+
+    name: str = Field(primary_key=True, max_length=128)
+    unit: str = Field(index=True, max_length=31)
+    job: str = Field(max_length=128)
+    files: str = Field(sa_type=Text)
+    adapter_sha256: str = Field(max_length=64)
+    base_model: str = Field(max_length=128)
+    base_sha256: str = Field(max_length=64)
+    created_us: int = Field(sa_type=BigInteger)
+
+
+class ApprovalRow(Row, table=True):
+    """One person's recorded decision on one rendered card."""
+
+    __tablename__ = "approval"
+
+    job: str = Field(primary_key=True, max_length=128)
+    card_sha256: str = Field(primary_key=True, max_length=64)
+    subject: str = Field(primary_key=True, max_length=256)
+    keyid: str = Field(max_length=64)
+    role: str = Field(max_length=32)
+    granted: bool
+    reason: str = Field(sa_type=Text)
+    time_us: int = Field(sa_type=BigInteger)
+    record_index: int = Field(sa_type=BigInteger)
+    envelope: str = Field(sa_type=Text)
+
+
+class PermitRow(Row, table=True):
+    """A deployment permit as signed."""
+
+    __tablename__ = "permit"
+
+    name: str = Field(primary_key=True, max_length=128)
+    unit: str = Field(index=True, max_length=31)
+    model: str = Field(max_length=128)
+    job: str = Field(index=True, max_length=128)
+    adapter_sha256: str = Field(max_length=64)
+    base_sha256: str = Field(max_length=64)
+    purpose: str = Field(max_length=64)
+    environment: str = Field(max_length=64)
+    not_before_us: int = Field(sa_type=BigInteger)
+    not_after_us: int = Field(sa_type=BigInteger)
+    evidence_root: str = Field(max_length=64)
+    statement: bytes = Field(sa_type=LargeBinary)
+    signature: bytes = Field(sa_type=LargeBinary)
+    record_index: int = Field(sa_type=BigInteger)
+    revoked_us: int = Field(default=0, sa_type=BigInteger)
+    revoke_reason: str = Field(default="", sa_type=Text)
+
+
+class GrantRow(Row, table=True):
+    """A role grant; ``revoked_us`` 0 means that it holds."""
+
+    __tablename__ = "role_grant"
+
+    grant_id: str = Field(primary_key=True, max_length=64)
+    subject: str = Field(index=True, max_length=256)
+    role: str = Field(max_length=32)
+    unit: str = Field(max_length=31)
+    granted_us: int = Field(sa_type=BigInteger)
+    revoked_us: int = Field(default=0, sa_type=BigInteger)
+    record_index: int = Field(sa_type=BigInteger)
+
+
+class RequestRow(Row, table=True):
+    """A request that was answered: the same subject, method and id again gets the same resource, or a refusal."""
+
+    __tablename__ = "answered_request"
+
+    subject: str = Field(primary_key=True, max_length=256)
+    method: str = Field(primary_key=True, max_length=64)
+    request_id: str = Field(primary_key=True, max_length=64)
+    digest: str = Field(max_length=64)
+    resource: str = Field(max_length=128)
