@@ -34,7 +34,7 @@ class PiiFinding(_message.Message):
     def __init__(self, entity_type: _Optional[str] = ..., count: _Optional[int] = ..., rows: _Optional[int] = ..., row_numbers: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class DataFacts(_message.Message):
-    __slots__ = ("rows", "valid_rows", "findings", "invalid_rows", "pii", "pii_row_share", "pii_rows", "train_rows", "validation_rows", "selection_rows", "test_rows", "duplicate_rows", "train_tokens", "canaries_inserted", "canaries_held_out", "canary_manifest_sha256", "split_sha256", "columns", "label_counts", "group_counts", "pii_detector", "longest_row_tokens", "train_pii_spans")
+    __slots__ = ("rows", "valid_rows", "findings", "invalid_rows", "pii", "pii_row_share", "pii_rows", "train_rows", "validation_rows", "selection_rows", "test_rows", "duplicate_rows", "train_tokens", "canaries_inserted", "canaries_held_out", "canary_manifest_sha256", "split_sha256", "columns", "label_counts", "group_counts", "pii_detector", "longest_row_tokens", "train_pii_spans", "canary_rows")
     class SplitSha256Entry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +79,7 @@ class DataFacts(_message.Message):
     PII_DETECTOR_FIELD_NUMBER: _ClassVar[int]
     LONGEST_ROW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TRAIN_PII_SPANS_FIELD_NUMBER: _ClassVar[int]
+    CANARY_ROWS_FIELD_NUMBER: _ClassVar[int]
     rows: int
     valid_rows: int
     findings: _containers.RepeatedCompositeFieldContainer[RowFinding]
@@ -102,7 +103,8 @@ class DataFacts(_message.Message):
     pii_detector: str
     longest_row_tokens: int
     train_pii_spans: int
-    def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ..., train_pii_spans: _Optional[int] = ...) -> None: ...
+    canary_rows: int
+    def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ..., train_pii_spans: _Optional[int] = ..., canary_rows: _Optional[int] = ...) -> None: ...
 
 class BaseModelFacts(_message.Message):
     __slots__ = ("id", "licence", "sha256", "parameters", "provenance")
