@@ -1,9 +1,10 @@
 """Canonical JSON bytes: RFC 8785 restricted to a subset in which C-speed ``json.dumps`` is already canonical.
 
-Allowed: objects with ASCII keys, valid Unicode strings, integers with ``abs(n) < 2**53``, booleans, null, arrays. No
-floats: a rate or metric is a decimal string, money is an integer of millionths. In this subset
-``json.dumps(sort_keys, compact, ensure_ascii=False)`` equals RFC 8785 byte for byte (UTF-16 and code-point key order agree
-on ASCII keys). Reading is strict: duplicates, NaN, floats and any byte that re-encoding would change are refused.
+Allowed: objects with ASCII keys, valid Unicode strings, integers with ``abs(n) < 2**53``, booleans, null, arrays, at
+most ``MAX_DEPTH`` levels deep. No floats: a rate or metric is a decimal string, money is an integer of millionths. In
+this subset ``json.dumps(sort_keys, compact, ensure_ascii=False)`` equals RFC 8785 byte for byte (UTF-16 and code-point
+key order agree on ASCII keys). Reading is strict: duplicates, NaN, floats and any byte that re-encoding would change
+are refused.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any, NoReturn
 from assay.errors import InvalidInputError
 
 MAX_INTEGER = 2**53 - 1
+# Fixed, so that what is canonical does not depend on how deep the reader's own stack is.
+MAX_DEPTH = 100
 
 
 def encode(value: Any) -> bytes:
@@ -25,7 +28,7 @@ def encode(value: Any) -> bytes:
     Raises:
         InvalidInputError: ``NOT_CANONICAL`` when the value lies outside the subset.
     """
-    _check(value, "$")
+    _check(value, "$", 0)
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -50,9 +53,9 @@ def decode(data: bytes) -> Any:
 
 
 def from_message(message: Any) -> Any:
-    """Maps a protobuf message to the subset: enums by name, doubles as decimal strings, bytes as base64, timestamps as RFC 3339.
+    """Maps a protobuf message to the subset: enums by name, bytes as base64, timestamps as RFC 3339.
 
-    Fields that are not set are left out, so that an addition to the contract does not change old bytes.
+    Doubles become decimal strings. Fields that are not set are left out, so that an addition to the contract does not change old bytes.
     """
     from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -103,7 +106,9 @@ def _scalar(field: Any, value: Any) -> Any:
     return float_free(value)
 
 
-def _check(value: Any, where: str) -> None:
+def _check(value: Any, where: str, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        _refuse("the value", f"more than {MAX_DEPTH} levels")
     if isinstance(value, str):
         try:
             value.encode("utf-8", "strict")
@@ -118,10 +123,10 @@ def _check(value: Any, where: str) -> None:
         for key, item in value.items():
             if not isinstance(key, str) or not key.isascii():
                 _refuse(where, "a key that is not ASCII text")
-            _check(item, f"{where}.{key}")
+            _check(item, f"{where}.{key}", depth + 1)
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
-            _check(item, f"{where}[{i}]")
+            _check(item, f"{where}[{i}]", depth + 1)
     else:
         _refuse(where, f"a {type(value).__name__}")
 

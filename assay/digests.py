@@ -1,8 +1,8 @@
 """Digests of files and folders: what permits, statements and records bind.
 
-A folder's digest is the SHA-256 of the canonical JSON of its manifest, the list of ``{path, sha256, size}`` sorted by path.
-There is no ignore list: an extra file, a symlink, a device or a path that climbs out is refused, since each is a way to
-run something that was not approved.
+A folder's digest is the SHA-256 of the canonical JSON of its manifest, the list of ``{path, sha256, size}`` sorted by
+path. There is no ignore list: an extra file, a symlink, a device or a path that climbs out is refused, since each is a
+way to run something that was not approved.
 """
 
 from __future__ import annotations
@@ -66,11 +66,15 @@ def folder_manifest(folder: Path) -> Manifest:
     """Hashes every file under ``folder``.
 
     Raises:
-        IntegrityError: ``FOLDER_NOT_PLAIN`` for a symlink, device, socket, empty folder or twin names that differ in case.
+        IntegrityError: ``FOLDER_NOT_PLAIN`` for a symlink, device, socket, empty folder or twin names that differ in
+        case,
+            and for a path that is no folder or holds one that cannot be read.
     """
+    if not folder.is_dir():
+        raise IntegrityError("FOLDER_NOT_PLAIN", f"{folder.name!r} is not a folder")
     files: list[FileDigest] = []
     seen: set[str] = set()
-    for root, dirs, names in os.walk(folder):
+    for root, dirs, names in os.walk(folder, onerror=_refuse):
         dirs.sort()
         if not dirs and not names and Path(root) != folder:
             raise IntegrityError("FOLDER_NOT_PLAIN", f"empty folder {os.path.relpath(root, folder)!r}")
@@ -86,3 +90,8 @@ def folder_manifest(folder: Path) -> Manifest:
             if stat.S_ISREG(mode):
                 files.append(FileDigest(relative, sha256_file(path), path.stat().st_size))
     return Manifest(tuple(sorted(files, key=lambda f: f.path)))
+
+
+def _refuse(error: OSError) -> None:
+    """Stops a walk that would otherwise pass over a folder it cannot read, and with it over the files inside."""
+    raise IntegrityError("FOLDER_NOT_PLAIN", f"a folder cannot be read: {error.strerror}") from error

@@ -1,8 +1,9 @@
 """Generates ``assay/v1`` from ``protos``: ``python -m assay.protogen``; with ``--check`` it only compares.
 
-The stubs are committed, so that installing needs no compiler; ``make lint`` runs the check, so that they cannot drift from
-the contract. The vendored ``buf/validate`` stub goes under ``assay/v1/_vendor``: a top-level package called ``buf`` would
-belong to somebody else. grpcio-tools types messages but not services, so the ``_pb2_grpc.pyi`` files are written here.
+The stubs are committed, so that installing needs no compiler; ``make lint`` runs the check, so that they cannot drift
+from the contract. The vendored ``buf/validate`` stub goes under ``assay/v1/_vendor``: a top-level package called
+``buf`` would belong to somebody else. grpcio-tools types messages but not services, so the ``_pb2_grpc.pyi`` files are
+written here.
 """
 
 from __future__ import annotations
