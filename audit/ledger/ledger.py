@@ -1,0 +1,235 @@
+"""The face of the log: append through units of work, read records, checkpoints and proofs."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Engine
+
+from assay.errors import InvalidInputError, NotFoundError, UnavailableError
+from audit.ledger import tree
+from audit.ledger.anchor import Anchor
+from audit.ledger.edge import TreeReader
+from audit.ledger.note import Verifier
+from audit.ledger.records import SYSTEM_UNIT, RecordDraft
+from audit.ledger.sqlite import WriterLock, check_enforcement, writer_lock
+from audit.ledger.startup import Head, load_head
+from audit.ledger.store import LogStore, StoredRecord
+from audit.ledger.writer import Sources, UnitOfWork, Writer
+
+__all__ = ["Ledger", "StoredRecord", "UnitOfWork"]
+
+T = TypeVar("T")
+_logger = logging.getLogger(__name__)
+
+
+def system_sources() -> Sources:
+    """This machine's clock and randomness."""
+    return Sources(lambda: datetime.now(UTC), lambda: secrets.token_hex(16))
+
+
+class Ledger:
+    """One log over one database, written by one thread of one process.
+
+    Everything readable here is committed, signed and anchored. Tables must exist (:func:`audit.ledger.schema.create`)
+    and the engine be one of :func:`audit.ledger.sqlite.connect_engine`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        origin: str,
+        signer: Ed25519PrivateKey,
+        anchor: Anchor,
+        *,
+        sources: Sources | None = None,
+    ) -> None:
+        self.origin = origin
+        self._engine = engine
+        self._signer = signer
+        self._anchor = anchor
+        self._sources = sources or system_sources()
+        self._store = LogStore(engine)
+        self._lock: WriterLock | None = None
+        self._writer: Writer | None = None
+        self._subscribers: dict[object, Callable[[int], None]] = {}
+        self._subscribing = threading.Lock()
+
+    def start(self) -> None:
+        """Takes the writer's lock, runs the start-up checks and starts the writer; an empty log gets its first record.
+
+        Raises:
+            PreconditionError: ``LEDGER_IN_USE`` or ``LEDGER_NOT_A_FILE``. IntegrityError: what
+            :func:`audit.ledger.startup.load_head` and :func:`audit.ledger.sqlite.check_enforcement` say.
+        """
+        lock = writer_lock(self._engine)
+        lock.acquire()
+        try:
+            with self._engine.connect() as connection:
+                check_enforcement(connection)
+            head = load_head(self._store, self.origin, self._signer, self._anchor)
+            writer = Writer(
+                self._engine, self._store, self.origin, self._signer, self._anchor, head, self._sources, self._publish
+            )
+            writer.start()
+        except BaseException:
+            lock.release()
+            raise
+        self._lock, self._writer = lock, writer
+        if head.size == 0:
+            self.run(self._open)
+
+    def close(self) -> None:
+        """Finishes what waits and frees the lock; safe to repeat."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def submit(self, work: Callable[[UnitOfWork], T]) -> Future[T]:
+        """Queues a unit of work; the future resolves when its records are durable, signed and anchored.
+
+        The work runs in the writer's thread inside the batch's transaction and its own SAVEPOINT. What it raises is
+        rolled back and raised from the future. Keep it short: everybody waits for it. From asyncio: ``await
+        asyncio.wrap_future(...)``.
+
+        Raises:
+            UnavailableError: ``LEDGER_NOT_STARTED``, ``LEDGER_CLOSED`` or ``LEDGER_STOPPED``.
+            ExhaustedError: ``LEDGER_BUSY``.
+        """
+        return self._started().submit(work)
+
+    def run(self, work: Callable[[UnitOfWork], T]) -> T:
+        """As :meth:`submit`, and waits. Never call it from the writer's thread (a unit of work or a subscriber)."""
+        return self.submit(work).result()
+
+    def subscribe(self, callback: Callable[[int], None]) -> Callable[[], None]:
+        """Calls ``callback(size)`` in the writer's thread after every commit that appended; returns what ends it."""
+        token = object()
+        with self._subscribing:
+            self._subscribers[token] = callback
+
+        def unsubscribe() -> None:
+            with self._subscribing:
+                self._subscribers.pop(token, None)
+
+        return unsubscribe
+
+    @property
+    def vkey(self) -> str:
+        """The log key as a trust file names it."""
+        return Verifier.of(self.origin, self._signer.public_key()).vkey()
+
+    @property
+    def size(self) -> int:
+        """Number of records."""
+        return self._head().size
+
+    @property
+    def stopped(self) -> str:
+        """Why the ledger stopped; empty while it works."""
+        return self._started().stopped
+
+    def checkpoint(self) -> bytes:
+        """The newest signed checkpoint."""
+        return self._head().note
+
+    def checkpoint_at(self, size: int) -> bytes | None:
+        """The checkpoint signed for exactly ``size`` records; None when none was, since a batch signs once."""
+        return self._store.checkpoint_at(size) if 0 < size <= self.size else None
+
+    def covering_checkpoint(self, index: int) -> tuple[int, bytes]:
+        """Size and note of the first checkpoint whose tree includes ``index``: an approval signs over it.
+
+        Raises:
+            NotFoundError: ``RECORD_NOT_FOUND``.
+        """
+        found = self._store.covering_checkpoint(index) if 0 <= index < self.size else None
+        if found is None:
+            raise _no_record(index)
+        return found
+
+    def root(self, size: int) -> bytes:
+        """Root of the first ``size`` records.
+
+        Raises:
+            InvalidInputError: ``PROOF_RANGE`` beyond the log.
+        """
+        return tree.root(size, self._reader(size).read)
+
+    def record(self, index: int) -> StoredRecord:
+        """The record at ``index``.
+
+        Raises:
+            NotFoundError: ``RECORD_NOT_FOUND``.
+        """
+        stored = self._store.record(index) if 0 <= index < self.size else None
+        if stored is None:
+            raise _no_record(index)
+        return stored
+
+    def records(
+        self, unit: str | None = None, job: str | None = None, after_index: int = -1, limit: int = 50
+    ) -> list[StoredRecord]:
+        """Records in log order with a greater index, at most ``limit``; None means any unit or job."""
+        return self._store.records(unit, job, after_index, self.size, limit)
+
+    def inclusion_proof(self, index: int, size: int) -> list[bytes]:
+        """Sibling hashes from leaf ``index`` to the root at ``size``.
+
+        Raises:
+            InvalidInputError: ``PROOF_RANGE``.
+        """
+        return tree.inclusion_proof(index, size, self._reader(size).read)
+
+    def consistency_proof(self, old: int, new: int) -> list[bytes]:
+        """Hashes that show size ``old`` to be a prefix of size ``new``.
+
+        Raises:
+            InvalidInputError: ``PROOF_RANGE``.
+        """
+        return tree.consistency_proof(old, new, self._reader(new).read)
+
+    def _open(self, unit: UnitOfWork) -> None:
+        predicate = {
+            "event": "opened",
+            "origin": self.origin,
+            "log_key": self.vkey,
+            "actor": self.origin,
+            "trace_id": "",
+        }
+        unit.append(RecordDraft(SYSTEM_UNIT, "log.opened", "log-event", predicate))
+
+    def _publish(self, size: int) -> None:
+        with self._subscribing:
+            callbacks = list(self._subscribers.values())
+        for callback in callbacks:
+            try:
+                callback(size)
+            except Exception:
+                _logger.exception("a subscriber of the ledger failed")
+
+    def _reader(self, size: int) -> TreeReader:
+        edge = self._head().edge
+        if not 0 <= size <= edge.size:
+            raise InvalidInputError("PROOF_RANGE", f"the log has {edge.size} records, not {size}")
+        return TreeReader(edge, self._store.tile)
+
+    def _head(self) -> Head:
+        return self._started().head
+
+    def _started(self) -> Writer:
+        if self._writer is None:
+            raise UnavailableError("LEDGER_NOT_STARTED", "the ledger has not been started")
+        return self._writer
+
+
+def _no_record(index: int) -> NotFoundError:
+    return NotFoundError("RECORD_NOT_FOUND", f"the log has no record {index}")

@@ -1,0 +1,268 @@
+"""C2SP signed notes, checkpoints and offline proof files: strict readers and the one signer.
+
+Formats: c2sp.org/signed-note, c2sp.org/tlog-checkpoint, c2sp.org/tlog-proof@v1. Readers are stricter than Python's
+defaults, which take ``007``, ``1_000``, ``+5`` and non-canonical base64. A signature by a known key that does not
+verify refuses the whole note; unknown keys are ignored, as the specification demands.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from assay.dsse import from_base64
+from assay.errors import AssayError, IntegrityError, InvalidInputError
+from audit.ledger.tree import HASH_SIZE, MAX_SIZE
+
+MAX_NOTE = 65_536
+MAX_SIGNATURES = 64
+ED25519 = 1
+
+_SIGNATURE = re.compile(r"— ([^ \n]+) ([A-Za-z0-9+/]+={0,2})")
+_VKEY = re.compile(r"([^+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/]+={0,2})")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_PROOF_HEADER = "c2sp.org/tlog-proof@v1"
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A named Ed25519 public key; name and id together select it."""
+
+    name: str
+    key_id: bytes
+    public_key: Ed25519PublicKey
+
+    @classmethod
+    def of(cls, name: str, public_key: Ed25519PublicKey) -> Verifier:
+        """Names a key.
+
+        Raises:
+            InvalidInputError: ``NOTE_MALFORMED`` for a name that a note cannot carry.
+        """
+        _check_name(name)
+        raw = public_key.public_bytes_raw()
+        return cls(name, key_id(name, raw), public_key)
+
+    @classmethod
+    def parse(cls, vkey: str) -> Verifier:
+        """Reads ``name+id+base64(type || key)``.
+
+        Raises:
+            InvalidInputError: ``VKEY_MALFORMED``.
+        """
+        match = _VKEY.fullmatch(vkey)
+        try:
+            if match is not None:
+                _check_name(match[1])
+                data = from_base64(match[3])
+                if len(data) == 1 + HASH_SIZE and data[0] == ED25519 and key_id(match[1], data[1:]).hex() == match[2]:
+                    return cls(match[1], bytes.fromhex(match[2]), Ed25519PublicKey.from_public_bytes(data[1:]))
+        except (AssayError, ValueError):
+            pass
+        raise InvalidInputError("VKEY_MALFORMED", "not an Ed25519 verifier key")
+
+    def vkey(self) -> str:
+        """The text form that a trust file holds."""
+        key = base64.b64encode(bytes([ED25519]) + self.public_key.public_bytes_raw()).decode()
+        return f"{self.name}+{self.key_id.hex()}+{key}"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A verified note: the text, and the names of the known keys that signed it (at least one)."""
+
+    text: str
+    signers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint's text says: origin, tree size, root hash (32 bytes)."""
+
+    origin: str
+    size: int
+    root: bytes
+
+    def text(self) -> str:
+        """The text that is signed; no extension lines, which nobody could audit."""
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+
+    @classmethod
+    def parse(cls, text: str) -> Checkpoint:
+        """Reads the text of a checkpoint without extension lines.
+
+        Raises:
+            InvalidInputError: ``CHECKPOINT_MALFORMED``.
+        """
+        lines = text.split("\n")
+        if len(lines) != 4 or lines[3] != "" or not lines[0]:
+            raise InvalidInputError("CHECKPOINT_MALFORMED", "a checkpoint has origin, size and root, and nothing else")
+        return cls(lines[0], read_number(lines[1], "CHECKPOINT_MALFORMED"), read_hash(lines[2], "CHECKPOINT_MALFORMED"))
+
+
+@dataclass(frozen=True)
+class ProofFile:
+    """A tlog-proof file: index, inclusion proof, and the checkpoint note that it leads to."""
+
+    index: int
+    hashes: tuple[bytes, ...]
+    checkpoint: bytes
+
+    def encode(self) -> bytes:
+        """The file's bytes."""
+        lines = [_PROOF_HEADER, f"index {self.index}", *(base64.b64encode(h).decode() for h in self.hashes), "", ""]
+        return "\n".join(lines).encode() + self.checkpoint
+
+    @classmethod
+    def parse(cls, data: bytes) -> ProofFile:
+        """Reads a proof file; ``extra`` lines are refused, since nothing authenticates them.
+
+        Raises:
+            InvalidInputError: ``PROOF_MALFORMED``.
+        """
+        head, separator, checkpoint = data.partition(b"\n\n")
+        lines = _decode(head, "PROOF_MALFORMED").split("\n")
+        if not separator or len(data) > MAX_NOTE or lines[0] != _PROOF_HEADER or not 2 <= len(lines) <= 66:
+            raise InvalidInputError("PROOF_MALFORMED", "not a proof file of c2sp.org/tlog-proof@v1")
+        if not lines[1].startswith("index "):
+            raise InvalidInputError("PROOF_MALFORMED", "the second line is not the index")
+        index = read_number(lines[1][6:], "PROOF_MALFORMED")
+        return cls(index, tuple(read_hash(line, "PROOF_MALFORMED") for line in lines[2:]), checkpoint)
+
+
+def key_id(name: str, public_raw: bytes) -> bytes:
+    """First four bytes of ``SHA-256(name || LF || type || key)``."""
+    return hashlib.sha256(name.encode() + b"\n" + bytes([ED25519]) + public_raw).digest()[:4]
+
+
+def sign_note(text: str, name: str, key: Ed25519PrivateKey) -> bytes:
+    """Signs a text that ends in a newline.
+
+    Raises:
+        InvalidInputError: ``NOTE_MALFORMED`` for a text or name that a note cannot carry.
+    """
+    _check_name(name)
+    _check_text(text)
+    verifier = Verifier.of(name, key.public_key())
+    signature = base64.b64encode(verifier.key_id + key.sign(text.encode())).decode()
+    return f"{text}\n— {name} {signature}\n".encode()
+
+
+def open_note(data: bytes, verifiers: Sequence[Verifier]) -> Note:
+    """Verifies a note.
+
+    Raises:
+        InvalidInputError: ``NOTE_MALFORMED``.
+        IntegrityError: ``NOTE_SIGNATURE_BAD`` when a known key's signature is bad or doubled, or no known key signed.
+    """
+    text, signatures = _split_note(data)
+    known = {(v.name, v.key_id): v for v in verifiers}
+    signers: list[str] = []
+    seen: set[tuple[str, bytes]] = set()
+    for name, identity, signature in signatures:
+        verifier = known.get((name, identity))
+        if verifier is None:
+            continue
+        if (name, identity) in seen:
+            raise IntegrityError("NOTE_SIGNATURE_BAD", f"two signatures by {name}")
+        seen.add((name, identity))
+        try:
+            verifier.public_key.verify(signature, text.encode())
+        except InvalidSignature as error:
+            raise IntegrityError("NOTE_SIGNATURE_BAD", f"the signature of {name} does not verify") from error
+        signers.append(name)
+    if not signers:
+        raise IntegrityError("NOTE_SIGNATURE_BAD", "no known key signed the note")
+    return Note(text, tuple(signers))
+
+
+def open_checkpoint(data: bytes, log: Verifier) -> Checkpoint:
+    """Verifies a checkpoint note by the log's key and demands that its origin is the key's name.
+
+    Raises:
+        InvalidInputError: ``NOTE_MALFORMED`` or ``CHECKPOINT_MALFORMED``.
+        IntegrityError: ``NOTE_SIGNATURE_BAD`` or ``CHECKPOINT_ORIGIN``.
+    """
+    checkpoint = Checkpoint.parse(open_note(data, [log]).text)
+    if checkpoint.origin != log.name:
+        raise IntegrityError("CHECKPOINT_ORIGIN", "the checkpoint is of another log")
+    return checkpoint
+
+
+def read_number(text: str, reason: str) -> int:
+    """Reads a decimal without sign, blank, underscore or leading zero, at most 2**63 - 1.
+
+    Raises:
+        InvalidInputError: ``reason``.
+    """
+    if not _NUMBER.fullmatch(text) or not text.isascii() or int(text) > MAX_SIZE:
+        raise InvalidInputError(reason, "not a plain decimal number")
+    return int(text)
+
+
+def read_hash(text: str, reason: str) -> bytes:
+    """Reads standard base64 of 32 bytes.
+
+    Raises:
+        InvalidInputError: ``reason``.
+    """
+    try:
+        value = from_base64(text)
+    except InvalidInputError as error:
+        raise InvalidInputError(reason, "a hash is not canonical base64") from error
+    if len(value) != HASH_SIZE or "-" in text or "_" in text:
+        raise InvalidInputError(reason, "a hash is not standard base64 of 32 bytes")
+    return value
+
+
+def _split_note(data: bytes) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+    if len(data) > MAX_NOTE:
+        raise InvalidInputError("NOTE_MALFORMED", "the note is too long")
+    whole = _decode(data, "NOTE_MALFORMED")
+    cut = whole.rfind("\n\n")
+    if cut < 0 or not whole.endswith("\n"):
+        raise InvalidInputError("NOTE_MALFORMED", "no blank line between text and signatures")
+    text, lines = whole[: cut + 1], whole[cut + 2 :].split("\n")[:-1]
+    _check_text(text)
+    if not 1 <= len(lines) <= MAX_SIGNATURES:
+        raise InvalidInputError("NOTE_MALFORMED", f"a note has 1 to {MAX_SIGNATURES} signatures")
+    out: list[tuple[str, bytes, bytes]] = []
+    for line in lines:
+        match = _SIGNATURE.fullmatch(line)
+        if match is None:
+            raise InvalidInputError("NOTE_MALFORMED", "a signature line is malformed")
+        _check_name(match[1])
+        try:
+            value = from_base64(match[2])
+        except InvalidInputError as error:
+            raise InvalidInputError("NOTE_MALFORMED", "a signature is not canonical base64") from error
+        if len(value) < 5:
+            raise InvalidInputError("NOTE_MALFORMED", "a signature is too short")
+        out.append((match[1], value[:4], value[4:]))
+    return text, out
+
+
+def _decode(data: bytes, reason: str) -> str:
+    try:
+        text = data.decode("utf-8", "strict")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(reason, "not UTF-8") from error
+    if any(ord(c) < 0x20 and c != "\n" for c in text):
+        raise InvalidInputError(reason, "a control character")
+    return text
+
+
+def _check_text(text: str) -> None:
+    if not text.endswith("\n") or any(ord(c) < 0x20 and c != "\n" for c in text):
+        raise InvalidInputError("NOTE_MALFORMED", "a note's text ends in a newline and has no other control character")
+
+
+def _check_name(name: str) -> None:
+    if not name or "+" in name or any(c.isspace() or ord(c) < 0x20 for c in name):
+        raise InvalidInputError("NOTE_MALFORMED", "a key name has no blank, no plus sign and is not empty")

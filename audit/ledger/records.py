@@ -1,0 +1,301 @@
+"""The ledger record: one float-free canonical JSON object, the data of one leaf. Log and verifier share it.
+
+``{"v":1,"log":origin,"tenant":unit,"tseq":n,"tprev":hex|null,"ts":"...Z","nonce":32
+hex,"type":...,"statement":{...},"sigs":[...]}``
+
+``tseq`` counts a unit's records from 1 and ``tprev`` is the leaf hash of the one before, so that a unit's auditor
+sees that nothing between two records was left out. ``nonce`` is 128 random bits: a proof shows a neighbour's leaf
+hash, and without entropy a short record could be guessed from it. The schema is frozen: a member more, a member less,
+an unknown type or another spelling of the same JSON is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from assay import canonical, dsse
+from assay.errors import InvalidInputError
+
+VERSION = 1
+MAX_BODY = 60_000
+SYSTEM_UNIT = "system"
+
+_UNIT = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_JOB = re.compile(r"units/([a-z][a-z0-9-]{0,30})/tuningJobs/[a-z][a-z0-9-]{0,62}")
+_NONCE = re.compile(r"[0-9a-f]{32}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z", re.ASCII)
+_MEMBERS = frozenset({"v", "log", "tenant", "tseq", "tprev", "ts", "nonce", "type", "statement", "sigs"})
+
+
+@dataclass(frozen=True)
+class TypeRule:
+    """What a record type must hold: its predicate's short name, and whether people sign it."""
+
+    predicate: str
+    signed: bool = False
+
+
+TYPES: Mapping[str, TypeRule] = {
+    "log.opened": TypeRule("log-event"),
+    "policy.published": TypeRule("policy"),
+    "grant.issued": TypeRule("grant", signed=True),
+    "grant.revoked": TypeRule("grant-revocation", signed=True),
+    "dataset.created": TypeRule("dataset"),
+    "request.refused": TypeRule("refusal"),
+    "job.received": TypeRule("request"),
+    "job.preparing": TypeRule("transition"),
+    "intake.decided": TypeRule("decision"),
+    "training.ordered": TypeRule("work-order"),
+    "training.completed": TypeRule("training"),
+    "job.paused": TypeRule("transition"),
+    "job.resumed": TypeRule("transition"),
+    "job.cancelled": TypeRule("transition"),
+    "job.failed": TypeRule("transition"),
+    "audit.completed": TypeRule("audit"),
+    "release.decided": TypeRule("verdict"),
+    "card.rendered": TypeRule("card"),
+    "approval.decided": TypeRule("approval", signed=True),
+    "job.approved": TypeRule("transition"),
+    "job.rejected": TypeRule("transition"),
+    "card.issued": TypeRule("card"),
+    "permit.issued": TypeRule("permit"),
+    "permit.revoked": TypeRule("permit-revocation"),
+    "appeal.filed": TypeRule("appeal"),
+    "rules.waived": TypeRule("waiver", signed=True),
+    "job.waived": TypeRule("transition"),
+    "approval.revoked": TypeRule("revocation", signed=True),
+    "job.revoked": TypeRule("transition"),
+    "job.expired": TypeRule("transition"),
+}
+
+
+@dataclass(frozen=True)
+class RecordDraft:
+    """What a caller wants recorded; the writer adds place, time and nonce.
+
+    Attributes:
+        unit: business unit, or ``system``.
+        type: one of :data:`TYPES`.
+        predicate_name: short predicate name; must be the type's.
+        predicate: float-free JSON object; ignored when an envelope is given.
+        subjects: pairs of name and hex SHA-256.
+        envelope: for human acts, the DSSE envelope; its payload *is* the statement, byte for byte.
+        job: resource name of the job, which the predicate must name too; empty for none.
+    """
+
+    unit: str
+    type: str
+    predicate_name: str
+    predicate: Mapping[str, Any]
+    subjects: Sequence[tuple[str, str]] = ()
+    envelope: Mapping[str, Any] | None = None
+    job: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as read back from its exact bytes.
+
+    Attributes:
+        log: origin of the log.
+        unit: whose chain it belongs to.
+        sequence: place in that chain, from 1.
+        previous: hex leaf hash of the unit's record before; None for the first.
+        time: when the writer made it.
+        nonce: 32 hex digits.
+        type: record type.
+        statement: in-toto Statement v1.
+        signatures: DSSE signatures over the statement; empty unless people sign this type.
+    """
+
+    log: str
+    unit: str
+    sequence: int
+    previous: str | None
+    time: datetime
+    nonce: str
+    type: str
+    statement: dict[str, Any]
+    signatures: tuple[dict[str, Any], ...]
+
+    @property
+    def predicate(self) -> dict[str, Any]:
+        """The statement's predicate."""
+        value: dict[str, Any] = self.statement["predicate"]
+        return value
+
+    @property
+    def job(self) -> str:
+        """Resource name of the job it is about; empty for none."""
+        return job_of(self.predicate)
+
+    def envelope(self) -> dsse.Envelope:
+        """The DSSE envelope, for a type that people sign."""
+        return dsse.envelope_of(self.statement, self.signatures)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A record's bytes, and the job that its statement names (empty for none)."""
+
+    body: bytes
+    job: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record goes: log, place in the unit's chain, time and nonce."""
+
+    log: str
+    sequence: int
+    previous: str | None
+    time: datetime
+    nonce: str
+
+
+def encode(draft: RecordDraft, place: Place) -> Encoded:
+    """Makes the record's bytes.
+
+    Raises:
+        InvalidInputError: ``RECORD_MALFORMED``, ``RECORD_TOO_LARGE``, ``NOT_CANONICAL`` or what the envelope's reader
+        says.
+    """
+    statement, signatures = _statement_of(draft)
+    body = canonical.encode(
+        {
+            "v": VERSION,
+            "log": place.log,
+            "tenant": draft.unit,
+            "tseq": place.sequence,
+            "tprev": place.previous,
+            "ts": format_time(place.time),
+            "nonce": place.nonce,
+            "type": draft.type,
+            "statement": statement,
+            "sigs": signatures,
+        }
+    )
+    if len(body) > MAX_BODY:
+        raise InvalidInputError(
+            "RECORD_TOO_LARGE",
+            f"a {draft.type} record of {len(body)} bytes exceeds {MAX_BODY}",
+            remedy="record a digest and keep the content outside the log",
+        )
+    return Encoded(body, job_of(statement["predicate"]))
+
+
+def read(body: bytes) -> Record:
+    """Reads a record strictly: canonical bytes, frozen members, known type, statement of the type's predicate.
+
+    Raises:
+        InvalidInputError: ``NOT_CANONICAL``, ``RECORD_MALFORMED``, ``RECORD_TOO_LARGE`` or ``STATEMENT_MALFORMED``.
+    """
+    if len(body) > MAX_BODY:
+        raise InvalidInputError("RECORD_TOO_LARGE", f"a record of more than {MAX_BODY} bytes")
+    try:
+        value = canonical.decode(body)
+    except RecursionError as error:
+        raise InvalidInputError("NOT_CANONICAL", "nested too deeply") from error
+    if not isinstance(value, dict) or set(value) != _MEMBERS:
+        raise _malformed("a record has exactly the members of version 1")
+    if value["v"] != VERSION or isinstance(value["v"], bool):
+        raise _malformed("not version 1")
+    texts = {name: value[name] for name in ("log", "tenant", "ts", "nonce", "type")}
+    if not all(isinstance(text, str) for text in texts.values()) or not texts["log"]:
+        raise _malformed("log, tenant, ts, nonce and type are texts")
+    sequence, previous = value["tseq"], value["tprev"]
+    if not isinstance(sequence, int) or isinstance(sequence, bool) or sequence < 1:
+        raise _malformed("tseq counts from 1")
+    if (previous is None) != (sequence == 1) or not (previous is None or _is_hash(previous)):
+        raise _malformed("tprev is null for the first record and else a hex hash")
+    if not _UNIT.fullmatch(texts["tenant"]) or not _NONCE.fullmatch(texts["nonce"]):
+        raise _malformed("tenant or nonce is malformed")
+    _check_content(texts["type"], value["statement"], value["sigs"])
+    return Record(
+        log=texts["log"],
+        unit=texts["tenant"],
+        sequence=sequence,
+        previous=previous,
+        time=parse_time(texts["ts"]),
+        nonce=texts["nonce"],
+        type=texts["type"],
+        statement=value["statement"],
+        signatures=tuple(value["sigs"]),
+    )
+
+
+def job_of(predicate: Mapping[str, Any]) -> str:
+    """Resource name of the job that a predicate names; empty for none."""
+    job = predicate.get("job", "")
+    return job if isinstance(job, str) else ""
+
+
+def format_time(time: datetime) -> str:
+    """RFC 3339 in UTC with microseconds: one spelling a moment."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str) -> datetime:
+    """Reads what :func:`format_time` writes, and nothing else.
+
+    Raises:
+        InvalidInputError: ``RECORD_MALFORMED``.
+    """
+    if _TIME.fullmatch(text):
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            pass
+    raise _malformed("a time is UTC with microseconds")
+
+
+def _statement_of(draft: RecordDraft) -> tuple[dict[str, Any], list[Any]]:
+    """Statement and signatures of a draft, checked against its type, unit and job."""
+    signatures: list[Any] = []
+    if draft.envelope is not None:
+        statement = dsse.read_statement(dsse.envelope_payload(draft.envelope))
+        signatures = [dict(s) for s in draft.envelope["signatures"]]
+    else:
+        statement = dsse.statement(draft.predicate_name, draft.predicate, draft.subjects)
+    if draft.type in TYPES and draft.predicate_name != TYPES[draft.type].predicate:
+        raise _malformed(f"a {draft.type} record has predicate {TYPES[draft.type].predicate!r}")
+    if not _UNIT.fullmatch(draft.unit):
+        raise _malformed("the unit's name is malformed")
+    _check_content(draft.type, statement, signatures)
+    named = job_of(statement["predicate"])
+    if draft.job and draft.job != named:
+        raise _malformed("the predicate names another job than the draft")
+    match = _JOB.fullmatch(named) if named else None
+    if named and (match is None or draft.unit not in (SYSTEM_UNIT, match[1])):
+        raise _malformed("the job's name is malformed or of another unit")
+    return statement, signatures
+
+
+def _check_content(kind: str, statement: Any, signatures: Any) -> None:
+    """Checks type, statement and the shape of the signatures; who signed is for those who hold a root."""
+    rule = TYPES.get(kind)
+    if rule is None:
+        raise _malformed("unknown record type")
+    dsse.check_statement(statement)
+    if dsse.predicate_name(statement["predicateType"]) != rule.predicate:
+        raise _malformed(f"a {kind} record has predicate {rule.predicate!r}")
+    if not isinstance(signatures, list) or bool(signatures) != rule.signed or len(signatures) > dsse.MAX_SIGNATURES:
+        raise _malformed(f"a {kind} record {'needs' if rule.signed else 'has no'} signatures")
+    for item in signatures:
+        if not isinstance(item, dict) or set(item) != {"keyid", "sig", "cert"}:
+            raise _malformed("a signature has keyid, sig and cert")
+        if not all(isinstance(text, str) for text in item.values()):
+            raise _malformed("a signature's members are texts")
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and _HASH.fullmatch(value) is not None
+
+
+def _malformed(message: str) -> InvalidInputError:
+    return InvalidInputError("RECORD_MALFORMED", message)

@@ -1,0 +1,116 @@
+"""What must hold before the ledger signs anything: guards in force, an unbroken head, and an anchor that agrees.
+
+There is no degraded mode. A database older than the anchor was rolled back, a database with another root at the
+anchor's size was rewritten, and a log with records but no anchor has lost its memory; each is refused by name and
+left to a person. One difference is mended: a process that died between commit and compare-and-swap leaves a database
+ahead of its anchor, and when the anchor's tree is a prefix of the database's, the anchor is moved forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Connection
+
+from assay.errors import AssayError, IntegrityError
+from audit.ledger import records, tree
+from audit.ledger.anchor import Anchor
+from audit.ledger.edge import Edge, TreeReader
+from audit.ledger.note import Checkpoint, Verifier, open_checkpoint, sign_note
+from audit.ledger.store import ChainEnd, LogStore, chain_ends, edge_of, edge_records, head_of
+
+
+@dataclass(frozen=True)
+class Head:
+    """Everything the writer must know of the log so far.
+
+    Attributes:
+        edge: size and right edge of the tree.
+        chains: newest record of every unit.
+        time: newest time in the log; None for an empty log.
+        note: newest checkpoint; for an empty log the one of size 0, which only the anchor holds.
+    """
+
+    edge: Edge
+    chains: dict[str, ChainEnd]
+    time: datetime | None
+    note: bytes
+
+    @property
+    def size(self) -> int:
+        """Number of records."""
+        return self.edge.size
+
+
+def load_head(store: LogStore, origin: str, signer: Ed25519PrivateKey, anchor: Anchor) -> Head:
+    """Loads the head, checks it against its checkpoint and the anchor, and moves the anchor forward if right.
+
+    Raises:
+        IntegrityError: ``LOG_GAP``, ``LEAF_MISMATCH``, ``ROOT_MISMATCH``, ``CHECKPOINT_MISSING``, ``TILE_DAMAGED``,
+            ``NOTE_SIGNATURE_BAD``, ``ANCHOR_MISSING``, ``ANCHOR_DAMAGED``, ``LOG_ROLLED_BACK`` or ``LOG_FORKED``.
+    """
+    log = Verifier.of(origin, signer.public_key())
+    with store.connect() as connection:
+        size, note = head_of(connection)
+        edge = edge_of(connection, size)
+        chains = chain_ends(connection)
+        time = _check_edge(connection, size)
+    if note is None:
+        note = sign_note(Checkpoint(origin, 0, tree.EMPTY_ROOT).text(), origin, signer)
+    reader = TreeReader(edge, store.tile)
+    if open_checkpoint(note, log) != Checkpoint(origin, size, tree.root(size, reader.read)):
+        raise IntegrityError("ROOT_MISMATCH", f"the records do not lead to the checkpoint of size {size}")
+    _reconcile(reader, size, note, log, anchor)
+    return Head(edge, chains, time, note)
+
+
+def _check_edge(connection: Connection, size: int) -> datetime | None:
+    """Rehashes the records of the right edge; returns the newest time among them."""
+    newest: datetime | None = None
+    for stored in edge_records(connection, size):
+        if tree.leaf_hash(stored.body) != stored.leaf:
+            raise IntegrityError("LEAF_MISMATCH", f"record {stored.index} does not match its leaf hash")
+        time = records.read(stored.body).time
+        newest = time if newest is None else max(newest, time)
+    return newest
+
+
+def _reconcile(reader: TreeReader, size: int, note: bytes, log: Verifier, anchor: Anchor) -> None:
+    held = anchor.read()
+    if held is None:
+        if size:
+            raise IntegrityError(
+                "ANCHOR_MISSING",
+                f"the log has {size} records and the anchor is empty",
+                remedy="put the anchor back; if it is lost, freeze this log and open a new origin",
+            )
+        anchor.swap(None, note)
+        return
+    try:
+        anchored = open_checkpoint(held, log)
+    except AssayError as error:
+        raise IntegrityError(
+            "ANCHOR_DAMAGED", "the anchor holds no checkpoint of this log", metadata=_both(held, note)
+        ) from error
+    if anchored.size > size:
+        raise IntegrityError(
+            "LOG_ROLLED_BACK",
+            f"the anchor remembers {anchored.size} records, the database has {size}",
+            remedy="restore a database that is at least as new as the anchor",
+            metadata=_both(held, note),
+        )
+    if tree.root(anchored.size, reader.read) != anchored.root:
+        raise IntegrityError(
+            "LOG_FORKED",
+            f"the database has another history than the anchor at size {anchored.size}",
+            metadata=_both(held, note),
+        )
+    if held != note:
+        anchor.swap(held, note)
+
+
+def _both(held: bytes, note: bytes) -> dict[str, str]:
+    """Both notes: the evidence of a fork."""
+    return {"anchor": held.decode(errors="replace"), "database": note.decode(errors="replace")}

@@ -1,0 +1,171 @@
+"""Reads of the ledger's tables; nothing here writes, judges or caches what could change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sqlalchemy import Connection, Engine, Row, func, select
+from sqlalchemy.sql.selectable import Select
+
+from assay.errors import IntegrityError
+from audit.ledger.edge import TILE_BYTES, TILE_WIDTH, Edge
+from audit.ledger.schema import CHECKPOINTS, RECORDS, TILES
+from audit.ledger.tree import HASH_SIZE
+
+_CACHED_TILES = 256
+
+
+@dataclass(frozen=True)
+class StoredRecord:
+    """A record as stored: its place, the columns for finding it, and the exact bytes that are the leaf's data."""
+
+    index: int
+    unit: str
+    unit_sequence: int
+    type: str
+    job: str
+    body: bytes
+    leaf: bytes
+
+
+@dataclass(frozen=True)
+class ChainEnd:
+    """The newest record of a unit: its sequence number and leaf hash."""
+
+    sequence: int
+    leaf: bytes
+
+
+class LogStore:
+    """The ledger's tables, for reading from any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        # Tiles never change once written, so that a cache of them cannot grow stale.
+        self.tile = lru_cache(maxsize=_CACHED_TILES)(self._tile)
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A connection with one consistent snapshot."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    def record(self, index: int) -> StoredRecord | None:
+        """The record at an index, or None."""
+        with self.connect() as connection:
+            row = connection.execute(select(RECORDS).where(RECORDS.c.idx == index)).one_or_none()
+        return None if row is None else _stored(row)
+
+    def records(
+        self, unit: str | None, job: str | None, after_index: int, below: int, limit: int
+    ) -> list[StoredRecord]:
+        """Records in log order with ``after_index < index < below``, at most ``limit``; None means any unit or job."""
+        query: Select[tuple[object, ...]] = select(RECORDS).where(RECORDS.c.idx > after_index, RECORDS.c.idx < below)
+        if unit is not None:
+            query = query.where(RECORDS.c.unit == unit)
+        if job is not None:
+            # The second condition lets SQLite use the partial index on jobs.
+            query = query.where(RECORDS.c.job == job, RECORDS.c.job != "")
+        with self.connect() as connection:
+            return [_stored(row) for row in connection.execute(query.order_by(RECORDS.c.idx).limit(limit))]
+
+    def checkpoint_at(self, size: int) -> bytes | None:
+        """The note signed for a tree of exactly ``size`` leaves, if one was."""
+        with self.connect() as connection:
+            return connection.execute(select(CHECKPOINTS.c.note).where(CHECKPOINTS.c.size == size)).scalar()
+
+    def covering_checkpoint(self, index: int) -> tuple[int, bytes] | None:
+        """Size and note of the smallest checkpoint whose tree includes ``index``."""
+        query = select(CHECKPOINTS.c.size, CHECKPOINTS.c.note).where(CHECKPOINTS.c.size > index)
+        with self.connect() as connection:
+            row = connection.execute(query.order_by(CHECKPOINTS.c.size).limit(1)).one_or_none()
+        return None if row is None else (int(row[0]), bytes(row[1]))
+
+    def _tile(self, level: int, n: int) -> bytes:
+        query = select(TILES.c.hashes).where(TILES.c.level == level, TILES.c.n == n)
+        with self.connect() as connection:
+            hashes = connection.execute(query).scalar()
+        if hashes is None or len(hashes) != TILE_BYTES:
+            raise IntegrityError("TILE_DAMAGED", f"tile {level}/{n} is missing or has a wrong length")
+        return bytes(hashes)
+
+
+def head_of(connection: Connection) -> tuple[int, bytes | None]:
+    """Number of records, and the newest checkpoint's note.
+
+    Raises:
+        IntegrityError: ``LOG_GAP`` when indices are not contiguous from 0; ``CHECKPOINT_MISSING`` when the newest
+        checkpoint is
+            not of exactly this size.
+    """
+    last, count = connection.execute(select(func.max(RECORDS.c.idx), func.count())).one()
+    size = 0 if last is None else int(last) + 1
+    if count != size:
+        raise IntegrityError("LOG_GAP", f"{size - int(count)} records are missing below index {size}")
+    row = connection.execute(
+        select(CHECKPOINTS.c.size, CHECKPOINTS.c.note).order_by(CHECKPOINTS.c.size.desc()).limit(1)
+    ).one_or_none()
+    if (0 if row is None else int(row[0])) != size:
+        raise IntegrityError("CHECKPOINT_MISSING", f"the newest checkpoint is not of size {size}")
+    return size, None if row is None else bytes(row[1])
+
+
+def quick_head(connection: Connection) -> tuple[int, bytes | None]:
+    """Newest index plus one, and the newest checkpoint's note: two seeks, for the check before every batch."""
+    size = connection.execute(_LAST_INDEX).scalar()
+    return (0 if size is None else int(size) + 1), connection.execute(_LAST_NOTE).scalar()
+
+
+def edge_of(connection: Connection, size: int) -> Edge:
+    """Rebuilds the right edge of a tree of ``size`` leaves from the newest leaves and the roots of full tiles.
+
+    Raises:
+        IntegrityError: ``TILE_DAMAGED`` or ``LOG_GAP``.
+    """
+    begin = size - size % TILE_WIDTH
+    leaves = connection.execute(select(RECORDS.c.leaf).where(RECORDS.c.idx >= begin).order_by(RECORDS.c.idx)).scalars()
+    levels = [tuple(bytes(leaf) for leaf in leaves)]
+    if len(levels[0]) != size - begin:
+        raise IntegrityError("LOG_GAP", "records of the right edge are missing")
+    depth = 0
+    while size >> (8 * (depth + 1)):
+        full = size >> (8 * (depth + 1))
+        begin = full - full % TILE_WIDTH
+        query = select(TILES.c.hashes).where(TILES.c.level == depth, TILES.c.n >= begin).order_by(TILES.c.n)
+        levels.append(tuple(bytes(hashes[-HASH_SIZE:]) for hashes in connection.execute(query).scalars()))
+        if len(levels[-1]) != full - begin:
+            raise IntegrityError("TILE_DAMAGED", f"tiles of level {depth} are missing")
+        depth += 1
+    return Edge(size, tuple(levels))
+
+
+def edge_records(connection: Connection, size: int) -> list[StoredRecord]:
+    """The records that are in no full tile, or the last one if all are."""
+    begin = min(size - size % TILE_WIDTH, max(size - 1, 0))
+    return [
+        _stored(row)
+        for row in connection.execute(select(RECORDS).where(RECORDS.c.idx >= begin).order_by(RECORDS.c.idx))
+    ]
+
+
+def chain_ends(connection: Connection) -> dict[str, ChainEnd]:
+    """The newest record of every unit, by one index seek a unit."""
+    ends: dict[str, ChainEnd] = {}
+    unit = connection.execute(select(func.min(RECORDS.c.unit))).scalar()
+    while unit is not None:
+        query = select(RECORDS.c.tseq, RECORDS.c.leaf).where(RECORDS.c.unit == unit)
+        sequence, leaf = connection.execute(query.order_by(RECORDS.c.tseq.desc()).limit(1)).one()
+        ends[unit] = ChainEnd(int(sequence), bytes(leaf))
+        unit = connection.execute(select(func.min(RECORDS.c.unit)).where(RECORDS.c.unit > unit)).scalar()
+    return ends
+
+
+_LAST_INDEX = select(func.max(RECORDS.c.idx))
+_LAST_NOTE = select(CHECKPOINTS.c.note).order_by(CHECKPOINTS.c.size.desc()).limit(1)
+
+
+def _stored(row: Row[tuple[object, ...]]) -> StoredRecord:
+    return StoredRecord(row.idx, row.unit, row.tseq, row.type, row.job, bytes(row.body), bytes(row.leaf))
