@@ -55,7 +55,8 @@ def decode(data: bytes) -> Any:
 def from_message(message: Any) -> Any:
     """Maps a protobuf message to the subset: enums by name, bytes as base64, timestamps as RFC 3339.
 
-    Doubles become decimal strings. Fields that are not set are left out, so that an addition to the contract does not change old bytes.
+    Doubles become decimal strings. Fields that are not set are left out, so that an addition to the
+    contract does not change old bytes.
     """
     from google.protobuf.timestamp_pb2 import Timestamp
 

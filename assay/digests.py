@@ -67,8 +67,7 @@ def folder_manifest(folder: Path) -> Manifest:
 
     Raises:
         IntegrityError: ``FOLDER_NOT_PLAIN`` for a symlink, device, socket, empty folder or twin names that differ in
-        case,
-            and for a path that is no folder or holds one that cannot be read.
+            case, and for a path that is no folder or holds one that cannot be read.
     """
     if not folder.is_dir():
         raise IntegrityError("FOLDER_NOT_PLAIN", f"{folder.name!r} is not a folder")

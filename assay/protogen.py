@@ -154,7 +154,9 @@ def _service(service: ServiceDescriptorProto, modules: Mapping[str, str]) -> lis
         lines += _handler(method, modules)
     lines += [
         "",
-        f"def add_{name}Servicer_to_server(servicer: {name}Servicer, server: grpc.Server | grpc.aio.Server) -> None: ...",
+        f"def add_{name}Servicer_to_server(",
+        f"    servicer: {name}Servicer, server: grpc.Server | grpc.aio.Server",
+        ") -> None: ...",
     ]
     return lines
 
