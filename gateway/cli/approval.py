@@ -94,13 +94,10 @@ def check_card(session: Session, pending: approval_pb2.PendingApproval) -> None:
         audit_pb2.GetInclusionProofRequest(index=pending.card_record_index, tree_size=pending.evidence_size)
     ).proof
     record = canonical.decode(proof.body)
-    named = record["type"] == "card.rendered" and record["statement"]["predicate"]["card_sha256"] == pending.card_sha256
+    if record["type"] != "card.rendered" or record["statement"]["predicate"].get("card_sha256") != pending.card_sha256:
+        raise IntegrityError("PROOF_REFUSED", "the record at that index is not this card's")
     root = bytes.fromhex(pending.evidence_root)
-    hashes = list(proof.hashes)
-    if not named or not verify_inclusion(
-        pending.card_record_index, pending.evidence_size, leaf_hash(proof.body), hashes, root
-    ):
-        raise IntegrityError("PROOF_REFUSED", "the card's record is not under the evidence root")
+    verify_inclusion(leaf_hash(proof.body), pending.card_record_index, pending.evidence_size, list(proof.hashes), root)
 
 
 @app.command()

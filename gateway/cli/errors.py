@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 import typer
@@ -41,7 +42,7 @@ class RemoteError(AssayError):
         self.code = code
 
 
-def from_call(error: grpc.RpcError) -> RemoteError:
+def from_call(error: Any) -> RemoteError:
     """Reads ``google.rpc.Status`` details of a failed call."""
     code = error.code().name
     violations: list[FieldViolation] = []

@@ -61,7 +61,11 @@ class Session:
         self.identity: Any = identity_pb2_grpc.IdentityServiceStub(channel)
 
 
-class _Context(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor):  # type: ignore[misc]
+class _Context(
+    grpc.UnaryUnaryClientInterceptor,  # type: ignore[type-arg]
+    grpc.UnaryStreamClientInterceptor,  # type: ignore[type-arg]
+    grpc.StreamUnaryClientInterceptor,  # type: ignore[type-arg]
+):
     """Adds the trace context and a deadline to every call; the gateway refuses calls without one."""
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
@@ -75,7 +79,7 @@ class _Context(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercept
 
 
 @dataclass(frozen=True)
-class _Details(grpc.ClientCallDetails):  # type: ignore[misc]
+class _Details(grpc.ClientCallDetails):
     method: str
     timeout: float | None
     metadata: Any

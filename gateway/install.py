@@ -1,0 +1,72 @@
+"""Makes a whole installation: identities (:mod:`assay.installation`), then each service's and person's settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from assay import installation
+from assay.errors import PreconditionError
+from assay.identity import Layout, check_name
+from assay.installation import Plan
+from assay.modelfiles import read_base_manifest
+from gateway.settings import default_toml
+
+HOST = "127.0.0.1"
+
+
+def default_home() -> Path:
+    """Where base models and public data lie: ``$ASSAY_HOME``, else the user's cache."""
+    return Path(os.environ.get("ASSAY_HOME", "~/.cache/assay")).expanduser()
+
+
+def install(root: Path, plan: Plan, *, units: Sequence[str], port: int, models: Path | None = None) -> Layout:
+    """Creates the installation in ``root``: gateway on ``port``, workers on the next two, metrics on the third.
+
+    Raises:
+        AlreadyExistsError: ``INSTALLATION_EXISTS``.
+        PreconditionError: ``NO_BASE_MODEL`` when ``models`` holds none.
+    """
+    models = (models or default_home() / "models").absolute()
+    manifests = [dataclasses.asdict(read_base_manifest(p.parent)) for p in sorted(models.glob("*/manifest.json"))]
+    if not manifests:
+        raise PreconditionError(
+            "NO_BASE_MODEL",
+            f"{models} holds no base model",
+            remedy="python -m trainer.base_models install smollm2-135m-instruct, or pass --models",
+        )
+    layout = installation.create(root.absolute(), plan)
+    listen = f"{HOST}:{port}"
+    layout.settings.write_text(
+        default_toml(
+            trust_domain=plan.trust_domain,
+            origin=plan.origin,
+            listen=listen,
+            train=f"{HOST}:{port + 1}",
+            audit=f"{HOST}:{port + 2}",
+            metrics=f"{HOST}:{port + 3}",
+            units=tuple(check_name(u) for u in units),
+        )
+    )
+    (layout.service("gateway") / "base_models.json").write_text(json.dumps(manifests, indent=1) + "\n")
+    for offset, (name, kinds) in enumerate((("train-worker", '"train"'), ("audit-worker", '"prepare", "audit"')), 1):
+        text = _worker_toml(name, plan, f"{HOST}:{port + offset}", kinds, models, port)
+        (layout.service(name) / "worker.toml").write_text(text)
+    for person in plan.people:
+        (layout.person(person.name) / "client.toml").write_text(f'address = "{listen}"\n')
+    return layout
+
+
+def _worker_toml(name: str, plan: Plan, listen: str, kinds: str, models: Path, gateway_port: int) -> str:
+    return f"""\
+listen = "{listen}"
+subject = "{installation.service_subject(plan.trust_domain, name)}"
+kinds = [{kinds}]
+slots = 1
+slot_file = "../device.slot"        # shared by all workers of this machine: one task computes at a time
+models_dir = {json.dumps(str(models))}
+gateway_port = {gateway_port}       # the cut-off probe must find it refused
+"""

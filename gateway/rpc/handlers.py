@@ -1,0 +1,138 @@
+"""The same gates before every RPC, whatever its shape, and then the domain.
+
+An error becomes a status in exactly one place, :meth:`Gate.open`, which also has the refusal recorded.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_status import rpc_status
+from policies.authorization import Authorizer
+
+from assay.errors import AssayError, InvalidInputError
+from gateway.application import Application
+from gateway.caller import Caller
+from gateway.rpc import errors
+from gateway.rpc.interceptors import authenticate, authorise, deadline, validate
+from gateway.rpc.routes import Route
+from gateway.telemetry import Telemetry
+
+log = logging.getLogger("gateway.rpc")
+
+
+class Gate:
+    """What stands before the domain."""
+
+    def __init__(self, app: Application, authorizer: Authorizer, telemetry: Telemetry) -> None:
+        self._app = app
+        self._authorizer = authorizer
+        self._telemetry = telemetry
+        self._people = f"spiffe://{app.settings.trust_domain}/people/"
+
+    @asynccontextmanager
+    async def open(self, route: Route, context: Any) -> AsyncIterator[_Call]:
+        """Times and traces a call; turns its error into a status and has the refusal recorded."""
+        started, code = time.monotonic(), "OK"
+        with self._telemetry.server_span(route.path, context.invocation_metadata()) as trace_id:
+            call = _Call(self, route, context, trace_id)
+            try:
+                yield call
+            except AssayError as error:
+                code = error.code
+                await self._refuse(call, error)
+            except (grpc.aio.AbortError, grpc.aio.UsageError):
+                raise
+            except Exception:
+                code = "INTERNAL"
+                log.exception("unexpected fault", extra={"rpc": route.path})
+                await self._refuse(call, errors.unexpected())
+            finally:
+                self._telemetry.rpc_done(route.path, code, time.monotonic() - started)
+
+    def admit(self, call: _Call, request: Message) -> Caller:
+        """Passes the gates for one request; the caller is known to ``call`` as soon as it is known at all."""
+        deadline.require(call.context)
+        call.caller = authenticate.caller(call.context, self._app.identities, self._people, call.trace_id)
+        validate.check(request)
+        authorise.require(call.caller, call.route.method.name, request, self._authorizer)
+        return call.caller
+
+    async def _refuse(self, call: _Call, error: AssayError) -> None:
+        if error.code not in errors.FAULTS and call.caller is not None:
+            await self._app.refusals.record(call.caller, call.route.path, error)
+        log.info("refused", extra={"rpc": call.route.path, "code": error.code, "reason": error.reason})
+        await call.context.abort_with_status(rpc_status.to_status(errors.to_status(error)))
+
+
+class _Call:
+    """One call on its way through the gate."""
+
+    def __init__(self, gate: Gate, route: Route, context: Any, trace_id: str) -> None:
+        self.gate = gate
+        self.route = route
+        self.context = context
+        self.trace_id = trace_id
+        self.caller: Caller | None = None
+
+    def admit(self, request: Message) -> Caller:
+        """See :meth:`Gate.admit`."""
+        return self.gate.admit(self, request)
+
+
+def handler(route: Route, gate: Gate) -> Any:
+    """Builds the gRPC handler of one RPC."""
+    method: MethodDescriptor = route.method
+    request_class, response_class = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    wire: dict[str, Any] = {
+        "request_deserializer": request_class.FromString,
+        "response_serializer": response_class.SerializeToString,
+    }
+    if method.client_streaming:
+        return grpc.stream_unary_rpc_method_handler(_stream_unary(route, gate), **wire)
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(_unary_stream(route, gate), **wire)
+    return grpc.unary_unary_rpc_method_handler(_unary_unary(route, gate), **wire)
+
+
+def _unary_unary(route: Route, gate: Gate) -> Any:
+    async def handle(request: Message, context: Any) -> Any:
+        async with gate.open(route, context) as call:
+            return await route.function(call.admit(request), request)
+
+    return handle
+
+
+def _unary_stream(route: Route, gate: Gate) -> Any:
+    async def handle(request: Message, context: Any) -> AsyncIterator[Any]:
+        async with gate.open(route, context) as call:
+            async for response in route.function(call.admit(request), request):
+                yield response
+
+    return handle
+
+
+def _stream_unary(route: Route, gate: Gate) -> Any:
+    async def handle(requests: AsyncIterator[Message], context: Any) -> Any:
+        async with gate.open(route, context) as call:
+            first = await anext(aiter(requests), None)
+            if first is None:
+                raise InvalidInputError("EMPTY_STREAM", "the stream holds no message", remedy="send the header first")
+            return await route.function(call.admit(first), _validated(first, requests))
+
+    return handle
+
+
+async def _validated(first: Message, rest: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    yield first
+    async for request in rest:
+        validate.check(request)
+        yield request

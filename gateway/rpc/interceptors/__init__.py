@@ -1,0 +1,1 @@
+"""The gates before every RPC, in order: deadline, authentication, validation, authorisation."""

@@ -1,0 +1,22 @@
+"""Who calls: the subject of the verified client certificate, with the roles it holds at this moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from assay.errors import UnauthenticatedError
+from assay.identity import peer_subject
+from gateway.caller import Caller
+from gateway.identity_registry import IdentityRegistry
+
+
+def caller(context: Any, identities: IdentityRegistry, people_prefix: str, trace_id: str) -> Caller:
+    """Names the caller. A service's certificate passes the handshake but is no person, and is refused here.
+
+    Raises:
+        UnauthenticatedError: ``NO_CERTIFICATE``, ``NO_SUBJECT`` or ``NOT_A_PERSON``.
+    """
+    subject = peer_subject(context)
+    if not subject.startswith(people_prefix):
+        raise UnauthenticatedError("NOT_A_PERSON", "only people call the gateway; services are called by it")
+    return identities.caller(subject, trace_id)

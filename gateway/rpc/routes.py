@@ -1,0 +1,94 @@
+"""Which domain function answers which RPC. One line each; the name of the function is the RPC's, in snake case."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from policies.engine import PolicyEngine
+
+from assay.v1 import (
+    approval_pb2,
+    audit_pb2,
+    dataset_pb2,
+    identity_pb2,
+    model_pb2,
+    permit_pb2,
+    policy_pb2,
+    tuning_job_pb2,
+)
+from gateway.application import Application
+from gateway.caller import Caller
+
+
+@dataclass(frozen=True)
+class Route:
+    """One RPC and the function behind it."""
+
+    method: MethodDescriptor
+    function: Callable[..., Any]
+
+    @property
+    def path(self) -> str:
+        """The RPC's path on the wire."""
+        return f"/{self.method.containing_service.full_name}/{self.method.name}"
+
+
+class PolicyAnswers:
+    """Policies have no state of their own here; CPU-bound work leaves the event loop."""
+
+    def __init__(self, engine: PolicyEngine) -> None:
+        self._engine = engine
+
+    async def list_policies(
+        self, caller: Caller, request: policy_pb2.ListPoliciesRequest
+    ) -> policy_pb2.ListPoliciesResponse:
+        """The bundle in force; there is one, so there is one page."""
+        return policy_pb2.ListPoliciesResponse(policies=[self._engine.policy()])
+
+    async def evaluate_policy(
+        self, caller: Caller, request: policy_pb2.EvaluatePolicyRequest
+    ) -> policy_pb2.EvaluatePolicyResponse:
+        """What policy would say."""
+        if request.HasField("intake"):
+            decision = await asyncio.to_thread(self._engine.decide, request.intake)
+            return policy_pb2.EvaluatePolicyResponse(decision=decision)
+        verdict = await asyncio.to_thread(self._engine.judge, request.release)
+        return policy_pb2.EvaluatePolicyResponse(verdict=verdict)
+
+    async def explain_policy(
+        self, caller: Caller, request: policy_pb2.ExplainPolicyRequest
+    ) -> policy_pb2.ExplainPolicyResponse:
+        """One rule."""
+        return self._engine.explain(request.rule_id)
+
+
+def routes(app: Application) -> dict[ServiceDescriptor, list[Route]]:
+    """All public RPCs.
+
+    Raises:
+        AttributeError: at start, when the contract has an RPC that nothing answers.
+    """
+    domains: dict[ServiceDescriptor, Any] = {
+        dataset_pb2.DESCRIPTOR.services_by_name["DatasetService"]: app.datasets,
+        tuning_job_pb2.DESCRIPTOR.services_by_name["TuningJobService"]: app.jobs,
+        policy_pb2.DESCRIPTOR.services_by_name["PolicyService"]: PolicyAnswers(app.policy),
+        model_pb2.DESCRIPTOR.services_by_name["ModelService"]: app.models,
+        approval_pb2.DESCRIPTOR.services_by_name["ApprovalService"]: app.approvals,
+        permit_pb2.DESCRIPTOR.services_by_name["PermitService"]: app.permits,
+        audit_pb2.DESCRIPTOR.services_by_name["AuditService"]: app.evidence,
+        identity_pb2.DESCRIPTOR.services_by_name["IdentityService"]: app.identities,
+    }
+    return {
+        service: [Route(method, getattr(domain, snake(method.name))) for method in service.methods]
+        for service, domain in domains.items()
+    }
+
+
+def snake(name: str) -> str:
+    """``WhoAmI`` → ``who_am_i``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

@@ -1,0 +1,60 @@
+"""Opens the port: mTLS only, the 4 MiB cap kept, one server a port."""
+
+from __future__ import annotations
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from policies.authorization import CedarAuthorizer
+
+from assay.errors import UnavailableError
+from assay.identity import service_tls
+from gateway.application import Application
+from gateway.rpc.handlers import Gate, handler
+from gateway.rpc.routes import routes
+from gateway.telemetry import Telemetry
+
+MAX_MESSAGE_BYTES = 4 << 20
+MAX_CONCURRENT_RPCS = 512
+OPTIONS = [
+    # Off, so that a second gateway on the port fails instead of silently taking half the traffic.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_connection_idle_ms", 3_600_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 60_000),
+]
+
+
+async def start(app: Application, telemetry: Telemetry) -> grpc.aio.Server:
+    """Starts serving on ``settings.listen``.
+
+    Raises:
+        UnavailableError: ``PORT_TAKEN``.
+    """
+    server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
+    gate = Gate(app, CedarAuthorizer.load(), telemetry)
+    table = routes(app)
+    for service, found in table.items():
+        handlers = {route.method.name: handler(route, gate) for route in found}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
+    watch = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(watch, server)
+    if app.settings.reflection:
+        from grpc_reflection.v1alpha import reflection
+
+        names = [*(s.full_name for s in table), health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, server)
+    tls = service_tls(app.settings.folder, ("people-ca.crt", "services-ca.crt"))
+    try:
+        bound = server.add_secure_port(app.settings.listen, tls.server_credentials())
+    except RuntimeError:
+        bound = 0
+    if not bound:
+        raise UnavailableError(
+            "PORT_TAKEN",
+            f"cannot listen on {app.settings.listen}",
+            remedy="another gateway may run there; change `listen` in assay.toml",
+        )
+    await server.start()
+    for name in ("", *(s.full_name for s in table)):
+        await watch.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return server

@@ -1,0 +1,155 @@
+"""Traces, metrics and logs of the gateway. No personal data: names of RPCs, codes, reasons, digests and times only.
+
+One trace follows a request from the client's call to the permit: a job keeps the trace that created it, and every
+later act on it (pipeline stages, approvals, permits) is a span of that trace with a link to the caller's own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import start_http_server
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+_LOG_FIELDS = ("rpc", "code", "reason", "job", "task", "state", "index")
+
+
+class FileSpanExporter(SpanExporter):
+    """Appends spans as JSON lines: the embedded default, where no collector runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("a", encoding="utf-8")
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Writes one line a span."""
+        for span in spans:
+            context = span.get_span_context()
+            if context is None:
+                continue
+            line = {
+                "trace_id": f"{context.trace_id:032x}",
+                "span_id": f"{context.span_id:016x}",
+                "parent_id": f"{span.parent.span_id:016x}" if span.parent else "",
+                "name": span.name,
+                "start_ns": span.start_time,
+                "end_ns": span.end_time,
+                "attributes": dict(span.attributes or {}),
+            }
+            self._stream.write(json.dumps(line, default=str) + "\n")
+        self._stream.flush()
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Closes the file."""
+        self._stream.close()
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, with the trace id; only known fields, so that no row can slip into a log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Formats one record."""
+        line: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            line["trace_id"] = f"{context.trace_id:032x}"
+        line |= {k: getattr(record, k) for k in _LOG_FIELDS if hasattr(record, k)}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class Telemetry:
+    """What the gateway tells its operators."""
+
+    def __init__(self, traces: TracerProvider, metrics: MeterProvider) -> None:
+        self._traces = traces
+        self._metrics = metrics
+        self._tracer = traces.get_tracer("gateway.rpc")
+        meter = metrics.get_meter("gateway")
+        self._meter = meter
+        self._calls = meter.create_counter("assay_rpc_calls", description="RPCs by method and status.")
+        self._seconds = meter.create_histogram("assay_rpc_seconds", unit="s", description="Time to answer.")
+
+    @classmethod
+    def open(cls, folder: Path, metrics_address: str) -> Telemetry:
+        """Starts logs on stderr, spans to ``folder``, metrics on a loopback address (and OTLP where configured)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter())
+        logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+        resource = Resource.create({"service.name": "assay-gateway"})
+        traces = TracerProvider(resource=resource)
+        traces.add_span_processor(BatchSpanProcessor(FileSpanExporter(folder / "spans.jsonl")))
+        _add_otlp(traces)
+        trace.set_tracer_provider(traces)
+        metrics = MeterProvider(metric_readers=[PrometheusMetricReader()], resource=resource)
+        host, _, port = metrics_address.rpartition(":")
+        start_http_server(int(port), host)
+        return cls(traces, metrics)
+
+    @contextmanager
+    def server_span(self, method: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> Iterator[str]:
+        """Opens the span of a call under the caller's trace; yields the trace id in hex."""
+        carrier = {k: v for k, v in metadata or () if isinstance(v, str)}
+        parent = _PROPAGATOR.extract(carrier)
+        with self._tracer.start_as_current_span(
+            method, context=parent, kind=SpanKind.SERVER, record_exception=False, set_status_on_exception=False
+        ) as span:
+            yield f"{span.get_span_context().trace_id:032x}"
+
+    def rpc_done(self, method: str, code: str, seconds: float) -> None:
+        """Counts a call."""
+        self._calls.add(1, {"method": method, "code": code})
+        self._seconds.record(seconds, {"method": method})
+
+    def observe(self, stats: Callable[[], Any], ledger_size: Callable[[], int]) -> None:
+        """Adds the gauges of jobs by state, tasks in flight, and the ledger's size."""
+
+        def jobs(_: CallbackOptions) -> Iterator[Observation]:
+            for state, count in stats().jobs_by_state.items():
+                yield Observation(count, {"state": str(state)})
+
+        self._meter.create_observable_gauge("assay_jobs", [jobs], description="Jobs by state.")
+        self._meter.create_observable_gauge(
+            "assay_ledger_records", [lambda _: [Observation(ledger_size())]], description="Records in the ledger."
+        )
+        self._meter.create_observable_gauge(
+            "assay_tasks_in_flight", [lambda _: [Observation(stats().in_flight)]], description="Tasks under way."
+        )
+
+    def close(self) -> None:
+        """Flushes and stops."""
+        self._traces.shutdown()
+        self._metrics.shutdown()
+
+
+def _add_otlp(traces: TracerProvider) -> None:
+    import os
+
+    if not re.match(r"^https://", os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")):
+        return
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
