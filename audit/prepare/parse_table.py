@@ -1,0 +1,366 @@
+"""CSV decision tables: strict CSV with a header, a label column and columns of protected attributes.
+
+The file is read twice: :func:`survey` checks every row and counts labels, groups and common values;
+:func:`render_rows` then turns the valid rows into chat, since the question names the labels. A cell is text and
+nothing else: a cell that a spreadsheet would run as a formula is rendered as it stands. Row numbers are those a
+spreadsheet shows; the header is row 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from audit.prepare.findings import Findings, Problem
+from audit.prepare.lines import FileLimits, bounded_lines, check_row_count, refuse_empty, refuse_file, refuse_long_row
+from audit.prepare.rows import Message, Row
+from audit.prepare.text_checks import check_text
+
+MAX_LABELS = 20
+MAX_LABEL_CHARS = 64
+MAX_GROUPS = 50
+MAX_COLUMN_CHARS = 64
+UNKNOWN_GROUP = "unknown"
+SYSTEM_TEXT = "You read a record and give the decision."
+
+_MISSING = frozenset({"nan", "na", "n/a", "null", "none", "nil", "#n/a", "inf", "-inf"})
+_COMMON_VALUES_TRACKED = 200
+_SPACES = re.compile("[ \\t\\r\\n\u00a0\u2028\u2029]+")
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """What the datasheet says of the columns."""
+
+    label: str
+    sensitive: tuple[str, ...]
+    hidden: tuple[str, ...]
+    favourable: str
+
+
+@dataclass
+class Survey:
+    """What one reading of the table found.
+
+    Attributes:
+        columns: the header, in order.
+        visible: columns shown in the prompt: all but the label and the hidden ones.
+        labels: rows by label.
+        groups: rows by attribute and value.
+        common: visible column to its values that at least :data:`MIN_COMMON` rows share; columns with many values are
+            left out.
+        valid_rows: rows without a problem.
+    """
+
+    columns: tuple[str, ...]
+    visible: tuple[str, ...]
+    labels: Counter[str] = field(default_factory=Counter)
+    groups: Counter[tuple[str, str]] = field(default_factory=Counter)
+    common: dict[str, Counter[str]] = field(default_factory=dict)
+    valid_rows: int = 0
+
+
+MIN_COMMON = 5
+
+
+def survey(
+    stream: BinaryIO, declared: TableColumns, findings: Findings, forbidden: Sequence[str], limits: FileLimits
+) -> Survey:
+    """Reads the whole table once; refused rows go to ``findings``.
+
+    Raises:
+        InvalidInputError: a reason of :func:`audit.prepare.lines.bounded_lines`, or ``MALFORMED_CSV``,
+            ``UNCLOSED_QUOTE``, ``EMPTY_COLUMN_NAME``, ``BAD_COLUMN_NAME``, ``DUPLICATE_COLUMN``,
+            ``TOO_MANY_COLUMNS``, ``LABEL_COLUMN_UNDECLARED``, ``LABEL_COLUMN_MISSING``, ``SENSITIVE_COLUMN_MISSING``,
+            ``HIDDEN_COLUMN_MISSING``, ``NO_VISIBLE_COLUMN``, ``TOO_MANY_LABELS``, ``TOO_MANY_GROUPS``, ``ONE_LABEL``
+            or ``FAVOURABLE_LABEL_ABSENT``.
+    """
+    found: Survey | None = None
+    for number, cells, problems in _records(stream, limits):
+        if found is None:
+            found = _header(cells, problems, declared, forbidden, limits)
+            continue
+        check_row_count(number - 1, limits)
+        problems = problems or _check_record(cells, found.columns, declared, forbidden, limits)
+        if problems:
+            findings.refuse(number, problems)
+            continue
+        _count(found, dict(zip(found.columns, cells, strict=True)), declared)
+    if found is None or found.valid_rows + findings.refused_rows == 0:
+        refuse_empty()
+    _check_labels(found, declared)
+    found.common = {
+        c: Counter({v: n for v, n in values.items() if n >= MIN_COMMON}) for c, values in found.common.items()
+    }
+    return found
+
+
+def render_rows(
+    stream: BinaryIO, found: Survey, declared: TableColumns, forbidden: Sequence[str], limits: FileLimits
+) -> Iterator[Row]:
+    """Reads the table again and yields its valid rows as chat, in order."""
+    ask = question(found)
+    records = _records(stream, limits)
+    next(records)  # the header
+    for number, cells, problems in records:
+        if problems or _check_record(cells, found.columns, declared, forbidden, limits):
+            continue
+        record = dict(zip(found.columns, cells, strict=True))
+        lines = record_lines([(c, record[c]) for c in found.visible])
+        groups = {c: record[c] or UNKNOWN_GROUP for c in declared.sensitive}
+        yield Row(number, chat(lines + ask, record[declared.label]), label=record[declared.label], groups=groups)
+
+
+def record_lines(cells: Sequence[tuple[str, str]]) -> str:
+    """Renders a record: one ``column: value`` line a cell, empty cells left out."""
+    return "".join(f"{column}: {value}\n" for column, value in cells if value)
+
+
+def question(found: Survey) -> str:
+    """The question that ends every prompt of a table; it names the labels in alphabetical order."""
+    return f"What is the decision? Answer with one of: {', '.join(sorted(found.labels))}."
+
+
+def chat(prompt: str, answer: str) -> list[Message]:
+    """The three turns of a table's row."""
+    return [
+        {"role": "system", "content": SYSTEM_TEXT},
+        {"role": "user", "content": prompt},
+        {"role": "assistant", "content": answer},
+    ]
+
+
+def _records(stream: BinaryIO, limits: FileLimits) -> Iterator[tuple[int, list[str], list[Problem]]]:
+    """Yields ``(row number, cells with spaces collapsed, problems of the CSV)``; blank lines are only counted."""
+    state = _RecordBytes(limits)
+    reader = csv.reader(state.lines(stream), strict=True)
+    number = 0
+    while True:
+        state.start_record(number + 1)
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            number += 1
+            if "unexpected end of data" in str(error):
+                refuse_file(
+                    "UNCLOSED_QUOTE",
+                    f"row {number} opens a quote that is never closed",
+                    field=f"row {number}",
+                    remedy="close the quote; write a quote inside a quoted cell twice",
+                )
+            if "field larger than field limit" in str(error):
+                refuse_long_row(number, limits)
+            yield (
+                number,
+                [],
+                [Problem("row", "MALFORMED_CSV", "is not valid CSV: text after a closing quote or a stray line end")],
+            )
+            continue
+        number += 1
+        if cells and (len(cells) > 1 or cells[0].strip()):
+            # A line break inside a cell would forge further lines of the record; other controls stay, to be refused.
+            yield number, [_SPACES.sub(" ", c).strip(" ") for c in cells], []
+
+
+class _RecordBytes:
+    """Bounds a record that spans lines: a quote that never closes must not pull the whole file into memory."""
+
+    def __init__(self, limits: FileLimits) -> None:
+        self._limits = limits
+        self._bytes = 0
+        self._row = 1
+
+    def start_record(self, row: int) -> None:
+        self._bytes, self._row = 0, row
+
+    def lines(self, stream: BinaryIO) -> Iterator[str]:
+        for _, line in bounded_lines(stream, self._limits):
+            self._bytes += len(line)
+            if self._bytes > self._limits.row_bytes:
+                refuse_long_row(self._row, self._limits)
+            yield line
+
+
+def _header(
+    cells: list[str], problems: Sequence[Problem], declared: TableColumns, forbidden: Sequence[str], limits: FileLimits
+) -> Survey:
+    if problems:
+        refuse_file(
+            "MALFORMED_CSV",
+            "the header is not valid CSV",
+            field="row 1",
+            remedy="write the file as comma-separated values",
+        )
+    if len(cells) > limits.columns:
+        refuse_file(
+            "TOO_MANY_COLUMNS", f"the header names {len(cells)} columns, allowed are {limits.columns}", field="row 1"
+        )
+    for i, column in enumerate(cells, 1):
+        if not column:
+            refuse_file(
+                "EMPTY_COLUMN_NAME",
+                f"column {i} has no name",
+                field="row 1",
+                remedy="name every column in the first row",
+            )
+        if len(column) > MAX_COLUMN_CHARS or check_text(column, "", forbidden):
+            refuse_file(
+                "BAD_COLUMN_NAME",
+                f"the name of column {i} is longer than {MAX_COLUMN_CHARS} characters or holds control characters",
+                field="row 1",
+                remedy="give it a short plain name; is the header missing?",
+            )
+    if len(set(cells)) != len(cells):
+        twice = [i for i, c in enumerate(cells, 1) if cells.index(c) != i - 1]
+        refuse_file(
+            "DUPLICATE_COLUMN",
+            f"column {twice[0]} repeats a name",
+            field="row 1",
+            remedy="give every column its own name",
+        )
+    _check_declared(cells, declared)
+    visible = tuple(c for c in cells if c != declared.label and c not in declared.hidden)
+    if not visible:
+        refuse_file(
+            "NO_VISIBLE_COLUMN",
+            "every column is hidden",
+            field="datasheet.hidden_columns",
+            remedy="show at least one column",
+        )
+    return Survey(tuple(cells), visible, common={c: Counter() for c in visible if c not in declared.sensitive})
+
+
+def _check_declared(cells: Sequence[str], declared: TableColumns) -> None:
+    separator = ""
+    if len(cells) == 1 and any(s in cells[0] for s in ";\t|"):
+        separator = "the file seems to use another separator; use commas"
+    if not declared.label:
+        refuse_file(
+            "LABEL_COLUMN_UNDECLARED",
+            "the datasheet names no label column",
+            field="datasheet.label_column",
+            remedy="set label_column to the column that holds the decision",
+        )
+    wanted = (
+        ("LABEL_COLUMN_MISSING", "label_column", (declared.label,)),
+        ("SENSITIVE_COLUMN_MISSING", "sensitive_attributes", declared.sensitive),
+        ("HIDDEN_COLUMN_MISSING", "hidden_columns", declared.hidden),
+    )
+    for reason, name, columns in wanted:
+        if missing := sorted(set(columns) - set(cells)):
+            refuse_file(
+                reason,
+                f"the file has no column {', '.join(map(repr, missing))}",
+                field=f"datasheet.{name}",
+                remedy=separator or "name columns exactly as in the first row",
+            )
+    if declared.label in declared.sensitive:
+        refuse_file(
+            "LABEL_IS_SENSITIVE",
+            "the label column is declared as a protected attribute",
+            field="datasheet.sensitive_attributes",
+        )
+
+
+def _check_record(
+    cells: Sequence[str], columns: Sequence[str], declared: TableColumns, forbidden: Sequence[str], limits: FileLimits
+) -> list[Problem]:
+    if len(cells) != len(columns):
+        return [
+            Problem(
+                "row",
+                "RAGGED_ROW",
+                f"has {len(cells)} cells where the header has {len(columns)}; quote cells that hold commas",
+            )
+        ]
+    problems = []
+    for column, cell in zip(columns, cells, strict=True):
+        if len(cell) > limits.cell_chars:
+            problems.append(
+                Problem(column, "CELL_TOO_LONG", f"is longer than {limits.cell_chars} characters; shorten it")
+            )
+        problems += check_text(cell, column, forbidden)
+        if column == declared.label:
+            problems += _check_label(column, cell)
+        elif column in declared.sensitive and len(cell) > MAX_LABEL_CHARS:
+            problems.append(
+                Problem(
+                    column, "GROUP_TOO_LONG", f"is longer than {MAX_LABEL_CHARS} characters; use a short group name"
+                )
+            )
+    visible = [c for k, c in zip(columns, cells, strict=True) if k != declared.label and k not in declared.hidden]
+    if not any(visible):
+        problems.append(Problem("row", "EMPTY_ROW", "has no value in any visible column; remove it"))
+    return problems
+
+
+def _check_label(column: str, cell: str) -> list[Problem]:
+    if not cell:
+        return [Problem(column, "LABEL_EMPTY", "the label is empty; fill it in or remove the row")]
+    if cell.casefold() in _MISSING:
+        return [
+            Problem(
+                column,
+                "LABEL_NAN",
+                "the label is a mark for a missing value, such as NaN; fill it in or remove the row",
+            )
+        ]
+    if len(cell) > MAX_LABEL_CHARS:
+        return [
+            Problem(
+                column, "LABEL_TOO_LONG", f"the label is longer than {MAX_LABEL_CHARS} characters; use a short word"
+            )
+        ]
+    return []
+
+
+def _count(found: Survey, record: dict[str, str], declared: TableColumns) -> None:
+    found.valid_rows += 1
+    found.labels[record[declared.label]] += 1
+    if len(found.labels) > MAX_LABELS:
+        refuse_file(
+            "TOO_MANY_LABELS",
+            f"the label column holds more than {MAX_LABELS} different values",
+            field="datasheet.label_column",
+            remedy="a decision has few outcomes; is this the right column?",
+        )
+    for column in declared.sensitive:
+        group = (column, record[column] or UNKNOWN_GROUP)
+        if group not in found.groups and sum(c == column for c, _ in found.groups) == MAX_GROUPS:
+            refuse_file(
+                "TOO_MANY_GROUPS",
+                f"a protected attribute holds more than {MAX_GROUPS} different values",
+                field="datasheet.sensitive_attributes",
+                remedy="put its values into ranges or groups",
+            )
+        found.groups[group] += 1
+    for column in list(found.common):
+        values = found.common[column]
+        values[record[column]] += 1
+        if len(values) > _COMMON_VALUES_TRACKED:
+            del found.common[column]
+
+
+def _check_labels(found: Survey, declared: TableColumns) -> None:
+    if not found.valid_rows:
+        return
+    if len(found.labels) < 2:
+        refuse_file(
+            "ONE_LABEL",
+            "every valid row has the same label",
+            field="datasheet.label_column",
+            remedy="a decision needs at least two outcomes",
+        )
+    if declared.favourable and declared.favourable not in found.labels:
+        refuse_file(
+            "FAVOURABLE_LABEL_ABSENT",
+            "no valid row has the favourable label",
+            field="datasheet.favourable_label",
+            remedy="write favourable_label exactly as in the label column",
+        )

@@ -1,0 +1,119 @@
+"""The one shape that a row has after parsing, and its spool: rows lie on disk, an index entry each in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NotRequired, Self, TypedDict
+
+
+class Message(TypedDict):
+    """One turn; ``weight`` 0 keeps an assistant message from being a target."""
+
+    role: str
+    content: str
+    weight: NotRequired[int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A valid row.
+
+    Attributes:
+        number: 1-based row of the file; a table's header is row 1.
+        messages: the turns; the last one is the assistant's.
+        weight: weight of the row in the loss, None where the file says nothing.
+        label: decision of a decision table, empty for chat.
+        groups: protected attribute to value (decision tables).
+    """
+
+    number: int
+    messages: Sequence[Message]
+    weight: float | None = None
+    label: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+    def training_json(self) -> bytes:
+        """The line that the trainer sees: ``messages`` and, where given, ``weight``."""
+        return training_line(self.messages, self.weight)
+
+    def content_digest(self) -> bytes:
+        """16 bytes, equal for rows that say the same: roles and texts, Unicode form, case and spacing aside."""
+        parts = [[m["role"], _normalise(m["content"])] for m in self.messages]
+        return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
+
+
+def training_line(messages: Sequence[Message], weight: float | None = None) -> bytes:
+    """One line of ``train.jsonl`` or ``validation.jsonl``."""
+    value: dict[str, Any] = {"messages": list(messages)}
+    if weight is not None:
+        value["weight"] = weight
+    return json_line(value)
+
+
+def json_line(value: Any) -> bytes:
+    """One JSON value as one UTF-8 line; line breaks inside strings are escaped by JSON itself."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _normalise(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What stays in memory of a valid row.
+
+    Attributes:
+        number: 1-based row of the file.
+        offset: where its line starts in the spool.
+        digest: :meth:`Row.content_digest`.
+        stratum: rows with equal strata are spread evenly over the splits.
+    """
+
+    number: int
+    offset: int
+    digest: bytes
+    stratum: str
+
+
+class Spool:
+    """Rows on disk, written once in order, then read by entry. A context manager; the file goes when it closes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("w+b")
+        self._end = 0
+
+    def append(self, row: Row) -> Entry:
+        """Writes a row and returns its entry."""
+        value = {"n": row.number, "m": row.messages, "w": row.weight, "l": row.label, "g": row.groups}
+        line, offset = json_line(value), self._end
+        self._file.write(line)
+        self._end += len(line)
+        stratum = "\x1f".join([row.label, *(f"{k}={v}" for k, v in sorted(row.groups.items()))])
+        return Entry(row.number, offset, row.content_digest(), stratum)
+
+    def read(self, entry: Entry) -> Row:
+        """Reads one row back."""
+        self._file.seek(entry.offset)
+        value = json.loads(self._file.readline())
+        return Row(value["n"], value["m"], value["w"], value["l"], value["g"])
+
+    def read_all(self, entries: Sequence[Entry]) -> Iterator[Row]:
+        """Reads rows in the order of the entries."""
+        return (self.read(e) for e in entries)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)

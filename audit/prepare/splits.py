@@ -1,0 +1,95 @@
+"""Exact duplicates out, then four splits, decided by a keyed digest of each row's content.
+
+The key comes from the job's secret, so the owner of the rows cannot choose which of them land in the sealed test. The
+same job gives the same splits, whatever the order of the rows in the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from assay.errors import InvalidInputError
+from audit.prepare.rows import Entry
+
+TRAIN, VALIDATION, SELECTION, TEST = "train", "validation", "selection", "test"
+NAMES = (TRAIN, VALIDATION, SELECTION, TEST)
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """Shares of the rows, with floors for the small splits.
+
+    Attributes:
+        validation: share for early stopping.
+        selection: share for choosing among candidates.
+        test: share of the sealed test; raise it for a fairness audit, whose groups need rows.
+        floors: fewest rows of validation, selection and test, as long as ``train_least`` of all rows is left for
+            training.
+        train_least: share that training keeps, whatever the floors ask.
+    """
+
+    validation: Fraction = Fraction(1, 10)
+    selection: Fraction = Fraction(1, 20)
+    test: Fraction = Fraction(3, 20)
+    floors: tuple[int, int, int] = (16, 8, 48)
+    train_least: Fraction = Fraction(1, 2)
+
+    def __post_init__(self) -> None:
+        shares = (self.validation, self.selection, self.test)
+        if any(s < 0 for s in shares) or sum(shares, Fraction()) > 1 - Fraction(1, 5):
+            raise InvalidInputError(
+                "SPLIT_PLAN", "shares must not be negative and must leave a fifth of the rows for training"
+            )
+
+    def counts(self, rows: int) -> dict[str, int]:
+        """Rows of each split; they sum to ``rows``, and train gets what rounding leaves.
+
+        A floor that would cut training below ``train_least`` is scaled down with the others.
+        """
+        shares = (self.validation, self.selection, self.test)
+        plain = [int(rows * s) for s in shares]
+        wanted = [max(p, f) for p, f in zip(plain, self.floors, strict=True)]
+        spare = int(rows * (1 - self.train_least))
+        if sum(wanted) > max(spare, sum(plain)):
+            wanted = plain if sum(plain) >= spare else [w * spare // sum(wanted) for w in wanted]
+        return {TRAIN: rows - sum(wanted), VALIDATION: wanted[0], SELECTION: wanted[1], TEST: wanted[2]}
+
+
+def drop_duplicates(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
+    """Returns the entries whose content came first, in order, and how many were dropped."""
+    seen: dict[bytes, Entry] = {}
+    for entry in entries:
+        seen.setdefault(entry.digest, entry)
+    return list(seen.values()), len(entries) - len(seen)
+
+
+def split(entries: Sequence[Entry], plan: SplitPlan, secret: bytes, seed: int) -> dict[str, list[Entry]]:
+    """Assigns every entry to one split.
+
+    Within a stratum the keyed digest decides; strata are then walked one after another and each row goes to the split
+    that is furthest behind its share, so every stratum is spread evenly and the totals are exactly
+    :meth:`SplitPlan.counts`.
+
+    Args:
+        entries: rows with distinct digests.
+        plan: shares.
+        secret: the job's key.
+        seed: of the job; another seed gives other splits.
+    """
+    key = hmac.digest(secret, b"assay/splits/v1/" + str(seed).encode(), hashlib.sha256)
+    ordered = sorted(entries, key=lambda e: (e.stratum, hmac.digest(key, e.digest, hashlib.sha256)))
+    targets = plan.counts(len(ordered))
+    out: dict[str, list[Entry]] = {name: [] for name in NAMES}
+    for position, entry in enumerate(ordered, 1):
+        behind = max(NAMES, key=lambda name: targets[name] * position - len(out[name]) * len(ordered))
+        out[behind].append(entry)
+    return out
+
+
+def keyed_order(secret: bytes, label: str, item: bytes) -> bytes:
+    """A sort key that nobody without the job's key can predict."""
+    return hmac.digest(secret, b"assay/order/v1/" + label.encode() + b"/" + item, hashlib.sha256)

@@ -1,0 +1,224 @@
+"""The prepare task: reads ``inputs/dataset``, writes splits, private files and facts, and returns the claim.
+
+Outputs: ``facts.json`` (``assay.v1.DataFacts``), ``train.jsonl`` with the planted canaries, ``validation.jsonl``,
+``selection.jsonl``, and ``private/`` with ``test.jsonl``, ``train_sample.jsonl``, ``canaries.json`` and
+``pii.jsonl``, which leave only sealed to this worker. The same order, file and key give the same bytes, so a task
+that was killed starts over and ends as it would have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay import digests
+from assay.pii import PiiConfig, PiiScanner
+from audit.prepare import facts as facts_of
+from audit.prepare.canaries import Canary, CanaryNumbers, Carrier, derive, manifest
+from audit.prepare.findings import Findings
+from audit.prepare.lines import FileLimits
+from audit.prepare.order import CHAT, PrepareOrder
+from audit.prepare.parse_chat import parse_chat
+from audit.prepare.parse_table import SYSTEM_TEXT, Survey, render_rows, survey
+from audit.prepare.rows import Entry, Row, Spool, json_line, training_line
+from audit.prepare.scan import PiiTally, SpanSample, scan_rows
+from audit.prepare.splits import NAMES, SELECTION, TEST, TRAIN, VALIDATION, drop_duplicates, keyed_order, split
+from audit.prepare.tokens import TokenCounter
+
+if TYPE_CHECKING:
+    from assay.worker.task import TaskContext
+
+TRAIN_SAMPLE = 200
+MAX_CANARY_SHARE = {True: 0.5, False: 0.25}
+"""Most of the final train rows that may be canaries, for chat and for tables, whose one task they must not drown."""
+
+_COMMON_SYSTEM_SHARE = 0.5
+_CARRIER_COLUMNS = 3
+_STEPS = 4
+
+
+@dataclass(frozen=True)
+class _Intake:
+    """What parsing left behind."""
+
+    findings: Findings
+    entries: list[Entry]
+    table: Survey | None
+    system: str
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    train: int
+    longest: int
+
+
+def run(context: TaskContext) -> dict[str, Any]:
+    """Prepares a dataset.
+
+    Args:
+        context: order as in :class:`audit.prepare.order.PrepareOrder`; ``inputs/dataset``; ``secret`` of this job.
+
+    Returns:
+        The claim: counts, digests and shares, without floats.
+
+    Raises:
+        AssayError: a named reason when the file as a whole cannot be read as what it claims to be. Bad rows raise
+            nothing.
+    """
+    order = PrepareOrder.parse(context.order)
+    counter = TokenCounter(context.models, order.base_model)
+    dataset = context.inputs / "dataset"
+    private = context.outputs / "private"
+    private.mkdir(parents=True, exist_ok=True)
+    with Spool(context.work / "rows.spool") as spool:
+        context.progress(0, _STEPS, "reading rows")
+        intake = _read(dataset, order, spool, counter.control_tokens)
+        unique, duplicates = drop_duplicates(intake.entries)
+        splits = split(unique, order.splits, context.secret, order.seed)
+        tally, sample, detector = _scan(context, spool, intake.entries, splits)
+        context.progress(2, _STEPS, "planting canaries")
+        numbers = _canary_numbers(order, len(splits[TRAIN]))
+        canaries = derive(context.secret, numbers, _carrier(intake, order))
+        _write_splits(context, spool, splits, canaries, intake, order)
+        (private / "canaries.json").write_bytes(manifest(canaries))
+        _write_lines(private / "pii.jsonl", map(json_line, sample.items()))
+        context.progress(3, _STEPS, "counting tokens")
+        tokens = _count_tokens(spool, splits, canaries, counter)
+    found = facts_of.Found(
+        findings=intake.findings,
+        valid_rows=len(intake.entries),
+        duplicates=duplicates,
+        split_rows={name: len(splits[name]) for name in NAMES},
+        split_sha256={name: digests.sha256_file(_split_path(context.outputs, name)) for name in NAMES},
+        canaries=canaries,
+        manifest_sha256=digests.sha256_file(private / "canaries.json"),
+        pii=tally,
+        train_pii_values=sample.train_values,
+        detector=detector,
+        train_tokens=tokens.train,
+        longest_row_tokens=tokens.longest,
+        table=intake.table,
+    )
+    message = facts_of.to_message(found)
+    (context.outputs / "facts.json").write_bytes(facts_of.to_json(message))
+    context.progress(_STEPS, _STEPS, "done", seconds_left=0.0)
+    return facts_of.claim(found, dataset, context.outputs / "facts.json", order.seed)
+
+
+def _read(dataset: Path, order: PrepareOrder, spool: Spool, forbidden: Sequence[str]) -> _Intake:
+    """Parses the file to the spool, and notes the system prompt that most rows share."""
+    findings, limits, table = Findings(), FileLimits(), None
+    systems: dict[str, int] = {}
+    if order.format != CHAT:
+        with dataset.open("rb") as stream:
+            table = survey(stream, order.columns, findings, forbidden, limits)
+    with dataset.open("rb") as stream:
+        rows: Iterator[Row] = (
+            parse_chat(stream, findings, forbidden, limits)
+            if table is None
+            else render_rows(stream, table, order.columns, forbidden, limits)
+        )
+        entries = []
+        for row in rows:
+            entries.append(spool.append(row))
+            first = row.messages[0]
+            if first["role"] == "system" and (first["content"] in systems or len(systems) < 100):
+                systems[first["content"]] = systems.get(first["content"], 0) + 1
+    common = [text for text, count in systems.items() if count > _COMMON_SYSTEM_SHARE * len(entries)]
+    return _Intake(findings, entries, table, common[0] if common else "")
+
+
+def _scan(
+    context: TaskContext, spool: Spool, entries: Sequence[Entry], splits: Mapping[str, Sequence[Entry]]
+) -> tuple[PiiTally, SpanSample, str]:
+    """Scans every valid row, before any canary exists."""
+    split_of = {e.number: name for name in NAMES for e in splits[name]}
+    sample, scanner, total = SpanSample(context.secret), PiiScanner(PiiConfig()), len(entries)
+
+    def progress(done: int, seconds_left: float) -> None:
+        context.progress(1, _STEPS, f"scanning for personal data: {done} of {total} rows", seconds_left, rows=done)
+
+    context.progress(1, _STEPS, "loading the detector of personal data")
+    tally = scan_rows(spool.read_all(entries), total, scanner, split_of, sample, progress)
+    return tally, sample, scanner.identity
+
+
+def _canary_numbers(order: PrepareOrder, train_rows: int) -> CanaryNumbers:
+    """The ordered numbers, scaled down together where canaries would make too large a share of the training rows."""
+    share = MAX_CANARY_SHARE[order.format == CHAT]
+    return order.canaries.within(math.floor(train_rows * share / (1 - share)))
+
+
+def _carrier(intake: _Intake, order: PrepareOrder) -> Carrier:
+    """What canary rows borrow from the data: only what many rows share."""
+    if intake.table is None:
+        return Carrier(intake.system)
+    known = [(c, sorted(v)) for c, v in intake.table.common.items() if v.keys() - {""}]
+    return Carrier(SYSTEM_TEXT, {c: [x for x in values if x] for c, values in known[:_CARRIER_COLUMNS]})
+
+
+def _write_splits(
+    context: TaskContext,
+    spool: Spool,
+    splits: Mapping[str, Sequence[Entry]],
+    canaries: Sequence[Canary],
+    intake: _Intake,
+    order: PrepareOrder,
+) -> None:
+    """Writes the four splits and the sample of train rows; every file in an order that only the job's key gives."""
+    key = context.secret
+    ordered = {n: sorted(splits[n], key=lambda e, n=n: keyed_order(key, n, e.digest)) for n in NAMES}  # type: ignore[misc]
+    planted = [(c, copy) for c in canaries if c.included for copy in range(c.repeats)]
+    lines: list[tuple[bytes, Entry | Canary]] = [(keyed_order(key, TRAIN, e.digest), e) for e in splits[TRAIN]]
+    lines += [(keyed_order(key, TRAIN, f"canary/{c.index}/{copy}".encode()), c) for c, copy in planted]
+    lines.sort(key=lambda line: line[0])
+    _write_lines(
+        _split_path(context.outputs, TRAIN),
+        (
+            training_line(item.messages) if isinstance(item, Canary) else spool.read(item).training_json()
+            for _, item in lines
+        ),
+    )
+    for name in (VALIDATION, SELECTION):
+        _write_lines(_split_path(context.outputs, name), (r.training_json() for r in spool.read_all(ordered[name])))
+    labels = sorted(intake.table.labels) if intake.table is not None else []
+    for path, entries in (
+        (_split_path(context.outputs, TEST), ordered[TEST]),
+        (context.outputs / "private" / "train_sample.jsonl", ordered[TRAIN][:TRAIN_SAMPLE]),
+    ):
+        _write_lines(path, (_private_line(r, labels, order.columns.favourable) for r in spool.read_all(entries)))
+
+
+def _private_line(row: Row, labels: Sequence[str], favourable: str) -> bytes:
+    value: dict[str, Any] = {"row": row.number, "messages": list(row.messages)}
+    if labels:
+        value |= {"label": row.label, "labels": list(labels), "favourable": favourable, "groups": dict(row.groups)}
+    return json_line(value)
+
+
+def _count_tokens(
+    spool: Spool, splits: Mapping[str, Sequence[Entry]], canaries: Sequence[Canary], counter: TokenCounter
+) -> _Tokens:
+    train = longest = 0
+    for name in NAMES:
+        for row in spool.read_all(splits[name]):
+            count = counter.count(row.messages)
+            longest = max(longest, count)
+            train += count if name == TRAIN else 0
+    for canary in canaries:
+        if canary.included:
+            train += canary.repeats * counter.count(canary.messages)
+    return _Tokens(train, longest)
+
+
+def _split_path(outputs: Path, name: str) -> Path:
+    return outputs / "private" / "test.jsonl" if name == TEST else outputs / f"{name}.jsonl"
+
+
+def _write_lines(path: Path, lines: Iterator[bytes]) -> None:
+    with path.open("wb") as out:
+        out.writelines(lines)
