@@ -16,7 +16,7 @@ OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 # Old pip prints a warning for each find-links entry it skips; they say nothing about us.
 QUIET := 2> >(grep -v -i 'is ignored: it is' >&2)
 
-.PHONY: help install demo test test-slow lint format proto bench constraints clean distclean
+.PHONY: help install demo test test-slow lint lint-style lint-types lint-layers lint-contract format proto bench constraints clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,11 +44,19 @@ test: install ## run the tests, but not the slow ones
 test-slow: install ## run the slow tests: faults, isolation under load, the whole way
 	$(OFFLINE) $(BIN)/python -m pytest -m slow
 
-lint: install ## style, types, layering, contract, drift of the stubs
+lint: lint-style lint-types lint-layers lint-contract ## style, types, layering, contract, drift of the stubs
+
+lint-style: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint-types: install
 	$(BIN)/mypy
+
+lint-layers: install
 	$(BIN)/lint-imports
+
+lint-contract: install
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
 	$(BIN)/python -m assay.protogen --check
 
