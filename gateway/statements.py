@@ -225,7 +225,7 @@ def parse_time(text: str, what: str) -> dt.datetime:
 
 
 def _read(statement: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    expected = dsse.statement(name, {}, [])["predicateType"]
+    expected = dsse.predicate_type(name)
     predicate = statement.get("predicate")
     if statement.get("predicateType") != expected or not isinstance(predicate, Mapping):
         raise _malformed(name, f"the predicate type is not {expected}")

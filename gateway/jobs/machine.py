@@ -10,7 +10,7 @@ from typing import Any
 from assay import canonical
 from assay.errors import AbortedError, InternalError
 from audit.ledger.records import RecordDraft
-from audit.ledger.log import UnitOfWork
+from audit.ledger.writer import UnitOfWork
 from gateway.jobs.transitions import WORK_AFTER, ActorKind, Event, Proposal, State, choose
 from gateway.store import jobs, rows
 from gateway.store.tables import JobRow, TransitionRow
@@ -29,7 +29,6 @@ class Change:
         subjects: digests that the record binds.
         values: columns to set.
         facts: facts to establish.
-        envelope: the signed statement that is the record, for a signer's event.
         trace_id: trace of the call or task behind it.
         version: version of the job that the actor saw; ``None`` when the state alone matters.
         missing_roles: roles that the quorum still lacks.
@@ -43,7 +42,6 @@ class Change:
     subjects: Sequence[tuple[str, str]] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
-    envelope: Mapping[str, Any] | None = None
     trace_id: str = ""
     version: int | None = None
     missing_roles: tuple[str, ...] = ()
@@ -101,7 +99,6 @@ def _apply(work: UnitOfWork, job: JobRow, change: Change) -> Changed:
             predicate_name=line.predicate_name,
             predicate=predicate,
             subjects=tuple(change.subjects),
-            envelope=dict(change.envelope) if change.envelope is not None else None,
             job=job.name,
         )
     )
@@ -121,11 +118,11 @@ def _apply(work: UnitOfWork, job: JobRow, change: Change) -> Changed:
     values = {
         "needs_work": WORK_AFTER[line.target],
         "reason": change.reason if line.target in _EXPLAINED else "",
+        "next_us": 0,
+        "attempts": 0,
         **change.values,
         "state": line.target.value,
         "updated_us": now_us,
-        "next_us": 0,
-        "attempts": 0,
     }
     return Changed(jobs.change(work.connection, job, values), index)
 

@@ -77,7 +77,7 @@ class ActorKind(StrEnum):
     GATEWAY = "gateway"
     PERSON = "person"
     SIGNER = "signer"
-    """A person whose signed statement is the record."""
+    """A person whose signed statement is recorded just before, in the same unit of work."""
     CLOCK = "clock"
 
 
@@ -190,7 +190,7 @@ TABLE: tuple[Line, ...] = (
     _line(Event.PASS, State.AUDITING, State.AWAITING_APPROVAL, _GATEWAY, "release.decided:verdict", _passes),
     _line(Event.APPROVE, State.AWAITING_APPROVAL, State.APPROVED, _PERSON, "job.approved:transition", _quorum),
     _line(Event.REJECT, State.AWAITING_APPROVAL, State.REJECTED, _PERSON, "job.rejected:transition"),
-    _line(Event.REVOKE, State.APPROVED, State.REVOKED, _SIGNER, "approval.revoked:revocation"),
+    _line(Event.REVOKE, State.APPROVED, State.REVOKED, _SIGNER, "job.revoked:transition"),
     _line(Event.EXPIRE, State.APPROVED, State.EXPIRED, _CLOCK, "job.expired:transition", _lapsed),
     _line(Event.PAUSE, frozenset({State.QUEUED, State.TRAINING}), State.PAUSED, _PERSON | _GATEWAY, "job.paused:transition"),
     _line(Event.RESUME, State.PAUSED, State.QUEUED, _PERSON, "job.resumed:transition", _resume_to(State.QUEUED)),
@@ -205,8 +205,8 @@ TABLE: tuple[Line, ...] = (
     _line(Event.FAIL, _UNDER_WAY, State.FAILED, _GATEWAY, "job.failed:transition"),
     _line(Event.APPEAL, State.DENIED, State.DENIED, _PERSON, "appeal.filed:appeal"),
     _line(Event.APPEAL, State.QUARANTINED, State.QUARANTINED, _PERSON, "appeal.filed:appeal"),
-    _line(Event.WAIVE, State.DENIED, State.QUEUED, _SIGNER, "rules.waived:waiver", _planned),
-    _line(Event.WAIVE, State.QUARANTINED, State.AWAITING_APPROVAL, _SIGNER, "rules.waived:waiver"),
+    _line(Event.WAIVE, State.DENIED, State.QUEUED, _SIGNER, "job.waived:transition", _planned),
+    _line(Event.WAIVE, State.QUARANTINED, State.AWAITING_APPROVAL, _SIGNER, "job.waived:transition"),
 )
 
 WORK_AFTER: Mapping[State, bool] = {

@@ -53,6 +53,9 @@ class BlobWriter(Protocol):
     def write(self, data: bytes) -> None:
         """Adds bytes."""
 
+    def digest(self) -> str:
+        """Hex SHA-256 of what was written so far."""
+
     def finish(self) -> Blob:
         """Makes the file durable and visible."""
 
@@ -217,6 +220,10 @@ class _FileWriter:
         while len(self._pending) > _CHUNK:
             self._emit(bytes(self._pending[:_CHUNK]), last=False)
             del self._pending[:_CHUNK]
+
+    def digest(self) -> str:
+        """See :class:`BlobWriter`."""
+        return self._digest.hexdigest()
 
     def finish(self) -> Blob:
         """See :class:`BlobWriter`."""

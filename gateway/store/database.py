@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from audit.ledger.log import Ledger, UnitOfWork
+from audit.ledger.ledger import Ledger
+from audit.ledger.writer import UnitOfWork
 
 T = TypeVar("T")
 

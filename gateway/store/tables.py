@@ -90,7 +90,10 @@ class FactRow(Row, table=True):
 
 
 class ModelRow(Row, table=True):
-    """A tuned model; ``files`` is the JSON list of path, digest and size."""
+    """A tuned model; ``files`` is the JSON list of path, digest and size.
+
+    ``card_version`` and ``issued_version`` are the job's versions that the newest rendered and issued cards show; 0 for none.
+    """
 
     __tablename__ = "model"
 
@@ -102,6 +105,13 @@ class ModelRow(Row, table=True):
     base_model: str = Field(max_length=128)
     base_sha256: str = Field(max_length=64)
     created_us: int = Field(sa_type=BigInteger)
+    card_version: int = 0
+    card_sha256: str = Field(default="", max_length=64)
+    card_pdf_sha256: str = Field(default="", max_length=64)
+    card_index: int = Field(default=-1, sa_type=BigInteger)
+    issued_version: int = 0
+    issued_pdf_sha256: str = Field(default="", max_length=64)
+    issued_index: int = Field(default=-1, sa_type=BigInteger)
 
 
 class ApprovalRow(Row, table=True):

@@ -1,0 +1,126 @@
+"""What policy is told: the request, the declaration and measured facts as typed messages, never rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, tuning_job_pb2
+from gateway.jobs.views import from_json
+from gateway.settings import PriceBook, Settings
+from gateway.store.tables import DatasetRow
+
+DEFAULT_HYPERPARAMETERS = tuning_job_pb2.Hyperparameters(
+    epochs=2.0,
+    learning_rate=2e-4,
+    batch_size=8,
+    lora_rank=16,
+    lora_alpha=32,
+    lora_dropout=0.0,
+    seed=0,
+    max_row_tokens=1024,
+)
+"""The recipe's defaults; a work order states every number, so that nothing is left to the worker."""
+
+
+def hyperparameters(asked: tuning_job_pb2.Hyperparameters) -> tuning_job_pb2.Hyperparameters:
+    """As asked for, with defaults filled in; the LoRA scale keeps alpha = 2 rank unless alpha is given."""
+    full = tuning_job_pb2.Hyperparameters()
+    full.CopyFrom(DEFAULT_HYPERPARAMETERS)
+    full.MergeFrom(asked)
+    if asked.HasField("lora_rank") and not asked.HasField("lora_alpha"):
+        full.lora_alpha = min(2 * asked.lora_rank, 1024)
+    return full
+
+
+def planned_tokens(request: tuning_job_pb2.CreateTuningJobRequest, data: policy_input_pb2.DataFacts) -> int:
+    """Tokens that the run would train: train tokens times epochs."""
+    return math.ceil(data.train_tokens * hyperparameters(request.hyperparameters).epochs)
+
+
+def quote(book: PriceBook, tokens: int) -> int:
+    """What a run of so many tokens and its audit would cost, in millionths of a US dollar."""
+    train = math.ceil(tokens / book.train_tokens_per_second) * book.usd_micros_per_train_device_second
+    return train + book.audit_seconds * book.usd_micros_per_audit_device_second
+
+
+def run_cost(book: PriceBook, train_seconds: float, audit_seconds: float) -> int:
+    """What device time cost, in millionths of a US dollar; started seconds count."""
+    train = math.ceil(train_seconds) * book.usd_micros_per_train_device_second
+    return train + math.ceil(audit_seconds) * book.usd_micros_per_audit_device_second
+
+
+def request_facts(
+    settings: Settings,
+    request: tuning_job_pb2.CreateTuningJobRequest,
+    requester: str,
+    data: policy_input_pb2.DataFacts,
+) -> policy_input_pb2.RequestFacts:
+    """The request as policy sees it."""
+    tokens = planned_tokens(request, data)
+    facts = policy_input_pb2.RequestFacts(
+        unit=unit_of(request.parent),
+        purpose=request.purpose,
+        requester=requester,
+        method=request.method,
+        region=settings.region,
+        budget_usd_micros=request.budget.max_usd_micros,
+        quote_usd_micros=quote(settings.price_book, tokens),
+        max_train_tokens=request.budget.max_train_tokens,
+        planned_train_tokens=tokens,
+        audit_profile=request.audit_profile,
+        epochs=hyperparameters(request.hyperparameters).epochs,
+    )
+    if request.HasField("differential_privacy"):
+        facts.differential_privacy.CopyFrom(request.differential_privacy)
+    return facts
+
+
+def intake_input(
+    settings: Settings,
+    request: tuning_job_pb2.CreateTuningJobRequest,
+    requester: str,
+    dataset: DatasetRow,
+    data: policy_input_pb2.DataFacts,
+    base_model: policy_input_pb2.BaseModelFacts,
+) -> policy_input_pb2.IntakeInput:
+    """Everything that intake rules may read."""
+    return policy_input_pb2.IntakeInput(
+        request=request_facts(settings, request, requester, data),
+        datasheet=from_json(dataset.datasheet, dataset_pb2.Datasheet),
+        format=dataset.format,  # type: ignore[arg-type]
+        data=data,
+        base_model=base_model,
+    )
+
+
+def release_input(
+    settings: Settings,
+    request: tuning_job_pb2.CreateTuningJobRequest,
+    requester: str,
+    dataset: DatasetRow,
+    data: policy_input_pb2.DataFacts,
+    plan: measurement_pb2.AuditPlan,
+    measurements: Iterable[measurement_pb2.Measurement],
+    run: policy_input_pb2.RunFacts,
+) -> policy_input_pb2.ReleaseInput:
+    """Everything that release rules may read; what the plan did not ask for is left out, so that it is never judged."""
+    planned = {measurement_key(m): m for m in measurements if not m.exploratory}
+    return policy_input_pb2.ReleaseInput(
+        request=request_facts(settings, request, requester, data),
+        datasheet=from_json(dataset.datasheet, dataset_pb2.Datasheet),
+        format=dataset.format,  # type: ignore[arg-type]
+        plan=plan,
+        measurements=planned,
+        run=run,
+    )
+
+
+def measurement_key(measurement: measurement_pb2.Measurement) -> str:
+    """Key of a measurement: its name, and its slice in brackets."""
+    return f"{measurement.name}[{measurement.slice}]" if measurement.slice else measurement.name
+
+
+def unit_of(name: str) -> str:
+    """The unit in a resource name ``units/{unit}...``."""
+    return name.split("/")[1]

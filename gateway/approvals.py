@@ -1,0 +1,369 @@
+"""People's decisions: signed by their own keys over the rendered card and the evidence root, counted by role and by subject."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cryptography import x509
+from sqlalchemy import Connection
+
+from assay import dsse
+from assay.errors import AbortedError, AlreadyExistsError, InvalidInputError, PermissionDeniedError, PreconditionError
+from assay.v1 import approval_pb2, identity_pb2, policy_pb2, tuning_job_pb2
+from audit.ledger.records import RecordDraft
+from audit.ledger.writer import UnitOfWork
+from gateway import pages, statements
+from gateway.admission.facts import unit_of
+from gateway.caller import ALL_UNITS, Caller, not_found
+from gateway.identity_registry import require_live_role, verify_signed
+from gateway.jobs import machine, views
+from gateway.jobs.board import Board
+from gateway.jobs.transitions import ActorKind, Event, State
+from gateway.permits import void_permits
+from gateway.settings import Settings
+from gateway.store import jobs, rows
+from gateway.store.database import Store
+from gateway.store.rows import Position
+from gateway.store.tables import ApprovalRow, JobRow, ModelRow
+from policies.engine import PolicyEngine
+
+COMPLIANCE_OFFICER = "ROLE_COMPLIANCE_OFFICER"
+_LOG = logging.getLogger(__name__)
+_SKEW = dt.timedelta(seconds=60)
+_ISSUE_GRACE = dt.timedelta(seconds=60)
+
+
+class CardIssuer(Protocol):
+    """Makes the signed card of an approved job."""
+
+    async def issue(self, job: str) -> None:
+        """Renders, signs and records the card with its approvals; does nothing when that was done."""
+
+
+@dataclass(frozen=True)
+class ApprovalService:
+    """Domain service of approvals, waivers and revocations."""
+
+    settings: Settings
+    store: Store
+    policy: PolicyEngine
+    board: Board
+    people_root: x509.Certificate
+    cards: CardIssuer
+
+    async def list_pending_approvals(
+        self, caller: Caller, request: approval_pb2.ListPendingApprovalsRequest
+    ) -> approval_pb2.ListPendingApprovalsResponse:
+        """Jobs that wait for people, oldest first, with everything that must be signed.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
+            InvalidInputError: ``PAGE_TOKEN``.
+        """
+        unit, listing = unit_of(request.parent), f"approvals {request.parent}"
+        c = rows.table(JobRow).c
+        where: list[Any] = [c.state == State.AWAITING_APPROVAL.value, c.needs_work.is_(False)]
+        if unit != ALL_UNITS:
+            caller.require_unit(unit, request.parent)
+            where.append(c.unit == unit)
+        elif not caller.sees(ALL_UNITS):
+            where.append(c.unit.in_(sorted({u for _, u in caller.grants})))
+        after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
+
+        def read(connection: Connection) -> tuple[list[JobRow], list[approval_pb2.PendingApproval]]:
+            found = rows.page(
+                connection, JobRow, time="updated_us", name="name", size=size, after=after, newest_first=False, where=where
+            )
+            return found, [self._pending(connection, j) for j in found[:size]]
+
+        found, pending = await self.store.fetch(read)
+        answer = approval_pb2.ListPendingApprovalsResponse(pending_approvals=pending)
+        if len(found) > size:
+            answer.next_page_token = pages.token(listing, Position(found[size - 1].updated_us, found[size - 1].name))
+        return answer
+
+    async def decide_approval(
+        self, caller: Caller, request: approval_pb2.DecideApprovalRequest
+    ) -> approval_pb2.DecideApprovalResponse:
+        """Records a signed grant or refusal. The last grant of the quorum approves the job and its card is issued; one refusal ends it.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+            AbortedError: ``ETAG`` when the job is no longer the one that was signed.
+            PreconditionError: ``NOT_PENDING``, ``ROLE_NOT_MISSING``.
+            PermissionDeniedError: ``SIGNER``, ``MAKER_CHECKER``, ``ROLE_MISSING``.
+            AlreadyExistsError: ``SIGNED_BEFORE`` for a subject or key that has signed this card.
+            InvalidInputError, IntegrityError: the envelope does not hold, or signs other things than are pending (``SIGNED_OTHER``).
+        """
+        caller.require_unit(unit_of(request.name), request.name)
+        envelope = dsse.envelope_from_proto(request.envelope)
+        approval, approved = await self.store.commit(lambda uow: self._decide(uow, caller, request, envelope))
+        self.board.moved(request.name)
+        if approved:
+            try:
+                await self.cards.issue(request.name)
+            except Exception:
+                # The approval stands; the pipeline issues the card once the grace is over.
+                _LOG.exception("card of %s not issued yet", request.name)
+            self.board.moved(request.name)
+        message = await self.store.fetch(lambda c: views.whole(c, _require(c, request.name)))
+        return approval_pb2.DecideApprovalResponse(approval=approval, tuning_job=message)
+
+    async def waive_rules(
+        self, caller: Caller, request: approval_pb2.WaiveRulesRequest
+    ) -> approval_pb2.WaiveRulesResponse:
+        """Records a signed waiver of every rule that stands in the way, and moves the job back into the path.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+            AbortedError: ``ETAG``.
+            PreconditionError: ``JOB_STATE``, ``NOT_WAIVABLE``, ``RULES_LEFT`` or ``WAIVER_EXPIRED``.
+            PermissionDeniedError: ``SIGNER``, ``MAKER_CHECKER``, ``ROLE_MISSING``.
+            InvalidInputError, IntegrityError: the envelope does not hold.
+        """
+        caller.require_unit(unit_of(request.name), request.name)
+        envelope = dsse.envelope_from_proto(request.envelope)
+
+        def work(uow: UnitOfWork) -> tuning_job_pb2.TuningJob:
+            job = _require(uow.connection, request.name)
+            verified = verify_signed(envelope, self.people_root, uow.now, caller.subject)
+            signed = statements.read_waiver(verified.statement)
+            self._bind(job, request.etag, signed.job, signed.etag)
+            _refuse_maker(job, caller)
+            self._check_waiver(uow, job, caller, signed)
+            index = uow.append(RecordDraft(job.unit, "rules.waived", "waiver", {}, envelope=envelope, job=job.name))
+            change = machine.Change(
+                Event.WAIVE,
+                caller.subject,
+                ActorKind.SIGNER,
+                signed.reason,
+                {"rules": list(signed.rules), "waiver_index": index, "expires": signed.expires},
+                facts={f"waiver.{job.version}": json.dumps({**verified.predicate, "subject": caller.subject, "index": index})},
+                trace_id=caller.trace_id,
+            )
+            return views.whole(uow.connection, machine.transition(uow, job.name, change).job)
+
+        message = await self.store.commit(work)
+        self.board.moved(request.name)
+        return approval_pb2.WaiveRulesResponse(tuning_job=message)
+
+    async def revoke_approval(
+        self, caller: Caller, request: approval_pb2.RevokeApprovalRequest
+    ) -> approval_pb2.RevokeApprovalResponse:
+        """Records a signed revocation: the job is no longer approved and every permit of it is void.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+            AbortedError: ``ETAG``.
+            PreconditionError: ``JOB_STATE``.
+            PermissionDeniedError: ``SIGNER`` or ``ROLE_MISSING``.
+            InvalidInputError, IntegrityError: the envelope does not hold.
+        """
+        caller.require_unit(unit_of(request.name), request.name)
+        envelope = dsse.envelope_from_proto(request.envelope)
+
+        def work(uow: UnitOfWork) -> tuning_job_pb2.TuningJob:
+            job = _require(uow.connection, request.name)
+            verified = verify_signed(envelope, self.people_root, uow.now, caller.subject)
+            signed = statements.read_revocation(verified.statement)
+            self._bind(job, request.etag, signed.job, signed.etag)
+            require_live_role(uow.connection, caller.subject, COMPLIANCE_OFFICER, job.unit)
+            if job.state != State.APPROVED:
+                raise PreconditionError("JOB_STATE", f"a job in {job.state} has no approval to revoke")
+            index = uow.append(RecordDraft(job.unit, "approval.revoked", "revocation", {}, envelope=envelope, job=job.name))
+            void_permits(uow, job.name, caller.subject, caller.trace_id, "the approval was revoked")
+            change = machine.Change(
+                Event.REVOKE, caller.subject, ActorKind.SIGNER, signed.reason, {"revocation_index": index}, trace_id=caller.trace_id
+            )
+            return views.whole(uow.connection, machine.transition(uow, job.name, change).job)
+
+        message = await self.store.commit(work)
+        self.board.moved(request.name)
+        return approval_pb2.RevokeApprovalResponse(tuning_job=message)
+
+    def _decide(
+        self,
+        uow: UnitOfWork,
+        caller: Caller,
+        request: approval_pb2.DecideApprovalRequest,
+        envelope: Mapping[str, Any],
+    ) -> tuple[approval_pb2.Approval, bool]:
+        c = uow.connection
+        job = _require(c, request.name)
+        verified = verify_signed(envelope, self.people_root, uow.now, caller.subject)
+        signed = statements.read_approval(verified.statement)
+        self._bind(job, request.etag, signed.job, signed.etag)
+        if job.state != State.AWAITING_APPROVAL or job.needs_work:
+            raise PreconditionError("NOT_PENDING", f"{job.name} does not wait for approval")
+        _refuse_maker(job, caller)
+        pending = self._pending(c, job)
+        _same(signed, pending)
+        self._check_age(signed, uow.now)
+        role = statements.role_name(signed.role)
+        granted = signed.decision == statements.GRANT
+        self._check_role(c, job, caller, role, pending, granted=granted)
+        keyid = verified.signers[0].keyid
+        for known in _approvals(c, job.name, pending.card_sha256):
+            if known.subject == caller.subject or known.keyid == keyid:
+                raise AlreadyExistsError("SIGNED_BEFORE", "this person or key has decided on this card already")
+        index = uow.append(RecordDraft(job.unit, "approval.decided", "approval", {}, envelope=envelope, job=job.name))
+        row = ApprovalRow(
+            job=job.name,
+            card_sha256=pending.card_sha256,
+            subject=caller.subject,
+            keyid=keyid,
+            role=role,
+            granted=granted,
+            reason=signed.reason,
+            time_us=rows.micros(uow.now),
+            record_index=index,
+            envelope=json.dumps(dict(envelope)),
+        )
+        rows.insert(c, row)
+        return views.approval(row), self._move(uow, job, caller, row, index)
+
+    def _move(self, uow: UnitOfWork, job: JobRow, caller: Caller, row: ApprovalRow, index: int) -> bool:
+        """Ends the wait when this decision does: a refusal rejects, the last missing grant approves. True when approved."""
+        missing = self._missing(uow.connection, job, row.card_sha256)
+        if row.granted and missing:
+            return False
+        predicate = {"approval_index": index, "card_sha256": row.card_sha256}
+        if not row.granted:
+            change = machine.Change(
+                Event.REJECT, caller.subject, ActorKind.PERSON, row.reason, predicate, trace_id=caller.trace_id
+            )
+        else:
+            lapses = uow.now + dt.timedelta(days=self.settings.limits.approval_days)
+            values = {"approved_until_us": rows.micros(lapses), "next_us": rows.micros(uow.now + _ISSUE_GRACE)}
+            change = machine.Change(
+                Event.APPROVE,
+                caller.subject,
+                ActorKind.PERSON,
+                "the quorum has signed",
+                {**predicate, "approved_until": statements.rfc3339(lapses)},
+                values=values,
+                trace_id=caller.trace_id,
+                missing_roles=missing,
+            )
+        machine.transition(uow, job.name, change)
+        return row.granted
+
+    def _pending(self, connection: Connection, job: JobRow) -> approval_pb2.PendingApproval:
+        model = rows.get(connection, ModelRow, name=job.model)
+        if model is None or model.card_version != job.version:
+            raise PreconditionError("NOT_PENDING", f"the card of {job.name} is not rendered yet")
+        size, _ = self.store.ledger.covering_checkpoint(model.card_index)
+        signed = _approvals(connection, job.name, model.card_sha256)
+        return approval_pb2.PendingApproval(
+            tuning_job=job.name,
+            etag=machine.etag(job.name, job.version),
+            creator=job.creator,
+            verdict=views.from_json(job.verdict, policy_pb2.Verdict),
+            card_sha256=model.card_sha256,
+            card_record_index=model.card_index,
+            evidence_root=self.store.ledger.root(size).hex(),
+            evidence_size=size,
+            adapter_sha256=model.adapter_sha256,
+            base_sha256=model.base_sha256,
+            purpose=views.request_of(job).purpose,
+            missing_roles=[identity_pb2.Role.Value(r) for r in self._missing(connection, job, model.card_sha256)],
+            approvals=[views.approval(a) for a in signed],
+        )
+
+    def _quorum(self, job: JobRow) -> list[str]:
+        asked = self.policy.quorum(views.request_of(job).purpose)
+        return [identity_pb2.Role.Name(r) if isinstance(r, int) else statements.role_name(str(r)) for r in asked]
+
+    def _missing(self, connection: Connection, job: JobRow, card_sha256: str) -> tuple[str, ...]:
+        """Roles of the quorum that nobody has signed under; a role asked for twice needs two people."""
+        left = self._quorum(job)
+        for row in _approvals(connection, job.name, card_sha256):
+            if row.granted and row.role in left:
+                left.remove(row.role)
+        return tuple(left)
+
+    def _check_role(
+        self,
+        connection: Connection,
+        job: JobRow,
+        caller: Caller,
+        role: str,
+        pending: approval_pb2.PendingApproval,
+        *,
+        granted: bool,
+    ) -> None:
+        require_live_role(connection, caller.subject, role, job.unit)
+        missing = {identity_pb2.Role.Name(r) for r in pending.missing_roles}
+        if granted and role not in missing:
+            raise PreconditionError("ROLE_NOT_MISSING", f"no signature under {role} is missing")
+        if not granted and role not in self._quorum(job):
+            raise PermissionDeniedError("ROLE_MISSING", f"{role} has no say in this approval")
+
+    def _check_waiver(self, uow: UnitOfWork, job: JobRow, caller: Caller, signed: statements.SignedWaiver) -> None:
+        if job.state not in (State.DENIED, State.QUARANTINED) or (job.state == State.QUARANTINED and job.needs_work):
+            raise PreconditionError("JOB_STATE", f"a job in {job.state} has no rules to waive")
+        if signed.expires < uow.now.date().isoformat():
+            raise PreconditionError("WAIVER_EXPIRED", "the waiver has expired")
+        kind = policy_pb2.Decision if job.state == State.DENIED else policy_pb2.Verdict
+        answer = views.from_json(job.decision if job.state == State.DENIED else job.verdict, kind)
+        passed = (policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_NOT_APPLICABLE)
+        fired = {o.rule_id: o for o in answer.outcomes if o.outcome not in passed}  # type: ignore[attr-defined]
+        if set(signed.rules) - set(fired):
+            odd = ", ".join(sorted(set(signed.rules) - set(fired)))
+            raise InvalidInputError("STATEMENT", f"these rules did not fire: {odd[:200]}")
+        if set(fired) - set(signed.rules):
+            left = ", ".join(sorted(set(fired) - set(signed.rules)))
+            raise PreconditionError("RULES_LEFT", f"the job would still be refused by {left[:200]}", remedy="waive all or none")
+        for rule_id, outcome in fired.items():
+            if not outcome.waivable_by:
+                raise PreconditionError("NOT_WAIVABLE", f"{rule_id} cannot be waived")
+            require_live_role(uow.connection, caller.subject, statements.role_name(outcome.waivable_by), job.unit)
+
+    def _check_age(self, signed: statements.SignedApproval, now: dt.datetime) -> None:
+        at = statements.parse_time(signed.signed_at, "approval")
+        if not now - dt.timedelta(seconds=self.settings.limits.signature_age_seconds) <= at <= now + _SKEW:
+            raise PreconditionError("SIGNATURE_AGE", "the signature is too old or from the future", remedy="sign again")
+
+    def _bind(self, job: JobRow, etag: str, signed_job: str, signed_etag: str) -> None:
+        if signed_job != job.name:
+            raise InvalidInputError("SIGNED_OTHER", "the signed statement is about another job")
+        current = machine.etag(job.name, job.version)
+        if etag != current or signed_etag != current:
+            raise AbortedError("ETAG", f"{job.name} is no longer the version that was signed", remedy="read it again, then sign")
+
+
+def _same(signed: statements.SignedApproval, pending: approval_pb2.PendingApproval) -> None:
+    """Demands that every digest, index and purpose signed is the pending one."""
+    wanted = {
+        "card_sha256": pending.card_sha256,
+        "card_index": pending.card_record_index,
+        "evidence_root": pending.evidence_root,
+        "evidence_size": pending.evidence_size,
+        "adapter_sha256": pending.adapter_sha256,
+        "base_sha256": pending.base_sha256,
+        "purpose": pending.purpose,
+    }
+    wrong = [name for name, value in wanted.items() if getattr(signed, name) != value]
+    if wrong:
+        raise InvalidInputError("SIGNED_OTHER", f"the statement signs another {', '.join(wrong)}", remedy="read it again, then sign")
+
+
+def _refuse_maker(job: JobRow, caller: Caller) -> None:
+    if caller.subject == job.creator:
+        raise PermissionDeniedError("MAKER_CHECKER", "who asked for a job cannot decide on it", remedy="ask another person")
+
+
+def _approvals(connection: Connection, job: str, card_sha256: str) -> list[ApprovalRow]:
+    return rows.select_all(connection, ApprovalRow, order_by="time_us", job=job, card_sha256=card_sha256)
+
+
+def _require(connection: Connection, name: str) -> JobRow:
+    job = jobs.get(connection, name)
+    if job is None:
+        raise not_found(name)
+    return job

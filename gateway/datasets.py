@@ -1,0 +1,192 @@
+"""Datasets: streamed in, hashed, encrypted, recorded. The gateway never reads a row."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from assay import canonical
+from assay.errors import AlreadyExistsError, ExhaustedError, IntegrityError, InvalidInputError
+from assay.v1 import dataset_pb2
+from audit.ledger.writer import UnitOfWork
+from audit.ledger.records import RecordDraft
+from gateway import pages, requests
+from gateway.admission.facts import unit_of
+from gateway.caller import Caller, not_found
+from gateway.jobs.views import from_json, to_json
+from gateway.settings import Settings
+from gateway.store import rows
+from gateway.store.blobs import Blob, BlobStore, BlobWriter
+from gateway.store.database import Store
+from gateway.store.rows import Position
+from gateway.store.tables import DatasetRow
+
+_METHOD = "UploadDataset"
+
+
+@dataclass(frozen=True)
+class DatasetService:
+    """Domain service of datasets."""
+
+    settings: Settings
+    store: Store
+    blobs: BlobStore
+
+    async def upload_dataset(
+        self, caller: Caller, messages: AsyncIterator[dataset_pb2.UploadDatasetRequest]
+    ) -> dataset_pb2.UploadDatasetResponse:
+        """Takes header, chunks and trailer; stores all of it or nothing.
+
+        Raises:
+            InvalidInputError: ``UPLOAD_ORDER`` for messages out of order or a missing trailer, ``DATASET_EMPTY`` for no bytes.
+            IntegrityError: ``DIGEST_MISMATCH`` when the bytes are not those that the trailer names.
+            ExhaustedError: ``DATASET_TOO_LARGE``.
+            AlreadyExistsError: ``DATASET_EXISTS`` or ``REQUEST_ID``.
+            NotFoundError: ``NOT_FOUND`` for a unit that is not there or not the caller's.
+        """
+        header = await _header(messages)
+        unit = unit_of(header.parent)
+        caller.require_unit(unit, header.parent)
+        if unit not in self.settings.units:
+            raise not_found(header.parent)
+        writer = await asyncio.to_thread(self.blobs.writer, unit)
+        try:
+            blob = await self._receive(writer, messages)
+        finally:
+            writer.abandon()
+        response = await self.store.commit(lambda uow: self._register(uow, caller, header, blob))
+        return dataset_pb2.UploadDatasetResponse(dataset=response)
+
+    async def get_dataset(
+        self, caller: Caller, request: dataset_pb2.GetDatasetRequest
+    ) -> dataset_pb2.GetDatasetResponse:
+        """What is known of a dataset; never its rows.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+        """
+        caller.require_unit(unit_of(request.name), request.name)
+        row = await self.store.fetch(lambda c: rows.get(c, DatasetRow, name=request.name))
+        if row is None:
+            raise not_found(request.name)
+        return dataset_pb2.GetDatasetResponse(dataset=message_of(row))
+
+    async def list_datasets(
+        self, caller: Caller, request: dataset_pb2.ListDatasetsRequest
+    ) -> dataset_pb2.ListDatasetsResponse:
+        """A unit's datasets, newest first.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
+            InvalidInputError: ``PAGE_TOKEN``.
+        """
+        unit, listing = unit_of(request.parent), f"datasets {request.parent}"
+        caller.require_unit(unit, request.parent)
+        after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
+
+        def read(connection: Connection) -> list[DatasetRow]:
+            where = [rows.table(DatasetRow).c.unit == unit]
+            return rows.page(
+                connection, DatasetRow, time="created_us", name="name", size=size, after=after, newest_first=True, where=where
+            )
+
+        found = await self.store.fetch(read)
+        answer = dataset_pb2.ListDatasetsResponse(datasets=[message_of(r) for r in found[:size]])
+        if len(found) > size:
+            answer.next_page_token = pages.token(listing, Position(found[size - 1].created_us, found[size - 1].name))
+        return answer
+
+    async def _receive(self, writer: BlobWriter, messages: AsyncIterator[dataset_pb2.UploadDatasetRequest]) -> Blob:
+        size, cap = 0, self.settings.limits.max_dataset_bytes
+        async for message in messages:
+            part = message.WhichOneof("part")
+            if part == "chunk":
+                size += len(message.chunk)
+                if size > cap:
+                    raise ExhaustedError("DATASET_TOO_LARGE", f"the file has more than {cap} bytes", remedy="split it")
+                await asyncio.to_thread(writer.write, message.chunk)
+            elif part == "trailer":
+                if not size:
+                    raise InvalidInputError("DATASET_EMPTY", "the file holds no bytes", remedy="send at least one row")
+                blob = await asyncio.to_thread(self._finish, writer, message.trailer.sha256)
+                async for _ in messages:
+                    raise _out_of_order("something followed the trailer")
+                return blob
+            else:
+                raise _out_of_order("a second header")
+        raise _out_of_order("the trailer with the digest is missing; the upload was cut short")
+
+    def _finish(self, writer: BlobWriter, claimed: str) -> Blob:
+        actual = writer.digest()
+        if actual != claimed:
+            raise IntegrityError(
+                "DIGEST_MISMATCH", "the bytes received are not those that the digest names", remedy="send the file again"
+            )
+        return writer.finish()
+
+    def _register(
+        self, uow: UnitOfWork, caller: Caller, header: dataset_pb2.UploadDatasetHeader, blob: Blob
+    ) -> dataset_pb2.Dataset:
+        c = uow.connection
+        name = f"{header.parent}/datasets/{header.dataset_id}"
+        content = requests.digest(header, blob.sha256)
+        before = requests.answered(c, caller.subject, _METHOD, header.request_id, content)
+        known = rows.get(c, DatasetRow, name=before or name)
+        if before and known is not None:
+            return message_of(known)
+        if known is not None:
+            raise AlreadyExistsError("DATASET_EXISTS", f"{name} exists", remedy="choose another dataset_id")
+        unit = unit_of(header.parent)
+        predicate = {
+            "dataset": name,
+            "format": dataset_pb2.DatasetFormat.Name(header.format),
+            "datasheet": canonical.from_message(header.datasheet),
+            "sha256": blob.sha256,
+            "size_bytes": blob.size,
+            "actor": caller.subject,
+            "trace_id": caller.trace_id,
+        }
+        index = uow.append(RecordDraft(unit, "dataset.created", "dataset", predicate, [("dataset", blob.sha256)]))
+        row = DatasetRow(
+            name=name,
+            unit=unit,
+            format=header.format,
+            datasheet=to_json(header.datasheet),
+            sha256=blob.sha256,
+            size_bytes=blob.size,
+            creator=caller.subject,
+            created_us=rows.micros(uow.now),
+            record_index=index,
+        )
+        rows.insert(c, row)
+        requests.remember(c, caller.subject, _METHOD, header.request_id, content, name)
+        return message_of(row)
+
+
+def message_of(row: DatasetRow) -> dataset_pb2.Dataset:
+    """A row as the contract's message."""
+    return dataset_pb2.Dataset(
+        name=row.name,
+        format=row.format,  # type: ignore[arg-type]
+        datasheet=from_json(row.datasheet, dataset_pb2.Datasheet),
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        creator=row.creator,
+        create_time=rows.timestamp(row.created_us),
+        record_index=row.record_index,
+    )
+
+
+async def _header(messages: AsyncIterator[dataset_pb2.UploadDatasetRequest]) -> dataset_pb2.UploadDatasetHeader:
+    async for message in messages:
+        if message.WhichOneof("part") == "header":
+            return message.header
+        break
+    raise _out_of_order("the first message must be the header")
+
+
+def _out_of_order(what: str) -> InvalidInputError:
+    return InvalidInputError("UPLOAD_ORDER", what, remedy="send header, then chunks, then the trailer")

@@ -1,0 +1,184 @@
+"""The ledger for those outside: records, checkpoints, proofs, and bundles that can be verified without us."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from sqlalchemy import Connection
+
+from assay.errors import InvalidInputError
+from assay.v1 import audit_pb2
+from audit.ledger import bundle
+from audit.ledger.ledger import StoredRecord
+from gateway import pages
+from gateway.admission.facts import unit_of
+from gateway.caller import ALL_UNITS, SYSTEM_UNIT, Caller, not_found
+from gateway.jobs.views import request_of
+from gateway.store import rows
+from gateway.store.blobs import BlobStore, read_bytes
+from gateway.store.database import Store
+from gateway.store.rows import Position
+from gateway.store.tables import DatasetRow, JobRow, ModelRow
+
+_CHUNK = 256 << 10
+_STEP = 500
+_NOT_EVIDENCE = "request.refused"
+
+
+@dataclass(frozen=True)
+class EvidenceService:
+    """Domain service of the ledger. A caller reads the chains of units it has a role in; the system's with a role in every unit."""
+
+    store: Store
+    blobs: BlobStore
+
+    async def list_records(
+        self, caller: Caller, request: audit_pb2.ListRecordsRequest
+    ) -> audit_pb2.ListRecordsResponse:
+        """Records in log order.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
+            InvalidInputError: ``PAGE_TOKEN``, ``OTHER_UNIT``.
+        """
+        unit = self._unit(caller, request.parent)
+        if request.tuning_job and unit not in (None, unit_of(request.tuning_job)):
+            raise InvalidInputError("OTHER_UNIT", "the job lies in another unit")
+        listing = f"records {request.parent} {request.tuning_job}"
+        after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
+        found = await asyncio.to_thread(
+            self.store.ledger.records, unit, request.tuning_job or None, after.time_us if after else -1, size + 1
+        )
+        answer = audit_pb2.ListRecordsResponse(records=[_message(r) for r in found[:size]])
+        if len(found) > size:
+            answer.next_page_token = pages.token(listing, Position(found[size - 1].index, ""))
+        return answer
+
+    async def get_checkpoint(
+        self, caller: Caller, request: audit_pb2.GetCheckpointRequest
+    ) -> audit_pb2.GetCheckpointResponse:
+        """The newest signed checkpoint."""
+        return audit_pb2.GetCheckpointResponse(note=self.store.ledger.checkpoint())
+
+    async def get_inclusion_proof(
+        self, caller: Caller, request: audit_pb2.GetInclusionProofRequest
+    ) -> audit_pb2.GetInclusionProofResponse:
+        """Proves that a record is in the log; its bytes come along if the caller may read them.
+
+        Raises:
+            InvalidInputError: ``PROOF_RANGE``.
+            NotFoundError: ``RECORD_NOT_FOUND``.
+        """
+
+        def read() -> audit_pb2.GetInclusionProofResponse:
+            ledger = self.store.ledger
+            size = request.tree_size or ledger.size
+            hashes = ledger.inclusion_proof(request.index, size)
+            record = ledger.record(request.index)
+            proof = audit_pb2.RecordProof(index=request.index, tree_size=size, hashes=hashes)
+            if caller.sees(ALL_UNITS if record.unit == SYSTEM_UNIT else record.unit):
+                proof.body = record.body
+            return audit_pb2.GetInclusionProofResponse(proof=proof, checkpoint=ledger.checkpoint_at(size) or b"")
+
+        return await asyncio.to_thread(read)
+
+    async def get_consistency_proof(
+        self, caller: Caller, request: audit_pb2.GetConsistencyProofRequest
+    ) -> audit_pb2.GetConsistencyProofResponse:
+        """Proves that an older log is a prefix of a newer one.
+
+        Raises:
+            InvalidInputError: ``PROOF_RANGE``.
+        """
+
+        def read() -> audit_pb2.GetConsistencyProofResponse:
+            ledger = self.store.ledger
+            size = request.to_size or ledger.size
+            hashes = ledger.consistency_proof(request.from_size, size)
+            return audit_pb2.GetConsistencyProofResponse(
+                hashes=hashes,
+                from_size=request.from_size,
+                to_size=size,
+                checkpoint=ledger.checkpoint_at(size) or b"",
+            )
+
+        return await asyncio.to_thread(read)
+
+    async def export_bundle(
+        self, caller: Caller, request: audit_pb2.ExportBundleRequest
+    ) -> AsyncIterator[audit_pb2.ExportBundleResponse]:
+        """Yields an evidence bundle: the records asked for, what they rest on, their proofs, and the cards.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
+            InvalidInputError: ``OTHER_UNIT``.
+        """
+        unit = self._unit(caller, request.parent)
+        for job in request.tuning_jobs:
+            if unit not in (None, unit_of(job)):
+                raise InvalidInputError("OTHER_UNIT", "a job lies in another unit")
+        with tempfile.TemporaryFile() as out:
+            sha256 = await asyncio.to_thread(self._export, out, unit, list(request.tuning_jobs))
+            out.seek(0)
+            while chunk := await asyncio.to_thread(out.read, _CHUNK):
+                yield audit_pb2.ExportBundleResponse(chunk=chunk)
+        yield audit_pb2.ExportBundleResponse(sha256=sha256)
+
+    def _export(self, out: BinaryIO, unit: str | None, jobs: Sequence[str]) -> str:
+        ledger = self.store.ledger
+        indices = None if unit is None and not jobs else self._indices(unit, jobs)
+        attachments = self.store.read(lambda c: self._attachments(c, unit, jobs))
+        policy = f"log {ledger.vkey}\nquorum none\n"
+        return bundle.export(ledger, out, indices=indices, unit=unit, attachments=attachments, policy_text=policy)
+
+    def _indices(self, unit: str | None, jobs: Sequence[str]) -> list[int]:
+        """The records of the jobs (or of the unit), their datasets, and the installation's own: opening, policies, grants."""
+        chosen = {r.index for r in self._all(SYSTEM_UNIT, None) if r.type != _NOT_EVIDENCE}
+        if not jobs:
+            return sorted(chosen | {r.index for r in self._all(unit, None)})
+        for job in jobs:
+            chosen |= {r.index for r in self._all(unit_of(job), job)}
+        return sorted(chosen | self.store.read(lambda c: _dataset_records(c, jobs)))
+
+    def _all(self, unit: str | None, job: str | None) -> list[StoredRecord]:
+        found: list[StoredRecord] = []
+        while batch := self.store.ledger.records(unit, job, found[-1].index if found else -1, _STEP):
+            found += batch
+        return found
+
+    def _attachments(self, connection: Connection, unit: str | None, jobs: Sequence[str]) -> Mapping[str, bytes]:
+        """Cards, their twins and full audit reports, under names that tell whose they are."""
+        files: dict[str, bytes] = {}
+        for model in rows.select_all(connection, ModelRow, order_by="name"):
+            if (unit is not None and model.unit != unit) or (jobs and model.job not in jobs):
+                continue
+            stem = model.name.replace("units/", "").replace("/models/", ".")
+            wanted = {"card.json": model.card_sha256, "card.pdf": model.issued_pdf_sha256 or model.card_pdf_sha256}
+            files |= {f"{stem}.{name}": read_bytes(self.blobs, model.unit, sha) for name, sha in wanted.items() if sha}
+        return files
+
+    def _unit(self, caller: Caller, parent: str) -> str | None:
+        """The unit asked for, or ``None`` for the whole log, which takes a role in every unit."""
+        unit = unit_of(parent)
+        if not caller.sees(unit) or unit == SYSTEM_UNIT:
+            raise not_found(parent)
+        return None if unit == ALL_UNITS else unit
+
+
+def _dataset_records(connection: Connection, jobs: Sequence[str]) -> set[int]:
+    found: set[int] = set()
+    for name in jobs:
+        job = rows.get(connection, JobRow, name=name)
+        dataset = rows.get(connection, DatasetRow, name=request_of(job).dataset) if job else None
+        found |= {dataset.record_index} if dataset else set()
+    return found
+
+
+def _message(record: StoredRecord) -> audit_pb2.Record:
+    return audit_pb2.Record(
+        index=record.index, unit=record.unit, unit_sequence=record.unit_sequence, type=record.type, body=record.body
+    )

@@ -1,0 +1,282 @@
+"""Tuning jobs as clients reach them: ask, look, stop, go on, object, follow."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from assay import canonical
+from assay.errors import AlreadyExistsError, InternalError, InvalidInputError
+from assay.v1 import policy_input_pb2, tuning_job_pb2
+from audit.ledger.writer import UnitOfWork
+from gateway import pages, requests
+from gateway.admission import facts
+from gateway.base_models import BaseModels
+from gateway.caller import Caller, not_found
+from gateway.jobs import machine, views
+from gateway.jobs.board import Board
+from gateway.jobs.transitions import ActorKind, Event, State
+from gateway.settings import Settings
+from gateway.store import jobs, rows
+from gateway.store.database import Store
+from gateway.store.rows import Position
+from gateway.store.tables import DatasetRow, JobRow
+from policies.engine import PolicyEngine
+
+_METHOD = "CreateTuningJob"
+_LOOK_AGAIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class JobService:
+    """Domain service of tuning jobs."""
+
+    settings: Settings
+    store: Store
+    policy: PolicyEngine
+    base_models: BaseModels
+    board: Board
+
+    async def create_tuning_job(
+        self, caller: Caller, request: tuning_job_pb2.CreateTuningJobRequest
+    ) -> tuning_job_pb2.CreateTuningJobResponse:
+        """Accepts a request, records it and answers at once; policy follows. With ``validate_only`` nothing is stored.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND`` for a unit or dataset that is not there or not the caller's.
+            InvalidInputError: ``OTHER_UNIT``, ``BASE_MODEL_UNKNOWN``.
+            AlreadyExistsError: ``JOB_EXISTS``, or ``REQUEST_ID`` for another content under the same id.
+        """
+        unit = facts.unit_of(request.parent)
+        caller.require_unit(unit, request.parent)
+        if unit not in self.settings.units:
+            raise not_found(request.parent)
+        if facts.unit_of(request.dataset) != unit:
+            raise InvalidInputError("OTHER_UNIT", "the dataset lies in another unit", remedy=f"upload it to {request.parent}")
+        base = self.base_models.get(request.base_model)
+        name = f"{request.parent}/tuningJobs/{request.tuning_job_id}"
+        if request.validate_only:
+            return tuning_job_pb2.CreateTuningJobResponse(tuning_job=await self._preflight(caller, request, name, base))
+        content = requests.digest(request)
+
+        def work(uow: UnitOfWork) -> tuning_job_pb2.TuningJob:
+            c = uow.connection
+            before = requests.answered(c, caller.subject, _METHOD, request.request_id, content)
+            if before:
+                return views.whole(c, _require(c, before))
+            if jobs.get(c, name) is not None:
+                raise AlreadyExistsError("JOB_EXISTS", f"{name} exists", remedy="choose another tuning_job_id")
+            dataset = rows.get(c, DatasetRow, name=request.dataset)
+            if dataset is None:
+                raise not_found(request.dataset)
+            job = self._receive(uow, caller, request, name, dataset, base)
+            requests.remember(c, caller.subject, _METHOD, request.request_id, content, name)
+            return views.whole(c, job)
+
+        message = await self.store.commit(work)
+        self.board.moved(name)
+        return tuning_job_pb2.CreateTuningJobResponse(tuning_job=message)
+
+    async def get_tuning_job(
+        self, caller: Caller, request: tuning_job_pb2.GetTuningJobRequest
+    ) -> tuning_job_pb2.GetTuningJobResponse:
+        """Everything known of a job.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+        """
+        caller.require_unit(facts.unit_of(request.name), request.name)
+        message = await self.store.fetch(lambda c: views.whole(c, _require(c, request.name), self._progress(request.name)))
+        return tuning_job_pb2.GetTuningJobResponse(tuning_job=message)
+
+    async def list_tuning_jobs(
+        self, caller: Caller, request: tuning_job_pb2.ListTuningJobsRequest
+    ) -> tuning_job_pb2.ListTuningJobsResponse:
+        """A unit's jobs, newest first.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
+            InvalidInputError: ``PAGE_TOKEN``.
+        """
+        unit, listing = facts.unit_of(request.parent), f"jobs {request.parent}"
+        caller.require_unit(unit, request.parent)
+        after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
+        c = rows.table(JobRow).c
+
+        def read(connection: Connection) -> list[JobRow]:
+            return rows.page(
+                connection, JobRow, time="created_us", name="name", size=size, after=after, newest_first=True,
+                where=[c.unit == unit],
+            )
+
+        found = await self.store.fetch(read)
+        answer = tuning_job_pb2.ListTuningJobsResponse(
+            tuning_jobs=[views.summary(j, self._progress(j.name)) for j in found[:size]]
+        )
+        if len(found) > size:
+            answer.next_page_token = pages.token(listing, Position(found[size - 1].created_us, found[size - 1].name))
+        return answer
+
+    async def cancel_tuning_job(
+        self, caller: Caller, request: tuning_job_pb2.CancelTuningJobRequest
+    ) -> tuning_job_pb2.CancelTuningJobResponse:
+        """Ends a job; a running task is stopped soon after.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+            PreconditionError: ``JOB_STATE`` when it has ended already.
+        """
+        message = await self._by_person(caller, request.name, Event.CANCEL, request.reason)
+        return tuning_job_pb2.CancelTuningJobResponse(tuning_job=message)
+
+    async def pause_tuning_job(
+        self, caller: Caller, request: tuning_job_pb2.PauseTuningJobRequest
+    ) -> tuning_job_pb2.PauseTuningJobResponse:
+        """Pauses a queued or training job; the worker stops at its next checkpoint.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+            PreconditionError: ``JOB_STATE``.
+        """
+        message = await self._by_person(caller, request.name, Event.PAUSE, request.reason)
+        return tuning_job_pb2.PauseTuningJobResponse(tuning_job=message)
+
+    async def resume_tuning_job(
+        self, caller: Caller, request: tuning_job_pb2.ResumeTuningJobRequest
+    ) -> tuning_job_pb2.ResumeTuningJobResponse:
+        """Lets a paused job go on where it stopped.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+            PreconditionError: ``JOB_STATE``, or ``GUARD`` when the budget is spent.
+        """
+        message = await self._by_person(caller, request.name, Event.RESUME, request.reason)
+        return tuning_job_pb2.ResumeTuningJobResponse(tuning_job=message)
+
+    async def appeal_tuning_job(
+        self, caller: Caller, request: tuning_job_pb2.AppealTuningJobRequest
+    ) -> tuning_job_pb2.AppealTuningJobResponse:
+        """Files an appeal against a denial or a quarantine; the state stays, people answer it by a waiver or not.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+            PreconditionError: ``JOB_STATE``.
+        """
+        message = await self._by_person(caller, request.name, Event.APPEAL, request.reason, {"grounds": request.reason})
+        return tuning_job_pb2.AppealTuningJobResponse(tuning_job=message)
+
+    async def watch_tuning_job(
+        self, caller: Caller, request: tuning_job_pb2.WatchTuningJobRequest
+    ) -> AsyncIterator[tuning_job_pb2.WatchTuningJobResponse]:
+        """Yields the job now, then at each change of state or progress; the last message says that it rests.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+        """
+        caller.require_unit(facts.unit_of(request.name), request.name)
+        shown = b""
+        async with self.board.watch(request.name) as moved:
+            while True:
+                job = await self.store.fetch(lambda c: _require(c, request.name))
+                answer = tuning_job_pb2.WatchTuningJobResponse(
+                    tuning_job=views.summary(job, self._progress(job.name)), resting=views.rests(job)
+                )
+                now = answer.SerializeToString(deterministic=True)
+                if now != shown:
+                    shown = now
+                    yield answer
+                if answer.resting:
+                    return
+                await moved(_LOOK_AGAIN_SECONDS)
+
+    def _progress(self, name: str) -> tuning_job_pb2.Progress | None:
+        return self.board.progress(name)
+
+    async def _preflight(
+        self,
+        caller: Caller,
+        request: tuning_job_pb2.CreateTuningJobRequest,
+        name: str,
+        base: policy_input_pb2.BaseModelFacts,
+    ) -> tuning_job_pb2.TuningJob:
+        """The job as it would be, with what policy says as far as it needs no rows."""
+        dataset = await self.store.fetch(lambda c: rows.get(c, DatasetRow, name=request.dataset))
+        if dataset is None:
+            raise not_found(request.dataset)
+        nothing = policy_input_pb2.DataFacts()
+        asked = facts.intake_input(self.settings, request, caller.subject, dataset, nothing, base)
+        message = tuning_job_pb2.TuningJob(
+            name=name,
+            dataset=request.dataset,
+            base_model=request.base_model,
+            purpose=request.purpose,
+            method=request.method,
+            hyperparameters=facts.hyperparameters(request.hyperparameters),
+            budget=request.budget,
+            audit_profile=request.audit_profile,
+            creator=caller.subject,
+        )
+        message.decision.CopyFrom(self.policy.preflight(asked))
+        return message
+
+    def _receive(
+        self,
+        uow: UnitOfWork,
+        caller: Caller,
+        request: tuning_job_pb2.CreateTuningJobRequest,
+        name: str,
+        dataset: DatasetRow,
+        base: policy_input_pb2.BaseModelFacts,
+    ) -> JobRow:
+        now_us = rows.micros(uow.now)
+        job = JobRow(
+            name=name,
+            unit=dataset.unit,
+            creator=caller.subject,
+            state=State.NONE.value,
+            version=0,
+            request=views.to_json(request),
+            trace_id=caller.trace_id,
+            created_us=now_us,
+            updated_us=now_us,
+        )
+        change = machine.Change(
+            Event.RECEIVE,
+            caller.subject,
+            ActorKind.PERSON,
+            predicate={"request": canonical.from_message(request), "dataset_sha256": dataset.sha256, "base_sha256": base.sha256},
+            subjects=[("dataset", dataset.sha256), ("base", base.sha256)],
+            trace_id=caller.trace_id,
+        )
+        return machine.receive(uow, job, change).job
+
+    async def _by_person(
+        self, caller: Caller, name: str, event: Event, reason: str, predicate: Mapping[str, Any] | None = None
+    ) -> tuning_job_pb2.TuningJob:
+        caller.require_unit(facts.unit_of(name), name)
+
+        def work(uow: UnitOfWork) -> tuning_job_pb2.TuningJob:
+            job = _require(uow.connection, name)
+            values: dict[str, Any] = {"resume_to": job.state} if event is Event.PAUSE else {}
+            if event is Event.APPEAL:
+                values = {"needs_work": job.needs_work, "reason": job.reason}
+            change = machine.Change(
+                event, caller.subject, ActorKind.PERSON, reason, predicate or {}, values=values, trace_id=caller.trace_id
+            )
+            return views.whole(uow.connection, machine.transition(uow, name, change).job)
+
+        message = await self.store.commit(work)
+        self.board.moved(name)
+        return message
+
+
+def _require(connection: Connection, name: str) -> JobRow:
+    job = jobs.get(connection, name)
+    if job is None:
+        raise not_found(name)
+    if job.state == State.NONE:
+        raise InternalError("JOB_ROW", f"{name} was never received")
+    return job

@@ -1,0 +1,116 @@
+"""Rows as messages of the contract."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from sqlalchemy import Connection
+
+from assay import dsse
+from assay.v1 import approval_pb2, identity_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
+from gateway.jobs.machine import etag
+from gateway.jobs.transitions import RESTING, State
+from gateway.store import jobs, rows
+from gateway.store.tables import ApprovalRow, JobRow, TransitionRow
+
+M = TypeVar("M", bound=Message)
+
+
+def to_json(message: Message) -> str:
+    """A message as it is kept in a row."""
+    return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None, sort_keys=True)
+
+
+def from_json(text: str, kind: type[M]) -> M:
+    """A message from a row; an empty text is the empty message."""
+    return json_format.Parse(text, kind()) if text else kind()
+
+
+def request_of(job: JobRow) -> tuning_job_pb2.CreateTuningJobRequest:
+    """The request that made the job."""
+    return from_json(job.request, tuning_job_pb2.CreateTuningJobRequest)
+
+
+def rests(job: JobRow) -> bool:
+    """Tells whether only a person's or the clock's act will move the job, and nothing is left to do for it."""
+    return State(job.state) in RESTING and not job.needs_work
+
+
+def whole(connection: Connection, job: JobRow, progress: tuning_job_pb2.Progress | None = None) -> tuning_job_pb2.TuningJob:
+    """A job with everything known."""
+    message = summary(job, progress)
+    message.transitions.extend(_transition(t) for t in jobs.transitions(connection, job.name))
+    if job.data:
+        message.data.CopyFrom(from_json(job.data, policy_input_pb2.DataFacts))
+    if job.audit:
+        message.audit.CopyFrom(from_json(job.audit, measurement_pb2.AuditReport))
+    return message
+
+
+def summary(job: JobRow, progress: tuning_job_pb2.Progress | None = None) -> tuning_job_pb2.TuningJob:
+    """A job without history, audit and data facts."""
+    request = request_of(job)
+    message = tuning_job_pb2.TuningJob(
+        name=job.name,
+        state=State(job.state).proto,
+        etag=etag(job.name, job.version),
+        dataset=request.dataset,
+        base_model=request.base_model,
+        purpose=request.purpose,
+        method=request.method,
+        audit_profile=request.audit_profile,
+        creator=job.creator,
+        create_time=rows.timestamp(job.created_us),
+        update_time=rows.timestamp(job.updated_us),
+        model=job.model,
+        reason=job.reason,
+        stage_seconds=json.loads(job.stage_seconds),
+        quote_usd_micros=job.quote_usd_micros,
+        cost_usd_micros=job.cost_usd_micros,
+        trace_id=job.trace_id,
+    )
+    for field in ("hyperparameters", "budget", "differential_privacy"):
+        if request.HasField(field):
+            getattr(message, field).CopyFrom(getattr(request, field))
+    if job.decision:
+        message.decision.CopyFrom(from_json(job.decision, policy_pb2.Decision))
+    if job.verdict:
+        message.verdict.CopyFrom(from_json(job.verdict, policy_pb2.Verdict))
+    if progress is not None:
+        message.progress.CopyFrom(progress)
+    return message
+
+
+def summaries(found: Sequence[JobRow]) -> list[tuning_job_pb2.TuningJob]:
+    """A page of jobs."""
+    return [summary(job) for job in found]
+
+
+def approval(row: ApprovalRow) -> approval_pb2.Approval:
+    """A row as the contract's message."""
+    return approval_pb2.Approval(
+        subject=row.subject,
+        role=identity_pb2.Role.Value(row.role),
+        granted=row.granted,
+        reason=row.reason,
+        time=rows.timestamp(row.time_us),
+        record_index=row.record_index,
+        envelope=dsse.envelope_to_proto(json.loads(row.envelope)),
+    )
+
+
+def _transition(row: TransitionRow) -> tuning_job_pb2.Transition:
+    return tuning_job_pb2.Transition(
+        event=row.event,
+        from_state=State(row.from_state).proto,
+        to_state=State(row.to_state).proto,
+        actor=row.actor,
+        reason=row.reason,
+        time=rows.timestamp(row.time_us),
+        record_index=row.record_index,
+        version=row.version,
+    )

@@ -1,0 +1,266 @@
+"""Deployment permits: may this model digest run here, now, for this purpose? Signed, recorded, short-lived, revocable."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Connection
+
+from assay import canonical, dsse
+from assay.errors import PreconditionError
+from assay.v1 import audit_pb2, permit_pb2
+from audit.ledger.records import RecordDraft
+from audit.ledger.writer import UnitOfWork
+from gateway import requests, statements
+from gateway.admission.facts import unit_of
+from gateway.caller import Caller, not_found
+from gateway.jobs import views
+from gateway.jobs.transitions import State
+from gateway.settings import Settings
+from gateway.store import jobs, rows
+from gateway.store.database import Store
+from gateway.store.tables import ApprovalRow, JobRow, ModelRow, PermitRow
+
+_METHOD = "IssuePermit"
+_DAY = 86_400
+
+
+@dataclass(frozen=True)
+class PermitService:
+    """Domain service of permits."""
+
+    settings: Settings
+    store: Store
+    key: Ed25519PrivateKey
+
+    async def issue_permit(
+        self, caller: Caller, request: permit_pb2.IssuePermitRequest
+    ) -> permit_pb2.IssuePermitResponse:
+        """Signs a permit for an approved model and records it; the answer carries approvals, proofs and the checkpoint.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+            PreconditionError: ``NOT_APPROVED``, ``CARD_NOT_ISSUED``, ``PURPOSE``, ``TOO_LONG``.
+            AlreadyExistsError: ``REQUEST_ID`` for another content under the same id.
+        """
+        caller.require_unit(unit_of(request.model), request.model)
+        content = requests.digest(request)
+
+        def work(uow: UnitOfWork) -> PermitRow:
+            before = requests.answered(uow.connection, caller.subject, _METHOD, request.request_id, content)
+            if before:
+                return _require(uow.connection, before)
+            row = self._issue(uow, caller, request)
+            requests.remember(uow.connection, caller.subject, _METHOD, request.request_id, content, row.name)
+            return row
+
+        row = await self.store.commit(work)
+        return permit_pb2.IssuePermitResponse(permit=await self.store.fetch(lambda c: self._message(c, row)))
+
+    async def check_permit(
+        self, caller: Caller, request: permit_pb2.CheckPermitRequest
+    ) -> permit_pb2.CheckPermitResponse:
+        """Says whether a permit holds now for what the caller hashed; whoever doubts the answer verifies the permit itself.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+        """
+        caller.require_unit(unit_of(request.name), request.name)
+
+        def read(connection: Connection) -> permit_pb2.CheckPermitResponse:
+            row = _require(connection, request.name)
+            job = jobs.get(connection, row.job)
+            reason = _objection(row, job, request, rows.micros(dt.datetime.now(dt.UTC)))
+            return permit_pb2.CheckPermitResponse(allowed=not reason, reason=reason, permit=self._message(connection, row))
+
+        return await self.store.fetch(read)
+
+    async def revoke_permit(
+        self, caller: Caller, request: permit_pb2.RevokePermitRequest
+    ) -> permit_pb2.RevokePermitResponse:
+        """Revokes a permit at once. Who checks offline learns of it at the latest when the permit ends.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+            PreconditionError: ``PERMIT_REVOKED`` when it was revoked before.
+        """
+        caller.require_unit(unit_of(request.name), request.name)
+
+        def work(uow: UnitOfWork) -> PermitRow:
+            row = _require(uow.connection, request.name)
+            if row.revoked_us:
+                raise PreconditionError("PERMIT_REVOKED", f"{row.name} was revoked before")
+            return _void(uow, row, caller.subject, caller.trace_id, request.reason)
+
+        row = await self.store.commit(work)
+        return permit_pb2.RevokePermitResponse(permit=await self.store.fetch(lambda c: self._message(c, row)))
+
+    def _issue(self, uow: UnitOfWork, caller: Caller, request: permit_pb2.IssuePermitRequest) -> PermitRow:
+        model = rows.get(uow.connection, ModelRow, name=request.model)
+        if model is None:
+            raise not_found(request.model)
+        job = jobs.get(uow.connection, model.job)
+        if job is None or job.state != State.APPROVED:
+            state = job.state if job else "no state"
+            raise PreconditionError("NOT_APPROVED", f"{request.model} is {state}", remedy="have it approved first")
+        if not model.issued_version:
+            raise PreconditionError("CARD_NOT_ISSUED", f"the card of {request.model} is not issued yet", remedy="try again shortly")
+        purpose = views.request_of(job).purpose
+        if request.purpose != purpose:
+            raise PreconditionError("PURPOSE", f"the model was approved for {purpose!r} only", remedy=f"ask for {purpose!r}")
+        longest = min(self.settings.limits.permit_seconds, _DAY)
+        seconds = request.valid_seconds or longest
+        if seconds > longest:
+            raise PreconditionError("TOO_LONG", f"a permit lasts at most {longest} seconds here")
+        signed = self._sign(uow, request, model, job, seconds, caller.subject)
+        predicate = {
+            **signed.predicate,
+            "statement_sha256": hashlib.sha256(signed.payload).hexdigest(),
+            "signature": base64.b64encode(signed.signature).decode(),
+            "actor": caller.subject,
+            "trace_id": caller.trace_id,
+        }
+        index = uow.append(RecordDraft(job.unit, "permit.issued", "permit", predicate, signed.subjects, job=job.name))
+        row = PermitRow(
+            name=signed.predicate["permit"],
+            unit=job.unit,
+            model=model.name,
+            job=job.name,
+            adapter_sha256=model.adapter_sha256,
+            base_sha256=model.base_sha256,
+            purpose=purpose,
+            environment=request.environment,
+            not_before_us=signed.not_before_us,
+            not_after_us=signed.not_before_us + seconds * 1_000_000,
+            evidence_root=signed.predicate["evidence_root"],
+            statement=signed.payload,
+            signature=signed.signature,
+            record_index=index,
+        )
+        rows.insert(uow.connection, row)
+        return row
+
+    def _sign(
+        self,
+        uow: UnitOfWork,
+        request: permit_pb2.IssuePermitRequest,
+        model: ModelRow,
+        job: JobRow,
+        seconds: int,
+        asker: str,
+    ) -> _Signed:
+        size, _ = self.store.ledger.covering_checkpoint(model.card_index)
+        start = uow.now.replace(microsecond=0)
+        short = hashlib.sha256(f"{asker}\0{request.request_id}".encode()).hexdigest()[:32]
+        predicate = {
+            "permit": f"units/{job.unit}/permits/{short}",
+            "model": model.name,
+            "job": job.name,
+            "creator": job.creator,
+            "adapter_sha256": model.adapter_sha256,
+            "base_sha256": model.base_sha256,
+            "purpose": request.purpose,
+            "environment": request.environment,
+            "not_before": statements.rfc3339(start),
+            "not_after": statements.rfc3339(start + dt.timedelta(seconds=seconds)),
+            "evidence_root": self.store.ledger.root(size).hex(),
+            "evidence_size": size,
+        }
+        subjects = (("adapter", model.adapter_sha256), ("base", model.base_sha256))
+        payload = canonical.encode(dsse.statement("permit", predicate, subjects))
+        envelope = dsse.sign_service(payload, self.key)
+        signature = base64.b64decode(envelope["signatures"][0]["sig"])
+        return _Signed(predicate, subjects, payload, signature, rows.micros(start))
+
+    def _message(self, connection: Connection, row: PermitRow) -> permit_pb2.Permit:
+        """The permit with its proofs; they lead to the first checkpoint that covers it, so that a repeat gives the same bytes."""
+        model = rows.get(connection, ModelRow, name=row.model)
+        signed = rows.select_all(
+            connection, ApprovalRow, order_by="time_us", job=row.job, card_sha256=model.card_sha256 if model else ""
+        )
+        size, checkpoint = self.store.ledger.covering_checkpoint(row.record_index)
+        indices = sorted({row.record_index, model.card_index if model else row.record_index, *(a.record_index for a in signed)})
+        message = permit_pb2.Permit(
+            name=row.name,
+            model=row.model,
+            adapter_sha256=row.adapter_sha256,
+            base_sha256=row.base_sha256,
+            purpose=row.purpose,
+            environment=row.environment,
+            not_before=rows.timestamp(row.not_before_us),
+            not_after=rows.timestamp(row.not_after_us),
+            evidence_root=row.evidence_root,
+            statement=row.statement,
+            signature=row.signature,
+            approvals=[views.approval(a) for a in signed],
+            proofs=[self._proof(i, size) for i in indices],
+            checkpoint=checkpoint,
+        )
+        if row.revoked_us:
+            message.revoke_time.CopyFrom(rows.timestamp(row.revoked_us))
+        return message
+
+    def _proof(self, index: int, size: int) -> audit_pb2.RecordProof:
+        ledger = self.store.ledger
+        hashes = ledger.inclusion_proof(index, size)
+        return audit_pb2.RecordProof(index=index, tree_size=size, hashes=hashes, body=ledger.record(index).body)
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """A permit's statement as signed."""
+
+    predicate: Mapping[str, Any]
+    subjects: tuple[tuple[str, str], ...]
+    payload: bytes
+    signature: bytes
+    not_before_us: int
+
+
+def void_permits(uow: UnitOfWork, job: str, actor: str, trace_id: str, reason: str) -> int:
+    """Revokes every permit of a job that still holds, within a unit of work; returns how many."""
+    held = rows.select_all(uow.connection, PermitRow, order_by="record_index", job=job, revoked_us=0)
+    for row in held:
+        _void(uow, row, actor, trace_id, reason)
+    return len(held)
+
+
+def _void(uow: UnitOfWork, row: PermitRow, actor: str, trace_id: str, reason: str) -> PermitRow:
+    predicate = {"permit": row.name, "job": row.job, "reason": reason, "actor": actor, "trace_id": trace_id}
+    uow.append(RecordDraft(row.unit, "permit.revoked", "permit-revocation", predicate, job=row.job))
+    values = {"revoked_us": rows.micros(uow.now), "revoke_reason": reason}
+    rows.update(uow.connection, PermitRow, {"name": row.name}, values)
+    return PermitRow(**{**row.model_dump(), **values})
+
+
+def _objection(row: PermitRow, job: JobRow | None, request: permit_pb2.CheckPermitRequest, now_us: int) -> str:
+    """The first thing that is in the way, or nothing."""
+    if row.revoked_us:
+        return "revoked"
+    if job is None or job.state != State.APPROVED:
+        return "the model's approval no longer holds"
+    if now_us < row.not_before_us:
+        return "not valid yet"
+    if now_us >= row.not_after_us:
+        return "expired"
+    compared = {
+        "adapter digest": (request.adapter_sha256, row.adapter_sha256),
+        "base model digest": (request.base_sha256, row.base_sha256),
+        "purpose": (request.purpose, row.purpose),
+        "environment": (request.environment, row.environment),
+    }
+    wrong = [what for what, (asked, permitted) in compared.items() if asked != permitted]
+    return f"another {wrong[0]} than permitted" if wrong else ""
+
+
+def _require(connection: Connection, name: str) -> PermitRow:
+    row = rows.get(connection, PermitRow, name=name)
+    if row is None:
+        raise not_found(name)
+    return row
