@@ -90,8 +90,11 @@ def consistency_proof(old: int, new: int, read: ReadNodes) -> list[bytes]:
     return _read_ranges(_subproof(old, 0, new, True), read)
 
 
-def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], expected: bytes) -> None:
-    """Checks an inclusion proof (RFC 9162 section 2.1.3.2).
+def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes], expected: bytes) -> bool:
+    """Checks an inclusion proof (RFC 9162 section 2.1.3.2): leaf hash ``leaf`` is at ``index`` under root ``expected``.
+
+    Returns:
+        True, so that it can stand in a condition; a proof that does not hold is an exception, never False.
 
     Raises:
         IntegrityError: ``INCLUSION_BAD``.
@@ -99,11 +102,12 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
     _require_hashes("INCLUSION_BAD", [leaf, expected, *proof])
     if not _is_index(index) or not _is_index(size) or not 0 <= index < size <= MAX_SIZE:
         raise IntegrityError("INCLUSION_BAD", "the index is not in the tree")
-    if root_from_inclusion(leaf, index, size, proof) != expected:
+    if root_from_inclusion(index, size, leaf, proof) != expected:
         raise IntegrityError("INCLUSION_BAD", f"the proof of index {index} leads to another root")
+    return True
 
 
-def root_from_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes:
+def root_from_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes]) -> bytes:
     """Root that a proof of the right length leads to; :func:`verify_inclusion` is the check.
 
     Raises:
@@ -127,8 +131,11 @@ def root_from_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[byte
     return value
 
 
-def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> None:
+def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> bool:
     """Checks a consistency proof (RFC 9162 section 2.1.4.2); an empty old tree proves nothing and is refused.
+
+    Returns:
+        True, so that it can stand in a condition; a proof that does not hold is an exception, never False.
 
     Raises:
         IntegrityError: ``CONSISTENCY_BAD``.
@@ -139,7 +146,7 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pro
     if old == new:
         if proof or old_root != new_root:
             raise IntegrityError("CONSISTENCY_BAD", "one size, two roots")
-        return
+        return True
     hashes = list(proof)
     if old & (old - 1) == 0:
         hashes.insert(0, old_root)
@@ -165,6 +172,7 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pro
         last >>= 1
     if last != 0 or first != old_root or second != new_root:
         raise IntegrityError("CONSISTENCY_BAD", f"size {old} is not a prefix of size {new}")
+    return True
 
 
 def _path(index: int, begin: int, end: int) -> list[tuple[int, int]]:

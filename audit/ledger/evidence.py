@@ -1,0 +1,257 @@
+"""The evidence bundle: names, derived files and the one way to write the ZIP. Export and verifier share it.
+
+Everything in a bundle is either evidence (records, checkpoint, proofs, attachments, the log's policy) or derived from
+it (manifest, unit chains, DSSE files, README). The derived files and the ZIP itself have exactly one spelling, so
+that a verifier rebuilds the whole and demands identity: no byte is free to carry something else.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from assay import canonical
+from assay.digests import sha256_bytes
+from assay.errors import ExhaustedError, InvalidInputError
+from audit.ledger.records import TYPES, Record
+
+POLICY = "policy.txt"
+CHECKPOINT = "checkpoint"
+CHAIN = "tenant-chain.json"
+MANIFEST = "manifest.json"
+README = "README.txt"
+SCOPES = ("log", "unit", "selection")
+MAX_ENTRIES = 65_000
+MAX_BYTES = 1 << 30
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_HEAD = struct.Struct("<4s5H3I2H")
+_ENTRY = struct.Struct("<4s6H3I5H2I")
+_END = struct.Struct("<4s4H2IH")
+_DATE = (1 << 5) | 1  # 1980-01-01, the first day that the format knows
+
+README_TEXT = b"""Evidence bundle of an Assay ledger.
+
+checkpoint                  the log's signed statement of its size and root (C2SP signed note)
+records/INDEX.json          exact bytes of each record: the data of leaf INDEX
+proofs/INDEX.tlog-proof     proof that the record is in the log (c2sp.org/tlog-proof@v1)
+consistency/OLD-NEW         proof that the log people signed over is a prefix of this one
+dsse/INDEX.json             signed statements of people, as DSSE envelopes
+tenant-chain.json           each unit's records in order: index, sequence number, leaf hash
+attachments/NAME            documents that a record names by digest
+policy.txt                  which log key and which witnesses the exporter used; not a reason to believe it
+manifest.json               digest and size of every file
+
+Verify with a trust file that did NOT come with this bundle:
+
+    python -m audit.verify BUNDLE --trust trust.txt
+
+Exit codes: 0 valid, 1 invalid, 2 wrong usage, 3 stale, 4 incomplete.
+"""
+
+
+class Writable(Protocol):
+    """Anything that takes bytes in order."""
+
+    def write(self, data: bytes, /) -> int:
+        """Writes all of ``data``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record in its place: index, exact bytes, leaf hash, and what the bytes say."""
+
+    index: int
+    body: bytes
+    leaf: bytes
+    record: Record
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the manifest says of the bundle as a whole.
+
+    Attributes:
+        log: origin.
+        size: size of the checkpoint's tree.
+        root: its root hash.
+        scope: ``log`` (every record), ``unit`` (every record of one unit and of the system) or ``selection``.
+        unit: the unit; empty for the whole log.
+        quorum: which witnesses had to sign, in the exporter's words.
+    """
+
+    log: str
+    size: int
+    root: bytes
+    scope: str
+    unit: str
+    quorum: str
+
+
+def record_path(index: int) -> str:
+    """Name of a record's file."""
+    return f"records/{index}.json"
+
+
+def proof_path(index: int) -> str:
+    """Name of a record's proof."""
+    return f"proofs/{index}.tlog-proof"
+
+
+def consistency_path(old: int, new: int) -> str:
+    """Name of a consistency proof."""
+    return f"consistency/{old}-{new}"
+
+
+def attachment_path(name: str) -> str:
+    """Name of an attachment's file.
+
+    Raises:
+        InvalidInputError: ``ATTACHMENT_NAME`` for a name that is not one plain file name.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInputError("ATTACHMENT_NAME", "an attachment has a plain ASCII file name")
+    return f"attachments/{name}"
+
+
+def evidence_sizes(entries: Iterable[Entry], size: int) -> dict[int, set[str]]:
+    """Tree sizes below ``size`` that people signed over, with the hex roots that they signed."""
+    sizes: dict[int, set[str]] = {}
+    for entry in entries:
+        if entry.record.type == "approval.decided":
+            signed, root = entry.record.predicate.get("evidence_size"), entry.record.predicate.get("evidence_root")
+            if isinstance(signed, int) and not isinstance(signed, bool) and isinstance(root, str) and 0 < signed < size:
+                sizes.setdefault(signed, set()).add(root)
+    return sizes
+
+
+def consistency_text(hashes: Sequence[bytes]) -> bytes:
+    """A consistency proof's file: one base64 hash a line."""
+    return "".join(base64.b64encode(value).decode() + "\n" for value in hashes).encode()
+
+
+def derived_files(entries: Sequence[Entry]) -> dict[str, bytes]:
+    """README, unit chains and DSSE files: what follows from the records alone."""
+    chains: dict[str, list[list[Any]]] = {}
+    files = {README: README_TEXT}
+    for entry in entries:
+        record = entry.record
+        chains.setdefault(record.unit, []).append([entry.index, record.sequence, entry.leaf.hex()])
+        if TYPES[record.type].signed:
+            files[f"dsse/{entry.index}.json"] = canonical.encode(record.envelope())
+    files[CHAIN] = canonical.encode({"v": 1, "units": chains})
+    return files
+
+
+def manifest(header: Header, files: Mapping[str, bytes]) -> bytes:
+    """The manifest over all other files."""
+    rows = [{"path": path, "sha256": sha256_bytes(files[path]), "size": len(files[path])} for path in sorted(files)]
+    return canonical.encode(
+        {
+            "v": 1,
+            "log": header.log,
+            "size": header.size,
+            "root": header.root.hex(),
+            "scope": header.scope,
+            "unit": header.unit,
+            "quorum": header.quorum,
+            "files": rows,
+        }
+    )
+
+
+def quorum_of(policy_text: str) -> str:
+    """The ``quorum`` line of a policy; ``none`` when it has no such line."""
+    for line in policy_text.splitlines():
+        key, _, value = line.strip().partition(" ")
+        if key == "quorum":
+            return value.strip()
+    return "none"
+
+
+def write_zip(files: Mapping[str, bytes], out: Writable) -> None:
+    """Writes the ZIP: stored, sorted by name, one fixed date, no extra fields, so that equal files give equal bytes.
+
+    Raises:
+        ExhaustedError: ``BUNDLE_TOO_LARGE`` beyond what a plain ZIP may hold.
+    """
+    if len(files) > MAX_ENTRIES or sum(map(len, files.values())) > MAX_BYTES:
+        raise ExhaustedError("BUNDLE_TOO_LARGE", "export fewer records, by unit or by job")
+    directory: list[bytes] = []
+    offset = 0
+    for path in sorted(files):
+        name, data = path.encode("ascii"), files[path]
+        crc = zlib.crc32(data)
+        common = (10, 0, 0, 0, _DATE, crc, len(data), len(data), len(name), 0)
+        head = _HEAD.pack(b"PK\x03\x04", *common) + name
+        mode = 0o100644 << 16
+        directory.append(_ENTRY.pack(b"PK\x01\x02", (3 << 8) | 10, *common, 0, 0, 0, mode, offset) + name)
+        out.write(head)
+        out.write(data)
+        offset += len(head) + len(data)
+    table = b"".join(directory)
+    out.write(table)
+    out.write(_END.pack(b"PK\x05\x06", 0, 0, len(files), len(files), len(table), offset, 0))
+
+
+def read_zip(data: bytes) -> dict[str, bytes]:
+    """Reads what :func:`write_zip` writes and nothing else; memory is bounded by the file, since nothing is compressed.
+
+    Raises:
+        InvalidInputError: ``BUNDLE_MALFORMED``.
+    """
+    if not _END.size <= len(data) <= MAX_BYTES + (MAX_ENTRIES << 8):
+        raise _malformed("the file is too short or too long")
+    magic, disk, first, count, total, length, start, comment = _END.unpack(data[-_END.size :])
+    if magic != b"PK\x05\x06" or disk or first or comment or count != total or count > MAX_ENTRIES:
+        raise _malformed("no plain end of directory")
+    if start + length != len(data) - _END.size:
+        raise _malformed("the directory is not where its end says")
+    files: dict[str, bytes] = {}
+    position = start
+    for _ in range(count):
+        name, body, position = _read_entry(data, position, start)
+        if name in files:
+            raise _malformed("two files of one name")
+        files[name] = body
+    if position != start + length:
+        raise _malformed("the directory has another length")
+    return files
+
+
+def _read_entry(data: bytes, position: int, limit: int) -> tuple[str, bytes, int]:
+    """One directory entry: file name, contents, and where the next entry begins."""
+    if position + _ENTRY.size > len(data):
+        raise _malformed("the directory is cut off")
+    fields = _ENTRY.unpack_from(data, position)
+    size, name_size, extra, comment, offset = fields[9], fields[10], fields[11], fields[12], fields[16]
+    if fields[0] != b"PK\x01\x02" or fields[4] != 0 or fields[8] != size or extra or comment:
+        raise _malformed("a file is compressed or has extra fields")
+    end = position + _ENTRY.size + name_size
+    name = data[position + _ENTRY.size : end].decode("ascii", "replace")
+    check_path(name)
+    begin = offset + _HEAD.size + name_size
+    if begin + size > limit:
+        raise _malformed("a file reaches beyond the directory")
+    return name, data[begin : begin + size], end
+
+
+def check_path(path: str) -> None:
+    """Demands one or two plain name parts: nothing that climbs, hides or names a device.
+
+    Raises:
+        InvalidInputError: ``BUNDLE_MALFORMED``.
+    """
+    parts = path.split("/")
+    if len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts):
+        raise _malformed("a file has a name that is not plain")
+
+
+def _malformed(message: str) -> InvalidInputError:
+    return InvalidInputError("BUNDLE_MALFORMED", message)
