@@ -58,10 +58,10 @@ class Gate:
             finally:
                 self._telemetry.rpc_done(route.path, code, time.monotonic() - started)
 
-    def admit(self, call: _Call, request: Message) -> Caller:
+    async def admit(self, call: _Call, request: Message) -> Caller:
         """Passes the gates for one request; the caller is known to ``call`` as soon as it is known at all."""
         deadline.require(call.context)
-        call.caller = authenticate.caller(call.context, self._app.identities, self._people, call.trace_id)
+        call.caller = await authenticate.caller(call.context, self._app.identities, self._people, call.trace_id)
         validate.check(request)
         authorise.require(call.caller, call.route.method.name, request, self._authorizer)
         return call.caller
@@ -83,9 +83,9 @@ class _Call:
         self.trace_id = trace_id
         self.caller: Caller | None = None
 
-    def admit(self, request: Message) -> Caller:
+    async def admit(self, request: Message) -> Caller:
         """See :meth:`Gate.admit`."""
-        return self.gate.admit(self, request)
+        return await self.gate.admit(self, request)
 
 
 def handler(route: Route, gate: Gate) -> Any:
@@ -106,7 +106,7 @@ def handler(route: Route, gate: Gate) -> Any:
 def _unary_unary(route: Route, gate: Gate) -> Any:
     async def handle(request: Message, context: Any) -> Any:
         async with gate.open(route, context) as call:
-            return await route.function(call.admit(request), request)
+            return await route.function(await call.admit(request), request)
 
     return handle
 
@@ -114,7 +114,7 @@ def _unary_unary(route: Route, gate: Gate) -> Any:
 def _unary_stream(route: Route, gate: Gate) -> Any:
     async def handle(request: Message, context: Any) -> AsyncIterator[Any]:
         async with gate.open(route, context) as call:
-            async for response in route.function(call.admit(request), request):
+            async for response in route.function(await call.admit(request), request):
                 yield response
 
     return handle
@@ -126,7 +126,7 @@ def _stream_unary(route: Route, gate: Gate) -> Any:
             first = await anext(aiter(requests), None)
             if first is None:
                 raise InvalidInputError("EMPTY_STREAM", "the stream holds no message", remedy="send the header first")
-            return await route.function(call.admit(first), _validated(first, requests))
+            return await route.function(await call.admit(first), _validated(first, requests))
 
     return handle
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grpc
+from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from policies.authorization import CedarAuthorizer
 
@@ -24,13 +25,13 @@ OPTIONS = [
 ]
 
 
-async def start(app: Application, telemetry: Telemetry) -> grpc.aio.Server:
+async def start(app: Application, telemetry: Telemetry) -> aio.Server:
     """Starts serving on ``settings.listen``.
 
     Raises:
         UnavailableError: ``PORT_TAKEN``.
     """
-    server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
+    server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
     gate = Gate(app, CedarAuthorizer.load(), telemetry)
     table = routes(app)
     for service, found in table.items():

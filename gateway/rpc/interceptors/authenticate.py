@@ -10,7 +10,7 @@ from gateway.caller import Caller
 from gateway.identity_registry import IdentityRegistry
 
 
-def caller(context: Any, identities: IdentityRegistry, people_prefix: str, trace_id: str) -> Caller:
+async def caller(context: Any, identities: IdentityRegistry, people_prefix: str, trace_id: str) -> Caller:
     """Names the caller. A service's certificate passes the handshake but is no person, and is refused here.
 
     Raises:
@@ -19,4 +19,4 @@ def caller(context: Any, identities: IdentityRegistry, people_prefix: str, trace
     subject = peer_subject(context)
     if not subject.startswith(people_prefix):
         raise UnauthenticatedError("NOT_A_PERSON", "only people call the gateway; services are called by it")
-    return identities.caller(subject, trace_id)
+    return await identities.caller(subject, trace_id)
