@@ -2,7 +2,7 @@
 
 The tour: :mod:`~audit.probes.task` runs the probes of an AuditPlan inside the audit worker's sandbox. It reads the
 private rows (:mod:`~audit.probes.inputs`), writes them as tokens (:mod:`~audit.probes.chat`), and has the models
-score each text once (:mod:`~audit.probes.model`, :mod:`~audit.probes.board`) or go on writing
+score each text once (:mod:`~audit.probes.model`, :mod:`~audit.probes.passages`) or go on writing
 (:mod:`~audit.probes.generation`). The probes are :mod:`~audit.probes.privacy`, :mod:`~audit.probes.leakage`,
 :mod:`~audit.probes.memorisation`, :mod:`~audit.probes.fairness`, :mod:`~audit.probes.quality` and
 :mod:`~audit.probes.cost`. The statistics stand apart, as pure functions: :mod:`~audit.probes.stats`,

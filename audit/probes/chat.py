@@ -1,0 +1,131 @@
+"""Conversations as tokens, exactly as the base model's chat template and tokenizer write them, with places in the text.
+
+A *place* is a token position. What is scored is always "this token, given everything before it", so the first place
+is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from assay.errors import InvalidInputError
+
+MAX_TOKENS = 1024
+"""Longer conversations keep their last tokens; a place that was cut away is not measured."""
+
+_SENTINEL = "\u241eassay-{}\u241e"
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One conversation as tokens.
+
+    Attributes:
+        text: what the template wrote.
+        ids: token ids, at most :data:`MAX_TOKENS`, the last ones of the text.
+        spans: for each token, the characters ``[start, end)`` of ``text`` that it covers.
+        contents: for each message, the characters of ``text`` that hold its content.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    contents: tuple[tuple[int, int], ...]
+
+    def places(self, start: int, end: int) -> tuple[int, ...]:
+        """Places of the tokens that overlap characters ``[start, end)``; empty when one was cut or has no context."""
+        found = tuple(i for i, (a, b) in enumerate(self.spans) if a < end and b > start)
+        whole = bool(found) and found[0] >= 1 and self.spans[found[0]][0] <= start
+        return found if whole else ()
+
+    def content_places(self, message: int, start: int = 0, end: int | None = None) -> tuple[int, ...]:
+        """Places of ``content[start:end]`` of a message."""
+        a, b = self.contents[message]
+        stop = b if end is None else a + end
+        return self.places(a + start, stop) if a + start < stop <= b else ()
+
+    def answer_places(self, message: int) -> tuple[int, ...]:
+        """Places of a message's content and of the token that ends its turn: what training aims at."""
+        found = self.content_places(message)
+        return (*found, found[-1] + 1) if found and found[-1] + 1 < len(self.ids) else found
+
+
+class Chat:
+    """Renders conversations with one tokenizer.
+
+    Args:
+        tokenizer: a fast ``transformers`` tokenizer with a chat template.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        if not getattr(tokenizer, "is_fast", False) or not getattr(tokenizer, "chat_template", None):
+            raise InvalidInputError("TOKENIZER_UNFIT", "the base model needs a fast tokenizer with a chat template")
+        self._tokenizer = tokenizer
+
+    def render(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered]:
+        """Writes whole conversations as tokens.
+
+        Raises:
+            InvalidInputError: ``CHAT_TEMPLATE_REWRITES`` when the template changes a message's words, so that places
+                in them
+                cannot be found.
+        """
+        if not conversations:
+            return []
+        texts = [self._write(c) for c in conversations]
+        encoded = self._tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        out = []
+        for text, ids, offsets, messages in zip(
+            texts, encoded["input_ids"], encoded["offset_mapping"], conversations, strict=True
+        ):
+            spans = tuple((int(a), int(b)) for a, b in offsets)
+            contents = self._contents(text, messages)
+            out.append(Rendered(text, tuple(ids[-MAX_TOKENS:]), spans[-MAX_TOKENS:], contents))
+        return out
+
+    def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
+        """Tokens of conversations up to the point where the assistant would begin to answer."""
+        if not conversations:
+            return []
+        texts = [self._write(c, begin_answer=True) for c in conversations]
+        encoded = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return [tuple(ids[-MAX_TOKENS:]) for ids in encoded]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of generated tokens, special tokens left out."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end a turn."""
+        known = (self._tokenizer.eos_token_id, self._tokenizer.pad_token_id)
+        return frozenset(int(i) for i in known if i is not None)
+
+    def _write(self, messages: Sequence[Message], begin_answer: bool = False) -> str:
+        plain = [{"role": m["role"], "content": m["content"]} for m in messages]
+        return str(self._tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=begin_answer))
+
+    def _contents(self, text: str, messages: Sequence[Message]) -> tuple[tuple[int, int], ...]:
+        """Finds each content by writing the conversation with sentinels, since contents may equal template words."""
+        marks = [_SENTINEL.format(i) for i in range(len(messages))]
+        frame = self._write([{"role": m["role"], "content": s} for m, s in zip(messages, marks, strict=True)])
+        found, at = [], 0
+        for mark, message in zip(marks, messages, strict=True):
+            before, seen, frame = frame.partition(mark)
+            content = str(message["content"])
+            start = at + len(before)
+            if not seen or not text.startswith(before + content, at):
+                raise InvalidInputError("CHAT_TEMPLATE_REWRITES", "the chat template changes the words of a message")
+            found.append((start, start + len(content)))
+            at = start + len(content)
+        return tuple(found)
+
+
+def answer_index(messages: Sequence[Message]) -> int | None:
+    """Index of the last assistant message that training aims at (weight not 0), None when there is none."""
+    aimed = [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight", 1) != 0]
+    return aimed[-1] if aimed else None

@@ -1,0 +1,244 @@
+"""What an audit reads: the plan's settings and the private rows that the prepare task sealed to this worker.
+
+The files were written by the same worker and come back under its own seal, so a malformed one is a fault, not a
+user's mistake; it is refused by name all the same, since a silently shorter sample would make every interval wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assay.errors import InvalidInputError
+from assay.v1 import measurement_pb2
+from audit.probes import stats
+
+DEFAULT_SIZES: Mapping[str, int] = {
+    "generations": 150,
+    "generation_tokens": 48,
+    "pii_spans": 200,
+    "verbatim_rows": 60,
+    "bootstrap": 2000,
+    "test_rows": 400,
+    "train_rows": 200,
+}
+"""Sample sizes where the plan names none; docs/audits.md says what each bounds."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The plan, read.
+
+    Attributes:
+        confidences: two-sided levels of every interval, ascending.
+        sizes: sample sizes by name, complete.
+        seed: seed of every random choice.
+        sensitive_attributes: attributes whose groups are compared.
+        time_limit: seconds the audit may take; 0 for no limit.
+        probes: probes to run; empty for all.
+    """
+
+    confidences: tuple[float, ...]
+    sizes: Mapping[str, int]
+    seed: int
+    sensitive_attributes: tuple[str, ...] = ()
+    time_limit: float = 0.0
+    probes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, plan: measurement_pb2.AuditPlan) -> Settings:
+        """Reads a plan; a level outside (0, 1) is ``PLAN_MALFORMED``."""
+        try:
+            confidences = stats.ascending(plan.confidences) or (0.95,)
+        except ValueError as error:
+            raise InvalidInputError("PLAN_MALFORMED", str(error)) from error
+        sizes = {name: int(plan.sample_sizes.get(name, 0)) or default for name, default in DEFAULT_SIZES.items()}
+        if min(sizes.values()) < 0:
+            raise InvalidInputError("PLAN_MALFORMED", "a sample size of the plan is negative")
+        return cls(
+            confidences,
+            sizes,
+            plan.seed,
+            tuple(plan.sensitive_attributes),
+            float(plan.time_limit_seconds),
+            tuple(plan.probes),
+        )
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """A generator of its own for each purpose, so that one probe's draws do not depend on which others ran."""
+        return np.random.default_rng([self.seed & (2**63 - 1), zlib.crc32(purpose.encode())])
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a split: ``messages``, and for decisions the label, the labels to choose from and the groups."""
+
+    row: int
+    messages: tuple[dict[str, Any], ...]
+    label: str = ""
+    labels: tuple[str, ...] = ()
+    favourable: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A planted secret: included in training or held out as a control, by a coin."""
+
+    index: int
+    stratum: str
+    included: bool
+    repeats: int
+    kind: str
+    messages: tuple[dict[str, Any], ...]
+    secret: str
+
+
+@dataclass(frozen=True)
+class PiiSpan:
+    """A direct identifier at ``messages[message_index].content[start:end]`` of a row of ``split``."""
+
+    row: int
+    split: str
+    entity_type: str
+    messages: tuple[dict[str, Any], ...]
+    message_index: int
+    start: int
+    end: int
+
+    @property
+    def value(self) -> str:
+        """The identifier itself."""
+        return str(self.messages[self.message_index]["content"])[self.start : self.end]
+
+
+@dataclass(frozen=True)
+class PrivateRows:
+    """Everything that only the audit worker ever sees, and the selection split."""
+
+    test: tuple[Row, ...]
+    train: tuple[Row, ...]
+    selection: tuple[Row, ...]
+    canaries: tuple[Canary, ...]
+    pii: tuple[PiiSpan, ...]
+
+
+def read_private_rows(inputs: Path) -> PrivateRows:
+    """Reads ``inputs/private/*`` and ``inputs/selection.jsonl``; an absent file is an empty one.
+
+    Raises:
+        InvalidInputError: ``PRIVATE_ROWS_MALFORMED`` naming file and line.
+    """
+    private = inputs / "private"
+    return PrivateRows(
+        test=tuple(_rows(private / "test.jsonl")),
+        train=tuple(_rows(private / "train_sample.jsonl")),
+        selection=tuple(_rows(inputs / "selection.jsonl")),
+        canaries=tuple(_canaries(private / "canaries.json")),
+        pii=tuple(_pii(private / "pii.jsonl")),
+    )
+
+
+def choose(items: Sequence[Any], most: int, rng: np.random.Generator) -> list[Any]:
+    """At most ``most`` items, drawn without replacement, in their own order."""
+    if len(items) <= most:
+        return list(items)
+    return [items[i] for i in sorted(rng.choice(len(items), size=most, replace=False))]
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    for number, value in _lines(path):
+        try:
+            yield Row(
+                row=int(value.get("row", number)),
+                messages=_messages(value["messages"]),
+                label=str(value.get("label") or ""),
+                labels=tuple(str(label) for label in value.get("labels") or ()),
+                favourable=str(value.get("favourable") or ""),
+                groups={str(k): str(v) for k, v in (value.get("groups") or {}).items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _malformed(path, number, error) from error
+
+
+def _canaries(path: Path) -> Iterator[Canary]:
+    values = _json(path) if path.is_file() else []
+    if not isinstance(values, list):
+        raise _malformed(path, 1, TypeError("not a list"))
+    for number, value in enumerate(values, 1):
+        try:
+            canary = Canary(
+                index=int(value["index"]),
+                stratum=str(value["stratum"]),
+                included=value["included"] is True,
+                repeats=int(value["repeats"]),
+                kind=str(value["kind"]),
+                messages=_messages(value["messages"]),
+                secret=str(value["secret"]),
+            )
+            if canary.stratum not in ("A", "B") or not canary.secret:
+                raise ValueError("stratum or secret")
+            if canary.secret not in str(canary.messages[-1]["content"]):
+                raise ValueError("the secret is not in the last message")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _malformed(path, number, error) from error
+        yield canary
+
+
+def _pii(path: Path) -> Iterator[PiiSpan]:
+    for number, value in _lines(path):
+        try:
+            span = PiiSpan(
+                row=int(value["row"]),
+                split=str(value["split"]),
+                entity_type=str(value["entity_type"]),
+                messages=_messages(value["messages"]),
+                message_index=int(value["message_index"]),
+                start=int(value["start"]),
+                end=int(value["end"]),
+            )
+            content = str(span.messages[span.message_index]["content"])
+            if span.message_index < 0 or not 0 <= span.start < span.end <= len(content):
+                raise ValueError("a span outside its message")
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise _malformed(path, number, error) from error
+        yield span
+
+
+def _messages(value: Any) -> tuple[dict[str, Any], ...]:
+    messages = tuple({**m, "role": str(m["role"]), "content": str(m["content"])} for m in value)
+    if not messages:
+        raise ValueError("no messages")
+    return messages
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                try:
+                    value = json.loads(line)
+                except ValueError as error:
+                    raise _malformed(path, number, error) from error
+                if not isinstance(value, dict):
+                    raise _malformed(path, number, TypeError("not an object"))
+                yield number, value
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _malformed(path, 1, error) from error
+
+
+def _malformed(path: Path, number: int, error: Exception) -> InvalidInputError:
+    return InvalidInputError("PRIVATE_ROWS_MALFORMED", f"{path.name}, entry {number}: {type(error).__name__}")

@@ -1,0 +1,234 @@
+"""A base model and its adapter in one load; the adapter is switched off to score the base.
+
+Scoring runs the transformer blocks on batches of similar length, padded on the right (causal attention never looks
+there, so no mask is needed), and projects through the language-model head only the places that are scored. A
+tokenizer's opening words that all texts share are run once and kept as keys and values.
+
+A model that returns a number that is not finite is refused (``MODEL_NOT_FINITE``): a NaN loss would otherwise compare
+as "not worse" with any limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from assay import modelfiles
+from assay.errors import IntegrityError, InvalidInputError
+from audit.probes.clock import Clock
+from audit.probes.generation import generate
+from audit.probes.passages import Decoding, Passage, Scores, plan_batches, shared_length
+
+BATCH_TOKENS = 2048
+"""Tokens in one forward pass; larger batches gain nothing on a CPU."""
+
+_HEAD_ROWS = 64
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+
+
+class TunedModel:
+    """A base model with a LoRA adapter that can be switched off. Build it with :func:`load`."""
+
+    def __init__(self, wrapped: Any, tokenizer: Any, environment: Mapping[str, str]) -> None:
+        self.tokenizer = tokenizer
+        self.environment = dict(environment)
+        self._wrapped = wrapped
+        causal = wrapped.get_base_model()
+        self.decoder, self.head = causal.get_decoder(), causal.get_output_embeddings()
+        self.device = next(causal.parameters()).device
+
+    @contextlib.contextmanager
+    def using(self, adapter: bool) -> Iterator[None]:
+        """Runs with the adapter on (the tuned model) or off (the base model), without gradients."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            if not adapter:
+                stack.enter_context(self._wrapped.disable_adapter())
+            yield
+
+    def score(self, passages: Sequence[Passage], *, adapter: bool, clock: Clock) -> list[Scores]:
+        """Scores passages; the result is in their order.
+
+        Raises:
+            IntegrityError: ``MODEL_NOT_FINITE``.
+            ExhaustedError: ``AUDIT_TIME_LIMIT``.
+        """
+        for p in passages:
+            if not p.marks or p.marks[0] < 1 or p.marks[-1] >= len(p.ids) or (p.choices and p.choice_at not in p.marks):
+                raise InvalidInputError("PASSAGE_MALFORMED", "a scored place lies outside its text")
+        shared = shared_length(passages)
+        out: list[Scores | None] = [None] * len(passages)
+        with self.using(adapter):
+            prefix = self._run_prefix(passages[0].ids[:shared]) if shared else None
+            for batch in plan_batches([p.marks[-1] - shared for p in passages], BATCH_TOKENS):
+                clock.check()
+                chosen = [passages[i] for i in batch]
+                for i, scores in zip(batch, self._score_batch(chosen, shared, prefix), strict=True):
+                    out[i] = scores
+        return [s for s in out if s is not None]
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], decoding: Decoding, *, adapter: bool, clock: Clock
+    ) -> list[list[int]]:
+        """Writes on from each prompt, see :func:`audit.probes.generation.generate`."""
+        return generate(self, prompts, decoding, adapter=adapter, clock=clock)
+
+    def next_logits(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits in fp32 of hidden states, shape (n, hidden) to (n, vocabulary), and each row's highest, shape (n,).
+
+        The highest of a row is NaN or infinite as soon as one logit is, so it alone is checked.
+        """
+        logits: torch.Tensor = self.head(hidden).float()
+        highest = logits.amax(-1)
+        if not torch.isfinite(highest).all():
+            raise IntegrityError("MODEL_NOT_FINITE", "the model returned a logit that is not a finite number")
+        return logits, highest
+
+    def _run_prefix(self, ids: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        out = self.decoder(input_ids=torch.tensor([list(ids)], device=self.device), use_cache=True)
+        return [(layer.keys, layer.values) for layer in out.past_key_values.layers]
+
+    def _score_batch(self, batch: Sequence[Passage], shared: int, prefix: Any) -> list[Scores]:
+        # Tokens after the last scored place are never run, and the last scored token is only predicted, not read.
+        rows = [p.ids[shared : p.marks[-1]] for p in batch]
+        width = max(len(r) for r in rows)
+        ids = torch.tensor([[*r, *[0] * (width - len(r))] for r in rows], device=self.device)
+        options: dict[str, Any] = {"use_cache": False}
+        if prefix is not None:
+            options = {"use_cache": True, "past_key_values": _expanded(prefix, len(rows))}
+        hidden = self.decoder(input_ids=ids, **options).last_hidden_state
+        at = [(i, place - shared - 1) for i, p in enumerate(batch) for place in p.marks]
+        index = torch.tensor(at, device=self.device)
+        targets = torch.tensor([p.ids[place] for p in batch for place in p.marks], device=self.device)
+        wanted = {k: p.choices for k, p in _choice_rows(batch)}
+        nll, greedy, logits = self._project(hidden[index[:, 0], index[:, 1]], targets, wanted)
+        out, start, ends = [], 0, np.cumsum([len(p.marks) for p in batch])
+        for p, end, k in zip(batch, ends, _choice_places(batch), strict=True):
+            choice = logits[k] if k is not None else np.empty(0)
+            out.append(Scores(p.marks, nll[start:end], greedy[start:end], choice))
+            start = int(end)
+        return out
+
+    def _project(
+        self, hidden: torch.Tensor, targets: torch.Tensor, wanted: Mapping[int, tuple[int, ...]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[int, NDArray[np.float64]]]:
+        """Projects rows in chunks, so that a chunk's logits (rows times vocabulary) stay small."""
+        nll, greedy, picked = [], [], {}
+        for start in range(0, len(hidden), _HEAD_ROWS):
+            logits, highest = self.next_logits(hidden[start : start + _HEAD_ROWS])
+            aim = targets[start : start + _HEAD_ROWS]
+            nll.append(torch.nn.functional.cross_entropy(logits, aim, reduction="none"))
+            greedy.append(logits.gather(1, aim[:, None])[:, 0] >= highest)
+            for k, choices in wanted.items():
+                if start <= k < start + _HEAD_ROWS:
+                    picked[k] = logits[k - start, list(choices)].double().cpu().numpy()
+        return torch.cat(nll).double().cpu().numpy(), torch.cat(greedy).cpu().numpy(), picked
+
+
+def load(models: Path, base_model: str, base_sha256: str, adapter: Path) -> TunedModel:
+    """Loads a base model and its adapter, both checked before anything is opened by a model library.
+
+    Args:
+        models: folder of installed base models.
+        base_model: registry id that the order names.
+        base_sha256: folder digest that the order names.
+        adapter: adapter folder from the train worker.
+
+    Raises:
+        IntegrityError: ``BASE_MODEL_OTHER`` or ``BASE_FILES_DIGEST`` when the installed base is not the ordered one,
+            ``ADAPTER_NOT_FINITE`` for NaN or infinity in a tensor.
+        InvalidInputError: ``ADAPTER_OTHER_BASE`` when the adapter names or fits another base model, or a reason of
+            :func:`assay.modelfiles.check_adapter_folder`.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    manifest = modelfiles.read_base_manifest(models / base_model)
+    if manifest.id != base_model or manifest.sha256 != base_sha256:
+        raise IntegrityError("BASE_MODEL_OTHER", "the installed base model is not the one that the order names")
+    modelfiles.verify_base_files(models / base_model, manifest)
+    facts = modelfiles.check_adapter_folder(adapter)
+    if facts.base_model != base_model:
+        raise InvalidInputError("ADAPTER_OTHER_BASE", "the adapter was made for another base model")
+    if not modelfiles.adapter_is_finite(adapter):
+        raise IntegrityError("ADAPTER_NOT_FINITE", "the adapter holds a number that is not finite")
+    device, dtype, processor = choose_device()
+    files = models / base_model / modelfiles.BASE_FILES
+    tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
+    base: Any = AutoModelForCausalLM.from_pretrained(files, dtype=dtype, local_files_only=True, use_safetensors=True)
+    wrapped = attach(base.to(device), adapter, facts)
+    environment = {
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": device.type,
+        "processor": processor,
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "kernel_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", torch.backends.cpu.get_cpu_capability()),
+        "batch_tokens": str(BATCH_TOKENS),
+        "adapter_sha256": facts.sha256,
+        "base_sha256": manifest.sha256,
+        "adapter_moved": str(modelfiles.lora_b_moved(adapter)).lower(),
+    }
+    return TunedModel(wrapped, tokenizer, environment)
+
+
+def attach(base: Any, adapter: Path, facts: modelfiles.AdapterFacts) -> Any:
+    """Puts the adapter on the base model.
+
+    peft only warns when tensors are left over or missing, so the names are compared here.
+
+    Raises:
+        InvalidInputError: ``ADAPTER_OTHER_BASE``.
+    """
+    from peft import PeftModel
+
+    try:
+        wrapped = PeftModel.from_pretrained(base, str(adapter), autocast_adapter_dtype=False)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise InvalidInputError("ADAPTER_OTHER_BASE", "the adapter does not fit the base model") from error
+    there = {n.replace(".default.", ".") for n, _ in wrapped.named_parameters() if ".lora_" in n}
+    if there != {t.name for t in facts.tensors}:
+        raise InvalidInputError("ADAPTER_OTHER_BASE", "the adapter's tensors are not those of this base model")
+    dtype = next(base.parameters()).dtype
+    return wrapped.to(dtype).eval()
+
+
+def choose_device(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[torch.device, torch.dtype, str]:
+    """Device, number format and processor: the GPU where there is one, bf16 only where the hardware multiplies it."""
+    if torch.cuda.is_available():
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.device("cuda"), dtype, torch.cuda.get_device_name(0)
+    text = cpuinfo.read_text(errors="replace").split("\n\n", 1)[0] if cpuinfo.is_file() else ""
+    pairs = [line.partition(":") for line in text.splitlines()]
+    facts = {key.strip(): value.strip() for key, _, value in pairs}
+    fast = bool(_BF16_FLAGS & set(facts.get("flags", "").split()))
+    name = facts.get("model name", platform.machine())
+    return torch.device("cpu"), torch.bfloat16 if fast else torch.float32, name
+
+
+def _expanded(prefix: Sequence[tuple[torch.Tensor, torch.Tensor]], rows: int) -> Any:
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    for i, (keys, values) in enumerate(prefix):
+        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), i)
+    return cache
+
+
+def _choice_places(batch: Sequence[Passage]) -> list[int | None]:
+    """Row of the projected matrix that holds each passage's choice, None for a passage without one."""
+    starts = np.cumsum([0, *(len(p.marks) for p in batch)])
+    return [int(s) + p.marks.index(p.choice_at) if p.choices else None for s, p in zip(starts, batch, strict=False)]
+
+
+def _choice_rows(batch: Sequence[Passage]) -> list[tuple[int, Passage]]:
+    return [(k, p) for k, p in zip(_choice_places(batch), batch, strict=True) if k is not None]

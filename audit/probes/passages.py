@@ -1,0 +1,130 @@
+"""Texts to score and what a model says of them; how they are put into batches. No model library here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.probes.clock import Clock
+
+_SHARED_LEAST = 12
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text to score.
+
+    Attributes:
+        ids: its tokens.
+        marks: places whose token is scored given everything before it, ascending, each at least 1.
+        choice_at: place at which ``choices`` are compared; 0 for none. Must be one of ``marks``.
+        choices: token ids whose logits at ``choice_at`` are wanted.
+    """
+
+    ids: tuple[int, ...]
+    marks: tuple[int, ...]
+    choice_at: int = 0
+    choices: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says of a passage.
+
+    Attributes:
+        places: the scored places.
+        nll: negative log-likelihood of the token at each place, in nats.
+        greedy: whether greedy decoding, given the true text before it, would write the token at each place; a tie for
+            the first rank, which bf16 logits often have, counts.
+        choice_logits: logits of the passage's choices; empty without choices.
+    """
+
+    places: tuple[int, ...]
+    nll: NDArray[np.float64]
+    greedy: NDArray[np.bool_]
+    choice_logits: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    def at(self, places: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Scores of some of the places."""
+        index = np.searchsorted(np.asarray(self.places), np.asarray(places))
+        return self.nll[index], self.greedy[index]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to write on.
+
+    Attributes:
+        tokens: most new tokens a text.
+        stops: tokens that end a text; they are not part of it.
+        seed: seed of the samples; None for greedy decoding.
+    """
+
+    tokens: int
+    stops: frozenset[int]
+    seed: int | None = None
+
+
+class Model(Protocol):
+    """A tuned model whose adapter can be switched off to get the base model."""
+
+    def score(self, passages: Sequence[Passage], *, adapter: bool, clock: Clock) -> list[Scores]:
+        """Scores passages, in their order."""
+        ...
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], decoding: Decoding, *, adapter: bool, clock: Clock
+    ) -> list[list[int]]:
+        """Writes on from each prompt, in their order, without the prompts."""
+        ...
+
+
+class Board:
+    """Scores of passages, each asked of each model once: several probes read the same texts.
+
+    Args:
+        model: the model.
+        clock: cuts the work at the time limit.
+    """
+
+    def __init__(self, model: Model, clock: Clock) -> None:
+        self._model = model
+        self._clock = clock
+        self._known: dict[tuple[Passage, bool], Scores] = {}
+
+    def scores(self, passages: Sequence[Passage], *, adapter: bool) -> list[Scores]:
+        """Scores by the tuned model (``adapter``) or the base model, in the order of the passages."""
+        missing = [p for p in dict.fromkeys(passages) if (p, adapter) not in self._known]
+        if missing:
+            found = self._model.score(missing, adapter=adapter, clock=self._clock)
+            self._known.update(((p, adapter), s) for p, s in zip(missing, found, strict=True))
+        return [self._known[p, adapter] for p in passages]
+
+    def write(self, prompts: Sequence[Sequence[int]], decoding: Decoding, *, adapter: bool) -> list[list[int]]:
+        """Writes on from prompts; not kept."""
+        return self._model.write(prompts, decoding, adapter=adapter, clock=self._clock)
+
+
+def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Groups indices by length so that rows times the longest row stays within ``budget`` tokens a batch."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def shared_length(passages: Sequence[Passage]) -> int:
+    """How many opening tokens all passages share before their first scored place; 0 when too few to be worth it."""
+    if len(passages) < 4:
+        return 0
+    least, most = min(p.ids for p in passages), max(p.ids for p in passages)
+    same = next((k for k, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), min(len(least), len(most)))
+    length = min(same, min(p.marks[0] for p in passages) - 1)
+    return length if length >= _SHARED_LEAST else 0
