@@ -16,12 +16,12 @@ from typing import Any
 
 import grpc
 from audit.verify.permit import check_permit
-from audit.verify.trust import TrustFile
 
 from assay.errors import AssayError
 from assay.installation import DEFAULT_PEOPLE, Plan
 from assay.modelfiles import read_base_manifest
-from assay.v1 import dataset_pb2, permit_pb2, tuning_job_pb2
+from assay.v1 import permit_pb2, tuning_job_pb2
+from audit.verify.trust import TrustFile
 from demo import jobs as demo_jobs
 from demo import summary
 from demo.jobs import DemoJob
@@ -65,12 +65,8 @@ class Demo:
     def submit(self, job: DemoJob) -> None:
         """Rita uploads the rows and asks for the job."""
         with self.as_person("rita") as rita:
-            header = dataset_pb2.UploadDatasetHeader(
-                parent=job.parent, dataset_id=job.name, format=job.format, datasheet=job.datasheet,
-                request_id=job.request_id("dataset"),
-            )  # fmt: skip
-            rita.datasets.UploadDataset(upload_parts(header, job.file))
-            rita.jobs.CreateTuningJob(job.request(BASE_MODEL))
+            rita.datasets.UploadDataset(upload_parts(job.header(), job.file))
+            rita.jobs.CreateTuningJob(job.request())
         self.say(f"{job.name}: submitted ({job.story})")
 
     def follow(self, job: DemoJob) -> tuning_job_pb2.TuningJob:
@@ -182,7 +178,7 @@ def main() -> None:
     layout = install(directory, plan, units=["support", "credit", "compliance"], port=port)
     shutil.copyfile(layout.trust, OUT / "trust.txt")
     trust = TrustFile.parse(layout.trust.read_text("utf-8"))
-    wanted = demo_jobs.prepare(STATE / "uploads", default_home() / "data")
+    wanted = demo_jobs.prepare(STATE / "uploads")
     demo = Demo(directory, f"127.0.0.1:{port}")
     demo.say(f"installation in {directory}; base model {read_base_manifest(default_home() / 'models' / BASE_MODEL).id}")
     with MemoryWatch() as memory, services(directory, demo.address, STATE / "services.log"):
