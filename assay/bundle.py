@@ -4,10 +4,11 @@ Layout, in order::
 
     magic "ASYB0001" | u32 length | header (canonical JSON) | chunks | Ed25519 signature (64 bytes)
 
-The header carries an HPKE (RFC 9180: X25519, HKDF-SHA256, AES-256-GCM) encapsulation of a fresh content key. The body is a
-STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizár 2015): AES-256-GCM chunks whose nonce is ``counter || last flag``, with the
-header's digest as associated data, so that chunks can be neither reordered nor cut off. The signature covers the digests
-of header and body. The plaintext is ``u32 length | manifest (canonical JSON) | file contents in the manifest's order``.
+The header carries an HPKE (RFC 9180: X25519, HKDF-SHA256, AES-256-GCM) encapsulation of a fresh content key. The body
+is a STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizár 2015): AES-256-GCM chunks whose nonce is ``counter ||
+last flag``, with the header's digest as associated data, so that chunks can be neither reordered nor cut off. The
+signature covers the digests of header and body. The plaintext is ``u32 length | manifest (canonical JSON) | file
+contents in the manifest's order``.
 
 Opening checks the signature over all bytes before anything is decrypted, writes into a temporary folder beside the
 target and renames it at the end, so that a bundle is opened whole or not at all. Memory stays bounded by a few chunks.
@@ -142,7 +143,8 @@ def unseal(
         max_bytes: cap on the sealed bytes and on the files' total size.
 
     Raises:
-        IntegrityError: ``BUNDLE_FORMAT``, ``BUNDLE_SIGNATURE``, ``BUNDLE_BODY`` or ``BUNDLE_FILE_HASH`` for altered bytes,
+        IntegrityError: ``BUNDLE_FORMAT``, ``BUNDLE_SIGNATURE``, ``BUNDLE_BODY`` or ``BUNDLE_FILE_HASH`` for altered
+            bytes,
             ``BUNDLE_RECIPIENT`` when it was sealed to another key.
         InvalidInputError: ``BUNDLE_PATH`` for a path that climbs out, repeats or is not plain; ``BUNDLE_MANIFEST``.
         ExhaustedError: ``BUNDLE_TOO_LARGE``.

@@ -1,7 +1,7 @@
 """Targets that must be out of reach inside the sandbox and are, provably, within reach on the host.
 
-A probe that finds nothing proves nothing. So the supervisor really writes a world-readable decoy file and really listens
-on decoy sockets, reaches each of them itself, and only then asks the sandbox to try.
+A probe that finds nothing proves nothing. So the supervisor really writes a world-readable decoy file and really
+listens on decoy sockets, reaches each of them itself, and only then asks the sandbox to try.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from assay.errors import InternalError
 class Decoys:
     """A context in which the decoys exist; ``targets`` is what :func:`assay.worker.probes.run` takes."""
 
-    def __init__(self, folder: Path, *, ports: Mapping[str, int], keys: Sequence[Path], visible: Sequence[Path]) -> None:
+    def __init__(
+        self, folder: Path, *, ports: Mapping[str, int], keys: Sequence[Path], visible: Sequence[Path]
+    ) -> None:
         """Prepares the decoys.
 
         Args:

@@ -1,7 +1,8 @@
 """First code inside the sandbox: gives up what is left of privilege, proves the cut-off, then runs one task module.
 
-Talks to the supervisor over one inherited socket in JSON lines. The supervisor opens the inputs and sends the order and the
-job's secret only after it has seen the proof. What the task prints goes to a log that never leaves the worker.
+Talks to the supervisor over one inherited socket in JSON lines. The supervisor opens the inputs and sends the order
+and the job's secret only after it has seen the proof. What the task prints goes to a log that never leaves the
+worker.
 
     supervisor -> {"probe": targets, "limits": limits, "identity": {"uid","gid"} | null}
     entry      -> {"type": "isolation", "probes": {name: bool}, "saw": {name: str}}

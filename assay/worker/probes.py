@@ -1,8 +1,8 @@
 """The cut-off probes: run inside the sandbox, before any input is opened, and send no packet anywhere.
 
-Each probe tries something that must fail. The supervisor made sure that the same thing works on the host (it really wrote
-the decoy file and really listens on the decoy sockets), so that a refusal means the sandbox and not an empty target.
-Standard library only.
+Each probe tries something that must fail. The supervisor made sure that the same thing works on the host (it really
+wrote the decoy file and really listens on the decoy sockets), so that a refusal means the sandbox and not an empty
+target. Standard library only.
 """
 
 from __future__ import annotations
@@ -157,8 +157,8 @@ def _read_only(folders: list[str]) -> tuple[bool, str]:
 def _pids_limited(limit: int) -> tuple[bool, str]:
     """Proves that RLIMIT_NPROC binds this identity: with a soft limit of 8, at most 8 of 12 forks may succeed.
 
-    RLIMIT_NPROC does nothing for the host's uid 0, whatever uid a user namespace shows. The tries are bounded, so that the
-    probe is harmless where the limit does not hold.
+    RLIMIT_NPROC does nothing for the host's uid 0, whatever uid a user namespace shows. The tries are bounded, so
+    that the probe is harmless where the limit does not hold.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     if hard == resource.RLIM_INFINITY or hard > limit:

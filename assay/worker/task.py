@@ -1,7 +1,8 @@
 """What a task module sees inside the sandbox: its order, its folders, and a way to tell how far it is.
 
-A task module has one function ``run(context: TaskContext) -> dict``; the dict is the task's *claim*, which the supervisor
-writes into its statement beside what it measured itself. Standard library only: this is imported before the cut-off is proven.
+A task module has one function ``run(context: TaskContext) -> dict``; the dict is the task's *claim*, which the
+supervisor writes into its statement beside what it measured itself. Standard library only: this is imported before
+the cut-off is proven.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 
-class TaskPaused(Exception):  # noqa: N818  (an outcome, not an error)
+class TaskPaused(Exception):
     """Raised by a task after it wrote a checkpoint into ``work``, when :meth:`TaskContext.should_pause` said so."""
 
 
@@ -26,7 +27,8 @@ class TaskContext:
         task_id: id chosen by the gateway.
         kind: ``prepare``, ``train`` or ``audit``.
         order: what to do; for ``train`` the predicate of the signed work order, already verified.
-        inputs: opened files of the sealed task, read-only; ``inputs/private`` holds what this worker sealed to itself earlier.
+        inputs: opened files of the sealed task, read-only; ``inputs/private`` holds what this worker sealed to itself
+            earlier.
         outputs: what the task hands back; ``outputs/private`` leaves only sealed to this worker.
         work: scratch folder that survives pauses and restarts; start from a checkpoint found here.
         models: base models, read-only.

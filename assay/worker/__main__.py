@@ -1,0 +1,88 @@
+"""``python -m assay.worker --dir DIR``: one worker as a process. Logs JSON lines to stderr; SIGTERM ends it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+
+from grpc_health.v1 import health_pb2
+from opentelemetry import trace
+
+from assay.errors import AssayError, PreconditionError
+from assay.identity import service_tls
+from assay.worker.sandbox import TaskModule, diagnose
+from assay.worker.service import serve
+from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
+from assay.worker.supervisor import Supervisor
+
+_EXIT_REFUSED = 78
+_GRACE_SECONDS = 10.0
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, the facts given, and the trace in force."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Formats one record; an exception adds its trace, which stays on this machine."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            line["trace_id"] = f"{span.trace_id:032x}"
+        if record.exc_info:
+            line["exception"] = "".join(traceback.format_exception(*record.exc_info))
+        return json.dumps(line)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a worker until a signal ends it; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m assay.worker", description="One isolated worker of Assay.")
+    parser.add_argument("--dir", type=Path, required=True, help="the worker's directory, made by `assay init`")
+    folder = parser.parse_args(arguments).dir
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    try:
+        asyncio.run(_run(folder.resolve()))
+    except AssayError as error:
+        print(error.diagnostics(), file=sys.stderr)
+        return _EXIT_REFUSED
+    return 0
+
+
+async def _run(folder: Path) -> None:
+    settings, keys = WorkerSettings.load(folder), WorkerKeys.load(folder)
+    for name, ok, detail, remedy in diagnose():
+        if not ok:
+            raise PreconditionError("ISOLATION_MISSING", f"{name}: {detail}", remedy=remedy)
+    modules: dict[str, TaskModule] = {kind: TaskModule.installed(TASK_MODULES[kind]) for kind in settings.kinds}
+    supervisor = Supervisor(folder, settings, keys, modules)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await supervisor.start()
+    try:
+        server, health, port = await serve(supervisor, service_tls(folder))
+        facts = {"subject": settings.subject, "port": port, "kinds": list(settings.kinds)}
+        logging.getLogger("assay.worker").info("worker serves", extra={"facts": facts})
+        await stop.wait()
+        await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        await server.stop(1.0)
+    finally:
+        await supervisor.stop(_GRACE_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,289 @@
+"""One run of a task in its sandbox: prove the cut-off, open the inputs, hand over the order, follow, measure, end."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from assay.worker import sandbox
+from assay.worker.decoys import Decoys
+from assay.worker.entry import EXIT_DONE, EXIT_PAUSED, MAX_LINE
+from assay.worker.meter import Meter
+from assay.worker.spool import MeterTotals
+from assay.worker.statement import isolation_of
+
+_PROBE_SECONDS = 120.0
+_SAMPLE_SECONDS = 0.25
+_REASON = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
+_METRIC = re.compile(r"[a-zA-Z0-9_.\[\]=,-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The last thing that a task told about itself."""
+
+    step: int = 0
+    steps: int = 0
+    message: str = ""
+    seconds_left: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended: ``done``, ``paused`` or ``failed``."""
+
+    kind: str
+    meter: MeterTotals
+    claim: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    isolation: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What the entry gets once the cut-off is proven."""
+
+    task_id: str
+    kind: str
+    order: Mapping[str, Any]
+    secret: bytes
+    module: str
+
+    def line(self) -> bytes:
+        """The message as one JSON line."""
+        run = {
+            "task_id": self.task_id,
+            "kind": self.kind,
+            "order": dict(self.order),
+            "secret": base64.b64encode(self.secret).decode(),
+            "module": self.module,
+        }
+        return json.dumps({"run": run}).encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the supervisor does during an attempt; all are called on its event loop."""
+
+    started: Callable[[int], None]
+    open_inputs: Callable[[], None]
+    progress: Callable[[Progress], None]
+    metered: Callable[[MeterTotals], None]
+    meter: Callable[[int], Meter]
+
+
+class Attempt:
+    """Runs once. :meth:`kill` may be called at any time from the same event loop."""
+
+    def __init__(
+        self,
+        spec: sandbox.Spec,
+        handover: Handover,
+        hooks: Hooks,
+        *,
+        decoy_folder: Path,
+        ports: Mapping[str, int],
+        keys: Sequence[Path],
+        log: Path,
+    ) -> None:
+        self._spec = spec
+        self._handover = handover
+        self._hooks = hooks
+        self._decoys = Decoys(decoy_folder, ports=ports, keys=keys, visible=spec.visible())
+        self._log = log
+        self._running: sandbox.Running | None = None
+        self._verdict = ""
+
+    def kill(self, reason: str = "") -> None:
+        """Ends the sandbox at once; ``reason`` becomes the outcome's unless one was given before."""
+        self._verdict = self._verdict or reason
+        if self._running is not None:
+            self._running.kill()
+
+    async def run(self) -> Outcome:
+        """Runs to the end and returns the outcome; the sandbox is gone when this returns or raises.
+
+        Raises:
+            AssayError: the sandbox cannot be started or an input cannot be opened.
+        """
+        with self._decoys:
+            running = self._running = sandbox.start(self._spec)
+            leader = os.pidfd_open(running.process.pid)
+            meter = self._hooks.meter(running.init_pid)
+            drain = _LogDrain(running.log, self._log, self._spec.limits.log_bytes)
+            watch = asyncio.create_task(self._watch(meter))
+            try:
+                self._hooks.started(running.init_pid)
+                reader, writer = await asyncio.open_connection(sock=running.channel, limit=MAX_LINE)
+                try:
+                    isolation, end = await self._converse(reader, writer)
+                finally:
+                    writer.close()
+                await _readable(leader)
+            except BaseException:
+                running.kill()
+                await _readable(leader)
+                raise
+            finally:
+                watch.cancel()
+                # The namespace's first process ends last: after it, nothing of the task is alive.
+                await _readable(running.init_fd)
+                _, status, usage = os.wait4(running.process.pid, 0)
+                running.process.returncode = os.waitstatus_to_exitcode(status)
+                self._running = None
+                os.close(leader)
+                os.close(running.init_fd)
+                drain.close()
+        cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1000)
+        return self._outcome(running.process.returncode, isolation, end, meter.totals(cpu_ms, usage.ru_maxrss * 1024))
+
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        limits = self._spec.limits.inside()
+        settings = {"probe": self._decoys.targets, "limits": limits, "identity": self._spec.identity}
+        isolation: Mapping[str, Any] = {}
+        end: Mapping[str, Any] = {}
+        try:
+            writer.write(json.dumps(settings).encode() + b"\n")
+            first = _parse(await asyncio.wait_for(reader.readline(), _PROBE_SECONDS))
+            isolation = isolation_of(first) if first.get("type") == "isolation" else {}
+            if not isolation.get("proven"):
+                self.kill(_not_proven(isolation))
+                return isolation, end
+            await asyncio.to_thread(self._hooks.open_inputs)
+            writer.write(self._handover.line())
+            while line := await reader.readline():
+                message = _parse(line)
+                if message.get("type") == "progress":
+                    self._hooks.progress(_progress(message))
+                elif message.get("type") == "end":
+                    end = message
+        except TimeoutError:
+            self.kill("ISOLATION_NOT_PROVEN: the sandbox did not answer")
+        except (ValueError, TypeError, KeyError):
+            self.kill("TASK_PROTOCOL: the task wrote something else than progress on its channel")
+        except ConnectionError:
+            # The sandbox died; its exit status says how.
+            return isolation, end
+        return isolation, end
+
+    async def _watch(self, meter: Meter) -> None:
+        limits, ticks = self._spec.limits, 0
+        while True:
+            meter.sample()
+            totals = meter.totals()
+            if limits.memory_bytes and meter.rss_bytes > limits.memory_bytes:
+                self.kill("TASK_MEMORY: the task used more memory than it may")
+            if totals.wall_ms > limits.wall_seconds * 1000:
+                self.kill("TASK_TIMEOUT: the task ran longer than it may")
+            ticks += 1
+            if ticks % 20 == 0:
+                self._hooks.metered(totals)
+            await asyncio.sleep(_SAMPLE_SECONDS)
+
+    def _outcome(self, code: int, isolation: Mapping[str, Any], end: Mapping[str, Any], totals: MeterTotals) -> Outcome:
+        word = end.get("outcome")
+        if self._verdict:
+            return Outcome("failed", totals, reason=self._verdict, isolation=isolation)
+        if code == EXIT_DONE and word == "done" and isinstance(end.get("claim"), dict):
+            return Outcome("done", totals, claim=end["claim"], isolation=isolation)
+        if code == EXIT_PAUSED and word == "paused":
+            return Outcome("paused", totals, isolation=isolation)
+        if code == EXIT_DONE and word == "done":
+            return Outcome("failed", totals, reason="TASK_CLAIM: the task returned no claim", isolation=isolation)
+        return Outcome("failed", totals, reason=_failure(code, end), isolation=isolation)
+
+
+class _LogDrain:
+    """Keeps the first bytes of a task's own output in a file that only the worker reads, and drops the rest."""
+
+    def __init__(self, pipe: IO[bytes], path: Path, limit: int) -> None:
+        self._pipe = pipe
+        self._left = limit
+        self._loop = asyncio.get_running_loop()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._file = os.fdopen(os.open(path, flags, 0o600), "ab")
+        os.set_blocking(pipe.fileno(), False)
+        self._loop.add_reader(pipe.fileno(), self._drain)
+
+    def _drain(self) -> bool:
+        try:
+            data = os.read(self._pipe.fileno(), 1 << 16)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._loop.remove_reader(self._pipe.fileno())
+            return False
+        self._file.write(data[: self._left])
+        self._left -= len(data[: self._left])
+        return True
+
+    def close(self) -> None:
+        while self._drain():
+            continue
+        self._loop.remove_reader(self._pipe.fileno())
+        self._file.close()
+        self._pipe.close()
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    loop.add_reader(descriptor, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    if not line:
+        return {}
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("a message is an object")
+    return value
+
+
+def _progress(message: Mapping[str, Any]) -> Progress:
+    left, metrics = message.get("seconds_left"), message.get("metrics") or {}
+    return Progress(
+        step=max(0, min(int(message["step"]), 2**53)),
+        steps=max(0, min(int(message["steps"]), 2**53)),
+        message=_words(message.get("message", ""), 200),
+        seconds_left=None if left is None else float(left),
+        metrics={k: float(v) for k, v in list(metrics.items())[:64] if _METRIC.fullmatch(k)},
+    )
+
+
+def _failure(code: int, end: Mapping[str, Any]) -> str:
+    reason = end.get("reason")
+    if end.get("outcome") == "failed" and isinstance(reason, str) and _REASON.fullmatch(reason):
+        words = [_words(end.get("message", ""), 500)]
+        for violation in end.get("violations", [])[:20] if isinstance(end.get("violations"), list) else []:
+            if isinstance(violation, list) and len(violation) == 2:
+                words.append(f"{_words(violation[0], 200)}: {_words(violation[1], 300)}")
+        if end.get("remedy"):
+            words.append("remedy: " + _words(end["remedy"], 500))
+        return f"{reason}: " + "; ".join(word for word in words if word)
+    if code < 0 or code > 128:
+        return f"TASK_CRASHED: the task was ended by signal {-code if code < 0 else code - 128}"
+    return f"TASK_CRASHED: the task ended with exit status {code} and no result"
+
+
+def _not_proven(isolation: Mapping[str, Any]) -> str:
+    failed = sorted(name for name, held in isolation.get("probes", {}).items() if not held)
+    return "ISOLATION_NOT_PROVEN: " + (", ".join(failed) or "the sandbox gave no proof")
+
+
+def _words(text: Any, limit: int) -> str:
+    return "".join(c if c.isprintable() else " " for c in str(text)[:limit])

@@ -1,0 +1,64 @@
+"""What a start of the worker makes of the spool that an earlier life left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from dataclasses import replace
+
+from assay.errors import UnavailableError
+from assay.worker.meter import process_started
+from assay.worker.spool import ENDED, LOG_FILE, RESULT_FILE, TASK_FILE, Spool, State, TaskRecord
+
+_GONE_SECONDS = 30
+
+
+def recover(spool: Spool) -> list[TaskRecord]:
+    """Brings every task into a state from which the queue can go on.
+
+    A task that ran is waiting again, with its work folder; one whose pause or cancellation was asked for gets it; an
+    ended one loses leftover plaintext. Attempts were counted when they started.
+
+    Raises:
+        IntegrityError: ``SPOOL_DAMAGED``.
+        UnavailableError: ``SANDBOX_ALIVE`` when a sandbox of the earlier life does not die.
+    """
+    return [_recover(spool, record) for record in spool.load()]
+
+
+def _recover(spool: Spool, record: TaskRecord) -> TaskRecord:
+    if record.sandbox is not None:
+        _end_process(*record.sandbox)
+    if record.state in ENDED and not record.cancel_requested:
+        left = {State.DONE: (RESULT_FILE,), State.FAILED: (LOG_FILE,)}.get(record.state, ())
+        spool.clear(record.task_id, keep=() if record.released else left)
+        return record
+    keep: tuple[str, ...] = ()
+    if record.cancel_requested:
+        changed = replace(record, state=State.CANCELLED, cancel_requested=False, sandbox=None)
+    elif record.state is State.RUNNING:
+        state = State.PAUSED if record.pause_requested else State.WAITING
+        again = record.interruptions + 1
+        changed = replace(record, state=state, pause_requested=False, sandbox=None, interruptions=again)
+        keep = (TASK_FILE, "work")
+    else:
+        changed, keep = record, (TASK_FILE, "work")
+    if changed != record:
+        spool.save(changed)
+    spool.clear(record.task_id, keep=keep)
+    return changed
+
+
+def _end_process(pid: int, started: str) -> None:
+    """Waits for a sandbox of ours that is dying with its worker; two sandboxes must not share a work folder."""
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            if started and process_started(pid) == started:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                if not select.select([descriptor], [], [], _GONE_SECONDS)[0]:
+                    raise UnavailableError("SANDBOX_ALIVE", "a sandbox of the worker's earlier life does not end")
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,238 @@
+"""The worker's durable memory: one folder a task, its state written atomically before anything else believes it.
+
+Layout of ``spool/<task id>``: ``state.json``; ``task.bin`` (the sealed task); ``result.bin`` (the sealed result);
+``work`` (survives restarts and pauses); ``in``, ``out``, ``control`` and ``log.txt`` of the present attempt. Names
+with a leading dot are unfinished and are removed at start. A tombstone is a folder with ``state.json`` alone: a task
+id is never used twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from assay.errors import IntegrityError
+
+STATE_FILE, TASK_FILE, RESULT_FILE, LOG_FILE = "state.json", "task.bin", "result.bin", "log.txt"
+
+
+class State(StrEnum):
+    """How far a task is; the names of ``assay.v1.TaskState`` without their prefix."""
+
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    PAUSED = "PAUSED"
+    CANCELLED = "CANCELLED"
+
+
+ENDED = frozenset({State.DONE, State.FAILED, State.CANCELLED})
+
+
+@dataclass(frozen=True)
+class MeterTotals:
+    """What all attempts of a task took together, by the supervisor's clock."""
+
+    wall_ms: int = 0
+    cpu_ms: int = 0
+    max_rss_bytes: int = 0
+    energy_uwh: int = 0
+    energy_method: str = ""
+
+    def plus(self, other: MeterTotals) -> MeterTotals:
+        """Adds an attempt."""
+        return MeterTotals(
+            self.wall_ms + other.wall_ms,
+            self.cpu_ms + other.cpu_ms,
+            max(self.max_rss_bytes, other.max_rss_bytes),
+            self.energy_uwh + other.energy_uwh,
+            other.energy_method or self.energy_method,
+        )
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """One task as ``state.json`` keeps it.
+
+    Attributes:
+        task_id: id chosen by the gateway.
+        kind: ``prepare``, ``train`` or ``audit``.
+        state: how far it is.
+        sha256: hex digest of the sealed task as first received.
+        manifest_sha256: hex digest of its canonical manifest: what makes a re-sealed task the same task.
+        job: resource name of the job.
+        unit: business unit of the job.
+        accepted: RFC 3339 time of acceptance.
+        sequence: order of acceptance; the queue is first in, first out.
+        attempts: times that the sandbox was started.
+        interruptions: times that the worker died meanwhile.
+        reason: why it failed, ``CODE: words``.
+        result_sha256: hex digest of the sealed result.
+        pause_requested: a pause was asked for and has not happened yet.
+        cancel_requested: a cancellation was asked for and has not finished yet.
+        released: the result is stored elsewhere; this is a tombstone.
+        started: RFC 3339 time of the first attempt's start, or empty.
+        sandbox: host pid and start time of the present sandbox's first process, or empty.
+        meter: totals of finished attempts, and of the present one up to its last saving.
+        traceparent: W3C trace context of the call that submitted it, or empty.
+    """
+
+    task_id: str
+    kind: str
+    state: State
+    sha256: str
+    manifest_sha256: str
+    job: str
+    unit: str
+    accepted: str
+    sequence: int
+    attempts: int = 0
+    interruptions: int = 0
+    reason: str = ""
+    result_sha256: str = ""
+    pause_requested: bool = False
+    cancel_requested: bool = False
+    released: bool = False
+    started: str = ""
+    sandbox: tuple[int, str] | None = None
+    meter: MeterTotals = MeterTotals()
+    traceparent: str = ""
+
+
+class Spool:
+    """The folders of one worker's tasks."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.chmod(0o700)
+
+    def load(self) -> list[TaskRecord]:
+        """Reads every task, oldest first, and removes what a crash left unfinished.
+
+        Raises:
+            IntegrityError: ``SPOOL_DAMAGED`` when a state file cannot be read; nothing is guessed.
+        """
+        records = []
+        for folder in sorted(self.root.iterdir()):
+            if folder.name.startswith("."):
+                _remove(folder)
+            else:
+                records.append(_read(folder))
+        return sorted(records, key=lambda record: record.sequence)
+
+    def incoming(self) -> Path:
+        """A new place for bytes that are not yet a task."""
+        return self.root / f".incoming-{secrets.token_hex(8)}"
+
+    def admit(self, record: TaskRecord, sealed: Path) -> None:
+        """Makes a task of received bytes: after this returns, no crash loses it."""
+        staging = self.root / f".new-{secrets.token_hex(8)}"
+        staging.mkdir(mode=0o700)
+        os.rename(sealed, staging / TASK_FILE)
+        _write(staging, record)
+        os.rename(staging, self.folder(record.task_id))
+        _sync(self.root)
+
+    def folder(self, task_id: str) -> Path:
+        """The folder of a task."""
+        return self.root / task_id
+
+    def save(self, record: TaskRecord) -> None:
+        """Replaces a task's state atomically and durably."""
+        _write(self.folder(record.task_id), record)
+
+    def prepare_attempt(self, task_id: str, uid: int) -> None:
+        """Makes the folders of an attempt; ``work`` keeps what an earlier attempt left."""
+        folder = self.folder(task_id)
+        for name in ("in", "out", "control"):
+            _remove(folder / name)
+            (folder / name).mkdir()
+        (folder / "work").mkdir(exist_ok=True)
+        for name in ("in", "out", "control", "work"):
+            # Whatever the umask; the spool itself is closed to everybody else.
+            (folder / name).chmod(0o755)
+        if os.geteuid() == 0:
+            for place in (folder / "out", folder / "work"):
+                _give(place, uid)
+
+    def clear(self, task_id: str, *, keep: tuple[str, ...]) -> None:
+        """Removes everything of a task but its state and ``keep``; plaintext first."""
+        folder = self.folder(task_id)
+        names = sorted(os.listdir(folder), key=lambda name: name not in ("in", "out", "work"))
+        for name in names:
+            if name != STATE_FILE and name not in keep:
+                _remove(folder / name)
+
+
+def _read(folder: Path) -> TaskRecord:
+    try:
+        raw: dict[str, Any] = json.loads((folder / STATE_FILE).read_bytes())
+        raw["state"] = State(raw["state"])
+        raw["meter"] = MeterTotals(**raw["meter"])
+        raw["sandbox"] = tuple(raw["sandbox"]) if raw["sandbox"] else None
+        record = TaskRecord(**raw)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            "SPOOL_DAMAGED",
+            f"the state of task {folder.name!r} cannot be read",
+            remedy="move its folder out of the spool; the gateway submits the task again",
+        ) from error
+    if record.task_id != folder.name:
+        raise IntegrityError("SPOOL_DAMAGED", f"folder {folder.name!r} holds the state of another task")
+    return record
+
+
+def _write(folder: Path, record: TaskRecord) -> None:
+    temporary = folder / f".state-{secrets.token_hex(6)}"
+    with temporary.open("wb") as stream:
+        stream.write(json.dumps(dataclasses.asdict(record), sort_keys=True).encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.rename(temporary, folder / STATE_FILE)
+    _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _give(place: Path, uid: int) -> None:
+    """Hands a tree to the sandbox's uid without following links that an earlier attempt may have left."""
+    for root, folders, files in os.walk(place):
+        os.chown(root, uid, uid, follow_symlinks=False)
+        for name in [*folders, *files]:
+            os.chown(Path(root, name), uid, uid, follow_symlinks=False)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or tree, also one whose folders a task made unreadable; never follows a link."""
+
+    def unlock(action: Callable[..., Any], name: str, info: object) -> None:
+        parent = Path(name).parent
+        for place in (parent, Path(name)):
+            if place.is_relative_to(path) and stat.S_ISDIR(place.lstat().st_mode):
+                place.chmod(0o700)
+        if Path(name).is_dir() and not Path(name).is_symlink():
+            shutil.rmtree(name)
+        else:
+            os.unlink(name)
+
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=unlock)
+    else:
+        path.unlink(missing_ok=True)

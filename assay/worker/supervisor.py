@@ -1,0 +1,425 @@
+"""The supervisor: accepts sealed tasks, queues them for a device slot, runs them in the sandbox, seals and signs.
+
+What holds at any moment, also after ``kill -9``: a task that was accepted is in the spool; its state file says how
+far it is; a result exists whole or not at all; an id is never used for two tasks. All state changes happen on one
+event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from opentelemetry import trace
+from opentelemetry.propagate import extract
+
+from assay.errors import AlreadyExistsError, AssayError, NotFoundError, PreconditionError
+from assay.worker import admit, finish, recovery
+from assay.worker.attempt import Attempt, Handover, Hooks, Outcome, Progress
+from assay.worker.meter import EnergyModel, Meter, RaplCounter, process_started
+from assay.worker.sandbox import Spec, TaskModule, sandbox_uid
+from assay.worker.settings import WorkerKeys, WorkerSettings
+from assay.worker.slots import Slots
+from assay.worker.spool import ENDED, LOG_FILE, RESULT_FILE, TASK_FILE, MeterTotals, Spool, State, TaskRecord
+
+_LOG = logging.getLogger("assay.worker")
+_TRACER = trace.get_tracer("assay.worker")
+_WATCH_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A task as seen now."""
+
+    record: TaskRecord
+    progress: Progress
+
+
+class Supervisor:
+    """One worker's tasks.
+
+    Args:
+        folder: the worker's directory; the spool lies in it.
+        settings: ``worker.toml``.
+        keys: the worker's keys.
+        modules: which module runs for which kind: an allow-list made by this process, never by a caller.
+    """
+
+    def __init__(
+        self, folder: Path, settings: WorkerSettings, keys: WorkerKeys, modules: Mapping[str, TaskModule]
+    ) -> None:
+        self.settings = settings
+        self.keys = keys
+        self._folder = folder
+        self._modules: dict[str, TaskModule] = {kind: modules[kind] for kind in settings.kinds}
+        self._spool = Spool(folder / "spool")
+        self._slots = Slots(settings.slot_file, settings.slots)
+        self._records: dict[str, TaskRecord] = {}
+        self._progress: dict[str, Progress] = {}
+        self._changed: dict[str, asyncio.Event] = {}
+        self._attempts: dict[str, Attempt] = {}
+        self._runners: list[asyncio.Task[None]] = []
+        self._wake = asyncio.Event()
+        self._admitting = asyncio.Lock()
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Reads the spool, mends what a crash left, and starts working.
+
+        Raises:
+            IntegrityError: ``SPOOL_DAMAGED``.
+        """
+        for record in await asyncio.to_thread(recovery.recover, self._spool):
+            self._records[record.task_id] = record
+        self._runners = [asyncio.create_task(self._runner()) for _ in range(self.settings.slots)]
+
+    async def stop(self, grace_seconds: float = 10.0) -> None:
+        """Stops working: running tasks get a moment to write a checkpoint, and go on after the next start."""
+        self._stopping = True
+        for task_id in list(self._attempts):
+            self._touch_pause(task_id)
+        deadline = asyncio.get_running_loop().time() + grace_seconds
+        while self._attempts and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.05)
+        for attempt in list(self._attempts.values()):
+            attempt.kill("WORKER_STOPPED: the worker stopped")
+        while self._attempts:
+            await asyncio.sleep(0.05)
+        for runner in self._runners:
+            runner.cancel()
+        await asyncio.gather(*self._runners, return_exceptions=True)
+
+    def tasks(self) -> list[Snapshot]:
+        """Every task, oldest first, tombstones included."""
+        return [self.get(record.task_id) for record in sorted(self._records.values(), key=lambda r: r.sequence)]
+
+    def get(self, task_id: str) -> Snapshot:
+        """A task as it is now.
+
+        Raises:
+            NotFoundError: ``TASK_UNKNOWN``.
+        """
+        record = self._records.get(task_id)
+        if record is None:
+            raise NotFoundError("TASK_UNKNOWN", "this worker holds no such task")
+        return Snapshot(record, self._progress.get(task_id, Progress()))
+
+    def incoming(self) -> Path:
+        """Where a caller puts the bytes of a sealed task before :meth:`submit`."""
+        return self._spool.incoming()
+
+    async def known(self, task_id: str, kind: str, sha256: str) -> Snapshot | None:
+        """Answers at once when exactly these bytes were submitted before; a paused task goes on."""
+        record = self._records.get(task_id)
+        if record is None or record.kind != kind or record.sha256 != sha256:
+            return None
+        return self.resume(task_id) if record.state is State.PAUSED else self.get(task_id)
+
+    async def submit(self, task_id: str, kind: str, sha256: str, sealed: Path, traceparent: str = "") -> Snapshot:
+        """Accepts a sealed task, or answers for the same task handed in before, also when it was sealed anew.
+
+        Args:
+            task_id: id chosen by the gateway; a legal folder name (the wire checks the pattern).
+            kind: what the task does.
+            sha256: hex digest of the bytes in ``sealed``, already compared by the caller.
+            sealed: a file made at :meth:`incoming`; taken over on acceptance.
+            traceparent: W3C trace context, or empty.
+
+        Raises:
+            PreconditionError: ``TASK_KIND`` for a kind that is not this worker's; ``WORKER_STOPPING``.
+            AlreadyExistsError: ``TASK_ID_TAKEN`` when the id was used for other content.
+            AssayError: whatever :func:`assay.worker.admit.inspect` refuses.
+        """
+        if kind not in self._modules:
+            raise PreconditionError("TASK_KIND", f"this worker does not do {kind!r} tasks")
+        if self._stopping:
+            raise PreconditionError("WORKER_STOPPING", "the worker is stopping", remedy="submit again later")
+        size = self.settings.max_task_bytes
+        admitted = await asyncio.to_thread(admit.inspect, sealed, task_id, kind, self.keys, max_bytes=size)
+        async with self._admitting:
+            known = self._records.get(task_id)
+            if known is not None:
+                if known.kind != kind or known.manifest_sha256 != admitted.manifest_sha256:
+                    raise AlreadyExistsError("TASK_ID_TAKEN", "the id belongs to a task with other content")
+                return self.resume(task_id) if known.state is State.PAUSED else self.get(task_id)
+            record = TaskRecord(
+                task_id=task_id,
+                kind=kind,
+                state=State.WAITING,
+                sha256=sha256,
+                manifest_sha256=admitted.manifest_sha256,
+                job=admitted.job,
+                unit=admitted.unit,
+                accepted=_now(),
+                sequence=1 + max((r.sequence for r in self._records.values()), default=0),
+                traceparent=traceparent,
+            )
+            await asyncio.to_thread(self._spool.admit, record, sealed)
+            self._records[task_id] = record
+            self._wake.set()
+            _LOG.info("task accepted", extra={"facts": {"task_id": task_id, "kind": kind}})
+            return self.get(task_id)
+
+    async def watch(self, task_id: str) -> AsyncIterator[Snapshot]:
+        """Yields the task now and on every change, until it ends or pauses.
+
+        Raises:
+            NotFoundError: ``TASK_UNKNOWN``.
+        """
+        while True:
+            event = self._changed.setdefault(task_id, asyncio.Event())
+            snapshot = self.get(task_id)
+            yield snapshot
+            if snapshot.record.state in ENDED or snapshot.record.state is State.PAUSED:
+                return
+            await event.wait()
+            # Only the latest state is of interest; a chatty task must not fill the wire.
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    def pause(self, task_id: str) -> Snapshot:
+        """Asks a task to stop at its next checkpoint; one that waits is paused at once.
+
+        Raises:
+            PreconditionError: ``TASK_ENDED``.
+        """
+        record = self.get(task_id).record
+        self._demand_open(record, "paused")
+        if record.state is State.WAITING:
+            self._save(replace(record, state=State.PAUSED))
+        elif record.state is State.RUNNING:
+            self._save(replace(record, pause_requested=True))
+            self._touch_pause(task_id)
+        return self.get(task_id)
+
+    def resume(self, task_id: str) -> Snapshot:
+        """Lets a paused task go on from its checkpoint, or takes back a pause that has not happened yet.
+
+        Raises:
+            PreconditionError: ``TASK_ENDED``.
+        """
+        record = self.get(task_id).record
+        self._demand_open(record, "resumed")
+        if record.state is State.PAUSED:
+            self._save(replace(record, state=State.WAITING, pause_requested=False))
+            self._wake.set()
+        elif record.pause_requested:
+            self._save(replace(record, pause_requested=False))
+            self._pause_flag(task_id).unlink(missing_ok=True)
+        return self.get(task_id)
+
+    async def cancel(self, task_id: str) -> Snapshot:
+        """Ends a task and removes its files; returns when they are gone. A finished, unreleased result goes as well."""
+        record = self.get(task_id).record
+        if record.released or record.state in (State.FAILED, State.CANCELLED):
+            return self.get(task_id)
+        self._save(replace(record, cancel_requested=True))
+        attempt = self._attempts.get(task_id)
+        if attempt is not None:
+            attempt.kill("TASK_CANCELLED: ended on request")
+        while self._records[task_id].state is State.RUNNING:
+            await self._changed.setdefault(task_id, asyncio.Event()).wait()
+        await self._end(task_id, State.CANCELLED, "", keep=())
+        return self.get(task_id)
+
+    async def release(self, task_id: str) -> None:
+        """Forgets a stored result and leaves a tombstone; releasing twice is the same as once.
+
+        Raises:
+            PreconditionError: ``TASK_NOT_ENDED``.
+        """
+        record = self.get(task_id).record
+        if record.state not in ENDED:
+            raise PreconditionError("TASK_NOT_ENDED", "the task has not ended, so there is nothing to release")
+        if not record.released:
+            self._save(replace(record, released=True))
+        await asyncio.to_thread(self._spool.clear, task_id, keep=())
+
+    def result(self, task_id: str) -> Path:
+        """The sealed result of a finished task.
+
+        Raises:
+            PreconditionError: ``TASK_NOT_DONE`` or ``RESULT_RELEASED``.
+        """
+        record = self.get(task_id).record
+        if record.released:
+            raise PreconditionError("RESULT_RELEASED", "the result was released and is no longer here")
+        if record.state is not State.DONE:
+            raise PreconditionError("TASK_NOT_DONE", "the task has no result")
+        return self._spool.folder(task_id) / RESULT_FILE
+
+    async def _runner(self) -> None:
+        while True:
+            if self._next() is None:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            slot, descriptor = await self._slots.acquire()
+            try:
+                record = self._next()
+                if record is not None:
+                    await self._run(record, slot)
+            except Exception:
+                # One task's fault must not stop the queue; the task itself was marked below.
+                _LOG.exception("runner fault")
+            finally:
+                await self._slots.release(descriptor)
+
+    def _next(self) -> TaskRecord | None:
+        waiting = [r for r in self._records.values() if r.state is State.WAITING and r.task_id not in self._attempts]
+        return None if self._stopping else min(waiting, key=lambda r: r.sequence, default=None)
+
+    async def _run(self, record: TaskRecord, slot: int) -> None:
+        task_id = record.task_id
+        if record.interruptions > self.settings.max_interruptions:
+            await self._end(
+                task_id, State.FAILED, "TOO_MANY_INTERRUPTIONS: the worker died again and again in this task"
+            )
+            return
+        record = replace(
+            record, state=State.RUNNING, attempts=record.attempts + 1, started=record.started or _now(), sandbox=None
+        )
+        self._save(record)
+        before = record.meter
+        context = extract({"traceparent": record.traceparent}) if record.traceparent else None
+        with _TRACER.start_as_current_span("worker.task", context=context) as span:
+            span.set_attributes({"assay.task_id": task_id, "assay.kind": record.kind, "assay.attempt": record.attempts})
+            try:
+                outcome, admitted = await self._attempt(record, slot)
+                self._save(replace(self._records[task_id], sandbox=None, meter=before.plus(outcome.meter)))
+                span.set_attribute("assay.outcome", outcome.kind)
+                await self._settle(task_id, outcome, admitted)
+            except AssayError as error:
+                await self._end(task_id, State.FAILED, f"{error.reason}: {error.message}"[:2000])
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                _LOG.exception("task fault", extra={"facts": {"task_id": task_id}})
+                await self._end(task_id, State.FAILED, f"WORKER_FAULT: {type(error).__name__}")
+            finally:
+                self._attempts.pop(task_id, None)
+
+    async def _attempt(self, record: TaskRecord, slot: int) -> tuple[Outcome, admit.Admitted]:
+        task_id, folder = record.task_id, self._spool.folder(record.task_id)
+        sealed, inputs, size = folder / TASK_FILE, folder / "in" / "files", self.settings.max_task_bytes
+        admitted = await asyncio.to_thread(admit.inspect, sealed, task_id, record.kind, self.keys, max_bytes=size)
+        uid = sandbox_uid(self._folder, slot)
+        await asyncio.to_thread(self._spool.prepare_attempt, task_id, uid)
+        spec = Spec(
+            module=self._modules[record.kind],
+            inputs=folder / "in",
+            outputs=folder / "out",
+            work=folder / "work",
+            control=folder / "control",
+            models=self.settings.models_dir,
+            limits=self.settings.sandbox_limits(),
+            uid=uid,
+            threads=self.settings.task_threads(),
+        )
+        secret = b""
+        if self.keys.canary and record.kind != "train":
+            secret = hmac.new(self.keys.canary, record.job.encode(), hashlib.sha256).digest()
+        before = record.meter
+        hooks = Hooks(
+            started=lambda pid: self._save(replace(self._records[task_id], sandbox=(pid, process_started(pid)))),
+            open_inputs=lambda: admit.open_inputs(sealed, inputs, record.job, self.keys, max_bytes=size),
+            progress=lambda progress: self._show(task_id, progress),
+            metered=lambda totals: self._save(replace(self._records[task_id], meter=before.plus(totals))),
+            meter=self._meter,
+        )
+        attempt = Attempt(
+            spec,
+            Handover(task_id, record.kind, admitted.order, secret, spec.module.module),
+            hooks,
+            decoy_folder=self._folder,
+            ports=self._ports(),
+            keys=self.keys.files,
+            log=folder / LOG_FILE,
+        )
+        self._attempts[task_id] = attempt
+        if self._records[task_id].pause_requested or self._stopping:
+            self._touch_pause(task_id)
+        if self._records[task_id].cancel_requested:
+            return Outcome("failed", MeterTotals(), reason="TASK_CANCELLED: ended on request"), admitted
+        return await attempt.run(), admitted
+
+    async def _settle(self, task_id: str, outcome: Outcome, admitted: admit.Admitted) -> None:
+        record = self._records[task_id]
+        if record.cancel_requested:
+            await self._end(task_id, State.CANCELLED, "", keep=())
+        elif outcome.kind == "done":
+            digest = await asyncio.to_thread(
+                finish.make_result, self._spool.folder(task_id), record, admitted, outcome, self.settings, self.keys
+            )
+            if self._records[task_id].cancel_requested:
+                await self._end(task_id, State.CANCELLED, "", keep=())
+            else:
+                await self._end(task_id, State.DONE, "", keep=(RESULT_FILE,), result_sha256=digest)
+        elif outcome.kind == "paused" or self._stopping:
+            await asyncio.to_thread(self._spool.clear, task_id, keep=(TASK_FILE, "work"))
+            state = State.PAUSED if self._records[task_id].pause_requested else State.WAITING
+            self._save(replace(self._records[task_id], state=state, pause_requested=False))
+            self._wake.set()
+        else:
+            await self._end(task_id, State.FAILED, outcome.reason)
+
+    async def _end(
+        self, task_id: str, state: State, reason: str, *, keep: tuple[str, ...] = (LOG_FILE,), result_sha256: str = ""
+    ) -> None:
+        # The state first: a crash in between leaves files that recovery removes, never a result without its state.
+        record = replace(
+            self._records[task_id],
+            state=state,
+            reason=reason,
+            result_sha256=result_sha256,
+            pause_requested=False,
+            cancel_requested=False,
+            sandbox=None,
+        )
+        self._save(record)
+        await asyncio.to_thread(self._spool.clear, task_id, keep=keep)
+        facts = {"task_id": task_id, "kind": record.kind, "state": state.value, "reason": reason.partition(":")[0]}
+        _LOG.info("task ended", extra={"facts": facts})
+
+    def _save(self, record: TaskRecord) -> None:
+        self._spool.save(record)
+        self._records[record.task_id] = record
+        self._notify(record.task_id)
+
+    def _show(self, task_id: str, progress: Progress) -> None:
+        self._progress[task_id] = progress
+        self._notify(task_id)
+
+    def _notify(self, task_id: str) -> None:
+        event = self._changed.pop(task_id, None)
+        if event is not None:
+            event.set()
+
+    def _demand_open(self, record: TaskRecord, word: str) -> None:
+        if record.state in ENDED:
+            raise PreconditionError("TASK_ENDED", f"a task that ended cannot be {word}")
+
+    def _pause_flag(self, task_id: str) -> Path:
+        return self._spool.folder(task_id) / "control" / "pause"
+
+    def _touch_pause(self, task_id: str) -> None:
+        # Before an attempt has its folders there is nothing to touch; the attempt looks at the record itself.
+        with contextlib.suppress(FileNotFoundError):
+            self._pause_flag(task_id).touch()
+
+    def _meter(self, pid: int) -> Meter:
+        return Meter(pid, EnergyModel(self.settings.watts_per_core), RaplCounter.open())
+
+    def _ports(self) -> dict[str, int]:
+        ports = {"worker": self.settings.port, "gateway": self.settings.gateway_port}
+        return {name: port for name, port in ports.items() if port}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
