@@ -1,0 +1,15 @@
+"""The stand-alone verifier: believes a trust file, and nothing that comes with a bundle or permit.
+
+It needs the standard library, ``cryptography`` and the pure format modules of ``assay`` and ``audit.ledger``; no
+database, server or network. A tour: :mod:`~audit.verify.trust` (whom to believe about what),
+:mod:`~audit.verify.archive` (from hostile bytes to entries under one checkpoint), :mod:`~audit.verify.people` (roles
+as grants say), :mod:`~audit.verify.replay` (the log replayed in order: who signed what, in which state),
+:mod:`~audit.verify.verifier` (all checks and the verdict), :mod:`~audit.verify.report`, :mod:`~audit.verify.permit`
+(may this model run here, now?). ``python -m audit.verify BUNDLE --trust FILE`` is its command.
+"""
+
+from audit.verify.report import EXIT_CODES, Report
+from audit.verify.trust import TrustFile
+from audit.verify.verifier import verify_bundle
+
+__all__ = ["EXIT_CODES", "Report", "TrustFile", "verify_bundle"]

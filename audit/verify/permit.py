@@ -1,0 +1,261 @@
+"""May this model run here, now, for this purpose? Answered offline, from the permit, the files and the trust file alone.
+
+The caller's files are hashed here. The gateway's word counts for nothing: its permit key must have signed the
+statement, the log's key the checkpoint, the records must be proved to lie under it, and two people other than the
+maker must have signed for this very adapter, base and card. What cannot be seen offline (a revocation after the
+permit was fetched) is bounded by ``not_after``, at most 24 hours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+
+from assay import canonical, dsse
+from assay.digests import folder_manifest, sha256_bytes
+from assay.dsse import Signer, from_base64
+from assay.errors import AssayError
+from audit.ledger import records, tree
+from audit.ledger.evidence import Entry
+from audit.ledger.note import open_checkpoint
+from audit.verify.people import Grant, Roles, role_name
+from audit.verify.replay import LONGEST_PERMIT, document_hashes, parse_moment, quorum_met
+from audit.verify.trust import TrustFile
+
+MAX_PROOFS = 256
+_SIGNED = ("model", "adapter_sha256", "base_sha256", "purpose", "environment", "evidence_root")
+
+
+@dataclass(frozen=True)
+class PermitVerdict:
+    """The answer. ``reason`` is empty when allowed; ``not_checked`` says what an offline check could not see."""
+
+    allowed: bool
+    reason: str = ""
+    not_checked: tuple[str, ...] = ()
+
+
+def check_permit(
+    permit: Mapping[str, Any],
+    adapter: Path | str,
+    base: Path | str,
+    purpose: str,
+    environment: str,
+    now: datetime,
+    trust: TrustFile,
+) -> PermitVerdict:
+    """Checks a permit for what is about to run.
+
+    Args:
+        permit: ``assay.v1.Permit`` as protobuf JSON, with either spelling of field names.
+        adapter: folder of the adapter, which is hashed here; or its hex digest, if the caller hashed it.
+        base: folder of the base model's files, or its hex digest.
+        purpose: what the model does there.
+        environment: where it runs.
+        now: aware time.
+        trust: whom to believe about what.
+    """
+    notes: list[str] = []
+    try:
+        statement, predicate = _statement(permit, trust)
+        _matches(permit, predicate)
+        _in_force(permit, predicate, now)
+        _demand(predicate.get("purpose") == purpose, f"permitted for another purpose than {purpose!r}")
+        _demand(predicate.get("environment") == environment, f"permitted for another environment than {environment!r}")
+        entries = _proved(permit, trust)
+        issued = _issued(entries, statement, predicate)
+        _people(permit, entries, issued, predicate, trust, notes)
+        _demand(_digest(adapter) == predicate.get("adapter_sha256"), "the adapter is not the one permitted")
+        _demand(_digest(base) == predicate.get("base_sha256"), "the base model is not the one permitted")
+    except _Refused as refused:
+        return PermitVerdict(False, str(refused), tuple(notes))
+    except AssayError as error:
+        return PermitVerdict(False, f"{error.reason}: {error.message}", tuple(notes))
+    except (OSError, RecursionError) as error:
+        return PermitVerdict(False, f"cannot be checked: {type(error).__name__}", tuple(notes))
+    notes.append("revocations after this permit was fetched; ask the gateway, or let not_after bound them")
+    return PermitVerdict(True, "", tuple(notes))
+
+
+class _Refused(Exception):
+    """Why the model may not run."""
+
+
+def _demand(holds: bool, reason: str) -> None:
+    if not holds:
+        raise _Refused(reason)
+
+
+def _statement(permit: Mapping[str, Any], trust: TrustFile) -> tuple[bytes, dict[str, Any]]:
+    """The statement that the permit key signed, and its predicate."""
+    payload = from_base64(_field(permit, "statement"))
+    try:
+        trust.permit.verify(from_base64(_field(permit, "signature")), dsse.pae(dsse.PAYLOAD_TYPE, payload))
+    except InvalidSignature as error:
+        raise _Refused("the permit key did not sign it") from error
+    statement = dsse.read_statement(payload)
+    _demand(dsse.predicate_name(statement["predicateType"]) == "permit", "what was signed is not a permit")
+    predicate: dict[str, Any] = statement["predicate"]
+    subjects = {s["name"]: s["digest"]["sha256"] for s in statement["subject"]}
+    bound = {"adapter": predicate.get("adapter_sha256"), "base": predicate.get("base_sha256")}
+    _demand(subjects == bound, "the signed subjects are not the adapter and base it names")
+    return payload, predicate
+
+
+def _matches(permit: Mapping[str, Any], predicate: Mapping[str, Any]) -> None:
+    """What the permit shows is what was signed."""
+    shown = {"permit": _field(permit, "name"), **{name: _field(permit, name) for name in _SIGNED}}
+    for name, value in shown.items():
+        _demand(
+            isinstance(value, str) and value != "" and predicate.get(name) == value,
+            f"its {name} is not what was signed",
+        )
+    for name in ("not_before", "not_after"):
+        signed = parse_moment(predicate.get(name))
+        _demand(
+            signed is not None and parse_moment(_field(permit, name)) == signed, f"its {name} is not what was signed"
+        )
+
+
+def _in_force(permit: Mapping[str, Any], predicate: Mapping[str, Any], now: datetime) -> None:
+    begin, end = parse_moment(predicate.get("not_before")), parse_moment(predicate.get("not_after"))
+    _demand(not _field(permit, "revoke_time"), "revoked")
+    if begin is None or end is None or not timedelta(0) < end - begin <= LONGEST_PERMIT:
+        raise _Refused("it lasts longer than a permit may")
+    _demand(now >= begin, "not valid yet")
+    _demand(now < end, "expired")
+
+
+def _proved(permit: Mapping[str, Any], trust: TrustFile) -> tuple[Entry, ...]:
+    """The records that come with it, each proved to lie under the checkpoint that the log's key signed."""
+    checkpoint = open_checkpoint(from_base64(_field(permit, "checkpoint")), trust.log)
+    proofs = _field(permit, "proofs")
+    _demand(isinstance(proofs, list) and 0 < len(proofs) <= MAX_PROOFS, "it carries no proofs, or too many")
+    entries: dict[int, Entry] = {}
+    for proof in proofs:
+        _demand(isinstance(proof, Mapping), "a proof is malformed")
+        index, size = _number(_field(proof, "index")), _number(_field(proof, "tree_size"))
+        _demand(size == checkpoint.size, "a proof is for another tree than the checkpoint's")
+        hashes = _field(proof, "hashes") or []
+        _demand(isinstance(hashes, list) and len(hashes) <= 64, "a proof is malformed")
+        body = from_base64(_field(proof, "body"))
+        leaf = tree.leaf_hash(body)
+        tree.verify_inclusion(index, size, leaf, [from_base64(h) for h in hashes], checkpoint.root)
+        record = records.read(body)
+        _demand(record.log == trust.origin, "a record is of another log")
+        entries[index] = Entry(index, body, leaf, record)
+    return tuple(entries[index] for index in sorted(entries))
+
+
+def _issued(entries: Sequence[Entry], statement: bytes, predicate: Mapping[str, Any]) -> Entry:
+    """The permit's own record, which names the digest of exactly this statement."""
+    for entry in entries:
+        said = entry.record.predicate
+        if entry.record.type == "permit.issued" and said.get("permit") == predicate.get("permit"):
+            _demand(
+                said.get("statement_sha256") == sha256_bytes(statement), "the log recorded another permit of this name"
+            )
+            return entry
+    raise _Refused("no proof that it was issued")
+
+
+def _people(
+    permit: Mapping[str, Any],
+    entries: tuple[Entry, ...],
+    issued: Entry,
+    predicate: Mapping[str, Any],
+    trust: TrustFile,
+    notes: list[str],
+) -> None:
+    """Two people other than the maker signed for this adapter, base, purpose and card before the permit was issued."""
+    roles = _roles(entries, trust)
+    creator = predicate.get("creator")
+    _demand(isinstance(creator, str) and creator != "", "it does not name the maker")
+    signed: list[tuple[Signer, str]] = []
+    for entry in entries:
+        if entry.record.type != "approval.decided":
+            continue
+        verified = dsse.verify_person(entry.record.envelope(), trust.people_root, entry.record.time)
+        said = verified.predicate
+        _demand(len(verified.signers) == 1, "more than one person signed one approval")
+        _demand(said.get("decision") == "grant", "a person refused it")
+        for name in ("job", "adapter_sha256", "base_sha256", "purpose", "evidence_root", "evidence_size"):
+            _demand(said.get(name) == predicate.get(name), f"an approval is for another {name}")
+        _demand(entry.index < issued.index, "an approval is younger than the permit")
+        _demand(_card_before(entries, said, entry), "an approval's card is not proved")
+        signer, role = verified.signers[0], role_name(said.get("role"))
+        _demand(signer.subject != creator, "the maker signed it")
+        if roles is not None:
+            _demand(roles.holds(signer.subject, role, issued.record.unit), f"{signer.subject} does not hold {role}")
+        signed.append((signer, role))
+    _demand(quorum_met(signed), "no two people signed as compliance officer and validator")
+    if roles is None:
+        notes.append("that the signers held their roles: the permit carries no grants; the evidence bundle does")
+    _shown(permit, entries)
+
+
+def _card_before(entries: tuple[Entry, ...], said: Mapping[str, Any], approval: Entry) -> bool:
+    """The card that an approval names is a proved record before it that holds the card's digest."""
+    size = said.get("evidence_size")
+    for entry in entries:
+        if entry.record.type == "card.rendered" and entry.index == said.get("card_index"):
+            covered = isinstance(size, int) and entry.index < size <= approval.index
+            same_job = entry.record.job == approval.record.job
+            return covered and same_job and said.get("card_sha256") in document_hashes((entry,))
+    return False
+
+
+def _roles(entries: Sequence[Entry], trust: TrustFile) -> Roles | None:
+    """Roles by the grants that come with the permit; None when none come."""
+    roles = Roles(founder=trust.operator)
+    for entry in entries:
+        if entry.record.type not in ("grant.issued", "grant.revoked"):
+            continue
+        verified = dsse.verify_person(entry.record.envelope(), trust.people_root, entry.record.time)
+        _demand(all(roles.may_grant(s) for s in verified.signers), "a grant is not signed by an operator")
+        said = verified.predicate
+        grant_id = str(said.get("grant_id", ""))
+        if entry.record.type == "grant.issued":
+            roles.grant(grant_id, Grant(str(said.get("subject")), role_name(said.get("role")), str(said.get("unit"))))
+        elif grant_id in roles.grants:
+            roles.revoke(grant_id)
+    return roles if roles.known else None
+
+
+def _shown(permit: Mapping[str, Any], entries: Sequence[Entry]) -> None:
+    """The approvals that the permit shows are among those proved."""
+    proved = {canonical.encode(e.record.statement) for e in entries if e.record.type == "approval.decided"}
+    for approval in _field(permit, "approvals") or []:
+        envelope = _field(approval, "envelope") if isinstance(approval, Mapping) else None
+        _demand(isinstance(envelope, Mapping), "an approval it shows has no envelope")
+        _demand(
+            from_base64(_field(envelope, "payload")) in proved, "an approval it shows is not proved to be in the log"
+        )
+
+
+def _digest(what: Path | str) -> str:
+    return folder_manifest(what).sha256 if isinstance(what, Path) else what
+
+
+def _field(message: Any, name: str) -> Any:
+    """A field of a message as protobuf JSON, in either spelling; None when it is not set."""
+    if name in message:
+        return message[name]
+    head, *rest = name.split("_")
+    return message.get(head + "".join(part.capitalize() for part in rest))
+
+
+def _number(value: Any) -> int:
+    """A 64-bit integer as protobuf JSON writes it; an absent one is zero."""
+    if value is None:
+        return 0
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise _Refused("a number is malformed")

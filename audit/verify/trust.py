@@ -1,0 +1,137 @@
+"""The trust file: whom a verifier believes about what. It must come from outside whatever is verified.
+
+One fact a line, ``key value``; blank lines and lines that begin with ``#`` say nothing. An unknown or doubled key is
+refused, since a typing error must not quietly trust less or more than was meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from assay.dsse import from_base64
+from assay.errors import AssayError, InvalidInputError
+from audit.ledger.note import Verifier
+
+MAX_TEXT = 65_536
+T = TypeVar("T")
+_REQUIRED = (
+    "origin",
+    "log",
+    "quorum",
+    "train-worker",
+    "audit-worker",
+    "permit",
+    "people-root",
+    "services-root",
+    "pdf",
+)
+_OPTIONAL = ("max-age", "operator")
+_HEX_KEY = re.compile(r"[0-9a-f]{64}")
+_SECONDS = re.compile(r"[1-9][0-9]{0,9}")
+
+
+@dataclass(frozen=True)
+class TrustFile:
+    """Whom to believe about what.
+
+    Attributes:
+        origin: name of the log.
+        log: key that signs checkpoints.
+        quorum: witness policy; only ``none`` is known to this verifier.
+        train_worker: key that signs training statements.
+        audit_worker: key that signs preparation and audit statements.
+        permit: key that signs permits and work orders.
+        people_root: root of people's certificates.
+        services_root: root of services' certificates.
+        pdf: certificate of the card's signature.
+        max_age: how old the newest record may be before the evidence is stale; None for no limit.
+        operator: subject that may sign the first grants; empty to take the first signer of the log.
+    """
+
+    origin: str
+    log: Verifier
+    quorum: str
+    train_worker: Ed25519PublicKey
+    audit_worker: Ed25519PublicKey
+    permit: Ed25519PublicKey
+    people_root: x509.Certificate
+    services_root: x509.Certificate
+    pdf: x509.Certificate
+    max_age: timedelta | None = None
+    operator: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> TrustFile:
+        """Reads a trust file.
+
+        Raises:
+            InvalidInputError: ``TRUST_MALFORMED`` with the line, or ``QUORUM_UNSUPPORTED``.
+        """
+        facts = _facts(text)
+        if facts["quorum"] != "none":
+            raise InvalidInputError("QUORUM_UNSUPPORTED", "this verifier knows no witness policy but `none`")
+        log = _read("log", lambda: Verifier.parse(facts["log"]))
+        if log.name != facts["origin"]:
+            raise _malformed("log", "its name is not the origin")
+        age = facts.get("max-age")
+        if age is not None and not _SECONDS.fullmatch(age):
+            raise _malformed("max-age", "not a number of seconds")
+        return cls(
+            origin=facts["origin"],
+            log=log,
+            quorum="none",
+            train_worker=_key(facts, "train-worker"),
+            audit_worker=_key(facts, "audit-worker"),
+            permit=_key(facts, "permit"),
+            people_root=_certificate(facts, "people-root"),
+            services_root=_certificate(facts, "services-root"),
+            pdf=_certificate(facts, "pdf"),
+            max_age=None if age is None else timedelta(seconds=int(age)),
+            operator=facts.get("operator", ""),
+        )
+
+
+def _facts(text: str) -> dict[str, str]:
+    if len(text) > MAX_TEXT:
+        raise InvalidInputError("TRUST_MALFORMED", "the trust file is too long")
+    facts: dict[str, str] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        key, _, value = line.partition(" ")
+        if key not in _REQUIRED + _OPTIONAL or key in facts or not value or value != value.strip():
+            raise InvalidInputError("TRUST_MALFORMED", f"line {number}: unknown, doubled or empty key")
+        facts[key] = value
+    missing = [key for key in _REQUIRED if key not in facts]
+    if missing:
+        raise InvalidInputError("TRUST_MALFORMED", f"missing: {', '.join(missing)}")
+    return facts
+
+
+def _key(facts: dict[str, str], name: str) -> Ed25519PublicKey:
+    if not _HEX_KEY.fullmatch(facts[name]):
+        raise _malformed(name, "not 64 lower-case hex digits")
+    return _read(name, lambda: Ed25519PublicKey.from_public_bytes(bytes.fromhex(facts[name])))
+
+
+def _certificate(facts: dict[str, str], name: str) -> x509.Certificate:
+    return _read(name, lambda: x509.load_der_x509_certificate(from_base64(facts[name])))
+
+
+def _read(name: str, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except (AssayError, ValueError) as error:
+        raise _malformed(name, "cannot be read") from error
+
+
+def _malformed(name: str, why: str) -> InvalidInputError:
+    return InvalidInputError("TRUST_MALFORMED", f"{name}: {why}")

@@ -1,0 +1,157 @@
+"""All checks of a bundle in order, and the verdict."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from assay.digests import sha256_bytes
+from assay.errors import AssayError
+from audit.ledger import tree
+from audit.ledger.evidence import Entry
+from audit.verify.archive import Bundle, open_bundle, read_file
+from audit.verify.findings import CHECKS
+from audit.verify.replay import Replay, document_hashes
+from audit.verify.report import FAILED, MISSING, OLD, PASSED, Report
+from audit.verify.trust import TrustFile
+
+ARCHIVE = "bundle, checkpoint and proofs"
+COMPLETE = "completeness"
+CHAINS = "unit chains"
+OPENING = "the log opens with its own key"
+DOCUMENTS = "attachments are named by records"
+AGE = "age"
+
+
+def verify_bundle(path: Path, trust: TrustFile, now: datetime) -> Report:
+    """Verifies a bundle by a trust file from elsewhere.
+
+    Never raises for what the bundle holds: whatever is wrong with it is in the report.
+
+    Args:
+        path: the bundle.
+        trust: whom to believe about what.
+        now: aware time, for the age of the evidence.
+    """
+    report = Report()
+    try:
+        bundle = open_bundle(read_file(path), trust.log)
+    except AssayError as error:
+        report.add(ARCHIVE, FAILED, f"{error.reason}: {error.message}")
+        report.not_checked += [COMPLETE, CHAINS, OPENING, *CHECKS, DOCUMENTS]
+        return report
+    report.origin, report.scope = bundle.header.log, bundle.header.scope
+    report.size, report.root, report.records = bundle.header.size, bundle.header.root.hex(), len(bundle.entries)
+    report.add(ARCHIVE, PASSED, f"{len(bundle.entries)} records, signed by {trust.log.vkey().rpartition('+')[0]}")
+    _complete(bundle, report)
+    gapless = _chains(bundle, report)
+    _opening(bundle, trust, report)
+    replay = Replay(bundle.header, trust, gapless)
+    replay.run(bundle.entries)
+    replay.findings.report(report)
+    _documents(bundle, report)
+    _age(bundle, trust, now, report)
+    _limits(bundle, trust, replay, report)
+    return report
+
+
+def _complete(bundle: Bundle, report: Report) -> None:
+    """Scope ``log``: every record is there, and the root is recomputed from them alone."""
+    if bundle.header.scope != "log":
+        report.not_checked.append("records outside the selection: this bundle does not show the whole log")
+        return
+    missing = bundle.header.size - len(bundle.entries)
+    if missing:
+        report.add(COMPLETE, MISSING, f"{missing} of {bundle.header.size} records are not in the bundle")
+    elif tree.root_of(entry.leaf for entry in bundle.entries) != bundle.header.root:
+        report.add(COMPLETE, FAILED, "the records lead to another root")
+    else:
+        report.add(COMPLETE, PASSED, "every record is there and leads to the signed root")
+
+
+def _chains(bundle: Bundle, report: Report) -> frozenset[str]:
+    """Each unit's records follow one another; returns the units shown without a gap from their first record on."""
+    by_unit: dict[str, list[Entry]] = {}
+    for entry in bundle.entries:
+        by_unit.setdefault(entry.record.unit, []).append(entry)
+    gapless: set[str] = set()
+    broken, gaps = False, []
+    for unit, chain in sorted(by_unit.items()):
+        expected, whole = 1, True
+        previous: Entry | None = None
+        for entry in chain:
+            sequence = entry.record.sequence
+            linked = previous is not None and sequence == expected and entry.record.previous == previous.leaf.hex()
+            if sequence < expected or (sequence == expected and previous is not None and not linked):
+                broken = True
+                report.add(CHAINS, FAILED, f"record {entry.index} does not follow the record of {unit} before it")
+            whole = whole and sequence == expected
+            expected, previous = sequence + 1, entry
+        if whole:
+            gapless.add(unit)
+        else:
+            gaps.append(unit)
+    if gaps and bundle.header.scope == "selection":
+        report.not_checked.append(f"records left out by selection, in the chains of {', '.join(gaps)}")
+    elif gaps:
+        report.add(CHAINS, MISSING, f"records are left out of the chains of {', '.join(gaps)}")
+    if not broken and (not gaps or bundle.header.scope == "selection"):
+        report.add(CHAINS, PASSED, f"{len(by_unit)} units, {len(gapless)} without a gap")
+    return frozenset(gapless)
+
+
+def _opening(bundle: Bundle, trust: TrustFile, report: Report) -> None:
+    first = next((entry for entry in bundle.entries if entry.index == 0), None)
+    if first is None:
+        if bundle.header.scope == "log":
+            report.add(OPENING, MISSING, "record 0 is not in the bundle")
+        else:
+            report.not_checked.append(f"{OPENING}: record 0 is not in the selection")
+        return
+    said = (first.record.type, first.record.predicate.get("origin"), first.record.predicate.get("log_key"))
+    if said == ("log.opened", trust.origin, trust.log.vkey()):
+        report.add(OPENING, PASSED)
+    else:
+        report.add(OPENING, FAILED, "record 0 does not open this log with the trusted key")
+
+
+def _documents(bundle: Bundle, report: Report) -> None:
+    """Every attachment's digest is named by a card's record."""
+    named = document_hashes(bundle.entries)
+    foreign = [name for name, data in sorted(bundle.attachments.items()) if sha256_bytes(data) not in named]
+    for name in foreign:
+        report.add(DOCUMENTS, FAILED, f"no card record names the digest of {name}")
+    if not foreign:
+        report.add(DOCUMENTS, PASSED, f"{len(bundle.attachments)} checked")
+
+
+def _age(bundle: Bundle, trust: TrustFile, now: datetime, report: Report) -> None:
+    newest = max((entry.record.time for entry in bundle.entries), default=None)
+    if trust.max_age is None or newest is None:
+        report.not_checked.append("age of the evidence: the trust file sets no max-age")
+    elif now - newest > trust.max_age:
+        report.add(AGE, OLD, f"the newest record is of {newest.isoformat()}")
+    else:
+        report.add(AGE, PASSED, f"the newest record is of {newest.isoformat()}")
+
+
+def _limits(bundle: Bundle, trust: TrustFile, replay: Replay, report: Report) -> None:
+    """What no check here can show, said aloud."""
+    report.stamps.append(
+        "QUORUM NONE: no witness has seen this checkpoint; another history shown to others would go unnoticed"
+    )
+    if bundle.header.quorum != trust.quorum:
+        report.stamps.append(f"the exporter claims the quorum {bundle.header.quorum!r}, which was not checked")
+    if not trust.operator and replay.roles.founder:
+        founder = replay.roles.founder
+        report.not_checked.append(f"the founding operator {founder}: taken from the log; name it in the trust file")
+    if bundle.header.scope != "log":
+        report.not_checked.append(
+            "records of these units after the last one shown: only the whole log can show that there are none"
+        )
+    report.not_checked += [
+        "times: they are the gateway's own clock; no time stamp of another party",
+        "erased or undisclosed payloads: only their digests are in the log",
+        "signatures inside PDF attachments: only their digests were compared",
+        "whether policy's rules were the right ones, and whether measurements were computed rightly",
+    ]
