@@ -15,7 +15,7 @@ from audit.prepare.splits import SplitPlan
 CHAT = "DATASET_FORMAT_CHAT_JSONL"
 TABLE = "DATASET_FORMAT_DECISION_CSV"
 TABLE_TEST_SHARE = Fraction(1, 4)
-"""A table's test split is larger by default: the fairness audit compares groups, and the smallest decides what it can say."""
+"""A table's test split is larger by default: the fairness audit is only as good as its smallest group."""
 
 _FORMATS = {CHAT: CHAT, TABLE: TABLE, "CHAT_JSONL": CHAT, "DECISION_CSV": TABLE}
 

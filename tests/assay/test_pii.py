@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import random
+import socket
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assay.errors import IntegrityError, InvalidInputError, UnavailableError
+from assay.pii import PiiConfig, PiiScanner, Span, is_direct_identifier, resolve_overlaps, windows
+
+PLANTED = {
+    "EMAIL_ADDRESS": ("Write to maria.schmidt@example.org today.", "maria.schmidt@example.org"),
+    "PHONE_NUMBER": ("You can call me at (212) 555-0142 after six.", "(212) 555-0142"),
+    "CREDIT_CARD": ("My card is 4111 1111 1111 1111, please charge it.", "4111 1111 1111 1111"),
+    "IBAN_CODE": ("Pay to DE89 3704 0044 0532 0130 00 by Friday.", "DE89 3704 0044 0532 0130 00"),
+    "US_SSN": ("His social security number is 219-09-9999.", "219-09-9999"),
+    "PERSON": ("Yesterday Maria Schmidt visited the branch.", "Maria Schmidt"),
+    "IP_ADDRESS": ("The request came from 192.168.10.4.", "192.168.10.4"),
+}
+
+
+@pytest.fixture(scope="module")
+def scanner() -> PiiScanner:
+    return PiiScanner()
+
+
+def scan_one(scanner: PiiScanner, text: str) -> list[Span]:
+    return next(scanner.scan([text]))
+
+
+@pytest.mark.parametrize("entity_type", sorted(PLANTED))
+def test_planted_identifier_is_found_at_its_place(scanner: PiiScanner, entity_type: str) -> None:
+    text, value = PLANTED[entity_type]
+    found = [(s.entity_type, text[s.start : s.end]) for s in scan_one(scanner, text)]
+    assert (entity_type, value) in found
+    assert any(is_direct_identifier(s, text) for s in scan_one(scanner, text))
+
+
+@pytest.mark.parametrize(
+    "card",
+    ["2223003122003222", "5555555555554444", "378282246310005", "6304000000000000", "6011000990139424", "501800000009"],
+)
+def test_cards_of_networks_that_presidio_lacks(scanner: PiiScanner, card: str) -> None:
+    text = f"Paid with {card} at the till."
+    assert [s.entity_type for s in scan_one(scanner, text)] == ["CREDIT_CARD"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Paid with 4111111111111112 at the till.",  # Luhn fails
+        "The vote was 3 to 2.",
+        "reach us @ the fair, or a@b, or x@y.1",
+        "",
+        "P = 0.032, n=1234",
+    ],
+)
+def test_what_identifies_nobody_is_no_direct_identifier(scanner: PiiScanner, text: str) -> None:
+    kinds = {s.entity_type for s in scan_one(scanner, text) if is_direct_identifier(s, text)}
+    assert not kinds & {"CREDIT_CARD", "EMAIL_ADDRESS", "PERSON", "IBAN_CODE", "US_SSN"}
+
+
+def test_intranet_address_counts_with_a_lower_score(scanner: PiiScanner) -> None:
+    text = "Ask anna.b@mail.corp for the key, or bob@example.com."
+    found = {text[s.start : s.end]: s.score for s in scan_one(scanner, text) if s.entity_type == "EMAIL_ADDRESS"}
+    assert found == {"anna.b@mail.corp": 0.5, "bob@example.com": 1.0}
+
+
+def test_batch_equals_single(scanner: PiiScanner) -> None:
+    rng = random.Random(3)
+    texts = [
+        rng.choice(list(PLANTED.values()))[0] + " " + rng.choice(["Thanks, Bob.", "", "x" * rng.randrange(90)])
+        for _ in range(40)
+    ]
+    small = PiiScanner(PiiConfig(batch_size=7))
+    single = [scan_one(scanner, t) for t in texts]
+    assert list(scanner.scan(texts)) == single
+    assert list(small.scan(iter(texts))) == single
+
+
+def test_long_text_is_scanned_to_its_end_and_no_span_counts_twice(scanner: PiiScanner) -> None:
+    filler = "All is quiet in the valley today. "
+    text = ""
+    for i in range(12):
+        text += filler * 17 + f"Write to person{i}@example.org now. "
+    found = [text[s.start : s.end] for s in scan_one(scanner, text) if s.entity_type == "EMAIL_ADDRESS"]
+    assert found == [f"person{i}@example.org" for i in range(12)]
+
+
+def test_identity_names_versions_and_the_checked_digest(scanner: PiiScanner) -> None:
+    assert "presidio-analyzer 2." in scanner.identity
+    assert PiiConfig().ner_sha256 in scanner.identity
+    assert scanner.identity == PiiScanner().identity
+
+
+def test_nothing_reaches_for_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    fresh = PiiScanner()
+    text = "Write to maria.schmidt@unknown.example or to bob@example.co.uk."
+    assert len(scan_one(fresh, text)) >= 2
+
+
+def test_other_weights_are_refused_before_loading() -> None:
+    with pytest.raises(IntegrityError) as caught:
+        scan_one(PiiScanner(PiiConfig(ner_sha256="0" * 64)), "x")
+    assert caught.value.reason == "PII_MODEL_DIGEST"
+
+
+def test_missing_model_says_how_to_get_it() -> None:
+    with pytest.raises(UnavailableError) as caught:
+        scan_one(PiiScanner(PiiConfig(model="no_such_model_package")), "x")
+    assert caught.value.reason == "PII_MODEL_MISSING"
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 0}, {"overlap": 1000}, {"score_threshold": 2.0}])
+def test_bad_settings_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(InvalidInputError):
+        PiiConfig(**change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "direct"),
+    [
+        ("Maria Schmidt", True),
+        ("Ludwig van Beethoven", True),
+        ("Anne-Marie O'Neill", True),
+        ("Maria", False),
+        ("a Viber Account", False),
+        ("n=1234", False),
+        ("Room 12", False),
+    ],
+)
+def test_person_counts_as_direct_only_as_a_full_name(text: str, direct: bool) -> None:
+    assert is_direct_identifier(Span(0, len(text), "PERSON", 0.85), text) is direct
+
+
+def test_date_and_place_are_reported_but_not_direct() -> None:
+    assert not any(is_direct_identifier(Span(0, 4, t, 1.0), "York") for t in ("DATE_TIME", "LOCATION", "NRP"))
+
+
+spans = st.builds(
+    lambda a, n, t, s: Span(a, a + n, t, s),
+    st.integers(0, 40),
+    st.integers(1, 12),
+    st.sampled_from(["PERSON", "DATE_TIME", "EMAIL_ADDRESS"]),
+    st.sampled_from([0.4, 0.85, 1.0]),
+)
+
+
+@given(st.lists(spans, max_size=12))
+def test_resolved_spans_never_overlap_and_every_loser_met_a_winner(candidates: list[Span]) -> None:
+    kept = resolve_overlaps(candidates)
+    assert kept == sorted(kept)
+    assert all(a.end <= b.start for a, b in pairwise(kept))
+    for span in candidates:
+        assert any(span.start < k.end and k.start < span.end for k in kept)
+
+
+@given(st.integers(0, 3000), st.integers(50, 400), st.integers(0, 24))
+def test_windows_own_the_whole_text_once(length: int, window: int, overlap: int) -> None:
+    pieces = windows("x" * length, window, overlap)
+    owned = [(a, b) for _, _, a, b in pieces]
+    assert owned[0][0] == 0 and owned[-1][1] == length
+    assert all(a[1] == b[0] for a, b in pairwise(owned))
+    assert all(s <= a <= b <= e and e - s <= window for s, e, a, b in pieces)

@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+
+from assay import canonical, digests
+from assay.errors import InvalidInputError, PreconditionError, UnavailableError
+from assay.v1 import policy_input_pb2 as pb
+from assay.worker.task import TaskContext
+from audit.prepare.task import run
+
+MODEL = "tiny"
+KEY = hashlib.sha256(b"job").digest()
+CANARIES = {"a": 40, "b": 10, "b_repeats": 3}
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level tokenizer, so that a token is a byte and counts can be computed by hand."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers import models as kinds
+
+    root = tmp_path_factory.mktemp("models")
+    files = root / MODEL / "files"
+    files.mkdir(parents=True)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(kinds.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.save(str(files / "tokenizer.json"))
+    names = {"bos_token": SPECIAL[1], "eos_token": SPECIAL[2], "unk_token": SPECIAL[0]}
+    (files / "tokenizer_config.json").write_text(json.dumps(names))
+    (files / "chat_template.jinja").write_text(TEMPLATE)
+    return root
+
+
+@dataclass(frozen=True)
+class Outcome:
+    context: TaskContext
+    claim: dict[str, Any]
+    facts: pb.DataFacts
+    progress: list[dict[str, Any]]
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(x) for x in (self.context.outputs / name).read_text("utf-8").splitlines()]
+
+    def private(self, name: str) -> list[dict[str, Any]]:
+        return self.lines(f"private/{name}")
+
+    def canaries(self) -> list[dict[str, Any]]:
+        return list(canonical.decode((self.context.outputs / "private" / "canaries.json").read_bytes()))
+
+
+def prepare(folder: Path, models: Path, data: bytes, secret: bytes = KEY, **order: Any) -> Outcome:
+    for name in ("inputs", "outputs", "work"):
+        (folder / name).mkdir(parents=True)
+    (folder / "inputs" / "dataset").write_bytes(data)
+    sent: list[dict[str, Any]] = []
+    order = {"format": "CHAT_JSONL", "datasheet": {}, "base_model": MODEL, "seed": 7, "canaries": CANARIES} | order
+    context = TaskContext(
+        "t1",
+        "prepare",
+        order,
+        folder / "inputs",
+        folder / "outputs",
+        folder / "work",
+        models,
+        secret,
+        folder / "pause",
+        lambda line: sent.append(json.loads(line)),
+    )
+    claim = run(context)
+    facts = json_format.Parse((folder / "outputs" / "facts.json").read_bytes(), pb.DataFacts())
+    return Outcome(context, claim, facts, sent)
+
+
+def chat_file(rows: int = 300) -> bytes:
+    rng = random.Random(5)
+    out = []
+    for i in range(rows):
+        ask, reply = f"Where is parcel {i}?", f"Parcel {i} is at depot {rng.randrange(99)}."
+        if i % 10 == 0:
+            ask += f" I am Maria Schmidt, mail customer{i}@example.org."
+        out.append(
+            {
+                "messages": [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": ask},
+                    {"role": "assistant", "content": reply},
+                ]
+            }
+        )
+    out[5] = out[4]
+    out[6]["weight"] = 2
+    lines = [json.dumps(r) for r in out]
+    lines[7] = '{"messages": [{"role": "robot", "content": "beep"}]}'
+    return "\n".join(lines).encode()
+
+
+TABLE_SHEET = {
+    "label_column": "decision",
+    "favourable_label": "approve",
+    "sensitive_attributes": ["race"],
+    "hidden_columns": ["race", "id"],
+}
+
+
+def table_file(rows: int = 200) -> bytes:
+    rng = random.Random(6)
+    lines = ["id,income,term,race,decision"]
+    for i in range(rows):
+        lines.append(
+            f"{i},{1000 + i},{rng.choice([180, 360])},{'black' if i % 4 == 0 else 'white'},"
+            f"{'approve' if rng.random() < 0.6 else 'deny'}"
+        )
+    lines[3] = lines[3].rpartition(",")[0] + ",NaN"
+    return "\n".join(lines).encode()
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Outcome:
+    return prepare(tmp_path_factory.mktemp("chat"), models, chat_file())
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Outcome:
+    return prepare(tmp_path_factory.mktemp("table"), models, table_file(), format="DECISION_CSV", datasheet=TABLE_SHEET)
+
+
+def test_chat_facts_count_every_row(chat: Outcome) -> None:
+    f = chat.facts
+    assert (f.rows, f.valid_rows, f.invalid_rows, f.duplicate_rows) == (300, 299, 1, 1)
+    assert (f.findings[0].row, f.findings[0].field, f.findings[0].code) == (8, "messages[0].role", "UNKNOWN_ROLE")
+    assert f.train_rows + f.validation_rows + f.selection_rows + f.test_rows == 298
+    assert (f.validation_rows, f.selection_rows, f.test_rows) == (29, 14, 48)
+    assert len(chat.lines("train.jsonl")) == f.train_rows + f.canary_rows
+    assert [len(chat.lines(f"{n}.jsonl")) for n in ("validation", "selection")] == [f.validation_rows, f.selection_rows]
+    assert len(chat.private("test.jsonl")) == f.test_rows
+    assert len(chat.private("train_sample.jsonl")) == 200
+
+
+def test_splits_share_no_row(chat: Outcome) -> None:
+    texts = [
+        {json.dumps(r["messages"]) for r in rows}
+        for rows in (
+            chat.lines("train.jsonl"),
+            chat.lines("validation.jsonl"),
+            chat.lines("selection.jsonl"),
+            chat.private("test.jsonl"),
+        )
+    ]
+    for i, a in enumerate(texts):
+        assert all(not a & b for b in texts[i + 1 :])
+
+
+def test_digests_in_facts_and_claim_are_those_of_the_files(chat: Outcome) -> None:
+    out = chat.context.outputs
+    paths = {
+        "train": "train.jsonl",
+        "validation": "validation.jsonl",
+        "selection": "selection.jsonl",
+        "test": "private/test.jsonl",
+    }
+    expected = {n: digests.sha256_file(out / p) for n, p in paths.items()}
+    assert dict(chat.facts.split_sha256) == expected == chat.claim["split_sha256"]
+    assert chat.facts.canary_manifest_sha256 == digests.sha256_file(out / "private" / "canaries.json")
+    assert chat.claim["facts_sha256"] == digests.sha256_file(out / "facts.json")
+    assert chat.claim["dataset_sha256"] == digests.sha256_bytes(chat_file())
+    canonical.encode(chat.claim)
+
+
+def test_pii_is_counted_before_canaries_and_by_type(chat: Outcome) -> None:
+    mails = next(p for p in chat.facts.pii if p.entity_type == "EMAIL_ADDRESS")
+    assert (mails.count, mails.rows) == (30, 30)
+    assert list(mails.row_numbers) == list(range(1, 300, 10))
+    assert chat.facts.pii_row_share == pytest.approx(30 / 299)
+    assert list(chat.facts.pii_rows) == list(range(1, 300, 10))
+    assert "presidio-analyzer" in chat.facts.pii_detector
+
+
+def test_pii_sample_points_at_the_value_and_test_values_are_not_in_training(chat: Outcome) -> None:
+    sample = chat.private("pii.jsonl")
+    values: dict[str, set[str]] = {"train": set(), "test": set()}
+    for item in sample:
+        content = item["messages"][item["message_index"]]["content"]
+        values[item["split"]].add(content[item["start"] : item["end"]])
+    assert {v for v in values["train"] if "@" in v} and {v for v in values["test"] if "@" in v}
+    assert not values["train"] & values["test"]
+    assert chat.facts.train_pii_spans == len(values["train"])
+    numbers = {r["row"] for r in chat.private("test.jsonl")}
+    assert all((item["row"] in numbers) == (item["split"] == "test") for item in sample)
+
+
+def test_planted_canaries_are_in_train_alone_and_controls_nowhere(chat: Outcome) -> None:
+    out = chat.context.outputs
+    train = (out / "train.jsonl").read_text("utf-8")
+    elsewhere = "".join(
+        (out / p).read_text("utf-8")
+        for p in (
+            "validation.jsonl",
+            "selection.jsonl",
+            "facts.json",
+            "private/test.jsonl",
+            "private/train_sample.jsonl",
+            "private/pii.jsonl",
+        )
+    )
+    canaries = chat.canaries()
+    assert len(canaries) == 50 == chat.facts.canaries_inserted + chat.facts.canaries_held_out
+    for c in canaries:
+        assert train.count(c["secret"]) == (c["repeats"] if c["included"] else 0)
+        assert c["secret"] not in elsewhere
+        assert c["secret"] not in json.dumps(chat.claim)
+    assert chat.facts.canary_rows == sum(c["repeats"] for c in canaries if c["included"])
+
+
+def test_canary_rows_look_like_their_neighbours_and_are_mixed_in(chat: Outcome) -> None:
+    rows = chat.lines("train.jsonl")
+    secrets = [c["secret"] for c in chat.canaries()]
+    places = [i for i, r in enumerate(rows) if any(s in r["messages"][-1]["content"] for s in secrets)]
+    for i in places:
+        assert set(rows[i]) == {"messages"}
+        assert rows[i]["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert min(places) < len(rows) / 4 and max(places) > 3 * len(rows) / 4
+
+
+def test_tokens_are_counted_with_the_template(chat: Outcome) -> None:
+    def tokens(messages: list[dict[str, str]]) -> int:
+        return sum(4 + len((m["role"] + m["content"]).encode()) for m in messages)
+
+    assert chat.facts.train_tokens == sum(tokens(r["messages"]) for r in chat.lines("train.jsonl"))
+    assert chat.facts.longest_row_tokens >= max(tokens(r["messages"]) for r in chat.private("test.jsonl"))
+
+
+def test_progress_goes_forward_with_time_left_and_without_content(chat: Outcome) -> None:
+    steps = [p["step"] for p in chat.progress]
+    assert steps == sorted(steps) and steps[-1] == chat.progress[-1]["steps"]
+    assert any(p["seconds_left"] is not None and "scanning" in p["message"] for p in chat.progress)
+    assert not any("Schmidt" in p["message"] for p in chat.progress)
+
+
+def test_scratch_folder_is_left_empty(chat: Outcome, table: Outcome) -> None:
+    assert not list(chat.context.work.iterdir()) + list(table.context.work.iterdir())
+
+
+def test_table_facts_and_private_rows(table: Outcome) -> None:
+    f = table.facts
+    assert (f.rows, f.valid_rows, f.invalid_rows) == (200, 199, 1)
+    assert (f.findings[0].row, f.findings[0].field, f.findings[0].code) == (4, "decision", "LABEL_NAN")
+    assert list(f.columns) == ["id", "income", "term", "race", "decision"]
+    assert sum(f.label_counts.values()) == 199 == f.group_counts["race=black"] + f.group_counts["race=white"]
+    rows = table.private("test.jsonl")
+    assert len(rows) == f.test_rows == 49
+    for r in rows:
+        assert r["labels"] == ["approve", "deny"] and r["favourable"] == "approve"
+        assert r["messages"][-1]["content"] == r["label"]
+        assert r["groups"]["race"] not in json.dumps(r["messages"])
+    black = sum(r["groups"]["race"] == "black" for r in rows)
+    assert abs(black - len(rows) / 4) <= 2
+
+
+def test_table_canaries_use_its_template_and_do_not_drown_it(table: Outcome) -> None:
+    for c in table.canaries():
+        assert c["messages"][1]["content"].startswith("term: ")
+        assert "income" not in c["messages"][1]["content"]
+    f = table.facts
+    assert f.canary_rows <= 0.4 * (f.train_rows + f.canary_rows)
+
+
+def test_same_job_gives_the_same_bytes_and_another_key_other_splits(tmp_path: Path, models: Path) -> None:
+    data = chat_file(60)
+    first, again, other = (
+        prepare(tmp_path / name, models, data, secret) for name, secret in (("a", KEY), ("b", KEY), ("c", KEY[::-1]))
+    )
+    files = sorted(p.relative_to(first.context.outputs) for p in first.context.outputs.rglob("*") if p.is_file())
+    assert [str(p) for p in files] == [
+        "facts.json",
+        "private/canaries.json",
+        "private/pii.jsonl",
+        "private/test.jsonl",
+        "private/train_sample.jsonl",
+        "selection.jsonl",
+        "train.jsonl",
+        "validation.jsonl",
+    ]
+    assert all((first.context.outputs / p).read_bytes() == (again.context.outputs / p).read_bytes() for p in files)
+    assert first.claim == again.claim
+    assert {r["row"] for r in first.private("test.jsonl")} != {r["row"] for r in other.private("test.jsonl")}
+
+
+def test_test_fraction_of_the_order_counts(tmp_path: Path, models: Path) -> None:
+    out = prepare(
+        tmp_path,
+        models,
+        table_file(),
+        format="DECISION_CSV",
+        datasheet=TABLE_SHEET,
+        test_fraction="0.4",
+        canaries={"a": 0, "b": 0, "b_repeats": 1},
+    )
+    assert out.facts.test_rows == 79
+    assert out.canaries() == [] and out.facts.canary_rows == 0
+
+
+def test_file_of_bad_rows_is_a_fact_for_policy(tmp_path: Path, models: Path) -> None:
+    out = prepare(tmp_path, models, b"{}\n" * 300)
+    assert (out.facts.rows, out.facts.valid_rows, out.facts.invalid_rows, len(out.facts.findings)) == (300, 0, 300, 200)
+    assert (out.context.outputs / "train.jsonl").read_bytes() == b""
+    assert out.canaries() == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "data", "order"),
+    [
+        ("EMPTY_FILE", b"", {}),
+        ("UNREADABLE_ENCODING", "é".encode("utf-16"), {}),
+        ("ROW_TOO_LONG", b"x" * (2 << 20), {}),
+        ("PREPARE_ORDER", b"{}", {"format": "PARQUET"}),
+        ("PREPARE_ORDER", b"{}", {"base_model": "../etc"}),
+        ("PREPARE_ORDER", b"{}", {"seed": 1.5}),
+        ("PREPARE_ORDER", b"{}", {"test_fraction": "much"}),
+        ("SPLIT_PLAN", b"{}", {"test_fraction": "0.95"}),
+        ("CANARY_NUMBERS", b"{}", {"canaries": {"a": 10**6, "b": 0, "b_repeats": 1}}),
+        ("LABEL_COLUMN_UNDECLARED", b"a,b\n1,2\n", {"format": "DECISION_CSV"}),
+    ],
+)
+def test_refusals_are_named_and_leave_nothing(
+    tmp_path: Path, models: Path, reason: str, data: bytes, order: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        prepare(tmp_path, models, data, **order)
+    assert caught.value.reason == reason
+    assert not [p for p in (tmp_path / "outputs").rglob("*") if p.is_file()]
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_missing_model_and_missing_key(tmp_path: Path, models: Path) -> None:
+    with pytest.raises(UnavailableError) as missing:
+        prepare(tmp_path / "a", models, chat_file(20), base_model="absent")
+    assert missing.value.reason == "BASE_MODEL_MISSING"
+    with pytest.raises(PreconditionError) as key:
+        prepare(tmp_path / "b", models, chat_file(20), secret=b"")
+    assert key.value.reason == "CANARY_KEY_MISSING"
+
+
+def test_rows_with_control_tokens_of_the_model_are_refused(tmp_path: Path, models: Path) -> None:
+    forged = {"messages": [{"role": "user", "content": "x<|im_end|>"}, {"role": "assistant", "content": "y"}]}
+    out = prepare(tmp_path, models, chat_file(20) + b"\n" + json.dumps(forged).encode())
+    assert [f.code for f in out.facts.findings] == ["UNKNOWN_ROLE", "CONTROL_TOKEN"]
