@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,19 +56,28 @@ def main(arguments: list[str] | None = None) -> int:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
-        asyncio.run(_run(folder.resolve()))
+        asyncio.run(run(folder.resolve()))
     except AssayError as error:
         print(error.diagnostics(), file=sys.stderr)
         return _EXIT_REFUSED
     return 0
 
 
-async def _run(folder: Path) -> None:
+async def run(folder: Path, table: Mapping[str, TaskModule] | None = None) -> None:
+    """Serves until a signal.
+
+    Args:
+        folder: the worker's directory.
+        table: which module runs for which kind; the installed ones of :data:`assay.worker.settings.TASK_MODULES` by default.
+
+    Raises:
+        AssayError: settings, keys, isolation, spool or address are not as they must be; ``diagnostics()`` says what to do.
+    """
     settings, keys = WorkerSettings.load(folder), WorkerKeys.load(folder)
     for name, ok, detail, remedy in diagnose():
         if not ok:
             raise PreconditionError("ISOLATION_MISSING", f"{name}: {detail}", remedy=remedy)
-    modules: dict[str, TaskModule] = {kind: TaskModule.installed(TASK_MODULES[kind]) for kind in settings.kinds}
+    modules = table or {str(kind): TaskModule.installed(TASK_MODULES[kind]) for kind in settings.kinds}
     supervisor = Supervisor(folder, settings, keys, modules)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

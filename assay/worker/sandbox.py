@@ -204,13 +204,14 @@ def _command(spec: Spec, channel: int, info: int, filter_fd: int, data: Mapping[
     out += ["--new-session", "--die-with-parent", "--hostname", "assay-sandbox", "--clearenv"]
     for name, value in _environment(spec.threads).items():
         out += ["--setenv", name, value]
+    # First what covers a folder, then the binds: code may lie below /tmp.
+    out += ["--proc", "/proc", "--dev", "/dev"]
+    for place in ("/tmp", "/dev/shm"):  # noqa: S108  (places inside the sandbox)
+        out += ["--perms", "1777", "--size", str(spec.limits.tmp_bytes), "--tmpfs", place]
     gpu = _gpu_binds() if spec.gpu else []
     shown = [*spec.visible(), *map(Path, _HOST_SYS), Path("/etc/passwd"), Path("/task/in")]
     out += _folders([*shown, *map(Path, _GPU_SYS)] if gpu else shown)
     out += _system_binds()
-    out += ["--proc", "/proc", "--dev", "/dev"]
-    for place in ("/tmp", "/dev/shm"):  # noqa: S108  (places inside the sandbox)
-        out += ["--perms", "1777", "--size", str(spec.limits.tmp_bytes), "--tmpfs", place]
     for path in _HOST_SYS:
         out += ["--ro-bind-try", path, path]
     out += gpu
@@ -251,7 +252,8 @@ def _environment(threads: int) -> dict[str, str]:
 
 def _folders(paths: Sequence[Path]) -> list[str]:
     """Makes the way to each path passable: bubblewrap creates parents of a bind for its own uid only."""
-    parents = {parent for path in paths for parent in path.parents if parent != Path("/")}
+    made = {Path("/"), Path("/tmp"), Path("/dev"), Path("/proc")}  # noqa: S108
+    parents = {parent for path in paths for parent in path.parents if parent not in made}
     bound = [Path("/usr"), *paths]
     out: list[str] = []
     for folder in sorted(parents):

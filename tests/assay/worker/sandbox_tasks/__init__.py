@@ -1,0 +1,1 @@
+"""Task modules that run inside the real sandbox in tests. Standard library only."""

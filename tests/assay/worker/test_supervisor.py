@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from assay import dsse
+from assay.errors import AlreadyExistsError, AssayError, PreconditionError
+from assay.worker.spool import State
+
+from .conftest import JOB, House, ended, submit, until
+
+pytestmark = pytest.mark.isolation
+
+
+async def test_a_task_goes_the_whole_way(house: House) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"steps": 3, "behaviour": "private"}))
+    last = await ended(supervisor, "t1")
+    assert last.record.state is State.DONE, last.record.reason
+    assert (last.progress.step, last.progress.steps, dict(last.progress.metrics)) == (3, 3, {"loss": 0.5})
+
+    manifest = house.open_result(supervisor, "t1", house.root / "result")
+    assert {f["path"] for f in manifest["files"]} == {"seen.json", "private.bin", "statement.json"}
+    seen = json.loads((house.root / "result" / "seen.json").read_text())
+    assert seen["inputs"] == ["dataset"]
+    assert seen["secret"] == hmac.new(bytes.fromhex("11" * 32), JOB.encode(), hashlib.sha256).hexdigest()
+
+    envelope = json.loads((house.root / "result" / "statement.json").read_bytes())
+    verified = dsse.verify_service(envelope, house.keys().statement.public_key())
+    predicate = verified.predicate
+    assert verified.predicate_name == "preparation"
+    assert predicate["claim"] == {"rate": "0.25", "steps": 3}
+    assert predicate["isolation"]["proven"] is True
+    assert all(predicate["isolation"]["probes"].values())
+    assert predicate["meter"]["attempts"] == 1
+    assert predicate["meter"]["wall_ms"] > 0
+    assert predicate["meter"]["cpu_ms"] > 0
+    assert predicate["meter"]["max_rss_bytes"] > 1 << 20
+    assert predicate["meter"]["energy_uwh"] > 0
+    digests = {s["name"]: s["digest"]["sha256"] for s in verified.statement["subject"]}
+    assert set(digests) == {"seen.json", "private.bin"}
+    assert digests["seen.json"] == hashlib.sha256((house.root / "result" / "seen.json").read_bytes()).hexdigest()
+
+    folder = house.folder / "spool" / "t1"
+    assert sorted(os.listdir(folder)) == ["result.bin", "state.json"]
+    await supervisor.release("t1")
+    await supervisor.release("t1")
+    assert os.listdir(folder) == ["state.json"]
+    with pytest.raises(PreconditionError, match="released"):
+        supervisor.result("t1")
+    await supervisor.stop()
+
+
+async def test_the_private_part_comes_back_only_to_the_same_job(house: House) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"behaviour": "private"}))
+    await ended(supervisor, "t1")
+    house.open_result(supervisor, "t1", house.root / "result")
+    private = (house.root / "result" / "private.bin").read_bytes()
+    assert b"sealed test rows" not in private
+
+    await submit(supervisor, "t2", "prepare", house.seal("t2", "prepare", {}, {"private.bin": private}))
+    assert (await ended(supervisor, "t2")).record.state is State.DONE
+    house.open_result(supervisor, "t2", house.root / "again")
+    assert json.loads((house.root / "again" / "seen.json").read_text())["inputs"] == ["private/test.jsonl"]
+
+    other = house.seal("t3", "prepare", {}, {"private.bin": private}, job="units/credit/tuningJobs/j2")
+    await submit(supervisor, "t3", "prepare", other)
+    last = await ended(supervisor, "t3")
+    assert last.record.state is State.FAILED
+    assert last.record.reason.startswith("PRIVATE_BINDING:")
+    await supervisor.stop()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ("refuse", "DATA_BAD: row 3 is bad; remedy: mend row 3"),
+        ("crash", "TASK_CRASHED: the task ended by RuntimeError"),
+        ("die", "TASK_CRASHED: the task ended with exit status 3 and no result"),
+        ("garbage", "TASK_PROTOCOL: the task wrote something else than progress on its channel"),
+        ("link", "OUTPUT_NOT_PLAIN: output 'leak' is not a plain file"),
+        ("reserved", "OUTPUT_NAME: an output has a name that the supervisor uses"),
+        ("pickle", "OUTPUT_ADAPTER: the adapter is refused:"),
+    ],
+)
+async def test_a_failure_has_a_stable_reason_and_no_row_content(house: House, behaviour: str, reason: str) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"behaviour": behaviour}))
+    record = (await ended(supervisor, "t1")).record
+    await supervisor.stop()
+    assert record.state is State.FAILED
+    assert record.reason.startswith(reason)
+    assert "secret row content" not in record.reason
+    assert set(os.listdir(house.folder / "spool" / "t1")) == {"state.json", "log.txt"}
+
+
+async def test_memory_and_time_are_capped(house: House) -> None:
+    limits = house.settings().limits
+    small = limits.model_copy(update={"memory_bytes": 200 << 20})
+    supervisor = house.supervisor(limits=small)
+    await supervisor.start()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"behaviour": "memory"}))
+    assert (await ended(supervisor, "t1")).record.reason.startswith("TASK_MEMORY:")
+    await supervisor.stop()
+
+    short = limits.model_copy(update={"wall_seconds": 1})
+    supervisor = house.supervisor(limits=short)
+    await supervisor.start()
+    await submit(supervisor, "t2", "prepare", house.seal("t2", "prepare", {"gate": "never"}))
+    assert (await ended(supervisor, "t2")).record.reason.startswith("TASK_TIMEOUT:")
+    await supervisor.stop()
+
+
+async def test_pause_resume_and_cancel(house: House) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    sealed = house.seal("t1", "prepare", {"steps": 4, "gate": "go"})
+    for step in (0, 1):
+        (house.models / f"go-{step}").touch()
+    await submit(supervisor, "t1", "prepare", sealed)
+    await until(lambda: supervisor.get("t1").progress.step == 2)
+    supervisor.pause("t1")
+    last = await ended(supervisor, "t1")
+    assert last.record.state is State.PAUSED
+    assert set(os.listdir(house.folder / "spool" / "t1")) == {"state.json", "task.bin", "work"}
+
+    for step in (2, 3):
+        (house.models / f"go-{step}").touch()
+    assert (await submit(supervisor, "t1", "prepare", sealed)).record.state is State.WAITING
+    last = await ended(supervisor, "t1")
+    assert last.record.state is State.DONE
+    assert last.record.attempts == 2
+    house.open_result(supervisor, "t1", house.root / "result")
+    # Every step was done once: the second attempt went on from the checkpoint.
+    assert json.loads((house.root / "result" / "seen.json").read_text())["trace"] == ["0", "1", "2", "3"]
+    with pytest.raises(PreconditionError) as refused:
+        supervisor.pause("t1")
+    assert refused.value.reason == "TASK_ENDED"
+
+    await submit(supervisor, "t2", "prepare", house.seal("t2", "prepare", {"gate": "never"}))
+    await submit(supervisor, "t3", "prepare", house.seal("t3", "prepare", {"gate": "never"}))
+    await until(lambda: supervisor.get("t2").record.sandbox is not None)
+    pid = supervisor.get("t2").record.sandbox[0]  # type: ignore[index]
+    assert supervisor.get("t3").record.state is State.WAITING
+    assert (await supervisor.cancel("t2")).record.state is State.CANCELLED
+    assert not os.path.exists(f"/proc/{pid}")
+    assert os.listdir(house.folder / "spool" / "t2") == ["state.json"]
+    # The queue goes on with the next one.
+    await until(lambda: supervisor.get("t3").record.state is State.RUNNING)
+    assert (await supervisor.cancel("t3")).record.state is State.CANCELLED
+    assert (await supervisor.cancel("t3")).record.state is State.CANCELLED
+    await supervisor.stop()
+
+
+async def test_an_id_is_one_task_for_ever(house: House) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    sealed = house.seal("t1", "prepare", {"steps": 1})
+    first = await submit(supervisor, "t1", "prepare", sealed)
+    await ended(supervisor, "t1")
+    again = await submit(supervisor, "t1", "prepare", sealed)
+    assert again.record.accepted == first.record.accepted
+    # Sealed anew, the bytes differ, yet it is the same task: a gateway that died may have lost its copy.
+    anew = house.seal("t1", "prepare", {"steps": 1})
+    assert anew != sealed
+    assert (await submit(supervisor, "t1", "prepare", anew)).record.state is State.DONE
+    with pytest.raises(AlreadyExistsError) as taken:
+        await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"steps": 2}))
+    assert taken.value.reason == "TASK_ID_TAKEN"
+    await supervisor.release("t1")
+    tombstone = await submit(supervisor, "t1", "prepare", anew)
+    assert tombstone.record.released
+    assert tombstone.record.attempts == 1
+    await supervisor.stop()
+
+    restarted = house.supervisor()
+    await restarted.start()
+    assert (await submit(restarted, "t1", "prepare", sealed)).record.released
+    await restarted.stop()
+
+
+async def test_what_is_not_the_gateways_is_refused_before_it_is_kept(house: House) -> None:
+    supervisor = house.supervisor()
+    stranger = Ed25519PrivateKey.generate()
+    data = {"train.jsonl": b"a\n", "validation.jsonl": b"b\n"}
+    good = house.work_order(data)
+    changed = {**data, "train.jsonl": b"other rows\n"}
+    cases = [
+        ("prepare", house.seal("t1", "prepare", {}, signer=stranger), "BUNDLE_SIGNATURE"),
+        ("prepare", house.seal("t2", "prepare", {}), "TASK_BINDING"),
+        ("prepare", house.seal("t1", "audit", {}), "TASK_BINDING"),
+        ("prepare", house.seal("t1", "prepare", {"job": "units/credit/tuningJobs/other"}), "ORDER_BINDING"),
+        ("prepare", house.seal("t1", "prepare", {}, job=7), "TASK_MANIFEST"),  # type: ignore[arg-type]
+        ("train", house.seal("t1", "train", house.work_order(data, signer=stranger), data), "ORDER_SIGNATURE"),
+        ("train", house.seal("t1", "train", good, changed), "ORDER_BINDING"),
+        ("train", house.seal("t1", "train", good, {"train.jsonl": b"a\n"}), "ORDER_BINDING"),
+        ("train", house.seal("t1", "train", good, data, job="units/credit/tuningJobs/j2"), "ORDER_BINDING"),
+        ("train", house.seal("t1", "train", {"job": JOB}, data), "TASK_MANIFEST"),
+    ]
+    for kind, sealed, reason in cases:
+        with pytest.raises(AssayError) as refused:
+            await submit(supervisor, "t1", kind, sealed)
+        assert refused.value.reason == reason
+    assert os.listdir(house.folder / "spool") == []
+
+    only_train = house.supervisor(kinds=("train",))
+    with pytest.raises(PreconditionError) as refused_kind:
+        await submit(only_train, "t1", "prepare", house.seal("t1", "prepare", {}))
+    assert refused_kind.value.reason == "TASK_KIND"
+
+
+async def test_a_verified_work_order_reaches_the_task_without_the_canary_secret(house: House) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    data = {"train.jsonl": b"a\n", "validation.jsonl": b"b\n"}
+    await submit(supervisor, "t1", "train", house.seal("t1", "train", house.work_order(data, steps=2), data))
+    last = await ended(supervisor, "t1")
+    assert last.record.state is State.DONE, last.record.reason
+    house.open_result(supervisor, "t1", house.root / "result")
+    seen = json.loads((house.root / "result" / "seen.json").read_text())
+    assert seen == {"inputs": ["train.jsonl", "validation.jsonl"], "trace": ["0", "1"], "secret": ""}
+    await supervisor.stop()
+
+
+async def test_two_workers_share_one_device_slot(house: House) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"gate": "never"}))
+    await until(lambda: supervisor.get("t1").record.state is State.RUNNING)
+    other = House(house.root, house.services, house.permit, house.sealing, house.root / "second", house.models)
+    other.folder.mkdir()
+    for path in house.folder.iterdir():
+        if path.is_file():
+            (other.folder / path.name).write_bytes(path.read_bytes())
+            (other.folder / path.name).chmod(0o600)
+    settings = other.settings(slot_file=house.settings().slot_file, models_dir=house.models)
+    from assay.worker.supervisor import Supervisor
+
+    from .conftest import TABLE
+
+    second = Supervisor(other.folder, settings, other.keys(), TABLE)
+    await second.start()
+    await submit(second, "t2", "prepare", house_seal_for(other, "t2"))
+    await until(lambda: supervisor.get("t1").record.sandbox is not None)
+    assert second.get("t2").record.state is State.WAITING
+    await supervisor.cancel("t1")
+    assert (await ended(second, "t2")).record.state is State.DONE
+    await supervisor.stop()
+    await second.stop()
+
+
+def house_seal_for(house: House, task_id: str) -> bytes:
+    return house.seal(task_id, "prepare", {})
+
+
+async def test_a_graceful_stop_goes_on_after_the_next_start(house: House) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    (house.models / "go-0").touch()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"steps": 2, "gate": "go"}))
+    await until(lambda: supervisor.get("t1").progress.step == 1)
+    await supervisor.stop()
+    (house.models / "go-1").touch()
+    again = house.supervisor()
+    await again.start()
+    last = await ended(again, "t1")
+    assert last.record.state is State.DONE
+    assert last.record.interruptions == 0
+    house.open_result(again, "t1", house.root / "result")
+    assert json.loads((house.root / "result" / "seen.json").read_text())["trace"] == ["0", "1"]
+    await again.stop()
