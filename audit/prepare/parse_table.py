@@ -74,10 +74,10 @@ def survey(
 
     Raises:
         InvalidInputError: a reason of :func:`audit.prepare.lines.bounded_lines`, or ``MALFORMED_CSV``,
-            ``UNCLOSED_QUOTE``, ``EMPTY_COLUMN_NAME``, ``BAD_COLUMN_NAME``, ``DUPLICATE_COLUMN``,
-            ``TOO_MANY_COLUMNS``, ``LABEL_COLUMN_UNDECLARED``, ``LABEL_COLUMN_MISSING``, ``SENSITIVE_COLUMN_MISSING``,
-            ``HIDDEN_COLUMN_MISSING``, ``NO_VISIBLE_COLUMN``, ``TOO_MANY_LABELS``, ``TOO_MANY_GROUPS``, ``ONE_LABEL``
-            or ``FAVOURABLE_LABEL_ABSENT``.
+            ``UNCLOSED_QUOTE``, ``EMPTY_COLUMN_NAME``, ``BAD_COLUMN_NAME``, ``DUPLICATE_COLUMN``, ``TOO_MANY_COLUMNS``,
+            ``LABEL_COLUMN_UNDECLARED``, ``LABEL_COLUMN_MISSING``, ``LABEL_IS_SENSITIVE``, ``SENSITIVE_COLUMN_MISSING``,
+            ``HIDDEN_COLUMN_MISSING``, ``NO_VISIBLE_COLUMN``, ``TOO_MANY_LABELS``, ``TOO_MANY_GROUPS``, ``ONE_LABEL`` or
+            ``FAVOURABLE_LABEL_ABSENT``.
     """
     found: Survey | None = None
     for number, cells, problems in _records(stream, limits):
