@@ -14,6 +14,7 @@ from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign import signers
 from pyhanko.sign.fields import SigSeedSubFilter
 from pyhanko.sign.validation import validate_pdf_signature
+from pyhanko.sign.validation.status import SignatureCoverageLevel
 from pyhanko_certvalidator import ValidationContext
 from pyhanko_certvalidator.registry import SimpleCertificateStore
 
@@ -41,7 +42,7 @@ def sign(pdf: bytes, key_pem: bytes, certificate_pem: bytes) -> bytes:
     signer = signers.SimpleSigner(
         signing_cert=asn1_x509.Certificate.load(certificate),
         signing_key=asn1_keys.PrivateKeyInfo.load(der),
-        cert_registry=SimpleCertificateStore(),
+        cert_registry=SimpleCertificateStore(),  # type: ignore[no-untyped-call]
     )
     meta = signers.PdfSignatureMetadata(
         field_name=FIELD, md_algorithm="sha256", subfilter=SigSeedSubFilter.PADES, reason="Model card issued"
@@ -64,6 +65,10 @@ def verify(pdf: bytes, certificate_der: bytes) -> None:
         status = validate_pdf_signature(found[0], context) if len(found) == 1 else None
     except Exception as error:
         raise IntegrityError("CARD_SIGNATURE", "the PDF's signature cannot be read") from error
-    whole = status is not None and status.bottom_line and status.coverage.name == "ENTIRE_FILE"
-    if not whole or status.signing_cert.dump() != certificate_der:
+    if (
+        status is None
+        or not status.bottom_line
+        or status.coverage is not SignatureCoverageLevel.ENTIRE_FILE
+        or status.signing_cert.dump() != certificate_der
+    ):
         raise IntegrityError("CARD_SIGNATURE", "the PDF was changed after it was signed, or signed by another key")

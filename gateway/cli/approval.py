@@ -97,7 +97,7 @@ def check_card(session: Session, pending: approval_pb2.PendingApproval) -> None:
     if record["type"] != "card.rendered" or record["statement"]["predicate"].get("card_sha256") != pending.card_sha256:
         raise IntegrityError("PROOF_REFUSED", "the record at that index is not this card's")
     root = bytes.fromhex(pending.evidence_root)
-    verify_inclusion(leaf_hash(proof.body), pending.card_record_index, pending.evidence_size, list(proof.hashes), root)
+    verify_inclusion(pending.card_record_index, pending.evidence_size, leaf_hash(proof.body), list(proof.hashes), root)
 
 
 @app.command()

@@ -37,7 +37,7 @@ async def start(app: Application, telemetry: Telemetry) -> aio.Server:
     for service, found in table.items():
         handlers = {route.method.name: handler(route, gate) for route in found}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
-    watch = health.aio.HealthServicer()
+    watch = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(watch, server)
     if app.settings.reflection:
         from grpc_reflection.v1alpha import reflection
