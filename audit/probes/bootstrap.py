@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+LEAST_BEYOND = 5
+"""Fewest resamples beyond a bound for it to mean anything."""
+
 
 def group_rates(groups: Sequence[str], outcomes: Sequence[bool], replicates: int, rng: np.random.Generator) -> Floats:
     """Rates by group in ``replicates`` resamples of the rows, shape (replicates, groups), groups in sorted order.
@@ -68,13 +71,14 @@ def percentile(statistics: Floats) -> Callable[[float], tuple[float, float]]:
     """Percentile interval (Efron and Tibshirani 1993, section 13.3) of the resampled statistics, at any confidence.
 
     Raises:
-        ValueError: when a level needs more resamples than there are (fewer than five would lie beyond a bound).
+        ValueError: when a level needs more resamples than there are (fewer than :data:`LEAST_BEYOND` would lie beyond
+            a bound).
     """
     kept = statistics[np.isfinite(statistics)]
 
     def interval(confidence: float) -> tuple[float, float]:
         tail = (1 - confidence) / 2
-        if kept.size * tail < 5:
+        if kept.size * tail < LEAST_BEYOND:
             raise ValueError(f"{kept.size} resamples are too few for a {confidence} interval")
         lower, upper = np.quantile(kept, [tail, 1 - tail])
         return float(lower), float(upper)

@@ -1,0 +1,100 @@
+"""Decisions as numbers: log-odds of the favourable label at the answer position, by either model.
+
+Nothing is sampled: a decision is the comparison of the labels' likelihoods, so it repeats exactly and carries more
+information than a yes or no. The cut on the log-odds is 0 (the likelier side wins) unless that decides nearly
+everything alike on the *selection* split; then it is the quantile there that gives as many favourable decisions as
+the selection split's labels have. The test split never chooses its own cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.probes.corpus import RowText
+from audit.probes.passages import Board
+
+DEGENERATE_SHARE = 0.02
+"""A cut that decides at least this share less than all rows alike is kept."""
+
+_LEAST_SELECTION = 20
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """A model's decisions on rows.
+
+    Attributes:
+        texts: the rows.
+        log_odds: of the favourable label against all others, in nats, shape (rows,).
+        predicted: likeliest label of each row.
+        cut: log-odds above which a decision is favourable.
+        cut_origin: how the cut was chosen, for the method text.
+    """
+
+    texts: tuple[RowText, ...]
+    log_odds: NDArray[np.float64]
+    predicted: tuple[str, ...]
+    cut: float = 0.0
+    cut_origin: str = "log-odds above 0"
+
+    @property
+    def favourable(self) -> NDArray[np.bool_]:
+        """Whether each decision is favourable, shape (rows,)."""
+        out: NDArray[np.bool_] = self.log_odds > self.cut
+        return out
+
+
+def decidable(texts: Sequence[RowText]) -> tuple[RowText, ...]:
+    """Rows that hold a label, the labels to choose from and a favourable one among them."""
+    return tuple(t for t in texts if t.row.label in t.row.labels and t.row.favourable in t.row.labels)
+
+
+def label_scores(board: Board, texts: Sequence[RowText], *, adapter: bool) -> list[NDArray[np.float64]]:
+    """Log-likelihoods of each row's labels, up to a constant of the row, in the order of its labels."""
+    plain = board.scores([t.passage for t in texts], adapter=adapter)
+    variants = iter(board.scores([v for t in texts for v in t.variants], adapter=adapter))
+    out = []
+    for text, scores in zip(texts, plain, strict=True):
+        whole = [-float(next(variants).nll.sum()) for _ in text.variants]
+        out.append(np.array(whole) if whole else scores.choice_logits)
+    return out
+
+
+def decide(board: Board, test: Sequence[RowText], selection: Sequence[RowText], *, adapter: bool) -> Decisions:
+    """Decides the test rows of one model with a cut that the selection rows chose.
+
+    Raises:
+        ValueError: when no test row can be decided.
+    """
+    texts = decidable(test)
+    if not texts:
+        raise ValueError("no test row has a label, its alternatives and a favourable one")
+    scores = label_scores(board, texts, adapter=adapter)
+    odds = np.array([_log_odds(t, s) for t, s in zip(texts, scores, strict=True)])
+    predicted = tuple(t.row.labels[int(s.argmax())] for t, s in zip(texts, scores, strict=True))
+    cut, origin = choose_cut(board, decidable(selection), adapter=adapter)
+    return Decisions(texts, odds, predicted, cut, origin)
+
+
+def choose_cut(board: Board, selection: Sequence[RowText], *, adapter: bool) -> tuple[float, str]:
+    """The cut on the log-odds and how it was chosen, from rows that are not judged."""
+    if len(selection) < _LEAST_SELECTION:
+        return 0.0, "log-odds above 0"
+    scores = label_scores(board, selection, adapter=adapter)
+    odds = np.array([_log_odds(t, s) for t, s in zip(selection, scores, strict=True)])
+    share = float((odds > 0).mean())
+    if DEGENERATE_SHARE <= share <= 1 - DEGENERATE_SHARE:
+        return 0.0, "log-odds above 0"
+    wanted = sum(t.row.label == t.row.favourable for t in selection) / len(selection)
+    cut = float(np.quantile(odds, 1 - wanted))
+    return cut, f"log-odds above the selection split's quantile that gives its labels' share ({wanted:.3f})"
+
+
+def _log_odds(text: RowText, scores: NDArray[np.float64]) -> float:
+    favoured = text.row.labels.index(text.row.favourable)
+    others = np.delete(scores, favoured)
+    return float(scores[favoured] - np.logaddexp.reduce(others))

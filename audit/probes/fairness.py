@@ -1,0 +1,260 @@
+"""Group fairness of a decision model: rates by group, their ratios and differences, and the same on the data's labels.
+
+Point values come from fairlearn's MetricFrame. Intervals of rates are exact; those of ratios and differences between
+groups hold for small groups and any number of them (:mod:`audit.probes.extremes`). A group with fewer rows than the
+least cell is left out and
+named: with three rows it could only make every comparison undecidable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.probes import bootstrap, extremes, stats
+from audit.probes.decisions import Decisions, decide
+from audit.probes.extremes import Cell
+from audit.probes.findings import Audit, Findings, Series, series
+from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
+
+LEAST_CELL = 10
+"""Fewest rows of a group of one attribute."""
+
+LEAST_INTERSECTION = 30
+"""Fewest rows of a group of two attributes."""
+
+LEAST_OUTCOMES = 5
+"""Fewest rows of a group with the outcome that a TPR or FPR conditions on."""
+
+_EXTREME = (
+    "intersection-union bounds over all pairs of groups with Wilson-based (MOVER) limits, Bonferroni on the far side"
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Decisions of one model by group of one attribute or intersection.
+
+    Attributes:
+        slice: ``race`` or ``race,sex``.
+        groups: group of each row, such as ``race=black``.
+        favourable: decision of each row.
+        deserved: whether each row's own label is the favourable one.
+        least: fewest rows of a group that is compared.
+    """
+
+    slice: str
+    groups: tuple[str, ...]
+    favourable: NDArray[np.bool_]
+    deserved: NDArray[np.bool_]
+    least: int
+
+    def cells(self, where: NDArray[np.bool_] | None = None, of: NDArray[np.bool_] | None = None) -> list[Cell]:
+        """Count of favourable decisions (or of ``of``) by group, over the rows ``where`` holds.
+
+        Groups below the least number of rows, or with fewer than :data:`LEAST_OUTCOMES` rows in ``where``, are left
+        out.
+        """
+        names = np.array(self.groups)
+        within = np.ones(len(names), dtype=bool) if where is None else where
+        outcome = self.favourable if of is None else of
+        out = []
+        for name in sorted(set(self.groups)):
+            rows = names == name
+            chosen = rows & within
+            if rows.sum() >= self.least and chosen.sum() >= (LEAST_OUTCOMES if where is not None else 1):
+                out.append(Cell(name, int(outcome[chosen].sum()), int(chosen.sum())))
+        return out
+
+    @property
+    def left_out(self) -> list[str]:
+        """Groups with too few rows."""
+        return sorted(g for g in set(self.groups) if self.groups.count(g) < self.least)
+
+
+def run(audit: Audit) -> Findings:
+    """Measures the fairness of the tuned model's decisions, with the base model's and the labels' as controls."""
+    attributes = audit.settings.sensitive_attributes
+    if not attributes:
+        return Findings((), not_tested=("group fairness: no sensitive attribute was declared",))
+    try:
+        tuned, base = (decide(audit.board, audit.corpus.test, audit.corpus.selection, adapter=a) for a in (True, False))
+    except ValueError as error:
+        missing = [unavailable(s, str(error)) for a in attributes for s in _subjects(a, "")]
+        return Findings(tuple(missing), not_tested=(f"group fairness: {error}",))
+    measurements: list[Measurement] = []
+    plots: list[Series] = []
+    notes: list[str] = []
+    for attribute in (*attributes, *(",".join(pair) for pair in combinations(attributes, 2))):
+        tables = [table_of(decisions, attribute) for decisions in (tuned, base)]
+        measurements += _attribute(audit, tables[0], tables[1], tuned.cut_origin)
+        notes += [f"group fairness: {g} has fewer than {tables[0].least} test rows" for g in tables[0].left_out]
+        if tables[0].cells():
+            plots.append(_plot(tables[0], max(audit.settings.confidences)))
+    plots.append(_odds_plot(tuned))
+    return Findings(tuple(measurements), tuple(plots), tuple(notes))
+
+
+def table_of(decisions: Decisions, attribute: str) -> Table:
+    """Groups the decisions; rows without a value of the attribute (or of one of a pair's) are not compared."""
+    names = attribute.split(",")
+    known = [all(t.row.groups.get(name) for name in names) for t in decisions.texts]
+    rows = np.array(known, dtype=bool)
+    texts = [t for t, keep in zip(decisions.texts, known, strict=True) if keep]
+    return Table(
+        slice=attribute,
+        groups=tuple(",".join(f"{name}={t.row.groups[name]}" for name in names) for t in texts),
+        favourable=decisions.favourable[rows],
+        deserved=np.array([t.row.label == t.row.favourable for t in texts], dtype=bool),
+        least=LEAST_CELL if len(names) == 1 else LEAST_INTERSECTION,
+    )
+
+
+def metric_frame(table: Table) -> Mapping[str, Mapping[str, float]]:
+    """Selection rate, TPR and FPR by group from fairlearn's MetricFrame: metric, then group, then value."""
+    from fairlearn.metrics import MetricFrame, false_positive_rate, selection_rate, true_positive_rate
+
+    frame = MetricFrame(
+        metrics={"selection": selection_rate, "tpr": true_positive_rate, "fpr": false_positive_rate},
+        y_true=table.deserved.astype(int),
+        y_pred=table.favourable.astype(int),
+        sensitive_features=np.array(table.groups),
+    )
+    return {name: {str(g): float(v) for g, v in column.items()} for name, column in frame.by_group.items()}
+
+
+def _attribute(audit: Audit, tuned: Table, base: Table, origin: str) -> list[Measurement]:
+    levels = audit.settings.confidences
+    subjects = {s.name: s for s in _subjects(tuned.slice, origin)}
+    if len(set(tuned.groups)) < 2:
+        reason = f"the test rows hold fewer than two groups of {tuned.slice}"
+        return [unavailable(s, reason) for s in subjects.values()]
+    frame = metric_frame(tuned)
+    share = f"share of favourable decisions, {origin}; Clopper-Pearson"
+    out = [
+        proportion(
+            Subject("fairness.selection_rate", "ratio", share, c.name),
+            c.successes,
+            c.n,
+            levels,
+            inputs={"cell": [c.successes, c.n]},
+        )
+        for c in tuned.cells()
+    ]
+    labels = tuned.cells(of=tuned.deserved)
+    twins = {"fairness.impact_ratio": tuned.cells(), "fairness.label_impact_ratio": labels}
+    before = {"fairness.impact_ratio": base.cells(), "fairness.label_impact_ratio": None}
+    out += [_ratio(subjects[name], cells, before[name], levels) for name, cells in twins.items()]
+    families: dict[str, Callable[[Table], list[list[Cell]]]] = {
+        "fairness.selection_difference": lambda t: [t.cells()],
+        "fairness.tpr_difference": lambda t: [t.cells(t.deserved)],
+        "fairness.fpr_difference": lambda t: [t.cells(~t.deserved)],
+        "fairness.equalized_odds_difference": lambda t: [t.cells(t.deserved), t.cells(~t.deserved)],
+    }
+    metrics = {"selection_difference": ["selection"], "tpr_difference": ["tpr"], "fpr_difference": ["fpr"]}
+    for name, family in families.items():
+        used = metrics.get(name.removeprefix("fairness."), ["tpr", "fpr"])
+        rates = [[frame[m][c.name] for c in cells] for m, cells in zip(used, family(tuned), strict=True)]
+        out.append(_difference(subjects[name], (family(tuned), family(base)), rates, tuned, levels))
+    out.append(_amplification(audit, subjects["fairness.selection_difference_amplification"], tuned, base))
+    return out
+
+
+def _ratio(
+    subject: Subject, cells: Sequence[Cell], before: Sequence[Cell] | None, levels: Sequence[float]
+) -> Measurement:
+    def build() -> Measurement:
+        value = extremes.lowest_ratio(cells)
+        control = None
+        if before and max(c.rate for c in before) > 0:
+            control = Control(extremes.lowest_ratio(before), "base model")
+
+        def interval(confidence: float) -> stats.Bounds:
+            return extremes.lowest_ratio_interval(cells, confidence)
+
+        n = min(c.n for c in cells)
+        return measured(subject, value, interval, levels, n=n, inputs=_inputs([cells]), control=control)
+
+    return guarded(subject, build)
+
+
+def _difference(
+    subject: Subject,
+    both: tuple[Sequence[Sequence[Cell]], Sequence[Sequence[Cell]]],
+    rates: Sequence[Sequence[float]],
+    table: Table,
+    levels: Sequence[float],
+) -> Measurement:
+    """Largest difference over groups; n is the number of rows of the smallest group compared."""
+    families, before = both
+
+    def build() -> Measurement:
+        extremes.largest_difference(families)
+        value = max(max(r) - min(r) for r in rates)
+        control = None
+        if all(len(cells) > 1 for cells in before):
+            control = Control(extremes.largest_difference(before), "base model")
+
+        def interval(confidence: float) -> stats.Bounds:
+            return extremes.largest_difference_interval(families, confidence)
+
+        n = min(table.groups.count(c.name) for cells in families for c in cells)
+        return measured(subject, value, interval, levels, n=n, inputs=_inputs(families), control=control)
+
+    return guarded(subject, build)
+
+
+def _amplification(audit: Audit, subject: Subject, tuned: Table, base: Table) -> Measurement:
+    """How much wider the tuned model's selection gap is than the base model's, on the same rows."""
+
+    def build() -> Measurement:
+        names = {c.name for c in tuned.cells()}
+        keep = [g in names for g in tuned.groups]
+        groups = [g for g, k in zip(tuned.groups, keep, strict=True) if k]
+        first, second = tuned.favourable[keep].tolist(), base.favourable[keep].tolist()
+        rng = audit.settings.rng(f"amplification {tuned.slice}")
+        after, before = bootstrap.paired_group_rates(groups, first, second, audit.settings.sizes["bootstrap"], rng)
+        value = extremes.largest_difference([tuned.cells()]) - extremes.largest_difference([base.cells()])
+        interval = bootstrap.percentile(bootstrap.spread(after) - bootstrap.spread(before))
+        reachable = [c for c in audit.settings.confidences if len(after) * (1 - c) / 2 >= bootstrap.LEAST_BEYOND]
+        inputs = _inputs([tuned.cells(), base.cells()])
+        return measured(subject, value, interval, reachable, n=min(c.n for c in tuned.cells()), inputs=inputs)
+
+    return guarded(subject, build)
+
+
+def _subjects(attribute: str, origin: str) -> list[Subject]:
+    decided = f"decisions by {origin or 'log-odds'}"
+    texts = {
+        "impact_ratio": f"lowest over highest selection rate, {decided}; {_EXTREME}",
+        "label_impact_ratio": f"lowest over highest share of favourable labels in the test rows themselves; {_EXTREME}",
+        "selection_difference": f"largest difference of selection rates, {decided}; {_EXTREME}",
+        "tpr_difference": f"largest difference of true positive rates, {decided}; {_EXTREME}",
+        "fpr_difference": f"largest difference of false positive rates, {decided}; {_EXTREME}",
+        "equalized_odds_difference": f"larger of the TPR and FPR differences, {decided}; {_EXTREME}",
+    }
+    out = [Subject(f"fairness.{name}", "ratio", method, attribute) for name, method in texts.items()]
+    method = "selection difference of the tuned minus that of the base model; paired percentile bootstrap over rows"
+    out.append(Subject("fairness.selection_difference_amplification", "ratio", method, attribute, exploratory=True))
+    return out
+
+
+def _inputs(families: Sequence[Sequence[Cell]]) -> list[list[tuple[str, int, int]]]:
+    return [[(c.name, c.successes, c.n) for c in cells] for cells in families]
+
+
+def _plot(table: Table, confidence: float) -> Series:
+    points = [
+        (c.name, (c.rate, *stats.clopper_pearson(c.successes, c.n, confidence), float(c.n))) for c in table.cells()
+    ]
+    return series(f"selection_rates[{table.slice}]", ("selection rate", "lower", "upper", "rows"), points)
+
+
+def _odds_plot(decisions: Decisions) -> Series:
+    rows = zip(decisions.texts, decisions.log_odds, strict=True)
+    points = sorted((t.row.label, (float(odds),)) for t, odds in rows)
+    return series("log_odds", ("log-odds of the favourable decision, nats",), points)

@@ -1,0 +1,115 @@
+"""What was learned by heart: training text written verbatim, and a loss lower on training rows than on test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from audit.probes import stats
+from audit.probes.corpus import RowText
+from audit.probes.findings import Audit, Findings, Series, series
+from audit.probes.inputs import choose
+from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion
+
+CONTINUATION = 32
+"""Most tokens that must come out verbatim after the first half of an answer."""
+
+_LEAST_CONTINUATION = 8
+
+_VERBATIM = (
+    "share of training answers whose next tokens (32, or the rest of at least 8) greedy decoding writes verbatim after "
+    "the true first half, (k, l)-extractability of Carlini et al. 2022 (arXiv 2202.07646); Clopper-Pearson"
+)
+_EXCESS = "verbatim rate of training rows minus that of test rows; Newcombe 1998 method 10"
+_GAP = "mean nats per answer token, test rows minus training rows, rows as sampling units; Welch interval"
+_RATIO = "mean nats per answer token, test rows over training rows; delta method on the log scale"
+
+
+def run(audit: Audit) -> Findings:
+    """Measures the verbatim rate and the loss gap between test and training rows, on the tuned model."""
+    return Findings((*verbatim(audit), *loss_gap(audit)), (_plot(audit),))
+
+
+def verbatim(audit: Audit) -> list[Measurement]:
+    """Verbatim rate of training rows, test rows as the control, and the difference of the two."""
+    levels, most = audit.settings.confidences, audit.settings.sizes["verbatim_rows"]
+    splits = []
+    for name, texts in (("train", audit.corpus.train), ("test", audit.corpus.test)):
+        long_enough = [t for t in texts if continuation(t)]
+        splits.append(reproduced(audit, choose(long_enough, most, audit.settings.rng(f"verbatim {name}"))))
+    train, test = splits
+    rate = Subject("privacy.verbatim_rate", "ratio", _VERBATIM)
+    excess = Subject("privacy.verbatim_excess", "ratio", _EXCESS)
+    inputs = {"train": train, "test": test}
+    control = Control(sum(test) / len(test), "test rows") if test else None
+    raw = proportion(rate, sum(train), len(train), levels, inputs=inputs, control=control)
+
+    def build() -> Measurement:
+        if not train or not test:
+            raise ValueError("no answer of a training row and of a test row is long enough")
+
+        def interval(confidence: float) -> stats.Bounds:
+            return stats.difference_interval(sum(train), len(train), sum(test), len(test), confidence)
+
+        value = sum(train) / len(train) - sum(test) / len(test)
+        return measured(excess, value, interval, levels, n=len(train), inputs=inputs, control=control)
+
+    return [raw, guarded(excess, build)]
+
+
+def continuation(text: RowText) -> tuple[int, ...]:
+    """Places that must come out verbatim after the first half of the answer; empty when the answer is too short."""
+    half = len(text.answer) // 2
+    places = text.answer[half : half + CONTINUATION]
+    return places if len(places) >= _LEAST_CONTINUATION else ()
+
+
+def reproduced(audit: Audit, texts: Sequence[RowText]) -> list[bool]:
+    """Whether greedy decoding writes each text's continuation verbatim."""
+    scores = audit.board.scores([t.passage for t in texts], adapter=True)
+    return [bool(s.at(continuation(t))[1].all()) for s, t in zip(scores, texts, strict=True)]
+
+
+def losses(audit: Audit, texts: Sequence[RowText], *, adapter: bool) -> tuple[list[float], list[int]]:
+    """Nats of each row's answer and its number of tokens."""
+    scores = audit.board.scores([t.passage for t in texts], adapter=adapter)
+    totals = [float(s.at(t.answer)[0].sum()) for s, t in zip(scores, texts, strict=True)]
+    return totals, [len(t.answer) for t in texts]
+
+
+def loss_gap(audit: Audit) -> list[Measurement]:
+    """Gap and ratio of the losses; n is the number of test rows.
+
+    The control is the base model's gap: it saw neither split, so its gap is how much harder the test rows happen to
+    be.
+    """
+    levels, n = audit.settings.confidences, len(audit.corpus.test)
+    gap, ratio = Subject("overfitting.loss_gap", "nats", _GAP), Subject("overfitting.loss_ratio", "ratio", _RATIO)
+    test, train = losses(audit, audit.corpus.test, adapter=True), losses(audit, audit.corpus.train, adapter=True)
+    inputs = {"test": test, "train": train}
+
+    def build_gap() -> Measurement:
+        found = stats.difference(stats.weighted_mean(*test), stats.weighted_mean(*train))
+        splits = [losses(audit, part, adapter=False) for part in (audit.corpus.test, audit.corpus.train)]
+        before = [stats.weighted_mean(*split).value for split in splits]
+        control = Control(before[0] - before[1], "base model")
+        return measured(gap, found.value, found.interval, levels, n=n, inputs=inputs, control=control)
+
+    def build_ratio() -> Measurement:
+        first, second = stats.weighted_mean(*test), stats.weighted_mean(*train)
+        if second.value <= 0:
+            raise ValueError("the loss on training rows is zero")
+
+        def interval(confidence: float) -> stats.Bounds:
+            return stats.log_ratio_interval(first, second, confidence)
+
+        return measured(ratio, first.value / second.value, interval, levels, n=n, inputs=inputs)
+
+    return [guarded(gap, build_gap), guarded(ratio, build_ratio)]
+
+
+def _plot(audit: Audit) -> Series:
+    points = []
+    for name, texts in (("train", audit.corpus.train), ("test", audit.corpus.test)):
+        totals, sizes = losses(audit, texts, adapter=True)
+        points += [(name, (t / n,)) for t, n in sorted(zip(totals, sizes, strict=True), key=lambda p: p[0] / p[1])]
+    return series("row_losses", ("nats per answer token",), points)

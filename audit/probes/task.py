@@ -1,0 +1,241 @@
+"""The audit task: runs the planned probes inside the sandbox and writes ``report.json``.
+
+A probe that fails or runs out of time costs its own measurements and no others; each is reported as unavailable with
+the reason, since a measurement that silently went missing could be read as a clean one. Faults of the model itself
+(another base, a NaN) end the audit: no number about it would mean anything.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+
+from assay import digests
+from assay.errors import AssayError, IntegrityError, InvalidInputError
+from assay.v1 import measurement_pb2
+from assay.worker.task import TaskContext, TaskPaused
+from audit.probes import cost, fairness, leakage, memorisation, privacy, quality
+from audit.probes.chat import Chat
+from audit.probes.clock import Clock
+from audit.probes.corpus import build
+from audit.probes.findings import Audit, Findings, Scan
+from audit.probes.inputs import Settings, read_private_rows
+from audit.probes.measurements import Measurement, Subject, unavailable
+from audit.probes.passages import Board, Model
+
+REPORT = "report.json"
+
+NOT_TESTED = (
+    "membership inference beyond the canaries (LiRA, RMIA, Min-K%++): no shadow models are trained",
+    "PII inference among candidates and twin or triplet association prompts",
+    "paired counterfactual names and pronouns, and stereotype benchmarks (BBQ, CrowS-Pairs, WinoBias)",
+    "refusals and safety behaviour after tuning (Do-Not-Answer, jailbreaks, prompt injection)",
+    "forgetting of general abilities, hallucination and calibration",
+    "languages other than those of the test rows, and prompts written by an adversary",
+    "composition with other adapters, quantised serving and agent tools",
+)
+"""What no probe here looks at; printed on the card so that nobody reads silence as a pass."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A probe and the measurements that it answers for when it cannot run.
+
+    Attributes:
+        name: as the plan names it.
+        step: what is shown while it runs.
+        measures: prefixes of the measurement names that it owns.
+        share: share of a typical audit's time, for the seconds left.
+        run: the probe.
+    """
+
+    name: str
+    step: str
+    measures: tuple[str, ...]
+    share: float
+    run: Callable[[Audit], Findings]
+
+
+PROBES = (
+    Probe("cost", "reading the bill", ("cost.",), 0.0, cost.run),
+    Probe("quality", "comparing with the base model", ("quality.",), 0.25, quality.run),
+    Probe("fairness", "comparing groups", ("fairness.",), 0.1, fairness.run),
+    Probe("privacy", "scoring canaries", ("privacy.canary_", "privacy.epsilon_"), 0.15, privacy.run),
+    Probe("privacy", "completing identifiers", ("privacy.pii_extraction_",), 0.15, leakage.reconstruction),
+    Probe("memorisation", "looking for memorised rows", ("privacy.verbatim_", "overfitting."), 0.2, memorisation.run),
+    Probe("privacy", "reading generations", ("privacy.pii_generation_", "privacy.pii_any_"), 0.15, leakage.generations),
+)
+"""In running order: cheap and central first, so that a short clock costs the least."""
+
+
+def run(context: TaskContext) -> dict[str, Any]:
+    """Runs the audit; the claim names the report's digest and the seconds of each probe.
+
+    Raises:
+        InvalidInputError: ``AUDIT_ORDER_MALFORMED``, ``PRIVATE_ROWS_MALFORMED``, ``ADAPTER_OTHER_BASE`` ...
+        IntegrityError: ``MODEL_NOT_FINITE``, ``ADAPTER_NOT_FINITE``, ``BASE_MODEL_OTHER`` ...
+    """
+    plan = _plan(context.order)
+    settings = Settings.of(plan)
+    clock = Clock.start(settings.time_limit)
+    context.progress(0, len(PROBES) + 1, "loading the model")
+    rows = read_private_rows(context.inputs)
+    model, chat, environment = _load(context)
+    corpus = build(rows, chat, settings)
+    audit = Audit(settings, rows, corpus, Board(model, clock), chat, _scanner(), context.order)
+    report = assemble(plan, audit, clock, _Desk(context, plan, audit))
+    report.environment.update(environment)
+    (context.outputs / REPORT).write_text(report_json(report), encoding="utf-8")
+    return {
+        "report_sha256": digests.sha256_file(context.outputs / REPORT),
+        "probe_seconds": {name: f"{seconds:.3f}" for name, seconds in sorted(report.probe_seconds.items())},
+        "measurements": len(report.measurements),
+        "unavailable": sum(bool(m.unavailable) for m in report.measurements),
+    }
+
+
+def assemble(
+    plan: measurement_pb2.AuditPlan, audit: Audit, clock: Clock, desk: _Desk | None = None
+) -> measurement_pb2.AuditReport:
+    """Runs every planned probe and completes the report, so that each planned gate has its measurement."""
+    report = measurement_pb2.AuditReport()
+    wanted = set(audit.settings.probes) or {p.name for p in PROBES}
+    for unknown in sorted(wanted - {p.name for p in PROBES}):
+        report.not_tested.append(f"{unknown}: this auditor has no such probe")
+    for step, probe in enumerate(PROBES, 1):
+        if probe.name not in wanted:
+            report.not_tested.append(f"{probe.name} ({probe.step}): not in the audit plan")
+            continue
+        if desk is not None:
+            desk.before(step, probe, clock)
+        before = clock.elapsed
+        findings = desk.kept(probe) if desk is not None else None
+        if findings is None:
+            findings = _attempt(probe, audit, clock)
+            if desk is not None:
+                desk.keep(probe, findings)
+        report.measurements.extend(findings.measurements)
+        report.series.extend(findings.series)
+        report.not_tested.extend(findings.not_tested)
+        report.probe_seconds[probe.name] += clock.elapsed - before
+    report.measurements.append(cost.audit_seconds(clock.elapsed))
+    report.measurements.extend(_missing_gates(plan, report))
+    report.not_tested.extend(f"{count} {why}" for why, count in sorted(audit.corpus.skipped.items()))
+    report.not_tested.extend(NOT_TESTED)
+    return report
+
+
+def report_json(report: measurement_pb2.AuditReport) -> str:
+    """The report as protobuf JSON with the contract's own field names, keys sorted."""
+    text = json_format.MessageToDict(report, preserving_proto_field_name=True)
+    return json.dumps(text, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _attempt(probe: Probe, audit: Audit, clock: Clock) -> Findings:
+    """Runs a probe; its failure becomes words, a fault of the model goes on up."""
+    try:
+        clock.check()
+        return probe.run(audit)
+    except IntegrityError:
+        raise
+    except AssayError as error:
+        reason = f"{error.reason}: {error.message}"
+    return Findings((), not_tested=(f"{probe.name} ({probe.step}): {reason}",))
+
+
+def _missing_gates(plan: measurement_pb2.AuditPlan, report: measurement_pb2.AuditReport) -> Iterator[Measurement]:
+    """A measurement without a number for every planned gate that no probe answered."""
+    there = {f"{m.name}[{m.slice}]" if m.slice else m.name for m in report.measurements}
+    for gate in dict.fromkeys(g.measurement for g in plan.gates):
+        if gate not in there:
+            name, _, rest = gate.partition("[")
+            subject = Subject(name, "ratio", "not measured", rest.removesuffix("]"))
+            yield unavailable(subject, _why_missing(name, report.not_tested))
+
+
+def _why_missing(name: str, notes: Iterable[str]) -> str:
+    owner = next((p for p in PROBES if name.startswith(p.measures)), None)
+    if owner is None:
+        return "this auditor does not know the measurement"
+    mark = f"{owner.name} ({owner.step}): "
+    told = [note.removeprefix(mark) for note in notes if note.startswith(mark)]
+    return told[0] if told else "its probe did not measure this slice"
+
+
+class _Desk:
+    """Progress for people, pauses, and results kept in the work folder so that a restart does not measure again."""
+
+    def __init__(self, context: TaskContext, plan: measurement_pb2.AuditPlan, audit: Audit) -> None:
+        self._context = context
+        order = json.dumps(context.order, sort_keys=True, default=str)
+        self._identity = digests.sha256_bytes(order.encode() + plan.SerializeToString(deterministic=True))
+
+    def before(self, step: int, probe: Probe, clock: Clock) -> None:
+        """Tells how far the audit is; leaves here when a pause was asked for."""
+        if self._context.should_pause():
+            raise TaskPaused
+        done = sum(p.share for p in PROBES[: step - 1])
+        left = clock.elapsed * (1 - done) / done if done > 0 else None
+        if clock.limit and left is not None:
+            left = min(left, max(0.0, clock.limit - clock.elapsed))
+        self._context.progress(step, len(PROBES) + 1, probe.step, left)
+
+    def keep(self, probe: Probe, findings: Findings) -> None:
+        """Keeps a finished probe's findings."""
+        part = measurement_pb2.AuditReport(
+            measurements=findings.measurements, series=findings.series, not_tested=findings.not_tested
+        )
+        path = self._path(probe)
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(part.SerializeToString(deterministic=True))
+        partial.rename(path)
+
+    def kept(self, probe: Probe) -> Findings | None:
+        """Findings of an earlier attempt at the same order, None when there are none."""
+        path = self._path(probe)
+        if not path.is_file():
+            return None
+        part = measurement_pb2.AuditReport.FromString(path.read_bytes())
+        return Findings(tuple(part.measurements), tuple(part.series), tuple(part.not_tested))
+
+    def _path(self, probe: Probe) -> Path:
+        name = f"{self._identity}-{probe.name}-{probe.step}".replace(" ", "-")
+        return self._context.work / f"{digests.sha256_bytes(name.encode())[:32]}.probe"
+
+
+def _plan(order: Mapping[str, Any]) -> measurement_pb2.AuditPlan:
+    for name in ("plan", "base_model", "base_sha256"):
+        if not order.get(name):
+            raise InvalidInputError("AUDIT_ORDER_MALFORMED", f"the audit order has no {name}")
+    try:
+        return json_format.ParseDict(order["plan"], measurement_pb2.AuditPlan(), ignore_unknown_fields=True)
+    except json_format.ParseError as error:
+        raise InvalidInputError("AUDIT_ORDER_MALFORMED", "the audit order's plan is not an AuditPlan") from error
+
+
+def _load(context: TaskContext) -> tuple[Model, Chat, dict[str, str]]:
+    # Deferred: the model libraries take seconds to import, and progress should be on the screen by then.
+    from audit.probes.model import load
+
+    order = context.order
+    model = load(context.models, str(order["base_model"]), str(order["base_sha256"]), context.inputs / "adapter")
+    return model, Chat(model.tokenizer), {**model.environment, "python": sys.version.split()[0]}
+
+
+def _scanner() -> Scan:
+    """Presidio under our own settings, loaded when the first text is scanned; direct identifiers only."""
+    from assay.pii import PiiScanner, is_direct_identifier
+
+    scanner = PiiScanner()
+
+    def scan(texts: Sequence[str]) -> list[list[tuple[int, int, str]]]:
+        found = zip(texts, scanner.scan(texts), strict=True)
+        return [[(s.start, s.end, s.entity_type) for s in spans if is_direct_identifier(s, t)] for t, spans in found]
+
+    return scan
