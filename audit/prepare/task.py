@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from assay.worker.task import TaskContext
 
 TRAIN_SAMPLE = 200
-MAX_CANARY_SHARE = {True: 0.5, False: 0.25}
+MAX_CANARY_SHARE = {True: 1 / 2, False: 1 / 3}
 """Most of the final train rows that may be canaries, for chat and for tables, whose one task they must not drown."""
 
 _COMMON_SYSTEM_SHARE = 0.5
