@@ -1,0 +1,73 @@
+"""Asks one boolean rule about one question, and turns whatever happens into an outcome.
+
+The order is fixed: in force, applicable, facts there, condition. Whatever goes wrong on the way is an ERROR, which
+denies.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+
+from assay.v1 import policy_pb2
+from policies.cel import Activation, EvaluationError
+from policies.rule import STATUSES, Rule
+
+MAX_ROWS = 100
+
+Missing = Callable[[str], tuple[policy_pb2.Outcome, str]]
+"""Tells what stands against a needed fact: PASS and nothing, or ERROR or INCONCLUSIVE and why."""
+
+
+def describe(rule: Rule, outcome: policy_pb2.Outcome, message: str = "", fix: str = "") -> policy_pb2.RuleOutcome:
+    """An outcome with everything that the rule says of itself."""
+    return policy_pb2.RuleOutcome(
+        rule_id=rule.id,
+        title=rule.title,
+        outcome=outcome,
+        message=message,
+        citation=rule.citation,
+        status=STATUSES[rule.status],
+        fix=fix,
+        waivable_by=rule.waivable_by,
+        caveat=rule.caveat,
+    )
+
+
+def not_in_force(rule: Rule, day: dt.date) -> policy_pb2.RuleOutcome:
+    """The outcome of a rule on a day outside its dates."""
+    ends = rule.effective_to is not None and day > rule.effective_to
+    words = f"ended on {rule.effective_to}" if ends else f"takes effect on {rule.effective_from}"
+    return describe(rule, policy_pb2.OUTCOME_NOT_APPLICABLE, f"{words}; judged as of {day}")
+
+
+def failed(rule: Rule, reason: str) -> policy_pb2.RuleOutcome:
+    """The outcome of a rule that could not be evaluated: it denies."""
+    fix = "Nothing in the request mends this by itself: show the message to the owner of the policy."
+    return describe(rule, policy_pb2.OUTCOME_ERROR, f"POLICY_EVALUATION_FAILED: {reason}", fix)
+
+
+def ask(rule: Rule, activation: Activation, missing: Missing) -> policy_pb2.RuleOutcome:
+    """Evaluates a boolean rule that is in force."""
+    try:
+        if not rule.applies.holds(activation):
+            return describe(rule, policy_pb2.OUTCOME_NOT_APPLICABLE, "its conditions do not hold for this request")
+        for name in rule.needs:
+            outcome, reason = missing(name)
+            if outcome != policy_pb2.OUTCOME_PASS:
+                return describe(rule, outcome, f"needs {name}: {reason}", rule.fix.render(activation))
+        if rule.check.holds(activation):
+            return describe(rule, policy_pb2.OUTCOME_PASS)
+        out = describe(rule, policy_pb2.OUTCOME_FAIL, rule.message.render(activation), rule.fix.render(activation))
+        _name_rows(rule, activation, out)
+        return out
+    except EvaluationError as error:
+        return failed(rule, error.message)
+
+
+def _name_rows(rule: Rule, activation: Activation, out: policy_pb2.RuleOutcome) -> None:
+    if rule.rows is None:
+        return
+    rows = [int(row) for row in rule.rows.value(activation)]
+    out.rows.extend(rows[:MAX_ROWS])
+    out.row_count = int(rule.row_count.value(activation)) if rule.row_count is not None else len(rows)

@@ -1,0 +1,119 @@
+"""Checks a question before any rule sees it: sizes, numbers that are none, and the facts that a rule needs.
+
+Rules run inside this process, where a limit on memory cannot be set for one evaluation. What bounds it instead: the
+caps here on every string, list and map and on the whole message, the engine's iteration budget, the cap on the length
+of an expression, and the refusal of comprehensions nested more than twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from google.protobuf.message import Message
+
+from assay.v1 import dataset_pb2, measurement_pb2
+
+MAX_BYTES = 2 << 20
+MAX_STRING = 4096
+MAX_ITEMS = 2000
+
+_DEFERRED = frozenset({"measurements"})
+"""Fields whose numbers are judged one by one later: a NaN there is that gate's error, not the whole question's."""
+
+TASKS = {dataset_pb2.DATASET_FORMAT_CHAT_JSONL: "chat", dataset_pb2.DATASET_FORMAT_DECISION_CSV: "decision"}
+
+
+def faults(message: Message) -> tuple[str, ...]:
+    """Returns what makes a question unfit to be judged, as sentences without its content; empty when it is fit."""
+    size = message.ByteSize()
+    if size > MAX_BYTES:
+        return (f"the question has {size:,} bytes; at most {MAX_BYTES:,} are judged",)
+    return tuple(_walk(message, ""))
+
+
+def shared_bindings(question: Any) -> dict[str, Any]:
+    """Variables that intake and release rules share."""
+    name = dataset_pb2.Classification.Name(question.datasheet.classification)
+    word = name.removeprefix("CLASSIFICATION_").lower()
+    return {
+        "request": question.request,
+        "datasheet": question.datasheet,
+        "task": TASKS.get(question.format, ""),
+        "classification": "" if word == "unspecified" else word,
+    }
+
+
+def missing_fact(question: Message, path: str) -> str:
+    """Says why a needed fact is not there, or nothing.
+
+    A field with presence must be set, a string, list or map must not be empty, a number must be finite, a count above
+    zero.
+    """
+    value: Any = question
+    for step in path.split("."):
+        field = value.DESCRIPTOR.fields_by_name[step]
+        if field.has_presence and not value.HasField(step):
+            return f"{path} is not there"
+        value = getattr(value, step)
+    if isinstance(value, bool) or isinstance(value, Message):
+        return ""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"{path} is not a finite number"
+    if isinstance(value, int):
+        return "" if value > 0 else f"{path} is not there"
+    return "" if len(value) else f"{path} is not there"
+
+
+def missing_measurement(measurements: Mapping[str, measurement_pb2.Measurement], name: str) -> str:
+    """Says why a needed measurement cannot be judged, or nothing."""
+    found = measurements.get(name) if name in measurements else None
+    if found is None:
+        return f"{name} was not measured"
+    if found.exploratory:
+        return f"{name} was not in the audit plan"
+    if found.unavailable:
+        return f"{name} is unavailable: {found.unavailable[:200]}"
+    if not found.HasField("value") or not math.isfinite(found.value):
+        return f"{name} is not a number"
+    return ""
+
+
+def _walk(message: Message, prefix: str) -> Iterator[str]:
+    for field, value in message.ListFields():
+        path = f"{prefix}{field.name}"
+        if field.is_repeated and len(value) > MAX_ITEMS:
+            yield f"{path} has {len(value):,} entries; at most {MAX_ITEMS:,} are judged"
+        elif field.message_type is not None and field.message_type.GetOptions().map_entry:
+            yield from _walk_map(field, value, path)
+        elif field.name in _DEFERRED:
+            continue
+        elif field.is_repeated:
+            for item in value:
+                yield from _scalar(field, item, path)
+        else:
+            yield from _scalar(field, value, path)
+
+
+def _walk_map(field: Any, value: Mapping[Any, Any], path: str) -> Iterator[str]:
+    kind = field.message_type.fields_by_name["value"]
+    for key, item in value.items():
+        if isinstance(key, str):
+            yield from _text(key, f"a key of {path}")
+        if path not in _DEFERRED:
+            yield from _scalar(kind, item, path)
+
+
+def _scalar(field: Any, value: Any, path: str) -> Iterator[str]:
+    if field.message_type is not None:
+        yield from _walk(value, f"{path}.")
+    elif isinstance(value, str):
+        yield from _text(value, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{path} is not a finite number"
+
+
+def _text(value: str, path: str) -> Iterator[str]:
+    if len(value) > MAX_STRING:
+        yield f"{path} has {len(value):,} characters; at most {MAX_STRING:,} are judged"

@@ -1,0 +1,348 @@
+"""A pack's own tests: tables that an officer can read, run before the pack is used.
+
+``tests.yaml`` holds named questions (fixtures) and cases. A case changes a fixture and names every rule that must not
+pass, with its outcome; any other rule that does not pass fails the case. Three things are asked of the table as a
+whole: every case holds, every rule was seen both passing and not passing, and no rule can be replaced by ``true``
+without a case noticing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+
+from assay.errors import FieldViolation, InvalidInputError
+from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
+from policies import statistics, yamlsource
+from policies.engine import PolicyEngine
+from policies.limits import plain
+from policies.pack import TESTS, load
+from policies.rule import Pack
+from policies.yamlsource import Section
+
+_WORDS = {
+    "fail": policy_pb2.OUTCOME_FAIL,
+    "error": policy_pb2.OUTCOME_ERROR,
+    "inconclusive": policy_pb2.OUTCOME_INCONCLUSIVE,
+}
+_GOOD = (policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_NOT_APPLICABLE)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    Attributes:
+        name: what it shows.
+        line: where it stands in the file.
+        intake: intake question; also the source of the plan of a release case.
+        release: what the release stage sees beside the plan; None for an intake case.
+        plan: changes to the plan, as JSON.
+        after: changes to request and datasheet that only the release stage sees, as JSON.
+        fires: outcome by rule id of every rule that must not pass.
+        says: text that a rule's message or fix must hold, by rule id.
+        as_of: day whose rules apply.
+    """
+
+    name: str
+    line: int
+    intake: policy_input_pb2.IntakeInput
+    release: Mapping[str, Any] | None
+    plan: Mapping[str, Any]
+    after: Mapping[str, Any]
+    fires: Mapping[str, policy_pb2.Outcome]
+    says: Mapping[str, str]
+    as_of: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that does not hold."""
+
+    case: str
+    line: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """In how many cases a rule passed, and in how many it did not."""
+
+    rule_id: str
+    passed: int
+    fired: int
+
+
+@dataclass(frozen=True)
+class TestReport:
+    """What a run of the table showed.
+
+    Attributes:
+        cases: how many were run.
+        failures: cases that do not hold.
+        coverage: by rule, in the pack's order.
+        survivors: rules that could be replaced by ``true`` unnoticed; empty when the check was not asked for.
+    """
+
+    __test__ = False
+
+    cases: int
+    failures: tuple[Failure, ...]
+    coverage: tuple[Coverage, ...]
+    survivors: tuple[str, ...] = ()
+
+    @property
+    def uncovered(self) -> tuple[str, ...]:
+        """Rules that were not seen both passing and not passing."""
+        return tuple(c.rule_id for c in self.coverage if not (c.passed and c.fired))
+
+    @property
+    def ok(self) -> bool:
+        """True when every case holds, every rule is covered and no mutant survived."""
+        return not (self.failures or self.uncovered or self.survivors)
+
+
+def test_pack(folder: Path) -> TestReport:
+    """Loads a pack and runs its table with the mutation check; for the command line.
+
+    Raises:
+        InvalidInputError: ``PACK_*`` when the pack or its table is malformed.
+    """
+    pack = load(folder)
+    cases = read_cases(pack)
+    report = run(pack, cases)
+    return TestReport(report.cases, report.failures, report.coverage, survivors(pack, cases))
+
+
+test_pack.__test__ = False  # type: ignore[attr-defined]  # a function of the product; test runners must not collect it
+
+
+def demand(pack: Pack) -> None:
+    """Runs the table and refuses the pack when a case fails or a rule is not covered.
+
+    Raises:
+        InvalidInputError: ``PACK_TESTS_FAILED`` with every failure in ``violations``.
+    """
+    report = run(pack, read_cases(pack))
+    faults = [FieldViolation(f"{TESTS}:{f.line}", f"{f.case}: {f.message}") for f in report.failures]
+    faults += [FieldViolation(TESTS, f"{rule} needs a passing and a failing case") for rule in report.uncovered]
+    if faults:
+        message = f"the tests of pack {pack.name} do not hold: {faults[0].description}"
+        raise InvalidInputError("PACK_TESTS_FAILED", message, violations=faults, remedy="mend the rule or its test")
+
+
+def run(pack: Pack, cases: Sequence[Case]) -> TestReport:
+    """Runs every case."""
+    engine = PolicyEngine(pack)
+    failures: list[Failure] = []
+    passed = dict.fromkeys((rule.id for rule in pack.rules), 0)
+    fired = dict(passed)
+    for case in cases:
+        outcomes = _answer(engine, case)
+        failures += [Failure(case.name, case.line, message) for message in _differences(case, outcomes)]
+        for outcome in outcomes:
+            if outcome.rule_id in passed:
+                passed[outcome.rule_id] += outcome.outcome == policy_pb2.OUTCOME_PASS
+                fired[outcome.rule_id] += outcome.outcome not in _GOOD
+    coverage = tuple(Coverage(rule.id, passed[rule.id], fired[rule.id]) for rule in pack.rules)
+    return TestReport(len(cases), tuple(failures), coverage)
+
+
+def survivors(pack: Pack, cases: Sequence[Case]) -> tuple[str, ...]:
+    """The mutation check: rules that may be replaced by ``true`` without any case failing."""
+    out = []
+    for rule in pack.rules:
+        mutant = PolicyEngine(pack, always_true=rule.id)
+        # Only a case in which the rule fires can notice.
+        noticed = (_differences(case, _answer(mutant, case)) for case in cases if rule.id in case.fires)
+        if not any(noticed):
+            out.append(rule.id)
+    return tuple(out)
+
+
+def read_cases(pack: Pack) -> tuple[Case, ...]:
+    """Reads ``tests.yaml``.
+
+    Raises:
+        InvalidInputError: ``PACK_*`` with file, line and column.
+    """
+    document = yamlsource.read(pack.folder / TESTS)
+    top = Section(document, ())
+    top.only(("apiVersion", "kind", "intake", "cases"), ("release",))
+    top.choice("apiVersion", ("policies.assay.dev/v1",))
+    top.choice("kind", ("PolicyTests",))
+    return tuple(_case(top, section, pack) for section in top.items("cases"))
+
+
+def _case(top: Section, section: Section, pack: Pack) -> Case:
+    section.only(("name", "fires"), ("intake", "release", "set", "measure", "unmeasure", "plan", "says", "as_of"))
+    is_release = "release" in section.data
+    if is_release == ("intake" in section.data):
+        raise section.error("", "PACK_SCHEMA", "a case names one fixture: intake or release")
+    release: dict[str, Any] | None = None
+    name = section.text("intake") if not is_release else ""
+    if is_release:
+        release = _fixture(top, section, "release")
+        name = str(release.pop("intake", ""))
+    intake = plain(top.child("intake").data.get(name))
+    if not isinstance(intake, dict):
+        raise section.error("", "PACK_SCHEMA", f"there is no intake fixture {name!r}")
+    after: dict[str, Any] = {}
+    for path, value in plain(section.data.get("set", {})).items():
+        if release is not None and path.startswith("run."):
+            _put(release, path, value)
+        elif release is not None and path.startswith("release."):
+            after[path.removeprefix("release.")] = value
+        else:
+            _put(intake, path, value)
+    if release is not None:
+        release["measurements"] = {**release.get("measurements", {}), **plain(section.data.get("measure", {}))}
+        for dropped in section.texts("unmeasure"):
+            release["measurements"].pop(dropped, None)
+    fires = plain(section.data.get("fires") or {})
+    for rule_id, word in fires.items():
+        if pack.rule(rule_id) is None or word not in _WORDS:
+            message = f"{rule_id}: {word} is not a rule and one of {', '.join(_WORDS)}"
+            raise section.error("fires", "PACK_SCHEMA", message)
+    try:
+        question = json_format.ParseDict(intake, policy_input_pb2.IntakeInput())
+    except json_format.ParseError as error:
+        raise section.error("", "PACK_SCHEMA", f"the fixture is no intake input: {error}") from error
+    return Case(
+        name=section.text("name"),
+        line=document_line(section),
+        intake=question,
+        release=release,
+        plan=plain(section.data.get("plan", {})),
+        after=after,
+        fires={rule_id: _WORDS[word] for rule_id, word in fires.items()},
+        says=plain(section.data.get("says", {})),
+        as_of=str(section.data.get("as_of", "")),
+    )
+
+
+def document_line(section: Section) -> int:
+    """Line of a case in its file."""
+    return section.document.position(section.where).line
+
+
+def _fixture(top: Section, section: Section, kind: str) -> dict[str, Any]:
+    value = plain(top.child(kind).data.get(section.text(kind)))
+    if not isinstance(value, dict):
+        raise section.error(kind, "PACK_SCHEMA", f"there is no {kind} fixture {section.text(kind)!r}")
+    return {**value, "run": dict(value.get("run", {}))}
+
+
+def _put(whole: dict[str, Any], path: str, value: Any) -> None:
+    *steps, last = path.split(".")
+    for step in steps:
+        whole = whole.setdefault(step, {})
+    if value is None:
+        whole.pop(last, None)
+    else:
+        whole[last] = value
+
+
+def _answer(engine: PolicyEngine, case: Case) -> Sequence[policy_pb2.RuleOutcome]:
+    if case.release is None:
+        return engine.decide(_dated(case)).outcomes
+    return engine.judge(release_question(engine, case)).outcomes
+
+
+def _dated(case: Case) -> policy_input_pb2.IntakeInput:
+    question = policy_input_pb2.IntakeInput()
+    question.CopyFrom(case.intake)
+    question.as_of = case.as_of or question.as_of
+    return question
+
+
+def release_question(engine: PolicyEngine, case: Case) -> policy_input_pb2.ReleaseInput:
+    """Builds the release question of a case, with the plan that the engine makes for its intake question.
+
+    Raises:
+        InvalidInputError: ``PACK_TESTS_FAILED`` when intake would have denied it.
+    """
+    decision = engine.decide(_dated(case))
+    if not decision.allowed or case.release is None:
+        stopped = [outcome.rule_id for outcome in decision.outcomes if outcome.outcome not in _GOOD]
+        raise InvalidInputError("PACK_TESTS_FAILED", f"{TESTS}:{case.line}: intake denies the fixture by {stopped}")
+    plan = json_format.MessageToDict(decision.audit_plan, preserving_proto_field_name=True)
+    for path, value in case.plan.items():
+        _put(plan, path, value)
+    told = json_format.MessageToDict(case.intake, preserving_proto_field_name=True)
+    whole: dict[str, Any] = {str(key): told[key] for key in ("request", "datasheet", "format") if key in told}
+    whole |= {"plan": plan, "run": case.release["run"], "as_of": case.as_of}
+    for path, value in case.after.items():
+        _put(whole, path, value)
+    try:
+        question = json_format.ParseDict(whole, policy_input_pb2.ReleaseInput())
+        for key, given in case.release["measurements"].items():
+            question.measurements[key].CopyFrom(measurement(key, given, decision.audit_plan.confidences))
+    except (json_format.ParseError, TypeError, ValueError) as error:
+        raise InvalidInputError("PACK_TESTS_FAILED", f"{TESTS}:{case.line}: {error}") from error
+    return question
+
+
+def measurement(key: str, given: Mapping[str, Any], confidences: Sequence[float]) -> measurement_pb2.Measurement:
+    """A measurement from shorthand, with an interval at every level.
+
+    ``{successes, n}`` is a proportion with exact intervals; ``{value, error, n}`` has normal ones; ``{value, lower,
+    upper, n}`` the same at every level; ``{value}`` none. ``unavailable`` and ``exploratory`` are as on the wire.
+    """
+    name, _, rest = key.partition("[")
+    out = measurement_pb2.Measurement(name=name, slice=rest.removesuffix("]"))
+    out.unavailable, out.exploratory = str(given.get("unavailable", "")), bool(given.get("exploratory", False))
+    if "n" in given:
+        out.n = int(given["n"])
+    if "successes" in given:
+        out.successes = int(given["successes"])
+        out.value = out.successes / out.n
+    elif "value" in given:
+        out.value = float(given["value"])
+    for confidence in confidences:
+        if "successes" in given:
+            lower, upper = statistics.clopper_pearson(out.successes, out.n, confidence)
+        elif "error" in given:
+            half = statistics.quantile(0.5 + confidence / 2) * float(given["error"])
+            lower, upper = out.value - half, out.value + half
+        elif "lower" in given or "upper" in given:
+            lower, upper = float(given.get("lower", -math.inf)), float(given.get("upper", math.inf))
+        else:
+            continue
+        interval = out.intervals.add(confidence=confidence)
+        if math.isfinite(lower):
+            interval.lower = lower
+        if math.isfinite(upper):
+            interval.upper = upper
+    return out
+
+
+def _differences(case: Case, outcomes: Sequence[policy_pb2.RuleOutcome]) -> list[str]:
+    out = []
+    seen: dict[str, policy_pb2.RuleOutcome] = {}
+    for outcome in outcomes:
+        if outcome.outcome not in _GOOD:
+            seen.setdefault(outcome.rule_id, outcome)
+    for rule_id, expected in case.fires.items():
+        found = seen[rule_id].outcome if rule_id in seen else policy_pb2.OUTCOME_PASS
+        if found != expected:
+            out.append(f"{rule_id} should be {_word(expected)}, but is {_word(found)}")
+    out += [
+        f"{rule_id} should pass, but is {_word(outcome.outcome)}: {outcome.message}"
+        for rule_id, outcome in seen.items()
+        if rule_id not in case.fires
+    ]
+    for rule_id, text in case.says.items():
+        words = f"{seen[rule_id].message} {seen[rule_id].fix}" if rule_id in seen else ""
+        if text not in words:
+            out.append(f"{rule_id} should say {text!r}, but says {words!r}")
+    return out
+
+
+def _word(outcome: policy_pb2.Outcome) -> str:
+    return policy_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_").lower()
