@@ -1,4 +1,4 @@
-"""People's decisions: signed by their own keys over the rendered card and the evidence root, counted by role and by subject."""
+"""People's decisions: signed by their own keys over card and evidence root, counted by role and by subject."""
 
 from __future__ import annotations
 
@@ -77,7 +77,14 @@ class ApprovalService:
 
         def read(connection: Connection) -> tuple[list[JobRow], list[approval_pb2.PendingApproval]]:
             found = rows.page(
-                connection, JobRow, time="updated_us", name="name", size=size, after=after, newest_first=False, where=where
+                connection,
+                JobRow,
+                time="updated_us",
+                name="name",
+                size=size,
+                after=after,
+                newest_first=False,
+                where=where,
             )
             return found, [self._pending(connection, j) for j in found[:size]]
 
@@ -90,7 +97,9 @@ class ApprovalService:
     async def decide_approval(
         self, caller: Caller, request: approval_pb2.DecideApprovalRequest
     ) -> approval_pb2.DecideApprovalResponse:
-        """Records a signed grant or refusal. The last grant of the quorum approves the job and its card is issued; one refusal ends it.
+        """Records a signed grant or refusal.
+
+        The last grant of the quorum approves the job and its card is issued; one refusal ends it.
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
@@ -98,7 +107,8 @@ class ApprovalService:
             PreconditionError: ``NOT_PENDING``, ``ROLE_NOT_MISSING``.
             PermissionDeniedError: ``SIGNER``, ``MAKER_CHECKER``, ``ROLE_MISSING``.
             AlreadyExistsError: ``SIGNED_BEFORE`` for a subject or key that has signed this card.
-            InvalidInputError, IntegrityError: the envelope does not hold, or signs other things than are pending (``SIGNED_OTHER``).
+            InvalidInputError, IntegrityError: the envelope does not hold, or signs other things than are pending
+                (``SIGNED_OTHER``).
         """
         caller.require_unit(unit_of(request.name), request.name)
         envelope = dsse.envelope_from_proto(request.envelope)
@@ -143,7 +153,11 @@ class ApprovalService:
                 ActorKind.SIGNER,
                 signed.reason,
                 {"rules": list(signed.rules), "waiver_index": index, "expires": signed.expires},
-                facts={f"waiver.{job.version}": json.dumps({**verified.predicate, "subject": caller.subject, "index": index})},
+                facts={
+                    f"waiver.{job.version}": json.dumps(
+                        {**verified.predicate, "subject": caller.subject, "index": index}
+                    )
+                },
                 trace_id=caller.trace_id,
             )
             return views.whole(uow.connection, machine.transition(uow, job.name, change).job)
@@ -175,10 +189,17 @@ class ApprovalService:
             require_live_role(uow.connection, caller.subject, COMPLIANCE_OFFICER, job.unit)
             if job.state != State.APPROVED:
                 raise PreconditionError("JOB_STATE", f"a job in {job.state} has no approval to revoke")
-            index = uow.append(RecordDraft(job.unit, "approval.revoked", "revocation", {}, envelope=envelope, job=job.name))
+            index = uow.append(
+                RecordDraft(job.unit, "approval.revoked", "revocation", {}, envelope=envelope, job=job.name)
+            )
             void_permits(uow, job.name, caller.subject, caller.trace_id, "the approval was revoked")
             change = machine.Change(
-                Event.REVOKE, caller.subject, ActorKind.SIGNER, signed.reason, {"revocation_index": index}, trace_id=caller.trace_id
+                Event.REVOKE,
+                caller.subject,
+                ActorKind.SIGNER,
+                signed.reason,
+                {"revocation_index": index},
+                trace_id=caller.trace_id,
             )
             return views.whole(uow.connection, machine.transition(uow, job.name, change).job)
 
@@ -228,7 +249,7 @@ class ApprovalService:
         return views.approval(row), self._move(uow, job, caller, row, index)
 
     def _move(self, uow: UnitOfWork, job: JobRow, caller: Caller, row: ApprovalRow, index: int) -> bool:
-        """Ends the wait when this decision does: a refusal rejects, the last missing grant approves. True when approved."""
+        """Ends the wait: a refusal rejects, the last missing grant approves. True when approved."""
         missing = self._missing(uow.connection, job, row.card_sha256)
         if row.granted and missing:
             return False
@@ -271,7 +292,7 @@ class ApprovalService:
             adapter_sha256=model.adapter_sha256,
             base_sha256=model.base_sha256,
             purpose=views.request_of(job).purpose,
-            missing_roles=[identity_pb2.Role.Value(r) for r in self._missing(connection, job, model.card_sha256)],
+            missing_roles=self._missing(connection, job, model.card_sha256),
             approvals=[views.approval(a) for a in signed],
         )
 
@@ -318,7 +339,9 @@ class ApprovalService:
             raise InvalidInputError("STATEMENT", f"these rules did not fire: {odd[:200]}")
         if set(fired) - set(signed.rules):
             left = ", ".join(sorted(set(fired) - set(signed.rules)))
-            raise PreconditionError("RULES_LEFT", f"the job would still be refused by {left[:200]}", remedy="waive all or none")
+            raise PreconditionError(
+                "RULES_LEFT", f"the job would still be refused by {left[:200]}", remedy="waive all or none"
+            )
         for rule_id, outcome in fired.items():
             if not outcome.waivable_by:
                 raise PreconditionError("NOT_WAIVABLE", f"{rule_id} cannot be waived")
@@ -334,7 +357,9 @@ class ApprovalService:
             raise InvalidInputError("SIGNED_OTHER", "the signed statement is about another job")
         current = machine.etag(job.name, job.version)
         if etag != current or signed_etag != current:
-            raise AbortedError("ETAG", f"{job.name} is no longer the version that was signed", remedy="read it again, then sign")
+            raise AbortedError(
+                "ETAG", f"{job.name} is no longer the version that was signed", remedy="read it again, then sign"
+            )
 
 
 def _same(signed: statements.SignedApproval, pending: approval_pb2.PendingApproval) -> None:
@@ -350,12 +375,16 @@ def _same(signed: statements.SignedApproval, pending: approval_pb2.PendingApprov
     }
     wrong = [name for name, value in wanted.items() if getattr(signed, name) != value]
     if wrong:
-        raise InvalidInputError("SIGNED_OTHER", f"the statement signs another {', '.join(wrong)}", remedy="read it again, then sign")
+        raise InvalidInputError(
+            "SIGNED_OTHER", f"the statement signs another {', '.join(wrong)}", remedy="read it again, then sign"
+        )
 
 
 def _refuse_maker(job: JobRow, caller: Caller) -> None:
     if caller.subject == job.creator:
-        raise PermissionDeniedError("MAKER_CHECKER", "who asked for a job cannot decide on it", remedy="ask another person")
+        raise PermissionDeniedError(
+            "MAKER_CHECKER", "who asked for a job cannot decide on it", remedy="ask another person"
+        )
 
 
 def _approvals(connection: Connection, job: str, card_sha256: str) -> list[ApprovalRow]:

@@ -30,7 +30,9 @@ class BaseModels:
             return cls({})
         try:
             listed = json.loads(path.read_text("utf-8"))
-            found = [json_format.ParseDict(m, policy_input_pb2.BaseModelFacts(), ignore_unknown_fields=True) for m in listed]
+            found = [
+                json_format.ParseDict(m, policy_input_pb2.BaseModelFacts(), ignore_unknown_fields=True) for m in listed
+            ]
         except (ValueError, TypeError, json_format.ParseError) as error:
             raise InvalidInputError("BASE_MODELS", f"{path.name} is not a list of base models") from error
         if any(not m.id or len(m.sha256) != 64 for m in found):

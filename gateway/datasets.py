@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 from assay import canonical
 from assay.errors import AlreadyExistsError, ExhaustedError, IntegrityError, InvalidInputError
 from assay.v1 import dataset_pb2
-from audit.ledger.writer import UnitOfWork
 from audit.ledger.records import RecordDraft
+from audit.ledger.writer import UnitOfWork
 from gateway import pages, requests
 from gateway.admission.facts import unit_of
 from gateway.caller import Caller, not_found
@@ -41,7 +41,8 @@ class DatasetService:
         """Takes header, chunks and trailer; stores all of it or nothing.
 
         Raises:
-            InvalidInputError: ``UPLOAD_ORDER`` for messages out of order or a missing trailer, ``DATASET_EMPTY`` for no bytes.
+            InvalidInputError: ``UPLOAD_ORDER`` for messages out of order or a missing trailer, ``DATASET_EMPTY`` for
+                no bytes.
             IntegrityError: ``DIGEST_MISMATCH`` when the bytes are not those that the trailer names.
             ExhaustedError: ``DATASET_TOO_LARGE``.
             AlreadyExistsError: ``DATASET_EXISTS`` or ``REQUEST_ID``.
@@ -90,7 +91,14 @@ class DatasetService:
         def read(connection: Connection) -> list[DatasetRow]:
             where = [rows.table(DatasetRow).c.unit == unit]
             return rows.page(
-                connection, DatasetRow, time="created_us", name="name", size=size, after=after, newest_first=True, where=where
+                connection,
+                DatasetRow,
+                time="created_us",
+                name="name",
+                size=size,
+                after=after,
+                newest_first=True,
+                where=where,
             )
 
         found = await self.store.fetch(read)
@@ -123,7 +131,9 @@ class DatasetService:
         actual = writer.digest()
         if actual != claimed:
             raise IntegrityError(
-                "DIGEST_MISMATCH", "the bytes received are not those that the digest names", remedy="send the file again"
+                "DIGEST_MISMATCH",
+                "the bytes received are not those that the digest names",
+                remedy="send the file again",
             )
         return writer.finish()
 

@@ -17,21 +17,21 @@ from audit.ledger.ledger import StoredRecord
 from gateway import pages
 from gateway.admission.facts import unit_of
 from gateway.caller import ALL_UNITS, SYSTEM_UNIT, Caller, not_found
-from gateway.jobs.views import request_of
 from gateway.store import rows
 from gateway.store.blobs import BlobStore, read_bytes
 from gateway.store.database import Store
 from gateway.store.rows import Position
-from gateway.store.tables import DatasetRow, JobRow, ModelRow
+from gateway.store.tables import ModelRow
 
 _CHUNK = 256 << 10
-_STEP = 500
-_NOT_EVIDENCE = "request.refused"
 
 
 @dataclass(frozen=True)
 class EvidenceService:
-    """Domain service of the ledger. A caller reads the chains of units it has a role in; the system's with a role in every unit."""
+    """Domain service of the ledger.
+
+    A caller reads the chains of units it has a role in; the system's chain takes a role in every unit.
+    """
 
     store: Store
     blobs: BlobStore
@@ -130,28 +130,15 @@ class EvidenceService:
 
     def _export(self, out: BinaryIO, unit: str | None, jobs: Sequence[str]) -> str:
         ledger = self.store.ledger
-        indices = None if unit is None and not jobs else self._indices(unit, jobs)
+        units = sorted({unit_of(job) for job in jobs})
+        chosen = {i for u in units for i in bundle.select(ledger, u, [j for j in jobs if unit_of(j) == u])}
+        indices = sorted(chosen) if jobs else None
         attachments = self.store.read(lambda c: self._attachments(c, unit, jobs))
         policy = f"log {ledger.vkey}\nquorum none\n"
         return bundle.export(ledger, out, indices=indices, unit=unit, attachments=attachments, policy_text=policy)
 
-    def _indices(self, unit: str | None, jobs: Sequence[str]) -> list[int]:
-        """The records of the jobs (or of the unit), their datasets, and the installation's own: opening, policies, grants."""
-        chosen = {r.index for r in self._all(SYSTEM_UNIT, None) if r.type != _NOT_EVIDENCE}
-        if not jobs:
-            return sorted(chosen | {r.index for r in self._all(unit, None)})
-        for job in jobs:
-            chosen |= {r.index for r in self._all(unit_of(job), job)}
-        return sorted(chosen | self.store.read(lambda c: _dataset_records(c, jobs)))
-
-    def _all(self, unit: str | None, job: str | None) -> list[StoredRecord]:
-        found: list[StoredRecord] = []
-        while batch := self.store.ledger.records(unit, job, found[-1].index if found else -1, _STEP):
-            found += batch
-        return found
-
     def _attachments(self, connection: Connection, unit: str | None, jobs: Sequence[str]) -> Mapping[str, bytes]:
-        """Cards, their twins and full audit reports, under names that tell whose they are."""
+        """Cards and their JSON twins, under names that tell whose they are; a card's record names each one's digest."""
         files: dict[str, bytes] = {}
         for model in rows.select_all(connection, ModelRow, order_by="name"):
             if (unit is not None and model.unit != unit) or (jobs and model.job not in jobs):
@@ -167,15 +154,6 @@ class EvidenceService:
         if not caller.sees(unit) or unit == SYSTEM_UNIT:
             raise not_found(parent)
         return None if unit == ALL_UNITS else unit
-
-
-def _dataset_records(connection: Connection, jobs: Sequence[str]) -> set[int]:
-    found: set[int] = set()
-    for name in jobs:
-        job = rows.get(connection, JobRow, name=name)
-        dataset = rows.get(connection, DatasetRow, name=request_of(job).dataset) if job else None
-        found |= {dataset.record_index} if dataset else set()
-    return found
 
 
 def _message(record: StoredRecord) -> audit_pb2.Record:

@@ -63,7 +63,14 @@ class IdentityRegistry:
 
         def read(connection: Connection) -> list[GrantRow]:
             return rows.page(
-                connection, GrantRow, time="granted_us", name="grant_id", size=size, after=after, newest_first=False, where=where
+                connection,
+                GrantRow,
+                time="granted_us",
+                name="grant_id",
+                size=size,
+                after=after,
+                newest_first=False,
+                where=where,
             )
 
         found = await self.store.fetch(read)
@@ -73,7 +80,9 @@ class IdentityRegistry:
             answer.next_page_token = pages.token(_LISTING, Position(last.granted_us, last.grant_id))
         return answer
 
-    async def grant_role(self, caller: Caller, request: identity_pb2.GrantRoleRequest) -> identity_pb2.GrantRoleResponse:
+    async def grant_role(
+        self, caller: Caller, request: identity_pb2.GrantRoleRequest
+    ) -> identity_pb2.GrantRoleResponse:
         """Records a grant that an operator signed.
 
         Raises:
@@ -88,7 +97,9 @@ class IdentityRegistry:
             signed = statements.read_grant(verified.statement)
             require_live_role(uow.connection, caller.subject, OPERATOR, signed.unit)
             if signed.subject == caller.subject:
-                raise PermissionDeniedError("SELF_GRANT", "an operator cannot grant itself a role", remedy="ask another operator")
+                raise PermissionDeniedError(
+                    "SELF_GRANT", "an operator cannot grant itself a role", remedy="ask another operator"
+                )
             self._check_unit(signed.unit)
             return message_of(_issue(uow, signed, envelope))
 
@@ -102,7 +113,8 @@ class IdentityRegistry:
         Raises:
             InvalidInputError, IntegrityError: the envelope does not hold, or names another grant.
             PermissionDeniedError: ``SIGNER`` or ``ROLE_MISSING``.
-            PreconditionError: ``GRANT_REVOKED`` when it was revoked before, ``LAST_OPERATOR`` when nobody could grant any more.
+            PreconditionError: ``GRANT_REVOKED`` when it was revoked before, ``LAST_OPERATOR`` when nobody could grant
+                any more.
             NotFoundError: ``NOT_FOUND``.
         """
 
@@ -119,7 +131,9 @@ class IdentityRegistry:
             if grant.revoked_us:
                 raise PreconditionError("GRANT_REVOKED", f"{request.name} was revoked before")
             if grant.role == OPERATOR and len(_operators(uow.connection)) == 1:
-                raise PreconditionError("LAST_OPERATOR", "the last operator would be gone", remedy="grant another operator first")
+                raise PreconditionError(
+                    "LAST_OPERATOR", "the last operator would be gone", remedy="grant another operator first"
+                )
             uow.append(RecordDraft(SYSTEM_UNIT, "grant.revoked", "grant-revocation", {}, envelope=envelope))
             revoked = rows.micros(uow.now)
             rows.update(uow.connection, GrantRow, {"grant_id": grant.grant_id}, {"revoked_us": revoked})
@@ -130,8 +144,8 @@ class IdentityRegistry:
     def bootstrap(self, path: Path) -> int:
         """Records the operator's first grants, once: at a start that finds no grant at all. Returns how many.
 
-        They are believed because they are signed under the people root by the subject whom they make operator: whoever could make
-        this file holds the authority, and the record shows it.
+        They are believed because they are signed under the people root by the subject whom they make operator:
+            whoever could make this file holds the authority, and the record shows it.
 
         Raises:
             InvalidInputError: ``BOOTSTRAP`` when the file is missing or is not what it must be.
@@ -152,7 +166,9 @@ class IdentityRegistry:
             signers = {s.subject for v, _ in opened for s in v.signers}
             operators = {g.subject for g in grants if g.role == OPERATOR and g.unit == ALL_UNITS}
             if len(signers) != 1 or not signers <= operators:
-                raise InvalidInputError("BOOTSTRAP", "the first grants must all be signed by the operator whom they name")
+                raise InvalidInputError(
+                    "BOOTSTRAP", "the first grants must all be signed by the operator whom they name"
+                )
             for grant, (_, envelope) in zip(grants, opened, strict=True):
                 self._check_unit(grant.unit)
                 _issue(uow, grant, envelope)
@@ -162,7 +178,9 @@ class IdentityRegistry:
 
     def _check_unit(self, unit: str) -> None:
         if unit != ALL_UNITS and unit not in self.settings.units:
-            raise InvalidInputError("UNIT", f"there is no unit {unit[:40]!r}", remedy=f"one of: -, {', '.join(self.settings.units)}")
+            raise InvalidInputError(
+                "UNIT", f"there is no unit {unit[:40]!r}", remedy=f"one of: -, {', '.join(self.settings.units)}"
+            )
 
 
 def grants_of(connection: Connection, subject: str) -> list[GrantRow]:
@@ -191,7 +209,9 @@ def verify_signed(
     """
     verified = dsse.verify_person(dict(envelope), root, now)
     if [s.subject for s in verified.signers] != [subject]:
-        raise PermissionDeniedError("SIGNER", "the statement must be signed by the caller alone", remedy="sign with your own key")
+        raise PermissionDeniedError(
+            "SIGNER", "the statement must be signed by the caller alone", remedy="sign with your own key"
+        )
     return verified
 
 
@@ -200,7 +220,7 @@ def message_of(row: GrantRow) -> identity_pb2.RoleGrant:
     grant = identity_pb2.RoleGrant(
         name=f"roleGrants/{row.grant_id}",
         subject=row.subject,
-        role=identity_pb2.Role.Value(row.role),
+        role=row.role,
         unit=row.unit,
         grant_time=rows.timestamp(row.granted_us),
         record_index=row.record_index,

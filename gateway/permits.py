@@ -1,4 +1,4 @@
-"""Deployment permits: may this model digest run here, now, for this purpose? Signed, recorded, short-lived, revocable."""
+"""Deployment permits: may this model digest run here, now, for this purpose?"""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class PermitService:
     async def check_permit(
         self, caller: Caller, request: permit_pb2.CheckPermitRequest
     ) -> permit_pb2.CheckPermitResponse:
-        """Says whether a permit holds now for what the caller hashed; whoever doubts the answer verifies the permit itself.
+        """Says whether a permit holds now for what the caller hashed; who doubts the answer verifies the permit.
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
@@ -77,7 +77,9 @@ class PermitService:
             row = _require(connection, request.name)
             job = jobs.get(connection, row.job)
             reason = _objection(row, job, request, rows.micros(dt.datetime.now(dt.UTC)))
-            return permit_pb2.CheckPermitResponse(allowed=not reason, reason=reason, permit=self._message(connection, row))
+            return permit_pb2.CheckPermitResponse(
+                allowed=not reason, reason=reason, permit=self._message(connection, row)
+            )
 
         return await self.store.fetch(read)
 
@@ -110,10 +112,14 @@ class PermitService:
             state = job.state if job else "no state"
             raise PreconditionError("NOT_APPROVED", f"{request.model} is {state}", remedy="have it approved first")
         if not model.issued_version:
-            raise PreconditionError("CARD_NOT_ISSUED", f"the card of {request.model} is not issued yet", remedy="try again shortly")
+            raise PreconditionError(
+                "CARD_NOT_ISSUED", f"the card of {request.model} is not issued yet", remedy="try again shortly"
+            )
         purpose = views.request_of(job).purpose
         if request.purpose != purpose:
-            raise PreconditionError("PURPOSE", f"the model was approved for {purpose!r} only", remedy=f"ask for {purpose!r}")
+            raise PreconditionError(
+                "PURPOSE", f"the model was approved for {purpose!r} only", remedy=f"ask for {purpose!r}"
+            )
         longest = min(self.settings.limits.permit_seconds, _DAY)
         seconds = request.valid_seconds or longest
         if seconds > longest:
@@ -179,13 +185,15 @@ class PermitService:
         return _Signed(predicate, subjects, payload, signature, rows.micros(start))
 
     def _message(self, connection: Connection, row: PermitRow) -> permit_pb2.Permit:
-        """The permit with its proofs; they lead to the first checkpoint that covers it, so that a repeat gives the same bytes."""
+        """The permit with proofs that lead to the first checkpoint that covers it, so that a repeat gives the same."""
         model = rows.get(connection, ModelRow, name=row.model)
         signed = rows.select_all(
             connection, ApprovalRow, order_by="time_us", job=row.job, card_sha256=model.card_sha256 if model else ""
         )
         size, checkpoint = self.store.ledger.covering_checkpoint(row.record_index)
-        indices = sorted({row.record_index, model.card_index if model else row.record_index, *(a.record_index for a in signed)})
+        indices = sorted(
+            {row.record_index, model.card_index if model else row.record_index, *(a.record_index for a in signed)}
+        )
         message = permit_pb2.Permit(
             name=row.name,
             model=row.model,

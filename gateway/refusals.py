@@ -1,4 +1,4 @@
-"""Every application-level refusal of an authenticated caller goes into the ledger; a flood of them is counted, not written out."""
+"""Every application-level refusal of an authenticated caller goes into the ledger; a flood is counted."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class _Window:
 
 @dataclass(frozen=True)
 class RefusalRecorder:
-    """Records refusals, at most so many a minute for one subject; the next record of that subject tells how many were left out.
+    """Records refusals, at most so many a minute for one subject.
 
-    Refusals go to the installation's own chain: a unit's chain must not grow by what strangers try against it.
+    The next record of that subject tells how many were left out. Refusals go to the installation's own chain: a unit's
+    chain must not grow by what strangers try against it.
     """
 
     store: Store
@@ -77,4 +78,6 @@ class RefusalRecorder:
             "fields": [f[:128] for f in refusal.fields],
             "surplus": surplus,
         }
-        await self.store.commit(lambda uow: uow.append(RecordDraft(SYSTEM_UNIT, "request.refused", "refusal", predicate)))
+        await self.store.commit(
+            lambda uow: uow.append(RecordDraft(SYSTEM_UNIT, "request.refused", "refusal", predicate))
+        )

@@ -54,7 +54,14 @@ class ModelRegistry:
         def read(connection: Connection) -> list[ModelRow]:
             where = [rows.table(ModelRow).c.unit == unit]
             return rows.page(
-                connection, ModelRow, time="created_us", name="name", size=size, after=after, newest_first=True, where=where
+                connection,
+                ModelRow,
+                time="created_us",
+                name="name",
+                size=size,
+                after=after,
+                newest_first=True,
+                where=where,
             )
 
         found = await self.store.fetch(read)
@@ -66,7 +73,7 @@ class ModelRegistry:
     async def download_card(
         self, caller: Caller, request: model_pb2.DownloadCardRequest
     ) -> AsyncIterator[model_pb2.DownloadCardResponse]:
-        """Yields the card: as issued if it was, else as rendered. The JSON twin's digest is the one that approvals sign.
+        """Yields the card: as issued if it was, else as rendered. Approvals sign the JSON twin's digest.
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
@@ -74,7 +81,9 @@ class ModelRegistry:
         """
         row = await self._row(caller, request.name)
         if not row.card_version:
-            raise PreconditionError("NO_CARD", f"{request.name} has no card yet", remedy="wait for the release decision")
+            raise PreconditionError(
+                "NO_CARD", f"{request.name} has no card yet", remedy="wait for the release decision"
+            )
         as_json = request.format == model_pb2.CARD_FORMAT_JSON
         sha256 = row.card_sha256 if as_json else row.issued_pdf_sha256 or row.card_pdf_sha256
         with await asyncio.to_thread(self.blobs.open, row.unit, sha256) as stream:

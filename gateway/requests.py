@@ -17,7 +17,7 @@ def digest(message: Message, extra: str = "") -> str:
     copy = type(message)()
     copy.CopyFrom(message)
     if "request_id" in copy.DESCRIPTOR.fields_by_name:
-        copy.ClearField("request_id")  # type: ignore[arg-type]
+        copy.ClearField("request_id")
     return sha256_bytes(canonical.encode({"request": canonical.from_message(copy), "extra": extra}))
 
 
@@ -32,7 +32,9 @@ def answered(connection: Connection, subject: str, method: str, request_id: str,
         return ""
     if found.digest != content:
         raise AlreadyExistsError(
-            "REQUEST_ID", "this request_id was used for another request", remedy="take a new request_id for a new request"
+            "REQUEST_ID",
+            "this request_id was used for another request",
+            remedy="take a new request_id for a new request",
         )
     return found.resource
 

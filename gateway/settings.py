@@ -94,7 +94,9 @@ class Settings(_Frozen):
             raw: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
         except OSError as error:
             raise InvalidInputError(
-                "SETTINGS_MISSING", f"cannot read {path.name}", remedy="run `assay init DIR`, or pass the right directory"
+                "SETTINGS_MISSING",
+                f"cannot read {path.name}",
+                remedy="run `assay init DIR`, or pass the right directory",
             ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InvalidInputError("SETTINGS", f"{path.name} is not TOML: {error}") from error

@@ -1,7 +1,7 @@
-"""What people sign: in-toto Statements of approvals, waivers, revocations and grants, built by clients and read by services.
+"""What people sign: in-toto Statements, built by clients and read by services.
 
-A builder and its reader live side by side, so that what a person signs is exactly what the gateway demands. Every reader refuses
-a missing member, an unknown member and a wrong type: what is not understood is not accepted as signed.
+A builder and its reader live side by side, so that what a person signs is exactly what the gateway demands. Every
+reader refuses a missing member, an unknown member and a wrong type: what is not understood is not accepted as signed.
 """
 
 from __future__ import annotations

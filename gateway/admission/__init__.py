@@ -2,9 +2,10 @@
 
 :mod:`gateway.admission.pipeline` claims jobs by lease and takes each one step further at a time; the steps are in
 :mod:`gateway.admission.intake`, :mod:`gateway.admission.training`, :mod:`gateway.admission.release` and
-:mod:`gateway.admission.settling`. Around them: :mod:`gateway.admission.facts` (what policy is told), :mod:`gateway.admission.orders`
-(what workers are told), :mod:`gateway.admission.exchange` (sealed tasks out, sealed results in) and :mod:`gateway.admission.cards`.
+:mod:`gateway.admission.settling`. Around them: :mod:`gateway.admission.facts` (what policy is told),
+:mod:`gateway.admission.orders` (what workers are told), :mod:`gateway.admission.exchange` (sealed tasks out, sealed
+results in) and :mod:`gateway.admission.cards`.
 
-Every step can be repeated: task ids follow from the job's name, a worker answers a known id with the task it has, and what a step
-learned commits together with the change of state that it leads to.
+Every step can be repeated: task ids follow from the job's name, a worker answers a known id with the task it has, and
+what a step learned commits together with the change of state that it leads to.
 """

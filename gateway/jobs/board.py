@@ -1,4 +1,4 @@
-"""What moves: progress of running stages, and a bell for those who watch a job. In memory; the state itself is in the database."""
+"""What moves: progress of running stages, and a bell for those who watch a job; in memory only."""
 
 from __future__ import annotations
 

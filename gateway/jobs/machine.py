@@ -71,7 +71,8 @@ def receive(work: UnitOfWork, job: JobRow, change: Change) -> Changed:
 def transition(work: UnitOfWork, name: str, change: Change) -> Changed:
     """Changes the state of a job.
 
-    Runs inside a SAVEPOINT of the ledger's batch: whatever is raised here undoes the row, the record and the history together.
+    Runs inside a SAVEPOINT of the ledger's batch: whatever is raised here undoes the row, the record and the history
+    together.
 
     Raises:
         PreconditionError: ``JOB_STATE`` or ``GUARD``.
@@ -90,8 +91,20 @@ def _apply(work: UnitOfWork, job: JobRow, change: Change) -> Changed:
     now_us = rows.micros(work.now)
     line = choose(change.event, change.kind, Proposal(job, change.values, change.missing_roles, now_us))
     source, version = State(job.state), job.version + 1
-    step = {"event": line.event.value, "from": source.value, "to": line.target.value, "version": version, "reason": change.reason}
-    predicate = {**change.predicate, "job": job.name, "actor": change.actor, "trace_id": change.trace_id, "transition": step}
+    step = {
+        "event": line.event.value,
+        "from": source.value,
+        "to": line.target.value,
+        "version": version,
+        "reason": change.reason,
+    }
+    predicate = {
+        **change.predicate,
+        "job": job.name,
+        "actor": change.actor,
+        "trace_id": change.trace_id,
+        "transition": step,
+    }
     index = work.append(
         RecordDraft(
             unit=job.unit,
@@ -128,5 +141,14 @@ def _apply(work: UnitOfWork, job: JobRow, change: Change) -> Changed:
 
 
 _EXPLAINED = frozenset(
-    {State.DENIED, State.QUARANTINED, State.REJECTED, State.PAUSED, State.CANCELLED, State.FAILED, State.REVOKED, State.EXPIRED}
+    {
+        State.DENIED,
+        State.QUARANTINED,
+        State.REJECTED,
+        State.PAUSED,
+        State.CANCELLED,
+        State.FAILED,
+        State.REVOKED,
+        State.EXPIRED,
+    }
 )

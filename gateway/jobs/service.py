@@ -55,7 +55,9 @@ class JobService:
         if unit not in self.settings.units:
             raise not_found(request.parent)
         if facts.unit_of(request.dataset) != unit:
-            raise InvalidInputError("OTHER_UNIT", "the dataset lies in another unit", remedy=f"upload it to {request.parent}")
+            raise InvalidInputError(
+                "OTHER_UNIT", "the dataset lies in another unit", remedy=f"upload it to {request.parent}"
+            )
         base = self.base_models.get(request.base_model)
         name = f"{request.parent}/tuningJobs/{request.tuning_job_id}"
         if request.validate_only:
@@ -89,7 +91,9 @@ class JobService:
             NotFoundError: ``NOT_FOUND``.
         """
         caller.require_unit(facts.unit_of(request.name), request.name)
-        message = await self.store.fetch(lambda c: views.whole(c, _require(c, request.name), self._progress(request.name)))
+        message = await self.store.fetch(
+            lambda c: views.whole(c, _require(c, request.name), self._progress(request.name))
+        )
         return tuning_job_pb2.GetTuningJobResponse(tuning_job=message)
 
     async def list_tuning_jobs(
@@ -108,7 +112,13 @@ class JobService:
 
         def read(connection: Connection) -> list[JobRow]:
             return rows.page(
-                connection, JobRow, time="created_us", name="name", size=size, after=after, newest_first=True,
+                connection,
+                JobRow,
+                time="created_us",
+                name="name",
+                size=size,
+                after=after,
+                newest_first=True,
                 where=[c.unit == unit],
             )
 
@@ -247,7 +257,11 @@ class JobService:
             Event.RECEIVE,
             caller.subject,
             ActorKind.PERSON,
-            predicate={"request": canonical.from_message(request), "dataset_sha256": dataset.sha256, "base_sha256": base.sha256},
+            predicate={
+                "request": canonical.from_message(request),
+                "dataset_sha256": dataset.sha256,
+                "base_sha256": base.sha256,
+            },
             subjects=[("dataset", dataset.sha256), ("base", base.sha256)],
             trace_id=caller.trace_id,
         )
@@ -264,7 +278,13 @@ class JobService:
             if event is Event.APPEAL:
                 values = {"needs_work": job.needs_work, "reason": job.reason}
             change = machine.Change(
-                event, caller.subject, ActorKind.PERSON, reason, predicate or {}, values=values, trace_id=caller.trace_id
+                event,
+                caller.subject,
+                ActorKind.PERSON,
+                reason,
+                predicate or {},
+                values=values,
+                trace_id=caller.trace_id,
             )
             return views.whole(uow.connection, machine.transition(uow, name, change).job)
 

@@ -5,8 +5,8 @@ RECEIVED → PREPARING → DENIED | QUEUED → TRAINING → AUDITING → QUARANT
 APPROVED → REVOKED | EXPIRED;  QUEUED, TRAINING ⇄ PAUSED;  anything under way → CANCELLED | FAILED
 DENIED, QUARANTINED: an appeal leaves the state, a waiver leads back into the path
 ```
-A line names the event, the states it may happen in, the state it leads to, who may cause it, the record it leaves, and a guard that
-must find nothing to object to. What is not in the table does not happen.
+A line names the event, the states it may happen in, the state it leads to, who may cause it, the record it leaves,
+and a guard that must find nothing to object to. What is not in the table does not happen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from enum import StrEnum
 from typing import Any
 
 from assay.errors import PermissionDeniedError, PreconditionError
-from assay.v1 import tuning_job_pb2
 from gateway.store.tables import JobRow
 
 
@@ -43,9 +42,9 @@ class State(StrEnum):
     FAILED = "FAILED"
 
     @property
-    def proto(self) -> tuning_job_pb2.TuningJob.State:
-        """The state in the contract; ``NONE`` is its zero."""
-        return tuning_job_pb2.TuningJob.State.Value(f"STATE_{'UNSPECIFIED' if self is State.NONE else self.value}")
+    def proto(self) -> str:
+        """The state's name in the contract; ``NONE`` is its zero."""
+        return "STATE_UNSPECIFIED" if self is State.NONE else f"STATE_{self.value}"
 
 
 class Event(StrEnum):
@@ -58,7 +57,7 @@ class Event(StrEnum):
     TRAIN = "train"
     AUDIT = "audit"
     QUARANTINE = "quarantine"
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105
     APPROVE = "approve"
     REJECT = "reject"
     REVOKE = "revoke"
@@ -83,7 +82,7 @@ class ActorKind(StrEnum):
 
 @dataclass(frozen=True)
 class Proposal:
-    """A change about to be made, as its guard sees it: the job as it is, the columns to be set, and what the caller proved."""
+    """A change about to be made, as its guard sees it: the job, the columns to be set, what the caller proved."""
 
     job: JobRow
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -117,7 +116,8 @@ def _decision(proposal: Proposal) -> dict[str, Any]:
 
 
 def _verdict_passes(proposal: Proposal) -> bool:
-    return json.loads(proposal.values.get("verdict") or "{}").get("outcome") == "OUTCOME_PASS"
+    verdict = json.loads(proposal.values.get("verdict") or "{}")
+    return bool(verdict.get("outcome") == "OUTCOME_PASS")
 
 
 def _allowed(proposal: Proposal) -> str:
@@ -176,7 +176,15 @@ def _line(
     guard: Guard = _free,
 ) -> Line:
     record_type, predicate = record.split(":")
-    return Line(event, sources if isinstance(sources, frozenset) else frozenset({sources}), target, actors, record_type, predicate, guard)
+    return Line(
+        event,
+        sources if isinstance(sources, frozenset) else frozenset({sources}),
+        target,
+        actors,
+        record_type,
+        predicate,
+        guard,
+    )
 
 
 TABLE: tuple[Line, ...] = (
@@ -192,7 +200,13 @@ TABLE: tuple[Line, ...] = (
     _line(Event.REJECT, State.AWAITING_APPROVAL, State.REJECTED, _PERSON, "job.rejected:transition"),
     _line(Event.REVOKE, State.APPROVED, State.REVOKED, _SIGNER, "job.revoked:transition"),
     _line(Event.EXPIRE, State.APPROVED, State.EXPIRED, _CLOCK, "job.expired:transition", _lapsed),
-    _line(Event.PAUSE, frozenset({State.QUEUED, State.TRAINING}), State.PAUSED, _PERSON | _GATEWAY, "job.paused:transition"),
+    _line(
+        Event.PAUSE,
+        frozenset({State.QUEUED, State.TRAINING}),
+        State.PAUSED,
+        _PERSON | _GATEWAY,
+        "job.paused:transition",
+    ),
     _line(Event.RESUME, State.PAUSED, State.QUEUED, _PERSON, "job.resumed:transition", _resume_to(State.QUEUED)),
     _line(Event.RESUME, State.PAUSED, State.TRAINING, _PERSON, "job.resumed:transition", _resume_to(State.TRAINING)),
     _line(
@@ -238,7 +252,8 @@ def choose(event: Event, actor: ActorKind, proposal: Proposal) -> Line:
     """The line that applies.
 
     Raises:
-        PreconditionError: ``JOB_STATE`` when the event cannot happen in the job's state, ``GUARD`` when a guard objects.
+        PreconditionError: ``JOB_STATE`` when the event cannot happen in the job's state, ``GUARD`` when a guard
+            objects.
         PermissionDeniedError: ``ACTOR`` when it may not be caused on this actor's behalf.
     """
     state = State(proposal.job.state)

@@ -40,7 +40,9 @@ def rests(job: JobRow) -> bool:
     return State(job.state) in RESTING and not job.needs_work
 
 
-def whole(connection: Connection, job: JobRow, progress: tuning_job_pb2.Progress | None = None) -> tuning_job_pb2.TuningJob:
+def whole(
+    connection: Connection, job: JobRow, progress: tuning_job_pb2.Progress | None = None
+) -> tuning_job_pb2.TuningJob:
     """A job with everything known."""
     message = summary(job, progress)
     message.transitions.extend(_transition(t) for t in jobs.transitions(connection, job.name))
@@ -94,7 +96,7 @@ def approval(row: ApprovalRow) -> approval_pb2.Approval:
     """A row as the contract's message."""
     return approval_pb2.Approval(
         subject=row.subject,
-        role=identity_pb2.Role.Value(row.role),
+        role=row.role,
         granted=row.granted,
         reason=row.reason,
         time=rows.timestamp(row.time_us),

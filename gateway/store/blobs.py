@@ -1,12 +1,13 @@
-"""Files, addressed by the SHA-256 of their content and encrypted for one unit.
+r"""Files, addressed by the SHA-256 of their content and encrypted for one unit.
 
-Each file has a data key of its own. The data key is wrapped under the unit's key, bound to the unit and to the content's digest,
-so that a file moved to another unit or another name does not open. The unit's key is derived from the installation's master key and
-a salt kept beside the unit's files: removing the salt shreds every file of the unit, removing a file shreds that one.
+Each file has a data key of its own. The data key is wrapped under the unit's key, bound to the unit and to the
+content's digest, so that a file moved to another unit or another name does not open. The unit's key is derived from
+the installation's master key and a salt kept beside the unit's files: removing the salt shreds every file of the
+unit, removing a file shreds that one.
 
-File format: ``ASSAYBLOB1\\n``, 12-byte nonce and 48 bytes of wrapped data key (AES-256-GCM), then chunks of up to 64 KiB, each
-AES-256-GCM under the data key with nonce ``counter (11 bytes) || last (1 byte)``: a cut, swapped or added chunk does not open (the
-STREAM construction, Hoang, Reyhanitabar, Rogaway, Vizár 2015).
+File format: ``ASSAYBLOB1\n``, 12-byte nonce and 48 bytes of wrapped data key (AES-256-GCM), then chunks of up to 64
+KiB, each AES-256-GCM under the data key with nonce ``counter (11 bytes) || last (1 byte)``: a cut, swapped or added
+chunk does not open (the STREAM construction, Hoang, Reyhanitabar, Rogaway, Vizár 2015).
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ class FileBlobStore:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A private folder for plaintext that a sealed task needs as files; removed afterwards, and at the next start."""
+        """A private folder for plaintext that a sealed task needs; removed afterwards, and at the next start."""
         folder = self._scratch / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         try:
@@ -184,7 +185,9 @@ class FileBlobStore:
                 raise NotFoundError("BLOB_MISSING", "the stored file is gone")
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _create_durably(salt_file, self._scratch / secrets.token_hex(16), secrets.token_bytes(32))
-        material = HKDF(hashes.SHA256(), 64, salt_file.read_bytes(), b"assay/unit-kek/v1\0" + unit.encode()).derive(self._master)
+        material = HKDF(hashes.SHA256(), 64, salt_file.read_bytes(), b"assay/unit-kek/v1\0" + unit.encode()).derive(
+            self._master
+        )
         return _UnitKeys(material[:32], material[32:])
 
 

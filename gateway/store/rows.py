@@ -67,7 +67,7 @@ def page(
     newest_first: bool,
     where: Sequence[Any] = (),
 ) -> list[R]:
-    """Up to ``size + 1`` rows after ``after`` in order of time and name; the one too many tells that a next page exists."""
+    """Up to ``size + 1`` rows after ``after`` by time and name; the one too many tells that a next page exists."""
     columns = table(kind).c
     t: Column[int] = columns[time]
     n: Column[str] = columns[name]

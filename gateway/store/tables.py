@@ -92,7 +92,8 @@ class FactRow(Row, table=True):
 class ModelRow(Row, table=True):
     """A tuned model; ``files`` is the JSON list of path, digest and size.
 
-    ``card_version`` and ``issued_version`` are the job's versions that the newest rendered and issued cards show; 0 for none.
+    ``card_version`` and ``issued_version`` are the job's versions that the newest rendered and issued cards show; 0
+    for none.
     """
 
     __tablename__ = "model"

@@ -1,0 +1,291 @@
+"""Sealed tasks out, sealed results in: the gateway's side of one worker.
+
+A task's id follows from its job, and its content from what is stored, so that handing it in again after a crash is
+the same task. What comes back is believed only after the worker's signature, the binding to task, job and order, and
+every file's digest held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from assay import bundle, canonical, dsse
+from assay.digests import folder_manifest, sha256_bytes, sha256_file
+from assay.errors import IntegrityError, NotFoundError, PreconditionError
+from assay.v1 import worker_pb2
+from gateway.store.blobs import FileBlobStore
+
+STATEMENT_FILE = "statement.json"
+PRIVATE_FILE = "private.bin"
+ADAPTER_FOLDER = "adapter"
+_LOOK_SECONDS = 1.0
+_COPY = 1 << 20
+
+KINDS: Mapping[str, worker_pb2.TaskKind] = {
+    "prepare": worker_pb2.TASK_KIND_PREPARE,
+    "train": worker_pb2.TASK_KIND_TRAIN,
+    "audit": worker_pb2.TASK_KIND_AUDIT,
+}
+PREDICATES: Mapping[str, str] = {"prepare": "preparation", "train": "training", "audit": "audit"}
+
+
+class Worker(Protocol):
+    """What the exchange needs of :class:`assay.worker.client.WorkerClient`."""
+
+    async def submit(self, task_id: str, kind: worker_pb2.TaskKind, sealed: Path) -> worker_pb2.Task:
+        """Hands in a task; idempotent, and a paused task goes on."""
+
+    def watch(self, task_id: str) -> AsyncIterator[worker_pb2.Task]:
+        """Yields the task on every change, until it ends or pauses."""
+
+    async def fetch(self, task_id: str, into: Path, *, expected_sha256: str = "") -> str:
+        """Writes the sealed result."""
+
+    async def pause(self, task_id: str) -> worker_pb2.Task:
+        """Asks for a stop at the next checkpoint."""
+
+    async def resume(self, task_id: str) -> worker_pb2.Task:
+        """Goes on from the checkpoint."""
+
+    async def cancel(self, task_id: str) -> worker_pb2.Task:
+        """Ends the task."""
+
+    async def release(self, task_id: str) -> None:
+        """Lets the worker forget the result."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A worker: how it is reached, and the public keys it is known by."""
+
+    client: Worker
+    sealing_key: X25519PublicKey
+    statement_key: Ed25519PublicKey
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is to do.
+
+    Attributes:
+        task_id: the same for ever for this job, stage and attempt.
+        kind: ``prepare``, ``train`` or ``audit``.
+        job: resource name.
+        unit: the job's unit, whose files these are.
+        order: float-free instructions, as they travel.
+        seen_order: the order as the task sees it (for ``train`` the predicate of the signed work order).
+        blobs: stored files by the path that they get, as digests.
+    """
+
+    task_id: str
+    kind: str
+    job: str
+    unit: str
+    order: Mapping[str, Any]
+    seen_order: Mapping[str, Any]
+    blobs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A result that was checked: its files in a scratch folder, and the worker's signed statement."""
+
+    folder: Path
+    files: Mapping[str, str]
+    envelope: Mapping[str, Any]
+    predicate: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds by the supervisor's clock, all attempts together."""
+        return int(self.predicate["meter"]["wall_ms"]) / 1000.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a task ended: ``DONE``, or ``FAILED`` with its reason."""
+
+    task: worker_pb2.Task
+
+    @property
+    def done(self) -> bool:
+        """True when there is a result."""
+        return self.task.state == worker_pb2.TASK_STATE_DONE
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """The gateway's keys and scratch space, and one method a step of the exchange."""
+
+    blobs: FileBlobStore
+    sealing_key: X25519PrivateKey
+    order_key: Ed25519PrivateKey
+    max_bytes: int
+
+    async def follow(self, peer: Peer, task: Task, look: Callable[[worker_pb2.Task], Any]) -> Ended:
+        """Sees a task through to its end: hands it in when the worker does not know it, resumes it when it is paused.
+
+        Args:
+            peer: the worker.
+            task: what it is to do.
+            look: an async function that is called with the task's latest state at every change and at least every
+                second; what it raises ends the following (the task itself goes on).
+
+        Raises:
+            UnavailableError: the worker cannot be reached; call again later.
+            IntegrityError: ``RESULT_LOST`` when the worker let go of a result that was never stored here.
+        """
+        while True:
+            try:
+                last = await self._watch(peer, task.task_id, look)
+            except NotFoundError:
+                await self._submit(peer, task)
+                continue
+            if last.state in (worker_pb2.TASK_STATE_DONE, worker_pb2.TASK_STATE_FAILED):
+                return Ended(last)
+            if last.state == worker_pb2.TASK_STATE_CANCELLED:
+                raise IntegrityError("TASK_CANCELLED", "the worker's task was cancelled by somebody else")
+            if last.state == worker_pb2.TASK_STATE_PAUSED:
+                await peer.client.resume(task.task_id)
+
+    @asynccontextmanager
+    async def result(self, peer: Peer, task: Task, ended: Ended) -> AsyncIterator[Result]:
+        """Fetches, opens and checks a result; its files live as long as the context.
+
+        Raises:
+            IntegrityError: a ``BUNDLE_`` reason, ``STATEMENT_BINDING``, ``STATEMENT_FILES``, or ``RESULT_LOST``.
+        """
+        with self.blobs.scratch() as scratch:
+            sealed = scratch / "result.bin"
+            try:
+                await peer.client.fetch(task.task_id, sealed, expected_sha256=ended.task.result_sha256)
+            except PreconditionError as error:
+                if error.reason == "RESULT_RELEASED":
+                    raise IntegrityError("RESULT_LOST", "the worker no longer has the result") from error
+                raise
+            yield await asyncio.to_thread(self._open, peer, task, sealed, scratch / "files")
+
+    async def stop(self, peer: Peer, task_id: str) -> None:
+        """Cancels a task if the worker knows it, and lets it forget what it holds."""
+        try:
+            await peer.client.cancel(task_id)
+        except NotFoundError:
+            return
+        await self.forget(peer, task_id)
+
+    async def pause(self, peer: Peer, task_id: str) -> None:
+        """Asks a task to pause; one that is unknown or has ended needs no asking."""
+        try:
+            await peer.client.pause(task_id)
+        except NotFoundError:
+            return
+        except PreconditionError as error:
+            if error.reason != "TASK_ENDED":
+                raise
+
+    async def forget(self, peer: Peer, task_id: str) -> None:
+        """Lets a worker forget a task whose result is stored here, or that failed."""
+        try:
+            await peer.client.release(task_id)
+        except NotFoundError:
+            return
+        except PreconditionError as error:
+            if error.reason != "TASK_NOT_ENDED":
+                raise
+
+    async def _watch(self, peer: Peer, task_id: str, look: Callable[[worker_pb2.Task], Any]) -> worker_pb2.Task:
+        """Follows one stream; looks at least every second, also when nothing comes."""
+        stream = aiter(peer.client.watch(task_id))
+        last = worker_pb2.Task(task_id=task_id)
+        coming: asyncio.Task[worker_pb2.Task] | None = None
+        try:
+            while True:
+                coming = coming or asyncio.ensure_future(anext(stream))
+                done, _ = await asyncio.wait({coming}, timeout=_LOOK_SECONDS)
+                if done:
+                    try:
+                        last = coming.result()
+                    except StopAsyncIteration:
+                        return last
+                    finally:
+                        coming = None
+                await look(last)
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+            await stream.aclose()  # type: ignore[attr-defined]
+
+    async def _submit(self, peer: Peer, task: Task) -> None:
+        with self.blobs.scratch() as scratch:
+            sealed = await asyncio.to_thread(self._seal, peer, task, scratch)
+            await peer.client.submit(task.task_id, KINDS[task.kind], sealed)
+
+    def _seal(self, peer: Peer, task: Task, scratch: Path) -> Path:
+        files: dict[str, Path] = {}
+        for number, (path, sha256) in enumerate(sorted(task.blobs.items())):
+            plain = scratch / f"{number}.part"
+            with self.blobs.open(task.unit, sha256) as source, plain.open("xb") as target:
+                while chunk := source.read(_COPY):
+                    target.write(chunk)
+            files[path] = plain
+        manifest = {
+            "task_id": task.task_id,
+            "kind": task.kind,
+            "job": task.job,
+            "unit": task.unit,
+            "order": canonical.float_free(task.order),
+        }
+        sealed = scratch / "sealed.bin"
+        with sealed.open("xb") as out:
+            bundle.seal(dict(files), manifest, peer.sealing_key, self.order_key, out)
+        for plain in files.values():
+            plain.unlink()
+        return sealed
+
+    def _open(self, peer: Peer, task: Task, sealed: Path, into: Path) -> Result:
+        with sealed.open("rb") as source:
+            manifest = bundle.unseal(source, self.sealing_key, peer.statement_key, into, max_bytes=self.max_bytes)
+        named = {"task_id": task.task_id, "job": task.job, "unit": task.unit, "kind": "result"}
+        if {k: manifest.get(k) for k in named} != named:
+            raise IntegrityError("STATEMENT_BINDING", "the result belongs to another task")
+        try:
+            envelope = json.loads((into / STATEMENT_FILE).read_bytes())
+        except (OSError, ValueError) as error:
+            raise IntegrityError("STATEMENT_FILES", "the result carries no statement") from error
+        verified = dsse.verify_service(envelope, peer.statement_key)
+        predicate = verified.predicate
+        bound = {
+            "task_id": task.task_id,
+            "job": task.job,
+            "kind": task.kind,
+            "order_sha256": sha256_bytes(canonical.encode(canonical.float_free(task.seen_order))),
+        }
+        if verified.predicate_name != PREDICATES[task.kind] or {k: predicate.get(k) for k in bound} != bound:
+            raise IntegrityError("STATEMENT_BINDING", "the worker's statement is about another task or order")
+        return Result(into, _check_files(into, verified.statement), envelope, predicate)
+
+
+def _check_files(folder: Path, statement: Mapping[str, Any]) -> dict[str, str]:
+    """Demands that the statement's subjects are exactly the files here; returns digests by path."""
+    found = {
+        path.relative_to(folder).as_posix(): sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != STATEMENT_FILE
+    }
+    wanted = dict(found)
+    if (folder / ADAPTER_FOLDER).is_dir():
+        wanted[ADAPTER_FOLDER] = folder_manifest(folder / ADAPTER_FOLDER).sha256
+    signed = [(s["name"], s["digest"]["sha256"]) for s in statement["subject"]]
+    if sorted(signed) != sorted(wanted.items()):
+        raise IntegrityError("STATEMENT_FILES", "the files are not those that the worker's statement names")
+    return found

@@ -1,0 +1,189 @@
+"""From request to decision: the audit worker's prepare task, then intake policy."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from google.protobuf import json_format
+
+from assay import canonical
+from assay.digests import sha256_bytes
+from assay.errors import IntegrityError
+from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2
+from gateway.admission import facts
+from gateway.admission.exchange import PRIVATE_FILE, Result, Task
+from gateway.admission.office import Known, Office, failed, make_task, task_id
+from gateway.jobs import views
+from gateway.jobs.transitions import Event
+from gateway.store.blobs import put
+from gateway.store.tables import JobRow
+
+SPLITS = ("train.jsonl", "validation.jsonl", "selection.jsonl")
+FACTS_FILE = "facts.json"
+FILE_RULE = "INTAKE-FILE"
+FILE_FAULTS = frozenset({
+    "BAD_COLUMN_NAME", "DUPLICATE_COLUMN", "EMPTY_COLUMN_NAME", "EMPTY_FILE", "FAVOURABLE_LABEL_ABSENT",
+    "LABEL_COLUMN_ABSENT", "LABEL_COLUMN_UNDECLARED", "LABEL_IS_SENSITIVE", "MALFORMED_CSV", "NO_VALID_ROWS",
+    "NO_VISIBLE_COLUMN", "ONE_LABEL", "ROW_TOO_LONG", "TOO_MANY_COLUMNS", "TOO_MANY_GROUPS", "TOO_MANY_LABELS",
+    "TOO_MANY_ROWS", "UNCLOSED_QUOTE", "UNREADABLE_ENCODING",
+})  # fmt: skip
+"""What the prepare task says of a file that is no dataset: the customer's fault, so a denial, not a failure."""
+
+
+async def begin(office: Office, job: JobRow) -> None:
+    """RECEIVED to PREPARING."""
+    await office.change(job, Event.PREPARE, predicate={"task_id": task_id(job, "prepare")})
+
+
+async def prepare(office: Office, job: JobRow) -> None:
+    """PREPARING to DENIED or QUEUED.
+
+    Raises:
+        TaskFailedError: the worker's own fault.
+        UnavailableError: the worker cannot be reached.
+        IntegrityError: its result does not hold.
+    """
+    known = await office.known(job)
+    task = prepare_task(office, job, known)
+    peer = office.peer("prepare")
+    ended = await office.exchange.follow(peer, task, partial(office.look, job, "prepare"))
+    if not ended.done:
+        error = failed("prepare", ended.task.reason)
+        if error.reason not in FILE_FAULTS:
+            raise error
+        await _deny_file(office, job, known, error.reason, error.message)
+        return
+    async with office.exchange.result(peer, task, ended) as result:
+        await _decide(office, job, known, result)
+
+
+def prepare_task(office: Office, job: JobRow, known: Known) -> Task:
+    """The prepare task of a job; the same for ever."""
+    request = views.request_of(job)
+    kind = dataset_pb2.DatasetFormat.Name(known.dataset.format)
+    order = {
+        "format": kind.removeprefix("DATASET_FORMAT_"),
+        "datasheet": canonical.from_message(views.from_json(known.dataset.datasheet, dataset_pb2.Datasheet)),
+        "base_model": request.base_model,
+        "seed": seed_of(job.name),
+        "canaries": dict(office.policy.preparation(request.audit_profile, known.dataset.format)),
+        "job": job.name,
+    }
+    return make_task(job, "prepare", order, {"dataset": known.dataset.sha256})
+
+
+def seed_of(name: str) -> int:
+    """A seed that follows from a name, below 2**31."""
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) & 0x7FFFFFFF
+
+
+async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> None:
+    data = _read_facts(result)
+    request = views.request_of(job)
+    base = office.base_models.get(request.base_model)
+    question = facts.intake_input(office.settings, request, job.creator, known.dataset, data, base)
+    decision = await asyncio.to_thread(office.policy.decide, question)
+    established = await asyncio.to_thread(_store, office, job, result)
+    predicate = {
+        **decision_predicate(decision),
+        "data_facts_sha256": result.files[FACTS_FILE],
+        "statement": result.envelope,
+        "quote_usd_micros": question.request.quote_usd_micros,
+    }
+    subjects = [("dataset", known.dataset.sha256), *sorted(result.files.items())]
+    await office.change(
+        job,
+        Event.QUEUE if decision.allowed else Event.DENY,
+        reason="" if decision.allowed else reason_of(decision),
+        predicate=predicate,
+        subjects=subjects,
+        values={
+            "data": views.to_json(data),
+            "decision": views.to_json(decision),
+            "quote_usd_micros": question.request.quote_usd_micros,
+            **office.spent(job, "prepare", result.seconds),
+        },
+        facts=established,
+    )
+
+
+async def _deny_file(office: Office, job: JobRow, known: Known, code: str, words: str) -> None:
+    """Denies a file that could not be read as what it claims to be; the outcome names the fault."""
+    rules = office.policy.policy()
+    outcome = policy_pb2.RuleOutcome(
+        rule_id=FILE_RULE,
+        title="The file can be read as what it claims to be",
+        outcome=policy_pb2.OUTCOME_FAIL,
+        message=f"{code}: {words}",
+        citation="Assay's own intake: a file that cannot be parsed cannot be judged",
+        status=policy_pb2.RULE_STATUS_INTERNAL,
+        fix="mend the file as the message says, upload it again and ask for a new job",
+    )
+    decision = policy_pb2.Decision(
+        allowed=False,
+        outcomes=[outcome],
+        bundle_sha256=rules.bundle_sha256,
+        limits_sha256=rules.limits_sha256,
+        engine="assay-intake",
+    )
+    await office.change(
+        job,
+        Event.DENY,
+        reason=reason_of(decision),
+        predicate=decision_predicate(decision),
+        subjects=[("dataset", known.dataset.sha256)],
+        values={"decision": views.to_json(decision)},
+    )
+
+
+def decision_predicate(decision: policy_pb2.Decision) -> dict[str, Any]:
+    """A decision and its plan as they are recorded; the plan's digest is what the work order binds."""
+    bare = policy_pb2.Decision()
+    bare.CopyFrom(decision)
+    bare.ClearField("audit_plan")
+    predicate = {"decision": canonical.from_message(bare)}
+    if decision.HasField("audit_plan"):
+        predicate["audit_plan"] = canonical.from_message(decision.audit_plan)
+        predicate["audit_plan_sha256"] = plan_digest(decision.audit_plan)
+    return predicate
+
+
+def plan_digest(plan: measurement_pb2.AuditPlan) -> str:
+    """Hex SHA-256 of a plan's canonical JSON."""
+    return sha256_bytes(canonical.encode(canonical.from_message(plan)))
+
+
+def reason_of(answer: policy_pb2.Decision | policy_pb2.Verdict) -> str:
+    """The rules that stood in the way, as one line."""
+    good = (policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_NOT_APPLICABLE)
+    fired = [o for o in answer.outcomes if o.outcome not in good]
+    return "; ".join(f"{o.rule_id}: {o.message}" for o in fired)[:2000]
+
+
+def _read_facts(result: Result) -> policy_input_pb2.DataFacts:
+    try:
+        data = json_format.Parse((result.folder / FACTS_FILE).read_text("utf-8"), policy_input_pb2.DataFacts())
+    except (OSError, ValueError, json_format.ParseError) as error:
+        raise IntegrityError("RESULT_FACTS", "the prepare task left no readable facts") from error
+    for name in SPLITS:
+        split = name.removesuffix(".jsonl")
+        if result.files.get(name) != data.split_sha256.get(split):
+            raise IntegrityError("RESULT_FACTS", f"the facts name another {split} split than the result holds")
+    if PRIVATE_FILE not in result.files:
+        raise IntegrityError("RESULT_FACTS", "the prepare task left no private part")
+    return data
+
+
+def _store(office: Office, job: JobRow, result: Result) -> Mapping[str, str]:
+    """Keeps the splits and the private part; returns the facts to establish."""
+    for name in (*SPLITS, PRIVATE_FILE):
+        with (result.folder / name).open("rb") as stream:
+            put(office.blobs, job.unit, stream)
+    established = {f"prepare.{name}": result.files[name] for name in (*SPLITS, PRIVATE_FILE)}
+    established["prepare.predicate"] = json.dumps(result.predicate, sort_keys=True)
+    return established

@@ -1,0 +1,174 @@
+"""What every step of the pipeline works with, and how it moves a job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from assay.errors import AbortedError, AssayError, InternalError
+from assay.v1 import tuning_job_pb2, worker_pb2
+from audit.ledger.writer import UnitOfWork
+from gateway.admission.exchange import Exchange, Peer, Task
+from gateway.admission.facts import run_cost
+from gateway.base_models import BaseModels
+from gateway.jobs import machine, views
+from gateway.jobs.board import Board
+from gateway.jobs.transitions import ActorKind, Event
+from gateway.settings import Settings
+from gateway.store import jobs, rows
+from gateway.store.blobs import FileBlobStore
+from gateway.store.database import Store
+from gateway.store.tables import DatasetRow, JobRow
+from policies.engine import PolicyEngine
+
+
+class TaskFailedError(AssayError):
+    """A worker's task ended in a fault; ``reason`` is the worker's code."""
+
+    code = "INTERNAL"
+
+
+@dataclass(frozen=True)
+class Office:
+    """Everything that the steps need, passed explicitly."""
+
+    settings: Settings
+    store: Store
+    blobs: FileBlobStore
+    policy: PolicyEngine
+    base_models: BaseModels
+    board: Board
+    exchange: Exchange
+    train: Peer
+    audit: Peer
+
+    def peer(self, kind: str) -> Peer:
+        """The worker that does tasks of this kind."""
+        return self.train if kind == "train" else self.audit
+
+    async def change(
+        self,
+        job: JobRow,
+        event: Event,
+        *,
+        reason: str = "",
+        predicate: Mapping[str, Any] | None = None,
+        subjects: Sequence[tuple[str, str]] = (),
+        values: Mapping[str, Any] | None = None,
+        facts: Mapping[str, str] | None = None,
+        before: Any = None,
+    ) -> None:
+        """Moves a job on the gateway's own behalf, if nobody moved it since ``job`` was read.
+
+        Args:
+            job: the job as read.
+            event: the table's event.
+            reason: why, in words.
+            predicate: members of the record.
+            subjects: digests that the record binds.
+            values: columns to set.
+            facts: facts to establish.
+            before: called with the unit of work first, for rows and records that commit together with the change.
+        """
+        change = machine.Change(
+            event,
+            self.settings.subject,
+            ActorKind.GATEWAY,
+            reason,
+            predicate or {},
+            subjects,
+            values or {},
+            facts or {},
+            trace_id=job.trace_id,
+            version=job.version,
+        )
+
+        def work(uow: UnitOfWork) -> None:
+            if before is not None:
+                before(uow)
+            machine.transition(uow, job.name, change)
+
+        await self.store.commit(work)
+        self.board.moved(job.name)
+
+    async def known(self, job: JobRow) -> Known:
+        """What has been established about a job."""
+
+        def read(connection: Connection) -> Known:
+            dataset = rows.get(connection, DatasetRow, name=views.request_of(job).dataset)
+            if dataset is None:
+                raise InternalError("JOB_ROW", f"the dataset of {job.name} has no row")
+            return Known(dataset, jobs.facts(connection, job.name))
+
+        return await self.store.fetch(read)
+
+    def spent(self, job: JobRow, stage: str, seconds: float) -> dict[str, Any]:
+        """Columns for a stage that took so many seconds by its supervisor's clock."""
+        stages = {**json.loads(job.stage_seconds), stage: seconds}
+        train = stages.get("train", 0.0)
+        audit = stages.get("prepare", 0.0) + stages.get("audit", 0.0)
+        cost = run_cost(self.settings.price_book, train, audit)
+        return {"stage_seconds": json.dumps(stages, sort_keys=True), "cost_usd_micros": cost}
+
+    async def look(self, job: JobRow, kind: str, task: worker_pb2.Task) -> None:
+        """Shows a task's progress to those who watch the job, and notices when a person moved the job.
+
+        Raises:
+            AbortedError: ``STALE``; the pipeline then looks at the job anew.
+        """
+        progress = tuning_job_pb2.Progress()
+        progress.CopyFrom(task.progress)
+        progress.stage = kind
+        self.board.report(job.name, progress)
+        row = await self.store.fetch(lambda c: jobs.get(c, job.name))
+        if row is None or row.version != job.version:
+            raise AbortedError("STALE", f"{job.name} changed meanwhile")
+
+
+@dataclass(frozen=True)
+class Known:
+    """A job's dataset and the facts established about the job."""
+
+    dataset: DatasetRow
+    facts: Mapping[str, str]
+
+    def json(self, key: str) -> Any:
+        """A fact that is JSON.
+
+        Raises:
+            InternalError: ``FACT_MISSING``; a job cannot be in a state without the facts that lead to it.
+        """
+        return json.loads(self.text(key))
+
+    def text(self, key: str) -> str:
+        """A fact as text.
+
+        Raises:
+            InternalError: ``FACT_MISSING``.
+        """
+        if key not in self.facts:
+            raise InternalError("FACT_MISSING", f"{key} was never established")
+        return self.facts[key]
+
+
+def task_id(job: JobRow, kind: str) -> str:
+    """The id of a job's task of a kind: it follows from the name, so that after a crash it is the same task."""
+    unit, short = job.unit, job.name.rsplit("/", 1)[-1]
+    return f"{unit}.{short}.{kind}.1"
+
+
+def make_task(
+    job: JobRow, kind: str, order: Mapping[str, Any], blobs: Mapping[str, str], seen: Mapping[str, Any] | None = None
+) -> Task:
+    """A task of a job; ``seen`` is the order as the task sees it where that is not the order as it travels."""
+    return Task(task_id(job, kind), kind, job.name, job.unit, order, order if seen is None else seen, blobs)
+
+
+def failed(kind: str, reason: str) -> TaskFailedError:
+    """The error for a task that its worker ended with ``CODE: words``."""
+    code, _, words = reason.partition(":")
+    return TaskFailedError(code.strip() or "TASK_FAILED", words.strip() or f"the {kind} task failed")

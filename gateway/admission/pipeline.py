@@ -1,0 +1,225 @@
+"""The loop that moves jobs: claim by lease, take one step at a time, give back when a job rests.
+
+Nothing here needs to survive: a killed gateway is followed by another that claims the same jobs, finds what was
+established, asks the workers for the tasks they hold, and goes on. A version number guards every change, so that two
+drivers of one job cannot both move it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from sqlalchemy import Connection, func, select
+
+from assay.errors import AbortedError, AssayError, ExhaustedError, PreconditionError, UnavailableError
+from audit.ledger.writer import UnitOfWork
+from gateway.admission import intake, release, settling, training
+from gateway.admission.cards import CardOffice
+from gateway.admission.office import Office
+from gateway.jobs import machine
+from gateway.jobs.transitions import ActorKind, Event, State
+from gateway.permits import void_permits
+from gateway.store import jobs, rows
+from gateway.store.jobs import Lease
+from gateway.store.tables import JobRow
+
+_LOG = logging.getLogger(__name__)
+_TRACER = trace.get_tracer("assay.gateway")
+_LEASE = timedelta(seconds=30)
+_RENEW_SECONDS = 8.0
+_IDLE_SECONDS = 0.5
+_LAPSE_SECONDS = 30.0
+_AT_ONCE = 64
+_MAX_ATTEMPTS = 5
+_MAX_BACKOFF = 30.0
+_UNREACHABLE = timedelta(seconds=1)
+_TRAINING = frozenset({State.QUEUED, State.TRAINING})
+_STEPS = {
+    State.RECEIVED: intake.begin,
+    State.PREPARING: intake.prepare,
+    State.QUEUED: training.order,
+    State.TRAINING: training.train,
+    State.AUDITING: release.audit,
+}
+
+
+@dataclass(frozen=True)
+class PipelineStats:
+    """Numbers for metrics."""
+
+    jobs_by_state: Mapping[str, int]
+    in_flight: int
+    worker_errors: int
+
+
+@dataclass
+class Pipeline:
+    """Drives every job that has work left. One instance a process."""
+
+    office: Office
+    cards: CardOffice
+    owner: str = field(default_factory=lambda: secrets.token_hex(8))
+    worker_errors: int = 0
+    _driven: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Runs until cancelled; jobs under way are left as they are, for the next run to take up."""
+        slots = asyncio.Semaphore(self.office.settings.workers["train"].slots)
+        # The ledger's writer lock says that no other process writes here, so a lease found now is a dead one's.
+        await self.office.store.commit(lambda uow: jobs.release_all(uow.connection))
+        helpers = [asyncio.create_task(self._renew()), asyncio.create_task(self._lapse())]
+        try:
+            while True:
+                await self._claim(slots)
+                await self.office.board.work(_IDLE_SECONDS)
+        finally:
+            under_way = [*helpers, *self._driven.values()]
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def stats(self) -> PipelineStats:
+        """Jobs by state, jobs being driven, and calls to workers that failed."""
+        c = rows.table(JobRow).c
+
+        def read(connection: Connection) -> dict[str, int]:
+            found = connection.execute(select(c.state, func.count()).group_by(c.state)).all()
+            return {str(state): int(count) for state, count in found}
+
+        return PipelineStats(await self.office.store.fetch(read), len(self._driven), self.worker_errors)
+
+    async def _claim(self, slots: asyncio.Semaphore) -> None:
+        free = _AT_ONCE - len(self._driven)
+        now = rows.micros(datetime.now(UTC))
+        names = await self.office.store.fetch(lambda c: jobs.claimable(c, now, free + len(self._driven)))
+        for name in [n for n in names if n not in self._driven][:free]:
+            lease = Lease(self.owner, now + _LEASE // timedelta(microseconds=1))
+            if await self.office.store.commit(lambda u, n=name, x=lease: jobs.claim(u.connection, n, x, now)):  # type: ignore[misc]
+                self._driven[name] = asyncio.create_task(self._drive(name, slots))
+
+    async def _drive(self, name: str, slots: asyncio.Semaphore) -> None:
+        """Takes a job as far as it goes; whatever happens, the lease is given back."""
+        pause = timedelta()
+        attempts = 0
+        try:
+            while (job := await self._read(name)) is not None and job.needs_work:
+                attempts = job.attempts
+                with _span(job):
+                    await self._step(job, slots)
+        except asyncio.CancelledError:
+            raise
+        except (UnavailableError, ExhaustedError) as error:
+            # Not the job's fault, so it does not count against it.
+            self.worker_errors += 1
+            pause = _UNREACHABLE
+            _LOG.warning("%s waits: %s", name, error.reason)
+        except Exception as error:
+            attempts += 1
+            pause = await self._stumble(name, attempts, error)
+        finally:
+            self._driven.pop(name, None)
+        await self._give_back(name, attempts if pause else 0, pause)
+
+    async def _step(self, job: JobRow, slots: asyncio.Semaphore) -> None:
+        """One step; a job that somebody else moved meanwhile is simply looked at anew."""
+        state = State(job.state)
+        with contextlib.suppress(AbortedError):
+            if state in _TRAINING:
+                await self._train(job.name, slots)
+            elif state in _STEPS:
+                await _STEPS[state](self.office, job)
+            else:
+                await settling.settle(self.office, self.cards, job)
+
+    async def _train(self, name: str, slots: asyncio.Semaphore) -> None:
+        """Holds a train slot from work order to adapter, so that a job is TRAINING only when its turn has come."""
+        async with slots:
+            while (job := await self._read(name)) is not None and State(job.state) in _TRAINING:
+                await _STEPS[State(job.state)](self.office, job)
+
+    async def _stumble(self, name: str, attempts: int, error: Exception) -> timedelta:
+        """A refused result fails the job at once; what may pass is tried again, and fails the job in the end."""
+        lasting = isinstance(error, AssayError) and not isinstance(error, PreconditionError)
+        if not lasting:
+            _LOG.exception("step of %s failed", name)
+        job = await self._read(name)
+        if job is None:
+            return timedelta()
+        if State(job.state) in _STEPS and (lasting or attempts >= _MAX_ATTEMPTS):
+            reason = (
+                f"{error.reason}: {error.message}"
+                if isinstance(error, AssayError)
+                else f"GATEWAY_FAULT: {type(error).__name__}"
+            )
+            with contextlib.suppress(AbortedError):
+                await self.office.change(job, Event.FAIL, reason=reason[:2000])
+            return timedelta()
+        return _backoff(attempts)
+
+    async def _give_back(self, name: str, attempts: int, pause: timedelta) -> None:
+        def work(uow: UnitOfWork) -> None:
+            values: dict[str, object] = {"attempts": attempts}
+            if pause:
+                values["next_us"] = rows.micros(datetime.now(UTC) + pause)
+            jobs.release(uow.connection, name, self.owner, values)
+
+        await self.office.store.commit(work)
+        if not pause:
+            self.office.board.moved(name)
+
+    async def _read(self, name: str) -> JobRow | None:
+        return await self.office.store.fetch(lambda c: jobs.get(c, name))
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_SECONDS)
+            names = list(self._driven)
+            if names:
+                until = rows.micros(datetime.now(UTC) + _LEASE)
+                lease = Lease(self.owner, until)
+                await self.office.store.commit(lambda u, n=names, x=lease: jobs.renew(u.connection, n, x))  # type: ignore[misc]
+
+    async def _lapse(self) -> None:
+        """Lets approvals lapse whose time is over; their permits are void."""
+        while True:
+            now = rows.micros(datetime.now(UTC))
+            for name in await self.office.store.fetch(lambda c, t=now: jobs.lapsed(c, t)):  # type: ignore[misc]
+                with contextlib.suppress(AssayError):
+                    await self._expire(name)
+            await asyncio.sleep(_LAPSE_SECONDS)
+
+    async def _expire(self, name: str) -> None:
+        actor = self.office.settings.subject
+        change = machine.Change(Event.EXPIRE, actor, ActorKind.CLOCK, "the approval has lapsed")
+
+        def work(uow: UnitOfWork) -> None:
+            machine.transition(uow, name, change)
+            void_permits(uow, name, actor, "", "the approval has lapsed")
+
+        await self.office.store.commit(work)
+        self.office.board.moved(name)
+
+
+def _backoff(attempts: int) -> timedelta:
+    return timedelta(seconds=min(0.5 * 2 ** min(attempts, 10), _MAX_BACKOFF))
+
+
+@contextlib.contextmanager
+def _span(job: JobRow) -> Iterator[None]:
+    """A span in the trace that the request started, so that one trace leads from the call to the permit."""
+    parent = None
+    if len(job.trace_id) == 32:
+        trace_id = int(job.trace_id, 16)
+        remote = SpanContext(trace_id, (trace_id & (2**64 - 1)) or 1, True, TraceFlags(TraceFlags.SAMPLED))
+        parent = trace.set_span_in_context(NonRecordingSpan(remote))
+    with _TRACER.start_as_current_span(f"job.{job.state.lower()}", context=parent) as span:
+        span.set_attributes({"assay.unit": job.unit, "assay.state": job.state})
+        yield

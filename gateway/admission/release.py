@@ -1,0 +1,173 @@
+"""From adapter to verdict: the audit worker's task, then release policy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from google.protobuf import json_format
+from sqlalchemy import Connection
+
+from assay import canonical
+from assay.errors import IntegrityError, InternalError
+from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2
+from audit.ledger.records import MAX_BODY, RecordDraft
+from audit.ledger.writer import UnitOfWork
+from gateway.admission import facts
+from gateway.admission.exchange import ADAPTER_FOLDER, PRIVATE_FILE, Result, Task
+from gateway.admission.intake import plan_digest, reason_of
+from gateway.admission.office import Known, Office, failed, make_task
+from gateway.jobs import views
+from gateway.jobs.transitions import Event
+from gateway.store import rows
+from gateway.store.blobs import put
+from gateway.store.tables import JobRow, ModelRow
+
+REPORT_FILE = "report.json"
+_ENVELOPE_ROOM = 8_000
+
+
+async def audit(office: Office, job: JobRow) -> None:
+    """AUDITING to QUARANTINED or AWAITING_APPROVAL.
+
+    Raises:
+        TaskFailedError: the task failed.
+        AbortedError: ``STALE`` when a person moved the job meanwhile.
+        UnavailableError: the worker cannot be reached.
+        IntegrityError: its result does not hold.
+    """
+    known = await office.known(job)
+    model = await office.store.fetch(lambda c: _model(c, job))
+    task = audit_task(office, job, known, model)
+    ended = await office.exchange.follow(office.audit, task, partial(office.look, job, "audit"))
+    if not ended.done:
+        raise failed("audit", ended.task.reason)
+    async with office.exchange.result(office.audit, task, ended) as result:
+        await _judge(office, job, known, model, result)
+
+
+def audit_task(office: Office, job: JobRow, known: Known, model: ModelRow) -> Task:
+    """The audit task of a job; the same for ever."""
+    plan = views.from_json(job.decision, policy_pb2.Decision).audit_plan
+    order = {
+        "plan": canonical.from_message(plan),
+        "base_model": model.base_model,
+        "base_sha256": model.base_sha256,
+        "job": job.name,
+        "format": dataset_pb2.DatasetFormat.Name(known.dataset.format).removeprefix("DATASET_FORMAT_"),
+        "training": known.json("train.predicate"),
+        "prepare": known.json("prepare.predicate"),
+        "price_book": canonical.float_free(office.settings.price_book.model_dump(mode="json")),
+    }
+    blobs = {f"{ADAPTER_FOLDER}/{f['path']}": f["sha256"] for f in json.loads(model.files)}
+    blobs |= {name: known.text(f"prepare.{name}") for name in (PRIVATE_FILE, "selection.jsonl")}
+    return make_task(job, "audit", order, blobs)
+
+
+async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, result: Result) -> None:
+    report = _read_report(result)
+    request = views.request_of(job)
+    spent = office.spent(job, "audit", result.seconds)
+    plan = views.from_json(job.decision, policy_pb2.Decision).audit_plan
+    data = views.from_json(job.data, policy_input_pb2.DataFacts)
+    run = run_facts(known, result.predicate, int(spent["cost_usd_micros"]))
+    question = facts.release_input(
+        office.settings, request, job.creator, known.dataset, data, plan, report.measurements, run
+    )
+    verdict = await asyncio.to_thread(office.policy.judge, question)
+    await asyncio.to_thread(_store_report, office, job, result)
+    passed = verdict.outcome == policy_pb2.OUTCOME_PASS
+    digest = result.files[REPORT_FILE]
+    subjects = [("adapter", model.adapter_sha256), (REPORT_FILE, digest)]
+    completed = audit_predicate(report, plan, digest, result.envelope)
+
+    def record(uow: UnitOfWork) -> None:
+        common = {"job": job.name, "actor": office.settings.subject, "trace_id": job.trace_id, "model": model.name}
+        draft = RecordDraft(job.unit, "audit.completed", "audit", {**completed, **common}, subjects, job=job.name)
+        uow.append(draft)
+
+    await office.change(
+        job,
+        Event.PASS if passed else Event.QUARANTINE,
+        reason="" if passed else reason_of(verdict),
+        predicate={
+            "model": model.name,
+            "verdict": canonical.from_message(verdict),
+            "run": canonical.from_message(run),
+            "report_sha256": digest,
+            "audit_plan_sha256": plan_digest(plan),
+        },
+        subjects=subjects,
+        values={"audit": views.to_json(report), "verdict": views.to_json(verdict), **spent},
+        facts={"audit.predicate": json.dumps(result.predicate, sort_keys=True), "audit.report": digest},
+        before=record,
+    )
+
+
+def run_facts(known: Known, audited: Mapping[str, Any], cost: int) -> policy_input_pb2.RunFacts:
+    """What the workers' verified statements say of the run; every task must have proven its cut-off."""
+    trained, prepared = known.json("train.predicate"), known.json("prepare.predicate")
+    proven = all(p["isolation"].get("proven") is True for p in (prepared, trained, audited))
+    return policy_input_pb2.RunFacts(
+        isolation=str(trained["isolation"].get("method", "")),
+        cut_off_proven=proven,
+        adapter_sane=known.text("train.adapter_sane") == "yes",
+        trained_tokens=int(trained["claim"].get("trained_tokens", 0)),
+        cost_usd_micros=cost,
+        statement_verified=True,
+        audit_verified=True,
+    )
+
+
+def audit_predicate(
+    report: measurement_pb2.AuditReport,
+    plan: measurement_pb2.AuditPlan,
+    report_sha256: str,
+    envelope: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What the ledger keeps of an audit: the report's digest, the signed statement, the measurements that fit.
+
+    The gates' measurements come first, so that what was judged is always there; how many were left out is said.
+    """
+    gates = {gate.measurement for gate in plan.gates}
+    ordered = sorted(
+        report.measurements,
+        key=lambda m: (facts.measurement_key(m) not in gates and m.name not in gates, m.exploratory),
+    )
+    room = MAX_BODY - len(canonical.encode(envelope)) - _ENVELOPE_ROOM
+    kept: list[Any] = []
+    for measurement in ordered:
+        entry = canonical.from_message(measurement)
+        room -= len(canonical.encode(entry)) + 1
+        if room < 0:
+            break
+        kept.append(entry)
+    return {
+        "report_sha256": report_sha256,
+        "measurements": kept,
+        "measurements_left_out": len(report.measurements) - len(kept),
+        "not_tested": [text[:300] for text in report.not_tested[:10]],
+        "statement": envelope,
+    }
+
+
+def _read_report(result: Result) -> measurement_pb2.AuditReport:
+    try:
+        return json_format.Parse((result.folder / REPORT_FILE).read_text("utf-8"), measurement_pb2.AuditReport())
+    except (OSError, ValueError, json_format.ParseError) as error:
+        raise IntegrityError("RESULT_REPORT", "the audit task left no readable report") from error
+
+
+def _store_report(office: Office, job: JobRow, result: Result) -> None:
+    with (result.folder / REPORT_FILE).open("rb") as stream:
+        put(office.blobs, job.unit, stream)
+
+
+def _model(connection: Connection, job: JobRow) -> ModelRow:
+    model = rows.get(connection, ModelRow, name=job.model)
+    if model is None:
+        raise InternalError("JOB_ROW", f"{job.name} has no model")
+    return model

@@ -1,0 +1,204 @@
+"""From decision to adapter: the signed work order, the train worker's task, and the checks of what came back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from assay import canonical, dsse, modelfiles
+from assay.errors import IntegrityError
+from assay.v1 import policy_pb2, worker_pb2
+from audit.ledger.writer import UnitOfWork
+from gateway.admission import facts
+from gateway.admission.exchange import ADAPTER_FOLDER, Result, Task
+from gateway.admission.intake import plan_digest, seed_of
+from gateway.admission.office import Known, Office, failed, make_task
+from gateway.jobs import views
+from gateway.jobs.transitions import Event
+from gateway.store import jobs, rows
+from gateway.store.blobs import put
+from gateway.store.tables import JobRow, ModelRow
+
+_NOTE_SECONDS = 5.0
+
+
+class CostCapReached(Exception):
+    """The money set by the requester is spent."""
+
+
+async def order(office: Office, job: JobRow) -> None:
+    """QUEUED to TRAINING: the work order is signed and recorded before any worker hears of it."""
+    known = await office.known(job)
+    transitions = await office.store.fetch(lambda c: jobs.transitions(c, job.name))
+    decided = next(t.record_index for t in transitions if t.event in (Event.QUEUE, Event.DENY))
+    predicate = work_order(office, job, known, decided)
+    subjects = [
+        ("dataset", predicate["dataset_sha256"]),
+        ("base", predicate["base_sha256"]),
+        ("train.jsonl", predicate["train_sha256"]),
+        ("validation.jsonl", predicate["validation_sha256"]),
+    ]
+    payload = canonical.encode(dsse.statement("work-order", predicate, subjects))
+    envelope = dsse.sign_service(payload, office.exchange.order_key)
+    await office.change(
+        job,
+        Event.TRAIN,
+        predicate={**predicate, "envelope": envelope},
+        subjects=subjects,
+        facts={"train.order": json.dumps(envelope, sort_keys=True)},
+    )
+
+
+def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -> dict[str, Any]:
+    """The predicate of the signed leave to train; every number is stated."""
+    request = views.request_of(job)
+    base = office.base_models.get(request.base_model)
+    decision = views.from_json(job.decision, policy_pb2.Decision)
+    asked = facts.hyperparameters(request.hyperparameters)
+    return {
+        "job": job.name,
+        "base_model": base.id,
+        "base_sha256": base.sha256,
+        "dataset_sha256": known.dataset.sha256,
+        "train_sha256": known.text("prepare.train.jsonl"),
+        "validation_sha256": known.text("prepare.validation.jsonl"),
+        "hyperparameters": canonical.from_message(asked),
+        "max_train_tokens": request.budget.max_train_tokens,
+        "seed": asked.seed if request.hyperparameters.HasField("seed") else seed_of(job.name),
+        "audit_plan_sha256": plan_digest(decision.audit_plan),
+        "purpose": request.purpose,
+        "decision_index": decision_index,
+    }
+
+
+async def train(office: Office, job: JobRow) -> None:
+    """TRAINING to AUDITING, or to PAUSED when the money is spent.
+
+    Raises:
+        TaskFailedError: the task failed.
+        AbortedError: ``STALE`` when a person moved the job meanwhile.
+        UnavailableError: the worker cannot be reached.
+        IntegrityError, InvalidInputError: its result does not hold.
+    """
+    known = await office.known(job)
+    task = train_task(job, known)
+    watcher = _Watcher(office, job, monotonic())
+    try:
+        ended = await office.exchange.follow(office.train, task, watcher.look)
+    except CostCapReached:
+        await office.change(
+            job,
+            Event.PAUSE,
+            reason="COST_CAP: the budget of this job is spent",
+            values={"resume_to": job.state, "cost_usd_micros": watcher.cost()},
+        )
+        return
+    if not ended.done:
+        raise failed("train", ended.task.reason)
+    async with office.exchange.result(office.train, task, ended) as result:
+        await _take(office, job, result)
+
+
+def train_task(job: JobRow, known: Known) -> Task:
+    """The train task of a job; the same for ever."""
+    envelope = known.json("train.order")
+    seen = dsse.read_statement(dsse.envelope_payload(envelope))["predicate"]
+    blobs = {name: known.text(f"prepare.{name}") for name in ("train.jsonl", "validation.jsonl")}
+    return make_task(job, "train", {"order": envelope}, blobs, seen)
+
+
+@dataclass
+class _Watcher:
+    """Looks at a training task: shows progress, notes the cost, and notices persons and the cost cap."""
+
+    office: Office
+    job: JobRow
+    noted: float
+    started: float = 0.0
+
+    async def look(self, task: worker_pb2.Task) -> None:
+        """Called at every change of the task, and every second.
+
+        Raises:
+            AbortedError: ``STALE``.
+            CostCapReached: the budget is spent.
+        """
+        await self.office.look(self.job, "train", task)
+        if task.state != worker_pb2.TASK_STATE_RUNNING:
+            return
+        now = monotonic()
+        self.started = self.started or now
+        if self.cost() >= views.request_of(self.job).budget.max_usd_micros:
+            raise CostCapReached
+        if now - self.noted >= _NOTE_SECONDS:
+            self.noted = now
+            cost = self.cost()
+            await self.office.store.commit(lambda u: jobs.note(u.connection, self.job.name, {"cost_usd_micros": cost}))
+
+    def cost(self) -> int:
+        """What the job has cost so far: what was noted before, and this watcher's seconds of a running task."""
+        seconds = math.ceil(monotonic() - self.started) if self.started else 0
+        return self.job.cost_usd_micros + seconds * self.office.settings.price_book.usd_micros_per_train_device_second
+
+
+async def _take(office: Office, job: JobRow, result: Result) -> None:
+    """Checks the adapter once more, as if no supervisor had, keeps it, and registers the model."""
+    request = views.request_of(job)
+    folder = result.folder / ADAPTER_FOLDER
+    checked = await asyncio.to_thread(modelfiles.check_adapter_folder, folder)
+    if checked.base_model != request.base_model:
+        raise IntegrityError("ADAPTER_BASE", "the adapter names another base model than the work order")
+    finite = await asyncio.to_thread(modelfiles.adapter_is_finite, folder)
+    moved = await asyncio.to_thread(modelfiles.lora_b_moved, folder)
+    files = await asyncio.to_thread(_store_adapter, office, job, result)
+    base = office.base_models.get(request.base_model)
+    model = ModelRow(
+        name=job.name.replace("/tuningJobs/", "/models/"),
+        unit=job.unit,
+        job=job.name,
+        files=json.dumps(files),
+        adapter_sha256=checked.sha256,
+        base_model=base.id,
+        base_sha256=base.sha256,
+        created_us=0,
+    )
+
+    def register(uow: UnitOfWork) -> None:
+        rows.insert(uow.connection, ModelRow(**{**model.model_dump(), "created_us": rows.micros(uow.now)}))
+
+    await office.change(
+        job,
+        Event.AUDIT,
+        predicate={
+            "model": model.name,
+            "adapter_sha256": model.adapter_sha256,
+            "base_sha256": base.sha256,
+            "adapter_finite": finite,
+            "adapter_moved": moved,
+            "statement": result.envelope,
+        },
+        subjects=[("adapter", model.adapter_sha256), ("base", base.sha256)],
+        values={"model": model.name, **office.spent(job, "train", result.seconds)},
+        facts={
+            "train.predicate": json.dumps(result.predicate, sort_keys=True),
+            "train.adapter_sane": "yes" if finite and moved else "no",
+        },
+        before=register,
+    )
+
+
+def _store_adapter(office: Office, job: JobRow, result: Result) -> list[dict[str, Any]]:
+    files: list[dict[str, Any]] = []
+    for path, sha256 in sorted(result.files.items()):
+        if path.startswith(ADAPTER_FOLDER + "/"):
+            with (result.folder / path).open("rb") as stream:
+                blob = put(office.blobs, job.unit, stream)
+            if blob.sha256 != sha256:
+                raise IntegrityError("STATEMENT_FILES", "a file changed while it was stored")
+            files.append({"path": path.removeprefix(ADAPTER_FOLDER + "/"), "sha256": blob.sha256, "size": blob.size})
+    return files

@@ -1,0 +1,199 @@
+"""Puts the gateway together: keys, database, ledger, services, pipeline. The only place that knows how they connect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+from assay.errors import InvalidInputError
+from assay.identity import load_ed25519, load_x25519, read_private, service_tls
+from assay.worker.client import WorkerClient
+from audit.ledger.anchor import FileAnchor
+from audit.ledger.ledger import Ledger
+from audit.ledger.records import RecordDraft
+from audit.ledger.sqlite import connect_engine, connect_migration_engine
+from audit.ledger.writer import UnitOfWork
+from gateway.admission.cards import CardOffice
+from gateway.admission.exchange import Exchange, Peer
+from gateway.admission.office import Office
+from gateway.admission.pipeline import Pipeline
+from gateway.approvals import ApprovalService
+from gateway.base_models import BaseModels
+from gateway.caller import SYSTEM_UNIT
+from gateway.datasets import DatasetService
+from gateway.evidence import EvidenceService
+from gateway.identity_registry import IdentityRegistry
+from gateway.jobs.board import Board
+from gateway.jobs.service import JobService
+from gateway.permits import PermitService
+from gateway.refusals import RefusalRecorder
+from gateway.registry import ModelRegistry
+from gateway.settings import Settings
+from gateway.store import rows
+from gateway.store.blobs import FileBlobStore
+from gateway.store.database import Store
+from gateway.store.migrations import migrate
+from gateway.store.tables import FactRow
+from policies.engine import PolicyEngine
+
+_POLICY_KEY = "policy.in-force"
+
+
+@dataclass(frozen=True)
+class Application:
+    """A gateway that is open: its services, and the parts that serve them."""
+
+    settings: Settings
+    store: Store
+    ledger: Ledger
+    blobs: FileBlobStore
+    policy: PolicyEngine
+    board: Board
+    base_models: BaseModels
+    identities: IdentityRegistry
+    datasets: DatasetService
+    jobs: JobService
+    approvals: ApprovalService
+    permits: PermitService
+    models: ModelRegistry
+    evidence: EvidenceService
+    refusals: RefusalRecorder
+    pipeline: Pipeline
+    clients: tuple[WorkerClient, ...]
+
+    @classmethod
+    def open(cls, settings: Settings) -> Application:
+        """Opens everything: migrations, start-up checks of the ledger, first grants, the policy in force.
+
+        Blocks for as long as that takes. Call it on the event loop that will serve, to which the workers' channels
+        belong.
+
+        Raises:
+            AssayError: whatever is wrong with settings, keys, database or ledger; nothing is signed then.
+        """
+        asyncio.get_running_loop()
+        folder = settings.folder
+        policy = PolicyEngine.load()
+        base_models = BaseModels.load(folder / "base_models.json")
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        blobs = FileBlobStore(settings.data / "blobs", _master_key(folder / "units.key"))
+        migration = connect_migration_engine(settings.database)
+        migrate(migration)
+        migration.dispose()
+        engine = connect_engine(settings.database)
+        anchor = FileAnchor(settings.layout.anchor)
+        ledger = Ledger(engine, settings.origin, load_ed25519(folder / "log.key"), anchor)
+        ledger.start()
+        try:
+            return cls._build(settings, Store(engine, ledger), blobs, policy, base_models)
+        except BaseException:
+            ledger.close()
+            raise
+
+    async def close(self) -> None:
+        """Writes what was only counted, closes channels, ledger and database. Stop the pipeline first."""
+        await self.refusals.flush()
+        for client in self.clients:
+            await client.close()
+        await asyncio.to_thread(self.ledger.close)
+        self.store.engine.dispose()
+
+    @classmethod
+    def _build(
+        cls, settings: Settings, store: Store, blobs: FileBlobStore, policy: PolicyEngine, base_models: BaseModels
+    ) -> Application:
+        folder, board = settings.folder, Board()
+        people_root = x509.load_pem_x509_certificate((folder / "people-ca.crt").read_bytes())
+        order_key = load_ed25519(folder / "permit.key")
+        identities = IdentityRegistry(settings, store, people_root)
+        identities.bootstrap(settings.layout.bootstrap_grants)
+        _publish_policy(settings, store, policy)
+        pdf_signer = (read_private(folder / "pdf.key"), (folder / "pdf.crt").read_bytes())
+        cards = CardOffice(settings, store, blobs, policy, base_models, pdf_signer)
+        credentials = service_tls(folder).channel_credentials()
+        clients = {kind: WorkerClient(w.address, credentials) for kind, w in settings.workers.items()}
+        exchange = Exchange(blobs, load_x25519(folder / "seal.key"), order_key, settings.limits.max_result_bytes)
+        office = Office(
+            settings=settings,
+            store=store,
+            blobs=blobs,
+            policy=policy,
+            base_models=base_models,
+            board=board,
+            exchange=exchange,
+            train=_peer(folder / "train-worker.pub", clients["train"]),
+            audit=_peer(folder / "audit-worker.pub", clients["audit"]),
+        )
+        return cls(
+            settings=settings,
+            store=store,
+            ledger=store.ledger,
+            blobs=blobs,
+            policy=policy,
+            board=board,
+            base_models=base_models,
+            identities=identities,
+            datasets=DatasetService(settings, store, blobs),
+            jobs=JobService(settings, store, policy, base_models, board),
+            approvals=ApprovalService(settings, store, policy, board, people_root, cards),
+            permits=PermitService(settings, store, order_key),
+            models=ModelRegistry(store, blobs),
+            evidence=EvidenceService(store, blobs),
+            refusals=RefusalRecorder(store, settings.limits.refusals_per_minute),
+            pipeline=Pipeline(office, cards),
+            clients=tuple(clients.values()),
+        )
+
+
+def _publish_policy(settings: Settings, store: Store, policy: PolicyEngine) -> None:
+    """Records the policy in force when it is another than before."""
+    rules = policy.policy()
+    predicate = {
+        "policy": rules.name,
+        "version": rules.version,
+        "bundle_sha256": rules.bundle_sha256,
+        "limits_sha256": rules.limits_sha256,
+        "rules": [rule.id for rule in rules.rules],
+        "actor": settings.subject,
+        "trace_id": "",
+    }
+    in_force = f"{rules.bundle_sha256} {rules.limits_sha256}"
+
+    def work(uow: UnitOfWork) -> None:
+        key = {"job": SYSTEM_UNIT, "key": _POLICY_KEY}
+        known = rows.get(uow.connection, FactRow, **key)
+        if known is not None and known.value == in_force:
+            return
+        subjects = [("rules", rules.bundle_sha256), ("limits", rules.limits_sha256)]
+        uow.append(RecordDraft(SYSTEM_UNIT, "policy.published", "policy", predicate, subjects))
+        if known is None:
+            rows.insert(uow.connection, FactRow(**key, value=in_force))
+        else:
+            rows.update(uow.connection, FactRow, key, {"value": in_force})
+
+    store.ledger.run(work)
+
+
+def _peer(path: Path, client: WorkerClient) -> Peer:
+    try:
+        public = json.loads(path.read_text("utf-8"))
+        sealing = X25519PublicKey.from_public_bytes(bytes.fromhex(public["sealing_key"]))
+        return Peer(client, sealing, Ed25519PublicKey.from_public_bytes(bytes.fromhex(public["statement_key"])))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError("WORKER_KEYS", f"cannot read {path.name}", remedy="run `assay init DIR`") from error
+
+
+def _master_key(path: Path) -> bytes:
+    try:
+        key = bytes.fromhex(read_private(path).decode().strip())
+    except ValueError as error:
+        raise InvalidInputError("KEY_TYPE", f"{path.name} is not hex") from error
+    if len(key) != 32:
+        raise InvalidInputError("KEY_TYPE", f"{path.name} is not 32 bytes")
+    return key
