@@ -10,8 +10,9 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+@dataclass
+class Gauges:
+    """The last sample of what the gauges show."""
+
+    jobs_by_state: dict[str, int] = field(default_factory=dict)
+    in_flight: int = 0
+    worker_errors: int = 0
+    ledger_records: int = 0
+
+
 class Telemetry:
     """What the gateway tells its operators."""
 
@@ -124,20 +135,20 @@ class Telemetry:
         self._calls.add(1, {"method": method, "code": code})
         self._seconds.record(seconds, {"method": method})
 
-    def observe(self, stats: Callable[[], Any], ledger_size: Callable[[], int]) -> None:
-        """Adds the gauges of jobs by state, tasks in flight, and the ledger's size."""
+    def observe(self, gauges: Gauges) -> None:
+        """Adds the gauges of jobs by state, tasks in flight, failed calls to workers, and the ledger's size."""
 
         def jobs(_: CallbackOptions) -> Iterator[Observation]:
-            for state, count in stats().jobs_by_state.items():
-                yield Observation(count, {"state": str(state)})
+            for state, count in gauges.jobs_by_state.items():
+                yield Observation(count, {"state": state})
 
-        self._meter.create_observable_gauge("assay_jobs", [jobs], description="Jobs by state.")
-        self._meter.create_observable_gauge(
-            "assay_ledger_records", [lambda _: [Observation(ledger_size())]], description="Records in the ledger."
-        )
-        self._meter.create_observable_gauge(
-            "assay_tasks_in_flight", [lambda _: [Observation(stats().in_flight)]], description="Tasks under way."
-        )
+        for name, description, read in (
+            ("assay_jobs", "Jobs by state.", jobs),
+            ("assay_ledger_records", "Records in the ledger.", lambda _: [Observation(gauges.ledger_records)]),
+            ("assay_tasks_in_flight", "Tasks under way.", lambda _: [Observation(gauges.in_flight)]),
+            ("assay_worker_errors", "Calls to workers that failed.", lambda _: [Observation(gauges.worker_errors)]),
+        ):
+            self._meter.create_observable_gauge(name, [read], description=description)
 
     def close(self) -> None:
         """Flushes and stops."""

@@ -11,9 +11,10 @@ from assay.errors import AssayError
 from gateway.application import Application
 from gateway.rpc import server
 from gateway.settings import Settings
-from gateway.telemetry import Telemetry
+from gateway.telemetry import Gauges, Telemetry
 
 GRACE_SECONDS = 5.0
+SAMPLE_SECONDS = 5.0
 
 
 async def run(directory: Path) -> None:
@@ -21,25 +22,37 @@ async def run(directory: Path) -> None:
     settings = Settings.load(directory)
     telemetry = Telemetry.open(settings.folder / "telemetry", settings.metrics)
     app = Application.open(settings)
-    telemetry.observe(app.pipeline.stats, lambda: app.ledger.size)
+    gauges = Gauges()
+    telemetry.observe(gauges)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     port = await server.start(app, telemetry)
     pipeline = asyncio.create_task(app.pipeline.run(), name="pipeline")
+    sampler = asyncio.create_task(sample(app, gauges), name="gauges")
     ended = asyncio.create_task(stop.wait(), name="stop")
     try:
         await asyncio.wait({pipeline, ended}, return_when=asyncio.FIRST_COMPLETED)
         if pipeline.done():
             pipeline.result()
     finally:
-        ended.cancel()
-        pipeline.cancel()
-        await asyncio.gather(pipeline, ended, return_exceptions=True)
+        for task in (ended, sampler, pipeline):
+            task.cancel()
+        await asyncio.gather(pipeline, sampler, ended, return_exceptions=True)
         await port.stop(GRACE_SECONDS)
         await app.close()
         telemetry.close()
+
+
+async def sample(app: Application, gauges: Gauges) -> None:
+    """Refreshes what the gauges show; a scrape reads the last sample and touches no database."""
+    while True:
+        stats = await app.pipeline.stats()
+        gauges.jobs_by_state = dict(stats.jobs_by_state)
+        gauges.in_flight, gauges.worker_errors = stats.in_flight, stats.worker_errors
+        gauges.ledger_records = app.ledger.size
+        await asyncio.sleep(SAMPLE_SECONDS)
 
 
 def main() -> int:
