@@ -1,12 +1,13 @@
 """DSSE envelopes over in-toto Statements: people sign with P-256 and a certificate, services with Ed25519.
 
-An envelope here is the JSON object of DSSE 1.0.2 with two house rules. The payload is canonical JSON of an in-toto Statement v1,
-so that a ledger record can carry the statement as JSON and the envelope can be rebuilt from it byte for byte. A person's signature
-carries the DER certificate that names its subject; trust comes from the people root given from outside, never from ``keyid``.
+An envelope here is the JSON object of DSSE 1.0.2 with two house rules. The payload is canonical JSON of an in-toto
+Statement v1, so that a ledger record can carry the statement as JSON and the envelope can be rebuilt from it byte for
+byte. A person's signature carries the DER certificate that names its subject; trust comes from the people root given
+from outside, never from ``keyid``.
 
-What verification promises: *every* signature of the envelope was made over exactly the payload returned, by a key whose
-certificate was issued by the root and was valid at the time asked about. One bad signature refuses the whole envelope. Signers are
-counted by key, so that a key that signed twice counts once.
+What verification promises: *every* signature of the envelope was made over exactly the payload returned, by a key
+whose certificate was issued by the root and was valid at the time asked about. One bad signature refuses the whole
+envelope. Signers are counted by key, so that a key that signed twice counts once.
 """
 
 from __future__ import annotations
@@ -178,7 +179,8 @@ def sign_person(payload: bytes, key: ec.EllipticCurvePrivateKey, cert: x509.Cert
     keyid = _spki_sha256(key.public_key())
     if _spki_sha256(cert.public_key()) != keyid:
         raise IntegrityError("KEY_MISMATCH", "the certificate is for another key")
-    sig = key.sign(pae(PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
+    # RFC 6979: no nonce that a poor source of randomness could repeat.
+    sig = key.sign(pae(PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
     der = cert.public_bytes(serialization.Encoding.DER)
     return _envelope(payload, [{"keyid": keyid, "sig": _b64(sig), "cert": _b64(der)}])
 

@@ -140,13 +140,13 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pro
     Raises:
         IntegrityError: ``CONSISTENCY_BAD``.
     """
-    _require_hashes("CONSISTENCY_BAD", [old_root, new_root, *proof])
     if not _is_index(old) or not _is_index(new) or not 1 <= old <= new <= MAX_SIZE:
         raise IntegrityError("CONSISTENCY_BAD", "sizes must satisfy 1 <= old <= new")
     if old == new:
         if proof or old_root != new_root:
             raise IntegrityError("CONSISTENCY_BAD", "one size, two roots")
-        return True
+        return True  # nothing is hashed; an upstream vector has equal roots that are no hashes
+    _require_hashes("CONSISTENCY_BAD", [old_root, new_root, *proof])
     hashes = list(proof)
     if old & (old - 1) == 0:
         hashes.insert(0, old_root)

@@ -1,4 +1,4 @@
-"""May this model run here, now, for this purpose? Answered offline, from the permit, the files and the trust file alone.
+"""May this model run here, now, for this purpose? Answered offline, from permit, files and trust file alone.
 
 The caller's files are hashed here. The gateway's word counts for nothing: its permit key must have signed the
 statement, the log's key the checkpoint, the records must be proved to lie under it, and two people other than the
