@@ -54,7 +54,7 @@ class PolicyEngine:
         return engine
 
     def decide(self, question: policy_input_pb2.IntakeInput) -> policy_pb2.Decision:
-        """Intake policy's answer, with the audit plan when it is yes.
+        """Intake policy's answer, with the audit plan when it is yes or could become yes by a waiver.
 
         Raises:
             InvalidInputError: ``AS_OF`` when the day named is none.
@@ -151,7 +151,8 @@ class PolicyEngine:
         decision.outcomes.extend(self._ask(rule, question, activation, day) for rule in rules)
         answers = [outcome.outcome for outcome in decision.outcomes]
         decision.allowed = all(answer in _GOOD for answer in answers) and policy_pb2.OUTCOME_PASS in answers
-        if decision.allowed and plan:
+        # A denial that people may waive has a plan too: a waiver must not lead to a job that could never be judged.
+        if plan and (decision.allowed or all(map(_waivable, decision.outcomes))):
             decision.audit_plan.CopyFrom(self._planner.plan(question, activation, day, digest))
         return decision
 
@@ -190,6 +191,10 @@ class PolicyEngine:
             return dt.date.fromisoformat(asked)
         except ValueError as error:
             raise InvalidInputError("AS_OF", "as_of must be a day such as 2026-01-31") from error
+
+
+def _waivable(outcome: policy_pb2.RuleOutcome) -> bool:
+    return outcome.outcome in _GOOD or (outcome.outcome == policy_pb2.OUTCOME_FAIL and outcome.waivable_by != "")
 
 
 def _digest(question: Message) -> tuple[tuple[str, ...], str]:
