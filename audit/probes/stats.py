@@ -212,9 +212,10 @@ def newcombe_auc(value: float, positives: int, negatives: int, confidence: float
     def solve(sign: float, low: float, high: float) -> float:
         return float(optimize.brentq(lambda area: area - value + sign * z * error(area), low, high))
 
-    edge = 1e-12
-    lower = 0.0 if value <= edge else solve(1.0, edge, value)
-    upper = 1.0 if value >= 1 - edge else solve(-1.0, value, 1 - edge)
+    # The equation also holds trivially at 0 and 1, where the error vanishes; the brackets stop short of them.
+    edge = 1e-9
+    lower = 0.0 if value <= edge else solve(1.0, edge, min(value, 1 - edge))
+    upper = 1.0 if value >= 1 - edge else solve(-1.0, max(value, edge), 1 - edge)
     return lower, upper
 
 

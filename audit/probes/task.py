@@ -89,7 +89,7 @@ def run(context: TaskContext) -> dict[str, Any]:
     model, chat, environment = _load(context)
     corpus = build(rows, chat, settings)
     audit = Audit(settings, rows, corpus, Board(model, clock), chat, _scanner(), context.order)
-    report = assemble(plan, audit, clock, _Desk(context, plan, audit))
+    report = assemble(plan, audit, clock, _Desk(context, plan))
     report.environment.update(environment)
     (context.outputs / REPORT).write_text(report_json(report), encoding="utf-8")
     return {
@@ -171,7 +171,7 @@ def _why_missing(name: str, notes: Iterable[str]) -> str:
 class _Desk:
     """Progress for people, pauses, and results kept in the work folder so that a restart does not measure again."""
 
-    def __init__(self, context: TaskContext, plan: measurement_pb2.AuditPlan, audit: Audit) -> None:
+    def __init__(self, context: TaskContext, plan: measurement_pb2.AuditPlan) -> None:
         self._context = context
         order = json.dumps(context.order, sort_keys=True, default=str)
         self._identity = digests.sha256_bytes(order.encode() + plan.SerializeToString(deterministic=True))

@@ -1,0 +1,260 @@
+"""Scoring and generation agree with the plain way of doing them, and a wrong or broken model is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assay.errors import AssayError, ExhaustedError, IntegrityError, InvalidInputError
+from audit.probes.clock import Clock
+from audit.probes.passages import Board, Decoding, Passage, Scores, plan_batches, shared_length
+
+from .conftest import BASE, base_digest, write_adapter
+
+CLOCK = Clock.start(0)
+
+
+def passages(count: int, shared: int = 0) -> list[Passage]:
+    rng = np.random.default_rng(4)
+    head = [int(i) for i in rng.integers(3, 300, shared)]
+    out = []
+    for k in range(count):
+        tail = [int(i) for i in rng.integers(3, 300, 6 + 5 * (k % 7))]
+        ids = (*head, *tail)
+        out.append(Passage(ids, tuple(range(len(head) + 2, len(ids)))))
+    return out
+
+
+def plain_scores(model: Any, passage: Passage, adapter: bool) -> tuple[Any, Any]:
+    """One text at a time, full logits, no cache: what scoring means."""
+    import torch
+
+    with model.using(adapter):
+        logits = model.head(model.decoder(input_ids=torch.tensor([passage.ids])).last_hidden_state)[0].float()
+    logp = torch.log_softmax(logits, -1)
+    nll = [-float(logp[p - 1, passage.ids[p]]) for p in passage.marks]
+    return np.array(nll), [int(logits[p - 1].argmax()) == passage.ids[p] for p in passage.marks]
+
+
+@pytest.mark.parametrize("shared", [0, 30])
+@pytest.mark.parametrize("adapter", [True, False])
+def test_batched_scores_equal_plain_ones(
+    noisy: Any, shared: int, adapter: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tolerance = 1e-4 if noisy.environment["dtype"] == "float32" else 0.35
+    texts = passages(17, shared)
+    assert (shared_length(texts) >= 30) is (shared > 0)
+    monkeypatch.setattr("audit.probes.model.BATCH_TOKENS", 90)
+    found = noisy.score(texts, adapter=adapter, clock=CLOCK)
+    for text, scores in zip(texts, found, strict=True):
+        nll, _ = plain_scores(noisy, text, adapter)
+        assert scores.places == text.marks
+        np.testing.assert_allclose(scores.nll, nll, atol=tolerance)
+
+
+def test_fp32_scores_are_exact_whatever_the_batch(noisy: Any) -> None:
+    """In fp32 the batch plan, the shared prefix and the padding change nothing that can be seen."""
+    import torch
+
+    whole = noisy._wrapped.float()
+    try:
+        texts = passages(9, 20)
+        together = noisy.score(texts, adapter=True, clock=CLOCK)
+        for text, scores in zip(texts, together, strict=True):
+            nll, greedy = plain_scores(noisy, text, True)
+            np.testing.assert_allclose(scores.nll, nll, atol=2e-4)
+            assert scores.greedy.tolist() == greedy
+            alone = noisy.score([text], adapter=True, clock=CLOCK)[0]
+            np.testing.assert_allclose(scores.nll, alone.nll, atol=2e-4)
+    finally:
+        whole.to(torch.bfloat16 if noisy.environment["dtype"] == "bfloat16" else torch.float32)
+
+
+def test_the_adapter_is_really_switched(noisy: Any) -> None:
+    texts = passages(5)
+    tuned = noisy.score(texts, adapter=True, clock=CLOCK)
+    base = noisy.score(texts, adapter=False, clock=CLOCK)
+    again = noisy.score(texts, adapter=True, clock=CLOCK)
+    assert max(abs(a.nll - b.nll).max() for a, b in zip(tuned, base, strict=True)) > 0.01
+    assert all((a.nll == b.nll).all() for a, b in zip(tuned, again, strict=True))
+
+
+def test_an_adapter_that_learned_nothing_scores_like_its_base(
+    load_model: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    model = load_model(write_adapter(tmp_path / "adapter", spread=0.0))
+    texts = passages(4)
+    tuned, base = (model.score(texts, adapter=a, clock=CLOCK) for a in (True, False))
+    assert all((a.nll == b.nll).all() for a, b in zip(tuned, base, strict=True))
+    assert model.environment["adapter_moved"] == "false"
+
+
+def test_choices_are_the_logits_at_their_place(noisy: Any) -> None:
+    text = passages(1)[0]
+    place = text.marks[2]
+    asked = Passage(text.ids, text.marks, place, (7, 11, text.ids[place]))
+    [scores] = noisy.score([asked], adapter=True, clock=CLOCK)
+    own = -scores.nll[2]
+    gaps = scores.choice_logits - scores.choice_logits[2]
+    assert scores.choice_logits.shape == (3,)
+    assert (own + gaps <= 1e-6).all()  # log-probabilities
+    [plain] = noisy.score([text], adapter=True, clock=CLOCK)
+    assert plain.choice_logits.size == 0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [Passage((1, 2, 3), (0,)), Passage((1, 2, 3), (3,)), Passage((1, 2, 3), ()), Passage((1, 2, 3), (1,), 2, (5, 6))],
+)
+def test_places_outside_the_text_are_refused(noisy: Any, bad: Passage) -> None:
+    with pytest.raises(InvalidInputError) as error:
+        noisy.score([bad], adapter=True, clock=CLOCK)
+    assert error.value.reason == "PASSAGE_MALFORMED"
+
+
+def test_greedy_generation_equals_teacher_forcing(noisy: Any) -> None:
+    """What the leak probes rely on: greedy decoding writes a text exactly when each of its tokens is greedy."""
+    prompts = [p.ids[:9] for p in passages(12)]
+    written = noisy.write(prompts, Decoding(6, frozenset()), adapter=True, clock=CLOCK)
+    texts = [Passage((*p, *w), tuple(range(len(p), len(p) + len(w)))) for p, w in zip(prompts, written, strict=True)]
+    assert [len(w) for w in written] == [6] * 12
+    scores = noisy.score(texts, adapter=True, clock=CLOCK)
+    agreed = np.concatenate([s.greedy for s in scores]).mean()
+    assert agreed > 0.97  # bf16 ties may fall the other way
+    wrong = [Passage((*t.ids[:-1], (t.ids[-1] + 1) % 300), t.marks) for t in texts]
+    assert not any(s.greedy[-1] for s in noisy.score(wrong, adapter=True, clock=CLOCK))
+
+
+def test_left_padding_does_not_change_what_is_written(noisy: Any) -> None:
+    prompts = [p.ids for p in passages(8)]
+    together = noisy.write(prompts, Decoding(5, frozenset()), adapter=True, clock=CLOCK)
+    alone = [noisy.write([p], Decoding(5, frozenset()), adapter=True, clock=CLOCK)[0] for p in prompts]
+    same = sum(a == b for a, b in zip(together, alone, strict=True))
+    assert same >= 7  # bf16 ties
+
+
+def test_stop_tokens_end_a_text_and_leave_the_others_alone(noisy: Any) -> None:
+    prompts = [p.ids[:8] for p in passages(10)]
+    free = noisy.write(prompts, Decoding(8, frozenset()), adapter=True, clock=CLOCK)
+    stop = free[0][3]
+    stopped = noisy.write(prompts, Decoding(8, frozenset({stop})), adapter=True, clock=CLOCK)
+    assert stopped[0] == free[0][: free[0].index(stop)]
+    assert all(stop not in ids for ids in stopped)
+
+
+def test_samples_repeat_with_their_seed_only(noisy: Any) -> None:
+    prompts = [p.ids[:8] for p in passages(6)]
+    first, again, other = (
+        noisy.write(prompts, Decoding(10, frozenset(), seed), adapter=True, clock=CLOCK) for seed in (5, 5, 6)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_a_nan_in_the_adapter_is_named(load_model: Callable[[Path], Any], tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError) as error:
+        load_model(write_adapter(tmp_path / "adapter", poison=float("nan")))
+    assert error.value.reason == "ADAPTER_NOT_FINITE"
+
+
+def test_a_model_that_overflows_is_named(load_model: Callable[[Path], Any], tmp_path: Path) -> None:
+    model = load_model(write_adapter(tmp_path / "adapter", spread=1e37))
+    with pytest.raises(IntegrityError) as error:
+        model.score(passages(3), adapter=True, clock=CLOCK)
+    assert error.value.reason == "MODEL_NOT_FINITE"
+    with pytest.raises(IntegrityError):
+        model.write([passages(1)[0].ids], Decoding(3, frozenset()), adapter=True, clock=CLOCK)
+    assert np.isfinite(model.score(passages(3), adapter=False, clock=CLOCK)[0].nll).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda f: write_adapter(f, base="another-base"), "ADAPTER_OTHER_BASE"),
+        (lambda f: write_adapter(f, layers=1), "ADAPTER_OTHER_BASE"),
+        (lambda f: write_adapter(f, layers=3), "ADAPTER_OTHER_BASE"),
+    ],
+)
+def test_an_adapter_for_another_base_is_named(
+    load_model: Callable[[Path], Any], tmp_path: Path, make: Callable[[Path], Path], reason: str
+) -> None:
+    with pytest.raises(AssayError) as error:
+        load_model(make(tmp_path / "adapter"))
+    assert error.value.reason == reason
+
+
+def test_a_pickle_under_the_adapters_name_is_named(load_model: Callable[[Path], Any], tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter")
+    (adapter / "adapter_model.safetensors").write_bytes(b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00pickle")
+    with pytest.raises(AssayError) as error:
+        load_model(adapter)
+    assert error.value.reason == "SAFETENSORS_IS_PICKLE"
+
+
+def test_another_base_than_ordered_is_named(models: Path, tmp_path: Path) -> None:
+    from audit.probes.model import load
+
+    adapter = write_adapter(tmp_path / "adapter")
+    with pytest.raises(IntegrityError) as error:
+        load(models, BASE, "0" * 64, adapter)
+    assert error.value.reason == "BASE_MODEL_OTHER"
+    copy = tmp_path / "models"
+    shutil.copytree(models, copy)
+    config = copy / BASE / "files" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "rms_norm_eps": 0.1}))
+    with pytest.raises(IntegrityError) as error:
+        load(copy, BASE, base_digest(models), adapter)
+    assert error.value.reason == "BASE_FILES_DIGEST"
+
+
+def test_the_clock_cuts_scoring_and_generation(noisy: Any) -> None:
+    ticks = iter(range(100))
+    clock = Clock.start(0.5, lambda: float(next(ticks)))
+    with pytest.raises(ExhaustedError) as error:
+        noisy.score(passages(3), adapter=True, clock=clock)
+    assert error.value.reason == "AUDIT_TIME_LIMIT"
+    with pytest.raises(ExhaustedError):
+        noisy.write([(5, 6)], Decoding(3, frozenset()), adapter=True, clock=clock)
+
+
+def test_batches_hold_every_text_once_within_their_budget() -> None:
+    rng = np.random.default_rng(0)
+    lengths = [int(n) for n in rng.integers(1, 200, 150)]
+    batches = plan_batches(lengths, 512)
+    assert sorted(i for b in batches for i in b) == list(range(150))
+    assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= 512 for b in batches)
+    assert plan_batches([], 512) == []
+
+
+def test_a_shared_prefix_stops_before_the_first_scored_place() -> None:
+    head = tuple(range(50))
+    texts = [Passage((*head, k), (50 - k,)) for k in range(1, 6)]
+    assert shared_length(texts) == 44
+    assert shared_length([*texts, Passage((9, 9, 9), (1,))]) == 0
+    assert shared_length(texts[:2]) == 0
+
+
+def test_the_board_asks_each_model_once() -> None:
+    class Counting:
+        asked = 0
+
+        def score(self, passages: Any, *, adapter: bool, clock: Clock) -> list[Scores]:
+            Counting.asked += len(passages)
+            return [Scores(p.marks, np.zeros(len(p.marks)), np.ones(len(p.marks), dtype=bool)) for p in passages]
+
+        def write(self, prompts: Any, decoding: Decoding, *, adapter: bool, clock: Clock) -> list[list[int]]:
+            return []
+
+    board = Board(Counting(), CLOCK)
+    texts = passages(6)
+    board.scores([*texts, *texts], adapter=True)
+    board.scores(texts[2:], adapter=True)
+    assert Counting.asked == 6
+    board.scores(texts[:1], adapter=False)
+    assert Counting.asked == 7
