@@ -229,4 +229,5 @@ def tiny_models(folder: Path) -> Path:
     manifest["parameters"] = sum(1 for _ in found.files)
     (folder / BASE_MODEL / "manifest.json").write_text(json.dumps(manifest))
     read_base_manifest(folder / BASE_MODEL)
+    folder.chmod(0o755)  # a sandbox runs as nobody, and pytest's folders are private
     return folder

@@ -1,4 +1,4 @@
-"""kill -9 of the gateway and of each worker at every state: the job ends as it would have, no record missing or doubled."""
+"""kill -9 of the gateway and of each worker at every state: the job ends as it would, no record missing or doubled."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def test_a_digest_that_does_not_fit_stores_nothing(bank: Bank):
         dataset_pb2.UploadDatasetRequest(trailer=dataset_pb2.UploadDatasetTrailer(sha256="0" * 64)),
     ]
     with bank.as_person("rita") as rita:
-        refused(lambda: rita.datasets.UploadDataset(iter(parts)), code="INVALID_ARGUMENT")
+        refused(lambda: rita.datasets.UploadDataset(iter(parts)), code="DATA_LOSS", reason="DIGEST_MISMATCH")
         there = dataset_pb2.GetDatasetRequest(name=f"units/support/datasets/{name}")
         refused(lambda: rita.datasets.GetDataset(there), code="NOT_FOUND")
 
