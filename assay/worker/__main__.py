@@ -68,10 +68,10 @@ async def run(folder: Path, table: Mapping[str, TaskModule] | None = None) -> No
 
     Args:
         folder: the worker's directory.
-        table: which module runs for which kind; the installed ones of :data:`assay.worker.settings.TASK_MODULES` by default.
+        table: which module runs for which kind; the installed :data:`assay.worker.settings.TASK_MODULES` by default.
 
     Raises:
-        AssayError: settings, keys, isolation, spool or address are not as they must be; ``diagnostics()`` says what to do.
+        AssayError: settings, keys, isolation, spool or address are not as they must be.
     """
     settings, keys = WorkerSettings.load(folder), WorkerKeys.load(folder)
     for name, ok, detail, remedy in diagnose():

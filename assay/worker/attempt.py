@@ -114,34 +114,36 @@ class Attempt:
         Raises:
             AssayError: the sandbox cannot be started or an input cannot be opened.
         """
-        with self._decoys:
-            running = self._running = sandbox.start(self._spec)
-            leader = os.pidfd_open(running.process.pid)
-            meter = self._hooks.meter(running.init_pid)
-            drain = _LogDrain(running.log, self._log, self._spec.limits.log_bytes)
-            watch = asyncio.create_task(self._watch(meter))
+        running = self._running = sandbox.start(self._spec)
+        leader = os.pidfd_open(running.process.pid)
+        meter = self._hooks.meter(running.init_pid)
+        drain = _LogDrain(running.log, self._log, self._spec.limits.log_bytes)
+        watch = asyncio.create_task(self._watch(meter))
+        if self._verdict:
+            # Ended on request before there was a sandbox to end.
+            running.kill()
+        try:
+            self._hooks.started(running.init_pid)
+            reader, writer = await asyncio.open_connection(sock=running.channel, limit=MAX_LINE)
             try:
-                self._hooks.started(running.init_pid)
-                reader, writer = await asyncio.open_connection(sock=running.channel, limit=MAX_LINE)
-                try:
-                    isolation, end = await self._converse(reader, writer)
-                finally:
-                    writer.close()
-                await _readable(leader)
-            except BaseException:
-                running.kill()
-                await _readable(leader)
-                raise
+                isolation, end = await self._converse(reader, writer)
             finally:
-                watch.cancel()
-                # The namespace's first process ends last: after it, nothing of the task is alive.
-                await _readable(running.init_fd)
-                _, status, usage = os.wait4(running.process.pid, 0)
-                running.process.returncode = os.waitstatus_to_exitcode(status)
-                self._running = None
-                os.close(leader)
-                os.close(running.init_fd)
-                drain.close()
+                writer.close()
+            await _readable(leader)
+        except BaseException:
+            running.kill()
+            await _readable(leader)
+            raise
+        finally:
+            watch.cancel()
+            # The namespace's first process ends last: after it, nothing of the task is alive.
+            await _readable(running.init_fd)
+            _, status, usage = os.wait4(running.process.pid, 0)
+            running.process.returncode = os.waitstatus_to_exitcode(status)
+            self._running = None
+            os.close(leader)
+            os.close(running.init_fd)
+            drain.close()
         cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1000)
         return self._outcome(running.process.returncode, isolation, end, meter.totals(cpu_ms, usage.ru_maxrss * 1024))
 
@@ -149,12 +151,13 @@ class Attempt:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         limits = self._spec.limits.inside()
-        settings = {"probe": self._decoys.targets, "limits": limits, "identity": self._spec.identity}
         isolation: Mapping[str, Any] = {}
         end: Mapping[str, Any] = {}
         try:
-            writer.write(json.dumps(settings).encode() + b"\n")
-            first = _parse(await asyncio.wait_for(reader.readline(), _PROBE_SECONDS))
+            with self._decoys as decoys:
+                settings = {"probe": decoys.targets, "limits": limits, "identity": self._spec.identity}
+                writer.write(json.dumps(settings).encode() + b"\n")
+                first = _parse(await asyncio.wait_for(reader.readline(), _PROBE_SECONDS))
             isolation = isolation_of(first) if first.get("type") == "isolation" else {}
             if not isolation.get("proven"):
                 self.kill(_not_proven(isolation))

@@ -20,6 +20,8 @@ from typing import Any
 
 from assay.errors import InternalError
 
+_PUBLIC = ("/var/tmp", "/tmp")  # noqa: S108
+
 
 class Decoys:
     """A context in which the decoys exist; ``targets`` is what :func:`assay.worker.probes.run` takes."""
@@ -45,17 +47,16 @@ class Decoys:
     def __enter__(self) -> Decoys:
         with ExitStack() as stack:
             token = secrets.token_hex(16)
-            path = self._folder / f"decoy-{token}"
-            path.write_text(token)
-            stack.callback(path.unlink, missing_ok=True)
-            path.chmod(0o644)
-            if path.read_text() != token:
-                raise InternalError("DECOY_UNREADABLE", "the decoy file cannot be read on the host")
-            # A socket path has room for 107 bytes, which a deep installation folder may exceed.
-            socket_folder = tempfile.mkdtemp(prefix="assay-decoy-")
-            stack.callback(shutil.rmtree, socket_folder, ignore_errors=True)
-            Path(socket_folder).chmod(0o755)
-            path_socket = str(Path(socket_folder) / "decoy.sock")
+            # One where secrets lie, one that any user of the host can read: a mode must not pass for a mount namespace.
+            public = _public_folder(stack)
+            files = [self._folder / f".decoy-{token}", public / "decoy"]
+            for path in files:
+                stack.callback(path.unlink, missing_ok=True)
+                path.write_text(token)
+                path.chmod(0o644)
+                if path.read_text() != token:
+                    raise InternalError("DECOY_UNREADABLE", "the decoy file cannot be read on the host")
+            path_socket = str(public / "decoy.sock")
             tcp = _listen(stack, socket.AF_INET, ("127.0.0.1", 0))
             _listen(stack, socket.AF_UNIX, path_socket)
             _listen(stack, socket.AF_UNIX, "\0assay-" + token)
@@ -63,7 +64,7 @@ class Decoys:
                 "ports": {**self._ports, "decoy": tcp.getsockname()[1]},
                 "abstract_socket": "assay-" + token,
                 "path_socket": path_socket,
-                "decoy_file": str(path),
+                "decoy_files": [str(path) for path in files],
                 "keys": self._keys,
                 "homes": _homes(self._visible),
                 "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in ("pid", "net", "mnt", "ipc")},
@@ -75,6 +76,16 @@ class Decoys:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+
+def _public_folder(stack: ExitStack) -> Path:
+    """A folder open to every user; short, since a socket path has room for 107 bytes only."""
+    # Not /tmp where it can be helped, since the sandbox covers /tmp anyway.
+    where = next((place for place in _PUBLIC if os.access(place, os.W_OK)), None)
+    folder = Path(tempfile.mkdtemp(prefix="assay-decoy-", dir=where))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    folder.chmod(0o755)
+    return folder
 
 
 def _listen(stack: ExitStack, family: int, address: Any) -> socket.socket:

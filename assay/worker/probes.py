@@ -40,7 +40,7 @@ def run(targets: Mapping[str, Any], *, pids: int) -> dict[str, Any]:
         "host_ports_refused": lambda: _ports(targets["ports"]),
         "abstract_socket_refused": lambda: _refused(lambda: _unix("\0" + targets["abstract_socket"])),
         "path_socket_invisible": lambda: _refused(lambda: _unix(targets["path_socket"])),
-        "decoy_file_unreadable": lambda: _unreadable([targets["decoy_file"]]),
+        "decoy_files_unreadable": lambda: _unreadable(targets["decoy_files"]),
         "keys_unreadable": lambda: _unreadable(targets["keys"]),
         "shadow_unreadable": lambda: _unreadable(["/etc/shadow"]),
         "homes_hidden": lambda: _homes(targets["homes"]),
@@ -111,6 +111,8 @@ def _socket(name: str, number: int) -> None:
 
 def _unreadable(paths: list[str]) -> tuple[bool, str]:
     words = []
+    if not paths:
+        return False, "nothing to try"
     for path in paths:
         held, word = _refused(lambda path=path: Path(path).read_bytes())  # type: ignore[misc]
         words.append(word)

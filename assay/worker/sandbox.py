@@ -76,7 +76,7 @@ class Limits:
         log_bytes: what is kept of the task's own output, on this worker only.
     """
 
-    pids: int = 512
+    pids: int = 1024
     file_bytes: int = 16 << 30
     data_bytes: int = 0
     memory_bytes: int = 0

@@ -9,7 +9,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,7 +37,7 @@ class LimitSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    pids: int = Field(default=512, ge=16, le=32768)
+    pids: int = Field(default=1024, ge=16, le=32768)
     memory_bytes: int = Field(default=0, ge=0)
     data_bytes: int = Field(default=0, ge=0)
     tmp_bytes: int = Field(default=1 << 30, ge=1 << 20)
@@ -143,7 +143,7 @@ class WorkerKeys:
     seal: X25519PrivateKey
     gateway_permit: Ed25519PublicKey
     gateway_sealing: X25519PublicKey
-    canary: bytes
+    canary: bytes = field(repr=False)
     files: tuple[Path, ...]
 
     @classmethod

@@ -8,6 +8,7 @@ id is never used twice.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -127,8 +128,10 @@ class Spool:
         for folder in sorted(self.root.iterdir()):
             if folder.name.startswith("."):
                 _remove(folder)
-            else:
-                records.append(_read(folder))
+                continue
+            for unfinished in folder.glob(".*"):
+                _remove(unfinished)
+            records.append(_read(folder))
         return sorted(records, key=lambda record: record.sequence)
 
     def incoming(self) -> Path:
@@ -171,7 +174,8 @@ class Spool:
         folder = self.folder(task_id)
         names = sorted(os.listdir(folder), key=lambda name: name not in ("in", "out", "work"))
         for name in names:
-            if name != STATE_FILE and name not in keep:
+            # A leading dot is a state file that is just being written.
+            if name != STATE_FILE and name not in keep and not name.startswith("."):
                 _remove(folder / name)
 
 
@@ -223,14 +227,15 @@ def _remove(path: Path) -> None:
     """Removes a file or tree, also one whose folders a task made unreadable; never follows a link."""
 
     def unlock(action: Callable[..., Any], name: str, info: object) -> None:
-        parent = Path(name).parent
-        for place in (parent, Path(name)):
-            if place.is_relative_to(path) and stat.S_ISDIR(place.lstat().st_mode):
-                place.chmod(0o700)
-        if Path(name).is_dir() and not Path(name).is_symlink():
-            shutil.rmtree(name)
-        else:
-            os.unlink(name)
+        # What is gone already was removed by another call for the same task.
+        with contextlib.suppress(FileNotFoundError):
+            for place in (Path(name).parent, Path(name)):
+                if place.is_relative_to(path) and stat.S_ISDIR(place.lstat().st_mode):
+                    place.chmod(0o700)
+            if Path(name).is_dir() and not Path(name).is_symlink():
+                shutil.rmtree(name)
+            else:
+                os.unlink(name)
 
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, onerror=unlock)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,9 +20,10 @@ from opentelemetry.propagate import extract
 
 from assay.errors import AlreadyExistsError, AssayError, NotFoundError, PreconditionError
 from assay.worker import admit, finish, recovery
-from assay.worker.attempt import Attempt, Handover, Hooks, Outcome, Progress
-from assay.worker.meter import EnergyModel, Meter, RaplCounter, process_started
-from assay.worker.sandbox import Spec, TaskModule, sandbox_uid
+from assay.worker.attempt import Attempt, Outcome, Progress
+from assay.worker.launch import Callbacks, Launcher
+from assay.worker.meter import process_started
+from assay.worker.sandbox import TaskModule
 from assay.worker.settings import WorkerKeys, WorkerSettings
 from assay.worker.slots import Slots
 from assay.worker.spool import ENDED, LOG_FILE, RESULT_FILE, TASK_FILE, MeterTotals, Spool, State, TaskRecord
@@ -57,9 +56,9 @@ class Supervisor:
     ) -> None:
         self.settings = settings
         self.keys = keys
-        self._folder = folder
         self._modules: dict[str, TaskModule] = {kind: modules[kind] for kind in settings.kinds}
         self._spool = Spool(folder / "spool")
+        self._launcher = Launcher(folder, self._spool, settings, keys, self._modules)
         self._slots = Slots(settings.slot_file, settings.slots)
         self._records: dict[str, TaskRecord] = {}
         self._progress: dict[str, Progress] = {}
@@ -306,42 +305,14 @@ class Supervisor:
                 self._attempts.pop(task_id, None)
 
     async def _attempt(self, record: TaskRecord, slot: int) -> tuple[Outcome, admit.Admitted]:
-        task_id, folder = record.task_id, self._spool.folder(record.task_id)
-        sealed, inputs, size = folder / TASK_FILE, folder / "in" / "files", self.settings.max_task_bytes
-        admitted = await asyncio.to_thread(admit.inspect, sealed, task_id, record.kind, self.keys, max_bytes=size)
-        uid = sandbox_uid(self._folder, slot)
-        await asyncio.to_thread(self._spool.prepare_attempt, task_id, uid)
-        spec = Spec(
-            module=self._modules[record.kind],
-            inputs=folder / "in",
-            outputs=folder / "out",
-            work=folder / "work",
-            control=folder / "control",
-            models=self.settings.models_dir,
-            limits=self.settings.sandbox_limits(),
-            uid=uid,
-            threads=self.settings.task_threads(),
-        )
-        secret = b""
-        if self.keys.canary and record.kind != "train":
-            secret = hmac.new(self.keys.canary, record.job.encode(), hashlib.sha256).digest()
-        before = record.meter
-        hooks = Hooks(
+        task_id, before = record.task_id, record.meter
+        admitted = await asyncio.to_thread(self._launcher.admitted, record)
+        callbacks = Callbacks(
             started=lambda pid: self._save(replace(self._records[task_id], sandbox=(pid, process_started(pid)))),
-            open_inputs=lambda: admit.open_inputs(sealed, inputs, record.job, self.keys, max_bytes=size),
             progress=lambda progress: self._show(task_id, progress),
             metered=lambda totals: self._save(replace(self._records[task_id], meter=before.plus(totals))),
-            meter=self._meter,
         )
-        attempt = Attempt(
-            spec,
-            Handover(task_id, record.kind, admitted.order, secret, spec.module.module),
-            hooks,
-            decoy_folder=self._folder,
-            ports=self._ports(),
-            keys=self.keys.files,
-            log=folder / LOG_FILE,
-        )
+        attempt = await asyncio.to_thread(self._launcher.attempt, record, admitted, slot, callbacks)
         self._attempts[task_id] = attempt
         if self._records[task_id].pause_requested or self._stopping:
             self._touch_pause(task_id)
@@ -372,7 +343,9 @@ class Supervisor:
     async def _end(
         self, task_id: str, state: State, reason: str, *, keep: tuple[str, ...] = (LOG_FILE,), result_sha256: str = ""
     ) -> None:
-        # The state first: a crash in between leaves files that recovery removes, never a result without its state.
+        # Plaintext first, then the state, then the sealed task: a crash in between repeats work or leaves sealed bytes
+        # that recovery removes; it never leaves plaintext of an ended task, nor an accepted task without its bytes.
+        await asyncio.to_thread(self._spool.clear, task_id, keep=(*keep, TASK_FILE))
         record = replace(
             self._records[task_id],
             state=state,
@@ -382,8 +355,10 @@ class Supervisor:
             cancel_requested=False,
             sandbox=None,
         )
-        self._save(record)
+        self._spool.save(record)
+        self._records[task_id] = record
         await asyncio.to_thread(self._spool.clear, task_id, keep=keep)
+        self._notify(task_id)
         facts = {"task_id": task_id, "kind": record.kind, "state": state.value, "reason": reason.partition(":")[0]}
         _LOG.info("task ended", extra={"facts": facts})
 
@@ -412,13 +387,6 @@ class Supervisor:
         # Before an attempt has its folders there is nothing to touch; the attempt looks at the record itself.
         with contextlib.suppress(FileNotFoundError):
             self._pause_flag(task_id).touch()
-
-    def _meter(self, pid: int) -> Meter:
-        return Meter(pid, EnergyModel(self.settings.watts_per_core), RaplCounter.open())
-
-    def _ports(self) -> dict[str, int]:
-        ports = {"worker": self.settings.port, "gateway": self.settings.gateway_port}
-        return {name: port for name, port in ports.items() if port}
 
 
 def _now() -> str:

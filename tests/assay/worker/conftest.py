@@ -147,11 +147,7 @@ async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 async def ended(supervisor: Supervisor, task_id: str) -> Snapshot:
-    last = None
-    async for last in supervisor.watch(task_id):
-        pass
-    assert last is not None
-    return last
+    return [snapshot async for snapshot in supervisor.watch(task_id)][-1]
 
 
 __all__ = ["JOB", "TABLE", "House", "ended", "replace", "submit", "until"]

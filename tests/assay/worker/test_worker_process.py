@@ -29,10 +29,8 @@ SCRIPT = Path(__file__).parent / "worker_process.py"
 class Process:
     """A worker process and a gateway's client of it."""
 
-    def __init__(
-        self, house: House, process: asyncio.subprocess.Process, client: WorkerClient, facts: dict[str, Any]
-    ) -> None:
-        self.house, self.process, self.client, self.facts = house, process, client, facts
+    def __init__(self, house: House, process: asyncio.subprocess.Process, client: WorkerClient) -> None:
+        self.house, self.process, self.client = house, process, client
 
     async def kill(self) -> None:
         self.process.kill()
@@ -58,7 +56,7 @@ async def running(house: House) -> AsyncIterator[Process]:
         str(SCRIPT),
         str(house.folder),
         stderr=asyncio.subprocess.PIPE,
-        env={"PYTHONPATH": str(Path(assay.__file__).parent.parent), "PATH": os.environ["PATH"]},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(assay.__file__).parent.parent), *sys.path])},
     )
     assert process.stderr is not None
     facts: dict[str, Any] = {}
@@ -69,7 +67,7 @@ async def running(house: House) -> AsyncIterator[Process]:
     client = WorkerClient(f"127.0.0.1:{facts['port']}", house.tls().channel_credentials())
     drain = asyncio.create_task(process.stderr.read())
     try:
-        yield Process(house, process, client, facts)
+        yield Process(house, process, client)
     finally:
         await client.close()
         if process.returncode is None:

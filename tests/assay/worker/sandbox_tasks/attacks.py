@@ -73,6 +73,13 @@ def run(context: TaskContext) -> dict:
     return {"saw": saw}
 
 
+def _look(path: str) -> None:
+    if path.endswith("/"):
+        os.listdir(path)
+    else:
+        Path(path).read_bytes()
+
+
 def _try(attempt) -> str:
     try:
         attempt()

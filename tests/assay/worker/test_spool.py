@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from assay.errors import IntegrityError, InvalidInputError
+from assay.worker import recovery
+from assay.worker.meter import EnergyModel, Meter, RaplCounter, process_started
+from assay.worker.settings import WorkerKeys, WorkerSettings
+from assay.worker.slots import Slots
+from assay.worker.spool import MeterTotals, Spool, State, TaskRecord
+
+from .conftest import House
+
+
+def record(task_id: str = "t1", state: State = State.WAITING, sequence: int = 1) -> TaskRecord:
+    return TaskRecord(
+        task_id=task_id,
+        kind="prepare",
+        state=state,
+        sha256="0" * 64,
+        manifest_sha256="1" * 64,
+        job="units/credit/tuningJobs/j1",
+        unit="credit",
+        accepted="2026-01-01T00:00:00Z",
+        sequence=sequence,
+        meter=MeterTotals(5, 4, 3, 2, "modelled"),
+    )
+
+
+def admitted(spool: Spool, task: TaskRecord) -> TaskRecord:
+    sealed = spool.incoming()
+    sealed.write_bytes(b"sealed")
+    spool.admit(task, sealed)
+    return task
+
+
+def test_what_is_saved_is_read_back_in_order_and_leftovers_go(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    admitted(spool, record("b", sequence=1))
+    admitted(spool, replace(record("a", sequence=2), sandbox=(1, "x"), state=State.PAUSED))
+    spool.incoming().write_bytes(b"half a task")
+    (spool.root / ".new-1234").mkdir()
+    (spool.folder("a") / ".state-1234").write_bytes(b"half a state")
+    found = Spool(tmp_path / "spool").load()
+    assert [task.task_id for task in found] == ["b", "a"]
+    assert found[1] == replace(record("a", sequence=2), sandbox=(1, "x"), state=State.PAUSED)
+    assert sorted(os.listdir(spool.root)) == ["a", "b"]
+    assert sorted(os.listdir(spool.folder("a"))) == ["state.json", "task.bin"]
+    assert (spool.root.stat().st_mode & 0o777) == 0o700
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"not json", b'{"task_id": "t1", "unknown": 1}'])
+def test_a_damaged_state_is_named_not_guessed(tmp_path: Path, damage: bytes) -> None:
+    spool = Spool(tmp_path / "spool")
+    admitted(spool, record())
+    (spool.folder("t1") / "state.json").write_bytes(damage)
+    with pytest.raises(IntegrityError) as refused:
+        spool.load()
+    assert refused.value.reason == "SPOOL_DAMAGED"
+    assert "t1" in refused.value.message
+
+
+def test_a_state_of_another_task_is_refused(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    admitted(spool, record())
+    os.rename(spool.folder("t1"), spool.root / "t2")
+    with pytest.raises(IntegrityError):
+        spool.load()
+
+
+def test_clearing_follows_no_link_and_opens_locked_folders(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    admitted(spool, record())
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("keep me")
+    out = spool.folder("t1") / "out"
+    (out / "locked" / "deep").mkdir(parents=True)
+    (out / "locked" / "deep" / "file").write_text("x")
+    (out / "link").symlink_to(precious)
+    (out / "locked" / "deep").chmod(0)
+    (out / "locked").chmod(0)
+    spool.clear("t1", keep=("task.bin",))
+    assert sorted(os.listdir(spool.folder("t1"))) == ["state.json", "task.bin"]
+    assert (precious / "file").read_text() == "keep me"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "left"),
+    [
+        (record(state=State.WAITING), State.WAITING, {"task.bin", "work"}),
+        (record(state=State.RUNNING), State.WAITING, {"task.bin", "work"}),
+        (replace(record(state=State.RUNNING), pause_requested=True), State.PAUSED, {"task.bin", "work"}),
+        (replace(record(state=State.RUNNING), cancel_requested=True), State.CANCELLED, set()),
+        (replace(record(state=State.DONE), cancel_requested=True), State.CANCELLED, set()),
+        (record(state=State.PAUSED), State.PAUSED, {"task.bin", "work"}),
+        (record(state=State.DONE), State.DONE, {"result.bin"}),
+        (replace(record(state=State.DONE), released=True), State.DONE, set()),
+        (record(state=State.FAILED), State.FAILED, {"log.txt"}),
+        (record(state=State.CANCELLED), State.CANCELLED, set()),
+    ],
+)
+def test_recovery_by_state(tmp_path: Path, before: TaskRecord, after: State, left: set[str]) -> None:
+    spool = Spool(tmp_path / "spool")
+    admitted(spool, before)
+    folder = spool.folder("t1")
+    for name in ("in", "out", "work", "control"):
+        (folder / name).mkdir()
+    (folder / "in" / "rows.jsonl").write_text("plaintext")
+    for name in ("result.bin", "log.txt"):
+        (folder / name).write_text("x")
+    (found,) = recovery.recover(spool)
+    assert found.state is after
+    assert found.interruptions == (1 if before.state is State.RUNNING and not before.cancel_requested else 0)
+    assert set(os.listdir(folder)) == {"state.json", *left}
+    assert spool.load() == [found]
+
+
+def test_recovery_ends_its_own_sandbox_and_no_other_process(tmp_path: Path) -> None:
+    ours, other = (subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(2))
+    try:
+        spool = Spool(tmp_path / "spool")
+        admitted(spool, replace(record("a", State.RUNNING), sandbox=(ours.pid, process_started(ours.pid))))
+        # The pid was given to another process meanwhile: its start time tells.
+        admitted(spool, replace(record("b", State.RUNNING, 2), sandbox=(other.pid, "0.0")))
+        recovery.recover(spool)
+        assert ours.wait(10) == -9
+        assert other.poll() is None
+    finally:
+        for process in (ours, other):
+            process.kill()
+            process.wait()
+
+
+async def test_slots_are_counted_and_freed(tmp_path: Path) -> None:
+    slots, others = (Slots(tmp_path / "slot", 2, poll_seconds=0.01) for _ in range(2))
+    first, second = await slots.acquire(), await others.acquire()
+    assert {first[0], second[0]} == {0, 1}
+    waiting = asyncio.create_task(slots.acquire())
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    await others.release(second[1])
+    index, descriptor = await asyncio.wait_for(waiting, 10)
+    assert index == second[0]
+    await slots.release(descriptor)
+    await slots.release(first[1])
+
+
+def test_rapl_counts_packages_once_and_over_the_wrap(tmp_path: Path) -> None:
+    for name, label, energy in (("intel-rapl:0", "package-0", 900), ("intel-rapl:0:0", "core", 500)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "name").write_text(label + "\n")
+        (folder / "energy_uj").write_text(str(energy))
+        (folder / "max_energy_range_uj").write_text("1000000")
+    counter = RaplCounter.open(tmp_path)
+    assert counter is not None
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("720900")
+    assert counter.microwatthours() == 200
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("900")
+    assert counter.microwatthours() == 277
+    assert RaplCounter.open(tmp_path / "none") is None
+
+
+def test_modelled_energy_names_its_figure() -> None:
+    model = EnergyModel(12.0)
+    assert model.method == "modelled: 12 W per busy core"
+    # 12 W for one core-hour is 12 Wh.
+    assert model.microwatthours(3_600_000) == 12_000_000
+
+
+def test_the_meter_sees_children(tmp_path: Path) -> None:
+    code = "import os, time\nx = bytearray(64 << 20)\npid = os.fork()\ntime.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL)
+    try:
+        meter = Meter(process.pid, EnergyModel(12.0))
+        for _ in range(500):
+            meter.sample()
+            if meter.rss_bytes > 128 << 20:
+                break
+        assert meter.totals().max_rss_bytes > 128 << 20
+        assert meter.totals(cpu_ms=10_000_000).cpu_ms == 10_000_000
+    finally:
+        import psutil
+
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+        process.wait()
+
+
+def test_settings_name_the_field_at_fault(house: House) -> None:
+    assert house.settings().gateway_subject == "spiffe://assay.local/services/gateway"
+    assert house.settings().slot_file == house.root.resolve() / "slot"
+    path = house.folder / "worker.toml"
+    good = path.read_text()
+    for text, field in (
+        (good + "modules = ['os']\n", "modules"),
+        (good.replace('"prepare", ', '"shell", '), "kinds.0"),
+        (good + 'isolation = "none"\n', "isolation"),
+        (good.replace("127.0.0.1:0", "somewhere"), "listen"),
+        (good + "[limits]\npids = 1\n", "limits.pids"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InvalidInputError) as refused:
+            WorkerSettings.load(house.folder)
+        assert refused.value.reason == "SETTINGS"
+        assert field in [v.field for v in refused.value.violations]
+    path.write_text("not [toml")
+    with pytest.raises(InvalidInputError):
+        WorkerSettings.load(house.folder)
+    path.unlink()
+    with pytest.raises(InvalidInputError) as missing:
+        WorkerSettings.load(house.folder)
+    assert missing.value.reason == "SETTINGS_MISSING"
+
+
+def test_keys_that_others_can_read_are_refused(house: House) -> None:
+    assert {path.name for path in house.keys().files} >= {"statement.key", "seal.key", "canary.key", "tls.key"}
+    assert repr(b"\x11" * 4)[2:-1] not in repr(house.keys())
+    (house.folder / "seal.key").chmod(0o644)
+    with pytest.raises(InvalidInputError) as refused:
+        WorkerKeys.load(house.folder)
+    assert refused.value.reason == "KEY_EXPOSED"
+    (house.folder / "seal.key").chmod(0o600)
+    (house.folder / "gateway.pub").write_text("{}")
+    with pytest.raises(InvalidInputError) as public:
+        WorkerKeys.load(house.folder)
+    assert public.value.reason == "PUBLIC_KEYS"
