@@ -10,6 +10,6 @@ A tour, along the way of a task:
 * ``sandbox`` - bubblewrap and its limits; ``seccomp`` - the system-call filter; ``decoys`` - what must be out of reach.
 * ``entry`` - first code inside the sandbox: runs the ``probes``, then imports the allow-listed task module.
 * ``task`` - what a task module sees: :class:`~assay.worker.task.TaskContext`.
-* ``meter`` - the supervisor's own clock, memory and energy; ``statement`` - what it signs; ``finish`` - the sealed result.
+* ``meter`` - the supervisor's own clock, memory and energy; ``statement`` - what it signs; ``finish`` - seals all.
 * ``recovery`` - what a start makes of an earlier life's spool; ``diagnosis`` - what this machine lacks.
 """

@@ -1,4 +1,4 @@
-"""From a task and a worker's settings to one attempt: which folders, limits and secret, and which keys must be hidden."""
+"""From a task and a worker's settings to one attempt: which folders, limits and secret, and which keys to hide."""
 
 from __future__ import annotations
 
