@@ -1,4 +1,4 @@
-"""A full check of the log on disk: every record, chain, tile and checkpoint, not only the right edge that start-up looks at."""
+"""A full check of the log on disk: every record, chain, tile and checkpoint; start-up looks at the right edge only."""
 
 from __future__ import annotations
 

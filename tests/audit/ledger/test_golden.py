@@ -1,4 +1,4 @@
-"""One golden record a type: the bytes are law, and a change of them is a change of format. ``python FILE`` writes them anew."""
+"""One golden record a type: the bytes are law. ``PYTHONPATH=. python FILE`` writes them anew."""
 
 from __future__ import annotations
 

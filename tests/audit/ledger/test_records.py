@@ -160,7 +160,7 @@ def test_system_may_record_any_units_job() -> None:
 
 @pytest.mark.parametrize("case", V["jcs"], ids=lambda c: c["name"])
 def test_rfc_8785_vectors(case: dict[str, Any]) -> None:
-    """Inside the subset the bytes are RFC 8785's; outside it (floats, other keys) there is a refusal, never other bytes."""
+    """Inside the subset the bytes are those of RFC 8785; outside it there is a refusal, never other bytes."""
     value = json.loads(case["input_utf8"])
     try:
         assert canonical.encode(value).hex() == case["output_hex"]

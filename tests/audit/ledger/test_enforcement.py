@@ -1,0 +1,147 @@
+"""Attack 8: what an application connection may not do to the ledger, and what start-up says of missing guards."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import DatabaseError
+
+from audit.ledger import schema
+from audit.ledger.sqlite import check_enforcement, connect_engine, connect_migration_engine
+from tests.audit.ledger.ledger_world import World, refused
+
+FORBIDDEN = [
+    "UPDATE log_record SET body = x'00' WHERE idx = 0",
+    "UPDATE log_checkpoint SET note = x'00'",
+    "UPDATE log_tile SET hashes = x'00'",
+    "DELETE FROM log_record WHERE idx = 0",
+    "DELETE FROM log_record",
+    "DELETE FROM Log_Record",
+    "INSERT INTO log_record SELECT * FROM log_record WHERE true ON CONFLICT DO UPDATE SET body = x'00'",
+    "INSERT OR REPLACE INTO log_record SELECT * FROM log_record WHERE idx = 0",
+    "REPLACE INTO log_checkpoint SELECT size, x'00' FROM log_checkpoint",
+    "INSERT OR REPLACE INTO log_record SELECT idx + 1, leaf, body, unit, tseq + 1, type, job FROM log_record",
+    "INSERT OR REPLACE INTO log_record SELECT idx + 1, zeroblob(32), body, unit, tseq, type, job FROM log_record",
+    "INSERT OR IGNORE INTO log_record SELECT idx + 2, zeroblob(32), body, unit, tseq + 1, type, job FROM log_record",
+    "INSERT INTO log_record SELECT idx + 1, zeroblob(31), body, unit, tseq + 1, type, job FROM log_record",
+    "INSERT INTO log_checkpoint SELECT size - 1, note FROM log_checkpoint",
+    "INSERT INTO log_tile VALUES (0, 1, zeroblob(16352))",
+    "INSERT INTO log_tile VALUES (0, 0, zeroblob(16))",
+    "DROP TABLE log_record",
+    "DROP TRIGGER log_record_guard",
+    "DROP TRIGGER log_record_no_update",
+    "DROP INDEX log_record_leaf",
+    "ALTER TABLE log_record ADD COLUMN x",
+    "ALTER TABLE log_record RENAME TO gone",
+    "ALTER TABLE log_record DROP COLUMN job",
+    "CREATE TRIGGER soft BEFORE INSERT ON log_record BEGIN SELECT RAISE(IGNORE); END",
+    "CREATE TEMP TRIGGER soft BEFORE INSERT ON log_record BEGIN SELECT RAISE(IGNORE); END",
+    "CREATE UNIQUE INDEX sly ON log_record (type)",
+    "CREATE TEMP TABLE log_record (idx)",
+    "CREATE TEMP VIEW log_record AS SELECT 1",
+    "PRAGMA writable_schema = ON",
+    "PRAGMA recursive_triggers = OFF",
+    "PRAGMA synchronous = OFF",
+    "PRAGMA journal_mode = DELETE",
+    "PRAGMA ignore_check_constraints = ON",
+    "PRAGMA schema_version = 1",
+]
+
+
+@pytest.mark.parametrize("statement", FORBIDDEN)
+def test_app_connections_cannot_rewrite(world: World, statement: str) -> None:
+    before = world.ledger.record(0)
+    with world.engine.connect().execution_options(begin="IMMEDIATE") as connection:
+        with pytest.raises(DatabaseError):
+            connection.exec_driver_sql(statement)
+        connection.rollback()
+        check_enforcement(connection)
+    assert world.ledger.record(0) == before
+    world.append_one()
+
+
+def test_attached_under_another_name_it_is_still_guarded(world: World) -> None:
+    with world.engine.connect() as connection:
+        raw = connection.connection.driver_connection
+        assert raw is not None
+        raw.execute("ATTACH ? AS other", (str(world.database),))
+        for statement in ("UPDATE other.log_record SET body = x'00'", "DELETE FROM other.log_record"):
+            with pytest.raises(sqlite3.DatabaseError):
+                raw.execute(statement)
+        raw.execute("DETACH other")
+
+
+def test_the_gateways_own_tables_are_free(world: World) -> None:
+    with world.engine.connect().execution_options(begin="IMMEDIATE") as connection:
+        for statement in (
+            "CREATE TABLE job (name TEXT PRIMARY KEY, state TEXT)",
+            "CREATE INDEX job_state ON job (state)",
+            "INSERT INTO job VALUES ('a', 'x')",
+            "UPDATE job SET state = 'y'",
+            "INSERT OR REPLACE INTO job VALUES ('a', 'z')",
+            "ALTER TABLE job ADD COLUMN n INTEGER",
+            "DELETE FROM job",
+            "DROP TABLE job",
+        ):
+            connection.exec_driver_sql(statement)
+        connection.commit()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TRIGGER log_record_guard",
+        "DROP TRIGGER log_record_no_delete",
+        "DROP TRIGGER log_checkpoint_guard",
+        "DROP TRIGGER log_tile_no_update",
+        "CREATE TRIGGER more BEFORE INSERT ON log_record BEGIN SELECT 1; END",
+    ],
+)
+def test_start_up_misses_a_guard(world: World, statement: str) -> None:
+    world.ledger.close()
+    raw = sqlite3.connect(world.database)
+    raw.execute(statement)
+    raw.close()
+    refused("GUARD_DRIFT", world.open().start)
+
+
+def test_start_up_sees_a_softened_guard(world: World) -> None:
+    world.ledger.close()
+    raw = sqlite3.connect(world.database)
+    raw.execute("DROP TRIGGER log_record_no_update")
+    soft = schema.TRIGGERS["log_record_no_update"].replace(
+        "SELECT RAISE(ABORT, 'log_record is append-only')", "SELECT 1"
+    )
+    raw.execute(soft)
+    raw.close()
+    refused("GUARD_DRIFT", world.open().start)
+    migration = connect_migration_engine(world.database)
+    refused("GUARD_DRIFT", lambda: schema.create(migration))
+    migration.dispose()
+
+
+def test_an_engine_without_authorizer_is_refused(world: World) -> None:
+    world.ledger.close()
+    world.engine = connect_migration_engine(world.database)
+    refused("ENFORCEMENT_MISSING", world.open().start)
+
+
+def test_triggers_hold_in_another_tool_too(world: World) -> None:
+    raw = sqlite3.connect(world.database)
+    for statement in (s for s in FORBIDDEN[:7] if "log_tile" not in s):
+        with pytest.raises(sqlite3.DatabaseError):
+            raw.execute(statement)
+    raw.close()
+
+
+def test_creating_twice_changes_nothing(tmp_path: Path) -> None:
+    engine = connect_migration_engine(tmp_path / "a.db")
+    schema.create(engine)
+    schema.create(engine)
+    engine.dispose()
+    app = connect_engine(tmp_path / "a.db")
+    with app.connect() as connection:
+        check_enforcement(connection)
+    app.dispose()

@@ -1,0 +1,302 @@
+"""Attacks on a ledger at rest: each is refused by name at start or found by the full check."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay import canonical
+from audit.ledger import fsck, tree
+from audit.ledger.anchor import FileAnchor
+from audit.ledger.note import Checkpoint, Verifier, sign_note
+from tests.audit.ledger.ledger_world import ORIGIN, World, ed25519, refused
+
+
+def grow(world: World, count: int) -> None:
+    world.ledger.run(lambda uow: [uow.append(draft(n)) for n in range(count)])
+
+
+def draft(n: int) -> Any:
+    from audit.ledger.records import RecordDraft
+
+    return RecordDraft("credit", "dataset.created", "dataset", {"n": n})
+
+
+def tamper(world: World, *statements: str, parameters: tuple[Any, ...] = ()) -> None:
+    """Rewrites the file as its owner can: guards taken away and put back."""
+    raw = sqlite3.connect(world.database)
+    triggers = raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    for name, _ in triggers:
+        raw.execute(f"DROP TRIGGER {name}")
+    for statement in statements:
+        raw.execute(statement, parameters)
+    for _, sql in triggers:
+        raw.execute(sql)
+    raw.commit()
+    raw.close()
+
+
+def faults(world: World) -> dict[str, int]:
+    log = Verifier.of(ORIGIN, world.services["log"].public_key())
+    found: dict[str, int] = {}
+    for fault in fsck.check(world.engine, log):
+        found.setdefault(fault.reason, fault.index)
+    return found
+
+
+def restart(world: World) -> None:
+    world.ledger.close()
+    world.ledger = world.open()
+    world.ledger.start()
+
+
+@pytest.fixture
+def grown(world: World) -> World:
+    grow(world, 300)
+    grow(world, 5)
+    world.ledger.close()
+    return world
+
+
+def body(world: World, index: int) -> bytes:
+    raw = sqlite3.connect(world.database)
+    (value,) = raw.execute("SELECT body FROM log_record WHERE idx = ?", (index,)).fetchone()
+    raw.close()
+    return bytes(value)
+
+
+def test_untouched_log_has_no_fault_and_starts(grown: World) -> None:
+    assert faults(grown) == {}
+    restart(grown)
+    assert grown.ledger.size == 306
+
+
+def edited(world: World, index: int) -> bytes:
+    value = canonical.decode(body(world, index))
+    value["statement"]["predicate"]["n"] += 1
+    return canonical.encode(value)
+
+
+def test_attack_1_body_edited(grown: World) -> None:
+    tamper(grown, "UPDATE log_record SET body = ? WHERE idx = 300", parameters=(edited(grown, 300),))
+    assert faults(grown) == {"LEAF_MISMATCH": 300}
+    refused("LEAF_MISMATCH", lambda: restart(grown))
+
+
+def test_attack_1_one_byte_of_an_old_body(grown: World) -> None:
+    data = bytearray(body(grown, 7))
+    data[100] ^= 1
+    tamper(grown, "UPDATE log_record SET body = ? WHERE idx = 7", parameters=(bytes(data),))
+    assert faults(grown)["LEAF_MISMATCH"] == 7
+    restart(grown)
+    record = grown.ledger.record(7)
+    proof = grown.ledger.inclusion_proof(7, 306)
+    refused(
+        "INCLUSION_BAD",
+        lambda: tree.verify_inclusion(7, 306, tree.leaf_hash(record.body), proof, grown.ledger.root(306)),
+    )
+
+
+def test_attack_2_body_and_leaf_edited(grown: World) -> None:
+    new = edited(grown, 300)
+    tamper(grown, "UPDATE log_record SET body = ?, leaf = ? WHERE idx = 300", parameters=(new, tree.leaf_hash(new)))
+    assert {"ROOT_MISMATCH", "CHAIN_BROKEN"} <= faults(grown).keys()
+    refused("ROOT_MISMATCH", lambda: restart(grown))
+
+
+def test_attack_2_in_a_full_tile(grown: World) -> None:
+    new = edited(grown, 7)
+    tamper(grown, "UPDATE log_record SET body = ?, leaf = ? WHERE idx = 7", parameters=(new, tree.leaf_hash(new)))
+    assert {"TILE_DAMAGED", "ROOT_MISMATCH", "CHAIN_BROKEN"} <= faults(grown).keys()
+
+
+def test_attack_3_middle_record_deleted(grown: World) -> None:
+    tamper(grown, "DELETE FROM log_record WHERE idx = 100")
+    assert faults(grown)["LOG_GAP"] == 100
+    refused("LOG_GAP", lambda: restart(grown))
+
+
+def test_attack_4_tail_cut_off(grown: World) -> None:
+    tamper(grown, "DELETE FROM log_record WHERE idx > 300", "DELETE FROM log_checkpoint WHERE size > 301")
+    assert faults(grown) == {}
+    refused("LOG_ROLLED_BACK", lambda: restart(grown))
+
+
+def test_attack_4_old_copy_restored(world: World, tmp_path: Path) -> None:
+    grow(world, 10)
+    world.close()
+    shutil.copy(world.database, tmp_path / "backup")
+    world = World(tmp_path).start()
+    grow(world, 10)
+    world.close()
+    shutil.copy(tmp_path / "backup", world.database)
+    for suffix in ("-wal", "-shm"):
+        world.database.with_name(world.database.name + suffix).unlink(missing_ok=True)
+    refused("LOG_ROLLED_BACK", World(tmp_path).start)
+
+
+def test_attack_5_tail_cut_off_and_other_records_appended(world: World, tmp_path: Path) -> None:
+    """The fork is the log key's own work: only the anchor tells. Both notes are in the error as evidence."""
+    grow(world, 10)
+    world.close()
+    shutil.copytree(tmp_path, tmp_path / "fork", ignore=shutil.ignore_patterns("fork"))
+    here, fork = World(tmp_path).start(), World(tmp_path / "fork").start()
+    grow(here, 5)
+    fork.ledger.run(lambda uow: [uow.append(draft(n)) for n in range(100, 108)])
+    here.close(), fork.close()
+    shutil.copy(tmp_path / "fork" / "assay.db", here.database)
+    world = World(tmp_path)
+    refused("LOG_FORKED", world.start)
+    try:
+        world.open().start()
+    except Exception as error:
+        notes = error.metadata  # type: ignore[attr-defined]
+        assert notes["anchor"].splitlines()[1] == "16" and notes["database"].splitlines()[1] == "19"
+    world.close()
+
+
+def test_attack_7_records_swapped(grown: World) -> None:
+    tamper(
+        grown,
+        "UPDATE log_record SET idx = 1000 WHERE idx = 301",
+        "UPDATE log_record SET idx = 301 WHERE idx = 302",
+        "UPDATE log_record SET idx = 302 WHERE idx = 1000",
+    )
+    assert {"CHAIN_BROKEN", "ROOT_MISMATCH"} <= faults(grown).keys()
+    refused("ROOT_MISMATCH", lambda: restart(grown))
+
+
+def test_attack_10_rewritten_and_signed_with_the_true_key(world: World, tmp_path: Path) -> None:
+    grow(world, 3)
+    world.close()
+    other = World(make(tmp_path / "other")).start()
+    other.ledger.run(lambda uow: [uow.append(draft(n)) for n in range(50, 55)])
+    other.close()
+    shutil.copy(other.database, world.database)
+    refused("LOG_FORKED", World(tmp_path).start)
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_columns_that_disagree_with_the_body(grown: World) -> None:
+    tamper(grown, "UPDATE log_record SET job = 'units/credit/tuningJobs/x', type = 'card.issued' WHERE idx = 9")
+    assert faults(grown) == {"COLUMN_MISMATCH": 9}
+
+
+def test_tile_damage_is_found(grown: World) -> None:
+    tamper(grown, "UPDATE log_tile SET hashes = zeroblob(16352)")
+    assert "TILE_DAMAGED" in faults(grown)
+    refused("ROOT_MISMATCH", lambda: restart(grown))
+
+
+def test_tile_missing(grown: World) -> None:
+    tamper(grown, "DELETE FROM log_tile")
+    assert "TILE_DAMAGED" in faults(grown)
+    refused("TILE_DAMAGED", lambda: restart(grown))
+
+
+def test_tile_without_records(grown: World) -> None:
+    tamper(grown, "INSERT INTO log_tile VALUES (0, 1, zeroblob(16352))")
+    assert faults(grown) == {"TILE_DAMAGED": 1}
+
+
+def test_checkpoint_missing(grown: World) -> None:
+    tamper(grown, "DELETE FROM log_checkpoint WHERE size = 306")
+    refused("CHECKPOINT_MISSING", lambda: restart(grown))
+
+
+def test_checkpoint_of_a_size_that_never_was(grown: World) -> None:
+    tamper(grown, "INSERT INTO log_checkpoint SELECT 999, note FROM log_checkpoint WHERE size = 306")
+    assert faults(grown) == {"CHECKPOINT_BAD": 999}
+    refused("CHECKPOINT_MISSING", lambda: restart(grown))
+
+
+@pytest.mark.parametrize(
+    ("make_note", "reason"),
+    [
+        (lambda w: sign_note(Checkpoint(ORIGIN, 306, b"x" * 32).text(), ORIGIN, w.services["log"]), "ROOT_MISMATCH"),
+        (lambda w: sign_note(Checkpoint(ORIGIN, 306, b"x" * 32).text(), ORIGIN, ed25519("no")), "NOTE_SIGNATURE_BAD"),
+        (lambda w: sign_note(f"other\n306\n{'A' * 43}=\n", ORIGIN, w.services["log"]), "CHECKPOINT_ORIGIN"),
+    ],
+)
+def test_checkpoint_forged(grown: World, make_note: Callable[[World], bytes], reason: str) -> None:
+    tamper(grown, "UPDATE log_checkpoint SET note = ? WHERE size = 306", parameters=(make_note(grown),))
+    assert faults(grown).keys() <= {"CHECKPOINT_BAD", "ROOT_MISMATCH"} and faults(grown)
+    refused(reason, lambda: restart(grown))
+
+
+def test_anchor_lost(grown: World) -> None:
+    (grown.folder / "anchor" / "checkpoint").unlink()
+    refused("ANCHOR_MISSING", lambda: restart(grown))
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 70_000, b"not a note", sign_note("a\n1\nb\n", "other", ed25519("x"))])
+def test_anchor_damaged(grown: World, data: bytes) -> None:
+    (grown.folder / "anchor" / "checkpoint").write_bytes(data)
+    refused("ANCHOR_DAMAGED", lambda: restart(grown))
+
+
+def test_anchor_of_a_lost_database(grown: World) -> None:
+    """An empty database beside an anchor that remembers records is no fresh start."""
+    grown.close()
+    grown.database.unlink()
+    for suffix in ("-wal", "-shm"):
+        grown.database.with_name(grown.database.name + suffix).unlink(missing_ok=True)
+    refused("LOG_ROLLED_BACK", World(grown.folder).start)
+
+
+def test_crash_between_commit_and_anchor_is_mended(grown: World) -> None:
+    """The database is ahead of the anchor by one checkpoint, and consistent: the anchor catches up."""
+    raw = sqlite3.connect(grown.database)
+    (older,) = raw.execute("SELECT note FROM log_checkpoint WHERE size = 301").fetchone()
+    (newest,) = raw.execute("SELECT note FROM log_checkpoint WHERE size = 306").fetchone()
+    raw.close()
+    (grown.folder / "anchor" / "checkpoint").write_bytes(older)
+    restart(grown)
+    assert grown.anchor.read() == newest
+    assert grown.append_one() == 306
+
+
+def test_crash_before_the_first_commit_is_mended(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    empty = sign_note(Checkpoint(ORIGIN, 0, tree.EMPTY_ROOT).text(), ORIGIN, world.services["log"])
+    world.anchor.swap(None, empty)
+    world.start()
+    assert world.ledger.size == 1
+    world.close()
+
+
+def test_anchor_compares_and_swaps(tmp_path: Path) -> None:
+    anchor = FileAnchor(tmp_path)
+    assert anchor.read() is None
+    refused("ANCHOR_CONFLICT", lambda: anchor.swap(b"a", b"b"))
+    anchor.swap(None, b"a")
+    refused("ANCHOR_CONFLICT", lambda: anchor.swap(None, b"b"))
+    anchor.swap(b"a", b"b")
+    assert FileAnchor(tmp_path).read() == b"b"
+
+
+def test_a_database_in_memory_is_refused(world: World) -> None:
+    from sqlalchemy import create_engine
+
+    from audit.ledger.ledger import Ledger
+
+    engine = create_engine("sqlite://")
+    refused("LEDGER_NOT_A_FILE", Ledger(engine, ORIGIN, world.services["log"], world.anchor).start)
+
+
+def test_a_missing_table_is_refused_not_made(tmp_path: Path) -> None:
+    from audit.ledger.ledger import Ledger
+    from audit.ledger.sqlite import connect_engine
+
+    engine = connect_engine(tmp_path / "empty.db")
+    refused("GUARD_DRIFT", Ledger(engine, ORIGIN, ed25519("log"), FileAnchor(tmp_path)).start)
+    engine.dispose()
