@@ -68,18 +68,22 @@ class Application:
     clients: tuple[WorkerClient, ...]
 
     @classmethod
-    def open(cls, settings: Settings) -> Application:
+    def open(cls, settings: Settings, policy: PolicyEngine | None = None) -> Application:
         """Opens everything: migrations, start-up checks of the ledger, first grants, the policy in force.
 
         Blocks for as long as that takes. Call it on the event loop that will serve, to which the workers' channels
         belong.
+
+        Args:
+            settings: of this installation.
+            policy: an engine loaded before; the packaged baseline otherwise.
 
         Raises:
             AssayError: whatever is wrong with settings, keys, database or ledger; nothing is signed then.
         """
         asyncio.get_running_loop()
         folder = settings.folder
-        policy = PolicyEngine.load()
+        policy = policy or PolicyEngine.load()
         base_models = BaseModels.load(folder / "base_models.json")
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         blobs = FileBlobStore(settings.data / "blobs", _master_key(folder / "units.key"))

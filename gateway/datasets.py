@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from assay import canonical
-from assay.errors import AlreadyExistsError, ExhaustedError, IntegrityError, InvalidInputError
+from assay.errors import (
+    AlreadyExistsError,
+    AssayError,
+    ExhaustedError,
+    IntegrityError,
+    InvalidInputError,
+    UnavailableError,
+)
 from assay.v1 import dataset_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
@@ -58,8 +65,12 @@ class DatasetService:
             blob = await self._receive(writer, messages)
         finally:
             writer.abandon()
-        response = await self.store.commit(lambda uow: self._register(uow, caller, header, blob))
-        return dataset_pb2.UploadDatasetResponse(dataset=response)
+        try:
+            dataset = await self.store.commit(lambda uow: self._register(uow, caller, header, blob))
+        except AssayError:
+            await self.store.commit(lambda uow: self._drop_orphan(uow, unit, blob))
+            raise
+        return dataset_pb2.UploadDatasetResponse(dataset=dataset)
 
     async def get_dataset(
         self, caller: Caller, request: dataset_pb2.GetDatasetRequest
@@ -119,10 +130,9 @@ class DatasetService:
             elif part == "trailer":
                 if not size:
                     raise InvalidInputError("DATASET_EMPTY", "the file holds no bytes", remedy="send at least one row")
-                blob = await asyncio.to_thread(self._finish, writer, message.trailer.sha256)
                 async for _ in messages:
                     raise _out_of_order("something followed the trailer")
-                return blob
+                return await asyncio.to_thread(self._finish, writer, message.trailer.sha256)
             else:
                 raise _out_of_order("a second header")
         raise _out_of_order("the trailer with the digest is missing; the upload was cut short")
@@ -150,6 +160,9 @@ class DatasetService:
         if known is not None:
             raise AlreadyExistsError("DATASET_EXISTS", f"{name} exists", remedy="choose another dataset_id")
         unit = unit_of(header.parent)
+        if not self.blobs.exists(unit, blob.sha256):
+            # A refused twin of this upload took the file away between its arrival and now.
+            raise UnavailableError("UPLOAD_RACE", "the same file was being refused elsewhere", remedy="send it again")
         predicate = {
             "dataset": name,
             "format": dataset_pb2.DatasetFormat.Name(header.format),
@@ -174,6 +187,11 @@ class DatasetService:
         rows.insert(c, row)
         requests.remember(c, caller.subject, _METHOD, header.request_id, content, name)
         return message_of(row)
+
+    def _drop_orphan(self, uow: UnitOfWork, unit: str, blob: Blob) -> None:
+        """Removes a file that no dataset of the unit names; in the writer, so that no registration runs beside it."""
+        if rows.get(uow.connection, DatasetRow, unit=unit, sha256=blob.sha256) is None:
+            self.blobs.delete(unit, blob.sha256)
 
 
 def message_of(row: DatasetRow) -> dataset_pb2.Dataset:

@@ -9,10 +9,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay.worker.sandbox import diagnose
-
 from assay.errors import AssayError
 from assay.identity import Layout
+from assay.worker.sandbox import diagnose
 from gateway.settings import Settings
 
 FREE_DISK_BYTES = 4 << 30

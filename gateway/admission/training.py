@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any

@@ -270,4 +270,4 @@ def choose(event: Event, actor: ActorKind, proposal: Proposal) -> Line:
         if not objection:
             return line
         objections.append(objection)
-    raise PreconditionError("GUARD", f"a job in {state} cannot {event} now: {objections[-1]}")
+    raise PreconditionError("GUARD", f"a job in {state} cannot {event} now: {'; '.join(objections)}")

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from sqlalchemy import Connection
 
 from assay import dsse
-from assay.v1 import approval_pb2, identity_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
+from assay.v1 import approval_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
 from gateway.jobs.machine import etag
 from gateway.jobs.transitions import RESTING, State
 from gateway.store import jobs, rows

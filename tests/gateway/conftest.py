@@ -1,0 +1,129 @@
+"""A real installation in a folder: identities, ledger, database, services; no worker listens."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from assay import canonical, dsse, installation
+from assay.identity import Layout, load_p256
+from assay.v1 import dataset_pb2, identity_pb2, tuning_job_pb2
+from gateway.application import Application
+from gateway.caller import Caller
+from gateway.settings import Settings, default_toml
+from policies.engine import PolicyEngine
+
+BASE = {
+    "id": "smollm2-135m-instruct",
+    "licence": "Apache-2.0",
+    "sha256": "ba" * 32,
+    "parameters": 134515008,
+    "provenance": "a stand-in of the tests",
+}
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once; making keys is slow."""
+    root = tmp_path_factory.mktemp("installation") / "dir"
+    people = (*installation.DEFAULT_PEOPLE, installation.Person("olga", "ROLE_OPERATOR"),
+              installation.Person("carl", "ROLE_REQUESTER", "credit"),
+              installation.Person("mia", "ROLE_COMPLIANCE_OFFICER", "claims"))  # fmt: skip
+    layout = installation.create(root, installation.Plan(people, "oscar"))
+    layout.settings.write_text(default_toml())
+    (layout.service("gateway") / "base_models.json").write_text(json.dumps([BASE]))
+    return root
+
+
+@dataclass
+class House:
+    """An open application and its people."""
+
+    app: Application
+    layout: Layout
+
+    def subject(self, name: str) -> str:
+        return installation.person_subject("assay.local", name)
+
+    async def caller(self, name: str) -> Caller:
+        return await self.app.identities.caller(self.subject(name), "0af7651916cd43dd8448eb211c80319c")
+
+    def sign(self, name: str, statement: dict[str, Any]) -> identity_pb2.Envelope:
+        folder = self.layout.person(name)
+        certificate = x509.load_pem_x509_certificate((folder / "person.crt").read_bytes())
+        key = load_p256(folder / "person.key")
+        return dsse.envelope_to_proto(dsse.sign_person(canonical.encode(statement), key, certificate))
+
+    async def upload(self, name: str, unit: str = "credit", dataset: str = "rows", data: bytes = b"x\n" * 100) -> str:
+        header = dataset_pb2.UploadDatasetHeader(
+            parent=f"units/{unit}",
+            dataset_id=dataset,
+            format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL,
+            datasheet=dataset_pb2.Datasheet(purposes=["support-replies"], licence="CC0-1.0"),
+            request_id=str(uuid.uuid4()),
+        )
+        answer = await self.app.datasets.upload_dataset(await self.caller(name), messages(header, [data]))
+        return answer.dataset.name
+
+    def request(self, unit: str = "credit", job: str = "first", dataset: str = "rows", **fields: Any) -> Any:
+        values = {
+            "parent": f"units/{unit}",
+            "tuning_job_id": job,
+            "dataset": dataset if "/" in dataset else f"units/{unit}/datasets/{dataset}",
+            "base_model": BASE["id"],
+            "purpose": "support-replies",
+            "method": "lora",
+            "budget": tuning_job_pb2.Budget(max_usd_micros=50_000_000, max_train_tokens=40_000),
+            "audit_profile": "quick",
+            "request_id": str(uuid.uuid4()),
+        }
+        return tuning_job_pb2.CreateTuningJobRequest(**{**values, **fields})
+
+    def types(self, job: str) -> list[str]:
+        return [r.type for r in self.app.ledger.records(None, job, -1, 500)]
+
+
+async def messages(
+    header: dataset_pb2.UploadDatasetHeader, chunks: list[bytes], sha256: str | None = None
+) -> AsyncIterator[dataset_pb2.UploadDatasetRequest]:
+    yield dataset_pb2.UploadDatasetRequest(header=header)
+    for chunk in chunks:
+        yield dataset_pb2.UploadDatasetRequest(chunk=chunk)
+    trailer = dataset_pb2.UploadDatasetTrailer(sha256=sha256 or hashlib.sha256(b"".join(chunks)).hexdigest())
+    yield dataset_pb2.UploadDatasetRequest(trailer=trailer)
+
+
+@pytest.fixture(scope="session")
+def engine() -> PolicyEngine:
+    """Loaded once; a pack runs its own tests when it is loaded."""
+    return PolicyEngine.load()
+
+
+@pytest.fixture
+def opened(pristine: Path, engine: PolicyEngine, tmp_path: Path) -> Iterator[Callable[[], House]]:
+    """Opens the same installation again and again, as restarts do."""
+    import shutil
+
+    root = tmp_path / "dir"
+    shutil.copytree(pristine, root)
+    yield lambda: House(Application.open(Settings.load(root), engine), Layout(root))
+
+
+@pytest.fixture
+async def house(opened: Callable[[], House]) -> AsyncIterator[House]:
+    made = opened()
+    yield made
+    await made.app.close()
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -1,0 +1,101 @@
+"""Brings a job to the people without workers: real transitions, records, rows and a real card."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from assay import canonical
+from assay.v1 import approval_pb2, measurement_pb2, policy_pb2
+from audit.ledger.writer import UnitOfWork
+from gateway.jobs import machine, views
+from gateway.jobs.transitions import ActorKind, Event
+from gateway.statements import approval_statement
+from gateway.store import jobs, rows
+from gateway.store.blobs import put_bytes
+from gateway.store.tables import ModelRow
+from tests.gateway.conftest import BASE, House, now
+
+NAME = "units/credit/tuningJobs/first"
+MODEL = "units/credit/models/first"
+ADAPTER = "ad" * 32
+
+
+def outcome(rule: str, *, passed: bool, waivable_by: str = "") -> policy_pb2.RuleOutcome:
+    word = policy_pb2.OUTCOME_PASS if passed else policy_pb2.OUTCOME_FAIL
+    return policy_pb2.RuleOutcome(rule_id=rule, outcome=word, message=f"about {rule}", waivable_by=waivable_by)
+
+
+async def judged(house: House, verdict: policy_pb2.Verdict, unit: str = "credit") -> str:
+    """Creates a job and moves it past its audit; returns its name."""
+    name = f"units/{unit}/tuningJobs/first"
+    await house.upload("rita", unit)
+    await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request(unit))
+    plan = measurement_pb2.AuditPlan(profile="quick", seed=1)
+    decision = policy_pb2.Decision(allowed=True, outcomes=[outcome("IN", passed=True)], audit_plan=plan)
+    blob = put_bytes(house.app.blobs, unit, b"weights")
+    model = ModelRow(
+        name=name.replace("/tuningJobs/", "/models/"), unit=unit, job=name, adapter_sha256=ADAPTER,
+        files=json.dumps([{"path": "adapter_model.safetensors", "sha256": blob.sha256, "size": blob.size}]),
+        base_model=str(BASE["id"]), base_sha256=str(BASE["sha256"]), created_us=1,
+    )  # fmt: skip
+    last = Event.PASS if verdict.outcome == policy_pb2.OUTCOME_PASS else Event.QUARANTINE
+    steps: list[tuple[Event, dict[str, Any], dict[str, Any]]] = [
+        (Event.PREPARE, {}, {}),
+        (Event.QUEUE, {"decision": views.to_json(decision)}, {"decision": canonical.from_message(decision)}),
+        (Event.TRAIN, {}, {}),
+        (Event.AUDIT, {"model": model.name}, {"model": model.name, "base_sha256": model.base_sha256}),
+        (last, {"verdict": views.to_json(verdict)}, {"verdict": canonical.from_message(verdict)}),
+    ]
+
+    def work(uow: UnitOfWork) -> None:
+        rows.insert(uow.connection, model)
+        for event, values, predicate in steps:
+            change = machine.Change(
+                event, house.app.settings.subject, ActorKind.GATEWAY, predicate=predicate, values=values
+            )
+            machine.transition(uow, name, change)
+
+    await house.app.store.commit(work)
+    await house.app.pipeline.cards.render(name)
+    return name
+
+
+async def awaiting(house: House, unit: str = "credit") -> str:
+    """A job that waits for approval, with its card rendered."""
+    passed = policy_pb2.Verdict(outcome=policy_pb2.OUTCOME_PASS, outcomes=[outcome("OUT", passed=True)])
+    return await judged(house, passed, unit)
+
+
+async def pending(house: House, name: str = "vik") -> approval_pb2.PendingApproval:
+    """The one pending approval that this person sees."""
+    request = approval_pb2.ListPendingApprovalsRequest(parent="units/-")
+    answer = await house.app.approvals.list_pending_approvals(await house.caller(name), request)
+    (found,) = answer.pending_approvals
+    return found
+
+
+async def decide(
+    house: House, name: str, role: str, *, granted: bool = True, signer: str = "", **changes: Any
+) -> approval_pb2.DecideApprovalResponse:
+    """Signs what is pending, with ``changes`` to the statement's predicate, and hands it in."""
+    found = await pending(house)
+    statement = approval_statement(found, granted=granted, role=role, reason="seen", signed_at=now())
+    statement["predicate"].update(changes)
+    envelope = house.sign(signer or name, statement)
+    request = approval_pb2.DecideApprovalRequest(name=found.tuning_job, etag=found.etag, envelope=envelope)
+    return await house.app.approvals.decide_approval(await house.caller(name), request)
+
+
+async def approved(house: House) -> str:
+    """A job that two people approved, its card issued."""
+    name = await awaiting(house)
+    await decide(house, "cora", "compliance_officer")
+    await decide(house, "vik", "validator")
+    return name
+
+
+def state(house: House, name: str = NAME) -> str:
+    job = house.app.store.read(lambda c: jobs.get(c, name))
+    assert job is not None
+    return job.state
