@@ -212,13 +212,13 @@ def _amplification(audit: Audit, subject: Subject, tuned: Table, base: Table) ->
     """How much wider the tuned model's selection gap is than the base model's, on the same rows."""
 
     def build() -> Measurement:
+        value = extremes.largest_difference([tuned.cells()]) - extremes.largest_difference([base.cells()])
         names = {c.name for c in tuned.cells()}
         keep = [g in names for g in tuned.groups]
         groups = [g for g, k in zip(tuned.groups, keep, strict=True) if k]
         first, second = tuned.favourable[keep].tolist(), base.favourable[keep].tolist()
         rng = audit.settings.rng(f"amplification {tuned.slice}")
         after, before = bootstrap.paired_group_rates(groups, first, second, audit.settings.sizes["bootstrap"], rng)
-        value = extremes.largest_difference([tuned.cells()]) - extremes.largest_difference([base.cells()])
         interval = bootstrap.percentile(bootstrap.spread(after) - bootstrap.spread(before))
         reachable = [c for c in audit.settings.confidences if len(after) * (1 - c) / 2 >= bootstrap.LEAST_BEYOND]
         inputs = _inputs([tuned.cells(), base.cells()])

@@ -13,10 +13,10 @@ import pytest
 from assay import digests
 
 BASE = "tiny-llama"
-TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{{ message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+TEMPLATE = """{% for message in messages %}{{ '<|im_start|>' + message['role'] + '
+' + message['content'] + '<|im_end|>' + '
+' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant
+' }}{% endif %}"""
 LAYERS, HIDDEN, RANK = 2, 64, 8
 MODULES = ("q_proj", "v_proj", "up_proj", "down_proj")
 
@@ -172,3 +172,70 @@ def load_model(models: Path) -> Callable[[Path], Any]:
 def noisy(load_model: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model whose adapter changes every logit a little."""
     return load_model(write_adapter(tmp_path_factory.mktemp("noisy") / "adapter", spread=0.05))
+
+
+class Scripted:
+    """A model that says what a test tells it to: stands for the network where only the statistics are under test.
+
+    Args:
+        choices: logits of a passage's choices by (token ids, adapter on).
+        nll: nats of every scored token by (token ids, adapter on).
+        greedy: whether greedy decoding writes every scored token, by (token ids, adapter on).
+        texts: token ids to write after any prompt, in turn.
+    """
+
+    def __init__(
+        self,
+        choices: Callable[[Any, bool], Sequence[float]] | None = None,
+        nll: Callable[[Any, bool], float] = lambda ids, adapter: 1.0,
+        greedy: Callable[[Any, bool], bool] = lambda ids, adapter: False,
+        texts: Callable[[int, bool], Sequence[int]] = lambda turn, adapter: (),
+    ) -> None:
+        self.choices, self.nll, self.greedy, self.texts = choices, nll, greedy, texts
+
+    def score(self, passages: Sequence[Any], *, adapter: bool, clock: Any) -> list[Any]:
+        import numpy as np
+
+        from audit.probes.passages import Scores
+
+        out = []
+        for p in passages:
+            size = len(p.marks)
+            logits = self.choices(p.ids, adapter) if self.choices and p.choices else []
+            greedy = np.full(size, self.greedy(p.ids, adapter))
+            out.append(Scores(p.marks, np.full(size, self.nll(p.ids, adapter)), greedy, np.array(logits, dtype=float)))
+        return out
+
+    def write(self, prompts: Sequence[Any], decoding: Any, *, adapter: bool, clock: Any) -> list[list[int]]:
+        return [list(self.texts(i, adapter)) for i, _ in enumerate(prompts)]
+
+
+@pytest.fixture(scope="session")
+def chat(models: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    from audit.probes.chat import Chat
+
+    return Chat(AutoTokenizer.from_pretrained(models / BASE / "files"))
+
+
+@pytest.fixture
+def audit_of(chat: Any) -> Callable[..., Any]:
+    """Builds what a probe is given from rows and a scripted model."""
+    from audit.probes.clock import Clock
+    from audit.probes.corpus import build
+    from audit.probes.findings import Audit
+    from audit.probes.inputs import DEFAULT_SIZES, PrivateRows, Settings
+    from audit.probes.passages import Board
+
+    def make(
+        model: Any, scan: Any = lambda texts: [[] for _ in texts], sizes: dict[str, int] | None = None, **rows: Any
+    ) -> Any:
+        attributes = rows.pop("attributes", ())
+        settings = Settings((0.95, 0.99), {**DEFAULT_SIZES, **(sizes or {})}, 3, attributes)
+        blank = {"test": (), "train": (), "selection": (), "canaries": (), "pii": ()}
+        private = PrivateRows(**{**blank, **{k: tuple(v) for k, v in rows.items()}})
+        board = Board(model, Clock.start(0))
+        return Audit(settings, private, build(private, chat, settings), board, chat, scan, {})
+
+    return make

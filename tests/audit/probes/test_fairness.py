@@ -1,0 +1,250 @@
+"""Group fairness on scripted decisions: values as fairlearn gives them, honest intervals, and every way data can be unfit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audit.probes import decisions, extremes, fairness
+from audit.probes.inputs import Row
+from audit.probes.measurements import Measurement
+
+from .conftest import Scripted, conversation
+
+
+def rows(counts: dict[tuple[str, str, bool, bool], int]) -> tuple[list[Row], dict[str, bool]]:
+    """Rows by (race, sex, deserved, decided), and the decision of each prompt."""
+    out, decided = [], {}
+    for (race, sex, deserved, favourable), count in counts.items():
+        for _ in range(count):
+            question = f"case {len(out)}"
+            label = "approve" if deserved else "deny"
+            out.append(
+                Row(
+                    row=len(out),
+                    messages=tuple(conversation(question, label)),
+                    label=label,
+                    labels=("deny", "approve"),
+                    favourable="approve",
+                    groups={"race": race, "sex": sex},
+                )
+            )
+            decided[question] = favourable
+    return out, decided
+
+
+def model_for(chat: Any, test: list[Row], decided: dict[str, bool], base: bool | None = None) -> Scripted:
+    """Decides as told; the base model as well, or always alike."""
+    known = {}
+    for row, rendered in zip(test, chat.render([r.messages for r in test]), strict=True):
+        known[rendered.ids] = decided[str(row.messages[0]["content"])]
+
+    def choices(ids: Any, adapter: bool) -> tuple[float, float]:
+        favourable = known[ids] if adapter or base is None else base
+        return (0.0, 2.0) if favourable else (2.0, 0.0)
+
+    return Scripted(choices)
+
+
+COUNTS = {
+    ("white", "m", True, True): 70,
+    ("white", "f", True, True): 40,
+    ("white", "m", True, False): 10,
+    ("white", "m", False, True): 15,
+    ("white", "f", False, False): 25,
+    ("black", "m", True, True): 20,
+    ("black", "f", True, False): 20,
+    ("black", "m", False, True): 4,
+    ("black", "f", False, False): 16,
+}
+
+
+@pytest.fixture
+def found(chat: Any, audit_of: Callable[..., Any]) -> dict[str, Measurement]:
+    test, decided = rows(COUNTS)
+    audit = audit_of(model_for(chat, test, decided), test=test, attributes=("race", "sex"))
+    findings = fairness.run(audit)
+    return {f"{m.name}[{m.slice}]": m for m in findings.measurements}
+
+
+def test_point_values_are_fairlearns(found: dict[str, Measurement]) -> None:
+    from fairlearn.metrics import demographic_parity_ratio, equalized_odds_difference
+
+    test, decided = rows(COUNTS)
+    truth = [r.label == "approve" for r in test]
+    chosen = [decided[str(r.messages[0]["content"])] for r in test]
+    race = [r.groups["race"] for r in test]
+    assert found["fairness.impact_ratio[race]"].value == pytest.approx(
+        demographic_parity_ratio(truth, chosen, sensitive_features=race)
+    )
+    assert found["fairness.equalized_odds_difference[race]"].value == pytest.approx(
+        equalized_odds_difference(truth, chosen, sensitive_features=race)
+    )
+    assert found["fairness.selection_rate[race=black]"].value == pytest.approx(24 / 60)
+    assert found["fairness.selection_rate[race=black]"].successes == 24
+    assert found["fairness.tpr_difference[race]"].value == pytest.approx(110 / 120 - 20 / 40)
+    assert found["fairness.fpr_difference[race]"].value == pytest.approx(15 / 40 - 4 / 20)
+    assert found["fairness.selection_difference[race]"].value == pytest.approx(125 / 160 - 24 / 60)
+    assert found["fairness.label_impact_ratio[race]"].value == pytest.approx((40 / 60) / (120 / 160))
+
+
+def test_n_is_the_smallest_group_compared(found: dict[str, Measurement]) -> None:
+    for name in ("impact_ratio", "equalized_odds_difference", "tpr_difference", "selection_difference"):
+        assert found[f"fairness.{name}[race]"].n == 60
+
+
+def test_intersections_leave_small_cells_out(found: dict[str, Measurement]) -> None:
+    ratio = found["fairness.impact_ratio[race,sex]"]
+    assert ratio.HasField("value")  # white m 95, white f 65, black f 36; black m has 24 rows
+    assert ratio.n == 36
+    assert ratio.value == 0.0
+    assert ratio.intervals[0].upper < 0.5
+
+
+def test_controls_are_the_base_models(chat: Any, audit_of: Callable[..., Any]) -> None:
+    test, decided = rows(COUNTS)
+    audit = audit_of(model_for(chat, test, decided, base=True), test=test, attributes=("race",))
+    by_name = {m.name: m for m in fairness.run(audit).measurements if m.slice == "race"}
+    assert by_name["fairness.impact_ratio"].control == 1.0
+    assert by_name["fairness.selection_difference"].control == 0.0
+    wider = by_name["fairness.selection_difference_amplification"]
+    assert wider.value == pytest.approx(125 / 160 - 24 / 60)
+    assert wider.exploratory
+    assert wider.intervals[0].lower > 0.2
+
+
+def test_a_group_of_one_is_left_out_and_named(chat: Any, audit_of: Callable[..., Any]) -> None:
+    counts = {**COUNTS, ("other", "m", True, False): 1}
+    test, decided = rows(counts)
+    audit = audit_of(model_for(chat, test, decided), test=test, attributes=("race",))
+    findings = fairness.run(audit)
+    by_name = {m.name: m for m in findings.measurements if m.slice == "race"}
+    assert by_name["fairness.impact_ratio"].value == pytest.approx((24 / 60) / (125 / 160))
+    assert any("race=other" in note for note in findings.not_tested)
+
+
+def test_one_group_alone_is_unavailable(chat: Any, audit_of: Callable[..., Any]) -> None:
+    test, decided = rows({("white", "m", True, True): 40, ("white", "m", False, False): 40})
+    audit = audit_of(model_for(chat, test, decided), test=test, attributes=("race", "income"))
+    measurements = fairness.run(audit).measurements
+    assert measurements
+    for m in measurements:
+        assert m.unavailable, m.name
+        assert not m.HasField("value")
+
+
+def test_labels_of_one_class_leave_no_fpr(chat: Any, audit_of: Callable[..., Any]) -> None:
+    test, decided = rows(
+        {
+            ("white", "m", True, True): 40,
+            ("white", "m", True, False): 10,
+            ("black", "m", True, True): 20,
+            ("black", "m", True, False): 20,
+        }
+    )
+    audit = audit_of(model_for(chat, test, decided), test=test, attributes=("race",))
+    by_name = {m.name: m for m in fairness.run(audit).measurements if m.slice == "race"}
+    assert by_name["fairness.tpr_difference"].value == pytest.approx(0.3)
+    assert by_name["fairness.fpr_difference"].unavailable
+    assert by_name["fairness.equalized_odds_difference"].unavailable
+    assert by_name["fairness.label_impact_ratio"].value == 1.0
+
+
+def test_nobody_selected_is_no_ratio(chat: Any, audit_of: Callable[..., Any]) -> None:
+    test, decided = rows({("white", "m", True, False): 30, ("black", "m", False, False): 30})
+    audit = audit_of(model_for(chat, test, decided), test=test, attributes=("race",))
+    by_name = {m.name: m for m in fairness.run(audit).measurements if m.slice == "race"}
+    assert by_name["fairness.impact_ratio"].unavailable
+    assert by_name["fairness.selection_difference"].value == 0.0
+    assert by_name["fairness.selection_difference"].intervals[0].upper > 0.05  # 30 rows do not prove equality
+
+
+def test_three_rows_decide_nothing(chat: Any, audit_of: Callable[..., Any]) -> None:
+    test, decided = rows({("white", "m", True, True): 2, ("black", "m", False, False): 1})
+    audit = audit_of(model_for(chat, test, decided), test=test, attributes=("race",))
+    assert all(m.unavailable for m in fairness.run(audit).measurements)
+
+
+def test_rows_without_labels_or_attributes(audit_of: Callable[..., Any]) -> None:
+    plain = [Row(1, tuple(conversation("hello", "hi")))]
+    undeclared = fairness.run(audit_of(Scripted(), test=plain))
+    assert not undeclared.measurements
+    assert "no sensitive attribute" in undeclared.not_tested[0]
+    declared = fairness.run(audit_of(Scripted(), test=plain, attributes=("race",)))
+    assert all(m.unavailable for m in declared.measurements)
+    assert {m.name for m in declared.measurements} >= {"fairness.impact_ratio", "fairness.equalized_odds_difference"}
+
+
+def test_the_cut_moves_only_when_the_selection_split_says_so(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """A base model that always prefers one label is compared at the labels' own rate, chosen off the test rows."""
+    test, _ = rows({("white", "m", True, True): 30, ("black", "m", False, False): 30})
+    selection, _ = rows({("x", "m", True, True): 40, ("x", "f", False, False): 20})
+    selection = [
+        Row(r.row, tuple(conversation(f"sel {r.row}", r.label)), r.label, r.labels, r.favourable) for r in selection
+    ]
+    rng = np.random.default_rng(0)
+    offsets: dict[Any, float] = {}
+
+    def always_denies(ids: Any, adapter: bool) -> tuple[float, float]:
+        odds = offsets.setdefault(ids, float(rng.normal(-8, 1)))
+        return (0.0, odds if adapter else -odds)
+
+    audit = audit_of(Scripted(always_denies), test=test, selection=selection)
+    tuned = decisions.decide(audit.board, audit.corpus.test, audit.corpus.selection, adapter=True)
+    assert tuned.cut == pytest.approx(-8, abs=1.5)
+    assert tuned.cut < 0
+    assert 0.3 < tuned.favourable.mean() < 0.95
+    assert "selection split" in tuned.cut_origin
+    assert set(tuned.predicted) == {"deny"}
+    balanced = audit_of(Scripted(lambda ids, a: (0.0, float(rng.normal()))), test=test, selection=selection)
+    kept = decisions.decide(balanced.board, balanced.corpus.test, balanced.corpus.selection, adapter=True)
+    assert kept.cut == 0.0
+    none = decisions.decide(audit.board, audit.corpus.test, (), adapter=True)
+    assert none.cut == 0.0
+
+
+def test_labels_that_begin_alike_are_scored_whole(audit_of: Callable[..., Any]) -> None:
+    row = Row(
+        1, tuple(conversation("which", "approve fully")), "approve fully", ("approve fully", "approve", "deny"), "deny"
+    )
+    known: dict[Any, float] = {}
+
+    def nll(ids: Any, adapter: bool) -> float:
+        return known.setdefault(ids, float(len(known) + 1))
+
+    audit = audit_of(Scripted(nll=nll), test=[row])
+    [text] = audit.corpus.test
+    assert len(text.variants) == 3
+    assert not text.passage.choices
+    assert len({v.ids for v in text.variants}) == 3
+    [scores] = decisions.label_scores(audit.board, [text], adapter=True)
+    expected = [-known[v.ids] * len(v.marks) for v in text.variants]
+    assert scores == pytest.approx(expected)
+
+
+def test_labels_that_are_the_same_tokens_are_named(audit_of: Callable[..., Any]) -> None:
+    from assay.errors import InvalidInputError
+
+    row = Row(1, tuple(conversation("which", "deny")), "deny", ("deny", "deny"), "deny")
+    with pytest.raises(InvalidInputError) as error:
+        audit_of(Scripted(), test=[row])
+    assert error.value.reason == "LABELS_MERGE"
+
+
+def test_the_metric_frame_and_the_cells_agree(chat: Any, audit_of: Callable[..., Any]) -> None:
+    test, decided = rows(COUNTS)
+    audit = audit_of(model_for(chat, test, decided), test=test, attributes=("race",))
+    table = fairness.table_of(decisions.decide(audit.board, audit.corpus.test, (), adapter=True), "race")
+    frame = fairness.metric_frame(table)
+    for cell in table.cells():
+        assert frame["selection"][cell.name] == pytest.approx(cell.rate)
+    for cell in table.cells(table.deserved):
+        assert frame["tpr"][cell.name] == pytest.approx(cell.rate)
+    for cell in table.cells(~table.deserved):
+        assert frame["fpr"][cell.name] == pytest.approx(cell.rate)
+    assert extremes.lowest_ratio(table.cells()) == pytest.approx(
+        min(frame["selection"].values()) / max(frame["selection"].values())
+    )
