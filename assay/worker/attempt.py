@@ -126,7 +126,7 @@ class Attempt:
             self._hooks.started(running.init_pid)
             reader, writer = await asyncio.open_connection(sock=running.channel, limit=MAX_LINE)
             try:
-                isolation, end = await self._converse(reader, writer)
+                isolation, end = await self._converse(reader, writer, meter)
             finally:
                 writer.close()
             await _readable(leader)
@@ -148,7 +148,7 @@ class Attempt:
         return self._outcome(running.process.returncode, isolation, end, meter.totals(cpu_ms, usage.ru_maxrss * 1024))
 
     async def _converse(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, meter: Meter
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         limits = self._spec.limits.inside()
         isolation: Mapping[str, Any] = {}
@@ -169,7 +169,10 @@ class Attempt:
                 if message.get("type") == "progress":
                     self._hooks.progress(_progress(message))
                 elif message.get("type") == "end":
+                    # The entry waits for the channel to close, so that its tree can be measured while it is there.
                     end = message
+                    meter.sample()
+                    break
         except TimeoutError:
             self.kill("ISOLATION_NOT_PROVEN: the sandbox did not answer")
         except (ValueError, TypeError, KeyError):

@@ -16,6 +16,7 @@ Exit codes: 0 done, 75 paused, 70 failed, 77 the cut-off is not proven.
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import importlib
 import json
@@ -35,6 +36,7 @@ from assay.worker.task import TaskContext, TaskPaused
 EXIT_DONE, EXIT_FAILED, EXIT_PAUSED, EXIT_NOT_ISOLATED = 0, 70, 75, 77
 MAX_LINE = 8 << 20
 _PR_SET_DUMPABLE = 4
+_CLOSE_SECONDS = 30.0
 _RLIMITS = {
     "nproc": resource.RLIMIT_NPROC,
     "fsize": resource.RLIMIT_FSIZE,
@@ -59,7 +61,12 @@ def main(descriptor: int) -> int:
     order = lines.readline(MAX_LINE)
     if not order:
         return EXIT_NOT_ISOLATED
-    return _run(channel, json.loads(order)["run"])
+    code = _run(channel, json.loads(order)["run"])
+    # The supervisor measures this process tree once more, then closes its end.
+    channel.settimeout(_CLOSE_SECONDS)
+    with contextlib.suppress(OSError):
+        lines.readline(1)
+    return code
 
 
 def _run(channel: socket.socket, run: Mapping[str, Any]) -> int:

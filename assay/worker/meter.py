@@ -84,9 +84,8 @@ class Meter:
                 with process.oneshot():
                     rss += process.memory_info().rss
                     times = process.cpu_times()
-                    cpu += times.user + times.system
-                    if process.pid == self._init_pid:
-                        cpu += times.children_user + times.children_system
+                    # Children's times count only those that ended and were waited for, so nothing counts twice.
+                    cpu += times.user + times.system + times.children_user + times.children_system
             except psutil.Error:
                 continue
         self.rss_bytes = rss

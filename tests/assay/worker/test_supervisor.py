@@ -120,6 +120,16 @@ async def test_memory_and_time_are_capped(house: House) -> None:
     await supervisor.stop()
 
 
+async def test_cpu_of_children_that_ended_is_counted(house: House) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"behaviour": "burn"}))
+    record = (await ended(supervisor, "t1")).record
+    # Parent and child each burn until their own clocks say 0.4 s; the child's starts at zero.
+    assert record.meter.cpu_ms >= 750
+    await supervisor.stop()
+
+
 async def test_pause_resume_and_cancel(house: House) -> None:
     supervisor = house.supervisor()
     await supervisor.start()

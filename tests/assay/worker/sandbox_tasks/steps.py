@@ -28,6 +28,13 @@ def run(context: TaskContext) -> dict:
         (context.outputs / "adapter").mkdir()
         (context.outputs / "adapter" / "adapter_model.safetensors").write_bytes(b"\x80\x04pickle")
         (context.outputs / "adapter" / "adapter_config.json").write_text("{}")
+    if behaviour == "burn":
+        child = os.fork()
+        while time.process_time() < 0.4:
+            pass
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
     if behaviour == "memory":
         hoard = [bytearray(b"x" * (8 << 20)) for _ in range(60)]
         time.sleep(30)
