@@ -1,0 +1,166 @@
+"""Role grants: signed by operators, recorded, revocable at once; refusals recorded and counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from assay.errors import AssayError, InvalidInputError, PermissionDeniedError
+from assay.v1 import identity_pb2 as pb
+from gateway.application import Application
+from gateway.refusals import RefusalRecorder
+from gateway.settings import Settings
+from gateway.statements import grant_revocation_statement, grant_statement
+from tests.gateway.conftest import House
+
+
+async def grant(house: House, signer: str, subject: str, role: str, unit: str = "-", grant_id: str = "g-1") -> pb.RoleGrant:
+    envelope = house.sign(signer, grant_statement(house.subject(subject), role, unit, grant_id))
+    answer = await house.app.identities.grant_role(await house.caller(signer), pb.GrantRoleRequest(envelope=envelope))
+    return answer.role_grant
+
+
+async def revoke(house: House, signer: str, grant_id: str, name: str = "") -> pb.RoleGrant:
+    envelope = house.sign(signer, grant_revocation_statement(grant_id, "left"))
+    request = pb.RevokeRoleRequest(name=name or f"roleGrants/{grant_id}", envelope=envelope)
+    return (await house.app.identities.revoke_role(await house.caller(signer), request)).role_grant
+
+
+async def refused(house: House, reason: str, *call: str) -> None:
+    size = house.app.ledger.size
+    with pytest.raises(AssayError) as caught:
+        await grant(house, *call)
+    assert caught.value.reason == reason
+    assert house.app.ledger.size == size
+
+
+async def test_the_first_grants_come_from_the_operator(house: House) -> None:
+    rita = await house.caller("rita")
+    assert rita.grants == {("ROLE_REQUESTER", "-")}
+    answer = await house.app.identities.who_am_i(rita, pb.WhoAmIRequest())
+    assert answer.subject == house.subject("rita") and answer.grants[0].role == pb.ROLE_REQUESTER
+    system = house.app.ledger.records("system", None, -1, 50)
+    assert [r.type for r in system] == ["log.opened", *["grant.issued"] * 9, "policy.published"]
+    assert (await house.caller("nobody")).grants == frozenset()
+
+
+async def test_grant_and_revoke_take_effect_at_once(house: House) -> None:
+    made = await grant(house, "oscar", "rita", "validator", "credit")
+    assert made.name == "roleGrants/g-1" and made.role == pb.ROLE_VALIDATOR
+    assert ("ROLE_VALIDATOR", "credit") in (await house.caller("rita")).grants
+    record = house.app.ledger.record(made.record_index)
+    assert record.type == "grant.issued" and json.loads(record.body)["sigs"]
+    assert (await revoke(house, "oscar", "g-1")).HasField("revoke_time")
+    assert (await house.caller("rita")).grants == {("ROLE_REQUESTER", "-")}
+    with pytest.raises(AssayError) as caught:
+        await revoke(house, "oscar", "g-1")
+    assert caught.value.reason == "GRANT_REVOKED"
+    # The same signed grant handed in again does not come back to life.
+    await refused(house, "GRANT_EXISTS", "oscar", "rita", "validator", "credit")
+
+
+async def test_who_may_not_grant(house: House) -> None:
+    await refused(house, "ROLE_MISSING", "cora", "rita", "validator")
+    await refused(house, "SELF_GRANT", "oscar", "oscar", "validator")
+    await refused(house, "UNIT", "oscar", "rita", "validator", "nowhere")
+    await grant(house, "oscar", "rita", "operator", "credit")
+    await refused(house, "ROLE_MISSING", "rita", "carl", "validator", "-", "g-2")
+    await grant(house, "rita", "carl", "validator", "credit", "g-3")
+
+
+async def test_a_grant_signed_by_somebody_else_is_not_mine(house: House) -> None:
+    envelope = house.sign("olga", grant_statement(house.subject("rita"), "validator", "-", "g-1"))
+    with pytest.raises(PermissionDeniedError) as caught:
+        await house.app.identities.grant_role(await house.caller("oscar"), pb.GrantRoleRequest(envelope=envelope))
+    assert caught.value.reason == "SIGNER"
+
+
+async def test_a_revocation_names_the_grant_of_the_request(house: House) -> None:
+    await grant(house, "oscar", "rita", "validator")
+    with pytest.raises(InvalidInputError):
+        await revoke(house, "oscar", "g-1", "roleGrants/vik-validator")
+    with pytest.raises(AssayError) as caught:
+        await revoke(house, "oscar", "none")
+    assert caught.value.reason == "NOT_FOUND"
+
+
+async def test_the_last_operator_stays(house: House) -> None:
+    await revoke(house, "oscar", "olga-operator")
+    with pytest.raises(AssayError) as caught:
+        await revoke(house, "oscar", "oscar-operator")
+    assert caught.value.reason == "LAST_OPERATOR"
+
+
+async def test_listing(house: House) -> None:
+    await grant(house, "oscar", "rita", "validator", "claims")
+    await revoke(house, "oscar", "g-1")
+    anna, carl = await house.caller("anna"), await house.caller("carl")
+
+    async def names(caller: object, **fields: object) -> list[str]:
+        found: list[str] = []
+        token = ""
+        while True:
+            request = pb.ListRoleGrantsRequest(page_size=4, page_token=token, **fields)  # type: ignore[arg-type]
+            page = await house.app.identities.list_role_grants(caller, request)  # type: ignore[arg-type]
+            found += [g.name for g in page.role_grants]
+            token = page.next_page_token
+            if not token:
+                return found
+
+    live, everything = await names(anna), await names(anna, include_revoked=True)
+    assert len(live) == 9 and set(everything) - set(live) == {"roleGrants/g-1"}
+    assert "roleGrants/mia-compliance-officer" not in await names(carl)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "signature", "foreign signer"])
+async def test_a_damaged_bootstrap_starts_nothing(opened: Callable[[], House], pristine: object, damage: str) -> None:
+    house = opened()
+    await house.app.close()
+    layout = house.layout
+    (layout.service("gateway") / "data" / "assay.db").unlink()
+    for file in layout.anchor.iterdir():
+        file.unlink()
+    grants = json.loads(layout.bootstrap_grants.read_text())
+    if damage == "missing":
+        layout.bootstrap_grants.unlink()
+    elif damage == "empty":
+        layout.bootstrap_grants.write_text("[]")
+    elif damage == "signature":
+        grants[0]["payload"] = grants[1]["payload"]
+        layout.bootstrap_grants.write_text(json.dumps(grants))
+    else:
+        signed = house.sign("rita", grant_statement(house.subject("rita"), "operator", "-", "evil"))
+        from assay import dsse
+
+        layout.bootstrap_grants.write_text(json.dumps([*grants, dsse.envelope_from_proto(signed)]))
+    with pytest.raises(AssayError):
+        Application.open(Settings.load(layout.root), house.app.policy)
+
+
+async def test_refusals_are_recorded_and_a_flood_is_counted(house: House) -> None:
+    recorder = RefusalRecorder(house.app.store, 3)
+    rita, carl = await house.caller("rita"), await house.caller("carl")
+    error = InvalidInputError("PAGE_TOKEN", "secret words of a row")
+    for _ in range(10):
+        await recorder.record(rita, "ListTuningJobs", error)
+    await recorder.record(carl, "ListTuningJobs", error)
+
+    def found() -> list[dict[str, object]]:
+        records = [r for r in house.app.ledger.records("system", None, -1, 100) if r.type == "request.refused"]
+        return [json.loads(r.body)["statement"]["predicate"] for r in records]
+
+    assert [p["actor"] for p in found()] == [house.subject("rita")] * 3 + [house.subject("carl")]
+    assert all(p["reason"] == "PAGE_TOKEN" and p["surplus"] == 0 for p in found())
+    assert "secret words" not in str(found())
+    await recorder.flush()
+    await recorder.flush()
+    assert [p["surplus"] for p in found()][4:] == [7]
+
+
+async def test_a_recorder_whose_ledger_is_gone_does_not_raise(opened: Callable[[], House]) -> None:
+    house = opened()
+    rita = await house.caller("rita")
+    await house.app.close()
+    await house.app.refusals.record(rita, "X", InvalidInputError("A", "b"))

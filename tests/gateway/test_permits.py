@@ -1,0 +1,235 @@
+"""Permits: signed for what was approved, checked online here and offline by the stand-alone checker, void when revoked."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+
+from assay.errors import AlreadyExistsError, AssayError, NotFoundError, PreconditionError
+from assay.v1 import approval_pb2, permit_pb2, tuning_job_pb2
+from audit.verify.permit import check_permit
+from audit.verify.trust import TrustFile
+from gateway.jobs import machine
+from gateway.statements import revocation_statement
+from gateway.store import jobs, rows
+from tests.gateway.conftest import BASE, House, now
+from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, awaiting, decide, state
+
+SHA = str(BASE["sha256"])
+
+
+def asked(**fields: Any) -> permit_pb2.IssuePermitRequest:
+    values = {
+        "model": MODEL,
+        "purpose": "support-replies",
+        "environment": "production-eu",
+        "request_id": str(uuid.uuid4()),
+    }
+    return permit_pb2.IssuePermitRequest(**{**values, **fields})
+
+
+async def issued(house: House, **fields: Any) -> permit_pb2.Permit:
+    answer = await house.app.permits.issue_permit(await house.caller("dana"), asked(**fields))
+    return answer.permit
+
+
+async def online(house: House, permit: permit_pb2.Permit, **fields: str) -> permit_pb2.CheckPermitResponse:
+    values = {"adapter_sha256": ADAPTER, "base_sha256": SHA, "purpose": permit.purpose, "environment": permit.environment}
+    request = permit_pb2.CheckPermitRequest(name=permit.name, **{**values, **fields})
+    return await house.app.permits.check_permit(await house.caller("dana"), request)
+
+
+def offline(house: House, permit: permit_pb2.Permit, at: dt.datetime | None = None, **fields: str) -> tuple[bool, str]:
+    values = {"adapter": ADAPTER, "base": SHA, "purpose": "support-replies", "environment": "production-eu", **fields}
+    trust = TrustFile.parse(house.layout.trust.read_text())
+    shown = json_format.MessageToDict(permit, preserving_proto_field_name=True)
+    verdict = check_permit(shown, now=at or now(), trust=trust, **values)
+    return verdict.allowed, verdict.reason
+
+
+async def test_a_permit_holds_online_and_offline(house: House) -> None:
+    await approved(house)
+    permit = await issued(house)
+    assert (await online(house, permit)).allowed
+    assert offline(house, permit) == (True, "")
+    types = [house.app.ledger.record(p.index).type for p in permit.proofs]
+    assert types == ["card.rendered", "approval.decided", "approval.decided", "permit.issued"]
+    lasts = permit.not_after.ToDatetime() - permit.not_before.ToDatetime()
+    assert lasts == dt.timedelta(hours=24)
+
+
+@pytest.mark.parametrize(
+    ("field", "other", "value", "word"),
+    [
+        ("adapter_sha256", "adapter", "00" * 32, "adapter"),
+        ("base_sha256", "base", "00" * 32, "base"),
+        ("purpose", "purpose", "other", "purpose"),
+        ("environment", "environment", "laptop", "environment"),
+    ],
+)
+async def test_anything_else_than_permitted_is_refused(
+    house: House, field: str, other: str, value: str, word: str
+) -> None:
+    await approved(house)
+    permit = await issued(house)
+    answer = await online(house, permit, **{field: value})
+    assert not answer.allowed and word in answer.reason
+    allowed, reason = offline(house, permit, **{other: value})
+    assert not allowed and word in reason
+
+
+async def test_times(house: House) -> None:
+    await approved(house)
+    permit = await issued(house, valid_seconds=60)
+    begin = permit.not_before.ToDatetime(dt.UTC)
+    assert offline(house, permit, begin)[0]
+    assert offline(house, permit, begin - dt.timedelta(seconds=1)) == (False, "not valid yet")
+    assert offline(house, permit, begin + dt.timedelta(seconds=60)) == (False, "expired")
+    await house.app.store.commit(
+        lambda u: rows.update(u.connection, type_of_permit(), {"name": permit.name}, {"not_after_us": 1})
+    )
+    assert (await online(house, permit)).reason == "expired"
+
+
+def type_of_permit() -> Any:
+    from gateway.store.tables import PermitRow
+
+    return PermitRow
+
+
+async def test_the_same_request_again_is_the_same_permit(house: House) -> None:
+    await approved(house)
+    dana, request = await house.caller("dana"), asked()
+    first = (await house.app.permits.issue_permit(dana, request)).permit
+    size = house.app.ledger.size
+    await house.upload("rita", dataset="later")
+    assert (await house.app.permits.issue_permit(dana, request)).permit == first
+    assert house.app.ledger.size == size + 1
+    with pytest.raises(AlreadyExistsError):
+        await house.app.permits.issue_permit(dana, asked(request_id=request.request_id, environment="laptop"))
+    assert (await issued(house)).name != first.name
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"), [({"purpose": "other"}, "PURPOSE"), ({"valid_seconds": 86_401}, "TOO_LONG")]
+)
+async def test_what_is_not_permitted_is_not_signed(house: House, fields: dict[str, Any], reason: str) -> None:
+    await approved(house)
+    size = house.app.ledger.size
+    with pytest.raises(PreconditionError) as caught:
+        await issued(house, **fields)
+    assert caught.value.reason == reason and house.app.ledger.size == size
+
+
+async def test_nothing_is_permitted_before_the_quorum_or_after_a_refusal(house: House) -> None:
+    await awaiting(house)
+    for step in (None, True, False):
+        if step is not None:
+            name, role = ("cora", "compliance_officer") if step else ("vik", "validator")
+            await decide(house, name, role, granted=step)
+        with pytest.raises(PreconditionError) as caught:
+            await issued(house)
+        assert caught.value.reason == "NOT_APPROVED"
+
+
+async def test_other_units_and_unknown_names(house: House) -> None:
+    await approved(house)
+    permit = await issued(house)
+    mia = await house.caller("mia")
+    with pytest.raises(NotFoundError):
+        await house.app.permits.issue_permit(mia, asked())
+    with pytest.raises(NotFoundError):
+        await house.app.permits.revoke_permit(mia, permit_pb2.RevokePermitRequest(name=permit.name, reason="x"))
+    with pytest.raises(NotFoundError):
+        await issued(house, model="units/credit/models/none")
+    permit.name = "units/credit/permits/none"
+    with pytest.raises(NotFoundError):
+        await online(house, permit)
+
+
+async def test_a_revoked_permit_is_refused(house: House) -> None:
+    await approved(house)
+    permit = await issued(house)
+    dana = await house.caller("dana")
+    request = permit_pb2.RevokePermitRequest(name=permit.name, reason="incident")
+    revoked = (await house.app.permits.revoke_permit(dana, request)).permit
+    assert (await online(house, permit)).reason == "revoked"
+    assert offline(house, revoked) == (False, "revoked")
+    assert house.types(NAME)[-1] == "permit.revoked"
+    with pytest.raises(PreconditionError):
+        await house.app.permits.revoke_permit(dana, request)
+
+
+async def test_a_revoked_approval_voids_every_permit(house: House) -> None:
+    await approved(house)
+    permits = [await issued(house), await issued(house)]
+    row = house.app.store.read(lambda c: jobs.get(c, NAME))
+    assert row is not None
+    etag = machine.etag(NAME, row.version)
+    envelope = house.sign("cora", revocation_statement(NAME, etag, "drift"))
+    request = approval_pb2.RevokeApprovalRequest(name=NAME, etag=etag, envelope=envelope)
+    await house.app.approvals.revoke_approval(await house.caller("cora"), request)
+    assert [(await online(house, p)).reason for p in permits] == ["revoked", "revoked"]
+    assert house.types(NAME)[-4:] == ["approval.revoked", "permit.revoked", "permit.revoked", "job.revoked"]
+
+
+async def test_a_lapsed_approval_voids_permits(house: House) -> None:
+    await approved(house)
+    permit = await issued(house)
+    with pytest.raises(PreconditionError):
+        await house.app.pipeline._expire(NAME)
+    await house.app.store.commit(lambda u: jobs.note(u.connection, NAME, {"approved_until_us": 1}))
+    await house.app.pipeline._expire(NAME)
+    assert state(house) == "EXPIRED"
+    assert not (await online(house, permit)).allowed
+    rita = await house.caller("rita")
+    job = (await house.app.jobs.get_tuning_job(rita, tuning_job_pb2.GetTuningJobRequest(name=NAME))).tuning_job
+    assert job.state == tuning_job_pb2.TuningJob.STATE_EXPIRED and job.reason == "the approval has lapsed"
+
+
+TAMPERING: dict[str, Callable[[permit_pb2.Permit], None]] = {
+    "statement": lambda p: setattr(p, "statement", p.statement.replace(b"production-eu", b"production-us")),
+    "signature": lambda p: setattr(p, "signature", bytes(64)),
+    "shown environment": lambda p: setattr(p, "environment", "laptop"),
+    "shown end": lambda p: p.not_after.FromSeconds(p.not_after.seconds + 3600),
+    "no proofs": lambda p: p.ClearField("proofs"),
+    "one approval less": lambda p: p.proofs.pop(1) and None,
+    "no card": lambda p: p.proofs.pop(0) and None,
+    "a record": lambda p: setattr(p.proofs[1], "body", p.proofs[1].body.replace(b"seen", b"sane")),
+    "a proof hash": lambda p: p.proofs[1].hashes.__setitem__(0, bytes(32)),
+    "checkpoint": lambda p: setattr(p, "checkpoint", p.checkpoint[:-3] + b"A=\n"),
+}
+
+
+@pytest.mark.parametrize("what", sorted(TAMPERING))
+async def test_a_changed_permit_is_refused_offline(house: House, what: str) -> None:
+    await approved(house)
+    permit = await issued(house)
+    TAMPERING[what](permit)
+    environment = permit.environment if what == "shown environment" else "production-eu"
+    with_reason = offline(house, permit, environment=environment)
+    assert not with_reason[0] and with_reason[1]
+
+
+async def test_adapter_files_only_leave_when_approved(house: House) -> None:
+    from assay.v1 import model_pb2
+
+    async def files() -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        request = model_pb2.DownloadAdapterRequest(name=MODEL)
+        async for piece in house.app.models.download_adapter(await house.caller("dana"), request):
+            found[piece.path] = found.get(piece.path, b"") + piece.chunk
+        return found
+
+    await awaiting(house)
+    with pytest.raises(AssayError) as caught:
+        await files()
+    assert caught.value.reason == "NOT_APPROVED"
+    await decide(house, "cora", "compliance_officer")
+    await decide(house, "vik", "validator")
+    assert await files() == {"adapter_model.safetensors": b"weights"}

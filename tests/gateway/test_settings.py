@@ -1,0 +1,213 @@
+"""Settings and the small pure parts: what is refused is named."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.errors import InvalidInputError
+from assay.v1 import approval_pb2, dataset_pb2, policy_input_pb2, tuning_job_pb2
+from gateway import pages, requests, statements
+from gateway.admission import facts
+from gateway.admission.intake import seed_of
+from gateway.base_models import BaseModels
+from gateway.caller import Caller
+from gateway.settings import Settings, default_toml
+from gateway.store.rows import Position
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / "assay.toml").write_text(text)
+    return folder
+
+
+def test_the_defaults_load(tmp_path: Path) -> None:
+    settings = Settings.load(written(tmp_path, default_toml(units=("credit", "claims"))))
+    assert settings.units == ("credit", "claims")
+    assert settings.database == tmp_path / "services" / "gateway" / "data" / "assay.db"
+    assert settings.subject == "spiffe://assay.local/services/gateway"
+    with pytest.raises(Exception):
+        settings.region = "us"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ('region = "eu"', 'region = "EU!"', "region"),
+        ('"127.0.0.1:7443"', '"nowhere"', "listen"),
+        ('"credit"', '"system"', "units"),
+        ('"credit"', '"Credit"', "units"),
+        ('"credit"', '"claims"', "units"),
+        ("[workers.audit]", "[workers.other]", "workers"),
+        ("permit_seconds = 86400", "permit_seconds = 86401", "limits.permit_seconds"),
+        ("reflection = false", "reflection = false\nplaintext = true", "plaintext"),
+        ("as_of = 2026-01-01", "as_of = 2026-13-01", ""),
+        ("usd_micros_per_kwh = 200000", "usd_micros_per_kwh = -1", "price_book.usd_micros_per_kwh"),
+    ],
+)
+def test_a_faulty_setting_is_named(tmp_path: Path, old: str, new: str, field: str) -> None:
+    text = default_toml()
+    assert old in text
+    with pytest.raises(InvalidInputError) as caught:
+        Settings.load(written(tmp_path, text.replace(old, new)))
+    assert caught.value.reason == "SETTINGS"
+    assert not field or any(v.field.startswith(field) for v in caught.value.violations)
+
+
+def test_missing_settings(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        Settings.load(tmp_path)
+    assert caught.value.reason == "SETTINGS_MISSING" and "assay init" in caught.value.remedy
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '[{"id":"a"}]', '{"a":1}'])
+def test_faulty_base_models(tmp_path: Path, text: str) -> None:
+    (tmp_path / "b.json").write_text(text)
+    with pytest.raises(InvalidInputError):
+        BaseModels.load(tmp_path / "b.json")
+    assert BaseModels.load(tmp_path / "none.json").by_id == {}
+
+
+def test_callers() -> None:
+    caller = Caller("s", frozenset({("ROLE_REQUESTER", "credit"), ("ROLE_AUDITOR", "-")}))
+    assert caller.holds("ROLE_REQUESTER", "credit") and not caller.holds("ROLE_REQUESTER", "claims")
+    assert caller.holds("ROLE_AUDITOR", "claims") and caller.sees("-")
+    one = Caller("s", frozenset({("ROLE_REQUESTER", "credit")}))
+    assert one.sees("credit") and not one.sees("claims") and not one.sees("-")
+    assert not one.holds("ROLE_REQUESTER", "-")
+
+
+def test_page_tokens() -> None:
+    token = pages.token("jobs units/credit", Position(5, "x"))
+    assert pages.position("jobs units/credit", token) == Position(5, "x")
+    assert pages.position("jobs units/credit", "") is None
+    with pytest.raises(InvalidInputError):
+        pages.position("jobs units/claims", token)
+    assert (pages.size(0), pages.size(7), pages.size(1000)) == (50, 7, 200)
+
+
+def test_a_request_digest_covers_content_and_not_the_id() -> None:
+    one = tuning_job_pb2.CreateTuningJobRequest(parent="units/a", request_id="1")
+    two = tuning_job_pb2.CreateTuningJobRequest(parent="units/a", request_id="2")
+    other = tuning_job_pb2.CreateTuningJobRequest(parent="units/b", request_id="1")
+    assert requests.digest(one) == requests.digest(two) != requests.digest(other)
+    assert requests.digest(one, "x") != requests.digest(one)
+    assert one.request_id == "1"
+
+
+def test_hyperparameters_are_stated_in_full() -> None:
+    asked = tuning_job_pb2.Hyperparameters(lora_rank=4, epochs=1.0)
+    full = facts.hyperparameters(asked)
+    assert (full.lora_rank, full.lora_alpha, full.epochs, full.batch_size) == (4, 8, 1.0, 8)
+    asked.lora_alpha = 3
+    assert facts.hyperparameters(asked).lora_alpha == 3
+    assert all(full.HasField(f.name) for f in full.DESCRIPTOR.fields)
+
+
+def test_the_trainers_defaults_are_stated() -> None:
+    trainer = pytest.importorskip("trainer.settings").Settings().as_dict()
+    for name in ("epochs", "learning_rate", "batch_size", "lora_rank", "lora_alpha", "lora_dropout", "max_row_tokens"):
+        assert getattr(facts.DEFAULT_HYPERPARAMETERS, name) == trainer[name]
+
+
+def test_quotes_and_costs(tmp_path: Path) -> None:
+    book = Settings.load(written(tmp_path, default_toml())).price_book
+    assert facts.quote(book, 40_000) == 100 * 28 + 120 * 28
+    assert facts.run_cost(book, 10.1, 0.2) == 11 * 28 + 1 * 28
+    request = tuning_job_pb2.CreateTuningJobRequest()
+    assert facts.planned_tokens(request, policy_input_pb2.DataFacts(train_tokens=101)) == 202
+
+
+def test_exploratory_measurements_never_reach_the_judge(tmp_path: Path) -> None:
+    from assay.v1 import measurement_pb2
+    from gateway.store.tables import DatasetRow
+
+    dataset = DatasetRow(name="d", unit="u", format=1, datasheet="{}", sha256="", size_bytes=1, creator="c", created_us=0,
+                         record_index=0)  # fmt: skip
+    measured = [
+        measurement_pb2.Measurement(name="a", value=1.0),
+        measurement_pb2.Measurement(name="a", slice="race", value=2.0),
+        measurement_pb2.Measurement(name="b", value=3.0, exploratory=True),
+    ]
+    question = facts.release_input(
+        Settings.load(written(tmp_path, default_toml())), tuning_job_pb2.CreateTuningJobRequest(parent="units/u"), "r",
+        dataset, policy_input_pb2.DataFacts(), measurement_pb2.AuditPlan(), measured, policy_input_pb2.RunFacts(),
+    )  # fmt: skip
+    assert set(question.measurements) == {"a", "a[race]"}
+    assert question.format == dataset_pb2.DATASET_FORMAT_CHAT_JSONL
+
+
+def test_seeds_follow_from_names() -> None:
+    assert seed_of("a") == seed_of("a") != seed_of("b") and 0 <= seed_of("a") < 2**31
+
+
+PENDING = approval_pb2.PendingApproval(card_sha256="aa" * 32, adapter_sha256="bb" * 32, tuning_job="j", etag="e")
+
+
+def test_statements_are_read_back_as_built() -> None:
+    at = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+    signed = statements.read_approval(
+        statements.approval_statement(PENDING, granted=True, role="validator", reason="r", signed_at=at)
+    )
+    assert (signed.role, signed.decision, signed.card_index) == ("ROLE_VALIDATOR", "grant", 0)
+    assert statements.parse_time(signed.signed_at, "approval") == at
+    waiver = statements.waiver_statement("j", "e", ["B", "A", "B"], "r", "c", at.date())
+    assert statements.read_waiver(waiver).rules == ["A", "B"]
+    assert statements.read_revocation(statements.revocation_statement("j", "e", "r")).reason == "r"
+    granted = statements.grant_statement("spiffe://x/people/a", "ROLE_AUDITOR", "-", "g")
+    assert statements.read_grant(granted).role == "ROLE_AUDITOR"
+    assert statements.read_grant_revocation(statements.grant_revocation_statement("g", "r")).grant_id == "g"
+
+
+def _broken(change: Any) -> dict[str, Any]:
+    at = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+    statement = statements.approval_statement(PENDING, granted=True, role="validator", reason="r", signed_at=at)
+    change(statement)
+    return statement
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s["predicate"].pop("etag"),
+        lambda s: s["predicate"].update(more=1),
+        lambda s: s["predicate"].update(evidence_size="1"),
+        lambda s: s["predicate"].update(evidence_size=True),
+        lambda s: s["predicate"].update(decision="yes"),
+        lambda s: s.update(predicateType="https://assay.dev/predicate/waiver/v1"),
+        lambda s: s.update(predicate=[]),
+        lambda s: s["subject"].pop(),
+    ],
+)
+def test_a_statement_of_another_shape_is_not_read(change: Any) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        statements.read_approval(_broken(change))
+    assert caught.value.reason == "STATEMENT"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        statements.waiver_statement("j", "e", [], "r", "c", dt.date(2026, 1, 1)),
+        statements.waiver_statement("j", "e", ["A"], " ", "c", dt.date(2026, 1, 1)),
+        statements.waiver_statement("j", "e", ["A"], "r", "", dt.date(2026, 1, 1)),
+    ],
+)
+def test_an_empty_waiver_is_not_read(statement: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError):
+        statements.read_waiver(statement)
+
+
+@pytest.mark.parametrize("role", ["", "king", "ROLE_UNSPECIFIED", "unspecified", "ROLE_KING"])
+def test_unknown_roles(role: str) -> None:
+    with pytest.raises(InvalidInputError):
+        statements.role_name(role)
+
+
+@pytest.mark.parametrize("text", ["", "2026-01-01", "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00.5Z", "x"])
+def test_times_have_one_spelling(text: str) -> None:
+    with pytest.raises(InvalidInputError):
+        statements.parse_time(text, "approval")
