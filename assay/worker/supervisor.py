@@ -64,6 +64,7 @@ class Supervisor:
         self._progress: dict[str, Progress] = {}
         self._changed: dict[str, asyncio.Event] = {}
         self._attempts: dict[str, Attempt] = {}
+        self._busy: set[str] = set()
         self._runners: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._admitting = asyncio.Lock()
@@ -85,11 +86,10 @@ class Supervisor:
         for task_id in list(self._attempts):
             self._touch_pause(task_id)
         deadline = asyncio.get_running_loop().time() + grace_seconds
-        while self._attempts and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.05)
-        for attempt in list(self._attempts.values()):
-            attempt.kill("WORKER_STOPPED: the worker stopped")
-        while self._attempts:
+        while self._busy:
+            if asyncio.get_running_loop().time() > deadline:
+                for attempt in list(self._attempts.values()):
+                    attempt.kill("WORKER_STOPPED: the worker stopped")
             await asyncio.sleep(0.05)
         for runner in self._runners:
             runner.cancel()
@@ -271,10 +271,17 @@ class Supervisor:
                 await self._slots.release(descriptor)
 
     def _next(self) -> TaskRecord | None:
-        waiting = [r for r in self._records.values() if r.state is State.WAITING and r.task_id not in self._attempts]
+        waiting = [r for r in self._records.values() if r.state is State.WAITING and r.task_id not in self._busy]
         return None if self._stopping else min(waiting, key=lambda r: r.sequence, default=None)
 
     async def _run(self, record: TaskRecord, slot: int) -> None:
+        self._busy.add(record.task_id)
+        try:
+            await self._run_once(record, slot)
+        finally:
+            self._busy.discard(record.task_id)
+
+    async def _run_once(self, record: TaskRecord, slot: int) -> None:
         task_id = record.task_id
         if record.interruptions > self.settings.max_interruptions:
             await self._end(
