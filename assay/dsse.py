@@ -39,6 +39,7 @@ PREDICATE_BASE = "https://assay.dev/predicate/"
 MAX_PAYLOAD = 60_000
 MAX_SERVICE_PAYLOAD = 4_000_000
 MAX_SIGNATURES = 8
+MAX_DEPTH = 64
 MAX_CERTIFICATE = 8192
 
 Envelope = dict[str, Any]
@@ -129,12 +130,38 @@ def read_statement(payload: bytes) -> dict[str, Any]:
     Raises:
         InvalidInputError: ``NOT_CANONICAL`` or ``STATEMENT_MALFORMED``.
     """
-    try:
-        value = canonical.decode(payload)
-    except RecursionError as error:
-        raise InvalidInputError("NOT_CANONICAL", "nested too deeply") from error
+    value = decode_shallow(payload)
     check_statement(value)
     return dict(value)
+
+
+def decode_shallow(data: bytes) -> Any:
+    """Decodes canonical JSON nested at most :data:`MAX_DEPTH` deep, so that readers may recurse.
+
+    Raises:
+        InvalidInputError: ``NOT_CANONICAL``.
+    """
+    try:
+        value = canonical.decode(data)
+    except RecursionError as error:
+        raise InvalidInputError("NOT_CANONICAL", "nested too deeply") from error
+    check_depth(value)
+    return value
+
+
+def check_depth(value: Any) -> None:
+    """Demands that JSON-like data is nested at most :data:`MAX_DEPTH` deep.
+
+    Raises:
+        InvalidInputError: ``NOT_CANONICAL``.
+    """
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        nested = [item for item in level if isinstance(item, dict | list | tuple)]
+        if not nested:
+            return
+        level = [x for item in nested for x in (item.values() if isinstance(item, dict) else item)]
+    raise InvalidInputError("NOT_CANONICAL", "nested too deeply")
 
 
 def check_statement(value: Any) -> None:

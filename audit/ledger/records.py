@@ -166,20 +166,21 @@ def encode(draft: RecordDraft, place: Place) -> Encoded:
         says.
     """
     statement, signatures = _statement_of(draft)
-    body = canonical.encode(
-        {
-            "v": VERSION,
-            "log": place.log,
-            "tenant": draft.unit,
-            "tseq": place.sequence,
-            "tprev": place.previous,
-            "ts": format_time(place.time),
-            "nonce": place.nonce,
-            "type": draft.type,
-            "statement": statement,
-            "sigs": signatures,
-        }
-    )
+    value = {
+        "v": VERSION,
+        "log": place.log,
+        "tenant": draft.unit,
+        "tseq": place.sequence,
+        "tprev": place.previous,
+        "ts": format_time(place.time),
+        "nonce": place.nonce,
+        "type": draft.type,
+        "statement": statement,
+        "sigs": signatures,
+    }
+    # Whatever is written must read back, or the log would refuse its own next start.
+    dsse.check_depth(value)
+    body = canonical.encode(value)
     if len(body) > MAX_BODY:
         raise InvalidInputError(
             "RECORD_TOO_LARGE",
@@ -197,10 +198,7 @@ def read(body: bytes) -> Record:
     """
     if len(body) > MAX_BODY:
         raise InvalidInputError("RECORD_TOO_LARGE", f"a record of more than {MAX_BODY} bytes")
-    try:
-        value = canonical.decode(body)
-    except RecursionError as error:
-        raise InvalidInputError("NOT_CANONICAL", "nested too deeply") from error
+    value = dsse.decode_shallow(body)
     if not isinstance(value, dict) or set(value) != _MEMBERS:
         raise _malformed("a record has exactly the members of version 1")
     if value["v"] != VERSION or isinstance(value["v"], bool):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay import canonical
+from assay.dsse import decode_shallow
 from assay.errors import AssayError, IntegrityError, InvalidInputError
 from audit.ledger import evidence, records, tree
 from audit.ledger.evidence import Entry, Header
@@ -95,10 +95,7 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
 
 def _header(files: Mapping[str, bytes], checkpoint: Checkpoint) -> Header:
     """Reads the manifest's head; its file list is compared as a whole later."""
-    try:
-        value = canonical.decode(_member(files, evidence.MANIFEST))
-    except RecursionError as error:
-        raise InvalidInputError("BUNDLE_MALFORMED", "the manifest is nested too deeply") from error
+    value = decode_shallow(_member(files, evidence.MANIFEST))
     members: dict[str, Any] = value if isinstance(value, dict) else {}
     texts = {name: members.get(name) for name in ("log", "root", "scope", "unit", "quorum")}
     if members.get("v") != 1 or not all(isinstance(text, str) for text in texts.values()):

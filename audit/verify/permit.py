@@ -230,7 +230,9 @@ def _roles(entries: Sequence[Entry], trust: TrustFile) -> Roles | None:
 def _shown(permit: Mapping[str, Any], entries: Sequence[Entry]) -> None:
     """The approvals that the permit shows are among those proved."""
     proved = {canonical.encode(e.record.statement) for e in entries if e.record.type == "approval.decided"}
-    for approval in _field(permit, "approvals") or []:
+    shown = _field(permit, "approvals") or []
+    _demand(isinstance(shown, list), "its approvals are malformed")
+    for approval in shown:
         envelope = _field(approval, "envelope") if isinstance(approval, Mapping) else None
         _demand(isinstance(envelope, Mapping), "an approval it shows has no envelope")
         _demand(

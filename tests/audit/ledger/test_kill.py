@@ -1,4 +1,4 @@
-"""kill -9 in the middle of writing: every acknowledged record is there afterwards, and the log starts again by itself."""
+"""kill -9 in the middle of writing: every acknowledged record is there afterwards, and the log starts again."""
 
 from __future__ import annotations
 

@@ -158,6 +158,28 @@ def test_system_may_record_any_units_job() -> None:
     assert records.encode(dataclasses.replace(DRAFT, unit="system"), PLACE).job == JOB
 
 
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_whatever_is_too_deep_to_read_is_refused_when_written() -> None:
+    depth = 0
+    while depth < 100:
+        draft = dataclasses.replace(DRAFT, predicate={"job": JOB, "x": nested(depth)})
+        try:
+            body = records.encode(draft, PLACE).body
+        except InvalidInputError as error:
+            assert error.reason == "NOT_CANONICAL"
+            break
+        records.read(body)
+        depth += 1
+    assert 50 < depth < 64
+    refused("NOT_CANONICAL", lambda: records.read(changed(statement=nested(64))))
+
+
 @pytest.mark.parametrize("case", V["jcs"], ids=lambda c: c["name"])
 def test_rfc_8785_vectors(case: dict[str, Any]) -> None:
     """Inside the subset the bytes are those of RFC 8785; outside it there is a refusal, never other bytes."""

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from assay.digests import folder_manifest
+from audit.verify.permit import PermitVerdict, check_permit
+from tests.audit.ledger.ledger_world import ADAPTER, BASE, START, Story, World, b64, digest, ed25519, subject
+
+NOW = START + dt.timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    world = World(tmp_path_factory.mktemp("permit")).start()
+    yield Story(world).whole()
+    world.close()
+
+
+def check(story: Story, permit: dict[str, Any] | None = None, **changes: Any) -> PermitVerdict:
+    arguments = {
+        "adapter": ADAPTER,
+        "base": BASE,
+        "purpose": "replies",
+        "environment": "staging",
+        "now": NOW,
+        "trust": story.world.trust,
+        **changes,
+    }
+    return check_permit(story.permit_message() if permit is None else permit, **arguments)
+
+
+def camel(value: Any) -> Any:
+    """The other spelling of protobuf JSON."""
+    if isinstance(value, dict):
+        return {re.sub("_(.)", lambda m: m[1].upper(), k): camel(v) for k, v in value.items()}
+    return [camel(v) for v in value] if isinstance(value, list) else value
+
+
+def grants(story: Story) -> list[int]:
+    return [r.index for r in story.world.ledger.records("system", None, -1, 100) if r.type.startswith("grant.")]
+
+
+def test_allowed_offline(story: Story) -> None:
+    verdict = check(story)
+    assert verdict.allowed and verdict.reason == ""
+    assert any("roles" in line for line in verdict.not_checked)
+    assert any("revocations" in line for line in verdict.not_checked)
+
+
+def test_either_spelling_of_protobuf_json(story: Story) -> None:
+    assert check(story, camel(story.permit_message())).allowed
+
+
+def test_as_the_contract_writes_it(story: Story) -> None:
+    """Through the real message, which drops zeros and writes 64-bit numbers as text."""
+    from google.protobuf import json_format
+
+    from assay.v1 import permit_pb2
+
+    message = json_format.ParseDict(story.permit_message(), permit_pb2.Permit())
+    for names in (True, False):
+        again = json.loads(json_format.MessageToJson(message, preserving_proto_field_name=names))
+        assert check(story, again).allowed
+
+
+def test_with_grants_the_roles_are_checked(story: Story) -> None:
+    verdict = check(story, story.permit_message(grants(story)))
+    assert verdict.allowed
+    assert not any("roles" in line for line in verdict.not_checked)
+
+
+def test_files_are_hashed_and_one_byte_matters(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    (tmp_path / "log").mkdir()
+    world = World(tmp_path / "log").start()
+    import tests.audit.ledger.ledger_world as ledger_world
+
+    before, ledger_world.ADAPTER = ledger_world.ADAPTER, folder_manifest(folder).sha256
+    try:
+        story = Story(world).whole()
+    finally:
+        ledger_world.ADAPTER = before
+    assert check(story, adapter=folder).allowed
+    (folder / "adapter_model.safetensors").write_bytes(b"weightz")
+    verdict = check(story, adapter=folder)
+    assert not verdict.allowed and "the adapter is not the one permitted" in verdict.reason
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / ".gitignore").write_text("x")
+    assert not check(story, adapter=folder).allowed
+    (folder / ".gitignore").unlink()
+    (folder / "link").symlink_to("/etc/passwd")
+    assert "FOLDER_NOT_PLAIN" in check(story, adapter=folder).reason
+    assert not check(story, adapter=tmp_path / "absent").allowed
+    world.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"adapter": digest("other")}, "adapter"),
+        ({"base": digest("other")}, "base model"),
+        ({"purpose": "credit-scoring"}, "another purpose"),
+        ({"environment": "production"}, "another environment"),
+        ({"now": START - dt.timedelta(seconds=1)}, "not valid yet"),
+        ({"now": START + dt.timedelta(hours=24)}, "expired"),
+    ],
+    ids=str,
+)
+def test_asked_for_something_else(story: Story, changes: dict[str, Any], what: str) -> None:
+    verdict = check(story, **changes)
+    assert not verdict.allowed and what in verdict.reason
+
+
+def without(kind: str) -> Callable[[dict[str, Any], Story], None]:
+    def change(permit: dict[str, Any], story: Story) -> None:
+        ledger = story.world.ledger
+        kept = [p for p in permit["proofs"] if ledger.record(int(p["index"])).type != kind]
+        assert len(kept) < len(permit["proofs"])
+        permit["proofs"] = kept
+
+    return change
+
+
+def setting(name: str, value: Any) -> Callable[[dict[str, Any], Story], None]:
+    return lambda permit, story: permit.__setitem__(name, value)
+
+
+def in_proof(name: str, value: Any) -> Callable[[dict[str, Any], Story], None]:
+    return lambda permit, story: permit["proofs"][0].__setitem__(name, value)
+
+
+def foreign_checkpoint(permit: dict[str, Any], story: Story) -> None:
+    from audit.ledger.note import Checkpoint, sign_note
+
+    size = int(permit["proofs"][0]["tree_size"])
+    permit["checkpoint"] = b64(
+        sign_note(Checkpoint("assay.local/log", size, b"x" * 32).text(), "assay.local/log", ed25519("no"))
+    )
+
+
+def swapped_bodies(permit: dict[str, Any], story: Story) -> None:
+    a, b = permit["proofs"][:2]
+    a["body"], b["body"] = b["body"], a["body"]
+
+
+def shown_approval(permit: dict[str, Any], story: Story) -> None:
+    permit["approvals"] = [{"envelope": {"payload": b64(b"{}")}}]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (setting("adapter_sha256", digest("x")), "adapter_sha256 is not what was signed"),
+        (setting("base_sha256", digest("x")), "base_sha256 is not what was signed"),
+        (setting("purpose", "x"), "purpose is not what was signed"),
+        (setting("environment", "production"), "environment is not what was signed"),
+        (setting("model", "x"), "model is not what was signed"),
+        (setting("name", "x"), "permit is not what was signed"),
+        (setting("evidence_root", "x"), "evidence_root is not what was signed"),
+        (setting("not_after", "2030-01-01T00:00:00Z"), "not_after is not what was signed"),
+        (setting("not_before", None), "not_before is not what was signed"),
+        (setting("revoke_time", "2026-11-24T12:30:00Z"), "revoked"),
+        (setting("signature", b64(b"x" * 64)), "permit key did not sign"),
+        (setting("signature", "!"), "BASE64_MALFORMED"),
+        (setting("signature", None), "BASE64_MALFORMED"),
+        (setting("statement", b64(b"{}")), "permit key did not sign"),
+        (setting("checkpoint", b64(b"x")), "NOTE_MALFORMED"),
+        (setting("proofs", []), "no proofs"),
+        (setting("proofs", {}), "no proofs"),
+        (setting("proofs", [1]), "malformed"),
+        (foreign_checkpoint, "NOTE_SIGNATURE_BAD"),
+        (swapped_bodies, "INCLUSION_BAD"),
+        (in_proof("tree_size", "5"), "another tree"),
+        (in_proof("index", "999"), "INCLUSION_BAD"),
+        (in_proof("index", "-1"), "malformed"),
+        (in_proof("index", "1_0"), "malformed"),
+        (in_proof("hashes", []), "INCLUSION_BAD"),
+        (in_proof("hashes", ["AAAA"]), "INCLUSION_BAD"),
+        (in_proof("hashes", "AAAA"), "malformed"),
+        (in_proof("body", b64(b"{}")), "INCLUSION_BAD"),
+        (without("permit.issued"), "no proof that it was issued"),
+        (without("card.rendered"), "card is not proved"),
+        (without("approval.decided"), "no two people"),
+        (shown_approval, "not proved to be in the log"),
+    ],
+    ids=range(32),
+)
+def test_changed_permits(story: Story, change: Callable[[dict[str, Any], Story], None], what: str) -> None:
+    permit = copy.deepcopy(story.permit_message())
+    change(permit, story)
+    verdict = check(story, permit)
+    assert not verdict.allowed and what in verdict.reason
+
+
+def test_one_approval_is_not_enough(story: Story) -> None:
+    permit = story.permit_message()
+    ledger = story.world.ledger
+    last = max(int(p["index"]) for p in permit["proofs"] if ledger.record(int(p["index"])).type == "approval.decided")
+    permit["proofs"] = [p for p in permit["proofs"] if int(p["index"]) != last]
+    assert "no two people" in check(story, permit).reason
+
+
+@pytest.mark.parametrize("permit", [{}, {"statement": 1}, {"proofs": None}], ids=str)
+def test_empty_permits(story: Story, permit: dict[str, Any]) -> None:
+    assert not check(story, permit).allowed
+
+
+def made(folder: Path, **changes: Any) -> Story:
+    return Story(World(folder).start(), **changes)
+
+
+def test_signed_by_the_maker(tmp_path: Path) -> None:
+    verdict = check(made(tmp_path, approvers=[("cora", "ROLE_COMPLIANCE_OFFICER"), ("rita", "ROLE_VALIDATOR")]).whole())
+    assert "the maker signed it" in verdict.reason
+
+
+def test_role_not_held_shows_with_grants(tmp_path: Path) -> None:
+    story = made(tmp_path, approvers=[("cora", "ROLE_COMPLIANCE_OFFICER"), ("mallory", "ROLE_VALIDATOR")]).whole()
+    verdict = check(story, story.permit_message(grants(story)))
+    assert f"{subject('mallory')} does not hold validator" in verdict.reason
+
+
+def test_role_revoked_since_shows_with_grants(tmp_path: Path) -> None:
+    story = made(tmp_path).found().ask().decide().train().audit()
+    story.revoke_grant("vik-validator")
+    story.release()
+    assert "does not hold validator" in check(story, story.permit_message(grants(story))).reason
+
+
+def test_refused_by_one(tmp_path: Path) -> None:
+    story = made(tmp_path).found().ask().decide().train().audit()
+    story.approve("cora", "ROLE_COMPLIANCE_OFFICER", "refuse")
+    assert "a person refused it" in check(story.release()).reason
+
+
+@pytest.mark.parametrize("member", ["adapter_sha256", "base_sha256", "purpose", "evidence_root"])
+def test_approvals_for_something_else(tmp_path: Path, member: str) -> None:
+    """The gateway permits what nobody approved."""
+    story = made(tmp_path, approval_changes={member: digest("x")}).whole()
+    assert f"another {member}" in check(story).reason
+
+
+def test_attack_19_weights_swapped_with_the_gateways_help(tmp_path: Path) -> None:
+    story = made(tmp_path).whole()
+    story.issue_permit(adapter_sha256=digest("swapped"), permit="units/credit/permits/p2")
+    assert "another adapter_sha256" in check(story, adapter=digest("swapped")).reason
+
+
+def test_longer_than_a_day(tmp_path: Path) -> None:
+    story = made(tmp_path).whole().issue_permit(hours=25, permit="units/credit/permits/p2")
+    assert "longer than a permit may" in check(story).reason
+
+
+def test_without_a_maker(tmp_path: Path) -> None:
+    story = made(tmp_path).whole().issue_permit(creator="", permit="units/credit/permits/p2")
+    assert "does not name the maker" in check(story).reason
+
+
+def test_signed_by_another_permit_key(tmp_path: Path) -> None:
+    story = made(tmp_path).whole()
+    story.permit_key = "stranger"
+    story.issue_permit(permit="units/credit/permits/p2")
+    assert "permit key did not sign" in check(story).reason
+
+
+def test_recorded_otherwise_than_signed(tmp_path: Path) -> None:
+    """A second statement under one permit name: the record is of the first."""
+    story = made(tmp_path).whole()
+    first = story.permit_message()
+    story.issue_permit(environment="production")
+    second = story.permit_message()
+    second["proofs"] = [p for p in second["proofs"] if int(p["index"]) != story.indices["permit.issued"]]
+    assert not check(story, second, environment="production").allowed
+    assert first["environment"] == "staging"
+
+
+def test_another_logs_trust(story: Story, tmp_path: Path) -> None:
+    world = World(tmp_path, services={n: ed25519("b" + n) for n in ("log", "permit", "train-worker", "audit-worker")})
+    assert not check(story, trust=world.trust).allowed
+    world.close()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=8), v, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(["statement", "signature", "checkpoint", "proofs", "approvals", "name", "not_after"]),
+    value=json_values,
+)
+def test_any_odd_field_is_refused_without_a_crash(story: Story, name: str, value: Any) -> None:
+    permit = story.permit_message()
+    permit[name] = value
+    verdict = check(story, permit)
+    assert not verdict.allowed or (name == "approvals" and not value)
