@@ -152,8 +152,13 @@ class PolicyEngine:
         answers = [outcome.outcome for outcome in decision.outcomes]
         decision.allowed = all(answer in _GOOD for answer in answers) and policy_pb2.OUTCOME_PASS in answers
         # A denial that people may waive has a plan too: a waiver must not lead to a job that could never be judged.
-        if plan and (decision.allowed or all(map(_waivable, decision.outcomes))):
-            decision.audit_plan.CopyFrom(self._planner.plan(question, activation, day, digest))
+        waivable = policy_pb2.OUTCOME_FAIL in answers and all(map(_waivable, decision.outcomes))
+        if plan and (decision.allowed or waivable):
+            try:
+                decision.audit_plan.CopyFrom(self._planner.plan(question, activation, day, digest))
+            except AssayError as error:
+                decision.allowed = False
+                decision.outcomes.append(_unplannable(error))
         return decision
 
     def _ask(
@@ -191,6 +196,18 @@ class PolicyEngine:
             return dt.date.fromisoformat(asked)
         except ValueError as error:
             raise InvalidInputError("AS_OF", "as_of must be a day such as 2026-01-31") from error
+
+
+def _unplannable(error: AssayError) -> policy_pb2.RuleOutcome:
+    return policy_pb2.RuleOutcome(
+        rule_id="AUDIT-PLAN",
+        title="An audit can be planned",
+        outcome=policy_pb2.OUTCOME_ERROR,
+        message=f"POLICY_EVALUATION_FAILED: {error.message}",
+        fix="Nothing in the request mends this by itself: show the message to the owner of the policy.",
+        status=policy_pb2.RULE_STATUS_INTERNAL,
+        citation="Internal standard",
+    )
 
 
 def _waivable(outcome: policy_pb2.RuleOutcome) -> bool:

@@ -176,7 +176,8 @@ def n_that_decides(
         return None, fails
     lower, upper = _ends(interval)
     half = upper - reading.value if towards_upper else reading.value - lower
-    if not math.isfinite(half):
+    if not half < statistics.MAX_N * abs(distance):
+        # Also where the method gives no bound; and a ratio this large has no square.
         return None, fails
     n = math.ceil(measurement.n * (half / abs(distance)) ** 2 * (1 + 1e-9))
     return (max(n, measurement.n + 1) if n <= statistics.MAX_N else None), fails

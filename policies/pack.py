@@ -92,7 +92,8 @@ def collect(folder: Path) -> tuple[Pack | None, tuple[InvalidInputError, ...]]:
         try:
             rule = reader.read(section)
             if any(other.id == rule.id for other in rules):
-                raise section.error("id", "PACK_DUPLICATE_ID", f"rule {rule.id} is written twice")
+                named = Section(section.document, section.where, rule.id)
+                raise named.error("id", "PACK_DUPLICATE_ID", f"rule {rule.id} is written twice")
             rules.append(rule)
         except InvalidInputError as error:
             faults.append(error)

@@ -7,6 +7,7 @@ file. So a clean model can pass, and a sample too small to decide is known befor
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -60,7 +61,9 @@ class Planner:
         if method == "impact_ratio":
             rate = favourable_rate(question)
             return statistics.n_for_impact_ratio(limit, given["assumed"], rate, alpha, power)
-        return statistics.n_for_rate_gap(limit, 0.5, alpha, power)
+        # Rates are compared among rows of one true outcome, so the rarer one decides how many rows of a group it takes.
+        rate = favourable_rate(question)
+        return math.ceil(statistics.n_for_rate_gap(limit, 0.5, alpha, power) / min(rate, 1 - rate))
 
     def needed(self, question: policy_input_pb2.IntakeInput, day: dt.date) -> dict[str, int]:
         """Largest n of each kind over all gates in force, whether or not they will apply; ``needed.*`` for rules."""

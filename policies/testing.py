@@ -143,8 +143,8 @@ def run(pack: Pack, cases: Sequence[Case]) -> TestReport:
     passed = dict.fromkeys((rule.id for rule in pack.rules), 0)
     fired = dict(passed)
     for case in cases:
-        outcomes = _answer(engine, case)
-        failures += [Failure(case.name, case.line, message) for message in _differences(case, outcomes)]
+        outcomes, differences = _try(engine, case)
+        failures += [Failure(case.name, case.line, message) for message in differences]
         for outcome in outcomes:
             if outcome.rule_id in passed:
                 passed[outcome.rule_id] += outcome.outcome == policy_pb2.OUTCOME_PASS
@@ -159,7 +159,7 @@ def survivors(pack: Pack, cases: Sequence[Case]) -> tuple[str, ...]:
     for rule in pack.rules:
         mutant = PolicyEngine(pack, always_true=rule.id)
         # Only a case in which the rule fires can notice.
-        noticed = (_differences(case, _answer(mutant, case)) for case in cases if rule.id in case.fires)
+        noticed = (_try(mutant, case)[1] for case in cases if rule.id in case.fires)
         if not any(noticed):
             out.append(rule.id)
     return tuple(out)
@@ -248,10 +248,16 @@ def _put(whole: dict[str, Any], path: str, value: Any) -> None:
         whole[last] = value
 
 
-def _answer(engine: PolicyEngine, case: Case) -> Sequence[policy_pb2.RuleOutcome]:
-    if case.release is None:
-        return engine.decide(_dated(case)).outcomes
-    return engine.judge(release_question(engine, case)).outcomes
+def _try(engine: PolicyEngine, case: Case) -> tuple[Sequence[policy_pb2.RuleOutcome], list[str]]:
+    """The outcomes of a case, and what is not as it should be."""
+    try:
+        if case.release is None:
+            outcomes = engine.decide(_dated(case)).outcomes
+        else:
+            outcomes = engine.judge(release_question(engine, case)).outcomes
+    except InvalidInputError as error:
+        return (), [error.message]
+    return outcomes, _differences(case, outcomes)
 
 
 def _dated(case: Case) -> policy_input_pb2.IntakeInput:

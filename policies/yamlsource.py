@@ -7,6 +7,7 @@ kind than the schema names is an error with file, line and column, never a defau
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from assay.errors import InvalidInputError
 
 MAX_BYTES = 1 << 20
+_WHOLE = re.compile(r"^-?(0|[1-9][0-9]*)$")
 
 Where = tuple[str | int, ...]
 
@@ -142,8 +144,8 @@ class _Builder:
         if kind == "bool" and text in ("true", "false"):
             return text == "true"
         try:
-            if kind == "int" and text.replace("_", "").lstrip("-").isdigit():
-                return int(text.replace("_", ""))
+            if kind == "int" and _WHOLE.match(text):
+                return int(text)
             if kind == "float":
                 return float(text)
             if kind == "timestamp":
