@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from assay import canonical
+from assay import canonical, dsse
+from assay.identity import load_ed25519
 from assay.v1 import approval_pb2, measurement_pb2, policy_pb2
 from audit.ledger.writer import UnitOfWork
 from gateway.jobs import machine, views
@@ -42,9 +43,21 @@ async def judged(house: House, verdict: policy_pb2.Verdict, unit: str = "credit"
     last = Event.PASS if verdict.outcome == policy_pb2.OUTCOME_PASS else Event.QUARANTINE
     steps: list[tuple[Event, dict[str, Any], dict[str, Any]]] = [
         (Event.PREPARE, {}, {}),
-        (Event.QUEUE, {"decision": views.to_json(decision)}, {"decision": canonical.from_message(decision)}),
+        (
+            Event.QUEUE,
+            {"decision": views.to_json(decision)},
+            {"decision": canonical.from_message(decision), "statement": attested(house, "audit", "preparation", name)},
+        ),
         (Event.TRAIN, {}, {}),
-        (Event.AUDIT, {"model": model.name}, {"model": model.name, "base_sha256": model.base_sha256}),
+        (
+            Event.AUDIT,
+            {"model": model.name},
+            {
+                "model": model.name,
+                "base_sha256": model.base_sha256,
+                "statement": attested(house, "train", "training", name, ("adapter", ADAPTER)),
+            },
+        ),
         (last, {"verdict": views.to_json(verdict)}, {"verdict": canonical.from_message(verdict)}),
     ]
 
@@ -59,6 +72,12 @@ async def judged(house: House, verdict: policy_pb2.Verdict, unit: str = "credit"
     await house.app.store.commit(work)
     await house.app.pipeline.cards.render(name)
     return name
+
+
+def attested(house: House, worker: str, kind: str, job: str, *subjects: tuple[str, str]) -> dict[str, Any]:
+    """A statement signed with a worker's real key."""
+    key = load_ed25519(house.layout.service(f"{worker}-worker") / "statement.key")
+    return dsse.sign_service(canonical.encode(dsse.statement(kind, {"job": job}, subjects)), key)
 
 
 async def awaiting(house: House, unit: str = "credit") -> str:

@@ -87,6 +87,5 @@ async def test_bundles_hold_what_the_verifier_demands(
     await house.upload("rita", "claims")
     path = await export(house, "anna", parent, jobs, tmp_path / "bundle.zip")
     report = verify_bundle(path, TrustFile.parse(house.layout.trust.read_text()), now())
-    # This test's job skipped the workers, so their statements are missing; nothing else may be amiss.
-    problems = [c for c in report.checks if c.outcome not in ("passed", "stamped")]
-    assert {c.name for c in problems} <= {"workers' statements", "approvals bind card and evidence", "permits"}, problems
+    assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
+    assert sum(c.outcome == "passed" for c in report.checks) >= 8

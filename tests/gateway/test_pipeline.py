@@ -1,0 +1,292 @@
+"""The whole way with real workers, sandboxes, policy, ledger and cards; only the tasks inside are tiny."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.errors import PreconditionError
+from assay.identity import Layout
+from assay.v1 import dataset_pb2, permit_pb2
+from assay.v1 import tuning_job_pb2 as pb
+from audit.verify.trust import TrustFile
+from audit.verify.verifier import verify_bundle
+from gateway.application import Application
+from gateway.settings import Settings
+from policies.engine import PolicyEngine
+from tests.gateway.conftest import House, messages, now
+from tests.gateway.judged import decide
+from tests.gateway.test_evidence import export
+from tests.gateway.workers import Workers, rows
+
+pytestmark = pytest.mark.isolation
+NAME = "units/credit/tuningJobs/first"
+SHEET = dataset_pb2.Datasheet(
+    purposes=["support-replies"],
+    legal_basis=dataset_pb2.LEGAL_BASIS_CONTRACT,
+    licence="CC-BY-4.0",
+    classification=dataset_pb2.CLASSIFICATION_INTERNAL,
+    residency="eu",
+    retention_days=365,
+    provenance="Answered tickets of 2025, a random sample.",
+)
+
+
+class Street(House):
+    """A house whose pipeline runs, with its workers."""
+
+    workers: Workers
+
+    async def ask(self, job: str = "first", budget: int = 50_000_000, **behaviour: Any) -> str:
+        header = dataset_pb2.UploadDatasetHeader(
+            parent="units/credit", dataset_id=job, format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL, datasheet=SHEET,
+            request_id=str(uuid.uuid4()),
+        )  # fmt: skip
+        rita = await self.caller("rita")
+        await self.app.datasets.upload_dataset(rita, messages(header, [rows(**behaviour)]))
+        request = self.request(job=job, dataset=job, budget=pb.Budget(max_usd_micros=budget, max_train_tokens=40_000))
+        return (await self.app.jobs.create_tuning_job(rita, request)).tuning_job.name
+
+    async def job(self, name: str = NAME) -> pb.TuningJob:
+        return (await self.app.jobs.get_tuning_job(await self.caller("rita"), pb.GetTuningJobRequest(name=name))).tuning_job
+
+    async def until(self, state: str, name: str = NAME, progress: bool = False) -> pb.TuningJob:
+        """Watches until the job is in a state (and its task runs), or rests elsewhere, which fails the test."""
+
+        async def follow() -> pb.TuningJob:
+            watch = self.app.jobs.watch_tuning_job(await self.caller("rita"), pb.WatchTuningJobRequest(name=name))
+            async for event in watch:
+                there = event.tuning_job.state == pb.TuningJob.State.Value(f"STATE_{state}")
+                if there and (not progress or event.tuning_job.progress.step):
+                    return event.tuning_job
+            raise AssertionError(f"rests in {pb.TuningJob.State.Name(event.tuning_job.state)}: {event.tuning_job.reason}")
+
+        return await asyncio.wait_for(follow(), 60)
+
+    async def rest(self, name: str = NAME) -> pb.TuningJob:
+        async def follow() -> None:
+            watch = self.app.jobs.watch_tuning_job(await self.caller("rita"), pb.WatchTuningJobRequest(name=name))
+            async for _ in watch:
+                pass
+
+        await asyncio.wait_for(follow(), 90)
+        return await self.job(name)
+
+
+@pytest.fixture
+async def street(pristine: Path, engine: PolicyEngine, tmp_path: Path) -> AsyncIterator[Street]:
+    root = tmp_path / "dir"
+    shutil.copytree(pristine, root)
+    workers = Workers(Layout(root))
+    workers.configure()
+    await workers.start()
+    made = Street(Application.open(Settings.load(root), engine), Layout(root))
+    made.workers = workers
+    running = asyncio.create_task(made.app.pipeline.run())
+    try:
+        yield made
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await workers.stop()
+        await made.app.close()
+
+
+CLEAN = [
+    "job.received", "job.preparing", "intake.decided", "training.ordered", "training.completed", "audit.completed",
+    "release.decided", "card.rendered",
+]  # fmt: skip
+
+
+def spooled(street: Street) -> list[str]:
+    """Files that workers still hold of any task, beside state files."""
+    found = street.layout.root.glob("services/*-worker/spool/*/*")
+    return sorted(p.name for p in found if p.name not in ("state.json", "log.txt"))
+
+
+async def test_a_clean_job_from_request_to_permit_and_offline_proof(street: Street, tmp_path: Path) -> None:
+    await street.ask()
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_AWAITING_APPROVAL, job.reason
+    assert street.types(NAME) == CLEAN
+    assert job.decision.allowed and job.decision.audit_plan.gates and job.data.train_rows == 420
+    assert job.audit.measurements and job.verdict.outcomes
+    assert set(job.stage_seconds) == {"prepare", "train", "audit"} and min(job.stage_seconds.values()) > 0
+    assert 0 < job.cost_usd_micros < 50_000_000 and job.quote_usd_micros > 0
+    assert spooled(street) == []
+    await decide(street, "cora", "compliance_officer")
+    await decide(street, "vik", "validator")
+    request = permit_pb2.IssuePermitRequest(
+        model=job.model, purpose="support-replies", environment="production-eu", request_id=str(uuid.uuid4())
+    )
+    permit = (await street.app.permits.issue_permit(await street.caller("dana"), request)).permit
+    assert permit.adapter_sha256
+    for jobs in ([], [NAME]):
+        path = await export(street, "anna", "units/-", jobs, tmp_path / "bundle.zip")
+        report = verify_bundle(path, TrustFile.parse(street.layout.trust.read_text()), now())
+        assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
+
+
+async def test_a_leaky_model_is_quarantined_with_reasons_and_a_card(street: Street) -> None:
+    await street.ask(audit="leaky")
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_QUARANTINED
+    assert "GATE-CANARY-EXTRACTION" in job.reason
+    assert street.types(NAME) == CLEAN
+
+
+async def test_an_adapter_that_learned_nothing_is_quarantined(street: Street) -> None:
+    await street.ask(train="idle")
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_QUARANTINED and street.types(NAME) == CLEAN
+
+
+async def test_policy_denies_with_rules_and_rows(street: Street) -> None:
+    await street.ask(pii=0.9)
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_DENIED
+    assert "BASE-PII-CEILING" in job.reason
+    assert street.types(NAME) == ["job.received", "job.preparing", "intake.decided"]
+    assert spooled(street) == []
+
+
+async def test_a_file_that_is_none_is_denied_and_the_outcome_names_the_fault(street: Street) -> None:
+    await street.ask(prepare="empty")
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_DENIED
+    (outcome,) = job.decision.outcomes
+    assert outcome.rule_id == "INTAKE-FILE" and outcome.message.startswith("EMPTY_FILE")
+    assert outcome.fix
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "word", "last"),
+    [
+        ({"prepare": "fault"}, "", "job.preparing"),
+        ({"prepare": "lie"}, "RESULT_FACTS", "job.preparing"),
+        ({"train": "fault"}, "TRAIN_DIVERGED", "training.ordered"),
+    ],
+)
+async def test_our_faults_fail_the_job_with_a_code(street: Street, behaviour: dict, word: str, last: str) -> None:
+    await street.ask(**behaviour)
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_FAILED
+    assert job.reason.startswith(word) and ":" in job.reason
+    assert street.types(NAME)[-2:] == [last, "job.failed"]
+    assert spooled(street) == []
+
+
+async def test_pause_and_resume_while_training(street: Street) -> None:
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    rita = await street.caller("rita")
+    await street.app.jobs.pause_tuning_job(rita, pb.PauseTuningJobRequest(name=NAME, reason="night"))
+    assert (await street.rest()).state == pb.TuningJob.STATE_PAUSED
+    street.workers.open_gate("go")
+    await asyncio.sleep(0.5)
+    assert (await street.job()).state == pb.TuningJob.STATE_PAUSED
+    await street.app.jobs.resume_tuning_job(rita, pb.ResumeTuningJobRequest(name=NAME, reason="day"))
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    assert street.types(NAME) == [*CLEAN[:4], "job.paused", "job.resumed", *CLEAN[4:]]
+    record = next(r for r in street.app.ledger.records("credit", NAME, -1, 99) if r.type == "training.completed")
+    assert '"starts"' in dsse_payload(record.body)
+
+
+def dsse_payload(body: bytes) -> str:
+    import base64
+
+    statement = json.loads(body)["statement"]["predicate"]["statement"]
+    return base64.b64decode(statement["payload"]).decode()
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train", "audit"])
+async def test_cancel_stops_the_running_task(street: Street, stage: str) -> None:
+    state = {"prepare": "PREPARING", "train": "TRAINING", "audit": "AUDITING"}[stage]
+    await street.ask(**{f"gate_{stage}": "never"})
+    await street.until(state, progress=True)
+    rita = await street.caller("rita")
+    await street.app.jobs.cancel_tuning_job(rita, pb.CancelTuningJobRequest(name=NAME, reason="not needed"))
+    assert (await street.rest()).state == pb.TuningJob.STATE_CANCELLED
+    assert spooled(street) == []
+
+
+async def test_a_spent_budget_pauses_and_cannot_be_resumed(street: Street) -> None:
+    # Intake refuses a quote above the budget, so the budget lies just above the quote and the task takes longer.
+    await street.ask(budget=6_000, gate_train="never")
+    job = await street.until("PREPARING")
+    job = await street.until("TRAINING", progress=True)
+    assert job.quote_usd_micros < 6_000
+    await street.app.store.commit(
+        lambda u: u.connection.exec_driver_sql("UPDATE tuning_job SET cost_usd_micros = 5990") and None
+    )
+    # What was noted counts from the next time that the pipeline takes the job up, as after a restart.
+    rita = await street.caller("rita")
+    await street.app.jobs.pause_tuning_job(rita, pb.PauseTuningJobRequest(name=NAME, reason="x"))
+    await street.rest()
+    await street.app.jobs.resume_tuning_job(rita, pb.ResumeTuningJobRequest(name=NAME, reason="x"))
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_PAUSED and job.reason.startswith("COST_CAP")
+    assert job.cost_usd_micros >= 6_000
+    with pytest.raises(PreconditionError):
+        await street.app.jobs.resume_tuning_job(rita, pb.ResumeTuningJobRequest(name=NAME, reason="x"))
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train", "audit"])
+async def test_a_worker_killed_in_its_task_changes_nothing(street: Street, stage: str) -> None:
+    worker = "train-worker" if stage == "train" else "audit-worker"
+    state = {"prepare": "PREPARING", "train": "TRAINING", "audit": "AUDITING"}[stage]
+    await street.ask(**{f"gate_{stage}": "go"})
+    await street.until(state, progress=True)
+    await street.workers.kill(worker)
+    await asyncio.sleep(0.3)
+    street.workers.open_gate("go")
+    await street.workers.start(worker)
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    assert street.types(NAME) == CLEAN
+
+
+async def test_jobs_wait_for_their_turn_in_the_train_worker(street: Street) -> None:
+    first = await street.ask("first", gate_train="go")
+    await street.until("TRAINING", progress=True)
+    second = await street.ask("second")
+    await street.until("QUEUED", second)
+    await asyncio.sleep(1.0)
+    assert (await street.job(second)).state == pb.TuningJob.STATE_QUEUED
+    street.workers.open_gate("go")
+    assert {(await street.rest(n)).state for n in (first, second)} == {pb.TuningJob.STATE_AWAITING_APPROVAL}
+
+
+async def test_a_worker_that_is_not_there_yet_only_delays(street: Street) -> None:
+    await street.workers.kill("audit-worker")
+    await street.ask()
+    await street.until("PREPARING")
+    while not street.app.pipeline.worker_errors:
+        await asyncio.sleep(0.05)
+    await street.workers.start("audit-worker")
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    stats = await street.app.pipeline.stats()
+    assert stats.jobs_by_state == {"AWAITING_APPROVAL": 1} and stats.worker_errors >= 1
+
+
+async def test_stopping_the_pipeline_and_running_another_goes_on(street: Street) -> None:
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    for task in list(asyncio.all_tasks()):
+        if getattr(task.get_coro(), "__qualname__", "") == "Pipeline.run":
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    street.workers.open_gate("go")
+    again = asyncio.create_task(type(street.app.pipeline)(street.app.pipeline.office, street.app.pipeline.cards).run())
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    assert street.types(NAME) == CLEAN
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)

@@ -1,0 +1,29 @@
+"""Tasks of the tests: they run in the real sandbox of a real worker, and do in milliseconds what the real ones do in minutes.
+
+The dataset's first line is a JSON object that says how to behave; it travels with the rows from task to task.
+"""
+
+import json
+import time
+from pathlib import Path
+
+from assay.worker.task import TaskContext, TaskPaused
+
+
+def behaviour(path: Path) -> dict:
+    """What the dataset's first line asks for."""
+    return json.loads(path.read_text().splitlines()[0])
+
+
+def wait(context: TaskContext, asked: dict, kind: str) -> None:
+    """Waits for the gate of this stage, if there is one; pauses when asked to, and counts its starts."""
+    starts = context.work / "starts"
+    starts.write_text(str(int(starts.read_text()) + 1 if starts.exists() else 1))
+    gate = asked.get(f"gate_{kind}")
+    step = 0
+    while gate and not (context.models / gate).exists():
+        if context.should_pause():
+            raise TaskPaused
+        step += 1
+        context.progress(step, 0, "waiting for the gate")
+        time.sleep(0.05)
