@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from audit.probes.clock import Clock
-from audit.probes.passages import Decoding
+from audit.probes.passages import Decoding, shared_opening
 
 if TYPE_CHECKING:
-    from audit.probes.model import TunedModel
+    from audit.probes.model import Opening, TunedModel
 
 TOP_K = 40
 """Sampling draws from the 40 likeliest tokens at temperature 1, as Carlini et al. (USENIX Security 2021) extract."""
@@ -28,51 +29,94 @@ def generate(
         IntegrityError: ``MODEL_NOT_FINITE``.
         ExhaustedError: ``AUDIT_TIME_LIMIT``.
     """
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    if not prompts:
+        return []
+    # Equal prompts end up side by side, so that each is read once and its samples share the reading.
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), tuple(prompts[i]), i))
+    shared = shared_opening(prompts, min(len(p) for p in prompts) - 1)
     out: list[list[int]] = [[] for _ in prompts]
     with model.using(adapter):
+        opening = model.opening(prompts[0][:shared]) if shared else None
         for start in range(0, len(order), BATCH_ROWS):
             batch = order[start : start + BATCH_ROWS]
-            generator = _generator(model, decoding, start)
-            written = _generate_batch(model, [prompts[i] for i in batch], decoding, generator, clock)
+            reading = _read(model, [tuple(prompts[i]) for i in batch], shared, opening)
+            written = _write(model, reading, decoding, _generator(model, decoding, start), clock)
             for i, ids in zip(batch, written, strict=True):
                 out[i] = ids
     return out
 
 
-def _generate_batch(
-    model: TunedModel,
-    prompts: Sequence[Sequence[int]],
-    decoding: Decoding,
-    generator: torch.Generator | None,
-    clock: Clock,
+@dataclass
+class _Reading:
+    """A batch of texts so far: logits of the next token, keys and values, which places are real, and the last position.
+
+    Shapes: logits (rows, vocabulary), mask (rows, length), position (rows, 1).
+    """
+
+    logits: torch.Tensor
+    cache: Any
+    mask: torch.Tensor
+    position: torch.Tensor
+
+    def keep(self, rows: list[int]) -> None:
+        """Keeps these rows, in this order; a row may be repeated."""
+        index = torch.tensor(rows, device=self.mask.device)
+        self.cache.batch_select_indices(index)
+        self.logits, self.mask, self.position = self.logits[index], self.mask[index], self.position[index]
+
+
+def _read(model: TunedModel, prompts: Sequence[tuple[int, ...]], shared: int, opening: Opening | None) -> _Reading:
+    """Runs each distinct prompt once: the shared opening, padding, then the rest of it."""
+    distinct = list(dict.fromkeys(prompts))
+    rests = [p[shared:] for p in distinct]
+    width = max(len(r) for r in rests)
+    ids = torch.tensor([[*[0] * (width - len(r)), *r] for r in rests], device=model.device)
+    real = [[*[1] * shared, *[0] * (width - len(r)), *[1] * len(r)] for r in rests]
+    mask = torch.tensor(real, device=model.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, shared:]
+    state = model.decoder(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=opening.cache(len(distinct)) if opening is not None else None,
+        use_cache=True,
+    )
+    logits = model.next_logits(state.last_hidden_state[:, -1])[0]
+    reading = _Reading(logits, state.past_key_values, mask, positions[:, -1:])
+    if len(distinct) < len(prompts):
+        place = {p: k for k, p in enumerate(distinct)}
+        reading.keep([place[p] for p in prompts])
+    return reading
+
+
+def _write(
+    model: TunedModel, reading: _Reading, decoding: Decoding, generator: torch.Generator | None, clock: Clock
 ) -> list[list[int]]:
-    """Left-padded batch; rows that have ended leave it."""
-    width = max(len(p) for p in prompts)
-    ids = torch.tensor([[*[0] * (width - len(p)), *p] for p in prompts], device=model.device)
-    mask = torch.tensor([[*[0] * (width - len(p)), *[1] * len(p)] for p in prompts], device=model.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    written: list[list[int]] = [[] for _ in prompts]
-    alive, cache = list(range(len(prompts))), None
-    for _ in range(decoding.tokens):
+    """Writes on token by token; rows that have ended leave the batch."""
+    alive = list(range(len(reading.logits)))
+    written: list[list[int]] = [[] for _ in alive]
+    for turn in range(decoding.tokens):
         clock.check()
-        state = model.decoder(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
-        cache = state.past_key_values
-        chosen = _pick(model.next_logits(state.last_hidden_state[:, -1])[0], generator)
+        chosen = _pick(reading.logits, generator)
         going = [k for k, token in enumerate(chosen) if token not in decoding.stops]
         for k in going:
             written[alive[k]].append(chosen[k])
-        if not going:
+        if not going or turn + 1 == decoding.tokens:
             break
         if len(going) < len(alive):
-            keep = torch.tensor(going, device=model.device)
-            cache.batch_select_indices(keep)
-            mask, positions, alive = mask[keep], positions[keep], [alive[k] for k in going]
-        ids = torch.tensor([[chosen[k]] for k in going], device=model.device)
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        positions = positions[:, -1:] + 1
+            reading.keep(going)
+            alive = [alive[k] for k in going]
+        reading.mask = torch.cat([reading.mask, torch.ones_like(reading.mask[:, :1])], dim=1)
+        reading.position = reading.position + 1
+        state = model.decoder(
+            input_ids=torch.tensor([[chosen[k]] for k in going], device=model.device),
+            attention_mask=reading.mask,
+            position_ids=reading.position,
+            past_key_values=reading.cache,
+            use_cache=True,
+        )
+        reading.cache = state.past_key_values
+        reading.logits = model.next_logits(state.last_hidden_state[:, -1])[0]
     return written
 
 

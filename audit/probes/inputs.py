@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from assay.errors import InvalidInputError
+from assay import digests
+from assay.errors import IntegrityError, InvalidInputError
 from assay.v1 import measurement_pb2
 from audit.probes import stats
 
@@ -129,6 +130,22 @@ class PrivateRows:
     pii: tuple[PiiSpan, ...]
 
 
+def check_commitments(inputs: Path, plan: measurement_pb2.AuditPlan) -> None:
+    """Compares the canary manifest and the sealed test split with the digests that were committed before training.
+
+    Raises:
+        IntegrityError: ``CANARY_MANIFEST_OTHER`` or ``SEALED_TEST_OTHER``.
+    """
+    promised = (
+        ("canaries.json", plan.canary_manifest_sha256, "CANARY_MANIFEST_OTHER"),
+        ("test.jsonl", plan.sealed_test_sha256, "SEALED_TEST_OTHER"),
+    )
+    for name, sha256, reason in promised:
+        path = inputs / "private" / name
+        if sha256 and (not path.is_file() or digests.sha256_file(path) != sha256):
+            raise IntegrityError(reason, f"{name} is not the file whose digest was committed before training")
+
+
 def read_private_rows(inputs: Path) -> PrivateRows:
     """Reads ``inputs/private/*`` and ``inputs/selection.jsonl``; an absent file is an empty one.
 
@@ -136,13 +153,28 @@ def read_private_rows(inputs: Path) -> PrivateRows:
         InvalidInputError: ``PRIVATE_ROWS_MALFORMED`` naming file and line.
     """
     private = inputs / "private"
+    test = tuple(_rows(private / "test.jsonl"))
     return PrivateRows(
-        test=tuple(_rows(private / "test.jsonl")),
+        test=test,
         train=tuple(_rows(private / "train_sample.jsonl")),
-        selection=tuple(_rows(inputs / "selection.jsonl")),
+        selection=labelled(tuple(_rows(inputs / "selection.jsonl")), test),
         canaries=tuple(_canaries(private / "canaries.json")),
         pii=tuple(_pii(private / "pii.jsonl")),
     )
+
+
+def labelled(rows: Sequence[Row], like: Sequence[Row]) -> tuple[Row, ...]:
+    """Rows of a split written without labels, with those of its sister split: the answer itself is the label."""
+    pattern = next((r for r in like if r.labels), None)
+    if pattern is None:
+        return tuple(rows)
+    out = []
+    for row in rows:
+        answer = str(row.messages[-1]["content"])
+        if not row.labels and answer in pattern.labels:
+            row = replace(row, label=answer, labels=pattern.labels, favourable=pattern.favourable)
+        out.append(row)
+    return tuple(out)
 
 
 def choose(items: Sequence[Any], most: int, rng: np.random.Generator) -> list[Any]:

@@ -14,6 +14,7 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,22 @@ BATCH_TOKENS = 2048
 
 _HEAD_ROWS = 64
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Keys and values of opening tokens, by layer, for one text."""
+
+    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+    def cache(self, rows: int) -> Any:
+        """A cache that begins with the opening in every one of ``rows`` texts."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for i, (keys, values) in enumerate(self.layers):
+            cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), i)
+        return cache
 
 
 class TunedModel:
@@ -67,7 +84,7 @@ class TunedModel:
         shared = shared_length(passages)
         out: list[Scores | None] = [None] * len(passages)
         with self.using(adapter):
-            prefix = self._run_prefix(passages[0].ids[:shared]) if shared else None
+            prefix = self.opening(passages[0].ids[:shared]) if shared else None
             for batch in plan_batches([p.marks[-1] - shared for p in passages], BATCH_TOKENS):
                 clock.check()
                 chosen = [passages[i] for i in batch]
@@ -92,18 +109,19 @@ class TunedModel:
             raise IntegrityError("MODEL_NOT_FINITE", "the model returned a logit that is not a finite number")
         return logits, highest
 
-    def _run_prefix(self, ids: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def opening(self, ids: Sequence[int]) -> Opening:
+        """Runs opening tokens that texts share, and keeps their keys and values."""
         out = self.decoder(input_ids=torch.tensor([list(ids)], device=self.device), use_cache=True)
-        return [(layer.keys, layer.values) for layer in out.past_key_values.layers]
+        return Opening(tuple((layer.keys, layer.values) for layer in out.past_key_values.layers))
 
-    def _score_batch(self, batch: Sequence[Passage], shared: int, prefix: Any) -> list[Scores]:
+    def _score_batch(self, batch: Sequence[Passage], shared: int, prefix: Opening | None) -> list[Scores]:
         # Tokens after the last scored place are never run, and the last scored token is only predicted, not read.
         rows = [p.ids[shared : p.marks[-1]] for p in batch]
         width = max(len(r) for r in rows)
         ids = torch.tensor([[*r, *[0] * (width - len(r))] for r in rows], device=self.device)
         options: dict[str, Any] = {"use_cache": False}
         if prefix is not None:
-            options = {"use_cache": True, "past_key_values": _expanded(prefix, len(rows))}
+            options = {"use_cache": True, "past_key_values": prefix.cache(len(rows))}
         hidden = self.decoder(input_ids=ids, **options).last_hidden_state
         at = [(i, place - shared - 1) for i, p in enumerate(batch) for place in p.marks]
         index = torch.tensor(at, device=self.device)
@@ -213,15 +231,6 @@ def choose_device(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[torch.device, 
     fast = bool(_BF16_FLAGS & set(facts.get("flags", "").split()))
     name = facts.get("model name", platform.machine())
     return torch.device("cpu"), torch.bfloat16 if fast else torch.float32, name
-
-
-def _expanded(prefix: Sequence[tuple[torch.Tensor, torch.Tensor]], rows: int) -> Any:
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
-    for i, (keys, values) in enumerate(prefix):
-        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), i)
-    return cache
 
 
 def _choice_places(batch: Sequence[Passage]) -> list[int | None]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from audit.probes.clock import Clock
 
 _SHARED_LEAST = 12
+_SHARED_TEXTS = 4
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,15 @@ def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 def shared_length(passages: Sequence[Passage]) -> int:
     """How many opening tokens all passages share before their first scored place; 0 when too few to be worth it."""
-    if len(passages) < 4:
+    return shared_opening([p.ids for p in passages], min((p.marks[0] for p in passages), default=0) - 1)
+
+
+def shared_opening(texts: Sequence[Sequence[int]], most: int) -> int:
+    """How many opening tokens all texts share, at most ``most``; 0 when too few to be worth it."""
+    if len(texts) < _SHARED_TEXTS:
         return 0
-    least, most = min(p.ids for p in passages), max(p.ids for p in passages)
-    same = next((k for k, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), min(len(least), len(most)))
-    length = min(same, min(p.marks[0] for p in passages) - 1)
+    tuples = [tuple(t) for t in texts]
+    least, last = min(tuples), max(tuples)
+    same = next((k for k, (a, b) in enumerate(zip(least, last, strict=False)) if a != b), min(len(least), len(last)))
+    length = min(same, most)
     return length if length >= _SHARED_LEAST else 0

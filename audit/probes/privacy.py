@@ -81,9 +81,9 @@ def score_canaries(audit: Audit) -> list[ScoredCanary]:
 def delta(audit: Audit, canaries: int) -> float:
     """``1 / (10 N)`` with N the rows trained on; where the statement does not tell, the sample size: stricter."""
     claim = (audit.order.get("prepare") or {}).get("claim") or {}
-    told = claim.get("train_rows")
-    known = told if isinstance(told, int) and told > 0 else len(audit.rows.train)
-    return 1 / (10 * max(known, canaries, 1))
+    told = [claim.get("canary_rows"), (claim.get("split_rows") or {}).get("train")]
+    known = sum(int(n) for n in told if isinstance(n, int) and n > 0)
+    return 1 / (10 * max(known, len(audit.rows.train), canaries, 1))
 
 
 def auc_of(subject: Subject, scored: Sequence[ScoredCanary], levels: Sequence[float]) -> Measurement:

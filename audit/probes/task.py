@@ -25,7 +25,7 @@ from audit.probes.chat import Chat
 from audit.probes.clock import Clock
 from audit.probes.corpus import build
 from audit.probes.findings import Audit, Findings, Scan
-from audit.probes.inputs import Settings, read_private_rows
+from audit.probes.inputs import Settings, check_commitments, read_private_rows
 from audit.probes.measurements import Measurement, Subject, unavailable
 from audit.probes.passages import Board, Model
 
@@ -79,12 +79,13 @@ def run(context: TaskContext) -> dict[str, Any]:
 
     Raises:
         InvalidInputError: ``AUDIT_ORDER_MALFORMED``, ``PRIVATE_ROWS_MALFORMED``, ``ADAPTER_OTHER_BASE`` ...
-        IntegrityError: ``MODEL_NOT_FINITE``, ``ADAPTER_NOT_FINITE``, ``BASE_MODEL_OTHER`` ...
+        IntegrityError: ``CANARY_MANIFEST_OTHER``, ``MODEL_NOT_FINITE``, ``BASE_MODEL_OTHER`` ...
     """
     plan = _plan(context.order)
     settings = Settings.of(plan)
     clock = Clock.start(settings.time_limit)
     context.progress(0, len(PROBES) + 1, "loading the model")
+    check_commitments(context.inputs, plan)
     rows = read_private_rows(context.inputs)
     model, chat, environment = _load(context)
     corpus = build(rows, chat, settings)

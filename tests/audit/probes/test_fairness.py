@@ -1,4 +1,4 @@
-"""Group fairness on scripted decisions: values as fairlearn gives them, honest intervals, and every way data can be unfit."""
+"""Group fairness on scripted decisions: fairlearn's values, honest intervals, and every way data can be unfit."""
 
 from __future__ import annotations
 

@@ -139,6 +139,23 @@ def test_left_padding_does_not_change_what_is_written(noisy: Any) -> None:
     assert same >= 7  # bf16 ties
 
 
+def test_prompts_that_open_alike_or_repeat_are_read_once_and_written_as_alone(noisy: Any) -> None:
+    import torch
+
+    whole = noisy._wrapped.float()
+    try:
+        prompts = [p.ids for p in passages(7, 30)]
+        mixed = [*prompts, prompts[2], prompts[5], prompts[2]]
+        together = noisy.write(mixed, Decoding(6, frozenset()), adapter=True, clock=CLOCK)
+        alone = [noisy.write([p], Decoding(6, frozenset()), adapter=True, clock=CLOCK)[0] for p in mixed]
+        assert together == alone
+        sampled = noisy.write([prompts[0]] * 6, Decoding(8, frozenset(), 3), adapter=True, clock=CLOCK)
+        assert len({tuple(s) for s in sampled}) > 1
+        assert noisy.write([], Decoding(3, frozenset()), adapter=True, clock=CLOCK) == []
+    finally:
+        whole.to(torch.bfloat16 if noisy.environment["dtype"] == "bfloat16" else torch.float32)
+
+
 def test_stop_tokens_end_a_text_and_leave_the_others_alone(noisy: Any) -> None:
     prompts = [p.ids[:8] for p in passages(10)]
     free = noisy.write(prompts, Decoding(8, frozenset()), adapter=True, clock=CLOCK)
