@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -304,7 +305,7 @@ def test_no_question_crashes_the_engine_or_is_allowed_without_a_plan(
     question.data.pii_row_share = data.draw(st.floats(allow_nan=True, allow_infinity=True))
     question.request.audit_profile = data.draw(st.sampled_from(["quick", "strict", "", "x"]))
     question.request.epochs = data.draw(st.floats())
-    question.format = data.draw(st.sampled_from([0, 1, 2]))
+    question.format = cast(dataset_pb2.DatasetFormat, data.draw(st.sampled_from([0, 1, 2])))
     decision = engine.decide(question)
     assert decision.allowed <= decision.HasField("audit_plan")
     assert len(decision.outcomes) == sum(rule.stage == "intake" for rule in engine.pack.rules)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import NormalDist
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.v1 import measurement_pb2, policy_pb2
-from policies import gates, statistics
+from policies import gates
 from policies.planning import ladder
 from policies.testing import measurement
 
@@ -62,7 +63,7 @@ def test_holm_from_intervals_is_holm_from_the_p_values_they_invert(z_scores: lis
         for i, z in enumerate(z_scores)
     }
     answers = [j.outcome == FAIL for j in gates.judge_all(planned, found, lambda g, r: True)]
-    normal = statistics.NormalDist()
+    normal = NormalDist()
     p_values = [2 * (1 - normal.cdf(z)) if z > 0 else 1.0 for z in z_scores]
     for answer, expected, p in zip(answers, holm_reference(p_values, alpha), p_values, strict=True):
         if all(abs(p - alpha / k) > 1e-6 for k in range(1, m + 1)):
