@@ -116,7 +116,11 @@ class PolicyEngine:
             raise NotFoundError("RULE_NOT_FOUND", f"no rule {rule_id!r} in {self.pack.name} {self.pack.version}")
         limits = {name: self.pack.limits.by_name[name].text() for name in rule.limit_names()}
         reasons = [f"{name}: {self.pack.limits.by_name[name].why}" for name in rule.limit_names()]
-        parts = [rule.why, f"When it denies: {rule.fix.source}", *([f"Limits. {' '.join(reasons)}"] if reasons else [])]
+        parts = [
+            rule.why,
+            f"When it does not pass: {rule.fix.outline}",
+            *([f"Limits. {' '.join(reasons)}"] if reasons else []),
+        ]
         return policy_pb2.ExplainPolicyResponse(rule=rule.message_type(), limits=limits, explanation="\n".join(parts))
 
     def preparation(self, profile: str, format: object = None) -> dict[str, int]:

@@ -51,6 +51,11 @@ class Template:
             raise CompileError("a brace stands alone; placeholders are written {expression} or {expression | filter}")
         return cls(source, tuple(texts), tuple(holes))
 
+    @property
+    def outline(self) -> str:
+        """The text with an ellipsis for every value, for people who read the rule and not an answer."""
+        return "…".join(self.texts).strip()
+
     def render(self, activation: Activation) -> str:
         """Writes the text; a placeholder that cannot be computed prints ``(not known)`` and never fails the answer."""
         parts = [self.texts[0]]

@@ -177,7 +177,7 @@ def test_profiles_ask_for_more_when_their_limits_are_tighter(
 
 def test_preparation_plants_enough_for_the_gates(engine: PolicyEngine) -> None:
     quick = engine.preparation("quick", "DATASET_FORMAT_CHAT_JSONL")
-    assert quick["a"] == statistics.coin_flips(59, 0.99) and quick["b"] == 16 and quick["b_repeats"] == 4
+    assert quick["a"] == statistics.coin_flips(59, 0.99) and quick["b"] == 8 and quick["b_repeats"] == 4
     assert engine.preparation("strict")["a"] > quick["a"]
     assert engine.preparation("unheard-of") == engine.preparation("strict")
     assert set(quick) == {"a", "b", "b_repeats"}
@@ -321,6 +321,7 @@ def test_the_policy_lists_and_explains_every_rule(engine: PolicyEngine, pack: Pa
     answer = engine.explain("GATE-CANARY-EXTRACTION")
     assert answer.limits["canary_extraction_rate"] == "quick: 0.05, default: 0.05, strict: 0.02 (ratio)"
     assert "59 clean trials" in answer.explanation
+    assert "at least … of these rows" in engine.explain("BASE-PII-CEILING").explanation
     with pytest.raises(NotFoundError):
         engine.explain("NO-SUCH-RULE")
 
