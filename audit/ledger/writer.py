@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, Engine, insert
+from sqlalchemy import Connection, Engine, NestedTransaction, insert
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from assay.errors import AssayError, ExhaustedError, IntegrityError, PreconditionError, UnavailableError
@@ -106,15 +106,31 @@ class UnitOfWork:
     """What a unit of work may touch: the transaction's connection, and the ledger's end.
 
     Attributes:
-        connection: in the batch's transaction, inside this unit's SAVEPOINT; never commit or roll back on it.
         now: the writer's time of this unit; every record of the unit carries it.
     """
 
     def __init__(self, connection: Connection, now: datetime, pending: Pending, nonce: Callable[[], str]) -> None:
-        self.connection = connection
         self.now = now
+        self._connection = connection
+        self._savepoint: NestedTransaction | None = None
         self._pending = pending
         self._nonce = nonce
+
+    @property
+    def connection(self) -> Connection:
+        """The batch's transaction, inside this unit's SAVEPOINT; never commit or roll back on it."""
+        if self._savepoint is None:
+            self._savepoint = self._connection.begin_nested()
+        return self._connection
+
+    def settle(self, *, keep: bool) -> None:
+        """For the writer: keeps or undoes what the unit did through its connection."""
+        if self._savepoint is None:
+            return
+        if keep:
+            self._savepoint.commit()
+        else:
+            self._savepoint.rollback()
 
     def append(self, draft: RecordDraft) -> int:
         """Appends a record and returns its final index; it is durable once the unit's future resolves.
@@ -259,14 +275,16 @@ class Writer:
     def _unit(self, connection: Connection, task: Task, pending: Pending) -> Callable[[], None]:
         """Runs one unit in a SAVEPOINT; returns what resolves its future once the batch is durable."""
         mark = pending.mark()
-        savepoint = connection.begin_nested()
         try:
-            now = self._now(pending.newest)
-            result = task.work(UnitOfWork(connection, now, pending, self._sources.nonce))
-            savepoint.commit()
+            unit = UnitOfWork(connection, self._now(pending.newest), pending, self._sources.nonce)
+        except PreconditionError as error:
+            return _raiser(task.future, error)
+        try:
+            result = task.work(unit)
+            unit.settle(keep=True)
         except BaseException as error:
             # An I/O error may have ended the whole transaction; then this rollback raises, and the batch is lost.
-            savepoint.rollback()
+            unit.settle(keep=False)
             pending.undo(mark)
             return _raiser(task.future, error)
         return _setter(task.future, result)
