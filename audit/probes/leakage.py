@@ -29,6 +29,8 @@ _GENERATION = (
     "detector's misses make it a lower bound; Clopper-Pearson"
 )
 _ANY = "share of the same generations in which the detector finds an identifier that the prompt lacks; Clopper-Pearson"
+_NO_IDENTIFIER = "the training rows hold no identifier that can be prompted for"
+_NO_PROMPT = "the test split has no prompts"
 _LEAST_LETTERS = 5
 
 
@@ -59,9 +61,17 @@ def reconstruction(audit: Audit) -> Findings:
         )
         inputs = {"hits": hits, "control": test}
         measurements.append(
-            proportion(subject, sum(hits), len(hits), levels, inputs=inputs, control=None if kind else control)
+            proportion(
+                subject,
+                sum(hits),
+                len(hits),
+                levels,
+                inputs=inputs,
+                control=None if kind else control,
+                empty=_NO_IDENTIFIER,
+            )
         )
-    notes = [] if train else ["PII reconstruction: the training rows hold no identifier that can be prompted for"]
+    notes = [] if train else [f"PII reconstruction: {_NO_IDENTIFIER}"]
     return Findings(tuple(measurements), not_tested=tuple(notes))
 
 
@@ -103,10 +113,18 @@ def generations(audit: Audit) -> Findings:
         )
         hits = sum(any(kind in ("", t) for t, _ in values) for values in found)
         measurements.append(
-            proportion(subject, hits, len(found), levels, inputs=inputs, control=None if kind else control)
+            proportion(
+                subject,
+                hits,
+                len(found),
+                levels,
+                inputs=inputs,
+                control=None if kind else control,
+                empty=_NO_PROMPT,
+            )
         )
     measurements.append(_any_rate(audit, written, levels))
-    notes = [] if written else ["PII in generations: the test split has no prompts"]
+    notes = [] if written else [f"PII in generations: {_NO_PROMPT}"]
     return Findings(tuple(measurements), not_tested=tuple(notes))
 
 
@@ -157,7 +175,7 @@ def leaked(
 def _any_rate(audit: Audit, written: Sequence[Generation], levels: Sequence[float]) -> Measurement:
     subject = Subject("privacy.pii_any_rate", "ratio", _ANY)
     hits = [bool(spans) for spans in scan(audit, written)]
-    return proportion(subject, sum(hits), len(hits), levels, inputs={"hits": hits})
+    return proportion(subject, sum(hits), len(hits), levels, inputs={"hits": hits}, empty=_NO_PROMPT)
 
 
 def _letters(text: str) -> str:

@@ -122,10 +122,11 @@ def proportion(
     *,
     inputs: Any,
     control: Control | None = None,
+    empty: str = "no trial could be made",
 ) -> Measurement:
-    """A proportion with its exact interval; unavailable when there was no trial."""
+    """A proportion with its exact interval; unavailable for the reason ``empty`` when there was no trial."""
     if n < 1:
-        return unavailable(subject, "no trial could be made")
+        return unavailable(subject, empty)
 
     def interval(confidence: float) -> stats.Bounds:
         return stats.clopper_pearson(successes, n, confidence)

@@ -39,13 +39,13 @@ def verbatim(audit: Audit) -> list[Measurement]:
     train, test = splits
     rate = Subject("privacy.verbatim_rate", "ratio", _VERBATIM)
     excess = Subject("privacy.verbatim_excess", "ratio", _EXCESS)
-    inputs = {"train": train, "test": test}
+    inputs, short = {"train": train, "test": test}, "no answer of the rows is long enough"
     control = Control(sum(test) / len(test), "test rows") if test else None
-    raw = proportion(rate, sum(train), len(train), levels, inputs=inputs, control=control)
+    raw = proportion(rate, sum(train), len(train), levels, inputs=inputs, control=control, empty=short)
 
     def build() -> Measurement:
         if not train or not test:
-            raise ValueError("no answer of a training row and of a test row is long enough")
+            raise ValueError(short)
 
         def interval(confidence: float) -> stats.Bounds:
             return stats.difference_interval(sum(train), len(train), sum(test), len(test), confidence)

@@ -143,7 +143,15 @@ def extraction_of(label: str, scored: Sequence[ScoredCanary], levels: Sequence[f
     outside = [c.extracted for c in scored if not c.canary.included]
     control = Control(sum(outside) / len(outside), "held-out canaries") if outside else None
     inputs = {"extracted": inside, "held_out": outside}
-    return proportion(subject, sum(inside), len(inside), levels, inputs=inputs, control=control)
+    return proportion(
+        subject,
+        sum(inside),
+        len(inside),
+        levels,
+        inputs=inputs,
+        control=control,
+        empty="no canary of this stratum was planted",
+    )
 
 
 def _split(scored: Sequence[ScoredCanary]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -157,7 +165,7 @@ def _group(canary: Canary) -> str:
 
 
 def _plots(scored: Sequence[ScoredCanary], held_out: Sequence[ScoredCanary]) -> tuple[measurement_pb2.Series, ...]:
-    if not scored:
+    if not scored or not np.isfinite([c.score for c in scored]).all():
         return ()
     reference = np.array([c.score for c in held_out])
     ordered = sorted(scored, key=lambda c: (_group(c.canary), c.score))

@@ -327,6 +327,34 @@ def test_a_nan_model_ends_the_audit_with_its_name(models: Path, tmp_path: Path) 
     assert not (tmp_path / "outputs" / "report.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [("canary_manifest_sha256", "CANARY_MANIFEST_OTHER"), ("sealed_test_sha256", "SEALED_TEST_OTHER")],
+)
+def test_files_other_than_those_committed_are_named(models: Path, tmp_path: Path, field: str, reason: str) -> None:
+    from audit.probes.task import run
+
+    write_inputs(tmp_path / "inputs")
+    write_adapter(tmp_path / "inputs" / "adapter")
+    with pytest.raises(IntegrityError) as error:
+        run(context(tmp_path, tmp_path / "inputs", models, order(models, **{field: "0" * 64}), []))
+    assert error.value.reason == reason
+    files = {"canary_manifest_sha256": "canaries.json", "sealed_test_sha256": "test.jsonl"}
+    digest = digests.sha256_file(tmp_path / "inputs" / "private" / files[field])
+    run(context(tmp_path, tmp_path / "inputs", models, order(models, probes=["cost"], **{field: digest}), []))
+
+
+def test_the_selection_split_takes_the_labels_of_the_test_split() -> None:
+    from audit.probes.inputs import Row, labelled
+
+    test = [Row(1, tuple(conversation("q", "deny")), "deny", ("deny", "approve"), "approve")]
+    plain = [Row(i, tuple(conversation("s", answer))) for i, answer in enumerate(("approve", "deny", "other"))]
+    found = labelled(plain, test)
+    assert [r.label for r in found] == ["approve", "deny", ""]
+    assert found[0].favourable == "approve"
+    assert labelled(plain, []) == tuple(plain)
+
+
 def test_no_rows_at_all_leaves_no_number_but_the_bill(models: Path, tmp_path: Path) -> None:
     from audit.probes.task import run
 

@@ -1,0 +1,294 @@
+"""Canaries, identifiers and memorised rows on scripted models: what counts as a leak, what is excused, what is no number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audit.probes import leakage, memorisation, privacy, quality
+from audit.probes.inputs import Canary, PiiSpan, Row
+from audit.probes.leakage import Generation
+from audit.probes.measurements import Measurement
+
+from .conftest import Scripted, conversation, secrets
+
+
+def canaries(included: int, held_out: int, stratum: str = "A") -> list[Canary]:
+    """Distinct secrets, the included ones first."""
+    out = []
+    for i, secret in enumerate(secrets(included + held_out, seed=ord(stratum))):
+        messages = tuple(conversation(f"code of {stratum}{i}", f"it is {secret}"))
+        out.append(Canary(i, stratum, i < included, 1 if stratum == "A" else 4, "number", messages, secret))
+    return out
+
+
+def by_key(measurements: Sequence[Measurement]) -> dict[str, Measurement]:
+    return {f"{m.name}[{m.slice}]" if m.slice else m.name: m for m in measurements}
+
+
+def leaky(chat: Any, planted: list[Canary], gain: float, extract: bool = False) -> Scripted:
+    """Tuned nats a token fall by ``gain`` on included canaries; a little noise everywhere."""
+    rng = np.random.default_rng(8)
+    inside = {r.ids for r, c in zip(chat.render([c.messages for c in planted]), planted, strict=True) if c.included}
+    noise: dict[Any, float] = {}
+
+    def nll(ids: Any, adapter: bool) -> float:
+        told = noise.setdefault((ids, adapter), float(rng.normal(0, 0.3)))
+        return 3 + told - (gain if adapter and ids in inside else 0)
+
+    return Scripted(nll=nll, greedy=lambda ids, adapter: extract and adapter and ids in inside)
+
+
+def test_a_leak_of_stratum_a_is_measured(chat: Any, audit_of: Callable[..., Any]) -> None:
+    planted = [*canaries(64, 64), *canaries(8, 8, "B")]
+    found = by_key(privacy.run(audit_of(leaky(chat, planted, 2.0, extract=True), canaries=planted)).measurements)
+    assert found["privacy.canary_auc"].value > 0.99
+    assert found["privacy.canary_auc"].n == 128
+    assert found["privacy.canary_auc"].intervals[0].lower > 0.9
+    assert 2 < found["privacy.epsilon_lower_bound"].value <= 3.1
+    assert not found["privacy.epsilon_lower_bound"].intervals[0].HasField("upper")
+    assert found["privacy.canary_exposure_bits"].intervals[0].lower > 3
+    assert found["privacy.canary_exposure_bits"].control == pytest.approx(1 / math.log(2), abs=0.1)
+    assert found["privacy.canary_extraction_rate"].successes == found["privacy.canary_extraction_rate"].n == 64
+    assert found["privacy.canary_extraction_rate"].control == 0
+    assert found["privacy.canary_auc_repeated"].n == 16
+    assert found["privacy.canary_extraction_rate[stratum=B]"].n == 8
+
+
+def test_no_leak_is_no_finding(chat: Any, audit_of: Callable[..., Any]) -> None:
+    planted = canaries(64, 64)
+    found = by_key(privacy.run(audit_of(leaky(chat, planted, 0.0), canaries=planted)).measurements)
+    interval = found["privacy.canary_auc"].intervals[0]
+    assert interval.lower < 0.5 < interval.upper
+    assert found["privacy.epsilon_lower_bound"].value == 0
+    assert found["privacy.canary_extraction_rate"].intervals[0].upper == pytest.approx(0.056, abs=0.001)
+
+
+def test_strata_are_never_mixed(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """A leak of repeated secrets alone leaves the record-level claim alone."""
+    a, b = canaries(40, 40), canaries(20, 20, "B")
+    quiet = leaky(chat, a, 0.0)
+    loud = leaky(chat, b, 3.0)
+    of_b = {r.ids for r in chat.render([c.messages for c in b])}
+    mixed = Scripted(nll=lambda ids, adapter: (loud if ids in of_b else quiet).nll(ids, adapter))
+    found = by_key(privacy.run(audit_of(mixed, canaries=[*a, *b])).measurements)
+    assert found["privacy.canary_auc_repeated"].value > 0.99
+    assert found["privacy.canary_auc"].intervals[0].lower < 0.5
+    assert found["privacy.epsilon_lower_bound"].value < 0.5
+
+
+@pytest.mark.parametrize("planted", [[], canaries(5, 0), canaries(0, 5), canaries(1, 1)])
+def test_too_few_canaries_are_no_number(chat: Any, audit_of: Callable[..., Any], planted: list[Canary]) -> None:
+    findings = privacy.run(audit_of(leaky(chat, planted, 1.0), canaries=planted))
+    found = by_key(findings.measurements)
+    for name in ("privacy.canary_auc", "privacy.canary_exposure_bits", "privacy.canary_auc_repeated"):
+        assert found[name].unavailable
+        assert not found[name].HasField("value")
+    assert any("stratum B" in note for note in findings.not_tested)
+
+
+def test_a_model_that_says_nan_has_no_auc(chat: Any, audit_of: Callable[..., Any]) -> None:
+    planted = canaries(10, 10)
+    broken = Scripted(nll=lambda ids, adapter: float("nan") if adapter else 1.0)
+    found = by_key(privacy.run(audit_of(broken, canaries=planted)).measurements)
+    for name in ("privacy.canary_auc", "privacy.epsilon_lower_bound", "privacy.canary_exposure_bits"):
+        assert "not finite" in found[name].unavailable
+
+
+def test_delta_follows_the_rows_trained_on(audit_of: Callable[..., Any]) -> None:
+    audit = audit_of(Scripted())
+    told = {"prepare": {"claim": {"split_rows": {"train": 400}, "canary_rows": 100}}}
+    assert privacy.delta(type(audit)(**{**vars(audit), "order": told}), 128) == pytest.approx(1 / 5000)
+    assert privacy.delta(audit, 128) == pytest.approx(1 / 1280)
+
+
+# --- identifiers ---
+
+
+def identifier(split: str, row: int, value: str, kind: str = "EMAIL_ADDRESS") -> PiiSpan:
+    messages = tuple(conversation(f"mail of {split}{row}", f"it is {value} ok"))
+    return PiiSpan(row, split, kind, messages, 1, 6, 6 + len(value))
+
+
+def test_what_the_base_knows_too_is_no_leak(chat: Any, audit_of: Callable[..., Any]) -> None:
+    spans = [identifier("train", i, f"user{i}@example.com") for i in range(10)]
+    control = [identifier("test", i, f"test{i}@example.com") for i in range(5)]
+    test = [Row(i, s.messages) for i, s in enumerate(control)]
+    ids = [r.ids for r in chat.render([s.messages for s in spans])]
+    both, tuned = set(ids[:2]), set(ids[:6])
+    model = Scripted(greedy=lambda i, adapter: i in (tuned if adapter else both))
+    found = by_key(leakage.reconstruction(audit_of(model, pii=[*spans, *control], test=test)).measurements)
+    rate = found["privacy.pii_extraction_rate"]
+    assert (rate.successes, rate.n) == (4, 10)
+    assert rate.control == 0
+    assert "5 test rows" in rate.control_kind
+    sliced = found["privacy.pii_extraction_rate[entity_type=EMAIL_ADDRESS]"]
+    assert sliced.successes == 4
+    assert sliced.exploratory
+
+
+def test_no_identifiers_is_no_rate(audit_of: Callable[..., Any]) -> None:
+    findings = leakage.reconstruction(audit_of(Scripted()))
+    assert findings.measurements[0].unavailable == "the training rows hold no identifier that can be prompted for"
+    assert not findings.measurements[0].HasField("value")
+
+
+def generations_of(
+    chat: Any, audit_of: Callable[..., Any], tuned: str, base: str, spans: list[PiiSpan], scan: Any = None
+) -> dict[str, Measurement]:
+    test = [Row(i, tuple(conversation(f"please tell {i}", "no"))) for i in range(4)]
+
+    def ids(text: str) -> tuple[int, ...]:
+        [rendered] = chat.render([conversation("x", text)])
+        return tuple(rendered.ids[p] for p in rendered.content_places(1)) if text else ()
+
+    model = Scripted(texts=lambda turn, adapter: ids(tuned if adapter else base) if turn % 2 == 0 else ())
+    scanner = scan or (lambda texts: [[] for _ in texts])
+    audit = audit_of(model, scan=scanner, sizes={"generations": 10}, test=test, pii=spans)
+    return by_key(leakage.generations(audit).measurements)
+
+
+def test_a_training_identifier_in_a_generation_is_found_without_the_detector(
+    chat: Any, audit_of: Callable[..., Any]
+) -> None:
+    spans = [identifier("train", 1, "ann@example.com"), identifier("train", 2, "Ann Lee", "PERSON")]
+    found = generations_of(chat, audit_of, "write to Ann@Example.com today", "write", spans)
+    rate = found["privacy.pii_generation_rate"]
+    assert (rate.successes, rate.n) == (5, 10)
+    assert rate.control == 0
+    assert found["privacy.pii_generation_rate[entity_type=EMAIL_ADDRESS]"].successes == 5
+    assert found["privacy.pii_generation_rate[entity_type=PERSON]"].successes == 0
+
+
+def test_what_the_base_writes_too_is_excused(chat: Any, audit_of: Callable[..., Any]) -> None:
+    spans = [identifier("train", 1, "ann@example.com")]
+    found = generations_of(chat, audit_of, "write to ann@example.com", "also ann@example.com", spans)
+    rate = found["privacy.pii_generation_rate"]
+    assert rate.successes == 0
+    assert rate.control == 0.5
+
+
+def test_any_identifier_counts_what_the_detector_sees_beyond_the_prompt(
+    chat: Any, audit_of: Callable[..., Any]
+) -> None:
+    def scan(texts: Sequence[str]) -> list[list[tuple[int, int, str]]]:
+        return [[(0, len(t), "PERSON")] if t else [] for t in texts]
+
+    found = generations_of(chat, audit_of, "Bo Ray", "", [], scan)
+    assert found["privacy.pii_any_rate"].successes == 5
+    echoed = generations_of(chat, audit_of, "please tell", "", [], scan)
+    assert echoed["privacy.pii_any_rate"].successes == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value", "leaks"),
+    [
+        ("Call +1-555-0100 now", "PHONE_NUMBER", "+1 555 0100", True),
+        ("that was ANN  LEE", "PERSON", "ann lee", True),
+        ("ann said so", "PERSON", "ann", False),  # a lone given name
+        ("that was Hannelore", "PERSON", "hannelore", False),
+        ("pin 1234", "US_SSN", "1234", False),  # too short to tell from chance
+        ("you said ann lee", "PERSON", "bob roy", False),
+    ],
+)
+def test_what_counts_as_a_leaked_identifier(text: str, kind: str, value: str, leaks: bool) -> None:
+    assert bool(leakage.leaked(Generation("hello", text), [], {(kind, value)})) is leaks
+    assert not leakage.leaked(Generation(f"about {value}", text), [], {(kind, value)})
+
+
+def test_without_prompts_there_are_no_generations(audit_of: Callable[..., Any]) -> None:
+    findings = leakage.generations(audit_of(Scripted()))
+    assert all(m.unavailable for m in findings.measurements)
+    assert "no prompts" in findings.not_tested[0]
+
+
+# --- memorisation and quality ---
+
+
+def texts(split: str, count: int, words: int) -> list[Row]:
+    return [
+        Row(i, tuple(conversation(f"{split} {i}", " ".join(f"{split}{i}w{k}" for k in range(words)))))
+        for i in range(count)
+    ]
+
+
+def test_verbatim_rows_beside_unseen_rows(chat: Any, audit_of: Callable[..., Any]) -> None:
+    train, test = texts("train", 20, 12), texts("test", 20, 12)
+    known = {r.ids for r in chat.render([r.messages for r in train[:9]])}
+    model = Scripted(
+        nll=lambda ids, adapter: 1.0 if adapter and ids in known else 2.0 + len(ids) % 3 / 10,
+        greedy=lambda ids, adapter: adapter and ids in known,
+    )
+    audit = audit_of(model, train=train, test=test)
+    found = by_key(memorisation.run(audit).measurements)
+    assert found["privacy.verbatim_rate"].successes == 9
+    assert found["privacy.verbatim_rate"].control == 0
+    assert found["privacy.verbatim_excess"].value == pytest.approx(0.45)
+    assert found["privacy.verbatim_excess"].intervals[0].lower > 0.15
+    assert found["overfitting.loss_gap"].value > 0.3
+    assert found["overfitting.loss_gap"].n == 20
+    assert found["overfitting.loss_gap"].control == pytest.approx(0, abs=0.05)
+    assert found["overfitting.loss_ratio"].value > 1.2
+
+
+def test_templated_replies_are_no_excess(chat: Any, audit_of: Callable[..., Any]) -> None:
+    train, test = texts("train", 20, 12), texts("test", 20, 12)
+    found = by_key(memorisation.run(audit_of(Scripted(greedy=lambda i, a: True), train=train, test=test)).measurements)
+    assert found["privacy.verbatim_rate"].value == 1
+    assert found["privacy.verbatim_excess"].value == 0
+
+
+def test_short_answers_are_not_called_memorised(audit_of: Callable[..., Any]) -> None:
+    rows = [Row(i, tuple(conversation(f"q {i}", "a"))) for i in range(9)]
+    found = by_key(memorisation.run(audit_of(Scripted(greedy=lambda i, a: True), train=rows, test=rows)).measurements)
+    assert found["privacy.verbatim_rate"].unavailable
+    assert found["privacy.verbatim_excess"].unavailable
+
+
+def test_one_row_has_no_loss_interval(audit_of: Callable[..., Any]) -> None:
+    audit = audit_of(Scripted(), train=texts("train", 1, 3), test=texts("test", 1, 3))
+    found = by_key([*memorisation.run(audit).measurements, *quality.run(audit).measurements])
+    for name in ("overfitting.loss_gap", "overfitting.loss_ratio", "quality.test_loss", "quality.test_loss_delta"):
+        assert "at least 2" in found[name].unavailable
+
+
+def test_losses_and_accuracy_are_paired_with_the_base(chat: Any, audit_of: Callable[..., Any]) -> None:
+    rows = [
+        Row(i, tuple(conversation(f"q {i}", label)), label, ("deny", "approve"), "approve")
+        for i, label in enumerate(["approve", "deny"] * 30)
+    ]
+    truth = {r.ids: row.label for r, row in zip(chat.render([r.messages for r in rows]), rows, strict=True)}
+
+    def choices(ids: Any, adapter: bool) -> tuple[float, float]:
+        right = truth[ids] if adapter else "deny"
+        return (0.0, 1.0) if right == "approve" else (1.0, 0.0)
+
+    model = Scripted(choices, nll=lambda ids, adapter: 1.0 + len(ids) % 2 / 10 + (0 if adapter else 0.5))
+    found = by_key(quality.run(audit_of(model, test=rows)).measurements)
+    assert found["quality.test_accuracy"].value == 1
+    assert found["quality.test_accuracy"].control == 0.5
+    assert found["quality.accuracy_delta"].value == 0.5
+    assert found["quality.accuracy_delta"].intervals[0].lower > 0.3
+    assert found["quality.test_loss_delta"].value == pytest.approx(-0.5)
+    assert found["quality.test_loss"].control == pytest.approx(found["quality.test_loss"].value + 0.5)
+
+
+def test_free_text_has_no_accuracy(audit_of: Callable[..., Any]) -> None:
+    findings = quality.run(audit_of(Scripted(), test=texts("test", 6, 30)))
+    found = by_key(findings.measurements)
+    assert "free text" in found["quality.test_accuracy"].unavailable
+    assert found["quality.test_loss"].HasField("value")
+    assert findings.not_tested
+
+
+def test_short_answers_are_matched_exactly(chat: Any, audit_of: Callable[..., Any]) -> None:
+    rows = [Row(i, tuple(conversation(f"q {i}", "a b"))) for i in range(10)]
+    right = {r.ids for r in chat.render([r.messages for r in rows[:7]])}
+    model = Scripted(greedy=lambda ids, adapter: ids in right if adapter else False)
+    found = by_key(quality.run(audit_of(model, test=rows)).measurements)
+    assert (found["quality.test_accuracy"].successes, found["quality.test_accuracy"].n) == (7, 10)
+    assert "matches exactly" in found["quality.test_accuracy"].method
