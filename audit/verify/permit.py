@@ -24,7 +24,7 @@ from audit.ledger import records, tree
 from audit.ledger.evidence import Entry
 from audit.ledger.note import open_checkpoint
 from audit.verify.people import Grant, Roles, role_name
-from audit.verify.replay import LONGEST_PERMIT, document_hashes, parse_moment, quorum_met
+from audit.verify.replay import LONGEST_PERMIT, parse_moment, quorum_met
 from audit.verify.trust import TrustFile
 
 MAX_PROOFS = 256
@@ -200,13 +200,14 @@ def _people(
 
 
 def _card_before(entries: tuple[Entry, ...], said: Mapping[str, Any], approval: Entry) -> bool:
-    """The card that an approval names is a proved record before it that holds the card's digest."""
+    """The card that an approval names is the one of a proved record before it."""
     size = said.get("evidence_size")
     for entry in entries:
         if entry.record.type == "card.rendered" and entry.index == said.get("card_index"):
             covered = isinstance(size, int) and entry.index < size <= approval.index
             same_job = entry.record.job == approval.record.job
-            return covered and same_job and said.get("card_sha256") in document_hashes((entry,))
+            card = entry.record.predicate.get("card_sha256")
+            return covered and same_job and bool(card) and said.get("card_sha256") == card
     return False
 
 

@@ -56,7 +56,7 @@ class Job:
     adapter: str = ""
     base: str = ""
     outcomes: dict[str, str] = field(default_factory=dict)
-    cards: dict[int, set[str]] = field(default_factory=dict)
+    cards: dict[int, str] = field(default_factory=dict)
     signatures: list[Signature] = field(default_factory=list)
     acts: set[tuple[str, int]] = field(default_factory=set)
 
@@ -170,7 +170,7 @@ class Replay:
     def _evidence(self, entry: Entry, job: Job, predicate: Mapping[str, Any]) -> None:
         """The approval's card, evidence root and digests are those of the log."""
         card, index, size = (predicate.get(name) for name in ("card_sha256", "card_index", "evidence_size"))
-        rendered = isinstance(index, int) and str(card) in job.cards.get(index, set())
+        rendered = isinstance(index, int) and bool(card) and card == job.cards.get(index)
         self.findings.demand(
             names.EVIDENCE, rendered, "the card it names is not the rendered one", missing=not self._whole(job.unit)
         )
@@ -203,7 +203,7 @@ class Replay:
         job.acts.add(("approval.revoked", job.version))
 
     def _card(self, entry: Entry) -> None:
-        self._job(entry.record).cards[entry.index] = set(_hashes(entry.record.statement))
+        self._job(entry.record).cards[entry.index] = _text(entry.record.predicate, "card_sha256")
 
     def _permit(self, entry: Entry) -> None:
         """The permit's own statement is rebuilt from the record and its signature verified."""

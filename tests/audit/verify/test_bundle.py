@@ -10,7 +10,6 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -50,19 +49,6 @@ def report_on(folder: Path, data: bytes, trust: TrustFile, now: dt.datetime = ST
 
 def failing(report: Report) -> list[str]:
     return [f"{c.name}: {c.detail}" for c in report.checks if c.outcome != "passed"]
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, TrustFile, Path]:
-    """The whole story's bundle and trust file, made once."""
-    folder = tmp_path_factory.mktemp("told")
-    world = World(folder).start()
-    Story(world).whole()
-    data = world.export(attachments=CARDS)
-    (folder / "trust.txt").write_text(world.trust_text)
-    trust = world.trust
-    world.close()
-    return data, trust, folder
 
 
 def test_the_whole_log_is_valid(told: tuple[bytes, TrustFile, Path], tmp_path: Path) -> None:
@@ -464,38 +450,3 @@ def test_proof_files_stand_alone(told: tuple[bytes, TrustFile, Path]) -> None:
     proof = ProofFile.parse(files["proofs/7.tlog-proof"])
     assert proof.checkpoint == files["checkpoint"] and proof.index == 7
     assert sha256_bytes(b"\0" + files["records/7.json"]) in files["tenant-chain.json"].decode()
-
-
-def trust_with(told: tuple[bytes, TrustFile, Path], change: Callable[[str], str]) -> Any:
-    return TrustFile.parse(change((told[2] / "trust.txt").read_text()))
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda t: t.replace("quorum none", "quorum 2of3"), "QUORUM_UNSUPPORTED"),
-        (lambda t: t.replace("quorum none\n", ""), "TRUST_MALFORMED"),
-        (lambda t: t + "quorum none\n", "TRUST_MALFORMED"),
-        (lambda t: t + "unknown x\n", "TRUST_MALFORMED"),
-        (lambda t: t + "max-age -1\n", "TRUST_MALFORMED"),
-        (lambda t: t + "max-age 1e9\n", "TRUST_MALFORMED"),
-        (lambda t: t + "operator\n", "TRUST_MALFORMED"),
-        (lambda t: t.replace("origin assay", "origin other"), "TRUST_MALFORMED"),
-        (lambda t: t.replace("log assay", "log xassay"), "TRUST_MALFORMED"),
-        (lambda t: t.replace("permit ", "permit 00"), "TRUST_MALFORMED"),
-        (lambda t: t.replace("people-root M", "people-root N"), "TRUST_MALFORMED"),
-        (lambda t: t.replace("people-root ", "people-root ="), "TRUST_MALFORMED"),
-        (lambda t: "#" * 70_000 + t, "TRUST_MALFORMED"),
-        (lambda t: "", "TRUST_MALFORMED"),
-    ],
-    ids=range(14),
-)
-def test_trust_files_that_are_refused(
-    told: tuple[bytes, TrustFile, Path], change: Callable[[str], str], reason: str
-) -> None:
-    refused(reason, lambda: trust_with(told, change))
-
-
-def test_trust_file_may_be_commented_and_spaced(told: tuple[bytes, TrustFile, Path]) -> None:
-    trust = trust_with(told, lambda t: "\n# hello\n\n" + t.replace("\n", "\r\n") + "  \n")
-    assert trust.origin == ORIGIN

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audit.verify.trust import TrustFile
+from tests.audit.ledger.ledger_world import ORIGIN, refused
+
+
+def trust_with(told: tuple[bytes, TrustFile, Path], change: Callable[[str], str]) -> Any:
+    return TrustFile.parse(change((told[2] / "trust.txt").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda t: t.replace("quorum none", "quorum 2of3"), "QUORUM_UNSUPPORTED"),
+        (lambda t: t.replace("quorum none\n", ""), "TRUST_MALFORMED"),
+        (lambda t: t + "quorum none\n", "TRUST_MALFORMED"),
+        (lambda t: t + "unknown x\n", "TRUST_MALFORMED"),
+        (lambda t: t + "max-age -1\n", "TRUST_MALFORMED"),
+        (lambda t: t + "max-age 1e9\n", "TRUST_MALFORMED"),
+        (lambda t: t + "operator\n", "TRUST_MALFORMED"),
+        (lambda t: t.replace("origin assay", "origin other"), "TRUST_MALFORMED"),
+        (lambda t: t.replace("log assay", "log xassay"), "TRUST_MALFORMED"),
+        (lambda t: t.replace("permit ", "permit 00"), "TRUST_MALFORMED"),
+        (lambda t: t.replace("people-root M", "people-root N"), "TRUST_MALFORMED"),
+        (lambda t: t.replace("people-root ", "people-root ="), "TRUST_MALFORMED"),
+        (lambda t: "#" * 70_000 + t, "TRUST_MALFORMED"),
+        (lambda t: "", "TRUST_MALFORMED"),
+    ],
+    ids=range(14),
+)
+def test_trust_files_that_are_refused(
+    told: tuple[bytes, TrustFile, Path], change: Callable[[str], str], reason: str
+) -> None:
+    refused(reason, lambda: trust_with(told, change))
+
+
+def test_trust_file_may_be_commented_and_spaced(told: tuple[bytes, TrustFile, Path]) -> None:
+    trust = trust_with(told, lambda t: "\n# hello\n\n" + t.replace("\n", "\r\n") + "  \n")
+    assert trust.origin == ORIGIN
