@@ -15,6 +15,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class TunedModel:
         out: list[Scores | None] = [None] * len(passages)
         with self.using(adapter):
             prefix = self.opening(passages[0].ids[:shared]) if shared else None
-            for batch in plan_batches([p.marks[-1] - shared for p in passages], BATCH_TOKENS):
+            for batch in self._batches(passages, shared):
                 clock.check()
                 chosen = [passages[i] for i in batch]
                 for i, scores in zip(batch, self._score_batch(chosen, shared, prefix), strict=True):
@@ -98,12 +99,27 @@ class TunedModel:
         """Writes on from each prompt, see :func:`audit.probes.generation.generate`."""
         return generate(self, prompts, decoding, adapter=adapter, clock=clock)
 
-    def next_logits(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    @staticmethod
+    def _batches(passages: Sequence[Passage], shared: int) -> Iterator[list[int]]:
+        """Batches of passages that are all fine or all not."""
+        for fine in (True, False):
+            own = [i for i, p in enumerate(passages) if p.fine is fine]
+            for batch in plan_batches([passages[i].marks[-1] - shared for i in own], BATCH_TOKENS):
+                yield [own[k] for k in batch]
+
+    @cached_property
+    def _fine_head(self) -> torch.Tensor:
+        weight: torch.Tensor = self.head.weight.detach()
+        return weight.float()
+
+    def next_logits(self, hidden: torch.Tensor, fine: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits in fp32 of hidden states, shape (n, hidden) to (n, vocabulary), and each row's highest, shape (n,).
 
-        The highest of a row is NaN or infinite as soon as one logit is, so it alone is checked.
+        The highest of a row is NaN or infinite as soon as one logit is, so it alone is checked. ``fine`` also
+        multiplies in fp32.
         """
-        logits: torch.Tensor = self.head(hidden).float()
+        exact = fine and type(self.head) is torch.nn.Linear and self.head.bias is None
+        logits: torch.Tensor = hidden.float() @ self._fine_head.T if exact else self.head(hidden).float()
         highest = logits.amax(-1)
         if not torch.isfinite(highest).all():
             raise IntegrityError("MODEL_NOT_FINITE", "the model returned a logit that is not a finite number")
@@ -127,7 +143,7 @@ class TunedModel:
         index = torch.tensor(at, device=self.device)
         targets = torch.tensor([p.ids[place] for p in batch for place in p.marks], device=self.device)
         wanted = {k: p.choices for k, p in _choice_rows(batch)}
-        nll, greedy, logits = self._project(hidden[index[:, 0], index[:, 1]], targets, wanted)
+        nll, greedy, logits = self._project(hidden[index[:, 0], index[:, 1]], targets, wanted, batch[0].fine)
         out, start, ends = [], 0, np.cumsum([len(p.marks) for p in batch])
         for p, end, k in zip(batch, ends, _choice_places(batch), strict=True):
             choice = logits[k] if k is not None else np.empty(0)
@@ -136,12 +152,12 @@ class TunedModel:
         return out
 
     def _project(
-        self, hidden: torch.Tensor, targets: torch.Tensor, wanted: Mapping[int, tuple[int, ...]]
+        self, hidden: torch.Tensor, targets: torch.Tensor, wanted: Mapping[int, tuple[int, ...]], fine: bool
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[int, NDArray[np.float64]]]:
         """Projects rows in chunks, so that a chunk's logits (rows times vocabulary) stay small."""
         nll, greedy, picked = [], [], {}
         for start in range(0, len(hidden), _HEAD_ROWS):
-            logits, highest = self.next_logits(hidden[start : start + _HEAD_ROWS])
+            logits, highest = self.next_logits(hidden[start : start + _HEAD_ROWS], fine)
             aim = targets[start : start + _HEAD_ROWS]
             nll.append(torch.nn.functional.cross_entropy(logits, aim, reduction="none"))
             greedy.append(logits.gather(1, aim[:, None])[:, 0] >= highest)

@@ -1,4 +1,4 @@
-"""Canaries, identifiers and memorised rows on scripted models: what counts as a leak, what is excused, what is no number."""
+"""Canaries, identifiers and memorised rows on scripted models: what is a leak, what is excused, what is no number."""
 
 from __future__ import annotations
 
