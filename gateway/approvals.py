@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -330,10 +330,8 @@ class ApprovalService:
             raise PreconditionError("JOB_STATE", f"a job in {job.state} has no rules to waive")
         if signed.expires < uow.now.date().isoformat():
             raise PreconditionError("WAIVER_EXPIRED", "the waiver has expired")
-        kind = policy_pb2.Decision if job.state == State.DENIED else policy_pb2.Verdict
-        answer = views.from_json(job.decision if job.state == State.DENIED else job.verdict, kind)
         passed = (policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_NOT_APPLICABLE)
-        fired = {o.rule_id: o for o in answer.outcomes if o.outcome not in passed}  # type: ignore[attr-defined]
+        fired = {o.rule_id: o for o in _outcomes(job) if o.outcome not in passed}
         if set(signed.rules) - set(fired):
             odd = ", ".join(sorted(set(signed.rules) - set(fired)))
             raise InvalidInputError("STATEMENT", f"these rules did not fire: {odd[:200]}")
@@ -385,6 +383,13 @@ def _refuse_maker(job: JobRow, caller: Caller) -> None:
         raise PermissionDeniedError(
             "MAKER_CHECKER", "who asked for a job cannot decide on it", remedy="ask another person"
         )
+
+
+def _outcomes(job: JobRow) -> Sequence[policy_pb2.RuleOutcome]:
+    """What policy said rule by rule, of intake for a denied job, else of release."""
+    if job.state == State.DENIED:
+        return views.from_json(job.decision, policy_pb2.Decision).outcomes
+    return views.from_json(job.verdict, policy_pb2.Verdict).outcomes
 
 
 def _approvals(connection: Connection, job: str, card_sha256: str) -> list[ApprovalRow]:

@@ -198,7 +198,7 @@ def message_of(row: DatasetRow) -> dataset_pb2.Dataset:
     """A row as the contract's message."""
     return dataset_pb2.Dataset(
         name=row.name,
-        format=row.format,  # type: ignore[arg-type]
+        format=dataset_pb2.DatasetFormat.Name(row.format),
         datasheet=from_json(row.datasheet, dataset_pb2.Datasheet),
         sha256=row.sha256,
         size_bytes=row.size_bytes,

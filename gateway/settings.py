@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from assay.errors import FieldViolation, InvalidInputError
 from assay.identity import Layout
@@ -41,16 +41,34 @@ class Limits(_Frozen):
 class PriceBook(_Frozen):
     """What a run costs, as of a day. Money is in millionths of a US dollar.
 
-    ``train_tokens_per_second`` only serves the quote; what a run cost is its supervisor's seconds times the price.
+    What a run cost is its supervisors' seconds times the price; the last two fields only serve the quote.
+
+    Attributes:
+        as_of: day of the prices.
+        source: where they come from.
+        device: what the workers of this installation compute on.
+        usd_micros_per_device_second: price by device.
+        train_tokens_per_second: tokens that a train worker does in a second.
+        audit_seconds: seconds that preparation and audit take together.
     """
 
     as_of: dt.date
     source: str = Field(min_length=1)
-    usd_micros_per_train_device_second: int = Field(ge=0)
-    usd_micros_per_audit_device_second: int = Field(ge=0)
-    usd_micros_per_kwh: int = Field(ge=0)
+    device: str = Field(min_length=1)
+    usd_micros_per_device_second: dict[str, Annotated[int, Field(ge=0)]]
     train_tokens_per_second: int = Field(ge=1)
     audit_seconds: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _priced(self) -> PriceBook:
+        if self.device not in self.usd_micros_per_device_second:
+            raise ValueError(f"usd_micros_per_device_second names no price for {self.device!r}")
+        return self
+
+    @property
+    def price(self) -> int:
+        """A second of this installation's device."""
+        return self.usd_micros_per_device_second[self.device]
 
 
 class Settings(_Frozen):
@@ -177,10 +195,12 @@ signature_age_seconds = 900         # how old a person's signature may be when i
 
 [price_book]                        # what runs cost, as of a day; money in millionths of a US dollar
 as_of = 2026-01-01
-source = "list price of a 2-vCPU cloud instance, 0.10 USD an hour; electricity 0.20 USD per kWh"
-usd_micros_per_train_device_second = 28
-usd_micros_per_audit_device_second = 28
-usd_micros_per_kwh = 200000
+source = "assumed: 0.10 USD an hour for two cores, 4.00 USD an hour for one GPU"
+device = "cpu"                      # what the workers compute on
 train_tokens_per_second = 400       # for quotes only
 audit_seconds = 120                 # for quotes only
+
+[price_book.usd_micros_per_device_second]
+cpu = 28
+cuda = 1111
 """

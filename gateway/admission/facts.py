@@ -40,14 +40,12 @@ def planned_tokens(request: tuning_job_pb2.CreateTuningJobRequest, data: policy_
 
 def quote(book: PriceBook, tokens: int) -> int:
     """What a run of so many tokens and its audit would cost, in millionths of a US dollar."""
-    train = math.ceil(tokens / book.train_tokens_per_second) * book.usd_micros_per_train_device_second
-    return train + book.audit_seconds * book.usd_micros_per_audit_device_second
+    return (math.ceil(tokens / book.train_tokens_per_second) + book.audit_seconds) * book.price
 
 
 def run_cost(book: PriceBook, train_seconds: float, audit_seconds: float) -> int:
     """What device time cost, in millionths of a US dollar; started seconds count."""
-    train = math.ceil(train_seconds) * book.usd_micros_per_train_device_second
-    return train + math.ceil(audit_seconds) * book.usd_micros_per_audit_device_second
+    return (math.ceil(train_seconds) + math.ceil(audit_seconds)) * book.price
 
 
 def request_facts(
@@ -88,7 +86,7 @@ def intake_input(
     return policy_input_pb2.IntakeInput(
         request=request_facts(settings, request, requester, data),
         datasheet=from_json(dataset.datasheet, dataset_pb2.Datasheet),
-        format=dataset.format,  # type: ignore[arg-type]
+        format=dataset_pb2.DatasetFormat.Name(dataset.format),
         data=data,
         base_model=base_model,
     )
@@ -109,7 +107,7 @@ def release_input(
     return policy_input_pb2.ReleaseInput(
         request=request_facts(settings, request, requester, data),
         datasheet=from_json(dataset.datasheet, dataset_pb2.Datasheet),
-        format=dataset.format,  # type: ignore[arg-type]
+        format=dataset_pb2.DatasetFormat.Name(dataset.format),
         plan=plan,
         measurements=planned,
         run=run,

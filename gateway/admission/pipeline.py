@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
@@ -71,14 +72,21 @@ class Pipeline:
     _driven: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Runs until cancelled; jobs under way are left as they are, for the next run to take up."""
+        """Runs until cancelled; jobs under way are left as they are, for the next run to take up.
+
+        Raises:
+            UnavailableError: ``LEDGER_STOPPED`` or ``LEDGER_CLOSED``: nothing can be recorded, so nothing may happen.
+        """
         slots = asyncio.Semaphore(self.office.settings.workers["train"].slots)
         # The ledger's writer lock says that no other process writes here, so a lease found now is a dead one's.
         await self.office.store.commit(lambda uow: jobs.release_all(uow.connection))
         helpers = [asyncio.create_task(self._renew()), asyncio.create_task(self._lapse())]
         try:
             while True:
-                await self._claim(slots)
+                if self.office.store.ledger.stopped:
+                    raise UnavailableError("LEDGER_STOPPED", "the ledger stopped", remedy="restart the gateway")
+                with contextlib.suppress(ExhaustedError):
+                    await self._claim(slots)
                 await self.office.board.work(_IDLE_SECONDS)
         finally:
             under_way = [*helpers, *self._driven.values()]
@@ -97,12 +105,11 @@ class Pipeline:
         return PipelineStats(await self.office.store.fetch(read), len(self._driven), self.worker_errors)
 
     async def _claim(self, slots: asyncio.Semaphore) -> None:
-        free = _AT_ONCE - len(self._driven)
         now = rows.micros(datetime.now(UTC))
-        names = await self.office.store.fetch(lambda c: jobs.claimable(c, now, free + len(self._driven)))
-        for name in [n for n in names if n not in self._driven][:free]:
+        names = await self.office.store.fetch(lambda c: jobs.claimable(c, now, _AT_ONCE))
+        for name in [n for n in names if n not in self._driven][: _AT_ONCE - len(self._driven)]:
             lease = Lease(self.owner, now + _LEASE // timedelta(microseconds=1))
-            if await self.office.store.commit(lambda u, n=name, x=lease: jobs.claim(u.connection, n, x, now)):  # type: ignore[misc]
+            if await self.office.store.commit(partial(_claimed, name, lease, now)):
                 self._driven[name] = asyncio.create_task(self._drive(name, slots))
 
     async def _drive(self, name: str, slots: asyncio.Semaphore) -> None:
@@ -126,7 +133,7 @@ class Pipeline:
             pause = await self._stumble(name, attempts, error)
         finally:
             self._driven.pop(name, None)
-        await self._give_back(name, attempts if pause else 0, pause)
+        await self._quietly(self._give_back(name, attempts if pause else 0, pause))
 
     async def _step(self, job: JobRow, slots: asyncio.Semaphore) -> None:
         """One step; a job that somebody else moved meanwhile is simply looked at anew."""
@@ -184,17 +191,22 @@ class Pipeline:
             names = list(self._driven)
             if names:
                 until = rows.micros(datetime.now(UTC) + _LEASE)
-                lease = Lease(self.owner, until)
-                await self.office.store.commit(lambda u, n=names, x=lease: jobs.renew(u.connection, n, x))  # type: ignore[misc]
+                await self._quietly(self.office.store.commit(partial(_renewal, names, Lease(self.owner, until))))
 
     async def _lapse(self) -> None:
         """Lets approvals lapse whose time is over; their permits are void."""
         while True:
             now = rows.micros(datetime.now(UTC))
-            for name in await self.office.store.fetch(lambda c, t=now: jobs.lapsed(c, t)):  # type: ignore[misc]
-                with contextlib.suppress(AssayError):
-                    await self._expire(name)
+            for name in await self.office.store.fetch(partial(_lapsed, now)):
+                await self._quietly(self._expire(name))
             await asyncio.sleep(_LAPSE_SECONDS)
+
+    async def _quietly(self, call: Awaitable[object]) -> None:
+        """Waits for housekeeping; what fails is logged, and tried again next time."""
+        try:
+            await call
+        except AssayError as error:
+            _LOG.warning("housekeeping failed: %s", error.reason)
 
     async def _expire(self, name: str) -> None:
         actor = self.office.settings.subject
@@ -206,6 +218,18 @@ class Pipeline:
 
         await self.office.store.commit(work)
         self.office.board.moved(name)
+
+
+def _claimed(name: str, lease: Lease, now_us: int, uow: UnitOfWork) -> bool:
+    return jobs.claim(uow.connection, name, lease, now_us)
+
+
+def _renewal(names: list[str], lease: Lease, uow: UnitOfWork) -> None:
+    jobs.renew(uow.connection, names, lease)
+
+
+def _lapsed(now_us: int, connection: Connection) -> Sequence[str]:
+    return jobs.lapsed(connection, now_us)
 
 
 def _backoff(attempts: int) -> timedelta:

@@ -142,7 +142,7 @@ class _Watcher:
     def cost(self) -> int:
         """What the job has cost so far: what was noted before, and this watcher's seconds of a running task."""
         seconds = math.ceil(monotonic() - self.started) if self.started else 0
-        return self.job.cost_usd_micros + seconds * self.office.settings.price_book.usd_micros_per_train_device_second
+        return self.job.cost_usd_micros + seconds * self.office.settings.price_book.price
 
 
 async def _take(office: Office, job: JobRow, result: Result) -> None:

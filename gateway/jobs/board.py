@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 from assay.v1 import tuning_job_pb2
@@ -37,12 +38,12 @@ class Board:
             bell.set()
 
     @asynccontextmanager
-    async def watch(self, job: str) -> AsyncIterator[Callable[[float], asyncio.Future[None]]]:
+    async def watch(self, job: str) -> AsyncIterator[Callable[[float], Coroutine[None, None, None]]]:
         """Gives a function that waits for the job's next movement, or so many seconds, whichever comes first."""
         bell = asyncio.Event()
         self._watchers.setdefault(job, set()).add(bell)
         try:
-            yield lambda seconds: asyncio.ensure_future(_await(bell, seconds))
+            yield lambda seconds: _await(bell, seconds)
         finally:
             self._watchers[job].discard(bell)
             if not self._watchers[job]:
@@ -54,8 +55,8 @@ class Board:
 
 
 async def _await(bell: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(bell.wait(), seconds)
-    except TimeoutError:
-        pass
+    # Not wait_for: when the bell rings in the moment of a cancellation, it would swallow the cancellation.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await bell.wait()
     bell.clear()

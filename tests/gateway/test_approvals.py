@@ -1,4 +1,4 @@
-"""Approvals: only the right people, for exactly what is pending, once; everything else is refused and changes nothing."""
+"""Approvals: only the right people, for exactly what is pending, once; all else changes nothing."""
 
 from __future__ import annotations
 

@@ -16,7 +16,9 @@ from gateway.statements import grant_revocation_statement, grant_statement
 from tests.gateway.conftest import House
 
 
-async def grant(house: House, signer: str, subject: str, role: str, unit: str = "-", grant_id: str = "g-1") -> pb.RoleGrant:
+async def grant(
+    house: House, signer: str, subject: str, role: str, unit: str = "-", grant_id: str = "g-1"
+) -> pb.RoleGrant:
     envelope = house.sign(signer, grant_statement(house.subject(subject), role, unit, grant_id))
     answer = await house.app.identities.grant_role(await house.caller(signer), pb.GrantRoleRequest(envelope=envelope))
     return answer.role_grant

@@ -258,5 +258,3 @@ async def test_facts_are_established_once(house: House) -> None:
 def test_the_etag_says_name_and_version_only() -> None:
     assert machine.etag("a", 1) != machine.etag("a", 2) != machine.etag("b", 2)
     assert machine.etag("a", 1) == machine.etag("a", 1) and len(machine.etag("a", 1)) == 32
-
-

@@ -1,4 +1,4 @@
-"""Permits: signed for what was approved, checked online here and offline by the stand-alone checker, void when revoked."""
+"""Permits: signed for what was approved, checked online and by the stand-alone checker."""
 
 from __future__ import annotations
 
@@ -39,7 +39,12 @@ async def issued(house: House, **fields: Any) -> permit_pb2.Permit:
 
 
 async def online(house: House, permit: permit_pb2.Permit, **fields: str) -> permit_pb2.CheckPermitResponse:
-    values = {"adapter_sha256": ADAPTER, "base_sha256": SHA, "purpose": permit.purpose, "environment": permit.environment}
+    values = {
+        "adapter_sha256": ADAPTER,
+        "base_sha256": SHA,
+        "purpose": permit.purpose,
+        "environment": permit.environment,
+    }
     request = permit_pb2.CheckPermitRequest(name=permit.name, **{**values, **fields})
     return await house.app.permits.check_permit(await house.caller("dana"), request)
 

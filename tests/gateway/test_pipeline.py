@@ -56,7 +56,9 @@ class Street(House):
         return (await self.app.jobs.create_tuning_job(rita, request)).tuning_job.name
 
     async def job(self, name: str = NAME) -> pb.TuningJob:
-        return (await self.app.jobs.get_tuning_job(await self.caller("rita"), pb.GetTuningJobRequest(name=name))).tuning_job
+        return (
+            await self.app.jobs.get_tuning_job(await self.caller("rita"), pb.GetTuningJobRequest(name=name))
+        ).tuning_job
 
     async def until(self, state: str, name: str = NAME, progress: bool = False) -> pb.TuningJob:
         """Watches until the job is in a state (and its task runs), or rests elsewhere, which fails the test."""
@@ -67,7 +69,9 @@ class Street(House):
                 there = event.tuning_job.state == pb.TuningJob.State.Value(f"STATE_{state}")
                 if there and (not progress or event.tuning_job.progress.step):
                     return event.tuning_job
-            raise AssertionError(f"rests in {pb.TuningJob.State.Name(event.tuning_job.state)}: {event.tuning_job.reason}")
+            raise AssertionError(
+                f"rests in {pb.TuningJob.State.Name(event.tuning_job.state)}: {event.tuning_job.reason}"
+            )
 
         return await asyncio.wait_for(follow(), 60)
 
@@ -156,6 +160,21 @@ async def test_policy_denies_with_rules_and_rows(street: Street) -> None:
     assert "BASE-PII-CEILING" in job.reason
     assert street.types(NAME) == ["job.received", "job.preparing", "intake.decided"]
     assert spooled(street) == []
+
+
+async def test_a_waived_denial_goes_back_into_the_path(street: Street) -> None:
+    from assay.v1 import approval_pb2, policy_pb2
+    from gateway.statements import waiver_statement
+
+    await street.ask(pii=0.9)
+    job = await street.rest()
+    fired = [o.rule_id for o in job.decision.outcomes if o.outcome == policy_pb2.OUTCOME_FAIL]
+    assert job.decision.audit_plan.gates and fired
+    statement = waiver_statement(NAME, job.etag, fired, "accepted", "rows masked at use", now().date())
+    request = approval_pb2.WaiveRulesRequest(name=NAME, etag=job.etag, envelope=street.sign("cora", statement))
+    await street.app.approvals.waive_rules(await street.caller("cora"), request)
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    assert street.types(NAME) == [*CLEAN[:3], "rules.waived", "job.waived", *CLEAN[3:]]
 
 
 async def test_a_file_that_is_none_is_denied_and_the_outcome_names_the_fault(street: Street) -> None:

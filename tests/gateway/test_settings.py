@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from assay.errors import InvalidInputError
 from assay.v1 import approval_pb2, dataset_pb2, policy_input_pb2, tuning_job_pb2
@@ -29,7 +32,7 @@ def test_the_defaults_load(tmp_path: Path) -> None:
     assert settings.units == ("credit", "claims")
     assert settings.database == tmp_path / "services" / "gateway" / "data" / "assay.db"
     assert settings.subject == "spiffe://assay.local/services/gateway"
-    with pytest.raises(Exception):
+    with pytest.raises(ValidationError):
         settings.region = "us"  # type: ignore[misc]
 
 
@@ -45,7 +48,8 @@ def test_the_defaults_load(tmp_path: Path) -> None:
         ("permit_seconds = 86400", "permit_seconds = 86401", "limits.permit_seconds"),
         ("reflection = false", "reflection = false\nplaintext = true", "plaintext"),
         ("as_of = 2026-01-01", "as_of = 2026-13-01", ""),
-        ("usd_micros_per_kwh = 200000", "usd_micros_per_kwh = -1", "price_book.usd_micros_per_kwh"),
+        ("cpu = 28", "cpu = -1", "price_book.usd_micros_per_device_second"),
+        ('device = "cpu"', 'device = "tpu"', "price_book"),
     ],
 )
 def test_a_faulty_setting_is_named(tmp_path: Path, old: str, new: str, field: str) -> None:
@@ -125,8 +129,8 @@ def test_exploratory_measurements_never_reach_the_judge(tmp_path: Path) -> None:
     from assay.v1 import measurement_pb2
     from gateway.store.tables import DatasetRow
 
-    dataset = DatasetRow(name="d", unit="u", format=1, datasheet="{}", sha256="", size_bytes=1, creator="c", created_us=0,
-                         record_index=0)  # fmt: skip
+    dataset = DatasetRow(name="d", unit="u", format=1, datasheet="{}", sha256="", size_bytes=1, creator="c",
+                         created_us=0, record_index=0)  # fmt: skip
     measured = [
         measurement_pb2.Measurement(name="a", value=1.0),
         measurement_pb2.Measurement(name="a", slice="race", value=2.0),
@@ -211,3 +215,13 @@ def test_unknown_roles(role: str) -> None:
 def test_times_have_one_spelling(text: str) -> None:
     with pytest.raises(InvalidInputError):
         statements.parse_time(text, "approval")
+
+
+def test_the_gateway_imports_no_model_library() -> None:
+    heavy = ("torch", "transformers", "peft", "tokenizers", "spacy", "presidio_analyzer", "fairlearn", "sklearn")
+    code = (
+        "import sys, gateway.application; "
+        f"print([m for m in {heavy!r} if m in sys.modules], [m for m in sys.modules if m.startswith('audit.p')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] []"

@@ -30,7 +30,8 @@ def test_migrations_make_the_tables_that_the_code_states(engine: Engine) -> None
     ours = set(Row.metadata.tables)
     with engine.connect() as connection:
         context = MigrationContext.configure(
-            connection, opts={"include_name": lambda name, kind, _: kind != "table" or name in ours, "compare_type": True}
+            connection,
+            opts={"include_name": lambda name, kind, _: kind != "table" or name in ours, "compare_type": True},
         )
         assert compare_metadata(context, Row.metadata) == []
         check_guards(connection)
@@ -99,7 +100,9 @@ def test_pages_are_stable_when_times_are_equal(engine: Engine) -> None:
 
 
 def test_a_stale_version_changes_nothing(engine: Engine) -> None:
-    row = JobRow(name="j", unit="credit", creator="c", state="RECEIVED", version=1, request="{}", created_us=1, updated_us=1)
+    row = JobRow(
+        name="j", unit="credit", creator="c", state="RECEIVED", version=1, request="{}", created_us=1, updated_us=1
+    )
     with engine.begin() as connection:
         rows.insert(connection, row)
         moved = jobs.change(connection, row, {"state": "PREPARING"})

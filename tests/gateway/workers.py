@@ -87,7 +87,9 @@ watts_per_core = 10.0
         await asyncio.gather(*self.drains, return_exceptions=True)
 
     async def _serving(self, name: str) -> None:
-        port = int((self.layout.service(name) / "worker.toml").read_text().splitlines()[0].rpartition(":")[2].strip('"'))
+        port = int(
+            (self.layout.service(name) / "worker.toml").read_text().splitlines()[0].rpartition(":")[2].strip('"')
+        )
         process = self.processes[name]
         assert process.stderr is not None
         self.drains.append(asyncio.create_task(process.stderr.read()))

@@ -1,4 +1,4 @@
-"""Tasks of the tests: they run in the real sandbox of a real worker, and do in milliseconds what the real ones do in minutes.
+"""Tasks of the tests: real worker, real sandbox, and done in milliseconds.
 
 The dataset's first line is a JSON object that says how to behave; it travels with the rows from task to task.
 """

@@ -5,7 +5,6 @@ import json
 
 from assay.errors import InvalidInputError
 from assay.worker.task import TaskContext
-
 from tiny_tasks import behaviour, wait
 
 
