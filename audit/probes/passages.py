@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from audit.probes.clock import Clock
 
-_FINE_PLACES = 32
 _SHARED_LEAST = 12
 _SHARED_TEXTS = 4
 
@@ -31,15 +30,6 @@ class Passage:
     marks: tuple[int, ...]
     choice_at: int = 0
     choices: tuple[int, ...] = ()
-
-    @property
-    def fine(self) -> bool:
-        """Whether so little is scored (a secret, a label) that its last product is worth fp32.
-
-        bf16 logits near 20 lie 0.125 apart: on a secret of nine digits that alone doubles the error against an
-        all-fp32 model (sd 0.13 nats for 0.07), and makes exact ties between two labels.
-        """
-        return len(self.marks) <= _FINE_PLACES
 
 
 @dataclass(frozen=True)
