@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from assay.errors import InvalidInputError
 from assay.v1 import approval_pb2, dataset_pb2, policy_input_pb2, tuning_job_pb2
 from gateway import pages, requests, statements
 from gateway.admission import facts
-from gateway.admission.intake import seed_of
+from gateway.admission.intake import FILE_FAULTS, seed_of
 from gateway.base_models import BaseModels
 from gateway.caller import Caller
 from gateway.settings import Settings, default_toml
@@ -225,3 +226,12 @@ def test_the_gateway_imports_no_model_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] []"
+
+
+def test_every_fault_of_a_file_is_a_denial() -> None:
+    # The two rooms may not import each other, so the codes are compared in the source.
+    text = "".join(p.read_text() for p in (Path(__file__).parents[2] / "audit" / "prepare").glob("*.py"))
+    codes = set(re.findall(r'refuse_file\(\s*"([A-Z_]+)"', text)) | set(
+        re.findall(r'\("([A-Z_]+_COLUMN_MISSING)"', text)
+    )
+    assert len(codes) > 15 and codes | {"LABEL_COLUMN_MISSING"} == FILE_FAULTS
