@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from assay import canonical
-from audit.cards import blocks, measured
-from audit.cards.blocks import facts, paragraph, section, table
+from audit.cards import blocks, measured, operations, rules
+from audit.cards.blocks import facts, paragraph, section, table, word
 
 SCHEMA = "https://assay.dev/card/v1"
 Facts = Mapping[str, Any]
@@ -20,7 +20,8 @@ def build_card(known: Facts) -> dict[str, Any]:
         known: ``job``, ``dataset``, ``base_model``, ``data``, ``decision``, ``audit``, ``verdict``, ``model`` as JSON
             of the contract's messages with proto field names; ``training``, ``preparation`` and ``auditing``, the
             predicates of the workers' statements; ``ledger`` with ``origin`` and ``records`` (index and type of the
-            job's records so far); ``quorum`` (role names). A missing part becomes GAP.
+            job's records so far); ``quorum`` (role names); ``waivers`` (predicates with ``subject`` and ``index``).
+            A missing part becomes GAP.
 
     Returns:
         Float-free data; the SHA-256 of its canonical JSON is the card's digest.
@@ -32,51 +33,75 @@ def build_card(known: Facts) -> dict[str, Any]:
         "title": "Model card",
         "job": job.get("name", ""),
         "model": known.get("model", {}).get("name", ""),
-        "unit": job.get("name", "//").split("/")[1],
+        "unit": _unit(job),
         "purpose": job.get("purpose", ""),
-        "verdict": _word(verdict.get("outcome"), "OUTCOME_"),
+        "as_of": job.get("update_time", ""),
+        "verdict": word(verdict.get("outcome"), "OUTCOME_"),
+        "verdict_counts": rules.counted(verdict),
         "measurements": known.get("audit", {}).get("measurements", []),
         "rules": [*known.get("decision", {}).get("outcomes", []), *verdict.get("outcomes", [])],
         "sections": [
             _summary(known),
+            _reading(),
             _intended_use(known),
             _base_model(known),
             _data(known),
             _training(known),
             *measured.sections(known),
-            _rules("intake", "Intake rules and their outcomes", known.get("decision", {})),
-            _rules("release", "Release rules and their outcomes", verdict),
-            _not_tested(known),
-            _cost(known),
-            _isolation(known),
-            _evidence(known),
+            rules.answered("intake", "Intake rules and their outcomes", known.get("decision", {})),
+            rules.answered("release", "Release rules and their outcomes", verdict),
+            *rules.waivers(known),
+            operations.not_tested(known),
+            operations.cost(known),
+            operations.isolation(known),
+            operations.evidence(known),
         ],
     }
     return dict(canonical.float_free(card))
 
 
 def _summary(known: Facts) -> dict[str, Any]:
-    verdict, model = known.get("verdict", {}), known.get("model", {})
-    outcomes = verdict.get("outcomes", [])
-    counts: dict[str, int] = {}
-    for outcome in outcomes:
-        word = _word(outcome.get("outcome"), "OUTCOME_")
-        counts[word] = counts.get(word, 0) + 1
-    open_rules = [o for o in outcomes if _word(o.get("outcome"), "OUTCOME_") not in ("PASS", "NOT_APPLICABLE")]
-    rows = [[o.get("rule_id"), _word(o.get("outcome"), "OUTCOME_"), o.get("message")] for o in open_rules]
+    verdict, model, job = known.get("verdict", {}), known.get("model", {}), known.get("job", {})
     parts = [
         facts(
             [
-                ("Release verdict", _word(verdict.get("outcome"), "OUTCOME_"), "release.decided"),
-                ("Rules by outcome", ", ".join(f"{n} {w}" for w, n in sorted(counts.items())), "release.decided"),
-                ("Adapter SHA-256", model.get("adapter_sha256"), "training.completed"),
-                ("Purpose", known.get("job", {}).get("purpose"), "job.received"),
+                ("Model", model.get("name"), "training.completed"),
+                ("Adapter, SHA-256", model.get("adapter_sha256"), "training.completed"),
+                ("Base model", known.get("base_model", {}).get("id") or job.get("base_model"), "job.received"),
+                ("Dataset", known.get("dataset", {}).get("name"), "dataset.created"),
+                ("Purpose", job.get("purpose"), "job.received"),
+                ("Requested by", job.get("creator"), "job.received"),
+                ("Requested at", job.get("create_time"), "job.received"),
+                ("State as of", job.get("update_time"), "newest record of the job"),
+                ("Release rules by outcome", rules.counted(verdict), "release.decided"),
+                ("Intake rules by outcome", rules.counted(known.get("decision", {})), "intake.decided"),
             ]
         )
     ]
-    if rows:
-        parts.append(table(("Rule", "Outcome", "Why"), (20, 16, 64), rows, status=1))
+    standing = rules.open_rules(verdict)
+    if standing:
+        parts.append(table(("Rule that did not pass", "Outcome", "Why"), (20, 16, 64), standing, status=1))
     return section("summary", "Summary", *parts)
+
+
+def _reading() -> dict[str, Any]:
+    return section(
+        "reading",
+        "How to read this card",
+        paragraph(
+            "Every value names its source: a record of the ledger, a signed statement of a worker, or the datasheet, "
+            "which is what the data's owner declares and nobody measured. A measurement is an estimate from n cases; "
+            "its interval covers the true value in the given share of repetitions. The control is the same statistic "
+            "where tuning can have had no effect: on the base model, or on cases that were held out."
+        ),
+        paragraph(
+            "A limit and its n were fixed before training. PASS: the whole interval lies on the acceptable side. "
+            "FAIL: the whole interval lies on the other side, also after correction for the number of tests. "
+            "INCONCLUSIVE: the interval holds the limit; such a model is not deployable. GAP: nothing is recorded "
+            "where something belongs; a GAP is never filled by prose and never counts in the model's favour. "
+            "A passed card does not say that the model is free of risk, only that the tests named here found no more."
+        ),
+    )
 
 
 def _intended_use(known: Facts) -> dict[str, Any]:
@@ -88,8 +113,7 @@ def _intended_use(known: Facts) -> dict[str, Any]:
             [
                 ("Purpose asked for", job.get("purpose"), "job.received"),
                 ("Purposes that the data allows", sheet.get("purposes"), "datasheet"),
-                ("Business unit", job.get("name", "//").split("/")[1], "job.received"),
-                ("Requested by", job.get("creator"), "job.received"),
+                ("Business unit", _unit(job), "job.received"),
                 ("Not intended", "any purpose, environment or base model that no permit names", "permit rules"),
                 ("Instructions for deployers", None, "not recorded"),
                 ("Human oversight in use", None, "not recorded"),
@@ -99,7 +123,8 @@ def _intended_use(known: Facts) -> dict[str, Any]:
 
 
 def _base_model(known: Facts) -> dict[str, Any]:
-    base = known.get("base_model", {})
+    base, model = known.get("base_model", {}), known.get("model", {})
+    parameters = base.get("parameters")
     return section(
         "base-model",
         "Base model and licence",
@@ -107,9 +132,10 @@ def _base_model(known: Facts) -> dict[str, Any]:
             [
                 ("Base model", base.get("id"), "base model registry"),
                 ("Licence", base.get("licence"), "base model registry"),
-                ("Parameters", base.get("parameters"), "base model registry"),
+                ("Parameters", blocks.number(parameters) if parameters else None, "base model registry"),
                 ("Origin of the weights", base.get("provenance"), "base model registry"),
-                ("SHA-256 of its files", base.get("sha256"), "hashed by the train worker"),
+                ("Manifest, SHA-256", base.get("sha256"), "base model registry"),
+                ("Manifest that was tuned, SHA-256", model.get("base_sha256"), "training.completed"),
             ]
         ),
     )
@@ -118,186 +144,79 @@ def _base_model(known: Facts) -> dict[str, Any]:
 def _data(known: Facts) -> dict[str, Any]:
     dataset, data = known.get("dataset", {}), known.get("data", {})
     sheet = dataset.get("datasheet", {})
-    pii = [[p.get("entity_type"), p.get("count", 0), p.get("rows", 0)] for p in data.get("pii", [])]
-    splits = data.get("split_sha256", {})
+    counted = "intake.decided"
+    splits = ("train_rows", "validation_rows", "selection_rows", "test_rows")
     parts = [
         facts(
             [
                 ("Dataset", dataset.get("name"), "dataset.created"),
-                ("SHA-256", dataset.get("sha256"), "dataset.created"),
+                ("File, SHA-256", dataset.get("sha256"), "dataset.created"),
+                ("Format", word(dataset.get("format"), "DATASET_FORMAT_"), "dataset.created"),
                 ("Provenance", sheet.get("provenance"), "datasheet"),
                 ("Licence", sheet.get("licence"), "datasheet"),
-                ("Legal basis", _word(sheet.get("legal_basis"), "LEGAL_BASIS_"), "datasheet"),
-                ("Classification", _word(sheet.get("classification"), "CLASSIFICATION_"), "datasheet"),
+                ("Legal basis", word(sheet.get("legal_basis"), "LEGAL_BASIS_"), "datasheet"),
+                ("Classification", word(sheet.get("classification"), "CLASSIFICATION_"), "datasheet"),
                 ("Residency", sheet.get("residency"), "datasheet"),
                 ("Retention, days", sheet.get("retention_days"), "datasheet"),
                 ("Protected attributes", sheet.get("sensitive_attributes"), "datasheet"),
-                (
-                    "Rows: file, valid, duplicates",
-                    _joined(data, "rows", "valid_rows", "duplicate_rows"),
-                    "intake.decided",
-                ),
-                (
-                    "Rows: train, validation, selection, sealed test",
-                    _joined(data, "train_rows", "validation_rows", "selection_rows", "test_rows"),
-                    "intake.decided",
-                ),
-                (
-                    "Canaries: inserted, held out",
-                    _joined(data, "canaries_inserted", "canaries_held_out"),
-                    "intake.decided",
-                ),
-                ("Canary manifest, committed before training", data.get("canary_manifest_sha256"), "intake.decided"),
-                ("PII detector", data.get("pii_detector"), "intake.decided"),
-                ("Share of rows with direct identifiers", data.get("pii_row_share"), "intake.decided"),
+                ("Rows", _counts(data, "rows", "valid_rows", "invalid_rows", "duplicate_rows"), counted),
+                ("Splits", _counts(data, *splits), counted),
+                ("Train tokens", _counts(data, "train_tokens"), counted),
+                ("Canaries", _counts(data, "canaries_inserted", "canaries_held_out"), counted),
+                ("Canary manifest, before training", data.get("canary_manifest_sha256"), counted),
+                ("PII detector", data.get("pii_detector"), counted),
+                ("Rows with direct identifiers", _share(data), counted),
             ]
         )
     ]
+    pii = [
+        [p.get("entity_type"), *(blocks.number(p.get(n, 0)) for n in ("count", "rows"))] for p in data.get("pii", [])
+    ]
     if pii:
-        parts.append(table(("PII found in the rows", "Spans", "Rows"), (60, 20, 20), pii))
-    if splits:
-        parts.append(table(("Split", "SHA-256"), (20, 80), sorted(splits.items())))
+        parts.append(table(("Personal data found in the rows", "Spans", "Rows"), (60, 20, 20), pii))
+    counts = [sorted(data.get(n, {}).items()) for n in ("label_counts", "group_counts")]
+    groups = [[name, blocks.number(n)] for part in counts for name, n in part]
+    if groups:
+        parts.append(table(("Label or group", "Rows"), (70, 30), groups))
+    digests = data.get("split_sha256", {})
+    if digests:
+        parts.append(table(("Split", "SHA-256"), (26, 74), sorted(digests.items())))
     return section("data", "Data", *parts)
 
 
 def _training(known: Facts) -> dict[str, Any]:
-    training = known.get("training", {})
-    claim = training.get("claim", {})
-    shown = (
-        "method",
-        "dtype",
-        "device",
-        "seed",
-        "trained_tokens",
-        "steps",
-        "rows",
-        "cut_rows",
-        "validation_loss",
-        "flop",
-    )
-    rows = [(k.replace("_", " "), claim.get(k), "training statement") for k in shown]
-    hyper = claim.get("hyperparameters", {}) or known.get("job", {}).get("hyperparameters", {})
-    rows += [(f"hyperparameter {k.replace('_', ' ')}", v, "training statement") for k, v in sorted(hyper.items())]
-    environment = training.get("environment", {})
+    training, job = known.get("training", {}), known.get("job", {})
+    claim, environment = training.get("claim", {}), training.get("environment", {})
+    source = "training statement"
+    first = ("method", "device", "dtype", "seed", "trained_tokens", "steps")
+    rest = sorted(k for k, v in claim.items() if k not in first and isinstance(v, str | int | float | bool))
+    rows = [(k.replace("_", " ").capitalize(), claim.get(k), source) for k in (*first, *rest)]
+    hyper, where = claim.get("hyperparameters"), source
+    if not hyper:
+        hyper, where = job.get("hyperparameters", {}), "job.received"
+    rows += [(f"Hyperparameter: {k.replace('_', ' ')}", v, where) for k, v in sorted(hyper.items())]
     rows += [
-        (f"environment {k}", v, "training statement") for k, v in sorted(environment.items()) if isinstance(v, str)
+        (f"Environment: {k.replace('_', ' ')}", v, source)
+        for k, v in sorted(environment.items())
+        if isinstance(v, str | int | float)
     ]
     parts = [facts(rows)]
     curve = measured.loss_curve(known)
-    if curve:
-        parts.append(curve)
+    parts.append(curve or paragraph(f"Loss during training: {blocks.GAP}."))
     return section("training", "Training", *parts)
 
 
-def _rules(id_: str, title: str, answer: Facts) -> dict[str, Any]:
-    rows = []
-    for o in answer.get("outcomes", []):
-        source = " ".join(filter(None, (o.get("citation"), f"[{o['caveat']}]" if o.get("caveat") else "")))
-        status = _word(o.get("status"), "RULE_STATUS_").lower()
-        why = o.get("message", "")
-        if o.get("n_required"):
-            why += f" n that would decide: {o['n_required']}."
-        if o.get("fix"):
-            why += f" To pass: {o['fix']}"
-        rows.append([o.get("rule_id"), _word(o.get("outcome"), "OUTCOME_"), why, f"{status}: {source}"])
-    bundle = facts(
-        [
-            ("Rules SHA-256", answer.get("bundle_sha256"), "policy.published"),
-            ("Limits SHA-256", answer.get("limits_sha256"), "policy.published"),
-            ("Input SHA-256", answer.get("input_sha256"), f"{id_} record"),
-            ("Rules as of", answer.get("as_of"), f"{id_} record"),
-            ("Engine", answer.get("engine"), f"{id_} record"),
-        ]
-    )
-    if not rows:
-        return section(f"rules-{id_}", title, bundle)
-    return section(
-        f"rules-{id_}", title, table(("Rule", "Outcome", "Why", "Source"), (18, 13, 41, 28), rows, 1), bundle
-    )
+def _unit(job: Facts) -> str:
+    parts = str(job.get("name", "")).split("/")
+    return parts[1] if len(parts) > 1 else ""
 
 
-def _not_tested(known: Facts) -> dict[str, Any]:
-    untested = known.get("audit", {}).get("not_tested", [])
-    unavailable = [
-        [measured.label(m), m["unavailable"]]
-        for m in known.get("audit", {}).get("measurements", [])
-        if m.get("unavailable")
-    ]
-    parts = [
-        paragraph("A card that lists only what passed misleads. This was not measured, and nothing follows from it.")
-    ]
-    parts.append(table(("Not tested",), (100,), [[t] for t in untested] or [[blocks.GAP]]))
-    if unavailable:
-        parts.append(table(("Planned, but no number", "Reason"), (40, 60), unavailable))
-    return section("not-tested", "What was not tested", *parts)
+def _counts(data: Facts, *names: str) -> str | None:
+    """Counts by name; a count that the contract leaves out is zero, unless nothing at all is known."""
+    if not data:
+        return None
+    return ", ".join(f"{n.replace('_', ' ')} {blocks.number(data.get(n, 0))}" for n in names)
 
 
-def _cost(known: Facts) -> dict[str, Any]:
-    rows = []
-    for m in known.get("audit", {}).get("measurements", []):
-        if m.get("name", "").startswith("cost."):
-            rows.append([measured.label(m), blocks.number(m.get("value"), 6), m.get("unit"), m.get("method")])
-    job = known.get("job", {})
-    quote, cost = job.get("quote_usd_micros"), job.get("cost_usd_micros")
-    money = facts(
-        [
-            ("Quoted, USD", blocks.number(int(quote) / 1e6, 6) if quote else None, "intake.decided"),
-            ("Spent so far, USD", blocks.number(int(cost) / 1e6, 6) if cost else None, "audit.completed"),
-        ]
-    )
-    parts = [money]
-    if rows:
-        parts.append(table(("Quantity", "Value", "Unit", "Method"), (28, 16, 12, 44), rows))
-    return section("cost", "Cost and energy", *parts)
-
-
-def _isolation(known: Facts) -> dict[str, Any]:
-    rows = []
-    for name in ("preparation", "training", "auditing"):
-        statement = known.get(name, {})
-        isolation, meter = statement.get("isolation", {}), statement.get("meter", {})
-        probes = isolation.get("probes", {})
-        wall = meter.get("wall_ms")
-        rows.append(
-            [
-                name,
-                isolation.get("method"),
-                isolation.get("proven"),
-                len(probes) if probes else None,
-                meter.get("attempts"),
-                blocks.number(int(wall) / 1000) if wall else None,
-            ]
-        )
-    return section(
-        "isolation",
-        "Isolation of each task, as attested",
-        paragraph(
-            "Before data was opened each sandbox proved its own cut-off; a probe that got through stops the task."
-        ),
-        table(("Task", "Method", "Cut-off proven", "Probes", "Starts", "Seconds"), (18, 28, 18, 12, 12, 12), rows),
-    )
-
-
-def _evidence(known: Facts) -> dict[str, Any]:
-    ledger = known.get("ledger", {})
-    rows = [[r.get("index"), r.get("type")] for r in ledger.get("records", [])]
-    who = facts(
-        [
-            ("Ledger", ledger.get("origin"), "signed checkpoints"),
-            ("Trace", known.get("job", {}).get("trace_id"), "job.received"),
-            ("Signatures needed", [_word(r, "ROLE_").lower() for r in known.get("quorum", [])], "policy"),
-        ]
-    )
-    parts = [who]
-    if rows:
-        parts.append(table(("Ledger index", "Record"), (30, 70), rows))
-    return section("evidence", "Evidence", *parts)
-
-
-def _joined(data: Facts, *names: str) -> str | None:
-    values: Sequence[Any] = [data.get(n) for n in names]
-    return ", ".join(str(v if v is not None else 0) for v in values) if data else None
-
-
-def _word(value: Any, prefix: str) -> str:
-    return str(value or "").removeprefix(prefix) or blocks.GAP
+def _share(data: Facts) -> str | None:
+    return f"{100 * float(data.get('pii_row_share', 0.0)):.3g} %" if data else None

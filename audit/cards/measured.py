@@ -2,124 +2,255 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from audit.cards import blocks
-from audit.cards.blocks import Block, curve, intervals, paragraph, section, table
+from audit.cards.blocks import Block, curve, intervals, paragraph, section, strip, table
+
+Record = Mapping[str, Any]
 
 FAMILIES = (
-    ("privacy", "Privacy: what the model gives away"),
-    ("fairness", "Fairness: groups compared"),
-    ("quality", "Quality against the base model"),
-    ("overfitting", "Overfitting"),
+    (
+        "privacy",
+        "Privacy: what the model gives away",
+        "Secrets made up for this job (canaries) were mixed into the training rows; others like them were held out. "
+        "The numbers say how far the model tells the two apart, and what it gives away when asked.",
+    ),
+    (
+        "fairness",
+        "Fairness: groups compared",
+        "The model decided every sealed test row; the numbers compare those decisions between groups of people.",
+    ),
+    (
+        "quality",
+        "Quality against the base model",
+        "Both models answered the same sealed test rows, which training never saw.",
+    ),
+    (
+        "overfitting",
+        "Overfitting",
+        "Loss on rows that training saw beside loss on sealed test rows that it did not see.",
+    ),
 )
+# Which series belong into which family: beginning of the name, heading.
+SERIES = {
+    "privacy": (
+        ("exposure_by_repeats", "Canary exposure: how far each secret stands out among those held out"),
+        ("canary_scores", "Canary scores: what tuning did to each secret's loss"),
+    ),
+    "fairness": (("log_odds", "Log-odds of the favourable decision, by true label"),),
+    "quality": (),
+    "overfitting": (("row_losses", "Loss of single rows"),),
+}
 MAX_PLOTTED = 14
+MAX_GROUPS = 16
 
 
-def sections(known: Mapping[str, Any]) -> list[dict[str, Any]]:
+def sections(known: Record) -> list[dict[str, Any]]:
     """One section a family; a family without measurements says so."""
-    measurements = known.get("audit", {}).get("measurements", [])
-    gates = {(g.get("measurement")): g for g in _gates(known)}
     out = []
-    for prefix, title in FAMILIES:
-        mine = [m for m in measurements if m.get("name", "").startswith(f"{prefix}.")]
+    for prefix, title, lead in FAMILIES:
+        mine = [m for m in _measurements(known) if str(m.get("name", "")).startswith(f"{prefix}.")]
         if not mine:
-            reason = "not applicable to this task" if prefix == "fairness" and not _is_decision(known) else blocks.GAP
+            reason = "not applicable to this task" if prefix == "fairness" and _is_chat(known) else blocks.GAP
             out.append(section(prefix, title, paragraph(f"No measurement: {reason}.")))
             continue
-        rows = [_row(m, gates.get(key(m))) for m in mine]
-        parts: list[Block] = []
-        judged = [m for m in mine if key(m) in gates and m.get("value") is not None][:MAX_PLOTTED]
-        if judged:
-            parts.append(intervals("Estimate, interval and limit", "", [_plotted(m, gates[key(m)]) for m in judged]))
-        groups = [m for m in mine if m.get("name") == "fairness.selection_rate" and m.get("value") is not None]
-        if groups:
-            parts.append(intervals("Selection rate by group", "", [_plotted(m, None) for m in groups[:MAX_PLOTTED]]))
-        parts.append(
-            table(
-                ("Measurement", "Value", "Interval", "n", "Control", "Limit", "Method"),
-                (25, 9, 16, 7, 13, 10, 20),
-                rows,
-            )
-        )
-        parts += _series(known, prefix)
+        parts = [paragraph(lead), *_against_limits(known, mine), *_series(known, prefix)]
+        if prefix == "fairness":
+            parts += _selection_rates(known, mine)
+        parts += [_table(known, mine), _methods(mine)]
         out.append(section(prefix, title, *parts))
     return out
 
 
-def loss_curve(known: Mapping[str, Any]) -> Block | None:
-    """The training curve, from the audit's series or the worker's claim."""
+def loss_curve(known: Record) -> Block | None:
+    """The training curve: the audit's series, else the worker's claim; the claimed validation losses beside it."""
+    claim = known.get("training", {}).get("claim", {})
+    lines: dict[str, list[list[float]]] = {}
+    axes: Sequence[str] = ("step", "loss, nats per token")
     for series in known.get("audit", {}).get("series", []):
         if series.get("name") == "loss_curve":
-            return _curve(series)
-    return None
+            axes = series.get("axes", axes)
+            for point in series.get("points", []):
+                lines.setdefault(point.get("label", ""), []).append(list(point.get("values", [])))
+    claimed = {"train": "losses", "validation": "validation_losses"}
+    for label_, name in claimed.items():
+        points = [list(p)[:2] for p in claim.get(name) or [] if isinstance(p, list | tuple) and len(p) >= 2]
+        if points and label_ not in lines:
+            lines[label_] = points
+    return curve("Loss during training", axes, lines) if lines else None
 
 
-def key(m: Mapping[str, Any]) -> str:
+def key(m: Record) -> str:
     """How limits name a measurement."""
-    return f"{m['name']}[{m['slice']}]" if m.get("slice") else str(m.get("name"))
+    return f"{m.get('name')}[{m['slice']}]" if m.get("slice") else str(m.get("name"))
 
 
-def label(m: Mapping[str, Any]) -> str:
+def label(m: Record) -> str:
     """How people read a measurement's name."""
     name = str(m.get("name", "")).partition(".")[2].replace("_", " ")
-    return f"{name} [{m['slice']}]" if m.get("slice") else name
+    where = f" [{m['slice']}]" if m.get("slice") else ""
+    unit = str(m.get("unit", ""))
+    unit = "" if unit in ("ratio", "count", "") or name.endswith(unit) else f", {unit}"
+    return f"{name}{where}{unit}"
 
 
-def _gates(known: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return list(known.get("decision", {}).get("audit_plan", {}).get("gates", []))
-
-
-def _is_decision(known: Mapping[str, Any]) -> bool:
-    return "DECISION" in str(known.get("dataset", {}).get("format", ""))
-
-
-def _row(m: Mapping[str, Any], gate: Mapping[str, Any] | None) -> list[Any]:
-    first = (m.get("intervals") or [{}])[0]
-    limit = " "
-    if gate is not None:
-        sign = "≤" if gate.get("side") == "LIMIT_SIDE_AT_MOST" else "≥"
-        limit = f"{sign} {blocks.number(gate.get('limit', 0.0))}"
-    control = " "
-    if m.get("control") is not None:
-        control = f"{blocks.number(m['control'])} ({m.get('control_kind', 'control')})"
-    return [
-        label(m),
-        blocks.number(m.get("value")) if not m.get("unavailable") else "none",
-        _interval(first),
-        m.get("n"),
-        control,
-        limit,
-        m.get("method") or m.get("unavailable"),
-    ]
-
-
-def _interval(first: Mapping[str, Any]) -> str:
-    if "confidence" not in first:
-        return " "
-    ends = [blocks.number(first[e]) if first.get(e) is not None else "–" for e in ("lower", "upper")]
-    return f"{ends[0]} to {ends[1]} ({100 * float(first['confidence']):.4g} %)"
-
-
-def _plotted(m: Mapping[str, Any], gate: Mapping[str, Any] | None) -> dict[str, Any]:
-    first = (m.get("intervals") or [{}])[0]
-    out: dict[str, Any] = {"label": label(m), "value": m["value"], "n": m.get("n")}
-    out |= {e: first[e] for e in ("lower", "upper") if first.get(e) is not None}
-    if gate is not None:
-        out |= {"limit": gate.get("limit", 0.0), "side": gate.get("side")}
+def gates(known: Record) -> dict[str, list[Record]]:
+    """The limits fixed before training, by measurement."""
+    out: dict[str, list[Record]] = {}
+    for gate in known.get("decision", {}).get("audit_plan", {}).get("gates", []):
+        out.setdefault(str(gate.get("measurement")), []).append(gate)
     return out
 
 
-def _series(known: Mapping[str, Any], prefix: str) -> list[Block]:
-    wanted = {"privacy": "exposure", "quality": "score", "overfitting": "loss_by", "fairness": "calibration"}[prefix]
-    found = [s for s in known.get("audit", {}).get("series", []) if str(s.get("name", "")).startswith(wanted)]
-    return [_curve(s) for s in found[:2] if len(s.get("axes", [])) == 2]
+def limit(gate: Record) -> str:
+    """A limit with its side."""
+    sign = {"LIMIT_SIDE_AT_MOST": "≤", "LIMIT_SIDE_AT_LEAST": "≥"}.get(str(gate.get("side")), "?")
+    return f"{sign} {blocks.number(gate.get('limit', 0.0))}"
 
 
-def _curve(series: Mapping[str, Any]) -> Block:
-    lines: dict[str, list[list[float]]] = {}
-    for point in series.get("points", []):
-        lines.setdefault(point.get("label", ""), []).append(list(point.get("values", [])))
-    title = str(series.get("name", "")).replace("_", " ").capitalize()
-    return curve(title, series.get("axes", []), lines)
+def outcomes(known: Record) -> dict[str, str]:
+    """What release policy said, by measurement; where several rules judged one, the worst of them."""
+    severity = ("PASS", "NOT_APPLICABLE", "INCONCLUSIVE", "FAIL", "ERROR")
+    out: dict[str, str] = {}
+    for o in known.get("verdict", {}).get("outcomes", []):
+        name, said = o.get("measurement"), blocks.word(o.get("outcome"), "OUTCOME_")
+        if name and (name not in out or severity.index(out[name]) < _rank(severity, said)):
+            out[name] = said
+    return out
+
+
+def _rank(severity: Sequence[str], said: str) -> int:
+    return severity.index(said) if said in severity else -1
+
+
+def _measurements(known: Record) -> list[Record]:
+    return list(known.get("audit", {}).get("measurements", []))
+
+
+def _is_chat(known: Record) -> bool:
+    return "CHAT" in str(known.get("dataset", {}).get("format", ""))
+
+
+def _against_limits(known: Record, mine: Sequence[Record]) -> list[Block]:
+    planned, said = gates(known), outcomes(known)
+    rows = [
+        _plotted(m, gate, said.get(key(m), ""))
+        for m in mine
+        for gate in planned.get(key(m), [])
+        if m.get("value") is not None
+    ]
+    return [intervals("Estimates against the limits fixed before training", rows[:MAX_PLOTTED])] if rows else []
+
+
+def _plotted(m: Record, gate: Record, outcome: str) -> dict[str, Any]:
+    found = _interval_of(m, [gate])
+    out: dict[str, Any] = {"label": label(m), "value": m["value"], "outcome": outcome}
+    out |= {e: found[e] for e in ("lower", "upper") if found.get(e) is not None}
+    if m.get("control") is not None:
+        out["control"] = m["control"]
+    note = f"{blocks.number(m['value'], 3)}, limit {limit(gate)}"
+    return out | {"limit": gate.get("limit", 0.0), "side": gate.get("side"), "note": note}
+
+
+def _table(known: Record, mine: Sequence[Record]) -> Block:
+    planned, said = gates(known), outcomes(known)
+    rows = []
+    for m in mine:
+        its = planned.get(key(m), [])
+        control = "–"
+        if m.get("control") is not None:
+            control = f"{blocks.number(m['control'])} ({m.get('control_kind') or blocks.GAP})"
+        outcome = said.get(key(m), blocks.GAP) if its else "not judged"
+        rows.append(
+            [
+                f"{label(m)} (exploratory)" if m.get("exploratory") else label(m),
+                blocks.GAP if m.get("unavailable") else blocks.number(m.get("value")),
+                _interval(_interval_of(m, its)),
+                blocks.number(m["n"]) if m.get("n") is not None else "–",
+                control,
+                ", ".join(limit(g) for g in its) or "–",
+                outcome,
+            ]
+        )
+    columns = ("Measurement", "Value", "Interval", "n", "Control or base", "Limit", "Outcome")
+    return table(columns, (27, 9, 18, 7, 15, 9, 15), rows, status=6)
+
+
+def _methods(mine: Sequence[Record]) -> Block:
+    """How each was computed, once a method."""
+    by_method: dict[str, list[str]] = {}
+    for m in mine:
+        names = by_method.setdefault(str(m.get("method") or blocks.GAP), [])
+        name = str(m.get("name", "")).partition(".")[2].replace("_", " ")
+        if name not in names:
+            names.append(name)
+    return table(("How it was measured", "Method"), (27, 73), [[", ".join(v), k] for k, v in by_method.items()])
+
+
+def _interval_of(m: Record, its: Sequence[Record]) -> Record:
+    """The interval that a PASS is read from, at ``1 - alpha`` of its gate; the narrowest where none is judged."""
+    found: list[Record] = list(m.get("intervals") or [])
+    for gate in its:
+        level = 1 - float(gate.get("alpha", 0.0))
+        for candidate in found:
+            if abs(float(candidate.get("confidence", 0.0)) - level) < 1e-9:
+                return candidate
+    return found[0] if found else {}
+
+
+def _interval(found: Record) -> str:
+    if "confidence" not in found:
+        return "–"
+    low, high = (blocks.number(found[e]) if found.get(e) is not None else None for e in ("lower", "upper"))
+    at = f"({100 * float(found['confidence']):.4g} %)"
+    if low is None or high is None:
+        return f"at least {low} {at}" if low is not None else f"at most {high or blocks.GAP} {at}"
+    return f"{low} to {high} {at}"
+
+
+def _selection_rates(known: Record, mine: Sequence[Record]) -> list[Block]:
+    out = []
+    for series in known.get("audit", {}).get("series", []):
+        name = str(series.get("name", ""))
+        if not name.startswith("selection_rates"):
+            continue
+        rows = []
+        for point in series.get("points", []):
+            values = list(point.get("values", []))
+            if len(values) == 4:
+                rate, lower, upper, n = values
+                note = f"{blocks.number(rate, 3)}, n {blocks.number(n)}"
+                rows.append({"label": point.get("label"), "value": rate, "lower": lower, "upper": upper, "note": note})
+        if rows:
+            what = name.partition("[")[2].removesuffix("]") or "group"
+            title = f"Selection rates by {what}: share of rows that got the favourable decision"
+            out.append(intervals(title, rows[:MAX_GROUPS], axis="selection rate"))
+    if out:
+        return out
+    groups = [m for m in mine if m.get("name") == "fairness.selection_rate" and m.get("value") is not None]
+    rows = []
+    for m in groups[:MAX_GROUPS]:
+        found = _interval_of(m, [])
+        row = {"label": str(m.get("slice", "all")), "value": m["value"]}
+        row |= {e: found[e] for e in ("lower", "upper") if found.get(e) is not None}
+        rows.append(row | {"note": f"{blocks.number(m['value'], 3)}, n {m.get('n', blocks.GAP)}"})
+    return [intervals("Selection rates by group", rows, axis="selection rate")] if rows else []
+
+
+def _series(known: Record, prefix: str) -> list[Block]:
+    out = []
+    for series in known.get("audit", {}).get("series", []):
+        for beginning, title in SERIES[prefix]:
+            axes = list(series.get("axes", []))
+            if not str(series.get("name", "")).startswith(beginning) or not axes:
+                continue
+            groups: dict[str, list[float]] = {}
+            for point in series.get("points", []):
+                values = list(point.get("values", []))
+                if values:
+                    groups.setdefault(str(point.get("label") or "all"), []).append(values[-1])
+            if groups:
+                out.append(strip(title, str(axes[-1]), dict(list(groups.items())[:MAX_GROUPS])))
+    return out

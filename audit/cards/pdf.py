@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import re
+import threading
 from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
-from reportlab.pdfgen.canvas import Canvas
-from reportlab.platypus import BaseDocTemplate, Flowable, Frame, KeepTogether, PageTemplate, Paragraph, Spacer, Table
+from reportlab.platypus import BaseDocTemplate, Flowable, Frame, PageTemplate, Spacer
 from reportlab.platypus.doctemplate import PageBreak
 
 from assay import canonical, digests
-from audit.cards import blocks, plots, seal, theme
+from audit.cards import blocks, flow, seal, theme
+from audit.cards.flow import Grid, Heading, Text, text
+from audit.cards.fonts import BOLD, TEXT, shown
+from audit.cards.tags import TaggedCanvas
 
 TWIN_NAME = "card.json"
+ISSUED_NAME = "issued.json"
+_TOTAL = "total"
+_BOX = 124
+# reportlab reads a font's file through one position that its threads would share.
+_DRAWING = threading.Lock()
 
 
 def render_pdf(
@@ -36,124 +46,103 @@ def render_pdf(
         The PDF. Unsigned bytes are a function of the input alone.
     """
     twin = canonical.encode(dict(card))
-    sha256 = digests.sha256_bytes(twin)
-    story: list[Flowable] = _front(card, sha256, issued is not None)
+    files = {TWIN_NAME: twin}
+    if issued is not None:
+        files[ISSUED_NAME] = canonical.encode(canonical.float_free(dict(issued)))
+    with _DRAWING:
+        data = _drawn(card, digests.sha256_bytes(twin), issued, files)
+    return seal.sign(data, *signer) if signer is not None else data
+
+
+def _drawn(card: Mapping[str, Any], sha256: str, issued: Mapping[str, Any] | None, files: Mapping[str, bytes]) -> bytes:
+    story: list[Flowable] = _front(card, sha256, issued)
     for number, part in enumerate(card["sections"], 1):
-        story += _section(f"{number}  {part['title']}", part["blocks"])
+        story += flow.section(number, part)
     if issued is not None:
         story += [PageBreak(), *_approvals(issued)]
     out = io.BytesIO()
     document = BaseDocTemplate(
         out, pagesize=theme.PAGE, leftMargin=theme.MARGIN, rightMargin=theme.MARGIN, topMargin=theme.MARGIN,
-        bottomMargin=theme.MARGIN, title=f"Model card {card['job']}", author="Assay", subject=sha256,
-        lang="en", invariant=1,
+        bottomMargin=theme.MARGIN, title=f"Model card {shown(str(card['job']))}", author="Assay", subject=sha256,
+        lang="en", invariant=1, initialFontName=TEXT,
     )  # fmt: skip
     frame = Frame(theme.MARGIN, theme.MARGIN, theme.WIDTH, theme.PAGE[1] - 2 * theme.MARGIN, 0, 0, 0, 0)
 
-    def decorate(canvas: Canvas, _: BaseDocTemplate) -> None:
-        _footer(canvas, str(card["job"]), sha256)
+    def decorate(canvas: TaggedCanvas, _: BaseDocTemplate) -> None:
+        with canvas.artifact():
+            _footer(canvas, str(card["job"]), sha256)
 
     document.addPageTemplates([PageTemplate("page", [frame], onPage=decorate)])
-    document.build(story)
-    data = seal.embed(out.getvalue(), TWIN_NAME, twin)
-    if issued is not None:
-        data = seal.embed(data, "issued.json", canonical.encode(canonical.float_free(dict(issued))))
-    return seal.sign(data, *signer) if signer is not None else data
+    canvas = functools.partial(TaggedCanvas, digest=sha256, date=_date(str(card.get("as_of", ""))), files=files)
+    document.build([*story, _Total()], canvasmaker=canvas)
+    return out.getvalue()
 
 
-def _front(card: Mapping[str, Any], sha256: str, is_issued: bool) -> list[Flowable]:
-    verdict = str(card["verdict"])
-    colour = theme.STATUS.get(verdict, theme.GAP_COLOUR)
-    status = "issued: the approvals are on the last page" if is_issued else "rendered for review: not approved"
-    lines = [
-        Paragraph("Model card", theme.TITLE),
-        Paragraph(escape(f"{card['job']}  ·  purpose {card['purpose'] or blocks.GAP}"), theme.SUBTITLE),
-        Spacer(1, 4),
-        Paragraph(
-            f'<font color="{colour.hexval().replace("0x", "#")}">Release policy: {escape(verdict)}</font>',
-            theme.VERDICT,
-        ),
-        Paragraph(escape(f"Status: {status}. Digest of this card: {sha256}"), theme.CELL),
+class _Total(Flowable):  # type: ignore[misc]
+    """Stands last and knows how many pages there are."""
+
+    def wrap(self, *_: float) -> tuple[float, float]:
+        return 0, 0
+
+    def draw(self) -> None:
+        number = self.canv.getPageNumber()
+        self.canv.beginForm(_TOTAL)
+        self.canv.setFont(TEXT, 6.8)
+        self.canv.setFillColor(theme.QUIET)
+        self.canv.drawString(0, 0, f"of {number}")
+        self.canv.endForm()
+
+
+def _front(card: Mapping[str, Any], sha256: str, issued: Mapping[str, Any] | None) -> list[Flowable]:
+    name = str(card["model"] or card["job"]) or blocks.GAP
+    purpose, unit = (str(card[k]) or blocks.GAP for k in ("purpose", "unit"))
+    return [
+        text("ASSAY   ·   MODEL CARD", theme.KICKER),
+        Spacer(1, 3),
+        text(name.rpartition("/")[2], theme.TITLE),
+        text(f"{name}   ·   purpose {purpose}   ·   unit {unit}", theme.SUBTITLE),
+        Spacer(1, 7),
+        _verdict(str(card["verdict"]), str(card.get("verdict_counts", "")), sha256, issued),
+        Spacer(1, 2),
     ]
-    if verdict in (blocks.GAP, ""):
-        lines.append(Paragraph("Release policy has not judged: the audits did not run.", theme.BODY))
-    return lines
 
 
-def _section(title: str, parts: list[dict[str, Any]]) -> list[Flowable]:
-    drawn = [_block(part) for part in parts]
-    heading = Paragraph(escape(title), theme.HEADING)
-    # The heading stays with what follows it; a long table may still break over pages.
-    first = drawn[0]
-    head: list[Flowable] = [heading, first] if isinstance(first, Table) else [KeepTogether([heading, first])]
-    out = head
-    for flowable in drawn[1:]:
-        out += [Spacer(1, 5), flowable]
-    return out
-
-
-def _block(block: Mapping[str, Any]) -> Flowable:
-    kind = block["kind"]
-    if kind == "paragraph":
-        return Paragraph(escape(block["text"]), theme.BODY)
-    if kind == "facts":
-        rows = [
-            [_cell(r["label"]), _cell(r["value"], mono=_is_digest(r["value"])), _cell(r["source"])]
-            for r in block["rows"]
-        ]
-        return _table([["", "", "Source"]], rows, (28, 52, 20))
-    if kind == "table":
-        rows = [
-            [_cell(c, mono=_is_digest(c), status=i == block["status"]) for i, c in enumerate(row)]
-            for row in block["rows"]
-        ]
-        return _table([list(block["columns"])], rows, block["widths"])
-    if kind == "intervals":
-        return plots.interval_plot(block, theme.WIDTH)
-    return plots.curve_plot(block, theme.WIDTH)
-
-
-def _table(head: list[list[str]], rows: list[list[Flowable]], shares: Any) -> Table:
-    total = sum(shares)
-    cells = [[Paragraph(escape(h), theme.HEAD_CELL) for h in head[0]], *rows]
-    table = Table(cells, [theme.WIDTH * s / total for s in shares], repeatRows=1, splitByRow=1, splitInRow=1)
-    table.setStyle(
+def _verdict(verdict: str, counts: str, sha256: str, issued: Mapping[str, Any] | None) -> Grid:
+    judged = verdict not in (blocks.GAP, "")
+    said = f"Release policy said {verdict.replace('_', ' ')}" if judged else "Release policy has not judged this model"
+    if issued is None:
+        status = "Rendered for review. Not approved: no permit can rest on this copy."
+    else:
+        granted = sum(1 for a in issued.get("approvals", []) if a.get("decision") == "grant")
+        status = f"Issued. Signed approvals, on the last page: {granted}."
+    colour = theme.STATUS.get(verdict, theme.DOUBT)
+    lines = [
+        text(f"{said}. Rules: {counts or blocks.GAP}.", theme.CELL),
+        text(status, theme.CELL),
+        Text(f'Digest of this card (SHA-256 of {TWIN_NAME}): <font name="{BOLD}">{escape(sha256)}</font>', theme.CELL),
+    ]
+    box = Grid([[text(verdict.replace("_", " ") or blocks.GAP, theme.VERDICT), lines]], [_BOX, theme.WIDTH - _BOX])
+    box.setStyle(
         [
-            ("VALIGN", (0, 0), (-1, -1), "TOP"),
-            ("LEFTPADDING", (0, 0), (-1, -1), 2),
-            ("RIGHTPADDING", (0, 0), (-1, -1), 4),
-            ("TOPPADDING", (0, 0), (-1, -1), 1.6),
-            ("BOTTOMPADDING", (0, 0), (-1, -1), 1.8),
-            ("LINEBELOW", (0, 0), (-1, -1), 0.35, theme.LINE),
-            ("BACKGROUND", (0, 0), (-1, 0), theme.SHADE),
+            ("BACKGROUND", (0, 0), (0, 0), colour),
+            ("BACKGROUND", (1, 0), (1, 0), theme.SHADE),
+            ("FONTNAME", (0, 0), (-1, -1), TEXT),
+            ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
+            ("LEFTPADDING", (0, 0), (-1, -1), 8),
+            ("TOPPADDING", (0, 0), (-1, -1), 6),
+            ("BOTTOMPADDING", (0, 0), (-1, -1), 7),
         ]
     )
-    return table
-
-
-def _cell(text: str, *, mono: bool = False, status: bool = False) -> Paragraph:
-    shown = escape(text)
-    if status and text in theme.STATUS:
-        shown = f'<b><font color="{theme.STATUS[text].hexval().replace("0x", "#")}">{shown}</font></b>'
-    elif text == blocks.GAP:
-        shown = f'<b><font color="{theme.GAP_COLOUR.hexval().replace("0x", "#")}">GAP</font></b>'
-    return Paragraph(shown, theme.MONO if mono else theme.CELL)
-
-
-def _is_digest(text: str) -> bool:
-    return len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+    return box
 
 
 def _approvals(issued: Mapping[str, Any]) -> list[Flowable]:
-    rows = [
-        [
-            a.get("subject"), a.get("role"), a.get("decision"), a.get("reason"), a.get("time"),
-            a.get("record_index"), a.get("keyid"),
-        ]
-        for a in issued.get("approvals", [])
-    ]  # fmt: skip
+    names = ("subject", "role", "decision", "reason", "time", "record_index", "keyid")
+    rows = [[a.get(n) for n in names] for a in issued.get("approvals", [])]
+    for row in rows:
+        row[1] = blocks.word(row[1], "ROLE_").lower().replace("_", " ")
     signed = blocks.table(
-        ("Subject", "Role", "Decision", "Reason", "Time", "Ledger index", "Key"), (24, 15, 10, 20, 12, 8, 20), rows
+        ("Subject", "Role", "Decision", "Reason", "Time", "Ledger index", "Key"), (20, 12, 9, 19, 18, 8, 14), rows, 2
     )
     what = blocks.facts(
         [
@@ -163,30 +152,43 @@ def _approvals(issued: Mapping[str, Any]) -> list[Flowable]:
             ("Tree size of the root", issued.get("evidence_size"), "signed checkpoint"),
         ]
     )
-    note = "<br/>".join(escape(line) for line in str(issued.get("checkpoint", blocks.GAP)).split("\n"))
+    note = str(issued.get("checkpoint") or blocks.GAP).strip("\n").split("\n")
     return [
-        Paragraph("Approvals", theme.HEADING),
-        Paragraph(
+        Heading("Approvals", theme.HEADING),
+        text(
             "Each person below signed, with a key that no service holds, a statement over the card's digest and the "
-            "evidence root. The record that this page was issued has the next index in the ledger.",
+            "evidence root. That this page was issued is itself a later record of the ledger.",
             theme.BODY,
         ),
-        Spacer(1, 5),
-        _block(signed),
+        Spacer(1, 6),
+        *flow.block(signed),
         Spacer(1, 8),
-        _block(what),
+        *flow.block(what),
         Spacer(1, 8),
-        Paragraph("Signed checkpoint of the ledger", theme.HEAD_CELL),
-        Paragraph(note, theme.MONO),
+        text("Signed checkpoint of the ledger", theme.CAPTION),
+        Spacer(1, 2),
+        *(text(line, theme.MONOSPACED) if line else Spacer(1, 9.6) for line in note),
     ]
 
 
-def _footer(canvas: Canvas, job: str, sha256: str) -> None:
+def _footer(canvas: TaggedCanvas, job: str, sha256: str) -> None:
     canvas.saveState()
-    canvas.setFont("Helvetica", 6.8)
+    canvas.setStrokeColor(theme.LINE)
+    canvas.setLineWidth(0.4)
+    y = theme.MARGIN / 2
+    canvas.line(theme.MARGIN, y + 12, theme.PAGE[0] - theme.MARGIN, y + 12)
+    canvas.setFont(TEXT, 6.8)
     canvas.setFillColor(theme.QUIET)
-    canvas.drawString(
-        theme.MARGIN, theme.MARGIN / 2, f"{job}   card {sha256[:16]}…   the JSON twin is embedded as {TWIN_NAME}"
-    )
-    canvas.drawRightString(theme.PAGE[0] - theme.MARGIN, theme.MARGIN / 2, f"page {canvas.getPageNumber()}")
+    left = f"{shown(job)[:90]}   ·   card {sha256[:16]}…   ·   JSON twin embedded as {TWIN_NAME}"
+    canvas.drawString(theme.MARGIN, y, left)
+    right = theme.PAGE[0] - theme.MARGIN - 24
+    canvas.drawRightString(right - 2.5, y, f"page {canvas.getPageNumber()}")
+    canvas.translate(right, y)
+    canvas.doForm(_TOTAL)
     canvas.restoreState()
+
+
+def _date(as_of: str) -> str:
+    """A moment as PDF writes it; empty where none is recorded."""
+    found = re.match(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)", as_of)
+    return f"D:{''.join(found.groups())}Z" if found else ""

@@ -1,4 +1,4 @@
-"""Embeds the twin and signs: pyHanko, PAdES baseline B, one signature over the whole file."""
+"""The signature of an issued card: PAdES baseline B by pyHanko, one signature over the whole file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from asn1crypto import keys as asn1_keys
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from pyhanko.pdf_utils import embed as pdf_embed
 from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
 from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign import signers
@@ -21,17 +20,6 @@ from pyhanko_certvalidator.registry import SimpleCertificateStore
 from assay.errors import IntegrityError
 
 FIELD = "Assay"
-
-
-def embed(pdf: bytes, name: str, data: bytes) -> bytes:
-    """Adds an embedded file in an incremental update."""
-    writer = IncrementalPdfFileWriter(io.BytesIO(pdf))
-    stream = pdf_embed.EmbeddedFileObject.from_file_data(writer, data=data, mime_type="application/json")
-    spec = pdf_embed.FileSpec(file_spec_string=name, embedded_data=stream, description="JSON twin")
-    pdf_embed.embed_file(writer, spec)
-    out = io.BytesIO()
-    writer.write(out)
-    return out.getvalue()
 
 
 def sign(pdf: bytes, key_pem: bytes, certificate_pem: bytes) -> bytes:

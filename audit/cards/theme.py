@@ -1,4 +1,4 @@
-"""How a card looks: two typefaces, one accent, colours that also read in grey."""
+"""How a card looks: one family of type, one accent, colours that also read in grey."""
 
 from __future__ import annotations
 
@@ -8,37 +8,48 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 
+from audit.cards.fonts import BOLD, MONO, TEXT
+
 PAGE = A4
 MARGIN = 18 * mm
 WIDTH = PAGE[0] - 2 * MARGIN
 INK = colors.HexColor("#1b1f24")
 QUIET = colors.HexColor("#5b6570")
 LINE = colors.HexColor("#d5dae0")
-SHADE = colors.HexColor("#f4f6f8")
+SHADE = colors.HexColor("#f3f5f8")
 ACCENT = colors.HexColor("#14457a")
-GAP_COLOUR = colors.HexColor("#8a4b00")
+REGION = colors.HexColor("#d3e8da")
+GOOD = colors.HexColor("#1c6b3a")
+BAD = colors.HexColor("#a3161b")
+DOUBT = colors.HexColor("#8a4b00")
 STATUS = {
-    "PASS": colors.HexColor("#1c6b3a"),
-    "FAIL": colors.HexColor("#a3161b"),
-    "ERROR": colors.HexColor("#a3161b"),
-    "INCONCLUSIVE": colors.HexColor("#8a4b00"),
+    "PASS": GOOD,
+    "FAIL": BAD,
+    "ERROR": BAD,
+    "INCONCLUSIVE": DOUBT,
+    "GAP": DOUBT,
     "NOT_APPLICABLE": QUIET,
+    "grant": GOOD,
+    "refuse": BAD,
 }
+LINES = (ACCENT, DOUBT, GOOD, QUIET)
 
-BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=8.5, leading=11.5, textColor=INK, alignment=TA_LEFT)
-CELL = ParagraphStyle("cell", BODY, fontSize=7.4, leading=9.4, wordWrap="LTR", splitLongWords=1)
-HEAD_CELL = ParagraphStyle("head-cell", CELL, fontName="Helvetica-Bold", textColor=QUIET)
-MONO = ParagraphStyle("mono", CELL, fontName="Courier", fontSize=6.8, leading=8.8)
-TITLE = ParagraphStyle("title", BODY, fontName="Helvetica-Bold", fontSize=22, leading=26, textColor=ACCENT)
-SUBTITLE = ParagraphStyle("subtitle", BODY, fontSize=10, leading=14, textColor=QUIET)
+BODY = ParagraphStyle("body", fontName=TEXT, fontSize=8.6, leading=12, textColor=INK, alignment=TA_LEFT)
+NOTE = ParagraphStyle("note", BODY, fontSize=7.4, leading=10, textColor=QUIET)
+CELL = ParagraphStyle("cell", BODY, fontSize=7.4, leading=9.8, splitLongWords=1)
+HEAD_CELL = ParagraphStyle("head-cell", CELL, fontName=BOLD, textColor=QUIET)
+LABEL = ParagraphStyle("label", CELL, textColor=QUIET)
+MONOSPACED = ParagraphStyle("mono", CELL, fontName=MONO, fontSize=6.3, leading=9.6)
+KICKER = ParagraphStyle("kicker", BODY, fontName=BOLD, fontSize=8, leading=11, textColor=QUIET)
+TITLE = ParagraphStyle("title", BODY, fontName=BOLD, fontSize=19, leading=23, textColor=ACCENT, splitLongWords=1)
+SUBTITLE = ParagraphStyle("subtitle", BODY, fontSize=9.6, leading=13.5, textColor=QUIET)
+VERDICT = ParagraphStyle("verdict", BODY, fontName=BOLD, fontSize=12, leading=16, textColor=colors.white)
 HEADING = ParagraphStyle(
-    "heading",
-    BODY,
-    fontName="Helvetica-Bold",
-    fontSize=12.5,
-    leading=16,
-    spaceBefore=12,
-    spaceAfter=4,
-    textColor=ACCENT,
+    "heading", BODY, fontName=BOLD, fontSize=12.5, leading=16, spaceBefore=13, spaceAfter=4, textColor=ACCENT
 )
-VERDICT = ParagraphStyle("verdict", BODY, fontName="Helvetica-Bold", fontSize=15, leading=19)
+CAPTION = ParagraphStyle("caption", BODY, fontName=BOLD, fontSize=8, leading=11, spaceBefore=3, textColor=INK)
+
+
+def hexadecimal(colour: colors.Color) -> str:
+    """A colour as markup wants it."""
+    return "#" + str(colour.hexval())[2:]

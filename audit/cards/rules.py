@@ -1,0 +1,76 @@
+"""Rules on a card: what each said, on which source, with every doubt about that source; and who waived what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from audit.cards import blocks
+from audit.cards.blocks import facts, paragraph, section, table
+
+Record = Mapping[str, Any]
+
+
+def answered(id_: str, title: str, answer: Record) -> dict[str, Any]:
+    """The outcomes of one stage, rule by rule in the pack's order."""
+    record = "intake.decided" if id_ == "intake" else "release.decided"
+    bundle = facts(
+        [
+            ("Rules as of", answer.get("as_of"), record),
+            ("Rules, SHA-256", answer.get("bundle_sha256"), "policy.published"),
+            ("Limits, SHA-256", answer.get("limits_sha256"), "policy.published"),
+            ("Input judged, SHA-256", answer.get("input_sha256"), record),
+            ("Engine", answer.get("engine"), record),
+        ]
+    )
+    rows = [_row(o) for o in answer.get("outcomes", [])]
+    if not rows:
+        return section(f"rules-{id_}", title, paragraph(f"{blocks.GAP}: no outcome is recorded."), bundle)
+    lead = paragraph(
+        "Binding quotes law, guidance an authority, internal the institution's own choice, never to be read as law. "
+        "A caveat marks a doubt about the source."
+    )
+    return section(
+        f"rules-{id_}", title, lead, table(("Rule", "Outcome", "Why", "Source"), (17, 15, 40, 28), rows, 1), bundle
+    )
+
+
+def open_rules(answer: Record) -> list[list[Any]]:
+    """Rules that stand in the way: id, outcome, why."""
+    rows = [_row(o)[:3] for o in answer.get("outcomes", [])]
+    return [row for row in rows if row[1] not in ("PASS", "NOT_APPLICABLE")]
+
+
+def counted(answer: Record) -> str:
+    """How many rules said what."""
+    counts: dict[str, int] = {}
+    for o in answer.get("outcomes", []):
+        said = blocks.word(o.get("outcome"), "OUTCOME_")
+        counts[said] = counts.get(said, 0) + 1
+    return ", ".join(f"{n} {said.replace('_', ' ')}" for said, n in sorted(counts.items()))
+
+
+def waivers(known: Record) -> list[dict[str, Any]]:
+    """The section of signed waivers; none where nothing was waived."""
+    names = ("rules", "reason", "compensating_control", "expires", "subject", "index")
+    rows = [[w.get(n) for n in names] for w in known.get("waivers", [])]
+    if not rows:
+        return []
+    columns = ("Rules", "Reason", "Compensating control", "Expires", "Signed by", "Ledger index")
+    lead = paragraph("A named person signed that these rules may be passed over in this job, until the day given.")
+    return [section("waivers", "Waivers", lead, table(columns, (18, 24, 24, 12, 14, 8), rows))]
+
+
+def _row(o: Record) -> list[Any]:
+    why = [str(o.get("title", "")), str(o.get("message", ""))]
+    if o.get("row_count"):
+        why.append(f"Rows: {blocks.text(o.get('rows'))} ({o['row_count']} in all).")
+    if o.get("n_required"):
+        why.append(f"n that would decide: {o['n_required']}.")
+    if o.get("fix"):
+        why.append(f"To pass: {o['fix']}")
+    status = blocks.word(o.get("status"), "RULE_STATUS_").lower() if o.get("status") else blocks.GAP
+    source = f"{status}: {o.get('citation') or blocks.GAP}"
+    if o.get("caveat"):
+        source += f" – Caveat: {o['caveat']}"
+    return [o.get("rule_id"), blocks.word(o.get("outcome"), "OUTCOME_"), " – ".join(filter(None, why)), source]
