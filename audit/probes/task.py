@@ -64,12 +64,12 @@ class Probe:
 
 PROBES = (
     Probe("cost", "reading the bill", ("cost.",), 0.0, cost.run),
-    Probe("quality", "comparing with the base model", ("quality.",), 0.25, quality.run),
-    Probe("fairness", "comparing groups", ("fairness.",), 0.1, fairness.run),
-    Probe("privacy", "scoring canaries", ("privacy.canary_", "privacy.epsilon_"), 0.15, privacy.run),
-    Probe("privacy", "completing identifiers", ("privacy.pii_extraction_",), 0.15, leakage.reconstruction),
-    Probe("memorisation", "looking for memorised rows", ("privacy.verbatim_", "overfitting."), 0.2, memorisation.run),
-    Probe("privacy", "reading generations", ("privacy.pii_generation_", "privacy.pii_any_"), 0.15, leakage.generations),
+    Probe("quality", "comparing with the base model", ("quality.",), 0.15, quality.run),
+    Probe("fairness", "comparing groups", ("fairness.",), 0.05, fairness.run),
+    Probe("privacy", "scoring canaries", ("privacy.canary_", "privacy.epsilon_"), 0.3, privacy.run),
+    Probe("privacy", "completing identifiers", ("privacy.pii_extraction_",), 0.07, leakage.reconstruction),
+    Probe("memorisation", "looking for memorised rows", ("privacy.verbatim_", "overfitting."), 0.18, memorisation.run),
+    Probe("privacy", "reading generations", ("privacy.pii_generation_", "privacy.pii_any_"), 0.25, leakage.generations),
 )
 """In running order: cheap and central first, so that a short clock costs the least."""
 
