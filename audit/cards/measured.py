@@ -112,17 +112,18 @@ def limit(gate: Record) -> str:
 
 def outcomes(known: Record) -> dict[str, str]:
     """What release policy said, by measurement; where several rules judged one, the worst of them."""
-    severity = ("PASS", "NOT_APPLICABLE", "INCONCLUSIVE", "FAIL", "ERROR")
     out: dict[str, str] = {}
     for o in known.get("verdict", {}).get("outcomes", []):
         name, said = o.get("measurement"), blocks.word(o.get("outcome"), "OUTCOME_")
-        if name and (name not in out or severity.index(out[name]) < _rank(severity, said)):
+        if name and (name not in out or _severity(out[name]) < _severity(said)):
             out[name] = said
     return out
 
 
-def _rank(severity: Sequence[str], said: str) -> int:
-    return severity.index(said) if said in severity else -1
+def _severity(said: str) -> int:
+    """Higher is worse; a word that this version does not know is the worst."""
+    known = ("NOT_APPLICABLE", "PASS", "INCONCLUSIVE", "FAIL", "ERROR")
+    return known.index(said) if said in known else len(known)
 
 
 def _measurements(known: Record) -> list[Record]:

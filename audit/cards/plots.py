@@ -21,6 +21,7 @@ LABEL_SHARE = 0.30
 NOTE_WIDTH = 92.0
 MAX_POINTS = 2000
 MAX_DOTS = 400
+_FAR = 1e300
 COLOURS = {"PASS": theme.GOOD, "FAIL": theme.BAD, "ERROR": theme.BAD, "INCONCLUSIVE": theme.DOUBT}
 
 
@@ -171,7 +172,8 @@ def _values(row: Mapping[str, Any]) -> list[float]:
 
 
 def _finite(values: Any) -> list[float]:
-    return [f for f in map(float, values) if math.isfinite(f)]
+    """The numbers that an axis can span; beyond that the sums of a scale would overflow."""
+    return [min(max(f, -_FAR), _FAR) for f in map(float, values) if math.isfinite(f)]
 
 
 def _pairs(points: Any) -> list[tuple[float, float]]:

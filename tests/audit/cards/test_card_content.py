@@ -1,0 +1,228 @@
+"""What a card says: every section, GAP for what is missing, nothing that no record says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from assay import canonical
+from audit.cards import build_card
+from tests.audit.cards import samples
+
+SECTIONS = [
+    "summary", "reading", "intended-use", "base-model", "data", "training", "privacy", "fairness", "quality",
+    "overfitting", "rules-intake", "rules-release", "not-tested", "cost", "isolation", "evidence",
+]  # fmt: skip
+
+
+def section(card: dict[str, Any], id_: str) -> dict[str, Any]:
+    return next(s for s in card["sections"] if s["id"] == id_)
+
+
+def fact(card: dict[str, Any], id_: str, label: str) -> str:
+    rows = [r for b in section(card, id_)["blocks"] if b["kind"] == "facts" for r in b["rows"]]
+    return next(str(r["value"]) for r in rows if r["label"] == label)
+
+
+def cells(card: dict[str, Any], id_: str) -> list[list[str]]:
+    return [row for b in section(card, id_)["blocks"] if b["kind"] == "table" for row in b["rows"]]
+
+
+def plots(card: dict[str, Any], id_: str, kind: str) -> list[dict[str, Any]]:
+    return [b for b in section(card, id_)["blocks"] if b["kind"] == kind]
+
+
+@pytest.mark.parametrize("known", [{}, samples.small(), samples.rich()], ids=["nothing", "small", "rich"])
+def test_every_section_is_there_and_the_card_is_canonical(known: dict[str, Any]) -> None:
+    card = build_card(known)
+    assert [s["id"] for s in card["sections"]] == SECTIONS
+    assert all(s["blocks"] for s in card["sections"])
+    assert canonical.decode(canonical.encode(card)) == card
+
+
+def test_a_card_of_nothing_claims_nothing() -> None:
+    card = build_card({})
+    assert card["verdict"] == "GAP"
+    assert card["measurements"] == [] and card["rules"] == []
+    fixed = {"any purpose, environment or base model that no permit names", "on the page of approvals once issued"}
+    for part in card["sections"]:
+        for block in part["blocks"]:
+            if block["kind"] == "facts":
+                assert {r["value"] for r in block["rows"]} - fixed <= {"GAP"}, part["id"]
+            elif block["kind"] == "table":
+                flat = {c for row in block["rows"] for c in row}
+                assert flat <= {"GAP", "preparation", "training", "auditing"}, part["id"]
+            else:
+                assert block["kind"] == "paragraph"
+    assert section(card, "privacy")["blocks"][0]["text"] == "No measurement: GAP."
+
+
+@pytest.mark.parametrize(
+    ("part", "id_", "label"),
+    [
+        ("dataset", "data", "Licence"),
+        ("base_model", "base-model", "Licence"),
+        ("data", "data", "Rows"),
+        ("data", "data", "Rows with direct identifiers"),
+        ("ledger", "evidence", "Ledger"),
+        ("quorum", "evidence", "Signatures needed"),
+        ("model", "summary", "Adapter, SHA-256"),
+        ("training", "training", "Method"),
+    ],
+)
+def test_what_is_missing_is_a_gap(part: str, id_: str, label: str) -> None:
+    known = samples.rich()
+    assert fact(build_card(known), id_, label) != "GAP"
+    del known[part]
+    assert fact(build_card(known), id_, label) == "GAP"
+
+
+def test_counts_that_the_contract_leaves_out_are_zero_and_not_gaps() -> None:
+    known = samples.rich()
+    del known["data"]["invalid_rows"]
+    assert "invalid rows 0" in fact(build_card(known), "data", "Rows")
+
+
+def test_cards_share_only_their_fixed_words() -> None:
+    """With every value replaced, none of the old ones is left: what is no fixed word comes from what was given."""
+    known = samples.rich()
+    changed = replace(known)
+    # Short words and numbers meet by chance.
+    gone = {v for v in leaves(known) if isinstance(v, str) and len(v) > 6 and not v.isdigit()} - set(leaves(changed))
+    assert len(gone) > 40
+    assert len(gone & set(leaves(build_card(known)))) > 40
+    # The card's own words, and keys of maps, which were not replaced.
+    own = {"selection rate", "job.received", "approve", "race=black", "race=white"}
+    assert gone & set(leaves(build_card(changed))) <= own
+
+
+def leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for v in value.values() for leaf in leaves(v)]
+    if isinstance(value, list):
+        return [leaf for v in value for leaf in leaves(v)]
+    return [value]
+
+
+def replace(value: Any) -> Any:
+    """Other text wherever it is free, other numbers everywhere."""
+    if isinstance(value, dict):
+        return {k: v if k in ("name", "format", "unit") and "/" not in str(v) else replace(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [replace(v) for v in value]
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int | float):
+        return value + 17
+    return value if value.isupper() else str(int(value) + 17) if value.isdigit() else f"zq{value}"
+
+
+def test_the_interval_shown_is_the_one_that_was_judged() -> None:
+    row = next(r for r in cells(build_card(samples.small()), "privacy") if r[0] == "canary auc")
+    assert row[1:] == ["0.52", "0.42 to 0.62 (95 %)", "128", "–", "≤ 0.7", "PASS"]
+
+
+def test_a_one_sided_interval_says_so() -> None:
+    row = next(r for r in cells(build_card(samples.rich()), "privacy") if r[0] == "epsilon lower bound, nats")
+    assert row[2] == "at least 0.1 (95 %)"
+    assert row[6] == "not judged"
+
+
+def test_the_base_stands_beside_the_tuned() -> None:
+    card = build_card(samples.rich())
+    row = next(r for r in cells(card, "quality") if r[0] == "test accuracy")
+    assert row[1] == "0.89" and row[4] == "0.71 (base model)"
+    plotted = next(r for r in plots(card, "privacy", "intervals")[0]["rows"] if r["label"] == "pii extraction rate")
+    assert plotted["control"] == "0.005"
+
+
+def test_a_measurement_without_a_number_is_a_gap_with_its_reason() -> None:
+    card = build_card(samples.rich())
+    row = next(r for r in cells(card, "fairness") if r[0] == "tpr difference [race]")
+    assert row[1] == "GAP"
+    assert ["tpr difference [race]", "a group has no favourable row"] in cells(card, "not-tested")
+    assert not any(r["label"].startswith("tpr") for b in plots(card, "fairness", "intervals") for r in b["rows"])
+
+
+def test_a_planned_gate_that_no_rule_judged_is_a_gap() -> None:
+    known = samples.small()
+    known["verdict"]["outcomes"] = []
+    row = next(r for r in cells(build_card(known), "privacy") if r[0] == "canary auc")
+    assert row[6] == "GAP"
+
+
+def test_of_several_rules_on_one_measurement_the_worst_is_shown() -> None:
+    known = samples.small()
+    known["verdict"]["outcomes"] += [
+        {**samples.outcome("B", "FAIL"), "measurement": "privacy.canary_auc"},
+        {**samples.outcome("C", "INCONCLUSIVE"), "measurement": "privacy.canary_auc"},
+    ]
+    row = next(r for r in cells(build_card(known), "privacy") if r[0] == "canary auc")
+    assert row[6] == "FAIL"
+
+
+def test_an_outcome_unknown_to_this_version_is_never_better_than_a_pass() -> None:
+    known = samples.small()
+    known["verdict"]["outcomes"] += [{**samples.outcome("B", "NEW_WORD"), "measurement": "privacy.canary_auc"}]
+    row = next(r for r in cells(build_card(known), "privacy") if r[0] == "canary auc")
+    assert row[6] == "NEW_WORD"
+
+
+def test_rules_name_source_caveat_and_the_n_that_would_decide() -> None:
+    row = next(r for r in cells(build_card(samples.rich()), "rules-release") if r[0] == "REL-IMPACT-RATIO")
+    assert row[1] == "INCONCLUSIVE"
+    assert "n that would decide: 1210." in row[2] and "To pass: Measure on more rows." in row[2]
+    assert row[3] == "binding: GDPR Art. 5(1)(b) – Caveat: withdrawn for credit since 2026"
+
+
+def test_rules_that_did_not_pass_stand_in_the_summary() -> None:
+    assert [r[:2] for r in cells(build_card(samples.rich()), "summary")] == [
+        ["REL-IMPACT-RATIO", "INCONCLUSIVE"],
+        ["REL-PII", "FAIL"],
+    ]
+
+
+def test_waivers_have_their_own_section_only_when_there_are_some() -> None:
+    known = samples.rich()
+    known["waivers"] = [
+        {"rules": ["REL-PII"], "reason": "why", "compensating_control": "", "expires": "2026-12-01", "index": 9}
+    ]
+    card = build_card(known)
+    assert [s["id"] for s in card["sections"]] == [*SECTIONS[:12], "waivers", *SECTIONS[12:]]
+    assert cells(card, "waivers") == [["REL-PII", "why", "GAP", "2026-12-01", "GAP", "9"]]
+
+
+def test_series_become_plots() -> None:
+    card = build_card(samples.rich())
+    lines = plots(card, "training", "curve")[0]["series"]
+    assert [(s["label"], len(s["points"])) for s in lines] == [("train", 60), ("validation", 2)]
+    exposure, scores = plots(card, "privacy", "strip")
+    assert [(g["label"], len(g["values"])) for g in exposure["groups"]] == [("A x1", 40), ("B x4", 16)]
+    assert exposure["axis"] == "exposure, bits" and scores["axis"].startswith("NLL")
+    rates = plots(card, "fairness", "intervals")[-1]
+    assert [(r["label"], r["value"], r["note"]) for r in rates["rows"]] == [
+        ("race=black", "0.7", "0.7, n 33"),
+        ("race=white", "0.89", "0.89, n 231"),
+    ]
+    assert [g["label"] for g in plots(card, "overfitting", "strip")[0]["groups"]] == ["train", "test"]
+
+
+def test_a_chat_job_says_that_fairness_does_not_apply() -> None:
+    text = section(build_card(samples.small()), "fairness")["blocks"][0]["text"]
+    assert text == "No measurement: not applicable to this task."
+
+
+def test_a_probe_that_did_not_hold_is_named() -> None:
+    known = samples.rich()
+    known["training"]["isolation"] = {"method": "bwrap", "proven": False, "probes": {"no_route": False, "keys": True}}
+    rows = cells(build_card(known), "isolation")
+    assert ["training", "bwrap", "no", "1 of 2 held", "4" * 64] in rows
+    assert ["training: no_route"] in rows
+
+
+def test_what_changes_the_facts_changes_the_card() -> None:
+    known = samples.rich()
+    before = canonical.encode(build_card(known))
+    known["audit"]["measurements"][0]["value"] += 1e-12
+    assert canonical.encode(build_card(known)) != before
