@@ -12,7 +12,7 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Paragraph, Spacer, Table
 
 from audit.cards import blocks, plots, theme
-from audit.cards.fonts import TEXT, shown
+from audit.cards.fonts import MAX_PRINTED, TEXT, shown
 
 _ROLES = {"title": "H1", "heading": "H2", "caption": "H3", "head-cell": "TH"}
 _CELLS = {"cell", "mono", "label", "verdict"}
@@ -90,9 +90,9 @@ class Figure(Flowable):  # type: ignore[misc]
             renderPDF.draw(self.drawing, self.canv, 0, 0)
 
 
-def text(words: str, style: ParagraphStyle) -> Text:
-    """A paragraph of plain words: nothing in them is markup."""
-    return Text(escape(shown(words)), style)
+def text(words: str, style: ParagraphStyle, most: int = MAX_PRINTED) -> Text:
+    """A paragraph of plain words, at most so many characters of them: nothing in them is markup."""
+    return Text(escape(shown(words, most)), style)
 
 
 def section(number: int, part: Mapping[str, Any]) -> list[Flowable]:

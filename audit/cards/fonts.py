@@ -35,14 +35,14 @@ def _register() -> frozenset[int]:
 _DRAWABLE = _register()
 
 
-def shown(text: str) -> str:
+def shown(text: str, most: int = MAX_PRINTED) -> str:
     """Text as it is drawn: one line, every character either its glyph, a box, or its code point.
 
-    Longer text than ``MAX_PRINTED`` characters is cut, and says by how much; the twin always holds the whole.
+    Longer text than ``most`` characters is cut, and says by how much; the twin always holds the whole.
     """
     composed = unicodedata.normalize("NFC", text)
-    drawn = "".join(_drawn(c) for c in composed[:MAX_PRINTED])
-    rest = len(composed) - MAX_PRINTED
+    drawn = "".join(_drawn(c) for c in composed[:most])
+    rest = len(composed) - most
     return drawn if rest <= 0 else f"{drawn} … [{rest} more characters are in the JSON twin]"
 
 

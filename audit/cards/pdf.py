@@ -23,6 +23,7 @@ TWIN_NAME = "card.json"
 ISSUED_NAME = "issued.json"
 _TOTAL = "total"
 _BOX = 124
+_NAME = 90
 # reportlab reads a font's file through one position that its threads would share.
 _DRAWING = threading.Lock()
 
@@ -99,8 +100,9 @@ def _front(card: Mapping[str, Any], sha256: str, issued: Mapping[str, Any] | Non
     return [
         text("ASSAY   ·   MODEL CARD", theme.KICKER),
         Spacer(1, 3),
-        text(name.rpartition("/")[2], theme.TITLE),
-        text(f"{name}   ·   purpose {purpose}   ·   unit {unit}", theme.SUBTITLE),
+        # Cut, so that no name pushes the verdict off the first page; the summary has the names in full.
+        text(name.rpartition("/")[2], theme.TITLE, _NAME),
+        text(f"{name[:_NAME]}   ·   purpose {purpose[:_NAME]}   ·   unit {unit[:_NAME]}", theme.SUBTITLE),
         Spacer(1, 7),
         _verdict(str(card["verdict"]), str(card.get("verdict_counts", "")), sha256, issued),
         Spacer(1, 2),

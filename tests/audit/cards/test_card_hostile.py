@@ -71,6 +71,13 @@ def test_hostile_text_everywhere_still_makes_a_card(name: str) -> None:
         assert not any(unicodedata.category(c) in ("Cc", "Cf") and c != "\n" for c in text)
 
 
+@pytest.mark.parametrize("name", ["long word", "long text", "marks", "newlines"])
+def test_no_name_pushes_the_verdict_off_the_first_page(name: str) -> None:
+    _, pdf = render(HOSTILE[name])
+    first = pypdf.PdfReader(io.BytesIO(pdf)).pages[0].extract_text()
+    assert "Release policy said INCONCLUSIVE" in first and "1 Summary" in first
+
+
 @pytest.mark.parametrize("value", ["<b>bold</b>", "a & b &lt; c", "<font color='red'>x</font>", "</para><para>"])
 def test_markup_is_shown_and_not_obeyed(value: str) -> None:
     known = samples.small()
