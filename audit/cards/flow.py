@@ -49,6 +49,15 @@ class Grid(Table):  # type: ignore[misc]
     _row_open: AbstractContextManager[None] | None = None
     _row_at: Any = None
 
+    def split(self, width: float, height: float) -> list[Flowable]:
+        """Breaks between rows, leaves no row alone, and breaks inside a row only where it is longer than a page."""
+        self.splitInRow = int(height > 0.9 * theme.HEIGHT)
+        parts = list(super().split(width, height))
+        if len(parts) == 2 and len(parts[1]._cellvalues) == 2 and len(parts[0]._cellvalues) > 4:
+            fewer = sum(self._rowHeights[: len(parts[0]._cellvalues) - 2])
+            return list(super().split(width, fewer + 0.1))
+        return parts
+
     def draw(self) -> None:
         """Draws it as one element."""
         with self.canv.group("Table"):
@@ -144,7 +153,7 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[Flowable]], shares: Sequen
     """A table over the whole line that may break between and inside rows, with its head on every page."""
     total = sum(shares)
     cells = [[text(h, theme.HEAD_CELL) for h in head], *map(list, rows)]
-    made = Grid(cells, [theme.WIDTH * s / total for s in shares], repeatRows=1, splitByRow=1, splitInRow=1)
+    made = Grid(cells, [theme.WIDTH * s / total for s in shares], repeatRows=1)
     made.setStyle(
         [
             ("FONTNAME", (0, 0), (-1, -1), TEXT),

@@ -176,7 +176,7 @@ def _table(known: Record, mine: Sequence[Record]) -> Block:
             ]
         )
     columns = ("Measurement", "Value", "Interval", "n", "Control or base", "Limit", "Outcome")
-    return table(columns, (27, 9, 18, 7, 15, 9, 15), rows, status=6)
+    return table(columns, (26, 9, 20, 7, 15, 9, 14), rows, status=6)
 
 
 def _methods(mine: Sequence[Record]) -> Block:

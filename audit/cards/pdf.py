@@ -67,7 +67,7 @@ def _drawn(card: Mapping[str, Any], sha256: str, issued: Mapping[str, Any] | Non
         bottomMargin=theme.MARGIN, title=f"Model card {shown(str(card['job']))}", author="Assay", subject=sha256,
         lang="en", invariant=1, initialFontName=TEXT,
     )  # fmt: skip
-    frame = Frame(theme.MARGIN, theme.MARGIN, theme.WIDTH, theme.PAGE[1] - 2 * theme.MARGIN, 0, 0, 0, 0)
+    frame = Frame(theme.MARGIN, theme.MARGIN, theme.WIDTH, theme.HEIGHT, 0, 0, 0, 0)
 
     def decorate(canvas: TaggedCanvas, _: BaseDocTemplate) -> None:
         with canvas.artifact():

@@ -31,7 +31,7 @@ def answered(id_: str, title: str, answer: Record) -> dict[str, Any]:
         "A caveat marks a doubt about the source."
     )
     return section(
-        f"rules-{id_}", title, lead, table(("Rule", "Outcome", "Why", "Source"), (17, 15, 40, 28), rows, 1), bundle
+        f"rules-{id_}", title, lead, table(("Rule", "Outcome", "Why", "Source"), (21, 14, 32, 33), rows, 1), bundle
     )
 
 

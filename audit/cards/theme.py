@@ -13,6 +13,7 @@ from audit.cards.fonts import BOLD, MONO, TEXT
 PAGE = A4
 MARGIN = 18 * mm
 WIDTH = PAGE[0] - 2 * MARGIN
+HEIGHT = PAGE[1] - 2 * MARGIN
 INK = colors.HexColor("#1b1f24")
 QUIET = colors.HexColor("#5b6570")
 LINE = colors.HexColor("#d5dae0")

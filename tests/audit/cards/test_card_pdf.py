@@ -15,7 +15,7 @@ import pypdf
 import pytest
 
 from assay import canonical, digests
-from audit.cards import build_card, render_pdf
+from audit.cards import build_card, flow, render_pdf, theme
 from tests.audit.cards import samples
 
 ROOT = Path(__file__).parents[3]
@@ -180,3 +180,15 @@ def test_many_measurements_and_rules_break_over_pages() -> None:
     # Four families; the longest table begins again on a second page with its head.
     assert words(pdf).count("Measurement Value Interval") >= 5
     assert read(pdf).attachments["card.json"] == [canonical.encode(card)]
+
+
+@pytest.mark.parametrize("rows", range(40, 70))
+def test_a_break_leaves_no_row_alone(rows: int) -> None:
+    """Whatever the length, a table that goes on over the page takes two rows with it."""
+    table = flow.grid(("A",), [[flow.cell(str(i))] for i in range(rows)], (1,))
+    _, height = table.wrap(theme.WIDTH, theme.HEIGHT)
+    parts = table.split(theme.WIDTH, theme.HEIGHT)
+    if height <= theme.HEIGHT:
+        return
+    assert sum(len(p._cellvalues) - 1 for p in parts) == rows
+    assert all(len(p._cellvalues) >= 3 and p.wrap(theme.WIDTH, theme.HEIGHT)[1] <= theme.HEIGHT for p in parts)
