@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from audit.cards import blocks
@@ -142,7 +142,8 @@ def _against_limits(known: Record, mine: Sequence[Record]) -> list[Block]:
         for gate in planned.get(key(m), [])
         if m.get("value") is not None
     ]
-    return [intervals("Estimates against the limits fixed before training", rows[:MAX_PLOTTED])] if rows else []
+    title = "Estimates against the limits fixed before training"
+    return [intervals(_titled(title, rows, MAX_PLOTTED), rows[:MAX_PLOTTED])] if rows else []
 
 
 def _plotted(m: Record, gate: Record, outcome: str) -> dict[str, Any]:
@@ -190,6 +191,11 @@ def _methods(mine: Sequence[Record]) -> Block:
     return table(("How it was measured", "Method"), (27, 73), [[", ".join(v), k] for k, v in by_method.items()])
 
 
+def _titled(title: str, rows: Sized, most: int) -> str:
+    """A plot's title, which says when not all is in it."""
+    return title if len(rows) <= most else f"{title} (the first {most} of {len(rows)})"
+
+
 def _interval_of(m: Record, its: Sequence[Record]) -> Record:
     """The interval that a PASS is read from, at ``1 - alpha`` of its gate; the narrowest where none is judged."""
     found: list[Record] = list(m.get("intervals") or [])
@@ -227,17 +233,18 @@ def _selection_rates(known: Record, mine: Sequence[Record]) -> list[Block]:
         if rows:
             what = name.partition("[")[2].removesuffix("]") or "group"
             title = f"Selection rates by {what}: share of rows that got the favourable decision"
-            out.append(intervals(title, rows[:MAX_GROUPS], axis="selection rate"))
+            out.append(intervals(_titled(title, rows, MAX_GROUPS), rows[:MAX_GROUPS], axis="selection rate"))
     if out:
         return out
     groups = [m for m in mine if m.get("name") == "fairness.selection_rate" and m.get("value") is not None]
     rows = []
-    for m in groups[:MAX_GROUPS]:
+    for m in groups:
         found = _interval_of(m, [])
         row = {"label": str(m.get("slice", "all")), "value": m["value"]}
         row |= {e: found[e] for e in ("lower", "upper") if found.get(e) is not None}
         rows.append(row | {"note": f"{blocks.number(m['value'], 3)}, n {m.get('n', blocks.GAP)}"})
-    return [intervals("Selection rates by group", rows, axis="selection rate")] if rows else []
+    title = _titled("Selection rates by group", rows, MAX_GROUPS)
+    return [intervals(title, rows[:MAX_GROUPS], axis="selection rate")] if rows else []
 
 
 def _series(known: Record, prefix: str) -> list[Block]:
@@ -253,5 +260,6 @@ def _series(known: Record, prefix: str) -> list[Block]:
                 if values:
                     groups.setdefault(str(point.get("label") or "all"), []).append(values[-1])
             if groups:
-                out.append(strip(title, str(axes[-1]), dict(list(groups.items())[:MAX_GROUPS])))
+                shown = dict(list(groups.items())[:MAX_GROUPS])
+                out.append(strip(_titled(title, groups, MAX_GROUPS), str(axes[-1]), shown))
     return out

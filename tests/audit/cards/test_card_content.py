@@ -208,6 +208,16 @@ def test_series_become_plots() -> None:
     assert [g["label"] for g in plots(card, "overfitting", "strip")[0]["groups"]] == ["train", "test"]
 
 
+def test_a_plot_says_when_not_all_is_in_it() -> None:
+    known = samples.rich()
+    for i in range(20):
+        name = f"privacy.extra_{i}"
+        known["audit"]["measurements"].append(samples.measurement(name, 0.1))
+        known["decision"]["audit_plan"]["gates"].append(samples.gate(name, 0.2))
+    plot = plots(build_card(known), "privacy", "intervals")[0]
+    assert len(plot["rows"]) == 14 and plot["title"].endswith("(the first 14 of 22)")
+
+
 def test_a_chat_job_says_that_fairness_does_not_apply() -> None:
     text = section(build_card(samples.small()), "fairness")["blocks"][0]["text"]
     assert text == "No measurement: not applicable to this task."
