@@ -1,7 +1,8 @@
 """Makes an installation: roots, service identities, people, the trust file and the first grants.
 
-Whoever runs this holds both root keys; they go to ``authority/``, which no service reads. Each person's key goes to
-that person's own folder. In production the folders are then moved apart: nothing below refers to another by absolute path.
+Whoever runs this holds both root keys; they go to ``authority/``, which no service reads. Each person's key goes
+to that person's own folder. In production the folders are then moved apart: nothing below refers to another by
+absolute path.
 """
 
 from __future__ import annotations

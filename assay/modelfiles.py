@@ -104,7 +104,9 @@ def read_base_manifest(folder: Path) -> BaseManifest:
     """
     value = _read_json(folder / BASE_MANIFEST, "BASE_MANIFEST_MISSING", "BASE_MANIFEST_MALFORMED")
     try:
-        files = tuple(digests.FileDigest(_text(f, "path"), _text(f, "sha256"), _count(f, "size")) for f in value["files"])
+        files = tuple(
+            digests.FileDigest(_text(f, "path"), _text(f, "sha256"), _count(f, "size")) for f in value["files"]
+        )
         manifest = BaseManifest(
             id=_text(value, "id"),
             licence=_text(value, "licence"),
@@ -116,7 +118,9 @@ def read_base_manifest(folder: Path) -> BaseManifest:
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError("BASE_MANIFEST_MALFORMED", f"{BASE_MANIFEST}: {error}") from error
     if not files or digests.Manifest(files).sha256 != manifest.sha256:
-        raise IntegrityError("BASE_MANIFEST_DIGEST", f"{BASE_MANIFEST} names a digest that is not the one of its file list")
+        raise IntegrityError(
+            "BASE_MANIFEST_DIGEST", f"{BASE_MANIFEST} names a digest that is not the one of its file list"
+        )
     return manifest
 
 
@@ -131,7 +135,9 @@ def verify_base_files(folder: Path, manifest: BaseManifest) -> None:
     actual = digests.folder_manifest(folder / BASE_FILES)
     if actual.sha256 != manifest.sha256:
         wrong = sorted({f.path for f in set(actual.files) ^ set(manifest.files)})
-        raise IntegrityError("BASE_FILES_DIGEST", f"files of {manifest.id} differ from its manifest: {', '.join(wrong[:10])}")
+        raise IntegrityError(
+            "BASE_FILES_DIGEST", f"files of {manifest.id} differ from its manifest: {', '.join(wrong[:10])}"
+        )
 
 
 def check_adapter_folder(folder: Path) -> AdapterFacts:
@@ -145,7 +151,9 @@ def check_adapter_folder(folder: Path) -> AdapterFacts:
     manifest = digests.folder_manifest(folder)
     names = {f.path for f in manifest.files}
     if names != {ADAPTER_WEIGHTS, ADAPTER_CONFIG}:
-        raise IntegrityError("ADAPTER_FILES", f"an adapter is exactly {ADAPTER_WEIGHTS} and {ADAPTER_CONFIG}, found {sorted(names)}")
+        raise IntegrityError(
+            "ADAPTER_FILES", f"an adapter is exactly {ADAPTER_WEIGHTS} and {ADAPTER_CONFIG}, found {sorted(names)}"
+        )
     config = _read_json(folder / ADAPTER_CONFIG, "ADAPTER_CONFIG", "ADAPTER_CONFIG")
     rank, alpha, targets = _check_config(config)
     header = read_header(folder / ADAPTER_WEIGHTS)
@@ -185,7 +193,9 @@ def tensors_are_finite(path: Path, header: SafetensorsHeader) -> bool:
     return all(bool(np.isfinite(chunk).all()) for t in floats for chunk in read_tensor_chunks(path, header, t))
 
 
-def read_tensor_chunks(path: Path, header: SafetensorsHeader, tensor: TensorInfo) -> Iterator[NDArray[np.floating[Any]]]:
+def read_tensor_chunks(
+    path: Path, header: SafetensorsHeader, tensor: TensorInfo
+) -> Iterator[NDArray[np.floating[Any]]]:
     """Yields a floating tensor's elements in order, flat, at most 4 Mi elements at a time.
 
     bf16 is widened to fp32 by its bits, which is exact and keeps NaN and infinity.
@@ -225,7 +235,11 @@ def _check_config(config: Mapping[str, Any]) -> tuple[int, int, tuple[str, ...]]
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
             _refuse_config(key, "must be a whole number from 1 to 4096")
     targets = config.get("target_modules")
-    if not isinstance(targets, list) or not targets or not all(isinstance(t, str) and t.isidentifier() for t in targets):
+    if (
+        not isinstance(targets, list)
+        or not targets
+        or not all(isinstance(t, str) and t.isidentifier() for t in targets)
+    ):
         _refuse_config("target_modules", "must be a list of module names")
     return config["r"], config["lora_alpha"], tuple(sorted(targets))
 

@@ -130,7 +130,9 @@ def source_of(model_id: str) -> BaseModelSource:
         NotFoundError: ``UNKNOWN_BASE_MODEL``.
     """
     if model_id not in REGISTRY:
-        raise NotFoundError("UNKNOWN_BASE_MODEL", f"no base model {model_id!r}; known are {', '.join(sorted(REGISTRY))}")
+        raise NotFoundError(
+            "UNKNOWN_BASE_MODEL", f"no base model {model_id!r}; known are {', '.join(sorted(REGISTRY))}"
+        )
     return REGISTRY[model_id]
 
 
@@ -200,7 +202,9 @@ def _write_files(source: BaseModelSource, gguf: Path, files: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         tokenizer.save_pretrained(files)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    tensors = {k: v.to(torch.bfloat16).contiguous() for k, v in sorted(model.state_dict().items()) if k != "lm_head.weight"}
+    tensors = {
+        k: v.to(torch.bfloat16).contiguous() for k, v in sorted(model.state_dict().items()) if k != "lm_head.weight"
+    }
     save_file(tensors, files / "model.safetensors", metadata={"format": "pt"})
     _write_json(files / "config.json", dict(source.config))
     generation = {key: source.config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -221,7 +225,11 @@ def _write_manifest(source: BaseModelSource, folder: Path) -> None:
             "licence": source.licence,
             "provenance": source.provenance,
             "parameters": source.parameters,
-            "source": {"requirement": source.requirement, "wheel_sha256": source.wheel_sha256, "gguf_sha256": source.gguf_sha256},
+            "source": {
+                "requirement": source.requirement,
+                "wheel_sha256": source.wheel_sha256,
+                "gguf_sha256": source.gguf_sha256,
+            },
             "files": [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in files.files],
             "sha256": files.sha256,
         },
@@ -254,7 +262,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("install", help="install a base model; does nothing when it is there already")
     one.add_argument("id", choices=sorted(REGISTRY))
-    one.add_argument("--to", type=Path, default=None, metavar="DIR", help="home folder (default: ASSAY_HOME or ~/.cache/assay)")
+    one.add_argument(
+        "--to", type=Path, default=None, metavar="DIR", help="home folder (default: ASSAY_HOME or ~/.cache/assay)"
+    )
     commands.add_parser("list", help="name the base models")
     options = parser.parse_args(arguments)
     if options.command == "list":

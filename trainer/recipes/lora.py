@@ -1,0 +1,124 @@
+"""A frozen base model with a LoRA adapter on every linear layer of its blocks.
+
+The adapter exists twice. The *masters* are fp32 and are what the optimiser changes; before each step they are rounded into the
+model's own tensors, so that every matrix product runs in the model's format (a bf16 adapter updated in place would lose
+updates below 2**-9 of a weight). What is saved is what the model computed with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.modelfiles import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from trainer.device import Device
+from trainer.settings import TARGET_MODULES, Settings
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """A base model with its adapter attached.
+
+    Attributes:
+        backbone: the transformer blocks; maps token ids to hidden states.
+        head: maps hidden states to logits.
+        adapter: the trainable tensors by the name they are saved under, in the model's format.
+        masters: the same tensors in fp32, in the same order.
+        parameters: number of parameters of the base model, tied weights counted once.
+    """
+
+    backbone: torch.nn.Module
+    head: torch.nn.Module
+    adapter: Mapping[str, torch.nn.Parameter]
+    masters: Mapping[str, torch.nn.Parameter]
+    parameters: int
+
+    def publish_masters(self) -> None:
+        """Rounds the masters into the model."""
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self.adapter.items():
+                parameter.copy_(self.masters[name])
+
+    def collect_gradients(self) -> None:
+        """Moves the model's gradients to the masters, widened to fp32."""
+        for name, parameter in self.adapter.items():
+            grad = parameter.grad
+            self.masters[name].grad = None if grad is None else grad.float()
+            parameter.grad = None
+
+
+def load(base_files: Path, settings: Settings, device: Device) -> TunedModel:
+    """Loads a base model from its ``files/`` folder and attaches a fresh adapter, drawn from the settings' seed."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    base = AutoModelForCausalLM.from_pretrained(
+        base_files, dtype=device.torch_dtype(), local_files_only=True, use_safetensors=True
+    ).to(device.torch_device())
+    parameters = sum(p.numel() for p in base.parameters())
+    torch.manual_seed(settings.seed)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(TARGET_MODULES),
+    )
+    wrapped = get_peft_model(base, config, autocast_adapter_dtype=False)
+    adapter = {n.replace(".default.", "."): p for n, p in wrapped.named_parameters() if p.requires_grad}
+    masters = {n: torch.nn.Parameter(p.detach().float().clone()) for n, p in adapter.items()}
+    inner: Any = wrapped.get_base_model()
+    return TunedModel(inner.model, inner.lm_head, adapter, masters, parameters)
+
+
+def save_adapter(model: TunedModel, settings: Settings, base_model: str, folder: Path) -> None:
+    """Writes the adapter as :func:`assay.modelfiles.check_adapter_folder` wants it, by a rename of the finished folder.
+
+    The configuration names the base model by its registry id: a path or hub name would tell a loader to fetch something.
+    """
+    from safetensors.torch import save_file
+
+    staging = folder.with_name(f".{folder.name}.partial")
+    staging.mkdir(parents=True)
+    tensors = {name: p.detach().contiguous().cpu() for name, p in sorted(model.adapter.items())}
+    save_file(tensors, staging / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    config = {
+        "base_model_name_or_path": base_model,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": settings.lora_alpha,
+        "lora_dropout": settings.lora_dropout,
+        "peft_type": "LORA",
+        "r": settings.lora_rank,
+        "target_modules": list(TARGET_MODULES),
+        "task_type": "CAUSAL_LM",
+        "use_rslora": False,
+    }
+    (staging / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+        (staging / name).chmod(0o644)
+        sync(staging / name)
+    staging.rename(folder)
+
+
+def sync(path: Path) -> None:
+    """Forces a file's or folder's content to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,64 @@
+"""Which rows go into which step: a pure function of the rows' lengths and the seed, so that a resume needs no stored order."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainer.settings import Settings
+
+_WINDOW_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Batches of row indices for every step of the run, in order."""
+
+    batches: tuple[tuple[int, ...], ...]
+    steps_per_epoch: int
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return len(self.batches)
+
+
+def plan_batches(lengths: Sequence[int], settings: Settings) -> BatchPlan:
+    """Plans every epoch: shuffle, then batch rows of similar length within a window of a few batches.
+
+    Each epoch visits every row once; sorting only inside windows keeps the order random while padding stays small. A
+    fractional epoch count ends after the rounded-up number of steps.
+
+    Args:
+        lengths: tokens of each row; at least one row.
+        settings: batch size, epochs and seed.
+    """
+    size = settings.batch_size
+    per_epoch = math.ceil(len(lengths) / size)
+    steps = max(1, math.ceil(settings.epochs * per_epoch - 1e-9))
+    batches: list[tuple[int, ...]] = []
+    for epoch in range(math.ceil(steps / per_epoch)):
+        batches += _epoch(lengths, size, random.Random(f"{settings.seed}/{epoch}"))
+    return BatchPlan(tuple(batches[:steps]), per_epoch)
+
+
+def _epoch(lengths: Sequence[int], size: int, rng: random.Random) -> list[tuple[int, ...]]:
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    window = size * _WINDOW_BATCHES
+    batches: list[tuple[int, ...]] = []
+    for start in range(0, len(order), window):
+        chosen = sorted(order[start : start + window], key=lambda i: lengths[i])
+        batches += [tuple(chosen[i : i + size]) for i in range(0, len(chosen), size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def learning_rate(step: int, steps: int, settings: Settings) -> float:
+    """Rate of step ``step`` (0-based) out of ``steps``: linear warm-up, then linear decay that reaches zero after the last."""
+    warmup = max(1, round(settings.warmup_share * steps))
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    return settings.learning_rate * (steps - step) / max(1, steps - warmup)

@@ -1,0 +1,153 @@
+"""Chat rows to tokens: which tokens the model reads, and which of them the loss looks at.
+
+A row is what users of the OpenAI fine-tuning API already have: ``messages`` with roles and content, an optional 0/1
+``weight`` on assistant messages and an optional weight on the row. Only assistant messages with weight 1 are scored, from the
+first token of their content to the end-of-turn token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.errors import InvalidInputError
+
+MAX_LINE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """One row.
+
+    Attributes:
+        tokens: token ids.
+        scored: for each token, whether the loss looks at it; never true for the first token, which nothing predicts.
+        weight: factor of the row's loss.
+    """
+
+    tokens: tuple[int, ...]
+    scored: tuple[bool, ...]
+    weight: float
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """The rows of a split that can be trained on, in file order, and what was left out or cut.
+
+    Attributes:
+        rows: rows with at least one scored token.
+        read: rows in the file.
+        cut: rows that were longer than the limit and lost tokens at the front.
+        without_target: rows without a scored token (no assistant message, or weights of 0), left out.
+    """
+
+    rows: tuple[EncodedRow, ...]
+    read: int
+    cut: int
+    without_target: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in one pass over the rows."""
+        return sum(len(row.tokens) for row in self.rows)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a JSON-lines file that the audit worker's prepare task wrote.
+
+    Raises:
+        InvalidInputError: ``ROW_MALFORMED`` naming the line, never its content.
+    """
+    with path.open("rb") as stream:
+        number = 0
+        while line := stream.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise InvalidInputError(
+                    "ROW_MALFORMED", f"{path.name} line {number} is longer than {MAX_LINE_BYTES} bytes"
+                )
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise InvalidInputError("ROW_MALFORMED", f"{path.name} line {number} is not JSON") from error
+            if not isinstance(row, dict) or not isinstance(row.get("messages"), list) or not row["messages"]:
+                raise InvalidInputError("ROW_MALFORMED", f"{path.name} line {number} has no messages")
+            yield row
+
+
+def encode_rows(rows: Iterator[dict[str, Any]], tokenizer: Any, max_tokens: int) -> EncodedRows:
+    """Encodes rows with the base model's chat template.
+
+    Args:
+        rows: rows from :func:`read_rows`.
+        tokenizer: a fast tokenizer of transformers with a chat template.
+        max_tokens: longest row; longer ones are cut at the front.
+    """
+    encoded: list[EncodedRow] = []
+    read = cut = without = 0
+    for row in rows:
+        read += 1
+        one = encode_row(row, tokenizer, read)
+        if len(one.tokens) > max_tokens:
+            cut += 1
+            one = EncodedRow(one.tokens[-max_tokens:], (False, *one.scored[1 - max_tokens :]), one.weight)
+        if one.weight > 0 and any(one.scored):
+            encoded.append(one)
+        else:
+            without += 1
+    return EncodedRows(tuple(encoded), read, cut, without)
+
+
+def encode_row(row: Mapping[str, Any], tokenizer: Any, number: int) -> EncodedRow:
+    """Encodes one row; ``number`` names it in errors.
+
+    Raises:
+        InvalidInputError: ``ROW_MALFORMED`` for messages that the template cannot carry, a weight that is not 0 or 1 on a
+            message, or a row weight that is not a finite number of at least 0.
+    """
+    messages = [_message(m, number) for m in row["messages"]]
+    weight = row.get("weight", 1)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+        raise InvalidInputError("ROW_MALFORMED", f"row {number}: weight must be a finite number of at least 0")
+    text = _render(messages, tokenizer, number)
+    spans = [_span(messages, i, text, tokenizer, number) for i in _targets(row["messages"], number)]
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    scored = [any(start < high and low < end for low, high in spans) for start, end in encoding["offset_mapping"]]
+    return EncodedRow(tuple(encoding["input_ids"]), (False, *scored[1:]), float(weight))
+
+
+def _message(message: Any, number: int) -> dict[str, str]:
+    role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise InvalidInputError("ROW_MALFORMED", f"row {number}: every message needs a role and text content")
+    return {"role": role, "content": content}
+
+
+def _targets(messages: Sequence[Mapping[str, Any]], number: int) -> list[int]:
+    for message in messages:
+        if message.get("weight", 1) not in (0, 1):
+            raise InvalidInputError("ROW_MALFORMED", f"row {number}: a message's weight must be 0 or 1")
+    return [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight", 1) == 1 and m["content"]]
+
+
+def _render(messages: Sequence[Mapping[str, str]], tokenizer: Any, number: int) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
+    except TemplateError as error:
+        raise InvalidInputError("ROW_MALFORMED", f"row {number}: the chat template cannot carry it") from error
+
+
+def _span(messages: Sequence[Mapping[str, str]], index: int, text: str, tokenizer: Any, number: int) -> tuple[int, int]:
+    """Characters of ``text`` that hold one assistant message and its end-of-turn token."""
+    head = _render(messages[: index + 1], tokenizer, number)
+    start = head.rfind(messages[index]["content"].strip())
+    if not text.startswith(head) or start < 0:
+        raise InvalidInputError("ROW_MALFORMED", f"row {number}: the chat template rewrites earlier turns")
+    return start, len(head.rstrip("\n"))

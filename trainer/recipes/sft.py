@@ -1,0 +1,310 @@
+"""Supervised tuning with LoRA: the loop.
+
+The objective is the weighted mean over rows of each row's mean negative log-likelihood of its scored tokens. A mean over rows
+rather than over all tokens of a batch keeps one row's gradient independent of the others in its batch, which per-row privacy
+accounting needs, and stops long answers from drowning short ones.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from assay.errors import InvalidInputError, PreconditionError
+from trainer.device import Device
+from trainer.recipes import checkpoints
+from trainer.recipes.checkpoints import RunState
+from trainer.recipes.lora import TunedModel, load
+from trainer.recipes.plan import BatchPlan, learning_rate, plan_batches
+from trainer.recipes.rows import EncodedRow, EncodedRows
+from trainer.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKPOINT_STEPS = 25
+_VALIDATION_ROWS = 128
+_VALIDATION_BATCH = 16
+
+
+class Control(Protocol):
+    """How the loop speaks to whoever runs it."""
+
+    def progress(
+        self, step: int, steps: int, message: str = "", seconds_left: float | None = None, **metrics: float
+    ) -> None:
+        """Reports one step."""
+
+    def should_pause(self) -> bool:
+        """Tells whether to stop at the next checkpoint."""
+
+
+@dataclass(frozen=True)
+class SftJob:
+    """One run.
+
+    Attributes:
+        base_files: ``files/`` of the base model.
+        train: rows to tune on.
+        validation: rows to watch; may be empty.
+        settings: hyperparameters.
+        device: where and in which format.
+        checkpoints: folder that survives restarts.
+        fingerprint: digest of everything above that decides the result.
+        max_tokens: tokens that may be trained in all.
+        on_pause: makes the exception that ends a paused run, from a reason word.
+    """
+
+    base_files: Path
+    train: EncodedRows
+    validation: EncodedRows
+    settings: Settings
+    device: Device
+    checkpoints: Path
+    fingerprint: str
+    max_tokens: int
+    on_pause: Callable[[str], Exception]
+
+
+@dataclass(frozen=True)
+class SftResult:
+    """What a finished run leaves: the model with the adapter to save, its state, and the plan it followed."""
+
+    model: TunedModel
+    state: RunState
+    plan: BatchPlan
+    final_train_loss: float
+    final_validation_loss: float | None
+
+
+def tune(job: SftJob, control: Control) -> SftResult:
+    """Runs or resumes a job to its end.
+
+    Raises:
+        InvalidInputError: ``NO_TRAINABLE_ROWS``.
+        PreconditionError: ``LOSS_NOT_FINITE``.
+        IntegrityError: for a damaged or foreign checkpoint.
+        Exception: what ``job.on_pause`` makes, after a checkpoint was written: ``REQUESTED`` or ``COST_CAP``.
+    """
+    if not job.train.rows:
+        raise InvalidInputError(
+            "NO_TRAINABLE_ROWS",
+            f"none of {job.train.read} rows has an assistant message to learn from",
+            remedy="give rows an assistant message whose weight is not 0",
+        )
+    control.progress(0, 0, "loading the base model")
+    run = _Run(job, control)
+    run.restore()
+    while run.state.step < run.plan.steps and not run.state.finished:
+        run.check_may_go_on()
+        run.step()
+        if run.state.step % run.plan.steps_per_epoch == 0 or run.state.step == run.plan.steps:
+            run.validate()
+        if run.state.step % CHECKPOINT_STEPS == 0:
+            run.checkpoint()
+    return run.finish()
+
+
+class _Run:
+    """The moving parts of one run."""
+
+    def __init__(self, job: SftJob, control: Control) -> None:
+        import torch
+
+        self.job, self.control = job, control
+        self.plan = plan_batches([len(row.tokens) for row in job.train.rows], job.settings)
+        self.model = load(job.base_files, job.settings, job.device)
+        self.optimizer = torch.optim.AdamW(
+            list(self.model.masters.values()),
+            lr=job.settings.learning_rate,
+            weight_decay=job.settings.weight_decay,
+            fused=True,
+        )
+        self.state = RunState(job.fingerprint)
+        self.best: dict[str, torch.Tensor] = {}
+        self._started_at, self._seconds_before = time.monotonic(), 0.0
+
+    def restore(self) -> None:
+        """Continues from the newest checkpoint, if there is one; else seeds the generators."""
+        import torch
+
+        torch.manual_seed(self.job.settings.seed)
+        found = checkpoints.load(self.job.checkpoints, self.job.fingerprint)
+        if found is not None:
+            self.state, tensors = found
+            self._restore_tensors(tensors)
+        self.model.publish_masters()
+        self._started_at, self._seconds_before = time.monotonic(), self.state.seconds
+
+    def _restore_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, master in self.model.masters.items():
+                master.copy_(tensors[f"master.{name}"])
+                self.optimizer.state[master] = {
+                    "step": tensors["optimizer.step"].clone(),
+                    "exp_avg": tensors[f"exp_avg.{name}"].to(master.device),
+                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(master.device),
+                }
+        self.best = {k.removeprefix("best."): t for k, t in tensors.items() if k.startswith("best.")}
+        torch.set_rng_state(tensors["rng.cpu"])
+        if "rng.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng.cuda"])
+
+    def checkpoint(self) -> None:
+        """Writes everything a bit-exact resume needs."""
+        import torch
+
+        if self.state.step == 0:
+            return
+        self.state.seconds = self._seconds()
+        tensors: dict[str, torch.Tensor] = {"rng.cpu": torch.get_rng_state()}
+        if self.job.device.kind == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state()
+        for name, master in self.model.masters.items():
+            moments = self.optimizer.state[master]
+            tensors["optimizer.step"] = moments["step"].cpu()
+            tensors[f"master.{name}"] = master
+            tensors[f"exp_avg.{name}"] = moments["exp_avg"]
+            tensors[f"exp_avg_sq.{name}"] = moments["exp_avg_sq"]
+        tensors |= {f"best.{name}": t for name, t in self.best.items()}
+        checkpoints.save(self.job.checkpoints, self.state, tensors)
+
+    def check_may_go_on(self) -> None:
+        """Stops at a checkpoint when asked to, or before a step that would pass the token cap."""
+        rows = [self.job.train.rows[i] for i in self.plan.batches[self.state.step]]
+        over = self.state.tokens + sum(len(r.tokens) for r in rows) > self.job.max_tokens
+        if over or self.control.should_pause():
+            self.checkpoint()
+            raise self.job.on_pause("COST_CAP" if over else "REQUESTED")
+
+    def step(self) -> None:
+        """Does one optimiser step and reports it."""
+        import torch
+
+        settings, state = self.job.settings, self.state
+        rows = [self.job.train.rows[i] for i in self.plan.batches[state.step]]
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(state.step, self.plan.steps, settings)
+        self.model.backbone.train()
+        losses = row_losses(self.model, rows, self.job.device)
+        weights = torch.tensor([r.weight for r in rows], device=losses.device)
+        loss = (losses * weights).sum() / weights.sum()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise PreconditionError(
+                "LOSS_NOT_FINITE",
+                f"the loss of step {state.step + 1} is not a finite number",
+                remedy="lower the learning rate or check the row weights",
+            )
+        loss.backward()
+        self.model.collect_gradients()
+        torch.nn.utils.clip_grad_norm_(self.model.masters.values(), settings.max_gradient_norm)
+        self.optimizer.step()
+        self.model.publish_masters()
+        state.step += 1
+        state.tokens += sum(len(r.tokens) for r in rows)
+        state.curve.append((state.step, value))
+        self._report(value)
+
+    def validate(self) -> None:
+        """Measures the validation loss; with early stopping, keeps the best adapter and ends a run that got worse."""
+        rows = self.job.validation.rows[:_VALIDATION_ROWS]
+        if not rows:
+            return
+        loss = mean_loss(self.model, rows, self.job.device)
+        best = min((v for _, v in self.state.validation), default=math.inf)
+        self.state.validation.append((self.state.step, loss))
+        if not self.job.settings.early_stopping:
+            return
+        if loss < best:
+            self.state.best_step = self.state.step
+            self.best = {n: m.detach().clone() for n, m in self.model.masters.items()}
+        else:
+            self.state.finished = True
+
+    def finish(self) -> SftResult:
+        """Takes the best adapter where one was kept, and measures the final losses."""
+        import torch
+
+        if self.best:
+            with torch.no_grad():
+                for name, master in self.model.masters.items():
+                    master.copy_(self.best[name])
+            self.model.publish_masters()
+        self.checkpoint()
+        self.state.seconds = self._seconds()
+        last = [v for _, v in self.state.curve[-self.plan.steps_per_epoch :]]
+        watched = dict(self.state.validation)
+        final = watched.get(self.state.best_step or self.state.step)
+        return SftResult(self.model, self.state, self.plan, sum(last) / len(last), final)
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started_at
+
+    def _report(self, loss: float) -> None:
+        state = self.state
+        done_here = max(1e-9, self._seconds())
+        rate = state.tokens / done_here
+        left = self.job.settings.epochs * self.job.train.tokens - state.tokens
+        self.control.progress(
+            state.step,
+            self.plan.steps,
+            f"epoch {1 + (state.step - 1) // self.plan.steps_per_epoch}",
+            max(0.0, left / rate),
+            loss=loss,
+            tokens_per_s=rate,
+            tokens=float(state.tokens),
+            learning_rate=learning_rate(state.step - 1, self.plan.steps, self.job.settings),
+        )
+
+
+def row_losses(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> torch.Tensor:
+    """Mean negative log-likelihood of each row's scored tokens, in nats: shape ``(rows,)``, fp32, with gradient.
+
+    Rows are padded on the right without a mask: under causal attention nothing before the padding can see it. The head, a
+    quarter of the work, is applied at scored positions only.
+    """
+    import torch
+
+    nll, owner = _scored_nll(model, rows, device)
+    counts = torch.bincount(owner, minlength=len(rows))
+    return torch.zeros(len(rows), device=nll.device).index_add(0, owner, nll) / counts
+
+
+def mean_loss(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> float:
+    """Mean negative log-likelihood over all scored tokens of the rows, nats per token, without dropout or gradient."""
+    import torch
+
+    model.backbone.eval()
+    ordered = sorted(rows, key=lambda r: len(r.tokens))
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for start in range(0, len(ordered), _VALIDATION_BATCH):
+            nll, _ = _scored_nll(model, ordered[start : start + _VALIDATION_BATCH], device)
+            total, count = total + float(nll.sum()), count + nll.numel()
+    return total / count
+
+
+def _scored_nll(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Negative log-likelihood of every scored token, and the row each belongs to."""
+    import torch
+
+    where = device.torch_device()
+    longest = max(len(r.tokens) for r in rows)
+    tokens = torch.zeros(len(rows), longest, dtype=torch.long)
+    scored = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row.tokens)] = torch.tensor(row.tokens)
+        scored[i, : len(row.scored)] = torch.tensor(row.scored)
+    owner, position = scored.nonzero(as_tuple=True)
+    owner, position, tokens = owner.to(where), position.to(where), tokens.to(where)
+    output: Any = model.backbone(input_ids=tokens[:, :-1], use_cache=False)
+    hidden = output.last_hidden_state[owner, position - 1]
+    logits = model.head(hidden).float()
+    return torch.nn.functional.cross_entropy(logits, tokens[owner, position], reduction="none"), owner

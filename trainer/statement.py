@@ -1,0 +1,52 @@
+"""The trainer's part of the training statement: what it claims to have done. The supervisor signs it beside its own clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from assay import canonical
+from trainer.recipes.sft import SftJob, SftResult
+
+MAX_POINTS = 200
+
+
+def claim(job: SftJob, result: SftResult) -> dict[str, Any]:
+    """What the run claims, float-free.
+
+    ``flop`` is the usual estimate 6·N·D for N parameters and D trained tokens (Kaplan et al. 2020, arXiv 2001.08361), an
+    upper bound here, since a frozen base needs no weight gradients.
+    """
+    state, train = result.state, job.train
+    return dict(
+        canonical.float_free(
+            {
+                "method": "lora",
+                "device": job.device.kind,
+                "device_name": job.device.name,
+                "dtype": job.device.dtype,
+                "seed": job.settings.seed,
+                "hyperparameters": job.settings.as_dict(),
+                "rows": len(train.rows),
+                "cut_rows": train.cut,
+                "rows_without_target": train.without_target,
+                "steps": state.step,
+                "trained_tokens": state.tokens,
+                "train_seconds": state.seconds,
+                "flop": f"{6 * result.model.parameters * state.tokens:.4e}",
+                "train_loss": result.final_train_loss,
+                "validation_loss": result.final_validation_loss,
+                "losses": _thinned(state.curve),
+                "validation_losses": _thinned(state.validation),
+                "fingerprint": job.fingerprint,
+            }
+        )
+    )
+
+
+def _thinned(points: list[tuple[int, float]]) -> list[list[float]]:
+    """At most :data:`MAX_POINTS` points, the last always among them: a record has a size limit."""
+    step = max(1, -(-len(points) // MAX_POINTS))
+    kept = points[::step]
+    if points and kept[-1] != points[-1]:
+        kept = [*kept, points[-1]]
+    return [[s, round(v, 6)] for s, v in kept]

@@ -1,0 +1,96 @@
+"""The module that the train worker's sandbox runs: sealed rows in, adapter and claim out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from assay import canonical, digests
+from assay.errors import IntegrityError, PreconditionError
+from assay.modelfiles import read_base_manifest, verify_base_files
+from assay.worker.task import TaskContext, TaskPaused
+from trainer import statement
+from trainer.device import choose_device
+from trainer.recipes import lora
+from trainer.recipes.rows import EncodedRows, encode_rows, read_rows
+from trainer.recipes.sft import SftJob, tune
+from trainer.settings import Settings
+
+TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
+
+
+def run(context: TaskContext) -> dict[str, Any]:
+    """Tunes as the work order says.
+
+    Args:
+        context: ``order`` is the work order's predicate, already verified; ``inputs`` holds both splits.
+
+    Returns:
+        The claim, see :func:`trainer.statement.claim`.
+
+    Raises:
+        IntegrityError: ``BASE_MODEL_CHANGED`` when the base model is not the one that was decided on.
+        InvalidInputError: for rows or hyperparameters that cannot be used.
+        PreconditionError: ``LOSS_NOT_FINITE`` or ``TOKEN_CAP``.
+        TaskPaused: after a checkpoint, when asked to pause.
+    """
+    order = context.order
+    context.progress(0, 0, "checking the base model")
+    folder = context.models / str(order["base_model"])
+    manifest = read_base_manifest(folder)
+    if manifest.sha256 != order["base_sha256"]:
+        raise IntegrityError(
+            "BASE_MODEL_CHANGED",
+            "the base model is not the one that was decided on",
+            remedy="install the model that the decision names, or ask for a new job",
+        )
+    verify_base_files(folder, manifest)
+    settings = Settings.from_order(order["hyperparameters"], int(order["seed"]))
+    job = _job(context, settings)
+    result = tune(job, context)
+    lora.save_adapter(result.model, settings, str(order["base_model"]), context.outputs / "adapter")
+    claim = statement.claim(job, result)
+    (context.outputs / "training.json").write_bytes(canonical.encode(claim))
+    return claim
+
+
+def _job(context: TaskContext, settings: Settings) -> SftJob:
+    from transformers import AutoTokenizer
+
+    order = context.order
+    files = context.models / str(order["base_model"]) / "files"
+    tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
+    train = _rows(context, TRAIN, tokenizer, settings)
+    validation = _rows(context, VALIDATION, tokenizer, settings)
+    decides = {
+        "base": order["base_sha256"],
+        "train": digests.sha256_file(context.inputs / TRAIN),
+        "validation": digests.sha256_file(context.inputs / VALIDATION),
+        "settings": canonical.float_free(settings.as_dict()),
+    }
+    return SftJob(
+        base_files=files,
+        train=train,
+        validation=validation,
+        settings=settings,
+        device=choose_device(),
+        checkpoints=context.work / "checkpoints",
+        fingerprint=digests.sha256_bytes(json.dumps(decides, sort_keys=True).encode()),
+        max_tokens=int(order["max_train_tokens"]),
+        on_pause=_stopped,
+    )
+
+
+def _rows(context: TaskContext, name: str, tokenizer: Any, settings: Settings) -> EncodedRows:
+    return encode_rows(read_rows(context.inputs / name), tokenizer, settings.max_row_tokens)
+
+
+def _stopped(reason: str) -> Exception:
+    """A pause that was asked for can go on; a spent token cap cannot, since the order's cap does not change."""
+    if reason == "REQUESTED":
+        return TaskPaused("paused at a checkpoint")
+    return PreconditionError(
+        "TOKEN_CAP",
+        "the order's cap on trained tokens is reached before the planned end",
+        remedy="ask for a new job with fewer epochs or a larger budget.max_train_tokens",
+    )
