@@ -23,7 +23,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import start_http_server
 
@@ -129,6 +129,17 @@ class Telemetry:
             method, context=parent, kind=SpanKind.SERVER, record_exception=False, set_status_on_exception=False
         ) as span:
             yield f"{span.get_span_context().trace_id:032x}"
+
+    @contextmanager
+    def job_span(self, name: str, trace_id: str) -> Iterator[None]:
+        """Opens a span in a job's own trace, linked to the span of the call."""
+        number = int(trace_id, 16)
+        parent = SpanContext(number, (number & (2**64 - 1)) or 1, True, TraceFlags(TraceFlags.SAMPLED))
+        link = Link(trace.get_current_span().get_span_context())
+        with self._tracer.start_as_current_span(
+            name, context=trace.set_span_in_context(NonRecordingSpan(parent)), links=[link]
+        ):
+            yield
 
     def rpc_done(self, method: str, code: str, seconds: float) -> None:
         """Counts a call."""

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from audit.verify.trust import TrustFile
 
 from assay import digests
 from assay.errors import IntegrityError
 from assay.v1 import audit_pb2
 from audit.verify import EXIT_CODES, verify_bundle
+from audit.verify.trust import TrustFile
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, console, emit, safe, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from audit.verify.permit import check_permit
-from audit.verify.trust import TrustFile
 
 from assay.v1 import permit_pb2
+from audit.verify.permit import check_permit
+from audit.verify.trust import TrustFile
 from gateway.cli.errors import EXIT_REFUSED, exit_on_error
 from gateway.cli.output import Output, OutputOption, as_dict, emit
 from gateway.cli.session import AddressOption, IdentityOption, open_session

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from google.protobuf import json_format
 
+import policies
 from assay.errors import InvalidInputError
 from assay.v1 import policy_input_pb2, policy_pb2
-from gateway.cli.errors import EXIT_REFUSED, exit_on_error
+from gateway.cli.errors import EXIT_CODES, EXIT_REFUSED, exit_on_error
 from gateway.cli.job import _outcomes
 from gateway.cli.output import Output, OutputOption, emit, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
+from policies.lint import lint_pack
+from policies.testing import test_pack
 
 M = TypeVar("M", policy_input_pb2.IntakeInput, policy_input_pb2.ReleaseInput)
+BASELINE = Path(policies.__file__).parent / "packs" / "baseline"
+PackArgument = Annotated[
+    Path, typer.Argument(exists=True, file_okay=False, help="A pack's folder; default: the baseline.")
+]
 app = typer.Typer(no_args_is_help=True, help="Policies: list, explain, evaluate, lint, test.")
 
 
@@ -106,3 +114,40 @@ def _parse(file: Path, message: M) -> M:
         return json_format.Parse(file.read_text("utf-8"), message)
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise InvalidInputError("BAD_POLICY_INPUT", f"{file.name}: {error}") from error
+
+
+@app.command()
+def lint(folder: PackArgument = BASELINE, output: OutputOption = Output.TEXT) -> None:
+    """Check a pack's files: every fault with file, line, column and rule. Exit 3 when there is one.
+
+    Example: assay policy lint policies/packs/baseline
+    """
+    report = lint_pack(folder)
+    rows = [(f"{f.file}:{f.line}:{f.column}", f.rule, f.reason, f.message) for f in report.findings]
+    lines: list[Any] = [f"{report.folder}: {report.rules} rules, {len(rows)} faults"]
+    emit(
+        output,
+        dataclasses.asdict(report),
+        [*lines, *([table(("where", "rule", "reason", "fault"), rows)] if rows else [])],
+    )
+    if not report.ok:
+        raise typer.Exit(EXIT_CODES["INVALID_ARGUMENT"])
+
+
+@app.command()
+def test(folder: PackArgument = BASELINE, output: OutputOption = Output.TEXT) -> None:
+    """Run a pack's own cases, with rule coverage and the mutation check. Exit 6 when one does not hold.
+
+    Example: assay policy test policies/packs/baseline
+    """
+    with exit_on_error():
+        report = test_pack(folder)
+        lines = [
+            f"{report.cases} cases, {len(report.failures)} failed",
+            f"{len(report.coverage)} rules, not covered: {', '.join(report.uncovered) or 'none'}",
+            f"mutation survivors: {', '.join(report.survivors) or 'none'}",
+            *[str(f) for f in report.failures],
+        ]
+        emit(output, dataclasses.asdict(report), lines)
+    if not report.ok:
+        raise typer.Exit(EXIT_REFUSED)

@@ -82,6 +82,14 @@ class JobService:
         self.board.moved(name)
         return tuning_job_pb2.CreateTuningJobResponse(tuning_job=message)
 
+    async def trace_of(self, name: str) -> str:
+        """The trace that asked for a job, given the job's or its model's resource name; empty where there is none."""
+        job = name.replace("/models/", "/tuningJobs/")
+        if "/tuningJobs/" not in job:
+            return ""
+        row = await self.store.fetch(lambda connection: jobs.get(connection, job))
+        return row.trace_id if row is not None else ""
+
     async def get_tuning_job(
         self, caller: Caller, request: tuning_job_pb2.GetTuningJobRequest
     ) -> tuning_job_pb2.GetTuningJobResponse:

@@ -5,10 +5,11 @@ An error becomes a status in exactly one place, :meth:`Gate.open`, which also ha
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -16,7 +17,6 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
-from policies.authorization import Authorizer
 
 from assay.errors import AssayError, InvalidInputError
 from gateway.application import Application
@@ -25,8 +25,10 @@ from gateway.rpc import errors
 from gateway.rpc.interceptors import authenticate, authorise, deadline, validate
 from gateway.rpc.routes import Route
 from gateway.telemetry import Telemetry
+from policies.authorization import Authorizer
 
 log = logging.getLogger("gateway.rpc")
+_READS = ("Get", "List", "Watch", "Download", "Check")
 
 
 class Gate:
@@ -42,8 +44,11 @@ class Gate:
     async def open(self, route: Route, context: Any) -> AsyncIterator[_Call]:
         """Times and traces a call; turns its error into a status and has the refusal recorded."""
         started, code = time.monotonic(), "OK"
-        with self._telemetry.server_span(route.path, context.invocation_metadata()) as trace_id:
-            call = _Call(self, route, context, trace_id)
+        with (
+            self._telemetry.server_span(route.path, context.invocation_metadata()) as trace_id,
+            ExitStack() as spans,
+        ):
+            call = _Call(self, route, context, trace_id, spans)
             try:
                 yield call
             except AssayError as error:
@@ -64,7 +69,18 @@ class Gate:
         call.caller = await authenticate.caller(call.context, self._app.identities, self._people, call.trace_id)
         validate.check(request)
         authorise.require(call.caller, call.route.method.name, request, self._authorizer)
+        call.caller = await self._under_the_jobs_trace(call, call.caller, request)
         return call.caller
+
+    async def _under_the_jobs_trace(self, call: _Call, caller: Caller, request: Message) -> Caller:
+        """An act on a job becomes a span, and a record, of the trace that asked for the job; reading does not."""
+        if call.route.method.name.startswith(_READS):
+            return caller
+        trace_id = await self._app.jobs.trace_of(authorise.name_of(request))
+        if not trace_id or trace_id == caller.trace_id:
+            return caller
+        call.spans.enter_context(self._telemetry.job_span(call.route.path, trace_id))
+        return dataclasses.replace(caller, trace_id=trace_id)
 
     async def _refuse(self, call: _Call, error: AssayError) -> None:
         if error.code not in errors.FAULTS and call.caller is not None:
@@ -76,11 +92,12 @@ class Gate:
 class _Call:
     """One call on its way through the gate."""
 
-    def __init__(self, gate: Gate, route: Route, context: Any, trace_id: str) -> None:
+    def __init__(self, gate: Gate, route: Route, context: Any, trace_id: str, spans: ExitStack) -> None:
         self.gate = gate
         self.route = route
         self.context = context
         self.trace_id = trace_id
+        self.spans = spans
         self.caller: Caller | None = None
 
     async def admit(self, request: Message) -> Caller:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from policies.engine import PolicyEngine
 
 from assay.v1 import (
     approval_pb2,
@@ -23,6 +22,7 @@ from assay.v1 import (
 )
 from gateway.application import Application
 from gateway.caller import Caller
+from policies.engine import PolicyEngine
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import grpc
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from policies.authorization import CedarAuthorizer
 
 from assay.errors import UnavailableError
 from assay.identity import service_tls
@@ -13,6 +12,7 @@ from gateway.application import Application
 from gateway.rpc.handlers import Gate, handler
 from gateway.rpc.routes import routes
 from gateway.telemetry import Telemetry
+from policies.authorization import CedarAuthorizer
 
 MAX_MESSAGE_BYTES = 4 << 20
 MAX_CONCURRENT_RPCS = 512

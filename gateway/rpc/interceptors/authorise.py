@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from google.protobuf.message import Message
-from policies.authorization import Authorizer, Principal
 
 from assay.errors import PermissionDeniedError
 from gateway.caller import ALL_UNITS, Caller, not_found
+from policies.authorization import Authorizer, Principal
 
 _UNIT = re.compile(r"^units/(-|[a-z][a-z0-9-]{0,30})(?:/|$)")
 _NAMES = ("parent", "name", "model", "tuning_job")
