@@ -81,6 +81,8 @@ def expected(action: str, role: str, held: str, asked: str) -> bool:
         return held == "-"
     if action == "ListPendingApprovals" and asked == "-":
         return True
+    if action in ("ListRecords", "ExportBundle") and asked == "-":
+        return role == "auditor" and held == "-"
     return held in (asked, "-")
 
 
@@ -99,7 +101,7 @@ def test_every_action_by_every_role_in_every_place(authorizer: CedarAuthorizer, 
                 principal = Principal("spiffe://assay.local/people/p", frozenset({(spelled, held)}))
                 answer = authorizer.authorize(principal, action, asked, {})
                 assert answer.allowed == expected(action, word, held, asked), (action, role, held, asked)
-                assert bool(answer.reasons) == answer.allowed
+                assert answer.reasons or not answer.allowed
 
 
 @pytest.mark.parametrize("action", sorted(TABLE))

@@ -1,0 +1,105 @@
+"""The command line against a real gateway: output for people, JSON for programs, documented exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+from e2e_world import Bank, chat_rows
+
+SHEET = """\
+purposes: [support-replies]
+legal_basis: no-personal-data
+licence: Apache-2.0
+classification: public
+residency: any
+retention_days: 30
+provenance: Made up for a test; no row is about anybody.
+"""
+
+
+def assay(bank: Bank, person: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway.cli", *arguments]
+    if person:
+        command += ["--as", str(bank.layout.person(person))]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_upload_ask_and_be_told_why_not(bank: Bank, tmp_path: Path):
+    name = f"cli-{uuid.uuid4().hex[:8]}"
+    rows, sheet = tmp_path / "rows.jsonl", tmp_path / "sheet.yaml"
+    rows.write_bytes(chat_rows(30))
+    sheet.write_text(SHEET)
+    done = assay(bank, "rita", "dataset", "upload", "units/support", name, str(rows), "--datasheet", str(sheet))
+    assert done.returncode == 0, done.stderr
+    asked = assay(
+        bank, "rita", "job", "create", "units/support", name, "--dataset", name, "--purpose", "support-replies",
+        "--watch", "--output", "json",
+    )  # fmt: skip
+    assert asked.returncode == 6, asked.stderr
+    job = json.loads(asked.stdout)
+    assert job["state"] == "STATE_DENIED"
+    shown = assay(bank, "rita", "job", "get", job["name"])
+    assert "BASE-ROWS-ENOUGH" in shown.stdout and "to pass:" in shown.stdout
+
+
+def test_exit_codes(bank: Bank, tmp_path: Path):
+    assert assay(bank, "rita", "job", "get", "units/support/tuningJobs/none").returncode == 4
+    assert assay(bank, "rita", "job", "get", "not a name").returncode == 3
+    denied = assay(bank, "dana", "job", "create", "units/support", "x", "--dataset", "x", "--purpose", "x-y")
+    assert denied.returncode == 5
+    assert assay(bank, "rita", "role", "whoami", "--address", "127.0.0.1:1").returncode == 9
+    assert assay(bank, "", "role", "whoami").returncode == 3
+    assert assay(bank, "rita", "no-such-noun").returncode == 2
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("classification: [nonsense")
+    upload = assay(bank, "rita", "dataset", "upload", "units/support", "x", str(bad), "--datasheet", str(bad))
+    assert upload.returncode == 3 and "Traceback" not in upload.stderr
+
+
+def test_roles_are_granted_and_revoked_by_signature(bank: Bank):
+    subject = "spiffe://assay.local/people/temp"
+    granted = assay(bank, "oscar", "role", "grant", subject, "validator", "--unit", "credit", "--output", "json")
+    assert granted.returncode == 0, granted.stderr
+    name = json.loads(granted.stdout)["name"]
+    assert assay(bank, "rita", "role", "grant", subject, "operator", "--unit", "-").returncode == 5
+    assert assay(bank, "oscar", "role", "revoke", name, "--reason", "test over").returncode == 0
+    listed = json.loads(assay(bank, "oscar", "role", "list", "--all", "--output", "json").stdout)
+    mine = next(g for g in listed["role_grants"] if g["name"] == name)
+    assert "revoke_time" in mine
+
+
+def test_evidence_is_exported_and_verified(bank: Bank, tmp_path: Path):
+    out = tmp_path / "e.zip"
+    assert assay(bank, "anna", "audit", "export", "units/-", "--out", str(out)).returncode == 0
+    trust = ["--trust", str(bank.layout.trust)]
+    assert assay(bank, "", "verify", str(out), *trust).returncode == 0
+    data = bytearray(out.read_bytes())
+    data[len(data) // 2] ^= 1
+    out.write_bytes(bytes(data))
+    assert assay(bank, "", "verify", str(out), *trust).returncode == 1
+    assert assay(bank, "rita", "audit", "export", "units/-", "--out", str(out)).returncode == 5
+
+
+def test_every_command_has_help_with_an_example():
+    from typer.main import get_command
+
+    from gateway.cli.app import app
+
+    root = get_command(app)
+    for noun in root.commands.values():
+        for verb in getattr(noun, "commands", {"": noun}).values():
+            assert "Example: assay " in (verb.help or ""), verb.name
+
+
+def test_doctor_names_what_it_looked_at(bank: Bank):
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "doctor", str(bank.layout.root), "--output", "json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found = {f["name"]: f for f in json.loads(done.stdout)}
+    assert found["bubblewrap"]["ok"] and found["settings"]["ok"] and found["key files"]["ok"]
+    assert done.returncode == 0

@@ -1,0 +1,91 @@
+"""The demonstration, run and checked: real weights, real data, every claim that the README makes about it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OUT = ROOT / "demo" / "out"
+
+
+@pytest.fixture(scope="module")
+def summary() -> dict:
+    done = subprocess.run([sys.executable, "-m", "demo.run"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return json.loads((OUT / "summary.json").read_text())
+
+
+def verify(bundle: Path) -> int:
+    command = [sys.executable, "-m", "audit.verify", str(bundle), "--trust", str(OUT / "trust.txt")]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_four_jobs_end_as_their_numbers_say(summary: dict):
+    jobs = {j["name"]: j for j in summary["jobs"]}
+    assert jobs["denied"]["state"] == "DENIED"
+    assert {"BASE-PURPOSE", "BASE-LEGAL-BASIS"} <= {r["rule"] for r in jobs["denied"]["rules_fired"]}
+    assert all(r.get("fix") for r in jobs["denied"]["rules_fired"])
+    assert jobs["leaky"]["state"] == "QUARANTINED"
+    assert any(r["rule"].startswith(("GATE-PII", "REL-PII", "GATE-CANARY")) and r["outcome"] == "FAIL"
+               for r in jobs["leaky"]["rules_fired"])  # fmt: skip
+    assert jobs["decision"]["state"] == "QUARANTINED"
+    fair = [r for r in jobs["decision"]["rules_fired"] if r["rule"].startswith("GATE-FAIR")]
+    assert fair and any("n_required" in r for r in fair)
+    assert jobs["clean"]["state"] == "APPROVED"
+    assert summary["permit_check"]["clean"] == "allowed"
+    assert summary["permit_check"]["tampered"].startswith("refused: ")
+    assert summary["ledger"]["records"] == summary["ledger"]["size"]
+    assert all(j["adapter_sha256"] for n, j in jobs.items() if n != "denied")
+    for job in jobs.values():
+        for m in job["measurements"]:
+            assert "unavailable" in m or ("value" in m and "n" in m) or m["name"].startswith("cost."), m
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_bundle_verifies_and_a_flipped_byte_of_a_record_does_not(summary: dict, tmp_path: Path):
+    bundle = OUT / "evidence.bundle.zip"
+    assert verify(bundle) == 0
+    data = bundle.read_bytes()
+    with zipfile.ZipFile(bundle) as archive:
+        names = [n for n in archive.namelist() if n.startswith("records/")]
+        middle = archive.getinfo(names[len(names) // 2])
+    start = data.index(b"{", middle.header_offset + 30 + len(middle.filename))
+    for offset in (0, 57, middle.file_size - 1):
+        flipped = bytearray(data)
+        flipped[start + offset] ^= 1
+        copy = tmp_path / "flipped.zip"
+        copy.write_bytes(bytes(flipped))
+        assert verify(copy) != 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_one_trace_leads_from_the_call_to_the_permit(summary: dict):
+    spans = [
+        json.loads(line)
+        for line in (ROOT / "demo/state/bank/services/gateway/telemetry/spans.jsonl").read_text().splitlines()
+    ]
+    created = [s for s in spans if s["name"].endswith("/CreateTuningJob")]
+    permit = next(s for s in spans if s["name"].endswith("/IssuePermit") and s["parent_id"])
+    names = {s["name"] for s in spans if s["trace_id"] == permit["trace_id"]}
+    assert permit["trace_id"] in {s["trace_id"] for s in created}
+    assert {"job.training", "job.auditing"} <= names
+    assert any(n.endswith("/DecideApproval") for n in names)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_each_card_is_a_pdf_with_its_twin(summary: dict):
+    for name in ("leaky", "decision", "clean"):
+        assert (OUT / f"{name}.pdf").read_bytes().startswith(b"%PDF-")
+        card = json.loads((OUT / f"{name}.json").read_text())
+        assert {s["id"] for s in card["sections"]} >= {"intended-use", "data", "training", "not-tested", "cost"}
