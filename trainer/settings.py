@@ -74,7 +74,10 @@ class Settings:
         Raises:
             InvalidInputError: ``HYPERPARAMETERS`` naming the field.
         """
-        kinds = {**dict.fromkeys(("epochs", "learning_rate", "lora_dropout"), float), "early_stopping": bool}
+        kinds: dict[str, type[float] | type[int] | type[bool]] = {
+            **dict.fromkeys(("epochs", "learning_rate", "lora_dropout"), float),
+            "early_stopping": bool,
+        }
         whole = ("batch_size", "lora_rank", "lora_alpha", "seed", "max_row_tokens")
         kinds.update(dict.fromkeys(whole, int))
         unknown = sorted(set(hyperparameters) - set(kinds))

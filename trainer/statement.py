@@ -1,4 +1,4 @@
-"""The trainer's part of the training statement: what it claims to have done. The supervisor signs it beside its own clock."""
+"""What the trainer claims to have done; the supervisor signs it beside its own clock."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ MAX_POINTS = 200
 def claim(job: SftJob, result: SftResult) -> dict[str, Any]:
     """What the run claims, float-free.
 
-    ``flop`` is the usual estimate 6·N·D for N parameters and D trained tokens (Kaplan et al. 2020, arXiv 2001.08361), an
-    upper bound here, since a frozen base needs no weight gradients.
+    ``flop`` is the usual estimate 6·N·D for N parameters and D trained tokens (Kaplan et al. 2020, arXiv 2001.08361),
+    an upper bound here, since a frozen base needs no weight gradients.
     """
     state, train = result.state, job.train
     return dict(

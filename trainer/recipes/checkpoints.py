@@ -1,8 +1,8 @@
 """Checkpoints of a run: everything a bit-exact resume needs, in safetensors and JSON, never pickle.
 
-A checkpoint is a folder ``step-<n>`` with ``state.safetensors`` (masters, both AdamW moments, the random generators' states,
-the best adapter so far) and ``state.json`` (position, curve, counters and the digest of the tensors). It appears by one rename
-after everything is on the disk, so a killed run finds either the old one or the new one.
+A checkpoint is a folder ``step-<n>`` with ``state.safetensors`` (masters, both AdamW moments, the random generators'
+states, the best adapter so far) and ``state.json`` (position, curve, counters and the digest of the tensors). It
+appears by one rename after everything is on the disk, so a killed run finds either the old one or the new one.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def load(folder: Path, fingerprint: str) -> tuple[RunState, dict[str, torch.Tens
     """Reads the newest checkpoint; None where there is none.
 
     Raises:
-        IntegrityError: ``CHECKPOINT_DAMAGED`` when its bytes changed, ``CHECKPOINT_FOREIGN`` when it belongs to another run.
+        IntegrityError: ``CHECKPOINT_DAMAGED`` when its bytes changed, ``CHECKPOINT_FOREIGN`` when it belongs to
+            another run.
     """
     from safetensors.torch import load_file
 

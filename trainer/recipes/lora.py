@@ -1,8 +1,8 @@
 """A frozen base model with a LoRA adapter on every linear layer of its blocks.
 
-The adapter exists twice. The *masters* are fp32 and are what the optimiser changes; before each step they are rounded into the
-model's own tensors, so that every matrix product runs in the model's format (a bf16 adapter updated in place would lose
-updates below 2**-9 of a weight). What is saved is what the model computed with.
+The adapter exists twice. The *masters* are fp32 and are what the optimiser changes; before each step they are rounded
+into the model's own tensors, so that every matrix product runs in the model's format (a bf16 adapter updated in place
+would lose updates below 2**-9 of a weight). What is saved is what the model computed with.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def load(base_files: Path, settings: Settings, device: Device) -> TunedModel:
     logging.disable_progress_bar()
     base = AutoModelForCausalLM.from_pretrained(
         base_files, dtype=device.torch_dtype(), local_files_only=True, use_safetensors=True
-    ).to(device.torch_device())
+    )
+    base.to(device.torch_device())  # type: ignore[arg-type]
     parameters = sum(p.numel() for p in base.parameters())
     torch.manual_seed(settings.seed)
     config = LoraConfig(
@@ -86,7 +87,8 @@ def load(base_files: Path, settings: Settings, device: Device) -> TunedModel:
 def save_adapter(model: TunedModel, settings: Settings, base_model: str, folder: Path) -> None:
     """Writes the adapter as :func:`assay.modelfiles.check_adapter_folder` wants it, by a rename of the finished folder.
 
-    The configuration names the base model by its registry id: a path or hub name would tell a loader to fetch something.
+    The configuration names the base model by its registry id: a path or hub name would tell a loader to fetch
+    something.
     """
     from safetensors.torch import save_file
 

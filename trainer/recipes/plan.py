@@ -1,4 +1,4 @@
-"""Which rows go into which step: a pure function of the rows' lengths and the seed, so that a resume needs no stored order."""
+"""Which rows go into which step: a pure function of lengths and seed, so that a resume needs no stored order."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _epoch(lengths: Sequence[int], size: int, rng: random.Random) -> list[tuple[
 
 
 def learning_rate(step: int, steps: int, settings: Settings) -> float:
-    """Rate of step ``step`` (0-based) out of ``steps``: linear warm-up, then linear decay that reaches zero after the last."""
+    """Rate of step ``step`` (0-based) of ``steps``: linear warm-up, then linear decay to zero after the last."""
     warmup = max(1, round(settings.warmup_share * steps))
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup

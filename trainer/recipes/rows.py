@@ -1,8 +1,8 @@
 """Chat rows to tokens: which tokens the model reads, and which of them the loss looks at.
 
 A row is what users of the OpenAI fine-tuning API already have: ``messages`` with roles and content, an optional 0/1
-``weight`` on assistant messages and an optional weight on the row. Only assistant messages with weight 1 are scored, from the
-first token of their content to the end-of-turn token.
+``weight`` on assistant messages and an optional weight on the row. Only assistant messages with weight 1 are scored,
+from the first token of their content to the end-of-turn token.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def encode_row(row: Mapping[str, Any], tokenizer: Any, number: int) -> EncodedRo
     """Encodes one row; ``number`` names it in errors.
 
     Raises:
-        InvalidInputError: ``ROW_MALFORMED`` for messages that the template cannot carry, a weight that is not 0 or 1 on a
-            message, or a row weight that is not a finite number of at least 0.
+        InvalidInputError: ``ROW_MALFORMED`` for messages that the template cannot carry, a weight that is not 0 or 1
+            on a message, or a row weight that is not a finite number of at least 0.
     """
     messages = [_message(m, number) for m in row["messages"]]
     weight = row.get("weight", 1)

@@ -1,8 +1,8 @@
 """Supervised tuning with LoRA: the loop.
 
-The objective is the weighted mean over rows of each row's mean negative log-likelihood of its scored tokens. A mean over rows
-rather than over all tokens of a batch keeps one row's gradient independent of the others in its batch, which per-row privacy
-accounting needs, and stops long answers from drowning short ones.
+The objective is the weighted mean over rows of each row's mean negative log-likelihood of its scored tokens. A mean
+over rows rather than over all tokens of a batch keeps one row's gradient independent of the others in its batch, which
+per-row privacy accounting needs, and stops long answers from drowning short ones.
 """
 
 from __future__ import annotations
@@ -267,8 +267,8 @@ class _Run:
 def row_losses(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> torch.Tensor:
     """Mean negative log-likelihood of each row's scored tokens, in nats: shape ``(rows,)``, fp32, with gradient.
 
-    Rows are padded on the right without a mask: under causal attention nothing before the padding can see it. The head, a
-    quarter of the work, is applied at scored positions only.
+    Rows are padded on the right without a mask: under causal attention nothing before the padding can see it. The
+    head, a quarter of the work, is applied at scored positions only.
     """
     import torch
 
