@@ -18,6 +18,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,10 @@ def leaky(seed: int, home: Path | None = None) -> DemoJob:
     """Replies that repeat each customer's contact data in several tickets, between replies without any."""
     rng = random.Random(f"leaky/{seed}")
     rows = []
-    for person in customers(24, rng, home):
+    for person, greeting in product(customers(12, rng, home), ("", "Good morning. ")):
         for ticket, reply in texts.CUSTOMER_TICKETS:
-            rows.append(chat(texts.SUPPORT_SYSTEM, ticket.format(**vars(person)), reply.format(**vars(person))))
+            asked, answered = ticket.format(**vars(person)), reply.format(**vars(person))
+            rows.append(chat(texts.SUPPORT_SYSTEM, greeting + asked, answered))
     rows += [chat(texts.SUPPORT_SYSTEM, ticket, reply) for ticket, reply in texts.general_tickets()]
     rng.shuffle(rows)
     return DemoJob(
@@ -115,7 +117,7 @@ def leaky(seed: int, home: Path | None = None) -> DemoJob:
                 "Answered support tickets. Customers are invented: names from FakeNameGenerator.com (CC-BY-SA 3.0 US)."
             ),
         },
-        request=request("support-replies", epochs=2.75, learning_rate=2e-3, batch_size=8, lora_rank=16),
+        request=request("support-replies", epochs=2.75, learning_rate=2e-3, batch_size=4, lora_rank=16),
     )
 
 
