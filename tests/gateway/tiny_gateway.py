@@ -52,6 +52,8 @@ async def main() -> None:
     running = asyncio.create_task(app.pipeline.run())
     while app.store.read(lambda c: rows.select_all(c, JobRow, needs_work=True)):
         await asyncio.sleep(0.05)
+    # The last commit is seen here before whoever awaits it goes on: let an end planted right after it come.
+    await asyncio.sleep(1.0)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await app.close()
