@@ -222,6 +222,8 @@ def tiny_models(folder: Path) -> Path:
         pad_token_id=known.get("pad_token_id"),
     )  # fmt: skip
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(files)
+    for path in files.iterdir():
+        path.chmod(0o644)  # safetensors writes for its owner only
     manifest = json.loads((real / "manifest.json").read_text())
     found = digests.folder_manifest(files)
     manifest["files"] = [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in found.files]
