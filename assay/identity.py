@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from assay.errors import InvalidInputError, UnauthenticatedError
@@ -27,7 +27,7 @@ from assay.errors import InvalidInputError, UnauthenticatedError
 if TYPE_CHECKING:
     import grpc
 
-PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | x25519.X25519PrivateKey
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | mldsa.MLDSA44PrivateKey | x25519.X25519PrivateKey
 
 SERVICES = ("gateway", "train-worker", "audit-worker")
 _NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
@@ -135,6 +135,14 @@ def load_ed25519(path: Path) -> ed25519.Ed25519PrivateKey:
     key = serialization.load_pem_private_key(read_private(path), None)
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise InvalidInputError("KEY_TYPE", f"{path.name} is not an Ed25519 key")
+    return key
+
+
+def load_mldsa44(path: Path) -> mldsa.MLDSA44PrivateKey:
+    """Loads an ML-DSA-44 key from PEM."""
+    key = serialization.load_pem_private_key(read_private(path), None)
+    if not isinstance(key, mldsa.MLDSA44PrivateKey):
+        raise InvalidInputError("KEY_TYPE", f"{path.name} is not an ML-DSA-44 key")
     return key
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, x25519
 
 from assay import canonical, dsse
 from assay.errors import AlreadyExistsError
@@ -46,12 +46,13 @@ class Person:
 
 @dataclass(frozen=True)
 class Plan:
-    """What :func:`create` makes."""
+    """What :func:`create` makes; ``post_quantum`` adds an ML-DSA-44 key of the log to its Ed25519 key."""
 
     people: Sequence[Person]
     operator: str
     trust_domain: str = "assay.local"
     origin: str = "assay.local/log"
+    post_quantum: bool = False
 
 
 DEFAULT_PEOPLE = (
@@ -129,6 +130,8 @@ def _fill(layout: Layout, plan: Plan) -> None:
 
     keys = {name: _service(layout, name, plan, services) for name in SERVICES}
     _gateway_files(layout, keys, services, people)
+    if plan.post_quantum:
+        write_key(layout.service("gateway") / "log-mldsa44.key", mldsa.MLDSA44PrivateKey.generate())
     layout.anchor.mkdir(mode=0o700)
     layout.trust.write_text(_trust_text(layout, plan, keys, services, people))
     _bootstrap(layout, plan)
@@ -185,15 +188,20 @@ def _gateway_files(layout: Layout, keys: dict[str, _ServiceKeys], services: Auth
 def _trust_text(
     layout: Layout, plan: Plan, keys: dict[str, _ServiceKeys], services: Authority, people: Authority
 ) -> str:
-    from assay.identity import load_ed25519
+    from assay.identity import load_ed25519, load_mldsa44
 
     log_public = raw_public(load_ed25519(layout.service("gateway") / "log.key"))
     pdf = _pem_to_base64_der(layout.service("gateway") / "pdf.crt")
+    post_quantum = []
+    if plan.post_quantum:
+        public = load_mldsa44(layout.service("gateway") / "log-mldsa44.key").public_key().public_bytes_raw()
+        post_quantum = [f"log-ml-dsa {note_verifier_key(plan.origin, public, 6)}"]
     lines = [
         "# What a verifier must be given from outside a bundle: whom to believe about what.",
         "# Keep it where the installation cannot change it.",
         f"origin {plan.origin}",
         f"log {note_verifier_key(plan.origin, log_public)}",
+        *post_quantum,
         "quorum none",
         f"train-worker {keys['train-worker'].statement}",
         f"audit-worker {keys['audit-worker'].statement}",
@@ -205,9 +213,9 @@ def _trust_text(
     return "\n".join(lines) + "\n"
 
 
-def note_verifier_key(name: str, public_key: bytes) -> str:
-    """The C2SP signed-note verifier key of an Ed25519 log key: ``name+key id+base64(0x01 || key)``."""
-    tagged = b"\x01" + public_key
+def note_verifier_key(name: str, public_key: bytes, kind: int = 1) -> str:
+    """The C2SP verifier key of a log key, ``name+key id+base64(kind || key)``: kind 1 is Ed25519, 6 ML-DSA-44."""
+    tagged = bytes([kind]) + public_key
     key_id = hashlib.sha256(name.encode() + b"\n" + tagged).digest()[:4]
     return f"{name}+{key_id.hex()}+{base64.b64encode(tagged).decode()}"
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from assay.errors import InvalidInputError
-from assay.identity import load_ed25519, load_x25519, read_private, service_tls
+from assay.identity import load_ed25519, load_mldsa44, load_x25519, read_private, service_tls
 from assay.worker.client import WorkerClient
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.ledger import Ledger
@@ -92,7 +92,8 @@ class Application:
         migration.dispose()
         engine = connect_engine(settings.database)
         anchor = FileAnchor(settings.layout.anchor)
-        ledger = Ledger(engine, settings.origin, load_ed25519(folder / "log.key"), anchor)
+        second = load_mldsa44(folder / "log-mldsa44.key") if settings.post_quantum else None
+        ledger = Ledger(engine, settings.origin, load_ed25519(folder / "log.key"), anchor, post_quantum=second)
         ledger.start()
         try:
             return cls._build(settings, Store(engine, ledger), blobs, policy, base_models)

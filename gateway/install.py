@@ -49,6 +49,7 @@ def install(root: Path, plan: Plan, *, units: Sequence[str], port: int, models: 
             audit=f"{HOST}:{port + 2}",
             metrics=f"{HOST}:{port + 3}",
             units=tuple(check_name(u) for u in units),
+            post_quantum=plan.post_quantum,
         )
     )
     (layout.service("gateway") / "base_models.json").write_text(json.dumps(manifests, indent=1) + "\n")

@@ -82,6 +82,7 @@ class Settings(_Frozen):
     metrics: Address
     units: tuple[Unit, ...] = Field(min_length=1)
     reflection: bool = False
+    post_quantum: bool = False
     workers: dict[str, WorkerSettings]
     limits: Limits = Limits()
     price_book: PriceBook
@@ -164,6 +165,7 @@ def default_toml(
     train: str = "127.0.0.1:7444",
     audit: str = "127.0.0.1:7445",
     units: tuple[str, ...] = ("credit", "claims", "clinical", "support"),
+    post_quantum: bool = False,
 ) -> str:
     """The text of ``assay.toml`` for a new installation."""
     names = ", ".join(f'"{u}"' for u in units)
@@ -176,6 +178,7 @@ listen = "{listen}"
 metrics = "{metrics}"        # Prometheus, loopback only
 units = [{names}]
 reflection = false                  # gRPC reflection
+post_quantum = {str(post_quantum).lower()}                # sign checkpoints with log-mldsa44.key too
 
 [workers.train]
 address = "{train}"

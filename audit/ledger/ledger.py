@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from sqlalchemy import Engine
 
 from assay.errors import InvalidInputError, NotFoundError, UnavailableError
 from audit.ledger import tree
 from audit.ledger.anchor import Anchor
 from audit.ledger.edge import TreeReader
-from audit.ledger.note import Verifier
 from audit.ledger.records import SYSTEM_UNIT, RecordDraft
+from audit.ledger.signer import LogSigner
 from audit.ledger.sqlite import WriterLock, check_enforcement, writer_lock
 from audit.ledger.startup import Head, load_head
 from audit.ledger.store import LogStore, StoredRecord
@@ -39,7 +40,8 @@ class Ledger:
     """One log over one database, written by one thread of one process.
 
     Everything readable here is committed, signed and anchored. Tables must exist (:func:`audit.ledger.schema.create`)
-    and the engine be one of :func:`audit.ledger.sqlite.connect_engine`.
+    and the engine be one of :func:`audit.ledger.sqlite.connect_engine`. With a ``post_quantum`` key every checkpoint
+    carries a second signature line.
     """
 
     def __init__(
@@ -49,11 +51,12 @@ class Ledger:
         signer: Ed25519PrivateKey,
         anchor: Anchor,
         *,
+        post_quantum: MLDSA44PrivateKey | None = None,
         sources: Sources | None = None,
     ) -> None:
         self.origin = origin
         self._engine = engine
-        self._signer = signer
+        self._signer = LogSigner(origin, signer, post_quantum)
         self._anchor = anchor
         self._sources = sources or system_sources()
         self._store = LogStore(engine)
@@ -125,7 +128,7 @@ class Ledger:
     @property
     def vkey(self) -> str:
         """The log key as a trust file names it."""
-        return Verifier.of(self.origin, self._signer.public_key()).vkey()
+        return self._signer.verifier.vkey()
 
     @property
     def size(self) -> int:

@@ -45,7 +45,7 @@ class Verifier:
         Raises:
             InvalidInputError: ``NOTE_MALFORMED`` for a name that a note cannot carry.
         """
-        _check_name(name)
+        check_name(name)
         raw = public_key.public_bytes_raw()
         return cls(name, key_id(name, raw), public_key)
 
@@ -59,7 +59,7 @@ class Verifier:
         match = _VKEY.fullmatch(vkey)
         try:
             if match is not None:
-                _check_name(match[1])
+                check_name(match[1])
                 data = from_base64(match[3])
                 if len(data) == 1 + HASH_SIZE and data[0] == ED25519 and key_id(match[1], data[1:]).hex() == match[2]:
                     return cls(match[1], bytes.fromhex(match[2]), Ed25519PublicKey.from_public_bytes(data[1:]))
@@ -71,6 +71,61 @@ class Verifier:
         """The text form that a trust file holds."""
         key = base64.b64encode(bytes([ED25519]) + self.public_key.public_bytes_raw()).decode()
         return f"{self.name}+{self.key_id.hex()}+{key}"
+
+
+@dataclass(frozen=True)
+class NoteSignature:
+    """One signature line, whatever its type: who is said to have signed, the key's id, and the signature's bytes."""
+
+    name: str
+    key_id: bytes
+    value: bytes
+
+    def line(self) -> str:
+        """The line that a note carries, with its newline."""
+        return f"— {self.name} {base64.b64encode(self.key_id + self.value).decode()}\n"
+
+
+@dataclass(frozen=True)
+class SignedNote:
+    """A note taken apart, nothing of it verified: the text, and its signature lines in order."""
+
+    text: str
+    signatures: tuple[NoteSignature, ...]
+
+    @classmethod
+    def parse(cls, data: bytes) -> SignedNote:
+        """Reads a note's shape.
+
+        Raises:
+            InvalidInputError: ``NOTE_MALFORMED``.
+        """
+        if len(data) > MAX_NOTE:
+            raise InvalidInputError("NOTE_MALFORMED", "the note is too long")
+        whole = _decode(data, "NOTE_MALFORMED")
+        cut = whole.rfind("\n\n")
+        if cut < 0 or not whole.endswith("\n"):
+            raise InvalidInputError("NOTE_MALFORMED", "no blank line between text and signatures")
+        text = whole[: cut + 1]
+        _check_text(text)
+        if not 1 <= whole.count("\n", cut + 2) <= MAX_SIGNATURES:
+            raise InvalidInputError("NOTE_MALFORMED", f"a note has 1 to {MAX_SIGNATURES} signatures")
+        return cls(text, tuple(_signature(line) for line in whole[cut + 2 : -1].split("\n")))
+
+    def encode(self) -> bytes:
+        """The note's bytes: exactly those that were parsed."""
+        return f"{self.text}\n{''.join(s.line() for s in self.signatures)}".encode()
+
+    def by(self, name: str, identity: bytes) -> NoteSignature | None:
+        """The line of a key; None when it has none.
+
+        Raises:
+            IntegrityError: ``NOTE_SIGNATURE_BAD`` when it has two.
+        """
+        found = [s for s in self.signatures if (s.name, s.key_id) == (name, identity)]
+        if len(found) > 1:
+            raise IntegrityError("NOTE_SIGNATURE_BAD", f"two signatures by {name}")
+        return found[0] if found else None
 
 
 @dataclass(frozen=True)
@@ -136,9 +191,9 @@ class ProofFile:
         return cls(index, tuple(read_hash(line, "PROOF_MALFORMED") for line in lines[2:]), checkpoint)
 
 
-def key_id(name: str, public_raw: bytes) -> bytes:
-    """First four bytes of ``SHA-256(name || LF || type || key)``."""
-    return hashlib.sha256(name.encode() + b"\n" + bytes([ED25519]) + public_raw).digest()[:4]
+def key_id(name: str, public_raw: bytes, kind: int = ED25519) -> bytes:
+    """First four bytes of ``SHA-256(name || LF || signature type || key)``."""
+    return hashlib.sha256(name.encode() + b"\n" + bytes([kind]) + public_raw).digest()[:4]
 
 
 def sign_note(text: str, name: str, key: Ed25519PrivateKey) -> bytes:
@@ -147,11 +202,10 @@ def sign_note(text: str, name: str, key: Ed25519PrivateKey) -> bytes:
     Raises:
         InvalidInputError: ``NOTE_MALFORMED`` for a text or name that a note cannot carry.
     """
-    _check_name(name)
+    check_name(name)
     _check_text(text)
     verifier = Verifier.of(name, key.public_key())
-    signature = base64.b64encode(verifier.key_id + key.sign(text.encode())).decode()
-    return f"{text}\n— {name} {signature}\n".encode()
+    return SignedNote(text, (NoteSignature(name, verifier.key_id, key.sign(text.encode())),)).encode()
 
 
 def open_note(data: bytes, verifiers: Sequence[Verifier]) -> Note:
@@ -161,25 +215,22 @@ def open_note(data: bytes, verifiers: Sequence[Verifier]) -> Note:
         InvalidInputError: ``NOTE_MALFORMED``.
         IntegrityError: ``NOTE_SIGNATURE_BAD`` when a known key's signature is bad or doubled, or no known key signed.
     """
-    text, signatures = _split_note(data)
+    note = SignedNote.parse(data)
     known = {(v.name, v.key_id): v for v in verifiers}
     signers: list[str] = []
-    seen: set[tuple[str, bytes]] = set()
-    for name, identity, signature in signatures:
-        verifier = known.get((name, identity))
+    for signature in note.signatures:
+        verifier = known.get((signature.name, signature.key_id))
         if verifier is None:
             continue
-        if (name, identity) in seen:
-            raise IntegrityError("NOTE_SIGNATURE_BAD", f"two signatures by {name}")
-        seen.add((name, identity))
+        note.by(verifier.name, verifier.key_id)
         try:
-            verifier.public_key.verify(signature, text.encode())
+            verifier.public_key.verify(signature.value, note.text.encode())
         except InvalidSignature as error:
-            raise IntegrityError("NOTE_SIGNATURE_BAD", f"the signature of {name} does not verify") from error
-        signers.append(name)
+            raise IntegrityError("NOTE_SIGNATURE_BAD", f"the signature of {verifier.name} does not verify") from error
+        signers.append(verifier.name)
     if not signers:
         raise IntegrityError("NOTE_SIGNATURE_BAD", "no known key signed the note")
-    return Note(text, tuple(signers))
+    return Note(note.text, tuple(signers))
 
 
 def open_checkpoint(data: bytes, log: Verifier) -> Checkpoint:
@@ -221,31 +272,18 @@ def read_hash(text: str, reason: str) -> bytes:
     return value
 
 
-def _split_note(data: bytes) -> tuple[str, list[tuple[str, bytes, bytes]]]:
-    if len(data) > MAX_NOTE:
-        raise InvalidInputError("NOTE_MALFORMED", "the note is too long")
-    whole = _decode(data, "NOTE_MALFORMED")
-    cut = whole.rfind("\n\n")
-    if cut < 0 or not whole.endswith("\n"):
-        raise InvalidInputError("NOTE_MALFORMED", "no blank line between text and signatures")
-    text, lines = whole[: cut + 1], whole[cut + 2 :].split("\n")[:-1]
-    _check_text(text)
-    if not 1 <= len(lines) <= MAX_SIGNATURES:
-        raise InvalidInputError("NOTE_MALFORMED", f"a note has 1 to {MAX_SIGNATURES} signatures")
-    out: list[tuple[str, bytes, bytes]] = []
-    for line in lines:
-        match = _SIGNATURE.fullmatch(line)
-        if match is None:
-            raise InvalidInputError("NOTE_MALFORMED", "a signature line is malformed")
-        _check_name(match[1])
-        try:
-            value = from_base64(match[2])
-        except InvalidInputError as error:
-            raise InvalidInputError("NOTE_MALFORMED", "a signature is not canonical base64") from error
-        if len(value) < 5:
-            raise InvalidInputError("NOTE_MALFORMED", "a signature is too short")
-        out.append((match[1], value[:4], value[4:]))
-    return text, out
+def _signature(line: str) -> NoteSignature:
+    match = _SIGNATURE.fullmatch(line)
+    if match is None:
+        raise InvalidInputError("NOTE_MALFORMED", "a signature line is malformed")
+    check_name(match[1])
+    try:
+        value = from_base64(match[2])
+    except InvalidInputError as error:
+        raise InvalidInputError("NOTE_MALFORMED", "a signature is not canonical base64") from error
+    if len(value) < 5:
+        raise InvalidInputError("NOTE_MALFORMED", "a signature is too short")
+    return NoteSignature(match[1], value[:4], value[4:])
 
 
 def _decode(data: bytes, reason: str) -> str:
@@ -263,6 +301,11 @@ def _check_text(text: str) -> None:
         raise InvalidInputError("NOTE_MALFORMED", "a note's text ends in a newline and has no other control character")
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Demands a name that a signature line can carry.
+
+    Raises:
+        InvalidInputError: ``NOTE_MALFORMED``.
+    """
     if not name or "+" in name or any(c.isspace() or ord(c) < 0x20 for c in name):
         raise InvalidInputError("NOTE_MALFORMED", "a key name has no blank, no plus sign and is not empty")

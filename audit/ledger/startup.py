@@ -9,16 +9,16 @@ ahead of its anchor, and when the anchor's tree is a prefix of the database's, t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
 from assay.errors import AssayError, IntegrityError
 from audit.ledger import records, tree
 from audit.ledger.anchor import Anchor
 from audit.ledger.edge import Edge, TreeReader
-from audit.ledger.note import Checkpoint, Verifier, open_checkpoint, sign_note
+from audit.ledger.note import Checkpoint, Verifier, open_checkpoint
+from audit.ledger.signer import LogSigner
 from audit.ledger.store import ChainEnd, LogStore, chain_ends, edge_of, edge_records, head_of
 
 
@@ -44,21 +44,21 @@ class Head:
         return self.edge.size
 
 
-def load_head(store: LogStore, origin: str, signer: Ed25519PrivateKey, anchor: Anchor) -> Head:
+def load_head(store: LogStore, origin: str, signer: LogSigner, anchor: Anchor) -> Head:
     """Loads the head, checks it against its checkpoint and the anchor, and moves the anchor forward if right.
 
     Raises:
         IntegrityError: ``LOG_GAP``, ``LEAF_MISMATCH``, ``ROOT_MISMATCH``, ``CHECKPOINT_MISSING``, ``TILE_DAMAGED``,
             ``NOTE_SIGNATURE_BAD``, ``ANCHOR_MISSING``, ``ANCHOR_DAMAGED``, ``LOG_ROLLED_BACK`` or ``LOG_FORKED``.
     """
-    log = Verifier.of(origin, signer.public_key())
+    log = signer.verifier
     with store.connect() as connection:
         size, note = head_of(connection)
         edge = edge_of(connection, size)
         chains = chain_ends(connection)
         time = _check_edge(connection, size)
     if note is None:
-        note = sign_note(Checkpoint(origin, 0, tree.EMPTY_ROOT).text(), origin, signer)
+        note = signer.sign(Checkpoint(origin, 0, tree.EMPTY_ROOT), datetime.now(UTC))
     reader = TreeReader(edge, store.tile)
     if open_checkpoint(note, log) != Checkpoint(origin, size, tree.root(size, reader.read)):
         raise IntegrityError("ROOT_MISMATCH", f"the records do not lead to the checkpoint of size {size}")

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, Engine, NestedTransaction, insert
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -29,9 +28,10 @@ from assay.errors import AssayError, ExhaustedError, IntegrityError, Preconditio
 from audit.ledger import records, tree
 from audit.ledger.anchor import Anchor
 from audit.ledger.edge import Edge, Tile, TreeReader
-from audit.ledger.note import Checkpoint, sign_note
+from audit.ledger.note import Checkpoint
 from audit.ledger.records import Place, RecordDraft
 from audit.ledger.schema import CHECKPOINTS, RECORDS, TILES
+from audit.ledger.signer import LogSigner
 from audit.ledger.startup import Head
 from audit.ledger.store import ChainEnd, LogStore, quick_head
 
@@ -154,7 +154,7 @@ class Writer:
         engine: Engine,
         store: LogStore,
         origin: str,
-        signer: Ed25519PrivateKey,
+        signer: LogSigner,
         anchor: Anchor,
         head: Head,
         sources: Sources,
@@ -295,9 +295,8 @@ class Writer:
         if tiles:
             rows = [{"level": tile.level, "n": tile.n, "hashes": tile.hashes} for tile in tiles]
             connection.execute(insert(TILES), rows)
-        note = sign_note(
-            Checkpoint(self._origin, edge.size, self._root(edge, tiles)).text(), self._origin, self._signer
-        )
+        checkpoint = Checkpoint(self._origin, edge.size, self._root(edge, tiles))
+        note = self._signer.sign(checkpoint, pending.newest or self._sources.clock())
         connection.execute(insert(CHECKPOINTS), {"size": edge.size, "note": note})
         return Head(edge, pending.chains, pending.newest, note)
 

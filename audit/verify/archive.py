@@ -33,11 +33,13 @@ class Bundle:
         header: what its manifest says of it, checked against the checkpoint.
         entries: its records, by index, each proved to be in the log.
         attachments: documents by name.
+        note: its checkpoint as signed, with every line.
     """
 
     header: Header
     entries: tuple[Entry, ...]
     attachments: Mapping[str, bytes]
+    note: bytes
 
 
 def read_file(path: Path) -> bytes:
@@ -90,7 +92,7 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
     if whole.getvalue() != data:
         raise IntegrityError("BUNDLE_NOT_IDENTICAL", "the file holds bytes that its contents do not explain")
     _check_policy(rebuilt[evidence.POLICY], header, log)
-    return Bundle(header, tuple(entries), attachments)
+    return Bundle(header, tuple(entries), attachments, note)
 
 
 def _header(files: Mapping[str, bytes], checkpoint: Checkpoint) -> Header:

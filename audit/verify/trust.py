@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -18,6 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from assay.dsse import from_base64
 from assay.errors import AssayError, InvalidInputError
 from audit.ledger.note import Verifier
+
+if TYPE_CHECKING:
+    from audit.ledger.mldsa import MLDSAVerifier
 
 MAX_TEXT = 65_536
 T = TypeVar("T")
@@ -32,7 +35,7 @@ _REQUIRED = (
     "services-root",
     "pdf",
 )
-_OPTIONAL = ("max-age", "operator")
+_OPTIONAL = ("max-age", "operator", "log-ml-dsa")
 _HEX_KEY = re.compile(r"[0-9a-f]{64}")
 _SECONDS = re.compile(r"[1-9][0-9]{0,9}")
 
@@ -53,6 +56,7 @@ class TrustFile:
         pdf: certificate of the card's signature.
         max_age: how old the newest record may be before the evidence is stale; None for no limit.
         operator: subject that may sign the first grants; empty to take the first signer of the log.
+        log_ml_dsa: second key that must sign checkpoints; None for none.
     """
 
     origin: str
@@ -66,13 +70,14 @@ class TrustFile:
     pdf: x509.Certificate
     max_age: timedelta | None = None
     operator: str = ""
+    log_ml_dsa: MLDSAVerifier | None = None
 
     @classmethod
     def parse(cls, text: str) -> TrustFile:
         """Reads a trust file.
 
         Raises:
-            InvalidInputError: ``TRUST_MALFORMED`` with the line, or ``QUORUM_UNSUPPORTED``.
+            InvalidInputError: ``TRUST_MALFORMED`` with the line, ``TRUST_UNSUPPORTED`` or ``QUORUM_UNSUPPORTED``.
         """
         facts = _facts(text)
         if facts["quorum"] != "none":
@@ -95,6 +100,7 @@ class TrustFile:
             pdf=_certificate(facts, "pdf"),
             max_age=None if age is None else timedelta(seconds=int(age)),
             operator=facts.get("operator", ""),
+            log_ml_dsa=_ml_dsa(facts),
         )
 
 
@@ -114,6 +120,21 @@ def _facts(text: str) -> dict[str, str]:
     if missing:
         raise InvalidInputError("TRUST_MALFORMED", f"missing: {', '.join(missing)}")
     return facts
+
+
+def _ml_dsa(facts: dict[str, str]) -> MLDSAVerifier | None:
+    """The second log key. Its module is imported here, so that an older ``cryptography`` does for all the rest."""
+    if "log-ml-dsa" not in facts:
+        return None
+    try:
+        from audit.ledger.mldsa import MLDSAVerifier
+    except ImportError as error:
+        remedy = "pip install -U cryptography, or leave the line out of the trust file"
+        raise InvalidInputError("TRUST_UNSUPPORTED", "log-ml-dsa needs cryptography 50", remedy=remedy) from error
+    verifier = _read("log-ml-dsa", lambda: MLDSAVerifier.parse(facts["log-ml-dsa"]))
+    if verifier.name != facts["origin"]:
+        raise _malformed("log-ml-dsa", "its name is not the origin")
+    return verifier
 
 
 def _key(facts: dict[str, str], name: str) -> Ed25519PublicKey:

@@ -9,6 +9,7 @@ from assay.digests import sha256_bytes
 from assay.errors import AssayError
 from audit.ledger import tree
 from audit.ledger.evidence import Entry
+from audit.ledger.note import Checkpoint, SignedNote
 from audit.verify.archive import Bundle, open_bundle, read_file
 from audit.verify.findings import CHECKS
 from audit.verify.replay import Replay, document_hashes
@@ -21,6 +22,7 @@ CHAINS = "unit chains"
 OPENING = "the log opens with its own key"
 DOCUMENTS = "attachments are named by records"
 AGE = "age"
+POST_QUANTUM = "post-quantum signature of the checkpoint"
 
 
 def verify_bundle(path: Path, trust: TrustFile, now: datetime) -> Report:
@@ -43,6 +45,7 @@ def verify_bundle(path: Path, trust: TrustFile, now: datetime) -> Report:
     report.origin, report.scope = bundle.header.log, bundle.header.scope
     report.size, report.root, report.records = bundle.header.size, bundle.header.root.hex(), len(bundle.entries)
     report.add(ARCHIVE, PASSED, f"{len(bundle.entries)} records, signed by {trust.log.vkey().rpartition('+')[0]}")
+    _post_quantum(bundle, trust, report)
     _complete(bundle, report)
     gapless = _chains(bundle, report)
     _opening(bundle, trust, report)
@@ -53,6 +56,25 @@ def verify_bundle(path: Path, trust: TrustFile, now: datetime) -> Report:
     _age(bundle, trust, now, report)
     _limits(bundle, trust, replay, report)
     return report
+
+
+def _post_quantum(bundle: Bundle, trust: TrustFile, report: Report) -> None:
+    """The log's ML-DSA-44 line, where the trust file names a key for it; one that is not there leaves a gap."""
+    note = SignedNote.parse(bundle.note)
+    if trust.log_ml_dsa is None:
+        others = [s for s in note.signatures if s.name == trust.origin and s.key_id != trust.log.key_id]
+        if others:
+            report.not_checked.append(f"{len(others)} more signatures of the log: the trust file names no key for them")
+        return
+    try:
+        time = trust.log_ml_dsa.open(note, Checkpoint.parse(note.text))
+    except AssayError as error:
+        report.add(POST_QUANTUM, FAILED, f"{error.reason}: {error.message}")
+        return
+    if time is None:
+        report.add(POST_QUANTUM, MISSING, "the checkpoint has no line of the key that the trust file names")
+    else:
+        report.add(POST_QUANTUM, PASSED, f"ML-DSA-44, made at {time.isoformat()}")
 
 
 def _complete(bundle: Bundle, report: Report) -> None:

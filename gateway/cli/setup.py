@@ -31,6 +31,9 @@ def init(
         int, typer.Option(help="Port of the gateway; the workers take the next two, metrics the third.")
     ] = 7443,
     models: Annotated[Path | None, typer.Option(help="Folder of base models; default: the user's cache.")] = None,
+    post_quantum: Annotated[
+        bool, typer.Option("--post-quantum", help="Give the log an ML-DSA-44 key beside its Ed25519 key.")
+    ] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Make an installation: both roots, service identities, named people, first grants, trust file, settings.
@@ -38,7 +41,8 @@ def init(
     Example: assay init ./bank --unit support --unit credit
     """
     with exit_on_error():
-        plan = Plan(people=[_person(p) for p in person] if person else DEFAULT_PEOPLE, operator=operator)
+        people_plan = [_person(p) for p in person] if person else DEFAULT_PEOPLE
+        plan = Plan(people=people_plan, operator=operator, post_quantum=post_quantum)
         layout = install(directory, plan, units=unit or ["support", "credit", "clinical"], port=port, models=models)
         people = [
             (p.name, p.role.removeprefix("ROLE_").lower(), p.unit, str(layout.person(p.name))) for p in plan.people
