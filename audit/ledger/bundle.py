@@ -10,7 +10,7 @@ from assay.errors import InvalidInputError
 from audit.ledger import evidence, records
 from audit.ledger.evidence import Entry, Header
 from audit.ledger.ledger import Ledger, StoredRecord
-from audit.ledger.note import Checkpoint, ProofFile
+from audit.ledger.note import Checkpoint, ProofFile, SignedNote
 from audit.ledger.records import SYSTEM_UNIT
 
 _PAGE = 500
@@ -24,6 +24,7 @@ def export(
     unit: str | None = None,
     attachments: Mapping[str, bytes] | None = None,
     policy_text: str,
+    checkpoint: bytes | None = None,
 ) -> str:
     """Writes a bundle: the whole log, one unit with the system's records, or the records at ``indices``.
 
@@ -36,6 +37,7 @@ def export(
         unit: business unit; None for the whole log.
         attachments: documents by plain file name; the verifier demands that a record names each one's SHA-256.
         policy_text: the log's key and witness policy, as the exporter sees it.
+        checkpoint: the note to export under, with its cosignatures; None for the newest, which no witness has seen.
 
     Returns:
         Hex SHA-256 of the bundle.
@@ -45,21 +47,21 @@ def export(
         InvalidInputError: ``ATTACHMENT_NAME``.
         ExhaustedError: ``BUNDLE_TOO_LARGE``.
     """
-    note = ledger.checkpoint()
-    checkpoint = Checkpoint.parse(note.decode().rpartition("\n\n")[0] + "\n")
-    entries = [_entry(stored) for stored in _chosen(ledger, indices, unit, checkpoint.size)]
+    note = ledger.checkpoint() if checkpoint is None else checkpoint
+    head = Checkpoint.parse(SignedNote.parse(note).text)
+    entries = [_entry(stored) for stored in _chosen(ledger, indices, unit, head.size)]
     scope = "selection" if indices is not None else "log" if unit is None else "unit"
     files = {evidence.POLICY: policy_text.encode(), evidence.CHECKPOINT: note, **evidence.derived_files(entries)}
     for entry in entries:
         files[evidence.record_path(entry.index)] = entry.body
-        proof = ledger.inclusion_proof(entry.index, checkpoint.size)
+        proof = ledger.inclusion_proof(entry.index, head.size)
         files[evidence.proof_path(entry.index)] = ProofFile(entry.index, tuple(proof), note).encode()
-    for size in evidence.evidence_sizes(entries, checkpoint.size):
-        proof = ledger.consistency_proof(size, checkpoint.size)
-        files[evidence.consistency_path(size, checkpoint.size)] = evidence.consistency_text(proof)
+    for size in evidence.evidence_sizes(entries, head.size):
+        proof = ledger.consistency_proof(size, head.size)
+        files[evidence.consistency_path(size, head.size)] = evidence.consistency_text(proof)
     for name, data in (attachments or {}).items():
         files[evidence.attachment_path(name)] = data
-    header = Header(ledger.origin, checkpoint.size, checkpoint.root, scope, unit or "", evidence.quorum_of(policy_text))
+    header = Header(ledger.origin, head.size, head.root, scope, unit or "", evidence.quorum_of(policy_text))
     files[evidence.MANIFEST] = evidence.manifest(header, files)
     sink = _Hashing(out)
     evidence.write_zip(files, sink)

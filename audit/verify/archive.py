@@ -33,7 +33,7 @@ class Bundle:
         header: what its manifest says of it, checked against the checkpoint.
         entries: its records, by index, each proved to be in the log.
         attachments: documents by name.
-        note: its checkpoint as signed, with every line.
+        note: its checkpoint as signed, with every line; only the log's Ed25519 line is verified.
     """
 
     header: Header

@@ -22,7 +22,7 @@ from assay.dsse import Signer, from_base64
 from assay.errors import AssayError
 from audit.ledger import records, tree
 from audit.ledger.evidence import Entry
-from audit.ledger.note import open_checkpoint
+from audit.ledger.note import SignedNote, open_checkpoint
 from audit.verify.people import Grant, Roles, role_name
 from audit.verify.replay import LONGEST_PERMIT, parse_moment, quorum_met
 from audit.verify.trust import TrustFile
@@ -133,7 +133,12 @@ def _in_force(permit: Mapping[str, Any], predicate: Mapping[str, Any], now: date
 
 def _proved(permit: Mapping[str, Any], trust: TrustFile) -> tuple[Entry, ...]:
     """The records that come with it, each proved to lie under the checkpoint that the log's key signed."""
-    checkpoint = open_checkpoint(from_base64(_field(permit, "checkpoint")), trust.log)
+    note = from_base64(_field(permit, "checkpoint"))
+    checkpoint = open_checkpoint(note, trust.log)
+    _demand(
+        trust.quorum.judge(SignedNote.parse(note)).met,
+        f"QUORUM_NOT_MET: {trust.quorum.describe()} has not cosigned the checkpoint",
+    )
     proofs = _field(permit, "proofs")
     _demand(isinstance(proofs, list) and 0 < len(proofs) <= MAX_PROOFS, "it carries no proofs, or too many")
     entries: dict[int, Entry] = {}

@@ -1,7 +1,8 @@
 """The trust file: whom a verifier believes about what. It must come from outside whatever is verified.
 
 One fact a line, ``key value``; blank lines and lines that begin with ``#`` say nothing. An unknown or doubled key is
-refused, since a typing error must not quietly trust less or more than was meant.
+refused, since a typing error must not quietly trust less or more than was meant. The lines ``log``, ``witness``,
+``group`` and ``quorum`` are a policy of c2sp.org/tlog-policy with exactly one log.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from assay.dsse import from_base64
 from assay.errors import AssayError, InvalidInputError
 from audit.ledger.note import Verifier
+from audit.ledger.quorum import KEYS as POLICY_KEYS
+from audit.ledger.quorum import QuorumPolicy
 
 if TYPE_CHECKING:
     from audit.ledger.mldsa import MLDSAVerifier
@@ -36,6 +39,7 @@ _REQUIRED = (
     "pdf",
 )
 _OPTIONAL = ("max-age", "operator", "log-ml-dsa")
+_REPEATED = ("witness ", "group ")
 _HEX_KEY = re.compile(r"[0-9a-f]{64}")
 _SECONDS = re.compile(r"[1-9][0-9]{0,9}")
 
@@ -47,21 +51,22 @@ class TrustFile:
     Attributes:
         origin: name of the log.
         log: key that signs checkpoints.
-        quorum: witness policy; only ``none`` is known to this verifier.
+        quorum: which witnesses must have cosigned a checkpoint.
         train_worker: key that signs training statements.
         audit_worker: key that signs preparation and audit statements.
         permit: key that signs permits and work orders.
         people_root: root of people's certificates.
         services_root: root of services' certificates.
         pdf: certificate of the card's signature.
-        max_age: how old the newest record may be before the evidence is stale; None for no limit.
+        max_age: how old the evidence may be: the quorum's newest time, or the newest record's where nobody
+            cosigns; None for no limit.
         operator: subject that may sign the first grants; empty to take the first signer of the log.
         log_ml_dsa: second key that must sign checkpoints; None for none.
     """
 
     origin: str
     log: Verifier
-    quorum: str
+    quorum: QuorumPolicy
     train_worker: Ed25519PublicKey
     audit_worker: Ed25519PublicKey
     permit: Ed25519PublicKey
@@ -77,12 +82,14 @@ class TrustFile:
         """Reads a trust file.
 
         Raises:
-            InvalidInputError: ``TRUST_MALFORMED`` with the line, ``TRUST_UNSUPPORTED`` or ``QUORUM_UNSUPPORTED``.
+            InvalidInputError: ``TRUST_MALFORMED`` with the line or ``TRUST_UNSUPPORTED``.
         """
-        facts = _facts(text)
-        if facts["quorum"] != "none":
-            raise InvalidInputError("QUORUM_UNSUPPORTED", "this verifier knows no witness policy but `none`")
+        facts, lines = _facts(text)
         log = _read("log", lambda: Verifier.parse(facts["log"]))
+        try:
+            quorum = QuorumPolicy.parse("\n".join(lines))
+        except InvalidInputError as error:
+            raise InvalidInputError("TRUST_MALFORMED", f"log, witness, group and quorum: {error.message}") from error
         if log.name != facts["origin"]:
             raise _malformed("log", "its name is not the origin")
         age = facts.get("max-age")
@@ -91,7 +98,7 @@ class TrustFile:
         return cls(
             origin=facts["origin"],
             log=log,
-            quorum="none",
+            quorum=quorum,
             train_worker=_key(facts, "train-worker"),
             audit_worker=_key(facts, "audit-worker"),
             permit=_key(facts, "permit"),
@@ -104,12 +111,17 @@ class TrustFile:
         )
 
 
-def _facts(text: str) -> dict[str, str]:
+def _facts(text: str) -> tuple[dict[str, str], list[str]]:
+    """The facts by key, and the policy's lines, blank where a line is of another kind so that numbers stay true."""
     if len(text) > MAX_TEXT:
         raise InvalidInputError("TRUST_MALFORMED", "the trust file is too long")
     facts: dict[str, str] = {}
+    policy: list[str] = []
     for number, line in enumerate(text.split("\n"), 1):
         line = line.strip()
+        policy.append(line if line.partition(" ")[0] in POLICY_KEYS else "")
+        if policy[-1].startswith(_REPEATED):
+            continue
         if not line or line.startswith("#"):
             continue
         key, _, value = line.partition(" ")
@@ -119,7 +131,7 @@ def _facts(text: str) -> dict[str, str]:
     missing = [key for key in _REQUIRED if key not in facts]
     if missing:
         raise InvalidInputError("TRUST_MALFORMED", f"missing: {', '.join(missing)}")
-    return facts
+    return facts, policy
 
 
 def _ml_dsa(facts: dict[str, str]) -> MLDSAVerifier | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from assay.digests import sha256_bytes
@@ -10,6 +10,7 @@ from assay.errors import AssayError
 from audit.ledger import tree
 from audit.ledger.evidence import Entry
 from audit.ledger.note import Checkpoint, SignedNote
+from audit.ledger.quorum import NONE
 from audit.verify.archive import Bundle, open_bundle, read_file
 from audit.verify.findings import CHECKS
 from audit.verify.replay import Replay, document_hashes
@@ -23,6 +24,8 @@ OPENING = "the log opens with its own key"
 DOCUMENTS = "attachments are named by records"
 AGE = "age"
 POST_QUANTUM = "post-quantum signature of the checkpoint"
+QUORUM = "quorum of witnesses"
+CLOCK_SKEW = timedelta(minutes=5)
 
 
 def verify_bundle(path: Path, trust: TrustFile, now: datetime) -> Report:
@@ -40,12 +43,13 @@ def verify_bundle(path: Path, trust: TrustFile, now: datetime) -> Report:
         bundle = open_bundle(read_file(path), trust.log)
     except AssayError as error:
         report.add(ARCHIVE, FAILED, f"{error.reason}: {error.message}")
-        report.not_checked += [COMPLETE, CHAINS, OPENING, *CHECKS, DOCUMENTS]
+        report.not_checked += [QUORUM, COMPLETE, CHAINS, OPENING, *CHECKS, DOCUMENTS]
         return report
     report.origin, report.scope = bundle.header.log, bundle.header.scope
     report.size, report.root, report.records = bundle.header.size, bundle.header.root.hex(), len(bundle.entries)
     report.add(ARCHIVE, PASSED, f"{len(bundle.entries)} records, signed by {trust.log.vkey().rpartition('+')[0]}")
     _post_quantum(bundle, trust, report)
+    witnessed = _witnessed(bundle, trust, now, report)
     _complete(bundle, report)
     gapless = _chains(bundle, report)
     _opening(bundle, trust, report)
@@ -53,7 +57,7 @@ def verify_bundle(path: Path, trust: TrustFile, now: datetime) -> Report:
     replay.run(bundle.entries)
     replay.findings.report(report)
     _documents(bundle, report)
-    _age(bundle, trust, now, report)
+    _age(bundle, trust, witnessed, now, report)
     _limits(bundle, trust, replay, report)
     return report
 
@@ -147,23 +151,49 @@ def _documents(bundle: Bundle, report: Report) -> None:
         report.add(DOCUMENTS, PASSED, f"{len(bundle.attachments)} checked")
 
 
-def _age(bundle: Bundle, trust: TrustFile, now: datetime, report: Report) -> None:
-    newest = max((entry.record.time for entry in bundle.entries), default=None)
+def _age(bundle: Bundle, trust: TrustFile, witnessed: datetime | None, now: datetime, report: Report) -> None:
+    """The quorum's time where witnesses must sign, since the gateway's own clock proves nothing to others."""
+    newest = witnessed or max((entry.record.time for entry in bundle.entries), default=None)
+    what = "a quorum saw it last" if witnessed else "the newest record is of"
     if trust.max_age is None or newest is None:
         report.not_checked.append("age of the evidence: the trust file sets no max-age")
     elif now - newest > trust.max_age:
-        report.add(AGE, OLD, f"the newest record is of {newest.isoformat()}")
+        report.add(AGE, OLD, f"{what} {newest.isoformat()}")
     else:
-        report.add(AGE, PASSED, f"the newest record is of {newest.isoformat()}")
+        report.add(AGE, PASSED, f"{what} {newest.isoformat()}")
+
+
+def _witnessed(bundle: Bundle, trust: TrustFile, now: datetime, report: Report) -> datetime | None:
+    """Counts cosignatures by the trust file's policy; returns the quorum's time, or None without one."""
+    if trust.quorum.asks_nobody:
+        return None
+    if bundle.header.quorum == NONE:
+        report.add(QUORUM, FAILED, "QUORUM_DOWNGRADE: exported under `quorum none`, where the trust file names a quorum")
+        return None
+    try:
+        cosigned = trust.quorum.judge(SignedNote.parse(bundle.note))
+    except AssayError as error:
+        report.add(QUORUM, FAILED, f"{error.reason}: {error.message}")
+        return None
+    seen = ", ".join(f"{name} at {time.isoformat()}" for name, time in sorted(cosigned.times.items())) or "nobody"
+    if any(time > now + CLOCK_SKEW for time in cosigned.times.values()):
+        report.add(QUORUM, FAILED, f"COSIGNATURE_FUTURE: cosigned by {seen}")
+    elif not cosigned.met:
+        report.add(QUORUM, MISSING, f"QUORUM_NOT_MET: {trust.quorum.describe()} must cosign; cosigned by {seen}")
+    else:
+        report.add(QUORUM, PASSED, f"{trust.quorum.describe()}: {seen}")
+        return cosigned.since
+    return None
 
 
 def _limits(bundle: Bundle, trust: TrustFile, replay: Replay, report: Report) -> None:
     """What no check here can show, said aloud."""
-    report.stamps.append(
-        "QUORUM NONE: no witness has seen this checkpoint; another history shown to others would go unnoticed"
-    )
-    if bundle.header.quorum != trust.quorum:
-        report.stamps.append(f"the exporter claims the quorum {bundle.header.quorum!r}, which was not checked")
+    if trust.quorum.asks_nobody:
+        report.stamps.append(
+            "QUORUM NONE: no witness has seen this checkpoint; another history shown to others would go unnoticed"
+        )
+        if bundle.header.quorum != NONE:
+            report.stamps.append(f"the exporter claims the quorum {bundle.header.quorum!r}, which was not checked")
     if not trust.operator and replay.roles.founder:
         founder = replay.roles.founder
         report.not_checked.append(f"the founding operator {founder}: taken from the log; name it in the trust file")
@@ -172,7 +202,7 @@ def _limits(bundle: Bundle, trust: TrustFile, replay: Replay, report: Report) ->
             "records of these units after the last one shown: only the whole log can show that there are none"
         )
     report.not_checked += [
-        "times: they are the gateway's own clock; no time stamp of another party",
+        "times of records: they are the gateway's own clock",
         "erased or undisclosed payloads: only their digests are in the log",
         "signatures inside PDF attachments: only their digests were compared",
         "whether policy's rules were the right ones, and whether measurements were computed rightly",

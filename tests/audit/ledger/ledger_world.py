@@ -24,8 +24,9 @@ from assay import canonical, dsse
 from audit.ledger import schema
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.bundle import export
+from audit.ledger.cosignature import CosignatureVerifier, cosign, with_lines
 from audit.ledger.ledger import Ledger
-from audit.ledger.note import Verifier
+from audit.ledger.note import SignedNote, Verifier
 from audit.ledger.records import RecordDraft
 from audit.ledger.sqlite import connect_engine, connect_migration_engine
 from audit.ledger.writer import Sources
@@ -147,6 +148,7 @@ class World:
         default_factory=lambda: {name: ed25519(name) for name in ("log", "permit", "train-worker", "audit-worker")}
     )
     extra_trust: str = ""
+    quorum: str = "quorum none\n"
 
     def __post_init__(self) -> None:
         self.root = authority("people root")
@@ -199,7 +201,7 @@ class World:
             for name in ("train-worker", "audit-worker", "permit")
         )
         roots = f"people-root {root}\nservices-root {root}\npdf {root}\n"
-        return f"# trust\norigin {ORIGIN}\nlog {log}\nquorum none\n{keys}{roots}{self.extra_trust}"
+        return f"# trust\norigin {ORIGIN}\nlog {log}\n{self.quorum}{keys}{roots}{self.extra_trust}"
 
     @property
     def trust(self) -> TrustFile:
@@ -209,9 +211,26 @@ class World:
     def export(self, **options: Any) -> bytes:
         """A bundle's bytes."""
         out = io.BytesIO()
-        policy = f"log {self.ledger.vkey}\nquorum none\n"
+        policy = f"log {self.ledger.vkey}\n{self.quorum}"
         export(self.ledger, out, **{"policy_text": policy, **options})
         return out.getvalue()
+
+
+def witness_vkey(name: str) -> str:
+    """The key of a witness that is the same in every run."""
+    return CosignatureVerifier.of(f"{name}.example/w", ed25519(f"witness {name}").public_key()).vkey()
+
+
+def witness_lines(*names: str) -> str:
+    """Policy lines that define witnesses."""
+    return "".join(f"witness {name} {witness_vkey(name)}\n" for name in names)
+
+
+def cosigned(note: bytes, *names: str, at: dt.datetime = START) -> bytes:
+    """A note with the cosignatures of these witnesses."""
+    parsed = SignedNote.parse(note)
+    lines = [cosign(parsed.text, f"{name}.example/w", ed25519(f"witness {name}"), at) for name in names]
+    return with_lines(parsed, lines).encode()
 
 
 CARD_JSON, CARD_PDF = b'{"card":1}', b"%PDF-1.7 card"

@@ -17,7 +17,7 @@ def trust_with(told: tuple[bytes, TrustFile, Path], change: Callable[[str], str]
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda t: t.replace("quorum none", "quorum 2of3"), "QUORUM_UNSUPPORTED"),
+        (lambda t: t.replace("quorum none", "quorum 2of3"), "TRUST_MALFORMED"),
         (lambda t: t.replace("quorum none\n", ""), "TRUST_MALFORMED"),
         (lambda t: t + "quorum none\n", "TRUST_MALFORMED"),
         (lambda t: t + "unknown x\n", "TRUST_MALFORMED"),
