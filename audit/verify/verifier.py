@@ -168,7 +168,9 @@ def _witnessed(bundle: Bundle, trust: TrustFile, now: datetime, report: Report) 
     if trust.quorum.asks_nobody:
         return None
     if bundle.header.quorum == NONE:
-        report.add(QUORUM, FAILED, "QUORUM_DOWNGRADE: exported under `quorum none`, where the trust file names a quorum")
+        report.add(
+            QUORUM, FAILED, "QUORUM_DOWNGRADE: exported under `quorum none`, where the trust file names a quorum"
+        )
         return None
     try:
         cosigned = trust.quorum.judge(SignedNote.parse(bundle.note))
