@@ -16,7 +16,7 @@ OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 # Old pip prints a warning for each find-links entry it skips; they say nothing about us.
 QUIET := 2> >(grep -v -i 'is ignored: it is' >&2)
 
-.PHONY: help install demo test test-slow lint lint-style lint-types lint-layers lint-contract format proto bench constraints clean distclean
+.PHONY: help install demo test test-slow lint lint-style lint-types lint-layers lint-contract format proto bench gpu-check constraints clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,7 +69,10 @@ proto: install ## regenerate the stubs in assay/v1 from protos
 	$(BIN)/python -m assay.protogen
 
 bench: install ## run every benchmark; each prints one JSON object
-	@for file in benchmarks/[a-z]*.py; do echo "# $$file" >&2; $(OFFLINE) PYTHONPATH=. $(BIN)/python "$$file"; done
+	@for file in $$(ls benchmarks/[a-z]*.py | grep -v gpu_check); do echo "# $$file" >&2; $(OFFLINE) PYTHONPATH=. $(BIN)/python "$$file"; done
+
+gpu-check: install ## on a machine with a GPU: isolation, equal bits, speed and energy of a training run; prints one JSON object
+	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/gpu_check.py
 
 constraints: install ## write constraints.txt from .venv, after a deliberate upgrade
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable 2>/dev/null \

@@ -44,6 +44,19 @@ class Device:
         return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
 
 
+def demand_exactness(device: Device) -> None:
+    """Makes torch choose kernels that give the same bits every time on one GPU; a CPU run needs nothing here.
+
+    The matrix library needs a fixed workspace for that as well, which the sandbox's environment sets
+    (``CUBLAS_WORKSPACE_CONFIG``). An operation without an exact kernel fails by name rather than drift.
+    """
+    import torch
+
+    if device.kind == "cuda":
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+
+
 def choose_device(cpuinfo: Path = Path("/proc/cpuinfo")) -> Device:
     """Takes the GPU where there is one, else the CPU with the fastest exact-enough format it has."""
     import torch

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from assay.worker import admit
 from assay.worker.attempt import Attempt, Handover, Hooks, Progress
-from assay.worker.meter import EnergyModel, Meter, RaplCounter
+from assay.worker.meter import EnergyModel, Meter, NvmlCounter, RaplCounter
 from assay.worker.sandbox import Spec, TaskModule, sandbox_uid
 from assay.worker.settings import WorkerKeys, WorkerSettings
 from assay.worker.spool import LOG_FILE, TASK_FILE, MeterTotals, Spool, TaskRecord
@@ -81,7 +81,7 @@ class Launcher:
         return hmac.new(self.keys.canary, record.job.encode(), hashlib.sha256).digest()
 
     def _meter(self, pid: int) -> Meter:
-        return Meter(pid, EnergyModel(self.settings.watts_per_core), RaplCounter.open())
+        return Meter(pid, EnergyModel(self.settings.watts_per_core), RaplCounter.open(), NvmlCounter.open())
 
     def _ports(self) -> dict[str, int]:
         ports = {"worker": self.settings.port, "gateway": self.settings.gateway_port}

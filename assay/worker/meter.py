@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -64,13 +65,50 @@ class RaplCounter:
         return self._total // _MICROJOULES_PER_MICROWATTHOUR
 
 
+class NvmlCounter:
+    """The driver's own energy counter of every NVIDIA GPU of the machine (NVML, millijoules since it was loaded).
+
+    Whole devices, hence an upper bound for one task; one task a device at a time makes it the task's own.
+    """
+
+    method = "measured: NVML, all GPUs of the machine"
+
+    def __init__(self, nvml: Any, handles: list[Any]) -> None:
+        self._nvml, self._handles = nvml, handles
+        self._first = self._millijoules()
+
+    @classmethod
+    def open(cls) -> NvmlCounter | None:
+        """Opens the counters; ``None`` where there is no GPU, no NVML binding or no counter (before Volta)."""
+        try:
+            import pynvml
+        except ImportError:
+            return None
+        try:
+            pynvml.nvmlInit()
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+            return cls(pynvml, handles) if handles else None
+        except pynvml.NVMLError:
+            return None
+
+    def microwatthours(self) -> int:
+        """Energy since the counter was opened."""
+        return (self._millijoules() - self._first) * 1000 // _MICROJOULES_PER_MICROWATTHOUR
+
+    def _millijoules(self) -> int:
+        return sum(int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) for handle in self._handles)
+
+
 class Meter:
     """Measures one attempt: sampled while it runs, closed with what the kernel counted."""
 
-    def __init__(self, init_pid: int, model: EnergyModel, rapl: RaplCounter | None = None) -> None:
+    def __init__(
+        self, init_pid: int, model: EnergyModel, rapl: RaplCounter | None = None, gpus: NvmlCounter | None = None
+    ) -> None:
         self._init_pid = init_pid
         self._model = model
         self._rapl = rapl
+        self._gpus = gpus
         self._start = time.monotonic()
         self._cpu_ms = 0
         self._max_rss = 0
@@ -101,12 +139,16 @@ class Meter:
         """
         cpu = max(self._cpu_ms, cpu_ms)
         energy = self._rapl.microwatthours() if self._rapl is not None else self._model.microwatthours(cpu)
+        method = self._rapl.method if self._rapl is not None else self._model.method
+        if self._gpus is not None:
+            energy += self._gpus.microwatthours()
+            method = f"{method}; GPU {self._gpus.method}"
         return MeterTotals(
             wall_ms=round((time.monotonic() - self._start) * 1000),
             cpu_ms=cpu,
             max_rss_bytes=max(self._max_rss, max_rss_bytes),
             energy_uwh=energy,
-            energy_method=self._rapl.method if self._rapl is not None else self._model.method,
+            energy_method=method,
         )
 
 

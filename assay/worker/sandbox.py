@@ -241,6 +241,8 @@ def _environment(threads: int) -> dict[str, str]:
         "MKL_NUM_THREADS": str(threads),
         # Idle OpenMP threads spin by default, which slows every neighbour down.
         "OMP_WAIT_POLICY": "PASSIVE",
+        # Without a fixed workspace cuBLAS may choose another sum order from call to call.
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from assay.errors import InvalidInputError, PreconditionError
-from trainer.device import Device
+from trainer.device import Device, demand_exactness
 from trainer.recipes import checkpoints
 from trainer.recipes.checkpoints import RunState
 from trainer.recipes.lora import TunedModel, load
@@ -116,6 +116,7 @@ class _Run:
         import torch
 
         self.job, self.control = job, control
+        demand_exactness(job.device)
         self.plan = plan_batches([len(row.tokens) for row in job.train.rows], job.settings)
         self.model = load(job.base_files, job.settings, job.device)
         self.optimizer = torch.optim.AdamW(
@@ -147,7 +148,9 @@ class _Run:
             for name, master in self.model.masters.items():
                 master.copy_(tensors[f"master.{name}"])
                 self.optimizer.state[master] = {
-                    "step": tensors["optimizer.step"].clone(),
+                    "step": tensors["optimizer.step"].to(
+                        master.device, copy=True
+                    ),  # the fused step counts on the device
                     "exp_avg": tensors[f"exp_avg.{name}"].to(master.device),
                     "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(master.device),
                 }

@@ -36,7 +36,8 @@ def plain_scores(model: Any, passage: Passage, adapter: bool) -> tuple[Any, Any]
     import torch
 
     with model.using(adapter):
-        logits = model.head(model.decoder(input_ids=torch.tensor([passage.ids])).last_hidden_state)[0].float()
+        ids = torch.tensor([passage.ids], device=model.device)
+        logits = model.head(model.decoder(input_ids=ids).last_hidden_state)[0].float()
     logp = torch.log_softmax(logits, -1)
     nll = [-float(logp[p - 1, passage.ids[p]]) for p in passage.marks]
     return np.array(nll), [int(logits[p - 1].argmax()) == passage.ids[p] for p in passage.marks]

@@ -1,0 +1,323 @@
+"""What a GPU does inside the sandbox: ``python benchmarks/gpu_check.py`` prints one JSON object.
+
+A real train worker with keys of its own runs the product's train task: twice whole and once paused and resumed. The
+object says whether the cut-off was proven with the device bound in, whether the three adapters have the same bits, how
+fast it trained beside a large matrix product of the same process, what the driver's energy counter said, and how far
+the GPU's losses are from the CPU's. Without a GPU it says so and measures nothing, unless ``--device cpu`` asks to try
+the check itself. It measures an installed base model, or the same architecture with random weights
+(``--random-weights FILES``, a folder with config and tokenizer), which tunes equally fast and means nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from assay import bundle, canonical, digests, dsse
+from assay.digests import sha256_bytes
+from assay.identity import raw_public, write_key
+from assay.modelfiles import read_base_manifest
+from assay.worker.sandbox import TaskModule
+from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
+from assay.worker.spool import State
+from assay.worker.supervisor import Snapshot, Supervisor
+from trainer.base_models import DEFAULT_BASE_MODEL, assay_home
+
+JOB = "units/check/tuningJobs/gpu"
+_WORDS = (
+    "account balance branch card cheque clause client credit customer deposit fee form interest letter loan month "
+    "mortgage note number office order paper payment policy question rate reply request review rule statement sum "
+    "term ticket transfer week year"
+).split()
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the run is: rows, words an answer, epochs and rows a step."""
+
+    rows: int
+    words: int
+    epochs: float
+    batch: int
+
+
+class Worker:
+    """A train worker in a folder, its gateway's keys, and tasks sealed to it."""
+
+    def __init__(self, folder: Path, models: Path) -> None:
+        self.folder, self.permit, self.sealing = folder, Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
+        folder.mkdir(parents=True)
+        write_key(folder / "statement.key", Ed25519PrivateKey.generate())
+        write_key(folder / "seal.key", X25519PrivateKey.generate())
+        public = {"permit_key": raw_public(self.permit).hex(), "sealing_key": raw_public(self.sealing).hex()}
+        (folder / "gateway.pub").write_text(json.dumps(public))
+        (folder / "worker.toml").write_text(
+            'listen = "127.0.0.1:0"\nsubject = "spiffe://check.local/services/train-worker"\nkinds = ["train"]\n'
+            f'slot_file = "slot"\nmodels_dir = "{models}"\n'
+        )
+        self.keys = WorkerKeys.load(folder)
+        table = {"train": TaskModule.installed(TASK_MODULES["train"])}
+        self.supervisor = Supervisor(folder, WorkerSettings.load(folder), self.keys, table)
+
+    async def submit(self, task_id: str, files: dict[str, bytes], order: dict[str, Any]) -> None:
+        """Seals a task and hands it in."""
+        facts = {
+            "job": JOB,
+            "train_sha256": sha256_bytes(files["train.jsonl"]),
+            "validation_sha256": sha256_bytes(files["validation.jsonl"]),
+            **order,
+        }
+        signed = dsse.sign_service(canonical.encode(dsse.statement("work-order", facts, [])), self.permit)
+        manifest = {"task_id": task_id, "kind": "train", "job": JOB, "unit": "check", "order": {"order": signed}}
+        out = io.BytesIO()
+        bundle.seal(files, manifest, self.keys.seal.public_key(), self.permit, out)
+        path = self.supervisor.incoming()
+        path.write_bytes(out.getvalue())
+        await self.supervisor.submit(task_id, "train", sha256_bytes(out.getvalue()), path)
+
+    async def follow(self, task_id: str, see: Callable[[Snapshot], None] = lambda snapshot: None) -> Snapshot:
+        """Watches a task to its end or pause."""
+        last: Snapshot | None = None
+        async for last in self.supervisor.watch(task_id):
+            see(last)
+        if last is None:
+            raise RuntimeError("the worker said nothing of the task")
+        return last
+
+    def result(self, task_id: str, into: Path) -> dict[str, Any]:
+        """Opens a result and returns the predicate of the worker's statement."""
+        signer = self.keys.statement.public_key()
+        with self.supervisor.result(task_id).open("rb") as stream:
+            bundle.unseal(stream, self.sealing, signer, into, max_bytes=1 << 34)
+        envelope = canonical.decode((into / "statement.json").read_bytes())
+        return dict(dsse.verify_service(envelope, signer).predicate)
+
+
+def chat_rows(count: int, words: int, seed: int) -> bytes:
+    """Chat rows of invented sentences."""
+    pick = random.Random(seed)
+    lines = []
+    for n in range(count):
+        asked, answer = (" ".join(pick.choices(_WORDS, k=k)) for k in (words // 3, words))
+        messages = [
+            {"role": "user", "content": f"Ticket {n}: {asked}?"},
+            {"role": "assistant", "content": f"{answer}."},
+        ]
+        lines.append(json.dumps({"messages": messages}))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def random_base(files: Path, models: Path) -> str:
+    """Installs a base model of a folder's configuration and tokenizer with random weights; returns its id."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    folder = models / DEFAULT_BASE_MODEL
+    (folder / "files").mkdir(parents=True)
+    for path in files.iterdir():
+        if path.suffix != ".safetensors":
+            (folder / "files" / path.name).write_bytes(path.read_bytes())
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(files)).to(torch.bfloat16)
+    model.save_pretrained(folder / "files", safe_serialization=True)
+    for path in (folder / "files").iterdir():
+        path.chmod(0o644)  # the sandbox reads it under a uid of its own
+    found = digests.folder_manifest(folder / "files")
+    manifest = {
+        "id": DEFAULT_BASE_MODEL,
+        "licence": "Apache-2.0",
+        "provenance": "random weights, for a check of the machine",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "files": [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in found.files],
+        "sha256": found.sha256,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return DEFAULT_BASE_MODEL
+
+
+async def runs(folder: Path, models: Path, scale: Scale) -> dict[str, Any]:
+    """Trains whole, whole again, and with a pause in the middle."""
+    worker = Worker(folder / "worker", models)
+    files = {"train.jsonl": chat_rows(scale.rows, scale.words, 1), "validation.jsonl": chat_rows(16, scale.words, 2)}
+    order = {
+        "base_model": DEFAULT_BASE_MODEL,
+        "base_sha256": read_base_manifest(models / DEFAULT_BASE_MODEL).sha256,
+        "hyperparameters": {
+            "epochs": str(scale.epochs),
+            "learning_rate": "0.0002",
+            "batch_size": scale.batch,
+            "lora_rank": 16,
+            "lora_dropout": "0.1",
+        },
+        "seed": 7,
+        "max_train_tokens": 1 << 40,
+    }
+    await worker.supervisor.start()
+    try:
+        found = {name: await _one(worker, folder, name, files, order) for name in ("first", "second", "paused")}
+    finally:
+        await worker.supervisor.stop()
+    first, statements = found["first"], [f["statement"] for f in found.values()]
+    claim, meter = first["statement"]["claim"], first["statement"]["meter"]
+    return {
+        "isolation_proven": all(s["isolation"]["proven"] for s in statements),
+        "isolation_probes": len(first["statement"]["isolation"]["probes"]),
+        "device": claim["device"],
+        "device_name": claim["device_name"],
+        "dtype": claim["dtype"],
+        "trained_tokens": claim["trained_tokens"],
+        "tokens_per_s": round(claim["trained_tokens"] / float(claim["train_seconds"]), 1),
+        "steps": claim["steps"],
+        "first_loss": claim["losses"][0][1],
+        "last_loss": claim["losses"][-1][1],
+        "two_runs_bit_equal": first["adapter"] == found["second"]["adapter"],
+        "resumed_bit_equal": first["adapter"] == found["paused"]["adapter"],
+        "resumed_after_step": found["paused"]["paused_at"],
+        "adapter_sha256": first["adapter"],
+        "wall_ms": meter["wall_ms"],
+        "cpu_ms": meter["cpu_ms"],
+        "energy_uwh": meter["energy_uwh"],
+        "energy_method": meter["energy_method"],
+        "peak_mib": round(meter["max_rss_bytes"] / 2**20),
+    }
+
+
+async def _one(
+    worker: Worker, folder: Path, name: str, files: dict[str, bytes], order: dict[str, Any]
+) -> dict[str, Any]:
+    """One run; the one called ``paused`` is asked to stop after its second step and then goes on."""
+    paused_at = 0
+
+    def ask(snapshot: Snapshot) -> None:
+        running = snapshot.record.state is State.RUNNING
+        if name == "paused" and running and snapshot.progress.step >= 2 and not snapshot.record.pause_requested:
+            worker.supervisor.pause(name)
+
+    await worker.submit(name, files, order)
+    last = await worker.follow(name, ask)
+    if last.record.state is State.PAUSED:
+        paused_at = last.progress.step
+        worker.supervisor.resume(name)
+        last = await worker.follow(name)
+    if last.record.state is not State.DONE:
+        raise SystemExit(f"the {name} run ended {last.record.state.value}: {last.record.reason}")
+    statement = worker.result(name, folder / name)
+    return {
+        "statement": statement,
+        "adapter": digests.sha256_file(folder / name / "adapter" / "adapter_model.safetensors"),
+        "paused_at": paused_at,
+    }
+
+
+def device_facts(device: str) -> dict[str, Any]:
+    """The accelerator as torch sees it, and the rate of a large bf16 matrix product in teraflop a second."""
+    import torch
+
+    size, rounds = (8192, 20) if device == "cuda" else (1024, 5)
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    _finish(device)
+    begin = time.perf_counter()
+    for _ in range(rounds):
+        a @ b
+    _finish(device)
+    rate = 2 * size**3 * rounds / (time.perf_counter() - begin) / 1e12
+    facts: dict[str, Any] = {"torch": torch.__version__, "matmul_bf16_tflops": round(rate, 1)}
+    if device == "cuda":
+        facts |= {"cuda": torch.version.cuda, "capability": list(torch.cuda.get_device_capability(0))}
+    return facts
+
+
+def loss_difference(models: Path, device: str, words: int) -> dict[str, Any]:
+    """How far row losses on the device are from fp32 on the CPU, in nats a token: the declared tolerance's evidence."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from trainer.device import Device
+    from trainer.recipes.lora import load
+    from trainer.recipes.rows import encode_rows
+    from trainer.recipes.sft import row_losses
+    from trainer.settings import Settings
+
+    files = models / DEFAULT_BASE_MODEL / "files"
+    tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
+    rows = encode_rows([json.loads(line) for line in chat_rows(16, words, 3).splitlines()], tokenizer, 1024).rows
+    losses = []
+    for place in (Device("cpu", "float32", ""), Device(device, "bfloat16", "")):
+        model = load(files, Settings(), place)
+        model.backbone.eval()
+        with torch.inference_mode():
+            losses.append(row_losses(model, rows, place).float().cpu())
+    gap = (losses[0] - losses[1]).abs()
+    return {"rows": len(rows), "mean": round(float(gap.mean()), 5), "largest": round(float(gap.max()), 5)}
+
+
+def qlora() -> str:
+    """Whether four-bit base weights can be used here."""
+    try:
+        import bitsandbytes
+    except ImportError:
+        return "not run: bitsandbytes is not installed, and the trainer offers no QLoRA yet"
+    return f"not run: bitsandbytes {bitsandbytes.__version__} is installed, but the trainer offers no QLoRA yet"
+
+
+def _finish(device: str) -> None:
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> int:
+    """Runs and prints; exit status 1 when something that must hold does not."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--random-weights", type=Path, metavar="FILES", help="config and tokenizer to fill at random")
+    parser.add_argument("--rows", type=int, default=2048)
+    parser.add_argument("--words", type=int, default=120)
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--batch", type=int, default=32)
+    options = parser.parse_args()
+    import torch
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print(json.dumps({"run": False, "why": "torch sees no CUDA device on this machine"}))
+        return 0
+    scale = Scale(options.rows, options.words, options.epochs, options.batch)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        models = assay_home() / "models"
+        if options.random_weights:
+            models = folder / "models"
+            random_base(options.random_weights, models)
+        found = {
+            "run": True,
+            "weights": "random" if options.random_weights else DEFAULT_BASE_MODEL,
+            **device_facts(options.device),
+            **asyncio.run(runs(folder, models, scale)),
+            "loss_difference_to_cpu_fp32": loss_difference(models, options.device, options.words),
+            "qlora": qlora(),
+        }
+    print(json.dumps(found, indent=1))
+    holds = found["isolation_proven"] and found["two_runs_bit_equal"] and found["resumed_bit_equal"]
+    return 0 if holds and found["device"] == options.device else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Energy: which counter is read where, and how it adds up."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from assay.worker.meter import EnergyModel, Meter, NvmlCounter, RaplCounter
+
+JOULE = 1000  # millijoules, what NVML counts
+
+
+class Driver:
+    """Two GPUs whose counters a test moves; stands in for NVML where there is no GPU."""
+
+    def __init__(self) -> None:
+        self.millijoules = {"a": 5000 * JOULE, "b": 0}
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        return self.millijoules[handle]
+
+
+def test_gpu_energy_counts_from_the_opening_on_and_over_all_gpus():
+    driver = Driver()
+    counter = NvmlCounter(driver, ["a", "b"])
+    assert counter.microwatthours() == 0
+    driver.millijoules["a"] += 36 * JOULE
+    driver.millijoules["b"] += 36 * JOULE
+    assert counter.microwatthours() == 20_000  # 72 J are 0.02 Wh
+
+
+def test_a_meter_names_both_methods_and_adds_both_energies():
+    driver = Driver()
+    meter = Meter(os.getpid(), EnergyModel(10.0), None, NvmlCounter(driver, ["a"]))
+    driver.millijoules["a"] += 36 * JOULE
+    totals = meter.totals(cpu_ms=3600)
+    assert totals.energy_uwh == 10_000 + 10_000
+    assert totals.energy_method == "modelled: 10 W per busy core; GPU measured: NVML, all GPUs of the machine"
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="this machine has a GPU")
+def test_a_machine_without_a_gpu_claims_no_gpu_energy():
+    assert NvmlCounter.open() is None
+    assert "GPU" not in Meter(os.getpid(), EnergyModel(10.0)).totals().energy_method
+
+
+def test_an_unreadable_rapl_counter_is_not_guessed(tmp_path):
+    package = tmp_path / "intel-rapl:0"
+    package.mkdir()
+    (package / "name").write_text("package-0\n")
+    assert RaplCounter.open(tmp_path) is None

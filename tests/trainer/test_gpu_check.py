@@ -1,0 +1,43 @@
+"""The check that a GPU machine runs, tried here on the CPU at the smallest size: the check itself must work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.e2e_world import BASE_MODEL, tiny_models
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "benchmarks/gpu_check.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.isolation
+def test_the_check_proves_isolation_and_equal_bits(tmp_path: Path):
+    files = tiny_models(tmp_path) / BASE_MODEL / "files"
+    done = run("--device", "cpu", "--random-weights", str(files), "--rows", "48", "--words", "24", "--batch", "8")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["isolation_proven"] and found["two_runs_bit_equal"] and found["resumed_bit_equal"]
+    assert 2 <= found["resumed_after_step"] < found["steps"]
+    assert found["weights"] == "random" and found["qlora"].startswith("not run")
+
+
+def test_without_a_gpu_it_says_so_and_measures_nothing():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU: `make gpu-check` is the test")
+    done = run()
+    assert done.returncode == 0 and json.loads(done.stdout) == {
+        "run": False,
+        "why": "torch sees no CUDA device on this machine",
+    }
