@@ -1,10 +1,11 @@
 """The ledger's tables and the guards that keep them append-only in SQLite.
 
 Guards are triggers because they travel with the file: whoever opens it with another tool meets them too. They refuse
-UPDATE, DELETE and any INSERT that is not the next one. ``INSERT OR REPLACE`` deletes silently unless recursive
-triggers are on, and a REPLACE that hits another unique column passes a plain index guard; hence the check for twins,
-and no UNIQUE column beyond the primary keys. A file's owner can always edit the file: the anchor and the signed
-checkpoints are for that.
+UPDATE, DELETE and any INSERT that is not the next one, in the log and in its unit's chain. ``INSERT OR REPLACE``
+deletes silently unless recursive triggers are on, and a REPLACE that hits another unique column passes a plain index
+guard; hence no UNIQUE column beyond the primary keys. A twin of an older leaf is refused without an index on leaves,
+which are random and would dirty a page a record: the body must name the row's unit, number and type, and a number
+is taken once. A file's owner can always edit the file: the anchor and the signed checkpoints are for that.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ class LogRecord(SQLModel, table=True):
 
     __tablename__ = "log_record"
     __table_args__ = (
-        Index("log_record_leaf", "leaf"),
         Index("log_record_unit", "unit", "tseq"),
         Index("log_record_job", "job", "idx", sqlite_where=text("job <> ''"), postgresql_where=text("job <> ''")),
     )
@@ -82,8 +82,10 @@ TRIGGERS = {
     "log_record_guard": _guard(
         "log_record",
         "NEW.idx IS NOT (SELECT COALESCE(MAX(idx) + 1, 0) FROM log_record) OR length(NEW.leaf) IS NOT 32 "
-        "OR EXISTS (SELECT 1 FROM log_record WHERE leaf = NEW.leaf) "
-        "OR EXISTS (SELECT 1 FROM log_record WHERE unit = NEW.unit AND tseq = NEW.tseq)",
+        "OR NEW.tseq IS NOT (SELECT COALESCE(MAX(tseq) + 1, 1) FROM log_record WHERE unit = NEW.unit) "
+        """OR NOT instr(NEW.body, CAST(',"tenant":"' || NEW.unit || '","tprev":' AS BLOB)) """
+        """OR substr(NEW.body, -length(',"tseq":' || NEW.tseq || ',"type":"' || NEW.type || '","v":1}')) IS NOT """
+        """CAST(',"tseq":' || NEW.tseq || ',"type":"' || NEW.type || '","v":1}' AS BLOB)""",
         "log_record takes only the next leaf",
     ),
     "log_tile_guard": _guard(

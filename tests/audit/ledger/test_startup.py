@@ -116,8 +116,10 @@ def test_attack_2_in_a_full_tile(grown: World) -> None:
 
 
 def test_attack_3_middle_record_deleted(grown: World) -> None:
+    """In a full tile only the full check reads it; in the right edge start-up does."""
     tamper(grown, "DELETE FROM log_record WHERE idx = 100")
     assert faults(grown)["LOG_GAP"] == 100
+    tamper(grown, "DELETE FROM log_record WHERE idx = 300")
     refused("LOG_GAP", lambda: restart(grown))
 
 
