@@ -13,6 +13,7 @@ import datetime as dt
 import ipaddress
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,13 +268,14 @@ class Authority:
         server: bool,
         days: int = 397,
         not_before: dt.datetime | None = None,
+        hosts: Sequence[str] = (),
     ) -> x509.Certificate:
-        """Signs a leaf that names ``subject``; ``server`` adds the loopback names and server authentication."""
+        """Signs a leaf that names ``subject``; ``server`` adds server authentication for the loopback and ``hosts``."""
         start = not_before or dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(subject)]
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if server:
-            names += [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            names += [_host(host) for host in ("localhost", "127.0.0.1", *hosts)]
             usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
         common_name = subject.rsplit("/", 1)[-1]
         return (
@@ -296,6 +298,13 @@ class Authority:
 def pem(certificate: x509.Certificate) -> bytes:
     """A certificate as PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _host(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
