@@ -18,6 +18,7 @@ from assay.errors import InvalidInputError, NotFoundError, UnavailableError
 from audit.ledger import tree
 from audit.ledger.anchor import Anchor
 from audit.ledger.edge import TreeReader
+from audit.ledger.note import Verifier
 from audit.ledger.records import SYSTEM_UNIT, RecordDraft
 from audit.ledger.signer import LogSigner
 from audit.ledger.sqlite import WriterLock, check_enforcement, writer_lock
@@ -126,6 +127,11 @@ class Ledger:
         return unsubscribe
 
     @property
+    def verifier(self) -> Verifier:
+        """What others check this log's checkpoints with."""
+        return self._signer.verifier
+
+    @property
     def vkey(self) -> str:
         """The log key as a trust file names it."""
         return self._signer.verifier.vkey()
@@ -140,9 +146,18 @@ class Ledger:
         """Why the ledger stopped; empty while it works."""
         return self._started().stopped
 
+    def stop(self, reason: str) -> None:
+        """Signs nothing more until a restart, whose checks must then pass: what waits and what comes is refused."""
+        self._started().halt(reason)
+
     def checkpoint(self) -> bytes:
-        """The newest signed checkpoint."""
+        """The newest signed checkpoint, which the witnesses may not have seen yet."""
         return self._head().note
+
+    def head(self) -> tuple[int, bytes]:
+        """Size and note of the newest signed checkpoint, of one moment."""
+        head = self._head()
+        return head.size, head.note
 
     def checkpoint_at(self, size: int) -> bytes | None:
         """The checkpoint signed for exactly ``size`` records; None when none was, since a batch signs once."""
@@ -191,6 +206,14 @@ class Ledger:
             InvalidInputError: ``PROOF_RANGE``.
         """
         return tree.inclusion_proof(index, size, self._reader(size).read)
+
+    def tile(self, level: int, n: int, width: int) -> bytes:
+        """The first ``width`` hashes of a tile of c2sp.org/tlog-tiles: nodes of level ``8 level`` from ``256 n`` on.
+
+        Raises:
+            InternalError: ``NODE_UNKNOWN`` beyond the log.
+        """
+        return b"".join(self._reader(self.size).read([(8 * level, 256 * n + i) for i in range(width)]))
 
     def consistency_proof(self, old: int, new: int) -> list[bytes]:
         """Hashes that show size ``old`` to be a prefix of size ``new``.

@@ -186,6 +186,11 @@ class Writer:
             self._queue.put(None)
         self._thread.join()
 
+    def halt(self, reason: str) -> None:
+        """Refuses what waits and what comes; the batch in progress may still commit. The first reason stays."""
+        with self._gate:
+            self.stopped = self.stopped or reason
+
     def submit(self, work: Callable[[UnitOfWork], T]) -> Future[T]:
         """Queues a unit of work.
 
