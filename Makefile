@@ -10,13 +10,15 @@ STAMP := $(VENV)/.installed
 # Which torch, and extra pip options for it: docs/installation.md says how to choose a CUDA or a CPU build.
 TORCH ?= torch==2.13.0
 TORCH_OPTIONS ?=
+# How long `make fuzz` spends on each parser.
+SECONDS ?= 60
 BASE_MODEL := smollm2-135m-instruct
 # No test and no demo may reach for a hub; idle OpenMP threads must not spin on a small machine.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 # Old pip prints a warning for each find-links entry it skips; they say nothing about us.
 QUIET := 2> >(grep -v -i 'is ignored: it is' >&2)
 
-.PHONY: help install demo test test-slow lint lint-style lint-types lint-layers lint-contract format proto bench gpu-check constraints clean distclean
+.PHONY: help install demo test test-slow lint lint-style lint-types lint-layers lint-contract fuzz verifier format proto bench gpu-check constraints clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +61,12 @@ lint-layers: install
 lint-contract: install
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
 	$(BIN)/python -m assay.protogen --check
+
+fuzz: install ## fuzz every parser of the ledger for SECONDS each (60); needs atheris, which is no dependency: pip install atheris
+	@for target in $$($(BIN)/python -m tests.fuzz.run); do $(BIN)/python -m tests.fuzz.run $$target $(SECONDS); done
+
+verifier: install ## build dist/assay-verify.pyz: the verifier as one file, for a bare Python with cryptography
+	@$(BIN)/python -m audit.verify.pack dist/assay-verify.pyz
 
 format: install ## mend style where a tool can
 	$(BIN)/ruff check --fix .

@@ -21,7 +21,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -44,6 +44,18 @@ MAX_CERTIFICATE = 8192
 
 Envelope = dict[str, Any]
 _E = TypeVar("_E", bound=x509.ExtensionType)
+
+# The parser decodes lazily, so that any of these may come from any part of a stranger's certificate.
+CERTIFICATE_ERRORS = (
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    ValueError,
+    TypeError,
+    OverflowError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _PERSON = re.compile(r"spiffe://[a-z0-9][a-z0-9.-]{0,253}/people/[a-z0-9][a-z0-9._-]{0,62}")
@@ -228,11 +240,7 @@ def verify_person(envelope: Mapping[str, Any], people_root: x509.Certificate, at
     message = pae(PAYLOAD_TYPE, payload)
     signers: dict[str, Signer] = {}
     for item in signatures:
-        try:
-            cert = x509.load_der_x509_certificate(item["cert"])
-        except ValueError as error:
-            raise IntegrityError("CERTIFICATE_BAD", "a signature's certificate cannot be read") from error
-        subject, key = _check_certificate(cert, people_root, at)
+        subject, key = _check_certificate(item["cert"], people_root, at)
         keyid = _spki_sha256(key)
         if item["keyid"] not in ("", keyid):
             raise IntegrityError("SIGNATURE_BAD", "keyid names another key than the certificate")
@@ -374,14 +382,17 @@ def _open_signature(item: Any, with_cert: bool | None) -> dict[str, Any]:
     return out
 
 
-def _check_certificate(
-    cert: x509.Certificate, root: x509.Certificate, at: datetime
-) -> tuple[str, ec.EllipticCurvePublicKey]:
+def _check_certificate(der: bytes, root: x509.Certificate, at: datetime) -> tuple[str, ec.EllipticCurvePublicKey]:
     """Demands a valid end-entity P-256 certificate directly under ``root`` and returns its subject and key."""
     if at.tzinfo is None:
         raise InvalidInputError("TIME_NAIVE", "the time asked about has no zone")
-    for name, c in (("people root", root), ("certificate", cert)):
-        if not c.not_valid_before_utc <= at <= c.not_valid_after_utc:
+    try:
+        cert = x509.load_der_x509_certificate(der)
+        periods = [(c.not_valid_before_utc, c.not_valid_after_utc) for c in (root, cert)]
+    except CERTIFICATE_ERRORS as error:
+        raise IntegrityError("CERTIFICATE_BAD", "a signature's certificate cannot be read") from error
+    for name, (begin, end) in zip(("people root", "certificate"), periods, strict=True):
+        if not begin <= at <= end:
             raise IntegrityError("CERTIFICATE_BAD", f"the {name} was not valid at {at.isoformat()}")
     try:
         cert.verify_directly_issued_by(root)
@@ -389,7 +400,8 @@ def _check_certificate(
         usage = _extension(cert, x509.KeyUsage)
         root_basic = _extension(root, x509.BasicConstraints)
         names = _extension(cert, x509.SubjectAlternativeName)
-    except (InvalidSignature, ValueError, TypeError, x509.DuplicateExtension) as error:
+        key = cert.public_key()
+    except CERTIFICATE_ERRORS as error:
         raise IntegrityError("CERTIFICATE_BAD", "the certificate was not issued by the people root") from error
     if root_basic is None or not root_basic.ca:
         raise IntegrityError("CERTIFICATE_BAD", "the people root is not a certificate authority")
@@ -400,7 +412,6 @@ def _check_certificate(
     uris = names.get_values_for_type(x509.UniformResourceIdentifier) if names is not None else []
     if len(uris) != 1 or not _PERSON.fullmatch(uris[0]):
         raise IntegrityError("CERTIFICATE_BAD", "the certificate does not name exactly one person by URI")
-    key = cert.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise IntegrityError("CERTIFICATE_BAD", "the certificate's key is not P-256")
     return uris[0], key

@@ -27,7 +27,10 @@ MANIFEST = "manifest.json"
 README = "README.txt"
 SCOPES = ("log", "unit", "selection")
 MAX_ENTRIES = 65_000
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 29
+# A parsed JSON object takes up to 35 times its bytes in memory: what is parsed is bounded by its objects and arrays.
+MAX_CONTAINERS = 4_000_000
+MAX_TEXT = 1024
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HEAD = struct.Struct("<4s5H3I2H")
@@ -214,9 +217,11 @@ def read_zip(data: bytes) -> dict[str, bytes]:
     if start + length != len(data) - _END.size:
         raise _malformed("the directory is not where its end says")
     files: dict[str, bytes] = {}
-    position = start
+    position, begin = start, 0
     for _ in range(count):
-        name, body, position = _read_entry(data, position, start)
+        # One after another without overlap, or sixty thousand names for one megabyte would unpack to sixty gigabytes.
+        name, body, position = _read_entry(data, position, begin, start)
+        begin += _HEAD.size + len(name) + len(body)
         if name in files:
             raise _malformed("two files of one name")
         files[name] = body
@@ -225,8 +230,8 @@ def read_zip(data: bytes) -> dict[str, bytes]:
     return files
 
 
-def _read_entry(data: bytes, position: int, limit: int) -> tuple[str, bytes, int]:
-    """One directory entry: file name, contents, and where the next entry begins."""
+def _read_entry(data: bytes, position: int, begin: int, limit: int) -> tuple[str, bytes, int]:
+    """One directory entry of a file at ``begin``: file name, contents, and where the next entry begins."""
     if position + _ENTRY.size > len(data):
         raise _malformed("the directory is cut off")
     fields = _ENTRY.unpack_from(data, position)
@@ -236,10 +241,10 @@ def _read_entry(data: bytes, position: int, limit: int) -> tuple[str, bytes, int
     end = position + _ENTRY.size + name_size
     name = data[position + _ENTRY.size : end].decode("ascii", "replace")
     check_path(name)
-    begin = offset + _HEAD.size + name_size
-    if begin + size > limit:
-        raise _malformed("a file reaches beyond the directory")
-    return name, data[begin : begin + size], end
+    start = offset + _HEAD.size + name_size
+    if offset != begin or start + size > limit:
+        raise _malformed("a file does not follow the one before it, or reaches into the directory")
+    return name, data[start : start + size], end
 
 
 def check_path(path: str) -> None:

@@ -181,9 +181,11 @@ class ProofFile:
         Raises:
             InvalidInputError: ``PROOF_MALFORMED``.
         """
+        if len(data) > MAX_NOTE:
+            raise InvalidInputError("PROOF_MALFORMED", "the proof file is too long")
         head, separator, checkpoint = data.partition(b"\n\n")
         lines = _decode(head, "PROOF_MALFORMED").split("\n")
-        if not separator or len(data) > MAX_NOTE or lines[0] != _PROOF_HEADER or not 2 <= len(lines) <= 66:
+        if not separator or lines[0] != _PROOF_HEADER or not 2 <= len(lines) <= 66:
             raise InvalidInputError("PROOF_MALFORMED", "not a proof file of c2sp.org/tlog-proof@v1")
         if not lines[1].startswith("index "):
             raise InvalidInputError("PROOF_MALFORMED", "the second line is not the index")

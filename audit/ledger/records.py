@@ -235,7 +235,8 @@ def job_of(predicate: Mapping[str, Any]) -> str:
 
 def format_time(time: datetime) -> str:
     """RFC 3339 in UTC with microseconds: one spelling a moment."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not strftime, whose %Y writes a year below 1000 with fewer than four digits.
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def parse_time(text: str) -> datetime:

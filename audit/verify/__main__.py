@@ -26,10 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if now.tzinfo is None:
         parser.error("--now needs a zone, such as 2026-11-24T12:00:00Z")
     try:
-        trust = TrustFile.parse(options.trust.read_text("utf-8"))
-    except (AssayError, OSError, UnicodeDecodeError) as error:
-        message = error.diagnostics() if isinstance(error, AssayError) else f"{options.trust}: cannot be read"
-        print(message, file=sys.stderr)
+        trust = TrustFile.load(options.trust)
+    except AssayError as error:
+        print(error.diagnostics(), file=sys.stderr)
         return EXIT_USAGE
     if not options.bundle.is_file():
         print(f"{options.bundle}: no such file", file=sys.stderr)

@@ -6,23 +6,23 @@ key signed, and every byte of the bundle is accounted for: evidence that was che
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.dsse import decode_shallow
-from assay.errors import AssayError, IntegrityError, InvalidInputError
+from assay.errors import AssayError, ExhaustedError, IntegrityError, InvalidInputError
 from audit.ledger import evidence, records, tree
 from audit.ledger.evidence import Entry, Header
 from audit.ledger.note import Checkpoint, ProofFile, Verifier, open_checkpoint, read_hash, read_number
 
 _RECORD = re.compile(r"records/(0|[1-9][0-9]{0,18})\.json")
 _HASHES = re.compile(r"[0-9a-f]{64}")
+_LONGEST_PROOF = 64 * 45
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
             raise IntegrityError(
                 "MANIFEST_MISMATCH", f"{path} is missing, foreign or not what follows from the records"
             )
-    whole = io.BytesIO()
+    whole = _Comparing(data)
     evidence.write_zip(rebuilt, whole)
-    if whole.getvalue() != data:
+    if not whole.identical:
         raise IntegrityError("BUNDLE_NOT_IDENTICAL", "the file holds bytes that its contents do not explain")
     _check_policy(rebuilt[evidence.POLICY], header, log)
     return Bundle(header, tuple(entries), attachments, note)
@@ -97,10 +97,13 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
 
 def _header(files: Mapping[str, bytes], checkpoint: Checkpoint) -> Header:
     """Reads the manifest's head; its file list is compared as a whole later."""
-    value = decode_shallow(_member(files, evidence.MANIFEST))
+    text = _member(files, evidence.MANIFEST)
+    if _containers([text]) > evidence.MAX_ENTRIES + 8:
+        raise InvalidInputError("BUNDLE_MALFORMED", "the manifest holds more than a list of files")
+    value = decode_shallow(text)
     members: dict[str, Any] = value if isinstance(value, dict) else {}
     texts = {name: members.get(name) for name in ("log", "root", "scope", "unit", "quorum")}
-    if members.get("v") != 1 or not all(isinstance(text, str) for text in texts.values()):
+    if members.get("v") != 1 or not all(isinstance(t, str) and len(t) <= evidence.MAX_TEXT for t in texts.values()):
         raise InvalidInputError("BUNDLE_MALFORMED", "the manifest is not of version 1")
     if texts["scope"] not in evidence.SCOPES or not _HASHES.fullmatch(str(texts["root"])):
         raise InvalidInputError("BUNDLE_MALFORMED", "the manifest's scope or root is malformed")
@@ -117,6 +120,10 @@ def _header(files: Mapping[str, bytes], checkpoint: Checkpoint) -> Header:
 
 def _entries(files: Mapping[str, bytes], checkpoint: Checkpoint, note: bytes) -> list[Entry]:
     """Reads every record and checks its proof."""
+    if _containers(body for path, body in files.items() if _RECORD.fullmatch(path)) > evidence.MAX_CONTAINERS:
+        raise ExhaustedError(
+            "BUNDLE_TOO_LARGE", "the records hold more objects and arrays than can be replayed at once"
+        )
     entries: list[Entry] = []
     for path, body in files.items():
         match = _RECORD.fullmatch(path)
@@ -148,6 +155,8 @@ def _consistency(files: Mapping[str, bytes], entries: Sequence[Entry], checkpoin
     for size, roots in evidence.evidence_sizes(entries, checkpoint.size).items():
         path = evidence.consistency_path(size, checkpoint.size)
         text = _member(files, path)
+        if len(text) > _LONGEST_PROOF:
+            raise InvalidInputError("PROOF_MALFORMED", "a consistency proof is too long")
         lines = text.decode("ascii", "replace").split("\n")[:-1]
         proof = [read_hash(line, "PROOF_MALFORMED") for line in lines]
         for root in sorted(roots):
@@ -170,6 +179,32 @@ def _check_policy(policy: bytes, header: Header, log: Verifier) -> None:
         key, _, value = line.strip().partition(" ")
         if key == "log" and value.strip() != log.vkey():
             raise IntegrityError("POLICY_OTHER_KEY", "the bundle's policy names another log key than the trust file")
+
+
+class _Comparing:
+    """Takes the rebuilt file piece by piece and holds it against the one given, without a second copy in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._position = 0
+        self._same = True
+
+    def write(self, piece: bytes) -> int:
+        """Compares the next piece."""
+        end = self._position + len(piece)
+        self._same = self._same and self._data[self._position : end] == piece
+        self._position = end
+        return len(piece)
+
+    @property
+    def identical(self) -> bool:
+        """True when all of the file was rebuilt, and nothing more."""
+        return self._same and self._position == len(self._data)
+
+
+def _containers(texts: Iterable[bytes]) -> int:
+    """Upper bound of the objects and arrays in JSON texts; counting is far cheaper than parsing."""
+    return sum(text.count(b"{") + text.count(b"[") for text in texts)
 
 
 def _member(files: Mapping[str, bytes], path: str) -> bytes:

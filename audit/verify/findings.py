@@ -17,7 +17,7 @@ PERMITS = "permits"
 TIME = "time does not run backwards"
 CHECKS = (TIME, SIGNATURES, ROLES, DUTIES, EVIDENCE, TRANSITIONS, WORKERS, PERMITS)
 
-_SHOWN = 20
+SHOWN = 20
 
 
 class Problem(Exception):
@@ -55,10 +55,10 @@ class Findings:
         """Adds one line a check that held throughout, and one a problem (at most 20 a check, the rest counted)."""
         for check in CHECKS:
             found = [(index, p) for index, p in self.problems if p.check == check]
-            for index, problem in found[:_SHOWN]:
+            for index, problem in found[:SHOWN]:
                 report.add(check, MISSING if problem.missing else FAILED, f"record {index}: {problem.message}")
-            if len(found) > _SHOWN:
-                worst = MISSING if all(p.missing for _, p in found[_SHOWN:]) else FAILED
-                report.add(check, worst, f"and {len(found) - _SHOWN} more")
+            if len(found) > SHOWN:
+                worst = MISSING if all(p.missing for _, p in found[SHOWN:]) else FAILED
+                report.add(check, worst, f"and {len(found) - SHOWN} more")
             if not found:
                 report.add(check, PASSED, f"{self.held[check]} checked")

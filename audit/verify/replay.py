@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -30,6 +31,7 @@ from audit.verify.trust import TrustFile
 
 CLOCK_TOLERANCE = timedelta(seconds=2)
 LONGEST_PERMIT = timedelta(hours=24)
+_MOST_STATEMENTS = 4
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,9 @@ class Replay:
         if wanted is None:
             return
         key, name, needed = wanted
-        found = list(_envelopes(entry.record.predicate))
+        found = list(itertools.islice(_envelopes(entry.record.predicate), _MOST_STATEMENTS + 1))
+        if len(found) > _MOST_STATEMENTS:
+            raise Problem(names.WORKERS, f"it carries more than {_MOST_STATEMENTS} statements")
         job = self._job(entry.record)
         job.base = _text(entry.record.predicate, "base_sha256") or job.base
         for envelope in found:

@@ -11,6 +11,7 @@ EXIT_CODES: Mapping[str, int] = {VALID: 0, INVALID: 1, STALE: 3, INCOMPLETE: 4}
 EXIT_USAGE = 2
 
 PASSED, FAILED, MISSING, OLD = "passed", "failed", "missing", "old"
+_DETAIL = 500
 _WORST = ((FAILED, INVALID), (MISSING, INCOMPLETE), (OLD, STALE))
 
 
@@ -46,8 +47,8 @@ class Report:
         return VALID if self.checks else INVALID
 
     def add(self, name: str, outcome: str, detail: str = "") -> None:
-        """Adds a check."""
-        self.checks.append(Check(name, outcome, detail))
+        """Adds a check; foreign text in the detail is cut where it would drown the rest."""
+        self.checks.append(Check(name, outcome, detail if len(detail) <= _DETAIL else f"{detail[:_DETAIL]}..."))
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON-like data."""

@@ -11,12 +11,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from assay.dsse import from_base64
+from assay.dsse import CERTIFICATE_ERRORS, from_base64
 from assay.errors import AssayError, InvalidInputError
 from audit.ledger.note import Verifier
 from audit.ledger.quorum import KEYS as POLICY_KEYS
@@ -76,6 +77,20 @@ class TrustFile:
     max_age: timedelta | None = None
     operator: str = ""
     log_ml_dsa: MLDSAVerifier | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> TrustFile:
+        """Reads a trust file from disk, at most 64 KiB of it.
+
+        Raises:
+            InvalidInputError: ``TRUST_MALFORMED`` when it cannot be read, or what :meth:`parse` says.
+        """
+        try:
+            with path.open("rb") as stream:
+                text = stream.read(MAX_TEXT + 1).decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInputError("TRUST_MALFORMED", f"{path.name} cannot be read as text") from error
+        return cls.parse(text)
 
     @classmethod
     def parse(cls, text: str) -> TrustFile:
@@ -162,7 +177,7 @@ def _certificate(facts: dict[str, str], name: str) -> x509.Certificate:
 def _read(name: str, read: Callable[[], T]) -> T:
     try:
         return read()
-    except (AssayError, ValueError) as error:
+    except (AssayError, *CERTIFICATE_ERRORS) as error:
         raise _malformed(name, "cannot be read") from error
 
 

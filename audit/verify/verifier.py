@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from assay.digests import sha256_bytes
-from assay.errors import AssayError
+from assay.errors import AssayError, ExhaustedError
 from audit.ledger import tree
 from audit.ledger.evidence import Entry
 from audit.ledger.note import Checkpoint, SignedNote
 from audit.ledger.quorum import NONE
 from audit.verify.archive import Bundle, open_bundle, read_file
-from audit.verify.findings import CHECKS
+from audit.verify.findings import CHECKS, SHOWN
 from audit.verify.replay import Replay, document_hashes
 from audit.verify.report import FAILED, MISSING, OLD, PASSED, Report
 from audit.verify.trust import TrustFile
@@ -38,13 +39,21 @@ def verify_bundle(path: Path, trust: TrustFile, now: datetime) -> Report:
         trust: whom to believe about what.
         now: aware time, for the age of the evidence.
     """
+    try:
+        return verify_bytes(read_file(path), trust, now)
+    except AssayError as error:
+        return _unopened(error)
+    except MemoryError:
+        return _unopened(ExhaustedError("BUNDLE_TOO_LARGE", "checking it takes more memory than this process may use"))
+
+
+def verify_bytes(data: bytes, trust: TrustFile, now: datetime) -> Report:
+    """As :func:`verify_bundle`, for a bundle in memory."""
     report = Report()
     try:
-        bundle = open_bundle(read_file(path), trust.log)
+        bundle = open_bundle(data, trust.log)
     except AssayError as error:
-        report.add(ARCHIVE, FAILED, f"{error.reason}: {error.message}")
-        report.not_checked += [QUORUM, COMPLETE, CHAINS, OPENING, *CHECKS, DOCUMENTS]
-        return report
+        return _unopened(error)
     report.origin, report.scope = bundle.header.log, bundle.header.scope
     report.size, report.root, report.records = bundle.header.size, bundle.header.root.hex(), len(bundle.entries)
     report.add(ARCHIVE, PASSED, f"{len(bundle.entries)} records, signed by {trust.log.vkey().rpartition('+')[0]}")
@@ -59,6 +68,14 @@ def verify_bundle(path: Path, trust: TrustFile, now: datetime) -> Report:
     _documents(bundle, report)
     _age(bundle, trust, witnessed, now, report)
     _limits(bundle, trust, replay, report)
+    return report
+
+
+def _unopened(error: AssayError) -> Report:
+    """Nothing of the bundle can be believed, so nothing further was looked at."""
+    report = Report()
+    report.add(ARCHIVE, FAILED, f"{error.reason}: {error.message}")
+    report.not_checked += [QUORUM, COMPLETE, CHAINS, OPENING, *CHECKS, DOCUMENTS]
     return report
 
 
@@ -101,7 +118,7 @@ def _chains(bundle: Bundle, report: Report) -> frozenset[str]:
     for entry in bundle.entries:
         by_unit.setdefault(entry.record.unit, []).append(entry)
     gapless: set[str] = set()
-    broken, gaps = False, []
+    broken, gaps = 0, []
     for unit, chain in sorted(by_unit.items()):
         expected, whole = 1, True
         previous: Entry | None = None
@@ -109,21 +126,29 @@ def _chains(bundle: Bundle, report: Report) -> frozenset[str]:
             sequence = entry.record.sequence
             linked = previous is not None and sequence == expected and entry.record.previous == previous.leaf.hex()
             if sequence < expected or (sequence == expected and previous is not None and not linked):
-                broken = True
-                report.add(CHAINS, FAILED, f"record {entry.index} does not follow the record of {unit} before it")
+                broken += 1
+                if broken <= SHOWN:
+                    report.add(CHAINS, FAILED, f"record {entry.index} does not follow the record of {unit} before it")
             whole = whole and sequence == expected
             expected, previous = sequence + 1, entry
         if whole:
             gapless.add(unit)
         else:
             gaps.append(unit)
+    if broken > SHOWN:
+        report.add(CHAINS, FAILED, f"and {broken - SHOWN} more")
     if gaps and bundle.header.scope == "selection":
-        report.not_checked.append(f"records left out by selection, in the chains of {', '.join(gaps)}")
+        report.not_checked.append(f"records left out by selection, in the chains of {_listed(gaps)}")
     elif gaps:
-        report.add(CHAINS, MISSING, f"records are left out of the chains of {', '.join(gaps)}")
+        report.add(CHAINS, MISSING, f"records are left out of the chains of {_listed(gaps)}")
     if not broken and (not gaps or bundle.header.scope == "selection"):
         report.add(CHAINS, PASSED, f"{len(by_unit)} units, {len(gapless)} without a gap")
     return frozenset(gapless)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _opening(bundle: Bundle, trust: TrustFile, report: Report) -> None:
@@ -144,9 +169,12 @@ def _opening(bundle: Bundle, trust: TrustFile, report: Report) -> None:
 def _documents(bundle: Bundle, report: Report) -> None:
     """Every attachment's digest is named by a card's record."""
     named = document_hashes(bundle.entries)
-    foreign = [name for name, data in sorted(bundle.attachments.items()) if sha256_bytes(data) not in named]
-    for name in foreign:
+    documents = sorted(bundle.attachments.items())
+    foreign = [name for name, data in documents if sha256_bytes(data) not in named]
+    for name in foreign[:SHOWN]:
         report.add(DOCUMENTS, FAILED, f"no card record names the digest of {name}")
+    if len(foreign) > SHOWN:
+        report.add(DOCUMENTS, FAILED, f"and {len(foreign) - SHOWN} more")
     if not foreign:
         report.add(DOCUMENTS, PASSED, f"{len(bundle.attachments)} checked")
 

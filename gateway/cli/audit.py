@@ -145,7 +145,7 @@ def verify(
     Example: assay verify evidence.bundle.zip --trust trust.txt
     """
     with exit_on_error():
-        report = verify_bundle(bundle, TrustFile.parse(trust.read_text("utf-8")), dt.datetime.now(dt.UTC))
+        report = verify_bundle(bundle, TrustFile.load(trust), dt.datetime.now(dt.UTC))
         if output is Output.JSON:
             emit(output, report.as_dict())
         else:

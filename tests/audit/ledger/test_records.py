@@ -237,7 +237,7 @@ def test_a_flipped_bit_never_reads_as_the_same_record(position: int, bit: int) -
         pass
 
 
-@given(st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(2200, 1, 1), timezones=st.just(dt.UTC)))
+@given(st.datetimes(timezones=st.just(dt.UTC)))
 def test_times_have_one_spelling(time: dt.datetime) -> None:
     text = records.format_time(time)
     assert records.parse_time(text) == time
