@@ -13,6 +13,7 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from assay.errors import InvalidInputError, NotFoundError, UnavailableError
 from audit.ledger import tree
@@ -70,6 +71,7 @@ class Ledger:
         """Takes the writer's lock, runs the start-up checks and starts the writer; an empty log gets its first record.
 
         Raises:
+            UnavailableError: ``LEDGER_UNAVAILABLE`` when database or anchor fail as media.
             PreconditionError: ``LEDGER_IN_USE`` or ``LEDGER_NOT_A_FILE``. IntegrityError: what
             :func:`audit.ledger.startup.load_head` and :func:`audit.ledger.sqlite.check_enforcement` say.
         """
@@ -83,6 +85,13 @@ class Ledger:
                 self._engine, self._store, self.origin, self._signer, self._anchor, head, self._sources, self._publish
             )
             writer.start()
+        except (OSError, SQLAlchemyError) as error:
+            lock.release()
+            raise UnavailableError(
+                "LEDGER_UNAVAILABLE",
+                f"the ledger's database or anchor cannot be used: {type(error).__name__}",
+                remedy="look at the disk, its space and the folder's permissions, then start again; nothing was signed",
+            ) from error
         except BaseException:
             lock.release()
             raise
