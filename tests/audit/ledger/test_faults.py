@@ -62,4 +62,4 @@ def test_attack_41_a_failing_call_now_and_then(shim: Path, tmp_path: Path, mode:
 def test_attack_41_every_call_in_turn(shim: Path, tmp_path: Path, mode: str) -> None:
     found = sweep(shim, tmp_path, mode, 1, 1)
     demand(found)
-    assert found["rounds"] == found["calls"] + 1
+    assert found["rounds"] > found["calls"]
