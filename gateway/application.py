@@ -11,12 +11,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-from assay.errors import InvalidInputError
+from assay.errors import InvalidInputError, PreconditionError
 from assay.identity import load_ed25519, load_mldsa44, load_x25519, read_private, service_tls
 from assay.worker.client import WorkerClient
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.ledger import Ledger
 from audit.ledger.records import RecordDraft
+from audit.ledger.restore import marker
 from audit.ledger.sqlite import connect_engine, connect_migration_engine
 from audit.ledger.writer import UnitOfWork
 from gateway.admission.cards import CardOffice
@@ -86,6 +87,7 @@ class Application:
         policy = policy or PolicyEngine.load()
         base_models = BaseModels.load(folder / "base_models.json")
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _demand_rows(settings)
         blobs = FileBlobStore(settings.data / "blobs", _master_key(folder / "units.key"))
         migration = connect_migration_engine(settings.database)
         migrate(migration)
@@ -183,6 +185,20 @@ def _publish_policy(settings: Settings, store: Store, policy: PolicyEngine) -> N
             rows.update(uow.connection, FactRow, key, {"value": in_force})
 
     store.ledger.run(work)
+
+
+def _demand_rows(settings: Settings) -> None:
+    """A restored log can be younger than the rows beside it: a revoked role would be held again.
+
+    Raises:
+        PreconditionError: ``ROWS_BEHIND_LOG``.
+    """
+    if marker(settings.database).exists():
+        raise PreconditionError(
+            "ROWS_BEHIND_LOG",
+            "the log was restored with records that the gateway's own rows do not know",
+            remedy="restore a backup at least as new as the anchor; this one is for `assay ledger fsck` and export only",
+        )
 
 
 def _peer(path: Path, client: WorkerClient) -> Peer:

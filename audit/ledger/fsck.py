@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, select
@@ -26,8 +26,12 @@ class Fault:
     message: str
 
 
-def check(engine: Engine, log: Verifier) -> Iterator[Fault]:
+def check(
+    engine: Engine, log: Verifier, progress: Callable[[int], None] = lambda done: None
+) -> Iterator[Fault]:
     """Yields every fault found, reading each table once in O(log n) memory; nothing yielded means that all holds.
+
+    ``progress`` is told the number of records read so far.
 
     Faults: ``GUARD_DRIFT``, ``LOG_GAP``, ``LEAF_MISMATCH``, ``RECORD_MALFORMED`` (or another reason of the record's
     reader), ``COLUMN_MISMATCH``, ``CHAIN_BROKEN``, ``TILE_DAMAGED``, ``CHECKPOINT_BAD``, ``ROOT_MISMATCH``.
@@ -45,6 +49,7 @@ def check(engine: Engine, log: Verifier) -> Iterator[Fault]:
             for row in batch:
                 yield from _record(state, row, log)
                 yield from tiles.compare(state)
+            progress(state.edge.size)
         for size in sorted(state.notes):
             yield Fault("CHECKPOINT_BAD", size, f"a checkpoint of size {size} where no such log was")
         yield from tiles.surplus()

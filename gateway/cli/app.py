@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli import approval, audit, dataset, job, model, permit, policy, role, setup
+from gateway.cli import approval, audit, dataset, job, ledger, model, permit, policy, role, setup
 
 app = typer.Typer(
     name="assay",
@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 for name, noun in (
     ("dataset", dataset), ("job", job), ("policy", policy), ("approval", approval),
-    ("permit", permit), ("model", model), ("audit", audit), ("role", role),
+    ("permit", permit), ("model", model), ("audit", audit), ("role", role), ("ledger", ledger),
 ):  # fmt: skip
     app.add_typer(noun.app, name=name)
 app.command("init")(setup.init)

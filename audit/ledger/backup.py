@@ -1,0 +1,155 @@
+"""Backups of the record database: a consistent copy through SQLite's own API, its checkpoint, and their digests.
+
+A plain copy of the file is never a backup: what is still in the write-ahead log would silently be missing. No key
+lies in a backup; the keys of payloads and units have a store and a retention of their own, or erasure were fiction.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from assay.digests import sha256_bytes, sha256_file
+from assay.errors import AlreadyExistsError, AssayError, IntegrityError, InvalidInputError, PreconditionError
+from audit.ledger import fsck
+from audit.ledger.note import Verifier, open_checkpoint
+from audit.ledger.sqlite import connect_engine
+from audit.ledger.store import head_of
+
+DATABASE, CHECKPOINT, MANIFEST = "assay.db", "checkpoint", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a backup holds: the log's head when it was taken, and the digests of its two files."""
+
+    v: int
+    origin: str
+    size: int
+    root: str
+    taken: str
+    database_sha256: str
+    checkpoint_sha256: str
+
+
+def backup(database: Path, log: Verifier, target: Path, cosigned: bytes = b"") -> Manifest:
+    """Copies a log that may be running into the new folder ``target``, checks every record of the copy, all or nothing.
+
+    Args:
+        database: the SQLite file.
+        log: key that signed the checkpoints.
+        target: folder to make; it appears only when it is whole.
+        cosigned: the copy's newest checkpoint with witnesses' lines, if the caller has it; used when it is of that size.
+
+    Raises:
+        AlreadyExistsError: ``BACKUP_EXISTS``.
+        PreconditionError: ``LEDGER_NOT_A_FILE`` when there is no such database.
+        IntegrityError: ``BACKUP_DAMAGED`` when the log itself is damaged: the first fault is named.
+    """
+    if target.exists():
+        raise AlreadyExistsError("BACKUP_EXISTS", f"{target} exists", remedy="name a new folder; backups are not replaced")
+    if not database.is_file():
+        raise PreconditionError("LEDGER_NOT_A_FILE", f"there is no database {database.name}")
+    staging = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    staging.mkdir(parents=True, mode=0o700)
+    try:
+        copy(database, staging / DATABASE)
+        size, note = inspect(staging / DATABASE, log)
+        if cosigned and open_checkpoint(cosigned, log) == open_checkpoint(note, log):
+            note = cosigned
+        (staging / CHECKPOINT).write_bytes(note)
+        manifest = Manifest(
+            1,
+            log.name,
+            size,
+            open_checkpoint(note, log).root.hex(),
+            datetime.now(UTC).isoformat(),
+            sha256_file(staging / DATABASE),
+            sha256_bytes(note),
+        )
+        (staging / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+        flush(staging)
+        staging.rename(target)
+        flush_folder(target.parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return manifest
+
+
+def read_backup(folder: Path, log: Verifier) -> Manifest:
+    """Reads a backup's manifest and demands that its files are what it says and that the log's key signed its head.
+
+    Raises:
+        InvalidInputError: ``BACKUP_MALFORMED`` when it is not a backup of this format.
+        IntegrityError: ``BACKUP_DAMAGED``.
+    """
+    try:
+        value: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest = Manifest(**value)
+        note = (folder / CHECKPOINT).read_bytes()
+        digests = (sha256_file(folder / DATABASE), sha256_bytes(note))
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidInputError("BACKUP_MALFORMED", f"{folder} is not a backup made by `assay ledger backup`") from error
+    if manifest.v != 1 or digests != (manifest.database_sha256, manifest.checkpoint_sha256):
+        raise IntegrityError("BACKUP_DAMAGED", "the backup's files are not those that its manifest names")
+    head = open_checkpoint(note, log)
+    if (head.size, head.root.hex()) != (manifest.size, manifest.root):
+        raise IntegrityError("BACKUP_DAMAGED", "the backup's checkpoint is not the one that its manifest names")
+    return manifest
+
+
+def inspect(database: Path, log: Verifier) -> tuple[int, bytes]:
+    """Reads every record of a copy nobody writes to; returns its size and newest note.
+
+    Raises:
+        IntegrityError: ``BACKUP_DAMAGED`` with the first fault's index and reason.
+    """
+    engine = connect_engine(database)
+    try:
+        fault = next(fsck.check(engine, log), None)
+        if fault is not None:
+            raise IntegrityError("BACKUP_DAMAGED", f"record {fault.index}: {fault.reason}: {fault.message}")
+        with engine.connect() as connection:
+            size, note = head_of(connection)
+    except AssayError as error:
+        if error.reason == "BACKUP_DAMAGED":
+            raise
+        raise IntegrityError("BACKUP_DAMAGED", f"{error.reason}: {error.message}") from error
+    finally:
+        engine.dispose()
+    if note is None:
+        raise IntegrityError("BACKUP_DAMAGED", "the log is empty")
+    return size, note
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copies a database through SQLite's backup API: one consistent state, committed transactions only."""
+    reading, writing = sqlite3.connect(f"file:{source}?mode=ro", uri=True), sqlite3.connect(target)
+    try:
+        reading.backup(writing)
+    finally:
+        reading.close()
+        writing.close()
+
+
+def flush(folder: Path) -> None:
+    """Makes a folder's files durable."""
+    for path in (*folder.iterdir(), folder):
+        flush_folder(path)
+
+
+def flush_folder(path: Path) -> None:
+    """Makes one file or folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,127 @@
+"""``assay ledger``: fsck, backup, restore; for whoever runs the installation, on its own machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from assay.errors import InvalidInputError, PreconditionError
+from audit.ledger.anchor import FileAnchor
+from audit.ledger.backup import backup as take_backup
+from audit.ledger.note import Verifier
+from audit.ledger.restore import marker, open_source
+from audit.ledger.restore import restore as put_back
+from audit.ledger.sqlite import connect_engine
+from audit.ledger.upkeep import examine, record_count
+from audit.verify.trust import TrustFile
+from gateway.cli.errors import EXIT_CODES, exit_on_error
+from gateway.cli.output import Output, OutputOption, emit, progress_console, table
+from gateway.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="The record database: fsck, backup, restore.")
+DirectoryArgument = Annotated[Path, typer.Argument(help="Directory of the installation.")]
+TrustOption = Annotated[
+    Path | None, typer.Option(help="Trust file with the log's key; default: the installation's.", show_default=False)
+]
+
+
+@app.command()
+def fsck(directory: DirectoryArgument, trust: TrustOption = None, output: OutputOption = Output.TEXT) -> None:
+    """Read every record, tile and checkpoint, chains, guards and the anchor. Exit 10 on damage. The log may run.
+
+    Example: assay ledger fsck ./bank --output json
+    """
+    with exit_on_error():
+        settings, log = _open(directory, trust)
+        engine = connect_engine(settings.database)
+        try:
+            total = record_count(engine)
+            with Progress(console=progress_console, transient=True) as bar:
+                task = bar.add_task("records", total=total)
+                anchor = FileAnchor(settings.layout.anchor)
+                faults = list(examine(engine, log, anchor, lambda done: bar.update(task, completed=done)))
+        finally:
+            engine.dispose()
+        rows = [(f.index if f.index >= 0 else "", f.reason, f.message) for f in faults]
+        data = {
+            "origin": log.name,
+            "records": total,
+            "ok": not faults,
+            "first": dataclasses.asdict(faults[0]) if faults else None,
+            "faults": [dataclasses.asdict(f) for f in faults],
+        }
+        lines: list[Any] = [f"{log.name}: {total} records, {len(faults)} faults"]
+        emit(output, data, [*lines, *([table(("index", "reason", "fault"), rows)] if rows else [])])
+    if faults:
+        raise typer.Exit(EXIT_CODES["DATA_LOSS"])
+
+
+@app.command()
+def backup(
+    directory: DirectoryArgument,
+    out: Annotated[Path, typer.Option(help="Folder to make; a backup is never replaced.")],
+    trust: TrustOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Copy the database, whole and checked, with its newest checkpoint. The log may run. No key lies in it.
+
+    Example: assay ledger backup ./bank --out /mnt/backup/2026-11-27
+    """
+    with exit_on_error():
+        settings, log = _open(directory, trust)
+        manifest = take_backup(settings.database, log, out)
+        emit(output, dataclasses.asdict(manifest), [f"{out}: {manifest.size} records, root {manifest.root}"])
+
+
+@app.command()
+def restore(
+    directory: DirectoryArgument,
+    backup: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder that `assay ledger backup` made.")],
+    source: Annotated[
+        list[Path] | None,
+        typer.Option("--from", exists=True, help="Newer backup, evidence bundle or dump with the missing records."),
+    ] = None,
+    trust: TrustOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Put a backup in the place of a lost database, brought up to the anchor's tree; refused when it cannot be.
+
+    Example: assay ledger restore ./bank --backup /mnt/backup/2026-11-27 --from evidence.bundle.zip
+    """
+    with exit_on_error():
+        settings, log = _open(directory, trust, must_exist=False)
+        anchor = FileAnchor(settings.layout.anchor)
+        found = put_back(settings.database, anchor, log, backup, [open_source(s, log) for s in source or ()])
+        lines = [f"{found.from_backup} records from the backup, {found.appended} re-appended; the anchor's root is reached"]
+        if found.rows_behind:
+            lines.append(
+                f"the gateway's own rows are older than the log ({marker(settings.database).name}): it will not serve; "
+                "the log can be checked and exported"
+            )
+        emit(output, dataclasses.asdict(found), [*lines, *[f"  {job}" for job in found.jobs]])
+
+
+def _open(directory: Path, trust: Path | None, *, must_exist: bool = True) -> tuple[Settings, Verifier]:
+    """Settings and the log's key.
+
+    Raises:
+        InvalidInputError: ``SETTINGS_MISSING``, ``SETTINGS``, ``TRUST_MISSING`` or ``TRUST_MALFORMED``.
+        PreconditionError: ``LEDGER_NOT_A_FILE`` when there is no database to look at.
+    """
+    settings = Settings.load(directory)
+    path = trust or settings.layout.trust
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError("TRUST_MISSING", f"cannot read {path}", remedy="pass --trust") from error
+    if must_exist and not settings.database.is_file():
+        raise PreconditionError(
+            "LEDGER_NOT_A_FILE",
+            f"there is no database {settings.database.name}",
+            remedy="start the gateway once; a ledger in PostgreSQL is copied with pg_basebackup (docs/ledger.md)",
+        )
+    return settings, TrustFile.parse(text).log

@@ -1,0 +1,79 @@
+"""``assay ledger`` on a real installation: exit codes, JSON, and what a restored log may do."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from assay.errors import PreconditionError
+from audit.ledger.restore import marker
+from gateway.cli.app import app
+from tests.gateway.conftest import House
+
+RUN = CliRunner()
+
+
+def call(*arguments: object, code: int = 0) -> str:
+    """Runs a command and demands its exit code; returns what it printed."""
+    done = RUN.invoke(app, ["ledger", *map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def lose(database: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
+
+
+async def test_fsck_backup_and_restore(opened: Callable[[], House], tmp_path: Path) -> None:
+    house = opened()
+    root, database = house.layout.root, house.app.settings.database
+    assert json.loads(call("fsck", root, "--output", "json"))["ok"] is True
+    old = json.loads(call("backup", root, "--out", tmp_path / "old", "--output", "json"))
+    await house.upload("rita")
+    call("backup", root, "--out", tmp_path / "new")
+    assert "BACKUP_EXISTS" in call("backup", root, "--out", tmp_path / "new", code=7)
+    assert "LEDGER_IN_USE" in call("restore", root, "--backup", tmp_path / "new", code=6)
+    size, checkpoint = house.app.ledger.size, house.app.ledger.checkpoint()
+    await house.app.close()
+    assert "DATABASE_EXISTS" in call("restore", root, "--backup", tmp_path / "new", code=7)
+    lose(database)
+    assert "RESTORE_INCOMPLETE" in call("restore", root, "--backup", tmp_path / "old", code=6)
+    done = call("restore", root, "--backup", tmp_path / "old", "--from", tmp_path / "new", "--output", "json")
+    assert json.loads(done) == {
+        "from_backup": old["size"], "appended": size - old["size"], "jobs": [], "rows_behind": True
+    }  # fmt: skip
+    call("fsck", root)
+    with pytest.raises(PreconditionError) as refusal:
+        opened()
+    assert refusal.value.reason == "ROWS_BEHIND_LOG"
+    lose(database)
+    marker(database).unlink()
+    call("restore", root, "--backup", tmp_path / "new")
+    again = opened()
+    assert (again.app.ledger.size, again.app.ledger.checkpoint()) == (size, checkpoint)
+    await again.app.close()
+
+
+async def test_fsck_names_the_damage(house: House) -> None:
+    raw = sqlite3.connect(house.app.settings.database)
+    (trigger,) = raw.execute("SELECT sql FROM sqlite_master WHERE name = 'log_record_no_update'").fetchone()
+    raw.execute("DROP TRIGGER log_record_no_update")
+    raw.execute("UPDATE log_record SET body = x'7b7d' WHERE idx = 3")
+    raw.execute(trigger)
+    raw.commit()
+    raw.close()
+    found = json.loads(call("fsck", house.layout.root, "--output", "json", code=10))
+    assert (found["ok"], found["first"]["index"], found["first"]["reason"]) == (False, 3, "LEAF_MISMATCH")
+
+
+def test_no_installation_no_key_no_database(pristine: Path, tmp_path: Path) -> None:
+    assert "SETTINGS_MISSING" in call("fsck", tmp_path, code=3)
+    assert "LEDGER_NOT_A_FILE" in call("fsck", pristine, code=6)
+    assert "LEDGER_NOT_A_FILE" in call("backup", pristine, "--out", tmp_path / "x", code=6)
+    assert "TRUST_MISSING" in call("fsck", pristine, "--trust", tmp_path / "none.txt", code=3)
