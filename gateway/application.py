@@ -197,7 +197,7 @@ def _demand_rows(settings: Settings) -> None:
         raise PreconditionError(
             "ROWS_BEHIND_LOG",
             "the log was restored with records that the gateway's own rows do not know",
-            remedy="restore a backup at least as new as the anchor; this one is for `assay ledger fsck` and export only",
+            remedy="restore a backup at least as new as the anchor; this one serves `assay ledger fsck` only",
         )
 
 

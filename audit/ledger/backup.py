@@ -46,7 +46,7 @@ def backup(database: Path, log: Verifier, target: Path, cosigned: bytes = b"") -
         database: the SQLite file.
         log: key that signed the checkpoints.
         target: folder to make; it appears only when it is whole.
-        cosigned: the copy's newest checkpoint with witnesses' lines, if the caller has it; used when it is of that size.
+        cosigned: the copy's newest checkpoint with witnesses' lines, if there is one; used when it is of that size.
 
     Raises:
         AlreadyExistsError: ``BACKUP_EXISTS``.
@@ -54,7 +54,9 @@ def backup(database: Path, log: Verifier, target: Path, cosigned: bytes = b"") -
         IntegrityError: ``BACKUP_DAMAGED`` when the log itself is damaged: the first fault is named.
     """
     if target.exists():
-        raise AlreadyExistsError("BACKUP_EXISTS", f"{target} exists", remedy="name a new folder; backups are not replaced")
+        raise AlreadyExistsError(
+            "BACKUP_EXISTS", f"{target} exists", remedy="name a new folder; backups are not replaced"
+        )
     if not database.is_file():
         raise PreconditionError("LEDGER_NOT_A_FILE", f"there is no database {database.name}")
     staging = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
@@ -97,7 +99,9 @@ def read_backup(folder: Path, log: Verifier) -> Manifest:
         note = (folder / CHECKPOINT).read_bytes()
         digests = (sha256_file(folder / DATABASE), sha256_bytes(note))
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidInputError("BACKUP_MALFORMED", f"{folder} is not a backup made by `assay ledger backup`") from error
+        raise InvalidInputError(
+            "BACKUP_MALFORMED", f"{folder} is not a backup made by `assay ledger backup`"
+        ) from error
     if manifest.v != 1 or digests != (manifest.database_sha256, manifest.checkpoint_sha256):
         raise IntegrityError("BACKUP_DAMAGED", "the backup's files are not those that its manifest names")
     head = open_checkpoint(note, log)

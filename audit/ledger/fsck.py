@@ -26,9 +26,7 @@ class Fault:
     message: str
 
 
-def check(
-    engine: Engine, log: Verifier, progress: Callable[[int], None] = lambda done: None
-) -> Iterator[Fault]:
+def check(engine: Engine, log: Verifier, progress: Callable[[int], None] = lambda done: None) -> Iterator[Fault]:
     """Yields every fault found, reading each table once in O(log n) memory; nothing yielded means that all holds.
 
     ``progress`` is told the number of records read so far.

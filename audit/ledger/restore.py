@@ -164,7 +164,9 @@ def _bring_up(
             with engine.connect().execution_options(begin="IMMEDIATE") as connection, connection.begin():
                 edge, types, jobs = _append(connection, edge_of(connection, size), anchored.size, sources)
                 tiles = LogStore(engine)
-                fresh = {(t["level"], t["n"]): bytes(t["hashes"]) for t in connection.execute(TILES.select()).mappings()}
+                fresh = {
+                    (t["level"], t["n"]): bytes(t["hashes"]) for t in connection.execute(TILES.select()).mappings()
+                }
                 reader = TreeReader(edge, lambda level, n: fresh.get((level, n)) or tiles.tile(level, n))
                 _demand_root(tree.root(anchored.size, reader.read), anchored)
                 connection.execute(insert(CHECKPOINTS), {"size": anchored.size, "note": anchor.read()})

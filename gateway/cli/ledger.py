@@ -96,11 +96,13 @@ def restore(
         settings, log = _open(directory, trust, must_exist=False)
         anchor = FileAnchor(settings.layout.anchor)
         found = put_back(settings.database, anchor, log, backup, [open_source(s, log) for s in source or ()])
-        lines = [f"{found.from_backup} records from the backup, {found.appended} re-appended; the anchor's root is reached"]
+        lines = [
+            f"{found.from_backup} records from the backup, {found.appended} re-appended; the anchor's root is reached"
+        ]
         if found.rows_behind:
             lines.append(
-                f"the gateway's own rows are older than the log ({marker(settings.database).name}): it will not serve; "
-                "the log can be checked and exported"
+                f"the gateway's own rows are older than the log ({marker(settings.database).name}): it will not serve, "
+                "only fsck and backup read it"
             )
         emit(output, dataclasses.asdict(found), [*lines, *[f"  {job}" for job in found.jobs]])
 
