@@ -65,6 +65,16 @@ class Layout:
         """The ledger's anchor, outside the gateway's data directory."""
         return self.root / "anchor"
 
+    @property
+    def witness(self) -> Path:
+        """The embedded default's witness: its own folder, key and memory; another party's machine in production."""
+        return self.root / "witness"
+
+    @property
+    def witness_policy(self) -> Path:
+        """The log's own copy of the quorum policy, with the addresses at which it asks."""
+        return self.service("gateway") / "witness-policy.txt"
+
     def person(self, name: str) -> Path:
         """A person's own folder."""
         return self.root / "people" / name

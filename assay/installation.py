@@ -28,6 +28,7 @@ from assay.identity import (
     Authority,
     Layout,
     check_name,
+    load_ed25519,
     pem,
     raw_public,
     write_key,
@@ -46,13 +47,23 @@ class Person:
 
 @dataclass(frozen=True)
 class Plan:
-    """What :func:`create` makes; ``post_quantum`` adds an ML-DSA-44 key of the log to its Ed25519 key."""
+    """What :func:`create` makes.
+
+    Attributes:
+        people: whom to enrol.
+        operator: who among them signs the first grants.
+        trust_domain: of every subject.
+        origin: of the log.
+        post_quantum: adds an ML-DSA-44 key of the log to its Ed25519 key.
+        witness_url: where the witness that is made beside is asked; empty for none, which is ``quorum none``.
+    """
 
     people: Sequence[Person]
     operator: str
     trust_domain: str = "assay.local"
     origin: str = "assay.local/log"
     post_quantum: bool = False
+    witness_url: str = ""
 
 
 DEFAULT_PEOPLE = (
@@ -133,7 +144,11 @@ def _fill(layout: Layout, plan: Plan) -> None:
     if plan.post_quantum:
         write_key(layout.service("gateway") / "log-mldsa44.key", mldsa.MLDSA44PrivateKey.generate())
     layout.anchor.mkdir(mode=0o700)
-    layout.trust.write_text(_trust_text(layout, plan, keys, services, people))
+    witnesses = _witness(layout, plan, services) if plan.witness_url else ["quorum none"]
+    log_key = note_verifier_key(plan.origin, raw_public(load_ed25519(layout.service("gateway") / "log.key")))
+    policy = [f"log {log_key}", *(_with_url(line, plan.witness_url) for line in witnesses)]
+    layout.witness_policy.write_text("\n".join(policy) + "\n")
+    layout.trust.write_text(_trust_text(layout, plan, keys, services, people, witnesses))
     _bootstrap(layout, plan)
 
 
@@ -186,9 +201,14 @@ def _gateway_files(layout: Layout, keys: dict[str, _ServiceKeys], services: Auth
 
 
 def _trust_text(
-    layout: Layout, plan: Plan, keys: dict[str, _ServiceKeys], services: Authority, people: Authority
+    layout: Layout,
+    plan: Plan,
+    keys: dict[str, _ServiceKeys],
+    services: Authority,
+    people: Authority,
+    witnesses: Sequence[str],
 ) -> str:
-    from assay.identity import load_ed25519, load_mldsa44
+    from assay.identity import load_mldsa44
 
     log_public = raw_public(load_ed25519(layout.service("gateway") / "log.key"))
     pdf = _pem_to_base64_der(layout.service("gateway") / "pdf.crt")
@@ -202,7 +222,7 @@ def _trust_text(
         f"origin {plan.origin}",
         f"log {note_verifier_key(plan.origin, log_public)}",
         *post_quantum,
-        "quorum none",
+        *witnesses,
         f"train-worker {keys['train-worker'].statement}",
         f"audit-worker {keys['audit-worker'].statement}",
         f"permit {keys['gateway'].statement}",
@@ -213,8 +233,33 @@ def _trust_text(
     return "\n".join(lines) + "\n"
 
 
+def _witness(layout: Layout, plan: Plan, services: Authority) -> list[str]:
+    """Makes the witness's own folder; returns the policy lines that demand its cosignature."""
+    _private_folder(layout.witness)
+    tls, signing = ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()
+    write_key(layout.witness / "tls.key", tls)
+    write_key(layout.witness / "witness.key", signing)
+    certificate = services.issue(service_subject(plan.trust_domain, "witness"), tls.public_key(), server=True)
+    (layout.witness / "tls.crt").write_bytes(pem(certificate))
+    (layout.witness / "clients-ca.crt").write_bytes(pem(services.certificate))
+    key = note_verifier_key(witness_name(plan.trust_domain), raw_public(signing), 4)
+    return [f"witness local {key}", "quorum local"]
+
+
+def _with_url(line: str, url: str) -> str:
+    return f"{line} {url}" if line.startswith("witness ") else line
+
+
+def witness_name(trust_domain: str) -> str:
+    """The name under which the witness of the embedded default cosigns."""
+    return f"{trust_domain}/witness"
+
+
 def note_verifier_key(name: str, public_key: bytes, kind: int = 1) -> str:
-    """The C2SP verifier key of a log key, ``name+key id+base64(kind || key)``: kind 1 is Ed25519, 6 ML-DSA-44."""
+    """A C2SP verifier key, ``name+key id+base64(kind || key)``.
+
+    Kind 1 is a log's Ed25519 key, 4 an Ed25519 cosigner's, 6 ML-DSA-44.
+    """
     tagged = bytes([kind]) + public_key
     key_id = hashlib.sha256(name.encode() + b"\n" + tagged).digest()[:4]
     return f"{name}+{key_id.hex()}+{base64.b64encode(tagged).decode()}"

@@ -173,7 +173,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     started = time.monotonic()
-    directory, port = STATE / "bank", free_ports(4)
+    directory, port = STATE / "bank", free_ports(6)
     plan = Plan(people=DEFAULT_PEOPLE, operator="oscar")
     layout = install(directory, plan, units=["support", "credit", "compliance"], port=port)
     shutil.copyfile(layout.trust, OUT / "trust.txt")
@@ -182,7 +182,7 @@ def main() -> None:
     demo = Demo(directory, f"127.0.0.1:{port}")
     demo.say(f"installation in {directory}; base model {read_base_manifest(default_home() / 'models' / BASE_MODEL).id}")
     with MemoryWatch() as memory, services(directory, demo.address, STATE / "services.log"):
-        demo.say("gateway and both workers are up; everything speaks mTLS")
+        demo.say("gateway, witness and both workers are up; everything speaks mTLS")
         ended = demo.run_all(wanted)
         for job in wanted:
             console.rule(job.name, align="left")

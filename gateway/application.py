@@ -41,6 +41,7 @@ from gateway.store.blobs import FileBlobStore
 from gateway.store.database import Store
 from gateway.store.migrations import migrate
 from gateway.store.tables import FactRow
+from gateway.witnesses import start_ledger
 from policies.engine import PolicyEngine
 
 _POLICY_KEY = "policy.in-force"
@@ -96,10 +97,12 @@ class Application:
         anchor = FileAnchor(settings.layout.anchor)
         second = load_mldsa44(folder / "log-mldsa44.key") if settings.post_quantum else None
         ledger = Ledger(engine, settings.origin, load_ed25519(folder / "log.key"), anchor, post_quantum=second)
-        ledger.start()
+        publication = start_ledger(settings, ledger)
         try:
-            return cls._build(settings, Store(engine, ledger), blobs, policy, base_models)
+            store = Store(engine, ledger, publication, settings.limits.quorum_seconds)
+            return cls._build(settings, store, blobs, policy, base_models)
         except BaseException:
+            publication.close()
             ledger.close()
             raise
 
@@ -108,6 +111,7 @@ class Application:
         await self.refusals.flush()
         for client in self.clients:
             await client.close()
+        await asyncio.to_thread(self.store.publication.close)
         await asyncio.to_thread(self.ledger.close)
         self.store.engine.dispose()
 

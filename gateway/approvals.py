@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cryptography import x509
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from assay import dsse
 from assay.errors import AbortedError, AlreadyExistsError, InvalidInputError, PermissionDeniedError, PreconditionError
@@ -30,6 +30,7 @@ from gateway.store import jobs, rows
 from gateway.store.database import Store
 from gateway.store.rows import Position
 from gateway.store.tables import ApprovalRow, JobRow, ModelRow
+from gateway.witnesses import evidence_of
 from policies.engine import PolicyEngine
 
 COMPLIANCE_OFFICER = "ROLE_COMPLIANCE_OFFICER"
@@ -64,6 +65,7 @@ class ApprovalService:
         Raises:
             NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
             InvalidInputError: ``PAGE_TOKEN``.
+            UnavailableError: ``QUORUM_NOT_MET``: nobody is asked to sign over what the witnesses have not seen.
         """
         unit, listing = unit_of(request.parent), f"approvals {request.parent}"
         c = rows.table(JobRow).c
@@ -88,6 +90,9 @@ class ApprovalService:
             )
             return found, [self._pending(connection, j) for j in found[:size]]
 
+        newest = await self.store.fetch(lambda c: self._newest_card(c, where))
+        if newest >= 0:
+            await self.store.published(newest)
         found, pending = await self.store.fetch(read)
         answer = approval_pb2.ListPendingApprovalsResponse(pending_approvals=pending)
         if len(found) > size:
@@ -278,7 +283,7 @@ class ApprovalService:
         model = rows.get(connection, ModelRow, name=job.model)
         if model is None or model.card_version != job.version:
             raise PreconditionError("NOT_PENDING", f"the card of {job.name} is not rendered yet")
-        size, _ = self.store.ledger.covering_checkpoint(model.card_index)
+        size, root = evidence_of(connection, self.store.publication, model)
         signed = _approvals(connection, job.name, model.card_sha256)
         return approval_pb2.PendingApproval(
             tuning_job=job.name,
@@ -287,7 +292,7 @@ class ApprovalService:
             verdict=views.from_json(job.verdict, policy_pb2.Verdict),
             card_sha256=model.card_sha256,
             card_record_index=model.card_index,
-            evidence_root=self.store.ledger.root(size).hex(),
+            evidence_root=root.hex(),
             evidence_size=size,
             adapter_sha256=model.adapter_sha256,
             base_sha256=model.base_sha256,
@@ -295,6 +300,15 @@ class ApprovalService:
             missing_roles=self._missing(connection, job, model.card_sha256),
             approvals=[views.approval(a) for a in signed],
         )
+
+    def _newest_card(self, connection: Connection, where: Sequence[Any]) -> int:
+        """Index of the newest card among jobs that wait; -1 for none."""
+        model = rows.table(ModelRow)
+        newest = select(func.max(model.c.card_index)).join(
+            rows.table(JobRow), rows.table(JobRow).c.model == model.c.name
+        )
+        found = connection.execute(newest.where(*where)).scalar()
+        return -1 if found is None else int(found)
 
     def _quorum(self, job: JobRow) -> list[str]:
         asked = self.policy.quorum(views.request_of(job).purpose)

@@ -8,11 +8,14 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from assay.errors import AssayError
 from assay.identity import Layout
 from assay.worker.sandbox import diagnose
+from audit.ledger.fork import found_in
 from gateway.settings import Settings
+from gateway.witnesses import read_policy
 
 FREE_DISK_BYTES = 4 << 30
 
@@ -76,6 +79,7 @@ def _installation(directory: Path) -> list[Finding]:
     inside = (layout.service("gateway") / "authority").exists()
     out.append(Finding("authority apart", not inside and layout.authority.exists(), str(layout.authority),
                        "move authority/ to the operator's own machine", required=False))  # fmt: skip
+    out.append(_quorum(settings))
     addresses = {"gateway": settings.listen} | {f"{n} worker": w.address for n, w in settings.workers.items()}
     for name, address in addresses.items():
         answers = _answers(address)
@@ -84,10 +88,29 @@ def _installation(directory: Path) -> list[Finding]:
     return out
 
 
+def _quorum(settings: Settings) -> Finding:
+    """Who must cosign the log, and whether its directory holds evidence against it."""
+    evidence = found_in(settings.forks)
+    if evidence:
+        remedy = "read docs/ledger.md, restoring; the log starts again once its records are whole"
+        return Finding("quorum", False, f"evidence against the log: {evidence[0].name}", remedy)
+    try:
+        policy = read_policy(settings)
+    except AssayError as error:
+        return Finding("quorum", False, error.message, f"mend {settings.witness_policy.name}")
+    if policy.asks_nobody:
+        remedy = f"name witnesses in {settings.witness_policy.name}; `assay witness init` makes one"
+        return Finding("quorum", False, "QUORUM NONE: another history shown to others would go unnoticed", remedy,
+                       required=False)  # fmt: skip
+    silent = [w.name for w in policy.witnesses.values() if not _answers(urlsplit(w.url).netloc)]
+    detail = f"{policy.describe()} must cosign" + (f"; no answer from {', '.join(silent)}" if silent else "")
+    return Finding("quorum", not silent, detail, "assay witness serve DIR" if silent else "", required=False)
+
+
 def _answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=1):
             return True
-    except OSError:
+    except (OSError, ValueError):
         return False

@@ -14,6 +14,7 @@ from assay.errors import InvalidInputError
 from assay.v1 import audit_pb2
 from audit.ledger import bundle
 from audit.ledger.ledger import StoredRecord
+from audit.ledger.quorum import Log, QuorumPolicy
 from gateway import pages
 from gateway.admission.facts import unit_of
 from gateway.caller import ALL_UNITS, SYSTEM_UNIT, Caller, not_found
@@ -61,8 +62,12 @@ class EvidenceService:
     async def get_checkpoint(
         self, caller: Caller, request: audit_pb2.GetCheckpointRequest
     ) -> audit_pb2.GetCheckpointResponse:
-        """The newest signed checkpoint."""
-        return audit_pb2.GetCheckpointResponse(note=self.store.ledger.checkpoint())
+        """The newest published checkpoint, with its cosignatures.
+
+        Raises:
+            UnavailableError: ``QUORUM_NOT_MET`` before the first.
+        """
+        return audit_pb2.GetCheckpointResponse(note=(await asyncio.to_thread(self.store.publication.latest))[1])
 
     async def get_inclusion_proof(
         self, caller: Caller, request: audit_pb2.GetInclusionProofRequest
@@ -76,14 +81,16 @@ class EvidenceService:
 
         def read() -> audit_pb2.GetInclusionProofResponse:
             ledger = self.store.ledger
-            size = request.tree_size or ledger.size
+            size = self._published_size(request.tree_size)
             hashes = ledger.inclusion_proof(request.index, size)
             record = ledger.record(request.index)
             proof = audit_pb2.RecordProof(index=request.index, tree_size=size, hashes=hashes)
             if caller.sees(ALL_UNITS if record.unit == SYSTEM_UNIT else record.unit):
                 proof.body = record.body
-            return audit_pb2.GetInclusionProofResponse(proof=proof, checkpoint=ledger.checkpoint_at(size) or b"")
+            return audit_pb2.GetInclusionProofResponse(proof=proof, checkpoint=self.store.publication.at(size))
 
+        if not request.tree_size and request.index < self.store.ledger.size:
+            await self.store.published(request.index)
         return await asyncio.to_thread(read)
 
     async def get_consistency_proof(
@@ -97,13 +104,13 @@ class EvidenceService:
 
         def read() -> audit_pb2.GetConsistencyProofResponse:
             ledger = self.store.ledger
-            size = request.to_size or ledger.size
+            size = self._published_size(request.to_size)
             hashes = ledger.consistency_proof(request.from_size, size)
             return audit_pb2.GetConsistencyProofResponse(
                 hashes=hashes,
                 from_size=request.from_size,
                 to_size=size,
-                checkpoint=ledger.checkpoint_at(size) or b"",
+                checkpoint=self.store.publication.at(size),
             )
 
         return await asyncio.to_thread(read)
@@ -116,11 +123,13 @@ class EvidenceService:
         Raises:
             NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
             InvalidInputError: ``OTHER_UNIT``.
+            UnavailableError: ``QUORUM_NOT_MET`` when the witnesses have not seen all that is in the log now.
         """
         unit = self._unit(caller, request.parent)
         for job in request.tuning_jobs:
             if unit not in (None, unit_of(job)):
                 raise InvalidInputError("OTHER_UNIT", "a job lies in another unit")
+        await self.store.published(self.store.ledger.size - 1)
         with tempfile.TemporaryFile() as out:
             sha256 = await asyncio.to_thread(self._export, out, unit, list(request.tuning_jobs))
             out.seek(0)
@@ -132,10 +141,32 @@ class EvidenceService:
         ledger = self.store.ledger
         units = sorted({unit_of(job) for job in jobs})
         chosen = {i for u in units for i in bundle.select(ledger, u, [j for j in jobs if unit_of(j) == u])}
-        indices = sorted(chosen) if jobs else None
+        size, note = self.store.publication.latest()
+        indices = sorted(i for i in chosen if i < size) if jobs else None
         attachments = self.store.read(lambda c: self._attachments(c, unit, jobs))
-        policy = f"log {ledger.vkey}\nquorum none\n"
-        return bundle.export(ledger, out, indices=indices, unit=unit, attachments=attachments, policy_text=policy)
+        return bundle.export(
+            ledger,
+            out,
+            indices=indices,
+            unit=unit,
+            attachments=attachments,
+            policy_text=self._policy(),
+            checkpoint=note,
+        )
+
+    def _policy(self) -> str:
+        """The witness policy as a bundle shows it: with the log's key, without addresses."""
+        policy = self.store.publication.policy
+        return QuorumPolicy((Log(self.store.ledger.verifier),), policy.witnesses, policy.groups, policy.quorum).text(
+            addresses=False
+        )
+
+    def _published_size(self, asked: int) -> int:
+        """The size asked for, or the newest published; nothing is proved about what the witnesses have not seen."""
+        newest = self.store.publication.latest()[0]
+        if asked > newest:
+            raise InvalidInputError("PROOF_RANGE", f"the published log has {newest} records, not {asked}")
+        return asked or newest
 
     def _attachments(self, connection: Connection, unit: str | None, jobs: Sequence[str]) -> Mapping[str, bytes]:
         """Cards and their JSON twins, under names that tell whose they are; a card's record names each one's digest."""

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from assay import installation
 from assay.errors import PreconditionError
-from assay.identity import Layout, check_name
+from assay.identity import Layout, check_name, load_ed25519
 from assay.installation import Plan
 from assay.modelfiles import read_base_manifest
+from audit.ledger.note import Verifier
+from audit.ledger.witness.settings import toml as witness_toml
 from gateway.settings import default_toml
 
 HOST = "127.0.0.1"
@@ -24,7 +26,9 @@ def default_home() -> Path:
 
 
 def install(root: Path, plan: Plan, *, units: Sequence[str], port: int, models: Path | None = None) -> Layout:
-    """Creates the installation in ``root``: gateway on ``port``, workers on the next two, metrics on the third.
+    """Creates the installation in ``root``.
+
+    The gateway listens on ``port``, the workers on the next two, then metrics, the log's HTTP and the witness.
 
     Raises:
         AlreadyExistsError: ``INSTALLATION_EXISTS``.
@@ -38,6 +42,8 @@ def install(root: Path, plan: Plan, *, units: Sequence[str], port: int, models: 
             f"{models} holds no base model",
             remedy="python -m trainer.base_models install smollm2-135m-instruct, or pass --models",
         )
+    witness = f"{HOST}:{port + 5}"
+    plan = dataclasses.replace(plan, witness_url=plan.witness_url or f"https://{witness}")
     layout = installation.create(root.absolute(), plan)
     listen = f"{HOST}:{port}"
     layout.settings.write_text(
@@ -48,6 +54,7 @@ def install(root: Path, plan: Plan, *, units: Sequence[str], port: int, models: 
             train=f"{HOST}:{port + 1}",
             audit=f"{HOST}:{port + 2}",
             metrics=f"{HOST}:{port + 3}",
+            log_http=f"{HOST}:{port + 4}",
             units=tuple(check_name(u) for u in units),
             post_quantum=plan.post_quantum,
         )
@@ -56,6 +63,10 @@ def install(root: Path, plan: Plan, *, units: Sequence[str], port: int, models: 
     for offset, (name, kinds) in enumerate((("train-worker", '"train"'), ("audit-worker", '"prepare", "audit"')), 1):
         text = _worker_toml(name, plan, f"{HOST}:{port + offset}", kinds, models, port)
         (layout.service(name) / "worker.toml").write_text(text)
+    log = Verifier.of(plan.origin, load_ed25519(layout.service("gateway") / "log.key").public_key())
+    clients = [installation.service_subject(plan.trust_domain, "gateway")]
+    name = installation.witness_name(plan.trust_domain)
+    (layout.witness / "witness.toml").write_text(witness_toml(name, witness, [log.vkey()], "mtls", clients))
     for person in plan.people:
         (layout.person(person.name) / "client.toml").write_text(f'address = "{listen}"\n')
     return layout

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
 from assay import canonical, dsse
-from assay.errors import PreconditionError
+from assay.errors import PreconditionError, UnavailableError
 from assay.v1 import audit_pb2, permit_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
@@ -26,6 +26,7 @@ from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.database import Store
 from gateway.store.tables import ApprovalRow, JobRow, ModelRow, PermitRow
+from gateway.witnesses import evidence_of
 
 _METHOD = "IssuePermit"
 _DAY = 86_400
@@ -48,6 +49,8 @@ class PermitService:
             NotFoundError: ``NOT_FOUND``.
             PreconditionError: ``NOT_APPROVED``, ``CARD_NOT_ISSUED``, ``PURPOSE``, ``TOO_LONG``.
             AlreadyExistsError: ``REQUEST_ID`` for another content under the same id.
+            UnavailableError: ``QUORUM_NOT_MET``: it is recorded, and is handed out to the same request once the
+                witnesses have seen that.
         """
         caller.require_unit(unit_of(request.model), request.model)
         content = requests.digest(request)
@@ -61,6 +64,7 @@ class PermitService:
             return row
 
         row = await self.store.commit(work)
+        await self.store.published(row.record_index)
         return permit_pb2.IssuePermitResponse(permit=await self.store.fetch(lambda c: self._message(c, row)))
 
     async def check_permit(
@@ -77,6 +81,8 @@ class PermitService:
             row = _require(connection, request.name)
             job = jobs.get(connection, row.job)
             reason = _objection(row, job, request, rows.micros(dt.datetime.now(dt.UTC)))
+            if not reason and not self._covering(row)[1]:
+                reason = "the witnesses have not cosigned its record yet"
             return permit_pb2.CheckPermitResponse(
                 allowed=not reason, reason=reason, permit=self._message(connection, row)
             )
@@ -161,7 +167,7 @@ class PermitService:
         seconds: int,
         asker: str,
     ) -> _Signed:
-        size, _ = self.store.ledger.covering_checkpoint(model.card_index)
+        size, root = evidence_of(uow.connection, self.store.publication, model)
         start = uow.now.replace(microsecond=0)
         short = hashlib.sha256(f"{asker}\0{request.request_id}".encode()).hexdigest()[:32]
         predicate = {
@@ -175,7 +181,7 @@ class PermitService:
             "environment": request.environment,
             "not_before": statements.rfc3339(start),
             "not_after": statements.rfc3339(start + dt.timedelta(seconds=seconds)),
-            "evidence_root": self.store.ledger.root(size).hex(),
+            "evidence_root": root.hex(),
             "evidence_size": size,
         }
         subjects = (("adapter", model.adapter_sha256), ("base", model.base_sha256))
@@ -185,12 +191,15 @@ class PermitService:
         return _Signed(predicate, subjects, payload, signature, rows.micros(start))
 
     def _message(self, connection: Connection, row: PermitRow) -> permit_pb2.Permit:
-        """The permit with proofs that lead to the first checkpoint that covers it, so that a repeat gives the same."""
+        """The permit with proofs that lead to the first published checkpoint that covers it: always the same ones.
+
+        Without one it has no proofs: such a permit holds nowhere.
+        """
         model = rows.get(connection, ModelRow, name=row.model)
         signed = rows.select_all(
             connection, ApprovalRow, order_by="time_us", job=row.job, card_sha256=model.card_sha256 if model else ""
         )
-        size, checkpoint = self.store.ledger.covering_checkpoint(row.record_index)
+        size, checkpoint = self._covering(row)
         indices = sorted(
             {row.record_index, model.card_index if model else row.record_index, *(a.record_index for a in signed)}
         )
@@ -207,12 +216,19 @@ class PermitService:
             statement=row.statement,
             signature=row.signature,
             approvals=[views.approval(a) for a in signed],
-            proofs=[self._proof(i, size) for i in indices],
+            proofs=[self._proof(i, size) for i in indices] if checkpoint else [],
             checkpoint=checkpoint,
         )
         if row.revoked_us:
             message.revoke_time.CopyFrom(rows.timestamp(row.revoked_us))
         return message
+
+    def _covering(self, row: PermitRow) -> tuple[int, bytes]:
+        """The published checkpoint that a permit shows; size 0 and nothing while there is none."""
+        try:
+            return self.store.publication.covering(row.record_index)
+        except UnavailableError:
+            return 0, b""
 
     def _proof(self, index: int, size: int) -> audit_pb2.RecordProof:
         ledger = self.store.ledger

@@ -1,4 +1,4 @@
-"""``assay serve``: the gateway and both workers as children of one process, which restarts what dies."""
+"""``assay serve``: witness, gateway and both workers as children of one process, which restarts what dies."""
 
 from __future__ import annotations
 
@@ -64,6 +64,8 @@ def run(directory: Path, *, workers: bool = True) -> int:
     Settings.load(directory)
     layout = Layout(directory)
     commands = {"gateway": [sys.executable, "-m", "gateway.rpc", str(directory)]}
+    if workers and (layout.witness / "witness.toml").exists():
+        commands["witness"] = [sys.executable, "-m", "audit.ledger.witness", str(layout.witness)]
     if workers:
         for name in ("train-worker", "audit-worker"):
             commands[name] = [sys.executable, "-m", "assay.worker", "--dir", str(layout.service(name))]

@@ -36,6 +36,7 @@ class Limits(_Frozen):
     approval_days: int = Field(default=365, ge=1)
     permit_seconds: int = Field(default=86_400, ge=1, le=86_400)
     signature_age_seconds: int = Field(default=900, ge=1)
+    quorum_seconds: int = Field(default=20, ge=1, le=300)
 
 
 class PriceBook(_Frozen):
@@ -80,6 +81,7 @@ class Settings(_Frozen):
     region: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
     listen: Address
     metrics: Address
+    log_http: Address | None = None
     units: tuple[Unit, ...] = Field(min_length=1)
     reflection: bool = False
     post_quantum: bool = False
@@ -146,6 +148,16 @@ class Settings(_Frozen):
         return self.data / "assay.db"
 
     @property
+    def witness_policy(self) -> Path:
+        """Which witnesses must cosign, and where they are asked: a policy file of c2sp.org/tlog-policy."""
+        return self.layout.witness_policy
+
+    @property
+    def forks(self) -> Path:
+        """Evidence that the log was rolled back or has forked."""
+        return self.folder / "forks"
+
+    @property
     def subject(self) -> str:
         """The gateway's own subject, the actor of what it does by itself."""
         return f"spiffe://{self.trust_domain}/services/gateway"
@@ -162,6 +174,7 @@ def default_toml(
     region: str = "eu",
     listen: str = "127.0.0.1:7443",
     metrics: str = "127.0.0.1:7464",
+    log_http: str = "",
     train: str = "127.0.0.1:7444",
     audit: str = "127.0.0.1:7445",
     units: tuple[str, ...] = ("credit", "claims", "clinical", "support"),
@@ -169,6 +182,7 @@ def default_toml(
 ) -> str:
     """The text of ``assay.toml`` for a new installation."""
     names = ", ".join(f'"{u}"' for u in units)
+    monitors = f'log_http = "{log_http}"       # the log for monitors, over HTTPS\n' if log_http else ""
     return f"""\
 # Assay gateway. Paths follow from this file's directory; keys never stand here.
 trust_domain = "{trust_domain}"
@@ -176,7 +190,7 @@ origin = "{origin}"          # name of the ledger; part of every signed checkpoi
 region = "{region}"                       # where training runs, compared with each dataset's residency
 listen = "{listen}"
 metrics = "{metrics}"        # Prometheus, loopback only
-units = [{names}]
+{monitors}units = [{names}]
 reflection = false                  # gRPC reflection
 post_quantum = {str(post_quantum).lower()}                # sign checkpoints with log-mldsa44.key too
 
@@ -195,6 +209,7 @@ refusals_per_minute = 30            # ledger records of refusals for one subject
 approval_days = 365                 # an approval lapses after this
 permit_seconds = 86400              # longest permit
 signature_age_seconds = 900         # how old a person's signature may be when it is handed in
+quorum_seconds = 20                 # how long an answer waits for the witnesses
 
 [price_book]                        # what runs cost, as of a day; money in millionths of a US dollar
 as_of = 2026-01-01

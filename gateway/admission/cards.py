@@ -31,6 +31,7 @@ from gateway.store import jobs, rows
 from gateway.store.blobs import BlobStore, put_bytes, read_bytes
 from gateway.store.database import Store
 from gateway.store.tables import ApprovalRow, DatasetRow, JobRow, ModelRow
+from gateway.witnesses import evidence_of
 from policies.engine import PolicyEngine
 
 _STATEMENTS = {"preparation": "prepare.predicate", "training": "train.predicate", "auditing": "audit.predicate"}
@@ -166,7 +167,7 @@ class CardOffice:
         model = rows.get(connection, ModelRow, name=job.model) if job else None
         if job is None or model is None or job.state != State.APPROVED or model.issued_version == job.version:
             return None
-        size, checkpoint = self.store.ledger.covering_checkpoint(model.card_index)
+        size, root = evidence_of(connection, self.store.publication, model)
         signed = rows.select_all(
             connection, ApprovalRow, order_by="time_us", job=job.name, card_sha256=model.card_sha256
         )
@@ -185,9 +186,9 @@ class CardOffice:
             ],
             "card_sha256": model.card_sha256,
             "card_record_index": model.card_index,
-            "evidence_root": self.store.ledger.root(size).hex(),
+            "evidence_root": root.hex(),
             "evidence_size": size,
-            "checkpoint": checkpoint.decode(),
+            "checkpoint": (self.store.publication.at(size) or self.store.ledger.checkpoint_at(size) or b"").decode(),
         }
         return job, model, issued
 

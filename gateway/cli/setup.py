@@ -28,7 +28,7 @@ def init(
     operator: Annotated[str, typer.Option(help="Person who signs the first grants.")] = "oscar",
     unit: Annotated[list[str] | None, typer.Option(help="Business units.")] = None,
     port: Annotated[
-        int, typer.Option(help="Port of the gateway; the workers take the next two, metrics the third.")
+        int, typer.Option(help="Port of the gateway; then two workers, metrics, the log over HTTP, the witness.")
     ] = 7443,
     models: Annotated[Path | None, typer.Option(help="Folder of base models; default: the user's cache.")] = None,
     post_quantum: Annotated[
@@ -56,15 +56,16 @@ def init(
             f"installation in {directory}",
             table(("person", "role", "unit", "folder"), people),
             f"give verifiers {layout.trust}; move {layout.authority} and people/ away from the services in production",
+            f"one witness, {layout.witness}, must cosign; let another party run it in production",
             f"next: assay serve {directory}",
         ])  # fmt: skip
 
 
 def serve(
     directory: DirectoryArgument,
-    only_gateway: Annotated[bool, typer.Option("--only-gateway", help="The workers run elsewhere.")] = False,
+    only_gateway: Annotated[bool, typer.Option("--only-gateway", help="Workers and witness run elsewhere.")] = False,
 ) -> None:
-    """Start the gateway and both workers; stop with Ctrl-C.
+    """Start the gateway, both workers and the witness; stop with Ctrl-C.
 
     Example: assay serve ./bank
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,6 +11,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine
 
 from audit.ledger.ledger import Ledger
+from audit.ledger.publication import Publication
 from audit.ledger.writer import UnitOfWork
 
 T = TypeVar("T")
@@ -17,10 +19,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Store:
-    """The database: one engine, one ledger beside the rows, and no write path but :meth:`commit`."""
+    """The database: one engine, one ledger beside the rows, and no write path but :meth:`commit`.
+
+    Attributes:
+        engine: of the rows.
+        ledger: beside them.
+        publication: what of the ledger others may see.
+        quorum_seconds: how long an answer waits for the witnesses.
+    """
 
     engine: Engine
     ledger: Ledger
+    publication: Publication
+    quorum_seconds: float = 20.0
 
     async def fetch(self, read: Callable[[Connection], T]) -> T:
         """Runs a read off the event loop, on a snapshot of its own."""
@@ -37,3 +48,13 @@ class Store:
         The answer comes after the commit. A caller that goes away meanwhile does not undo the work.
         """
         return await asyncio.shield(asyncio.wrap_future(self.ledger.submit(work)))
+
+    async def published(self, index: int) -> tuple[int, bytes]:
+        """Waits until the witnesses have seen a record; returns the first published checkpoint that covers it.
+
+        Raises:
+            UnavailableError: ``QUORUM_NOT_MET`` when that takes longer than ``quorum_seconds``.
+        """
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(self.publication.covered(index)), self.quorum_seconds)
+        return await asyncio.to_thread(self.publication.covering, index)

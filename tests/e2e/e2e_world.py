@@ -35,7 +35,7 @@ class Bank:
     """An installation whose services a test starts, kills and starts again."""
 
     def __init__(self, root: Path, models: Path) -> None:
-        self.port = free_ports(4)
+        self.port = free_ports(6)
         self.layout = install(
             root,
             Plan(people=DEFAULT_PEOPLE, operator="oscar"),

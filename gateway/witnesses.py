@@ -1,0 +1,120 @@
+"""The gateway's side of witnessing: the policy file, the way to each witness, and what people sign over."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import ssl
+
+from sqlalchemy import Connection
+
+from assay import dsse
+from assay.errors import IntegrityError, InvalidInputError
+from assay.identity import read_private
+from audit.ledger import fork
+from audit.ledger.fork import Evidence
+from audit.ledger.ledger import Ledger
+from audit.ledger.note import SignedNote
+from audit.ledger.publication import Publication, PublishedNotes, Unwitnessed
+from audit.ledger.publisher import Publisher, demand_one_history
+from audit.ledger.quorum import QuorumPolicy
+from audit.ledger.witness.client import WitnessClient
+from gateway import statements
+from gateway.settings import Settings
+from gateway.store import rows
+from gateway.store.tables import ApprovalRow, ModelRow
+
+
+def read_policy(settings: Settings) -> QuorumPolicy:
+    """The quorum policy of this installation; ``quorum none`` when there is no file.
+
+    Raises:
+        InvalidInputError: ``POLICY_MALFORMED``.
+    """
+    path = settings.witness_policy
+    return QuorumPolicy.parse(path.read_text("utf-8")) if path.exists() else QuorumPolicy()
+
+
+def start_ledger(settings: Settings, ledger: Ledger) -> Publication:
+    """Starts the ledger, demands that it goes with all that others hold of it, and starts its publication.
+
+    Raises:
+        AssayError: what :meth:`audit.ledger.ledger.Ledger.start` and
+            :func:`audit.ledger.publisher.demand_one_history` say; both notes of a contradiction are then in a file.
+        InvalidInputError: ``POLICY_MALFORMED``, ``POLICY_OTHER_KEY`` or ``WITNESS_ADDRESS``.
+    """
+    policy = read_policy(settings)
+    try:
+        ledger.start()
+    except IntegrityError as error:
+        _keep(settings, ledger, error)
+        raise
+    try:
+        if any(log.verifier != ledger.verifier for log in policy.logs):
+            raise InvalidInputError(
+                "POLICY_OTHER_KEY",
+                f"{settings.witness_policy.name} names another log key",
+                remedy=f"its line should be: log {ledger.vkey}",
+            )
+        return _open(settings, ledger, policy)
+    except BaseException:
+        ledger.close()
+        raise
+
+
+def evidence_of(connection: Connection, publication: Publication, model: ModelRow) -> tuple[int, bytes]:
+    """Size and root that people sign over for a model's card: every signer the same.
+
+    Who has signed this card first binds the rest; before that it is the first published checkpoint that covers the
+    card's record.
+
+    Raises:
+        UnavailableError: ``QUORUM_NOT_MET``.
+    """
+    signed = rows.select_all(connection, ApprovalRow, order_by="time_us", job=model.job, card_sha256=model.card_sha256)
+    if signed:
+        said = statements.read_approval(dsse.read_statement(dsse.envelope_payload(json.loads(signed[0].envelope))))
+        return said.evidence_size, bytes.fromhex(said.evidence_root)
+    size, note = publication.covering(model.card_index)
+    return size, fork.head_of(SignedNote.parse(note).text).root
+
+
+def _open(settings: Settings, ledger: Ledger, policy: QuorumPolicy) -> Publication:
+    now = dt.datetime.now(dt.UTC)
+    if policy.asks_nobody:
+        demand_one_history(ledger, settings.forks, [], now)
+        return Unwitnessed(ledger, policy)
+    tls = _tls(settings) if any(w.url.startswith("https:") for w in policy.witnesses.values()) else None
+    clients = [WitnessClient(witness, tls) for witness in policy.witnesses.values()]
+    notes = PublishedNotes(settings.data / "published.db")
+    try:
+        demand_one_history(ledger, settings.forks, filter(None, [notes.latest()[1]]), now)
+    except BaseException:
+        notes.close()
+        raise
+    publisher = Publisher(ledger, policy, clients, notes, settings.forks)
+    publisher.start()
+    return publisher
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    """Believes witnesses under the services root, and those of other parties under ``witnesses-ca.crt``."""
+    folder = settings.folder
+    read_private(folder / "tls.key")
+    context = ssl.create_default_context(cafile=str(folder / "services-ca.crt"))
+    others = folder / "witnesses-ca.crt"
+    if others.exists():
+        context.load_verify_locations(str(others))
+    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    return context
+
+
+def _keep(settings: Settings, ledger: Ledger, error: IntegrityError) -> None:
+    """Writes both notes of what the ledger's own start-up check found."""
+    notes = [error.metadata.get(name, "").encode() for name in ("anchor", "database")]
+    if error.reason in (fork.FORKED, fork.ROLLED_BACK) and all(notes):
+        found = Evidence(
+            error.reason, ledger.origin, dt.datetime.now(dt.UTC), (notes[0], notes[1]), remark=error.message
+        )
+        path = found.write(settings.forks)
+        error.metadata["evidence"] = path.name
