@@ -7,6 +7,7 @@ connection's thread, so that nobody who is slow keeps others out.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import socket
@@ -113,10 +114,11 @@ class Server:
         self._thread.start()
 
     def close(self) -> None:
-        """Stops listening; requests in progress may end."""
+        """Stops listening and ends every connection."""
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
+        self._server.end_connections()
 
 
 class _Bounded(ThreadingMixIn, HTTPServer):
@@ -133,6 +135,13 @@ class _Bounded(ThreadingMixIn, HTTPServer):
         self.limits = limits
         self._tls = tls
         self._places = threading.BoundedSemaphore(limits.max_connections)
+        self._open: set[socket.socket] = set()
+
+    def end_connections(self) -> None:
+        """Cuts whoever is still connected; a kept-alive connection would go on being served."""
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
         # HTTPServer asks the resolver for its own name here, which may take seconds and is used nowhere.
@@ -155,11 +164,18 @@ class _Bounded(ThreadingMixIn, HTTPServer):
     def finish_request(self, request: Any, client_address: Any) -> None:
         request.settimeout(self.limits.request_seconds)
         if self._tls is None:
-            _Handler(request, client_address, self)
+            self._converse(request, client_address)
             return
         with self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as wrapped:
             wrapped.do_handshake()
-            _Handler(wrapped, client_address, self)
+            self._converse(wrapped, client_address)
+
+    def _converse(self, connection: Any, client_address: Any) -> None:
+        self._open.add(connection)
+        try:
+            _Handler(connection, client_address, self)
+        finally:
+            self._open.discard(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         _logger.debug("a connection ended badly", exc_info=True)

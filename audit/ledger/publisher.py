@@ -337,18 +337,24 @@ def demand_one_history(ledger: Ledger, evidence: Path, published: Iterable[bytes
     Raises:
         IntegrityError: ``LOG_ROLLED_BACK`` or ``LOG_FORKED``, naming the file.
     """
-    known = list(published)
     for path in fork.found_in(evidence):
         try:
-            known += Evidence.parse(path.read_bytes()).notes
+            notes = Evidence.parse(path.read_bytes()).notes
         except AssayError:
             _logger.warning("%s is no evidence", path.name)
-    found = contradiction(ledger, known, now)
+            continue
+        found = contradiction(ledger, notes, now)
+        if found is not None:
+            raise _contradicted(found, path)
+    found = contradiction(ledger, published, now)
     if found is not None:
-        path = found.write(evidence)
-        raise IntegrityError(
-            found.kind,
-            f"{found.remark}; both notes are in {path.name}",
-            remedy="restore every record, or open a new log under a new origin; docs/ledger.md says how",
-            metadata={"evidence": path.name},
-        )
+        raise _contradicted(found, found.write(evidence))
+
+
+def _contradicted(found: Evidence, path: Path) -> IntegrityError:
+    return IntegrityError(
+        found.kind,
+        f"{found.remark}; both notes are in {path.name}",
+        remedy="restore every record, or open a new log under a new origin; docs/ledger.md says how",
+        metadata={"evidence": path.name},
+    )

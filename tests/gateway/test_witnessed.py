@@ -1,0 +1,331 @@
+"""A gateway whose log needs a witness: nothing leaves the house before it has signed, and nothing is lost meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from assay import installation
+from assay.errors import IntegrityError, InvalidInputError, UnavailableError
+from assay.identity import Layout, load_ed25519
+from assay.v1 import approval_pb2, permit_pb2
+from assay.v1 import audit_pb2 as pb
+from audit.ledger import fork
+from audit.ledger.httpd import Server
+from audit.ledger.note import Checkpoint, SignedNote, Verifier, sign_note
+from audit.ledger.witness.__main__ import open_server
+from audit.ledger.witness.service import Witness
+from audit.ledger.witness.settings import WitnessSettings
+from audit.ledger.witness.settings import toml as witness_toml
+from audit.ledger.witness.store import WitnessStore
+from audit.verify.trust import TrustFile
+from audit.verify.verifier import verify_bundle
+from gateway import doctor
+from gateway.application import Application
+from gateway.settings import Settings, default_toml
+from policies.engine import PolicyEngine
+from tests.gateway.conftest import BASE, House, now
+from tests.gateway.judged import NAME, approved, awaiting, decide
+from tests.gateway.test_evidence import export
+from tests.gateway.test_permits import asked, issued, offline, online
+from tests.gateway.workers import free_ports
+
+
+@dataclass
+class Town:
+    """An installation and its witness, which can be shut and opened again."""
+
+    layout: Layout
+    engine: PolicyEngine
+    running: list[tuple[Server, WitnessStore]] = field(default_factory=list)
+
+    def open_witness(self) -> None:
+        made = open_server(WitnessSettings.load(self.layout.witness))
+        made[0].start()
+        self.running.append(made)
+
+    def shut_witness(self, house: House | None = None) -> None:
+        """Ends the witness; ``house`` then waits for it only briefly."""
+        if house is not None:
+            object.__setattr__(house.app.store, "quorum_seconds", 0.5)
+        while self.running:
+            server, store = self.running.pop()
+            server.close()
+            store.close()
+
+    def open_house(self) -> House:
+        return House(Application.open(Settings.load(self.layout.root), self.engine), self.layout)
+
+
+@pytest.fixture(scope="session")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("witnessed") / "dir"
+    port = free_ports(1)[0]
+    layout = installation.create(
+        root, installation.Plan(installation.DEFAULT_PEOPLE, "oscar", witness_url=f"https://127.0.0.1:{port}")
+    )
+    layout.settings.write_text(default_toml().replace("quorum_seconds = 20", "quorum_seconds = 60"))
+    (layout.service("gateway") / "base_models.json").write_text(json.dumps([BASE]))
+    vkey = Verifier.of("assay.local/log", load_ed25519(layout.service("gateway") / "log.key").public_key()).vkey()
+    clients = ["spiffe://assay.local/services/gateway"]
+    name = installation.witness_name("assay.local")
+    (layout.witness / "witness.toml").write_text(witness_toml(name, f"127.0.0.1:{port}", [vkey], "mtls", clients))
+    return root
+
+
+@pytest.fixture
+def town(founded: Path, engine: PolicyEngine, tmp_path: Path) -> Iterator[Town]:
+    shutil.copytree(founded, tmp_path / "dir")
+    made = Town(Layout(tmp_path / "dir"), engine)
+    made.open_witness()
+    yield made
+    made.shut_witness()
+
+
+@pytest.fixture
+async def house(town: Town) -> AsyncIterator[House]:
+    made = town.open_house()
+    yield made
+    await made.app.close()
+
+
+async def settled(house: House) -> None:
+    """Waits until everything so far is published, however slow this machine is."""
+    await asyncio.wait_for(asyncio.wrap_future(house.app.store.publication.covered(house.app.ledger.size - 1)), 60)
+
+
+async def not_met(call: object) -> UnavailableError:
+    with pytest.raises(UnavailableError) as caught:
+        await call  # type: ignore[misc]
+    assert caught.value.reason == "QUORUM_NOT_MET" and "witness" in caught.value.remedy
+    return caught.value
+
+
+async def test_a_bundle_under_the_quorum_is_valid_by_the_trust_file(house: House, tmp_path: Path) -> None:
+    await awaiting(house)
+    await settled(house)
+    path = await export(house, "anna", "units/-", [], tmp_path / "b.zip")
+    trust = TrustFile.parse(house.layout.trust.read_text())
+    report = verify_bundle(path, trust, now())
+    assert report.verdict == "valid", report.text()
+    assert not [s for s in report.stamps if "QUORUM" in s] and "assay.local/witness" in report.text()
+    note = (await house.app.evidence.get_checkpoint(await house.caller("anna"), pb.GetCheckpointRequest())).note
+    assert trust.quorum.judge(SignedNote.parse(note)).met
+
+
+async def test_a_permit_holds_offline_with_its_quorum(house: House) -> None:
+    await approved(house)
+    await settled(house)
+    permit = await issued(house)
+    assert offline(house, permit) == (True, "") and (await online(house, permit)).allowed
+    bare = SignedNote.parse(permit.checkpoint)
+    permit.checkpoint = SignedNote(bare.text, bare.signatures[:1]).encode()
+    allowed, reason = offline(house, permit)
+    assert not allowed and "QUORUM_NOT_MET" in reason
+
+
+async def test_without_the_witness_work_goes_on_and_nothing_leaves(house: House, town: Town, tmp_path: Path) -> None:
+    await settled(house)
+    town.shut_witness(house)
+    before = house.app.ledger.size
+    await awaiting(house)
+    assert house.app.ledger.size > before + 5, "records are written"
+    anna, cora = await house.caller("anna"), await house.caller("cora")
+    error = await not_met(export(house, "anna", "units/-", [], tmp_path / "b.zip"))
+    assert "WITNESS_UNREACHABLE" in error.message
+    await not_met(house.app.approvals.list_pending_approvals(
+        cora, approval_pb2.ListPendingApprovalsRequest(parent="units/credit")))  # fmt: skip
+    await not_met(house.app.evidence.get_inclusion_proof(anna, pb.GetInclusionProofRequest(index=before)))
+    old = await house.app.evidence.get_inclusion_proof(anna, pb.GetInclusionProofRequest(index=0))
+    assert old.proof.tree_size <= before and old.checkpoint, "what was published stays readable"
+    with pytest.raises(InvalidInputError) as caught:
+        request = pb.GetInclusionProofRequest(index=0, tree_size=before + 1)
+        await house.app.evidence.get_inclusion_proof(anna, request)
+    assert caught.value.reason == "PROOF_RANGE"
+    note = (await house.app.evidence.get_checkpoint(anna, pb.GetCheckpointRequest())).note
+    assert fork.head_of(SignedNote.parse(note).text).size <= before
+    town.open_witness()
+    await settled(house)
+    pending = await house.app.approvals.list_pending_approvals(
+        cora, approval_pb2.ListPendingApprovalsRequest(parent="units/credit")
+    )
+    assert [p.tuning_job for p in pending.pending_approvals] == [NAME]
+
+
+async def test_a_permit_waits_and_the_same_request_gets_it(house: House, town: Town) -> None:
+    await approved(house)
+    await settled(house)
+    town.shut_witness(house)
+    request, dana = asked(), await house.caller("dana")
+    await not_met(house.app.permits.issue_permit(dana, request))
+    name = [r for r in house.app.ledger.records(None, NAME, -1, 500) if r.type == "permit.issued"]
+    assert len(name) == 1, "it is recorded, once"
+    await not_met(house.app.permits.issue_permit(dana, request))
+    permit = json.loads(name[0].body)["statement"]["predicate"]["permit"]
+    check = permit_pb2.CheckPermitRequest(
+        name=permit, adapter_sha256="ad" * 32, base_sha256=str(BASE["sha256"]),
+        purpose="support-replies", environment="production-eu",
+    )  # fmt: skip
+    answer = await house.app.permits.check_permit(dana, check)
+    assert not answer.allowed and "witnesses" in answer.reason and not answer.permit.checkpoint
+    town.open_witness()
+    await settled(house)
+    got = (await house.app.permits.issue_permit(dana, request)).permit
+    assert got.name == permit and offline(house, got) == (True, "")
+
+
+async def test_a_revocation_never_waits(house: House, town: Town) -> None:
+    await approved(house)
+    await settled(house)
+    permit = await issued(house)
+    town.shut_witness(house)
+    request = permit_pb2.RevokePermitRequest(name=permit.name, reason="the witness is gone and so is trust")
+    answer = await house.app.permits.revoke_permit(await house.caller("dana"), request)
+    assert answer.permit.HasField("revoke_time")
+
+
+async def test_both_signers_sign_the_same_root_whatever_is_published_between(house: House) -> None:
+    await awaiting(house)
+    await settled(house)
+    first = await decide(house, "cora", "ROLE_COMPLIANCE_OFFICER")
+    await house.upload("rita", dataset="more")
+    await settled(house)
+    second = await decide(house, "vik", "ROLE_VALIDATOR")
+    assert first and second
+    roots = {
+        json.loads(r.body)["statement"]["predicate"]["evidence_root"]
+        for r in house.app.ledger.records(None, NAME, -1, 500)
+        if r.type == "approval.decided"
+    }
+    assert len(roots) == 1
+
+
+async def test_a_fork_stops_the_gateway_and_every_later_start(town: Town) -> None:
+    house = town.open_house()
+    await settled(house)
+    origin, key = "assay.local/log", load_ed25519(town.layout.service("gateway") / "log.key")
+    size = house.app.ledger.size
+    lie = sign_note(Checkpoint(origin, size, b"\x07" * 32).text(), origin, key)
+    town.shut_witness()
+    settings = WitnessSettings.load(town.layout.witness)
+    store = WitnessStore(settings.database)
+    witness = Witness(settings.name, load_ed25519(settings.key), settings.logs, store, settings.evidence)
+    assert witness.add_checkpoint(f"old {size}\n\n".encode() + lie).status == 422
+    store.close()
+    town.open_witness()
+    await house.upload("rita")
+    with pytest.raises(UnavailableError):
+        await settled(house)
+    assert house.app.ledger.stopped == "LOG_FORKED" and house.app.store.publication.state.startswith("LOG_FORKED")
+    with pytest.raises(UnavailableError) as caught:
+        await house.upload("rita", dataset="again")
+    assert caught.value.reason == "LEDGER_STOPPED"
+    files = fork.found_in(town.layout.service("gateway") / "forks")
+    assert len(files) == 1 and lie.decode() in fork.Evidence.parse(files[0].read_bytes()).notes[1].decode()
+    await house.app.close()
+    with pytest.raises(IntegrityError) as refused:
+        town.open_house()
+    assert refused.value.reason == "LOG_FORKED" and refused.value.metadata["evidence"] == files[0].name
+    finding = next(f for f in doctor.run(town.layout.root) if f.name == "quorum")
+    assert not finding.ok and finding.required
+
+
+async def test_a_rollback_of_database_and_anchor_is_seen_by_what_was_published(town: Town, tmp_path: Path) -> None:
+    house = town.open_house()
+    await settled(house)
+    await house.app.close()
+    data, anchor = town.layout.service("gateway") / "data", town.layout.anchor
+    shutil.copytree(data, tmp_path / "data")
+    shutil.copytree(anchor, tmp_path / "anchor")
+    house = town.open_house()
+    await house.upload("rita")
+    await settled(house)
+    published = (data / "published.db").read_bytes()
+    await house.app.close()
+    for folder, copy in ((data, "data"), (anchor, "anchor")):
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / copy, folder)
+    for file in data.glob("published.db*"):
+        file.unlink()
+    assert published
+    house = town.open_house()
+    with pytest.raises(UnavailableError):
+        await settled(house)
+    assert house.app.ledger.stopped == "LOG_ROLLED_BACK"
+    await house.app.close()
+    with pytest.raises(IntegrityError) as refused:
+        town.open_house()
+    assert refused.value.reason == "LOG_ROLLED_BACK"
+
+
+async def test_what_the_ledgers_own_start_finds_is_written_down_too(town: Town, tmp_path: Path) -> None:
+    house = town.open_house()
+    await house.app.close()
+    shutil.copytree(town.layout.service("gateway") / "data", tmp_path / "data")
+    house = town.open_house()
+    await house.upload("rita")
+    await settled(house)
+    await house.app.close()
+    shutil.rmtree(town.layout.service("gateway") / "data")
+    shutil.copytree(tmp_path / "data", town.layout.service("gateway") / "data")
+    with pytest.raises(IntegrityError) as refused:
+        town.open_house()
+    assert refused.value.reason == "LOG_ROLLED_BACK"
+    (path,) = fork.found_in(town.layout.service("gateway") / "forks")
+    assert refused.value.metadata["evidence"] == path.name
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda t: t.replace("quorum local", "quorum nobody"), "POLICY_MALFORMED"),
+        (lambda t: t.replace(" https://", " ftp://"), "POLICY_MALFORMED"),
+        (lambda t: t.split(" https://")[0] + "\nquorum local\n", "WITNESS_ADDRESS"),
+        (lambda t: t.replace("log assay.local/log+", "log other/log+"), "POLICY_MALFORMED"),
+    ],
+    ids=["quorum", "scheme", "no address", "log"],
+)
+async def test_a_policy_that_is_wrong_stops_the_start(town: Town, change: Callable[[str], str], reason: str) -> None:
+    path = town.layout.witness_policy
+    path.write_text(change(path.read_text()))
+    with pytest.raises(InvalidInputError) as caught:
+        town.open_house()
+    assert caught.value.reason == reason
+
+
+async def test_a_policy_for_another_log_stops_the_start(town: Town, founded: Path, tmp_path: Path) -> None:
+    other = installation.create(tmp_path / "other", installation.Plan(installation.DEFAULT_PEOPLE, "oscar"))
+    town.layout.witness_policy.write_text(other.witness_policy.read_text())
+    with pytest.raises(InvalidInputError) as caught:
+        town.open_house()
+    assert caught.value.reason == "POLICY_OTHER_KEY"
+
+
+async def test_quorum_none_is_stamped_into_the_bundle_and_the_doctors_findings(town: Town, tmp_path: Path) -> None:
+    """Attack 44: whoever takes the witnesses out of the gateway's own file is found out by the trust file."""
+    path = town.layout.witness_policy
+    path.write_text(path.read_text().splitlines()[0] + "\nquorum none\n")
+    house = town.open_house()
+    bundle = await export(house, "anna", "units/-", [], tmp_path / "b.zip")
+    await house.app.close()
+    text = town.layout.trust.read_text()
+    report = verify_bundle(bundle, TrustFile.parse(text), now())
+    assert report.verdict == "invalid" and "QUORUM_DOWNGRADE" in report.text()
+    lines = [line for line in text.splitlines() if not line.startswith(("witness ", "quorum "))]
+    lax = verify_bundle(bundle, TrustFile.parse("\n".join([*lines, "quorum none", ""])), now())
+    assert lax.verdict == "valid" and any("QUORUM NONE" in s for s in lax.stamps)
+    finding = next(f for f in doctor.run(town.layout.root) if f.name == "quorum")
+    assert not finding.ok and "QUORUM NONE" in finding.detail and not finding.required
+
+
+async def test_the_doctor_sees_whether_the_witness_answers(town: Town) -> None:
+    assert next(f for f in doctor.run(town.layout.root) if f.name == "quorum").ok
+    town.shut_witness()
+    finding = next(f for f in doctor.run(town.layout.root) if f.name == "quorum")
+    assert not finding.ok and "no answer from local" in finding.detail
