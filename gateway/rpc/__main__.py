@@ -9,6 +9,7 @@ from pathlib import Path
 
 from assay.errors import AssayError
 from gateway.application import Application
+from gateway.monitors import open_monitors
 from gateway.rpc import server
 from gateway.settings import Settings
 from gateway.telemetry import Gauges, Telemetry
@@ -29,6 +30,9 @@ async def run(directory: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     port = await server.start(app, telemetry)
+    monitors = open_monitors(app, settings.log_http) if settings.log_http else None
+    if monitors is not None:
+        monitors.start()
     pipeline = asyncio.create_task(app.pipeline.run(), name="pipeline")
     sampler = asyncio.create_task(sample(app, gauges), name="gauges")
     ended = asyncio.create_task(stop.wait(), name="stop")
@@ -40,6 +44,8 @@ async def run(directory: Path) -> None:
         for task in (ended, sampler, pipeline):
             task.cancel()
         await asyncio.gather(pipeline, sampler, ended, return_exceptions=True)
+        if monitors is not None:
+            await asyncio.to_thread(monitors.close)
         await port.stop(GRACE_SECONDS)
         await app.close()
         telemetry.close()
