@@ -1,4 +1,4 @@
-"""``assay audit``: records, checkpoint, proofs, export, verify."""
+"""``assay audit``: records, checkpoint, proofs, export, verify, compare."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import typer
 from assay import digests
 from assay.errors import IntegrityError
 from assay.v1 import audit_pb2
+from audit.ledger import fork
+from audit.ledger.fork import Evidence
+from audit.ledger.note import MAX_NOTE, read_hash
 from audit.verify import EXIT_CODES, verify_bundle
 from audit.verify.trust import TrustFile
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, console, emit, safe, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 
-app = typer.Typer(no_args_is_help=True, help="Evidence: records, checkpoint, inclusion, consistency, export, verify.")
+app = typer.Typer(no_args_is_help=True, help="Evidence: records, checkpoint, proofs, export, verify, compare.")
 
 
 @app.command()
@@ -117,6 +120,44 @@ def export(
     with exit_on_error(), open_session(identity, address) as session:
         sha256 = export_bundle(session, parent, job or [], out)
         emit(output, {"path": str(out), "sha256": sha256}, [f"{out}  sha256 {sha256}"])
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A checkpoint note.")],
+    second: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Another, as somebody else got it.")],
+    trust: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Trust file, for the log's key.")],
+    proof: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Consistency proof, one base64 hash a line.")
+    ] = None,
+    evidence: Annotated[Path, typer.Option(help="Folder for evidence of a contradiction.")] = Path("evidence"),
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Compare two checkpoints of one log, as two people got them. Exit 0 they agree, 10 the log told two stories.
+
+    Example: assay audit compare mine.note theirs.note --trust trust.txt
+    """
+    with exit_on_error():
+        log = TrustFile.parse(trust.read_text("utf-8")).log
+        notes = (read_note(first), read_note(second))
+        hashes = None
+        if proof is not None:
+            lines = proof.read_text("ascii", "replace").splitlines()
+            hashes = [read_hash(line, "PROOF_MALFORMED") for line in lines[:64]]
+        verdict = fork.compare(*notes, [log], hashes)
+        if verdict in (fork.SPLIT_VIEW, fork.INCONSISTENT):
+            found = Evidence(verdict, log.name, dt.datetime.now(dt.UTC), notes, tuple(hashes or ()))
+            path = found.write(evidence)
+            remedy = f"keep {path}: it convinces everybody who knows the log's key"
+            raise IntegrityError(verdict, "the log has signed two histories", remedy=remedy)
+        words = {fork.SAME: "one size, one root", fork.PREFIX: "the smaller log is a prefix of the larger"}
+        emit(output, {"verdict": verdict}, [f"{verdict}: {words[verdict]}"])
+
+
+def read_note(path: Path) -> bytes:
+    """Reads a file that may hold a note: no more of it than a note can have."""
+    with path.open("rb") as stream:
+        return stream.read(MAX_NOTE + 1)
 
 
 def export_bundle(session: Session, parent: str, jobs: list[str], out: Path) -> str:
