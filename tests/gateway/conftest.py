@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from gateway.application import Application
 from gateway.caller import Caller
 from gateway.settings import Settings, default_toml
 from policies.engine import PolicyEngine
+from tests.audit.ledger.record_schemas import schema_faults
 
 BASE = {
     "id": "smollm2-135m-instruct",
@@ -123,6 +125,14 @@ async def house(opened: Callable[[], House]) -> AsyncIterator[House]:
     made = opened()
     yield made
     await made.app.close()
+    assert schema_violations(made.app) == []
+
+
+def schema_violations(app: Application) -> list[str]:
+    """What the published schemas have against anything that a test made the gateway record."""
+    with sqlite3.connect(app.settings.database) as database:
+        bodies = [body for (body,) in database.execute("SELECT body FROM log_record ORDER BY idx")]
+    return [fault for body in bodies for fault in schema_faults(body)]
 
 
 def now() -> dt.datetime:

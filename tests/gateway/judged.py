@@ -20,6 +20,12 @@ from tests.gateway.conftest import BASE, House, now
 NAME = "units/credit/tuningJobs/first"
 MODEL = "units/credit/models/first"
 ADAPTER = "ad" * 32
+SOME = "5e" * 32
+ORDER: dict[str, Any] = {
+    "base_model": BASE["id"], "base_sha256": BASE["sha256"], "dataset_sha256": SOME, "train_sha256": SOME,
+    "validation_sha256": SOME, "hyperparameters": {}, "max_train_tokens": 1, "seed": 1, "audit_plan_sha256": SOME,
+    "purpose": "support-replies", "decision_index": 1,
+}  # fmt: skip
 
 
 def outcome(rule: str, *, passed: bool, waivable_by: str = "") -> policy_pb2.RuleOutcome:
@@ -40,25 +46,47 @@ async def judged(house: House, verdict: policy_pb2.Verdict, unit: str = "credit"
         files=json.dumps([{"path": "adapter_model.safetensors", "sha256": blob.sha256, "size": blob.size}]),
         base_model=str(BASE["id"]), base_sha256=str(BASE["sha256"]), created_us=1,
     )  # fmt: skip
+    ordered = dsse.sign_service(
+        canonical.encode(dsse.statement("work-order", {"job": name, **ORDER}, [])),
+        load_ed25519(house.layout.service("gateway") / "permit.key"),
+    )
     last = Event.PASS if verdict.outcome == policy_pb2.OUTCOME_PASS else Event.QUARANTINE
     steps: list[tuple[Event, dict[str, Any], dict[str, Any]]] = [
         (Event.PREPARE, {}, {}),
         (
             Event.QUEUE,
             {"decision": views.to_json(decision)},
-            {"decision": canonical.from_message(decision), "statement": attested(house, "audit", "preparation", name)},
+            {
+                "decision": canonical.from_message(decision),
+                "data_facts_sha256": SOME,
+                "statement": attested(house, "audit", "preparation", name),
+                "quote_usd_micros": 1,
+            },
         ),
-        (Event.TRAIN, {}, {}),
+        (Event.TRAIN, {}, {**ORDER, "envelope": ordered}),
         (
             Event.AUDIT,
             {"model": model.name},
             {
                 "model": model.name,
+                "adapter_sha256": ADAPTER,
                 "base_sha256": model.base_sha256,
+                "adapter_finite": True,
+                "adapter_moved": True,
                 "statement": attested(house, "train", "training", name, ("adapter", ADAPTER)),
             },
         ),
-        (last, {"verdict": views.to_json(verdict)}, {"verdict": canonical.from_message(verdict)}),
+        (
+            last,
+            {"verdict": views.to_json(verdict)},
+            {
+                "model": model.name,
+                "verdict": canonical.from_message(verdict),
+                "run": {},
+                "report_sha256": SOME,
+                "audit_plan_sha256": SOME,
+            },
+        ),
     ]
 
     def work(uow: UnitOfWork) -> None:

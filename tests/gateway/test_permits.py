@@ -207,7 +207,9 @@ TAMPERING: dict[str, Callable[[permit_pb2.Permit], None]] = {
     "no card": lambda p: p.proofs.pop(0) and None,
     "a record": lambda p: setattr(p.proofs[1], "body", p.proofs[1].body.replace(b"seen", b"sane")),
     "a proof hash": lambda p: p.proofs[1].hashes.__setitem__(0, bytes(32)),
-    "checkpoint": lambda p: setattr(p, "checkpoint", p.checkpoint[:-3] + b"A=\n"),
+    "checkpoint": lambda p: setattr(
+        p, "checkpoint", p.checkpoint[:-3] + (b"E" if p.checkpoint[-3:-2] == b"A" else b"A") + b"=\n"
+    ),
 }
 
 

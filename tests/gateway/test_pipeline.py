@@ -22,7 +22,7 @@ from audit.verify.verifier import verify_bundle
 from gateway.application import Application
 from gateway.settings import Settings
 from policies.engine import PolicyEngine
-from tests.gateway.conftest import House, messages, now
+from tests.gateway.conftest import House, messages, now, schema_violations
 from tests.gateway.judged import decide
 from tests.gateway.test_evidence import export
 from tests.gateway.workers import Workers, rows
@@ -102,6 +102,7 @@ async def street(pristine: Path, engine: PolicyEngine, tmp_path: Path) -> AsyncI
         await asyncio.gather(running, return_exceptions=True)
         await workers.stop()
         await made.app.close()
+    assert schema_violations(made.app) == []
 
 
 CLEAN = [

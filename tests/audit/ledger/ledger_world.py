@@ -234,8 +234,9 @@ def cosigned(note: bytes, *names: str, at: dt.datetime = START) -> bytes:
 
 
 CARD_JSON, CARD_PDF = b'{"card":1}', b"%PDF-1.7 card"
-DATASET, TRAIN, VALIDATION, WEIGHTS, BASE, ADAPTER = (
-    digest(n) for n in ("dataset", "train", "validation", "weights", "base", "adapter")
+CARD = hashlib.sha256(CARD_JSON).hexdigest()
+DATASET, TRAIN, VALIDATION, WEIGHTS, BASE, ADAPTER, PLAN = (
+    digest(n) for n in ("dataset", "train", "validation", "weights", "base", "adapter", "plan")
 )
 
 
@@ -269,6 +270,11 @@ class Story:
     def unit(self) -> str:
         """The job's unit."""
         return self.job.split("/")[1]
+
+    @property
+    def model(self) -> str:
+        """The job's model."""
+        return self.job.replace("/tuningJobs/", "/models/")
 
     @property
     def etag(self) -> str:
@@ -317,10 +323,16 @@ class Story:
         """Grants, policy and dataset."""
         for person, role, unit in self.grants:
             self.grant(person, role, unit)
-        self.record("policy.published", "policy", {"bundle_sha256": digest("policy")}, unit="system")
-        self.record(
-            "dataset.created", "dataset", {"dataset": "units/credit/datasets/d"}, [("dataset", DATASET)], unit=self.unit
-        )
+        rules = {"bundle_sha256": digest("policy"), "limits_sha256": digest("limits"), "rules": ["BASE-ROWS"]}
+        self.record("policy.published", "policy", {"policy": "baseline", "version": "1", **rules}, unit="system")
+        dataset = {
+            "dataset": "units/credit/datasets/d",
+            "format": "DATASET_FORMAT_CHAT_JSONL",
+            "datasheet": {"licence": "CC0-1.0"},
+            "sha256": DATASET,
+            "size_bytes": 7,
+        }
+        self.record("dataset.created", "dataset", dataset, [("dataset", DATASET)], unit=self.unit)
         return self
 
     def grant(self, person: str, role: str, unit: str, by: str = "oscar") -> int:
@@ -336,7 +348,8 @@ class Story:
 
     def ask(self) -> Story:
         """Request and preparation."""
-        self.record("job.received", "request", {"purpose": "replies"}, to="RECEIVED", actor=subject(self.maker))
+        asked = {"request": {"purpose": "replies"}, "dataset_sha256": DATASET, "base_sha256": BASE}
+        self.record("job.received", "request", asked, to="RECEIVED", actor=subject(self.maker))
         self.record("job.preparing", "transition", to="PREPARING")
         return self
 
@@ -345,30 +358,49 @@ class Story:
         statement = self.service(self.audit_key, "preparation", {"kind": "prepare"}, [("train.jsonl", TRAIN)])
         outcome = {"rule_id": "BASE-ROWS", "outcome": "OUTCOME_FAIL", "waivable_by": "ROLE_COMPLIANCE_OFFICER"}
         predicate = {
-            "allowed": allowed,
-            "decision": {"outcomes": [] if allowed else [outcome]},
-            "preparation": statement,
+            "decision": {"allowed": allowed, "outcomes": [] if allowed else [outcome]},
+            "data_facts_sha256": digest("facts"),
+            "statement": statement,
+            "quote_usd_micros": 40_000,
         }
         self.record("intake.decided", "decision", predicate, to="QUEUED" if allowed else "DENIED")
         return self
 
     def train(self) -> Story:
         """Work order and training."""
-        order = self.service(self.permit_key, "work-order", {"base_sha256": BASE})
-        self.record("training.ordered", "work-order", {"order": order, "base_sha256": BASE}, to="TRAINING")
+        order = {
+            "base_model": "tiny",
+            "base_sha256": BASE,
+            "dataset_sha256": DATASET,
+            "train_sha256": TRAIN,
+            "validation_sha256": VALIDATION,
+            "hyperparameters": {"rank": 8},
+            "max_train_tokens": 40_000,
+            "seed": 7,
+            "audit_plan_sha256": PLAN,
+            "purpose": "replies",
+            "decision_index": self.indices.get("intake.decided", 0),
+        }
+        envelope = self.service(self.permit_key, "work-order", order)
+        self.record("training.ordered", "work-order", {**order, "envelope": envelope}, to="TRAINING")
         subjects = [("adapter/adapter_model.safetensors", WEIGHTS), ("adapter", ADAPTER)]
         statement = self.service(self.train_key, "training", {"kind": "train"}, subjects)
-        self.record("training.completed", "training", {"statement": statement}, subjects[1:], to="AUDITING")
+        trained = {"model": self.model, "adapter_sha256": ADAPTER, "base_sha256": BASE, "statement": statement}
+        checked = {"adapter_finite": True, "adapter_moved": True}
+        self.record("training.completed", "training", {**trained, **checked}, subjects[1:], to="AUDITING")
         return self
 
     def audit(self, to: str = "AWAITING_APPROVAL") -> Story:
         """Audit, verdict, card."""
         statement = self.service(self.audit_key, "audit", {"kind": "audit"}, [("report.json", digest("report"))])
-        self.record("audit.completed", "audit", {"statement": statement})
+        measured = {"measurements": [], "measurements_left_out": 0, "not_tested": [], "statement": statement}
+        report = {"model": self.model, "report_sha256": digest("report")}
+        self.record("audit.completed", "audit", {**report, **measured})
         outcome = {"rule_id": "GATE-AUC", "outcome": "OUTCOME_FAIL", "waivable_by": "ROLE_VALIDATOR"}
         verdict = {"outcomes": [] if to == "AWAITING_APPROVAL" else [outcome]}
-        self.record("release.decided", "verdict", {"verdict": verdict}, to=to)
-        card = {"card_sha256": hashlib.sha256(CARD_JSON).hexdigest(), "version": self.version}
+        judged = {**report, "verdict": verdict, "run": {}, "audit_plan_sha256": PLAN}
+        self.record("release.decided", "verdict", judged, to=to)
+        card = {"model": self.model, "card_sha256": CARD, "pdf_sha256": digest("draft"), "version": self.version}
         self.card_index = self.record("card.rendered", "card", card, [("card.json", card["card_sha256"])])
         size, _ = self.world.ledger.covering_checkpoint(self.card_index)
         self.evidence = (size, self.world.ledger.root(size).hex())
@@ -377,14 +409,13 @@ class Story:
     def approve(self, who: str, role: str, decision: str = "grant", **changes: Any) -> int:
         """One person's decision."""
         size, root = self.evidence
-        card = hashlib.sha256(CARD_JSON).hexdigest()
         predicate = {
             "job": self.job,
             "etag": self.etag,
             "decision": decision,
             "role": role,
             "reason": "read it",
-            "card_sha256": card,
+            "card_sha256": CARD,
             "card_index": self.card_index,
             "evidence_root": root,
             "evidence_size": size,
@@ -395,7 +426,7 @@ class Story:
             **self.approval_changes,
             **changes,
         }
-        return self.act(who, "approval.decided", "approval", predicate, [("card", card), ("adapter", ADAPTER)])
+        return self.act(who, "approval.decided", "approval", predicate, [("card", CARD), ("adapter", ADAPTER)])
 
     def release(self) -> Story:
         """Approvals, card issued, permit."""
@@ -403,7 +434,9 @@ class Story:
             self.approve(who, role)
         self.record("job.approved", "transition", to="APPROVED", actor=subject("vik"))
         pdf = hashlib.sha256(CARD_PDF).hexdigest()
-        self.record("card.issued", "card", {"pdf_sha256": pdf}, [("card.pdf", pdf)])
+        issued = {"card_sha256": CARD, "card_index": self.card_index, "pdf_sha256": pdf, "version": self.version}
+        signed = {"model": self.model, "approvals": [self.indices["approval.decided"]]}
+        self.record("card.issued", "card", {**issued, **signed}, [("card.pdf", pdf)])
         return self.issue_permit()
 
     def issue_permit(self, hours: int = 24, **changes: Any) -> Story:
@@ -411,7 +444,7 @@ class Story:
         size, root = self.evidence
         predicate = {
             "permit": f"units/{self.unit}/permits/p1",
-            "model": self.job.replace("/tuningJobs/", "/models/"),
+            "model": self.model,
             "job": self.job,
             "creator": subject(self.maker),
             "adapter_sha256": ADAPTER,

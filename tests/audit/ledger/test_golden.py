@@ -6,11 +6,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from assay import dsse
+from assay import canonical, dsse
+from assay.errors import InvalidInputError
 from audit.ledger import records
 from audit.ledger.records import TYPES
-from tests.audit.ledger.ledger_world import START, Story, World, subject
+from tests.audit.ledger.ledger_world import START, Story, World, refused, subject
+from tests.audit.ledger.record_schemas import SCHEMAS, schema_faults
 
 GOLDEN = Path(__file__).parents[2] / "data/vectors/records"
 
@@ -61,7 +64,8 @@ def tell_refusals(world: World) -> None:
     revoked.record("job.revoked", "transition", to="REVOKED", actor=subject("cora"))
     expired = Story(world, job="units/credit/tuningJobs/expired").ask().decide().train().audit().release()
     expired.record("job.expired", "transition", to="EXPIRED")
-    expired.record("request.refused", "refusal", {"method": "X", "code": "NOT_FOUND"}, unit="system")
+    refusal = {"method": "X", "code": "NOT_FOUND", "reason": "NOT_FOUND", "fields": [], "surplus": 0}
+    expired.record("request.refused", "refusal", refusal, unit="system")
     expired.revoke_grant("dana-deployer")
 
 
@@ -75,10 +79,72 @@ def test_golden_record(kind: str, made: dict[str, bytes]) -> None:
     golden = (GOLDEN / f"{kind}.json").read_bytes()
     assert made[kind] == golden
     assert records.read(golden).type == kind
+    assert schema_faults(golden) == []
 
 
-def test_no_golden_file_without_a_type() -> None:
+def test_every_type_has_a_golden_file_and_a_schema_and_nothing_else_has() -> None:
     assert {path.stem for path in GOLDEN.glob("*.json")} == set(TYPES)
+    assert set(SCHEMAS) == {f"{rule.predicate}.v1" for rule in TYPES.values()} | {"common.v1", "record.v1"}
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMAS))
+def test_schemas_are_draft_2020_12_and_closed(name: str) -> None:
+    schema = SCHEMAS[name]
+    Draft202012Validator.check_schema(schema)
+    assert schema["$id"] == f"https://assay.dev/schemas/{name}.json"
+    assert name == "common.v1" or schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("kind", sorted(TYPES))
+def test_schemas_refuse_a_member_more_and_a_member_less(kind: str) -> None:
+    golden = (GOLDEN / f"{kind}.json").read_bytes()
+    record = canonical.decode(golden)
+    required = SCHEMAS[f"{TYPES[kind].predicate}.v1"]["required"]
+    assert required
+    for name in required:
+        less = canonical.decode(golden)
+        del less["statement"]["predicate"][name]
+        assert schema_faults(canonical.encode(less)), name
+    record["statement"]["predicate"]["another"] = 1
+    assert schema_faults(canonical.encode(record))
+    for name in canonical.decode(golden):
+        less = canonical.decode(golden)
+        del less[name]
+        assert schema_faults(canonical.encode(less)), name
+
+
+def test_attack_44_downgraded_records_are_refused(made: dict[str, bytes]) -> None:
+    """Record v0, another predicate version, an unknown predicate: neither reader nor schema takes them."""
+    for old, new in (
+        (b'"v":1}', b'"v":0}'),
+        (b'"v":1}', b'"v":2}'),
+        (b"/predicate/permit/v1", b"/predicate/permit/v0"),
+        (b"/predicate/permit/v1", b"/predicate/permit/v2"),
+        (b"/predicate/permit/v1", b"/predicate/licence/v1"),
+        (b'"permit.issued"', b'"permit.granted"'),
+    ):
+        body = made["permit.issued"].replace(old, new)
+        assert body != made["permit.issued"]
+        with pytest.raises(InvalidInputError) as caught:
+            records.read(body)
+        assert caught.value.reason in ("RECORD_MALFORMED", "STATEMENT_MALFORMED")
+        assert schema_faults(body)
+
+
+def test_attack_29_no_two_records_share_a_nonce(made: dict[str, bytes]) -> None:
+    nonces = {records.read(body).nonce for body in made.values()}
+    assert len(nonces) == len(made)
+
+
+def test_attack_42_control_characters_in_names_are_refused(made: dict[str, bytes]) -> None:
+    """A name that could forge a log line or drive a terminal fits neither reader nor schema."""
+    job = b"units/credit/tuningJobs/replies"
+    for bad in (rb"\n", rb"\u001b[2J", rb"\u0000", b"x" * 100):
+        body = made["permit.issued"].replace(job, job + bad)
+        assert schema_faults(body)
+    draft = records.RecordDraft("credit", "job.preparing", "transition", {"job": "units/credit/tuningJobs/a\nb"})
+    place = records.Place("assay.local/log", 1, None, START, "0" * 32)
+    refused("RECORD_MALFORMED", lambda: records.encode(draft, place))
 
 
 def test_signed_golden_records_still_verify(tmp_path: Path) -> None:
