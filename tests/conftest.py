@@ -1,7 +1,34 @@
-"""What holds for every test: no hub is reached, and idle OpenMP threads do not spin."""
+"""What holds for every test: no hub is reached, and idle OpenMP threads do not spin. And the one PostgreSQL."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.postgres_server import Server
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server of this test run's own.
+
+    Skips where none can be had; fails instead where ``ASSAY_REQUIRE_POSTGRES`` is set, as in continuous integration.
+    """
+    from tests.postgres_server import NoServerError, Server
+
+    try:
+        server = Server()
+    except NoServerError as error:
+        if os.environ.get("ASSAY_REQUIRE_POSTGRES"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    yield server
+    server.stop()

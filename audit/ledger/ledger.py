@@ -16,13 +16,13 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from assay.errors import InvalidInputError, NotFoundError, UnavailableError
-from audit.ledger import tree
+from audit.ledger import dialect, tree
 from audit.ledger.anchor import Anchor
+from audit.ledger.dialect import WriterLock
 from audit.ledger.edge import TreeReader
 from audit.ledger.note import Verifier
 from audit.ledger.records import SYSTEM_UNIT, RecordDraft
 from audit.ledger.signer import LogSigner
-from audit.ledger.sqlite import WriterLock, check_enforcement, writer_lock
 from audit.ledger.startup import Head, load_head
 from audit.ledger.store import LogStore, StoredRecord
 from audit.ledger.writer import Sources, UnitOfWork, Writer
@@ -42,7 +42,7 @@ class Ledger:
     """One log over one database, written by one thread of one process.
 
     Everything readable here is committed, signed and anchored. Tables must exist (:func:`audit.ledger.schema.create`)
-    and the engine be one of :func:`audit.ledger.sqlite.connect_engine`. With a ``post_quantum`` key every checkpoint
+    and the engine be one of :func:`audit.ledger.dialect.connect`. With a ``post_quantum`` key every checkpoint
     carries a second signature line.
     """
 
@@ -73,16 +73,25 @@ class Ledger:
         Raises:
             UnavailableError: ``LEDGER_UNAVAILABLE`` when database or anchor fail as media.
             PreconditionError: ``LEDGER_IN_USE`` or ``LEDGER_NOT_A_FILE``. IntegrityError: what
-            :func:`audit.ledger.startup.load_head` and :func:`audit.ledger.sqlite.check_enforcement` say.
+            :func:`audit.ledger.startup.load_head` and :meth:`audit.ledger.dialect.Dialect.check_enforcement` say.
         """
-        lock = writer_lock(self._engine)
+        database = dialect.of(self._engine)
+        lock = database.writer_lock(self._engine)
         lock.acquire()
         try:
             with self._engine.connect() as connection:
-                check_enforcement(connection)
+                database.check_enforcement(connection)
             head = load_head(self._store, self.origin, self._signer, self._anchor)
             writer = Writer(
-                self._engine, self._store, self.origin, self._signer, self._anchor, head, self._sources, self._publish
+                self._engine,
+                lock,
+                self._store,
+                self.origin,
+                self._signer,
+                self._anchor,
+                head,
+                self._sources,
+                self._publish,
             )
             writer.start()
         except (OSError, SQLAlchemyError) as error:

@@ -1,5 +1,6 @@
-"""The ledger's tables and the guards that keep them append-only in SQLite.
+"""The ledger's tables, and the guards that keep them append-only in SQLite.
 
+:mod:`audit.ledger.postgres_guards` has those of PostgreSQL, which make the same promises.
 Guards are triggers because they travel with the file: whoever opens it with another tool meets them too. They refuse
 UPDATE, DELETE and any INSERT that is not the next one, in the log and in its unit's chain. ``INSERT OR REPLACE``
 deletes silently unless recursive triggers are on, and a REPLACE that hits another unique column passes a plain index
@@ -14,6 +15,7 @@ from sqlalchemy import BigInteger, Column, Connection, Engine, Index, Integer, L
 from sqlmodel import Field, SQLModel
 
 from assay.errors import IntegrityError
+from audit.ledger import postgres_guards
 
 # SQLite makes a rowid alias only of a column declared INTEGER; elsewhere the log may outgrow 32 bits.
 _Int = BigInteger().with_variant(Integer(), "sqlite")
@@ -103,7 +105,7 @@ TRIGGERS = {
 
 
 def create(engine: Engine) -> None:
-    """Creates tables and guards where they are absent; safe to repeat. Needs an engine without the authorizer.
+    """Creates tables and guards where they are absent; safe to repeat. Needs an engine for migrations.
 
     Raises:
         IntegrityError: ``GUARD_DRIFT`` when a guard of that name exists with another text.
@@ -119,7 +121,9 @@ def create_on(connection: Connection) -> None:
         IntegrityError: ``GUARD_DRIFT``.
     """
     SQLModel.metadata.create_all(connection, tables=list(TABLES), checkfirst=True)
-    if connection.dialect.name == "sqlite":
+    if connection.dialect.name == "postgresql":
+        postgres_guards.create_guards(connection)
+    else:
         present = _triggers(connection)
         for name, sql in TRIGGERS.items():
             if name not in present:
@@ -133,8 +137,9 @@ def check_guards(connection: Connection) -> None:
     Raises:
         IntegrityError: ``GUARD_DRIFT`` with the trigger's name.
     """
-    if connection.dialect.name != "sqlite":
-        raise IntegrityError("GUARD_DRIFT", f"no append-only guards are known for {connection.dialect.name}")
+    if connection.dialect.name == "postgresql":
+        postgres_guards.check_guards(connection)
+        return
     present = _triggers(connection)
     for name in sorted(present.keys() | TRIGGERS.keys()):
         if present.get(name) != TRIGGERS.get(name):

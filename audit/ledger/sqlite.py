@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, delete, event, false
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 
 from assay.errors import IntegrityError, PreconditionError
 from audit.ledger.schema import TABLE_NAMES, TABLES, check_guards
@@ -114,6 +114,11 @@ def check_enforcement(connection: Connection) -> None:
         raise IntegrityError("ENFORCEMENT_MISSING", f"the authorizer lets a DELETE on {table.name} through")
 
 
+def surely_undone(error: DBAPIError) -> bool:
+    """True for a full disk or a busy file: SQLite has undone the transaction, and the next batch checks the head."""
+    return getattr(error.orig, "sqlite_errorcode", -1) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
+
+
 class WriterLock:
     """An exclusive lock beside the database, held while a ledger writes; the kernel frees it when the process dies."""
 
@@ -135,6 +140,9 @@ class WriterLock:
             raise PreconditionError("LEDGER_IN_USE", "another process writes to this ledger") from error
         self._fd = fd
 
+    def check(self) -> None:
+        """Nothing to ask: the kernel frees the lock only when its holder ends."""
+
     def release(self) -> None:
         """Gives the lock back; safe to repeat."""
         if self._fd >= 0:
@@ -149,7 +157,7 @@ def writer_lock(engine: Engine) -> WriterLock:
         PreconditionError: ``LEDGER_NOT_A_FILE`` for a database in memory, which cannot be locked or survive.
     """
     database = engine.url.database
-    if engine.dialect.name != "sqlite" or not database or database == ":memory:":
+    if not database or database == ":memory:":
         raise PreconditionError("LEDGER_NOT_A_FILE", "the ledger needs a database file")
     return WriterLock(Path(database))
 

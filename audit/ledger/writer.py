@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -22,11 +21,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, NestedTransaction, insert
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 
 from assay.errors import AssayError, ExhaustedError, IntegrityError, PreconditionError, UnavailableError
-from audit.ledger import records, tree
+from audit.ledger import dialect, records, tree
 from audit.ledger.anchor import Anchor
+from audit.ledger.dialect import WriterLock
 from audit.ledger.edge import Edge, Tile, TreeReader
 from audit.ledger.note import Checkpoint
 from audit.ledger.records import Place, RecordDraft
@@ -152,6 +152,7 @@ class Writer:
     def __init__(
         self,
         engine: Engine,
+        lock: WriterLock,
         store: LogStore,
         origin: str,
         signer: LogSigner,
@@ -163,6 +164,7 @@ class Writer:
         self.head = head
         self.stopped: str = ""
         self._engine = engine
+        self._lock = lock
         self._store = store
         self._origin = origin
         self._signer = signer
@@ -260,6 +262,7 @@ class Writer:
         head = self.head
         with self._engine.connect().execution_options(begin="IMMEDIATE") as connection:
             transaction = connection.begin()
+            self._lock.check()
             size, note = quick_head(connection)
             if size != head.size or note != (head.note if size else None):
                 raise IntegrityError("LEDGER_HEAD_MOVED", f"the database has {size} records, not {head.size}")
@@ -272,7 +275,7 @@ class Writer:
                 transaction.commit()
             except SQLAlchemyError as error:
                 connection.invalidate()
-                if _surely_undone(error):
+                if isinstance(error, DBAPIError) and dialect.of(self._engine).surely_undone(error):
                     raise
                 raise _CommitUnknownError from error
         return head
@@ -290,6 +293,8 @@ class Writer:
         except BaseException as error:
             # An I/O error may have ended the whole transaction; then this rollback raises, and the batch is lost.
             unit.settle(keep=False)
+            if connection.invalidated:  # the transaction went with the connection, and with it the units before
+                raise DisconnectionError("the database's connection has ended") from error
             pending.undo(mark)
             return _raiser(task.future, error)
         return _setter(task.future, result)
@@ -340,12 +345,6 @@ class Writer:
 
 class _CommitUnknownError(Exception):
     """The commit's outcome is unknown: no more writing before a restart."""
-
-
-def _surely_undone(error: SQLAlchemyError) -> bool:
-    """True for a full disk or a busy file: SQLite has undone the transaction, and the next batch checks the head."""
-    code = getattr(error.__cause__, "sqlite_errorcode", -1)
-    return isinstance(error, DBAPIError) and code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
 
 
 def _write_failed(error: BaseException) -> AssayError:

@@ -21,16 +21,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from assay import canonical, dsse
-from audit.ledger import schema
+from audit.ledger import dialect, schema
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.bundle import export
 from audit.ledger.cosignature import CosignatureVerifier, cosign, with_lines
 from audit.ledger.ledger import Ledger
 from audit.ledger.note import SignedNote, Verifier
 from audit.ledger.records import RecordDraft
-from audit.ledger.sqlite import connect_engine, connect_migration_engine
 from audit.ledger.writer import Sources
 from audit.verify.trust import TrustFile
+from tests.audit.ledger import storage
 
 ORIGIN = "assay.local/log"
 START = dt.datetime(2026, 11, 24, 12, 0, tzinfo=dt.UTC)
@@ -155,11 +155,12 @@ class World:
         names = ("oscar", "rita", "cora", "vik", "dana", "mallory")
         self.people = {name: self.enrol(name) for name in names}
         self.database = self.folder / "assay.db"
+        self.storage = storage.at(self.folder)
         (self.folder / "anchor").mkdir(exist_ok=True)
-        migration = connect_migration_engine(self.database)
+        migration = dialect.connect_for_migration(self.storage.migration_url)
         schema.create(migration)
         migration.dispose()
-        self.engine = connect_engine(self.database)
+        self.engine = dialect.connect(self.storage.url)
         self.anchor = FileAnchor(self.folder / "anchor")
         self.ledger = self.open()
 

@@ -6,11 +6,15 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.exc import DatabaseError
 
-from audit.ledger import schema
+from audit.ledger import fsck, schema
+from audit.ledger.ledger import Ledger
+from audit.ledger.note import Verifier
+from audit.ledger.records import RecordDraft
 from audit.ledger.sqlite import check_enforcement, connect_engine, connect_migration_engine
-from tests.audit.ledger.ledger_world import World, refused
+from tests.audit.ledger.ledger_world import ORIGIN, World, refused
 
 FORBIDDEN = [
     "UPDATE log_record SET body = x'00' WHERE idx = 0",
@@ -149,3 +153,31 @@ def test_creating_twice_changes_nothing(tmp_path: Path) -> None:
     with app.connect() as connection:
         check_enforcement(connection)
     app.dispose()
+
+
+def test_a_database_in_memory_is_refused(world: World) -> None:
+    engine = create_engine("sqlite://")
+    refused("LEDGER_NOT_A_FILE", Ledger(engine, ORIGIN, world.services["log"], world.anchor).start)
+
+
+def test_a_missing_table_is_refused_not_made(world: World, tmp_path: Path) -> None:
+    engine = connect_engine(tmp_path / "empty.db")
+    refused("GUARD_DRIFT", Ledger(engine, ORIGIN, world.services["log"], world.anchor).start)
+    engine.dispose()
+
+
+def test_attack_41_disk_full(world: World) -> None:
+    """A batch that does not fit is refused whole; with room again the log goes on."""
+    with world.engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+    limit(world, int(pages or 0))
+    big = RecordDraft("credit", "dataset.created", "dataset", {"t": "x" * 50_000})
+    refused("LEDGER_WRITE_FAILED", lambda: [world.append(big) for _ in range(3)])
+    size = world.ledger.size
+    limit(world, 1 << 30)
+    assert world.append_one() == size
+    assert list(fsck.check(world.engine, Verifier.of(ORIGIN, world.services["log"].public_key()))) == []
+
+
+def limit(world: World, pages: int) -> None:
+    world.ledger.run(lambda uow: uow.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())

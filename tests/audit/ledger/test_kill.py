@@ -24,6 +24,8 @@ from audit.ledger.ledger import system_sources
 from audit.ledger.note import Verifier, open_checkpoint
 from tests.audit.ledger.ledger_world import ORIGIN, World
 
+pytestmark = pytest.mark.usefixtures("ledger_database")
+
 CHILD = """
 import json, sys, threading
 from concurrent.futures import ThreadPoolExecutor

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from assay import canonical
 from audit.ledger import fsck, tree
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.note import Checkpoint, Verifier, sign_note
+from audit.ledger.schema import CHECKPOINTS, RECORDS
 from tests.audit.ledger.ledger_world import ORIGIN, World, ed25519, refused
+
+pytestmark = pytest.mark.usefixtures("ledger_database")
 
 
 def grow(world: World, count: int) -> None:
@@ -28,17 +31,8 @@ def draft(n: int) -> Any:
 
 
 def tamper(world: World, *statements: str, parameters: tuple[Any, ...] = ()) -> None:
-    """Rewrites the file as its owner can: guards taken away and put back."""
-    raw = sqlite3.connect(world.database)
-    triggers = raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-    for name, _ in triggers:
-        raw.execute(f"DROP TRIGGER {name}")
-    for statement in statements:
-        raw.execute(statement, parameters)
-    for _, sql in triggers:
-        raw.execute(sql)
-    raw.commit()
-    raw.close()
+    """Rewrites the log as the owner of the database can: guards taken away and put back."""
+    world.storage.tamper(*statements, parameters=parameters)
 
 
 def faults(world: World) -> dict[str, int]:
@@ -64,10 +58,8 @@ def grown(world: World) -> World:
 
 
 def body(world: World, index: int) -> bytes:
-    raw = sqlite3.connect(world.database)
-    (value,) = raw.execute("SELECT body FROM log_record WHERE idx = ?", (index,)).fetchone()
-    raw.close()
-    return bytes(value)
+    with world.engine.connect() as connection:
+        return bytes(connection.execute(select(RECORDS.c.body).where(RECORDS.c.idx == index)).scalar_one())
 
 
 def test_untouched_log_has_no_fault_and_starts(grown: World) -> None:
@@ -132,13 +124,11 @@ def test_attack_4_tail_cut_off(grown: World) -> None:
 def test_attack_4_old_copy_restored(world: World, tmp_path: Path) -> None:
     grow(world, 10)
     world.close()
-    shutil.copy(world.database, tmp_path / "backup")
+    backup = world.storage.keep(make(tmp_path / "backup"))
     world = World(tmp_path).start()
     grow(world, 10)
     world.close()
-    shutil.copy(tmp_path / "backup", world.database)
-    for suffix in ("-wal", "-shm"):
-        world.database.with_name(world.database.name + suffix).unlink(missing_ok=True)
+    world.storage.replace_by(backup)
     refused("LOG_ROLLED_BACK", World(tmp_path).start)
 
 
@@ -146,12 +136,13 @@ def test_attack_5_tail_cut_off_and_other_records_appended(world: World, tmp_path
     """The fork is the log key's own work: only the anchor tells. Both notes are in the error as evidence."""
     grow(world, 10)
     world.close()
-    shutil.copytree(tmp_path, tmp_path / "fork", ignore=shutil.ignore_patterns("fork"))
+    world.storage.keep(make(tmp_path / "fork"))
+    shutil.copytree(tmp_path / "anchor", tmp_path / "fork" / "anchor")
     here, fork = World(tmp_path).start(), World(tmp_path / "fork").start()
     grow(here, 5)
     fork.ledger.run(lambda uow: [uow.append(draft(n)) for n in range(100, 108)])
     here.close(), fork.close()
-    shutil.copy(tmp_path / "fork" / "assay.db", here.database)
+    here.storage.replace_by(fork.storage)
     world = World(tmp_path)
     refused("LOG_FORKED", world.start)
     try:
@@ -176,10 +167,11 @@ def test_attack_7_records_swapped(grown: World) -> None:
 def test_attack_10_rewritten_and_signed_with_the_true_key(world: World, tmp_path: Path) -> None:
     grow(world, 3)
     world.close()
-    other = World(make(tmp_path / "other")).start()
+    world.storage.beside(make(tmp_path / "other"))
+    other = World(tmp_path / "other").start()
     other.ledger.run(lambda uow: [uow.append(draft(n)) for n in range(50, 55)])
     other.close()
-    shutil.copy(other.database, world.database)
+    world.storage.replace_by(other.storage)
     refused("LOG_FORKED", World(tmp_path).start)
 
 
@@ -249,18 +241,15 @@ def test_anchor_damaged(grown: World, data: bytes) -> None:
 def test_anchor_of_a_lost_database(grown: World) -> None:
     """An empty database beside an anchor that remembers records is no fresh start."""
     grown.close()
-    grown.database.unlink()
-    for suffix in ("-wal", "-shm"):
-        grown.database.with_name(grown.database.name + suffix).unlink(missing_ok=True)
+    grown.storage.lose()
     refused("LOG_ROLLED_BACK", World(grown.folder).start)
 
 
 def test_crash_between_commit_and_anchor_is_mended(grown: World) -> None:
     """The database is ahead of the anchor by one checkpoint, and consistent: the anchor catches up."""
-    raw = sqlite3.connect(grown.database)
-    (older,) = raw.execute("SELECT note FROM log_checkpoint WHERE size = 301").fetchone()
-    (newest,) = raw.execute("SELECT note FROM log_checkpoint WHERE size = 306").fetchone()
-    raw.close()
+    with grown.engine.connect() as connection:
+        notes = {size: bytes(note) for size, note in connection.execute(select(CHECKPOINTS))}
+    older, newest = notes[301], notes[306]
     (grown.folder / "anchor" / "checkpoint").write_bytes(older)
     restart(grown)
     assert grown.anchor.read() == newest
@@ -284,21 +273,3 @@ def test_anchor_compares_and_swaps(tmp_path: Path) -> None:
     refused("ANCHOR_CONFLICT", lambda: anchor.swap(None, b"b"))
     anchor.swap(b"a", b"b")
     assert FileAnchor(tmp_path).read() == b"b"
-
-
-def test_a_database_in_memory_is_refused(world: World) -> None:
-    from sqlalchemy import create_engine
-
-    from audit.ledger.ledger import Ledger
-
-    engine = create_engine("sqlite://")
-    refused("LEDGER_NOT_A_FILE", Ledger(engine, ORIGIN, world.services["log"], world.anchor).start)
-
-
-def test_a_missing_table_is_refused_not_made(tmp_path: Path) -> None:
-    from audit.ledger.ledger import Ledger
-    from audit.ledger.sqlite import connect_engine
-
-    engine = connect_engine(tmp_path / "empty.db")
-    refused("GUARD_DRIFT", Ledger(engine, ORIGIN, ed25519("log"), FileAnchor(tmp_path)).start)
-    engine.dispose()

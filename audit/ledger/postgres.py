@@ -1,0 +1,233 @@
+"""PostgreSQL connections on which the ledger cannot be rewritten, and the lock that keeps a second writer out.
+
+What SQLite needs an authorizer for, PostgreSQL does by roles: the gateway logs in as a member of ``assay_writer``, who
+owns nothing and may not change, delete or truncate what the log holds; migrations run beforehand as a member of
+``assay_owner``. That this is so, that the guards are in force and that a commit is on disk when it returns is checked
+at start, and ``synchronous_commit`` again in every batch. A password never stands in a URL: libpq reads it from
+``PGPASSFILE`` or from the file that ``?passfile=`` names.
+
+Reads see one snapshot (REPEATABLE READ). ``connection.execution_options(begin="IMMEDIATE")`` begins a transaction that
+writes: it takes the batch lock first and then reads what is committed, so that one writer follows another.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError
+
+from assay.errors import IntegrityError, InvalidInputError, PreconditionError, UnavailableError
+from audit.ledger.postgres_guards import LOG_TABLES, OWNER, SCHEMA, check_guards
+
+# Advisory locks of this database: a class of our own ("assa"), one lock for the writer's life, one for each batch.
+_LOCK_CLASS = int.from_bytes(b"assa")
+_WRITER_LOCK, _BATCH_LOCK = 1, 2
+_PATIENCE = "2s"
+_OLDEST_VERSION = 150_000
+# Temporary tables are looked for last: none may stand in for one of ours. A lock that is never freed must not hang us.
+_OPTIONS = f"-c search_path={SCHEMA},pg_temp -c lock_timeout=10000 -c idle_session_timeout=0"
+_DURABLE = ("on", "remote_apply")
+_BEGIN_IMMEDIATE = (
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
+    f"SELECT current_setting('synchronous_commit'), pg_advisory_xact_lock({_LOCK_CLASS}, {_BATCH_LOCK})"
+)
+# An ERROR with one of these at COMMIT says that the transaction is rolled back: serialization, deadlock, full disk.
+_UNDONE = frozenset({"40001", "40P01", "53100"})
+_POWERS = ("pg_execute_server_program", "pg_write_server_files", "pg_write_all_data", "pg_maintain")
+
+
+def connect_engine(url: str) -> Engine:
+    """Engine for the gateway and its ledger; safe to share between threads.
+
+    Args:
+        url: ``postgresql+psycopg://user@host/database`` of a login role that is a member of ``assay_writer``. Not
+            through a pooler that shares sessions between transactions: the writer's lock belongs to a session.
+
+    Raises:
+        InvalidInputError: ``DATABASE_URL``. PreconditionError: ``POSTGRES_DRIVER_MISSING``.
+    """
+    return _engine(url, _OPTIONS)
+
+
+def connect_migration_engine(url: str) -> Engine:
+    """Engine for migrations before start; ``url`` is of a login role that may become ``assay_owner``, and does.
+
+    Raises:
+        InvalidInputError: ``DATABASE_URL``. PreconditionError: ``POSTGRES_DRIVER_MISSING``.
+    """
+    return _engine(url, f"{_OPTIONS} -c role={OWNER}")
+
+
+def roles_sql() -> str:
+    """The SQL that makes the roles and the schema; for a superuser, once a database."""
+    return resources.files("audit.ledger").joinpath("postgres_roles.sql").read_text("utf-8")
+
+
+def check_enforcement(connection: Connection) -> None:
+    """Demands that commits are durable, that guards are in force, and that this login cannot take them away.
+
+    Raises:
+        IntegrityError: ``GUARD_DRIFT`` or ``ENFORCEMENT_MISSING``.
+    """
+    version = int(connection.exec_driver_sql("SHOW server_version_num").scalar() or 0)
+    _demand(version >= _OLDEST_VERSION, f"this PostgreSQL is {version // 10_000}; 15 or newer is needed")
+    wanted = {
+        "synchronous_commit": _DURABLE,
+        "fsync": ("on",),
+        "full_page_writes": ("on",),
+        "transaction_read_only": ("off",),
+        "session_replication_role": ("origin",),
+    }
+    for name, values in wanted.items():
+        found = connection.exec_driver_sql(f"SHOW {name}").scalar()
+        _demand(found in values, f"{name} is {found}, not {' or '.join(values)}")
+    check_guards(connection)
+    row = connection.execute(_ROLE_QUERY, {"schema": SCHEMA, "tables": list(LOG_TABLES), "powers": list(_POWERS)})
+    for fault, holds in row.mappings().one().items():
+        _demand(not holds, f"the gateway's login {fault}")
+
+
+def surely_undone(error: DBAPIError) -> bool:
+    """True when the server itself said that the COMMIT was rolled back; a lost connection says nothing."""
+    return getattr(error.orig, "sqlstate", None) in _UNDONE
+
+
+class AdvisoryLock:
+    """A session's advisory lock, held by a connection of its own; the server frees it when that connection ends."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._session: Any = None
+
+    def acquire(self) -> None:
+        """Takes the lock.
+
+        Raises:
+            PreconditionError: ``LEDGER_IN_USE`` when another session holds it.
+            UnavailableError: ``DATABASE_UNREACHABLE``.
+        """
+        driver = self._engine.dialect.loaded_dbapi
+        try:
+            pooled = self._engine.raw_connection()
+        except (driver.Error, DBAPIError) as error:
+            raise UnavailableError(
+                "DATABASE_UNREACHABLE",
+                f"PostgreSQL at {self._engine.url.render_as_string(hide_password=True)} does not let us in",
+                remedy="is it running, and does the login role's password stand in PGPASSFILE?",
+            ) from error
+        session: Any = pooled.driver_connection
+        pooled.detach()
+        session.autocommit = True
+        try:
+            # The server may take a moment to see that a writer before us has died.
+            session.execute(f"SET lock_timeout = '{_PATIENCE}'")
+            session.execute(f"SELECT pg_advisory_lock({_LOCK_CLASS}, {_WRITER_LOCK})")
+        except driver.errors.LockNotAvailable as error:
+            session.close()
+            raise PreconditionError("LEDGER_IN_USE", "another process writes to this ledger") from error
+        self._session = session
+
+    def check(self) -> None:
+        """Demands that the session lives, and with it the lock.
+
+        Raises:
+            PreconditionError: ``LEDGER_LOCK_LOST``.
+        """
+        driver_error = self._engine.dialect.loaded_dbapi.Error
+        try:
+            self._session.execute("SELECT 1")
+        except driver_error as error:
+            raise PreconditionError(
+                "LEDGER_LOCK_LOST", "the connection that held the writer's lock has ended; another may hold it now"
+            ) from error
+
+    def release(self) -> None:
+        """Ends the session and so gives the lock back; safe to repeat."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+def writer_lock(engine: Engine) -> AdvisoryLock:
+    """The lock of an engine's database."""
+    return AdvisoryLock(engine)
+
+
+def _engine(url: str, options: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.password is not None:
+        raise InvalidInputError(
+            "DATABASE_URL",
+            "a password stands in the database's address",
+            remedy="write it into a file that only this user may read; name that in PGPASSFILE or as ?passfile=FILE",
+        )
+    arguments = {"options": options, "application_name": "assay", "keepalives_idle": 30, "keepalives_interval": 10}
+    try:
+        engine = create_engine(
+            parsed,
+            pool_size=8,
+            max_overflow=24,
+            pool_timeout=60,
+            pool_pre_ping=True,
+            isolation_level="REPEATABLE READ",
+            hide_parameters=True,
+            connect_args=arguments,
+        )
+    except ModuleNotFoundError as error:
+        raise PreconditionError(
+            "POSTGRES_DRIVER_MISSING", "psycopg is not installed", remedy="pip install 'assay[postgres]'"
+        ) from error
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("begin") != "IMMEDIATE":
+            return
+        session: Any = connection.connection.driver_connection
+        cursor = session.execute(_BEGIN_IMMEDIATE)
+        cursor.nextset()
+        durability = cursor.fetchone()[0]
+        _demand(durability in _DURABLE, f"synchronous_commit is {durability}")
+
+    return engine
+
+
+def _demand(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise IntegrityError("ENFORCEMENT_MISSING", otherwise, remedy="docs/installation.md, PostgreSQL")
+
+
+# Each column is something that the login must not be able to do, by itself or as any role that it may become.
+_ROLE_QUERY = text(
+    """
+    WITH mine AS (SELECT oid, rolname, rolsuper, rolcreaterole FROM pg_roles
+                  WHERE pg_has_role(session_user, oid, 'MEMBER')),
+         log AS (SELECT oid, relowner FROM pg_class
+                 WHERE relnamespace = to_regnamespace(:schema) AND relname = ANY(:tables))
+    SELECT
+      current_user <> session_user AS "acts as another role than it logged in as",
+      (SELECT bool_or(rolsuper) FROM mine) AS "is a superuser",
+      (SELECT bool_or(rolcreaterole) FROM mine) AS "may make roles, and so become the owner",
+      EXISTS (SELECT 1 FROM log JOIN mine ON mine.oid = log.relowner) AS "can become the ledger's owner",
+      EXISTS (SELECT 1 FROM mine WHERE rolname = ANY(:powers)) AS "has a power over every table or the server's files",
+      EXISTS (SELECT 1 FROM pg_namespace n JOIN mine ON mine.oid = n.nspowner WHERE n.oid = to_regnamespace(:schema))
+        AS "owns the ledger's schema",
+      EXISTS (SELECT 1 FROM pg_database d JOIN mine ON mine.oid = d.datdba WHERE d.datname = current_database())
+        AS "owns the database",
+      EXISTS (SELECT 1 FROM log, mine WHERE has_any_column_privilege(mine.oid, log.oid, 'UPDATE'))
+        AS "may UPDATE the ledger",
+      EXISTS (SELECT 1 FROM log, mine WHERE has_table_privilege(mine.oid, log.oid, 'DELETE'))
+        AS "may DELETE from the ledger",
+      EXISTS (SELECT 1 FROM log, mine WHERE has_table_privilege(mine.oid, log.oid, 'TRUNCATE'))
+        AS "may TRUNCATE the ledger",
+      EXISTS (SELECT 1 FROM log, mine WHERE has_table_privilege(mine.oid, log.oid, 'TRIGGER'))
+        AS "may put triggers on the ledger",
+      EXISTS (SELECT 1 FROM pg_namespace n, mine WHERE has_schema_privilege(mine.oid, n.oid, 'CREATE'))
+        AS "may make tables that shadow the ledger's",
+      EXISTS (SELECT 1 FROM mine WHERE has_database_privilege(mine.oid, current_database(), 'TEMP'))
+        AS "may make temporary tables that shadow the ledger's",
+      EXISTS (SELECT 1 FROM mine WHERE has_parameter_privilege(mine.oid, 'session_replication_role', 'SET'))
+        AS "may set session_replication_role"
+    """
+)
