@@ -27,7 +27,7 @@ from gateway.cli.session import Session, open_session
 from gateway.install import default_home, install
 
 State = tuning_job_pb2.TuningJob.State
-SERVICES = ("gateway", "train-worker", "audit-worker")
+SERVICES = ("witness", "gateway", "train-worker", "audit-worker")
 BASE_MODEL = "smollm2-135m-instruct"
 
 
@@ -52,11 +52,11 @@ class Bank:
         for name in names or SERVICES:
             if name in self.processes and self.processes[name].poll() is None:
                 continue
-            command = (
-                [sys.executable, "-m", "gateway.rpc", str(self.layout.root)]
-                if name == "gateway"
-                else [sys.executable, "-m", "assay.worker", "--dir", str(self.layout.service(name))]
-            )
+            command = {
+                "gateway": ["gateway.rpc", str(self.layout.root)],
+                "witness": ["audit.ledger.witness", str(self.layout.witness)],
+            }.get(name, ["assay.worker", "--dir", str(self.layout.service(name))])
+            command = [sys.executable, "-m", *command]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
             with self.log.open("ab") as stream:
                 self.processes[name] = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
