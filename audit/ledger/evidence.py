@@ -8,6 +8,7 @@ that a verifier rebuilds the whole and demands identity: no byte is free to carr
 from __future__ import annotations
 
 import base64
+import io
 import re
 import struct
 import zlib
@@ -31,6 +32,8 @@ MAX_BYTES = 1 << 29
 # A parsed JSON object takes up to 35 times its bytes in memory: what is parsed is bounded by its objects and arrays.
 MAX_CONTAINERS = 4_000_000
 MAX_TEXT = 1024
+MAX_TIMESTAMP = 65_536
+MAX_TIMESTAMPS = 8
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HEAD = struct.Struct("<4s5H3I2H")
@@ -123,6 +126,17 @@ def attachment_path(name: str) -> str:
     return f"attachments/{name}"
 
 
+def timestamp_path(name: str) -> str:
+    """Name of a time stamp's file.
+
+    Raises:
+        InvalidInputError: ``ATTACHMENT_NAME``.
+    """
+    if not _NAME.fullmatch(f"{name}.tsr"):
+        raise InvalidInputError("ATTACHMENT_NAME", "a time stamp has a plain ASCII name")
+    return f"timestamps/{name}.tsr"
+
+
 def evidence_sizes(entries: Iterable[Entry], size: int) -> dict[int, set[str]]:
     """Tree sizes below ``size`` that people signed over, with the hex roots that they signed."""
     sizes: dict[int, set[str]] = {}
@@ -203,6 +217,25 @@ def write_zip(files: Mapping[str, bytes], out: Writable) -> None:
     out.write(_END.pack(b"PK\x05\x06", 0, 0, len(files), len(files), len(table), offset, 0))
 
 
+def checkpoint_of(data: bytes) -> bytes:
+    """The checkpoint note of a bundle, unverified.
+
+    Raises:
+        InvalidInputError: ``BUNDLE_MALFORMED``.
+    """
+    files = read_zip(data)
+    if CHECKPOINT not in files:
+        raise malformed("it has no checkpoint")
+    return files[CHECKPOINT]
+
+
+def zip_bytes(files: Mapping[str, bytes]) -> bytes:
+    """The whole ZIP in memory."""
+    out = io.BytesIO()
+    write_zip(files, out)
+    return out.getvalue()
+
+
 def read_zip(data: bytes) -> dict[str, bytes]:
     """Reads what :func:`write_zip` writes and nothing else; memory is bounded by the file, since nothing is compressed.
 
@@ -210,12 +243,12 @@ def read_zip(data: bytes) -> dict[str, bytes]:
         InvalidInputError: ``BUNDLE_MALFORMED``.
     """
     if not _END.size <= len(data) <= MAX_BYTES + (MAX_ENTRIES << 8):
-        raise _malformed("the file is too short or too long")
+        raise malformed("the file is too short or too long")
     magic, disk, first, count, total, length, start, comment = _END.unpack(data[-_END.size :])
     if magic != b"PK\x05\x06" or disk or first or comment or count != total or count > MAX_ENTRIES:
-        raise _malformed("no plain end of directory")
+        raise malformed("no plain end of directory")
     if start + length != len(data) - _END.size:
-        raise _malformed("the directory is not where its end says")
+        raise malformed("the directory is not where its end says")
     files: dict[str, bytes] = {}
     position, begin = start, 0
     for _ in range(count):
@@ -223,27 +256,27 @@ def read_zip(data: bytes) -> dict[str, bytes]:
         name, body, position = _read_entry(data, position, begin, start)
         begin += _HEAD.size + len(name) + len(body)
         if name in files:
-            raise _malformed("two files of one name")
+            raise malformed("two files of one name")
         files[name] = body
     if position != start + length:
-        raise _malformed("the directory has another length")
+        raise malformed("the directory has another length")
     return files
 
 
 def _read_entry(data: bytes, position: int, begin: int, limit: int) -> tuple[str, bytes, int]:
     """One directory entry of a file at ``begin``: file name, contents, and where the next entry begins."""
     if position + _ENTRY.size > len(data):
-        raise _malformed("the directory is cut off")
+        raise malformed("the directory is cut off")
     fields = _ENTRY.unpack_from(data, position)
     size, name_size, extra, comment, offset = fields[9], fields[10], fields[11], fields[12], fields[16]
     if fields[0] != b"PK\x01\x02" or fields[4] != 0 or fields[8] != size or extra or comment:
-        raise _malformed("a file is compressed or has extra fields")
+        raise malformed("a file is compressed or has extra fields")
     end = position + _ENTRY.size + name_size
     name = data[position + _ENTRY.size : end].decode("ascii", "replace")
     check_path(name)
     start = offset + _HEAD.size + name_size
     if offset != begin or start + size > limit:
-        raise _malformed("a file does not follow the one before it, or reaches into the directory")
+        raise malformed("a file does not follow the one before it, or reaches into the directory")
     return name, data[start : start + size], end
 
 
@@ -255,8 +288,9 @@ def check_path(path: str) -> None:
     """
     parts = path.split("/")
     if len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts):
-        raise _malformed("a file has a name that is not plain")
+        raise malformed("a file has a name that is not plain")
 
 
-def _malformed(message: str) -> InvalidInputError:
+def malformed(message: str) -> InvalidInputError:
+    """The refusal of a bundle that is not one."""
     return InvalidInputError("BUNDLE_MALFORMED", message)

@@ -21,6 +21,7 @@ from audit.ledger.evidence import Entry, Header
 from audit.ledger.note import Checkpoint, ProofFile, Verifier, open_checkpoint, read_hash, read_number
 
 _RECORD = re.compile(r"records/(0|[1-9][0-9]{0,18})\.json")
+_TIMESTAMP = re.compile(r"timestamps/([^/]+)\.tsr")
 _HASHES = re.compile(r"[0-9a-f]{64}")
 _LONGEST_PROOF = 64 * 45
 
@@ -34,12 +35,14 @@ class Bundle:
         entries: its records, by index, each proved to be in the log.
         attachments: documents by name.
         note: its checkpoint as signed, with every line; only the log's Ed25519 line is verified.
+        timestamps: RFC 3161 responses over the checkpoint by name, not looked into.
     """
 
     header: Header
     entries: tuple[Entry, ...]
     attachments: Mapping[str, bytes]
     note: bytes
+    timestamps: Mapping[str, bytes]
 
 
 def read_file(path: Path) -> bytes:
@@ -72,6 +75,9 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
     header = _header(files, checkpoint)
     entries = _entries(files, checkpoint, note)
     attachments = {p.partition("/")[2]: d for p, d in files.items() if p.startswith("attachments/")}
+    timestamps = {m[1]: d for p, d in files.items() if (m := _TIMESTAMP.fullmatch(p))}
+    if len(timestamps) > evidence.MAX_TIMESTAMPS:
+        raise InvalidInputError("BUNDLE_MALFORMED", f"more than {evidence.MAX_TIMESTAMPS} time stamps")
     rebuilt = {
         evidence.POLICY: _member(files, evidence.POLICY),
         evidence.CHECKPOINT: note,
@@ -80,6 +86,7 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
         **{evidence.proof_path(e.index): files[evidence.proof_path(e.index)] for e in entries},
         **_consistency(files, entries, checkpoint),
         **{evidence.attachment_path(name): content for name, content in attachments.items()},
+        **{evidence.timestamp_path(name): content for name, content in timestamps.items()},
     }
     rebuilt[evidence.MANIFEST] = evidence.manifest(header, rebuilt)
     for path in sorted(files.keys() | rebuilt.keys()):
@@ -92,7 +99,7 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
     if not whole.identical:
         raise IntegrityError("BUNDLE_NOT_IDENTICAL", "the file holds bytes that its contents do not explain")
     _check_policy(rebuilt[evidence.POLICY], header, log)
-    return Bundle(header, tuple(entries), attachments, note)
+    return Bundle(header, tuple(entries), attachments, note, timestamps)
 
 
 def _header(files: Mapping[str, bytes], checkpoint: Checkpoint) -> Header:

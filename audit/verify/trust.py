@@ -39,7 +39,7 @@ _REQUIRED = (
     "services-root",
     "pdf",
 )
-_OPTIONAL = ("max-age", "operator", "log-ml-dsa")
+_OPTIONAL = ("max-age", "operator", "log-ml-dsa", "tsa")
 _REPEATED = ("witness ", "group ")
 _HEX_KEY = re.compile(r"[0-9a-f]{64}")
 _SECONDS = re.compile(r"[1-9][0-9]{0,9}")
@@ -63,6 +63,7 @@ class TrustFile:
             cosigns; None for no limit.
         operator: subject that may sign the first grants; empty to take the first signer of the log.
         log_ml_dsa: second key that must sign checkpoints; None for none.
+        tsa: certificate, or root, of the time-stamping authority that must stamp checkpoints; None for none.
     """
 
     origin: str
@@ -77,6 +78,7 @@ class TrustFile:
     max_age: timedelta | None = None
     operator: str = ""
     log_ml_dsa: MLDSAVerifier | None = None
+    tsa: x509.Certificate | None = None
 
     @classmethod
     def load(cls, path: Path) -> TrustFile:
@@ -123,6 +125,7 @@ class TrustFile:
             max_age=None if age is None else timedelta(seconds=int(age)),
             operator=facts.get("operator", ""),
             log_ml_dsa=_ml_dsa(facts),
+            tsa=_certificate(facts, "tsa") if "tsa" in facts else None,
         )
 
 

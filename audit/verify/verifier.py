@@ -12,6 +12,7 @@ from audit.ledger import tree
 from audit.ledger.evidence import Entry
 from audit.ledger.note import Checkpoint, SignedNote
 from audit.ledger.quorum import NONE
+from audit.verify import timestamp
 from audit.verify.archive import Bundle, open_bundle, read_file
 from audit.verify.findings import CHECKS, SHOWN
 from audit.verify.replay import Replay, document_hashes
@@ -24,6 +25,7 @@ CHAINS = "unit chains"
 OPENING = "the log opens with its own key"
 DOCUMENTS = "attachments are named by records"
 AGE = "age"
+TIMESTAMPS = "time stamps of the checkpoint"
 POST_QUANTUM = "post-quantum signature of the checkpoint"
 QUORUM = "quorum of witnesses"
 CLOCK_SKEW = timedelta(minutes=5)
@@ -59,6 +61,7 @@ def verify_bytes(data: bytes, trust: TrustFile, now: datetime) -> Report:
     report.add(ARCHIVE, PASSED, f"{len(bundle.entries)} records, signed by {trust.log.vkey().rpartition('+')[0]}")
     _post_quantum(bundle, trust, report)
     witnessed = _witnessed(bundle, trust, now, report)
+    _stamped(bundle, trust, report)
     _complete(bundle, report)
     gapless = _chains(bundle, report)
     _opening(bundle, trust, report)
@@ -214,6 +217,27 @@ def _witnessed(bundle: Bundle, trust: TrustFile, now: datetime, report: Report) 
         report.add(QUORUM, PASSED, f"{trust.quorum.describe()}: {seen}")
         return cosigned.since
     return None
+
+
+def _stamped(bundle: Bundle, trust: TrustFile, report: Report) -> None:
+    """RFC 3161 time stamps by the trust file's authority; records may not claim to be younger than those say."""
+    if trust.tsa is None:
+        if bundle.timestamps:
+            report.not_checked.append(f"{len(bundle.timestamps)} time stamps: the trust file names no authority (tsa)")
+        return
+    if not bundle.timestamps:
+        report.add(TIMESTAMPS, MISSING, "the bundle carries none, and the trust file names an authority")
+    newest = max((entry.record.time for entry in bundle.entries), default=None)
+    for name, response in sorted(bundle.timestamps.items()):
+        try:
+            time = timestamp.verify(response, bundle.note, trust.tsa)
+        except AssayError as error:
+            report.add(TIMESTAMPS, FAILED, f"{error.reason}: {name}: {error.message}")
+            continue
+        if newest is not None and newest > time + CLOCK_SKEW:
+            report.add(TIMESTAMPS, FAILED, f"TIMESTAMP_BEFORE_RECORD: {name} is of {time.isoformat()}")
+        else:
+            report.add(TIMESTAMPS, PASSED, f"{name}: it existed by {time.isoformat()}")
 
 
 def _limits(bundle: Bundle, trust: TrustFile, replay: Replay, report: Report) -> None:

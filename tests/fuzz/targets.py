@@ -23,7 +23,7 @@ from audit.ledger import evidence, records, tree
 from audit.ledger.edge import Edge, TreeReader
 from audit.ledger.note import Checkpoint, ProofFile, SignedNote, Verifier, key_id, open_checkpoint, sign_note
 from audit.ledger.quorum import QuorumPolicy
-from audit.verify import EXIT_CODES
+from audit.verify import EXIT_CODES, timestamp
 from audit.verify.archive import open_bundle
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bytes
@@ -205,6 +205,16 @@ def policy(data: bytes) -> bool:
     return True
 
 
+def stamp(data: bytes) -> bool:
+    """An RFC 3161 response, and the DER reader under it."""
+    _either(lambda: timestamp.verify(data, b"any note\n", TRUST.people_root))
+    try:
+        timestamp.open_response(data)
+    except AssayError:
+        return False
+    return True
+
+
 def _refused(call: Callable[[], object]) -> None:
     try:
         call()
@@ -233,6 +243,7 @@ TARGETS: Mapping[str, Callable[[bytes], bool]] = {
     "trust": trust,
     "verdict": verdict,
     "policy": policy,
+    "timestamp": stamp,
 }
 
 
@@ -253,6 +264,7 @@ def seeds(name: str) -> list[bytes]:
         "trust": lambda: [plain_trust().encode()],
         "verdict": lambda: bodies,
         "policy": lambda: [_policy()],
+        "timestamp": lambda: [(VECTORS / "timestamp.tsr").read_bytes()],
     }
     return made[name]()
 
