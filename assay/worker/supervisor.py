@@ -255,11 +255,12 @@ class Supervisor:
 
     async def _runner(self) -> None:
         while True:
-            if self._next() is None:
+            waiting = self._next()
+            if waiting is None:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            slot, descriptor = await self._slots.acquire()
+            slot, descriptor = await self._slots.acquire(waiting.accepted)
             try:
                 record = self._next()
                 if record is not None:
@@ -268,7 +269,7 @@ class Supervisor:
                 # One task's fault must not stop the queue; the task itself was marked below.
                 _LOG.exception("runner fault")
             finally:
-                await self._slots.release(descriptor)
+                self._slots.release(descriptor)
 
     def _next(self) -> TaskRecord | None:
         waiting = [r for r in self._records.values() if r.state is State.WAITING and r.task_id not in self._busy]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from assay.errors import IntegrityError, InvalidInputError
 from assay.worker import recovery
 from assay.worker.meter import EnergyModel, Meter, RaplCounter, process_started
 from assay.worker.settings import WorkerKeys, WorkerSettings
-from assay.worker.slots import Slots
 from assay.worker.spool import MeterTotals, Spool, State, TaskRecord
 
 from .conftest import House
@@ -137,20 +135,6 @@ def test_recovery_ends_its_own_sandbox_and_no_other_process(tmp_path: Path) -> N
         for process in (ours, other):
             process.kill()
             process.wait()
-
-
-async def test_slots_are_counted_and_freed(tmp_path: Path) -> None:
-    slots, others = (Slots(tmp_path / "slot", 2, poll_seconds=0.01) for _ in range(2))
-    first, second = await slots.acquire(), await others.acquire()
-    assert {first[0], second[0]} == {0, 1}
-    waiting = asyncio.create_task(slots.acquire())
-    await asyncio.sleep(0.1)
-    assert not waiting.done()
-    await others.release(second[1])
-    index, descriptor = await asyncio.wait_for(waiting, 10)
-    assert index == second[0]
-    await slots.release(descriptor)
-    await slots.release(first[1])
 
 
 def test_rapl_counts_packages_once_and_over_the_wrap(tmp_path: Path) -> None:
