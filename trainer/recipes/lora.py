@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from assay.modelfiles import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from trainer.device import Device
+from trainer.recipes.lora_linear import fuse
 from trainer.settings import TARGET_MODULES, Settings
 
 if TYPE_CHECKING:
     import torch
+
+_SHORT_ROW = 256
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,15 @@ class TunedModel:
             parameter.grad = None
 
 
-def load(base_files: Path, settings: Settings, device: Device) -> TunedModel:
-    """Loads a base model from its ``files/`` folder and attaches a fresh adapter, drawn from the settings' seed."""
+def load(base_files: Path, settings: Settings, device: Device, longest_row: int) -> TunedModel:
+    """Loads a base model from its ``files/`` folder and attaches a fresh adapter, drawn from the settings' seed.
+
+    Args:
+        base_files: the folder.
+        settings: rank, scale, dropout and seed of the adapter.
+        device: where, and in which format.
+        longest_row: tokens of the longest row that will be read.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -65,7 +75,12 @@ def load(base_files: Path, settings: Settings, device: Device) -> TunedModel:
 
     logging.disable_progress_bar()
     base = AutoModelForCausalLM.from_pretrained(
-        base_files, dtype=device.torch_dtype(), local_files_only=True, use_safetensors=True
+        base_files,
+        dtype=device.torch_dtype(),
+        local_files_only=True,
+        use_safetensors=True,
+        # torch's fused attention on a CPU costs several times the plain products where rows are short.
+        attn_implementation="eager" if device.kind == "cpu" and longest_row <= _SHORT_ROW else "sdpa",
     )
     base.to(device.torch_device())  # type: ignore[arg-type]
     parameters = sum(p.numel() for p in base.parameters())
@@ -78,6 +93,7 @@ def load(base_files: Path, settings: Settings, device: Device) -> TunedModel:
         target_modules=list(TARGET_MODULES),
     )
     wrapped = get_peft_model(base, config, autocast_adapter_dtype=False)
+    fuse(wrapped)
     adapter = {n.replace(".default.", "."): p for n, p in wrapped.named_parameters() if p.requires_grad}
     masters = {n: torch.nn.Parameter(p.detach().float().clone()) for n, p in adapter.items()}
     inner: Any = wrapped.get_base_model()

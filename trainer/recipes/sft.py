@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CHECKPOINT_STEPS = 25
 _VALIDATION_ROWS = 128
 _VALIDATION_BATCH = 16
+_WIDTH = 8
 
 
 class Control(Protocol):
@@ -118,7 +119,8 @@ class _Run:
         self.job, self.control = job, control
         demand_exactness(job.device)
         self.plan = plan_batches([len(row.tokens) for row in job.train.rows], job.settings)
-        self.model = load(job.base_files, job.settings, job.device)
+        longest = max(len(row.tokens) for row in (*job.train.rows, *job.validation.rows))
+        self.model = load(job.base_files, job.settings, job.device, longest)
         self.optimizer = torch.optim.AdamW(
             list(self.model.masters.values()),
             lr=job.settings.learning_rate,
@@ -299,7 +301,8 @@ def _scored_nll(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -
     import torch
 
     where = device.torch_device()
-    longest = max(len(r.tokens) for r in rows)
+    # The last token is only predicted. Few widths mean few kernels: on a CPU each new one is compiled on first use.
+    longest = 1 + math.ceil((max(len(r.tokens) for r in rows) - 1) / _WIDTH) * _WIDTH
     tokens = torch.zeros(len(rows), longest, dtype=torch.long)
     scored = torch.zeros(len(rows), longest, dtype=torch.bool)
     for i, row in enumerate(rows):

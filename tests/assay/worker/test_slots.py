@@ -1,4 +1,4 @@
-"""The device slot and the queue before it: first come, first served, across processes, and no dead waiter in the way."""
+"""The device slot and the queue before it: first come, first served, across processes; no dead waiter in the way."""
 
 from __future__ import annotations
 
