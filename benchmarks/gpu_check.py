@@ -260,7 +260,7 @@ def loss_difference(models: Path, device: str, words: int) -> dict[str, Any]:
     rows = encode_rows([json.loads(line) for line in chat_rows(16, words, 3).splitlines()], tokenizer, 1024).rows
     losses = []
     for place in (Device("cpu", "float32", ""), Device(device, "bfloat16", "")):
-        model = load(files, Settings(), place)
+        model = load(files, Settings(), place, max(len(row.tokens) for row in rows))
         model.backbone.eval()
         with torch.inference_mode():
             losses.append(row_losses(model, rows, place).float().cpu())

@@ -153,7 +153,7 @@ class Application:
             datasets=DatasetService(settings, store, blobs),
             jobs=JobService(settings, store, policy, base_models, board),
             approvals=ApprovalService(settings, store, policy, board, people_root, cards),
-            permits=PermitService(settings, store, order_key),
+            permits=PermitService(settings, store, order_key, people_root),
             models=ModelRegistry(store, blobs),
             evidence=EvidenceService(store, blobs),
             refusals=RefusalRecorder(store, settings.limits.refusals_per_minute),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from sqlalchemy import Connection
 from assay import dsse
 from assay.errors import AlreadyExistsError, InvalidInputError, PermissionDeniedError, PreconditionError
 from assay.v1 import identity_pb2
+from audit.ledger import records
+from audit.ledger.ledger import Ledger
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway import pages, statements
@@ -196,6 +198,33 @@ def require_live_role(connection: Connection, subject: str, role: str, unit: str
     """
     held = frozenset((g.role, g.unit) for g in grants_of(connection, subject))
     Caller(subject, held).require_role(unit, role)
+
+
+def grants_behind(
+    connection: Connection, ledger: Ledger, root: x509.Certificate, held: Iterable[tuple[str, str, str, int]]
+) -> set[int]:
+    """Record indices of the grants that show, without the whole log, that people held their roles.
+
+    They are each person's own grant, the grant that made its signer an operator, and so on up to the founder's.
+
+    Args:
+        connection: where the grants' rows are.
+        ledger: where their records are.
+        root: the people root.
+        held: subject, role and unit to be shown, and the record before which the grant must lie.
+    """
+    found: set[int] = set()
+    queue = list(held)
+    while queue:
+        subject, role, unit, before = queue.pop()
+        for grant in rows.select_all(connection, GrantRow, order_by="record_index", subject=subject, role=role):
+            if grant.record_index in found or grant.record_index >= before or grant.unit not in (unit, ALL_UNITS):
+                continue
+            found.add(grant.record_index)
+            record = records.read(ledger.record(grant.record_index).body)
+            signers = dsse.verify_person(record.envelope(), root, record.time).signers
+            queue += [(s.subject, OPERATOR, ALL_UNITS, grant.record_index) for s in signers]
+    return found
 
 
 def verify_signed(

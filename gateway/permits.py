@@ -9,17 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
 from assay import canonical, dsse
-from assay.errors import PreconditionError, UnavailableError
+from assay.errors import PermissionDeniedError, PreconditionError, UnavailableError
 from assay.v1 import audit_pb2, permit_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway import requests, statements
 from gateway.admission.facts import unit_of
 from gateway.caller import Caller, not_found
+from gateway.identity_registry import grants_behind, require_live_role
 from gateway.jobs import views
 from gateway.jobs.transitions import State
 from gateway.settings import Settings
@@ -39,15 +41,17 @@ class PermitService:
     settings: Settings
     store: Store
     key: Ed25519PrivateKey
+    people_root: x509.Certificate
 
     async def issue_permit(
         self, caller: Caller, request: permit_pb2.IssuePermitRequest
     ) -> permit_pb2.IssuePermitResponse:
-        """Signs a permit for an approved model and records it; the answer carries approvals, proofs and the checkpoint.
+        """Signs a permit for an approved model and records it; the answer carries approvals, grants, proofs, checkpoint.
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
-            PreconditionError: ``NOT_APPROVED``, ``CARD_NOT_ISSUED``, ``PURPOSE``, ``TOO_LONG``.
+            PreconditionError: ``NOT_APPROVED``, ``CARD_NOT_ISSUED``, ``SIGNER_ROLE`` when a signer has lost the role
+                since, ``PURPOSE``, ``TOO_LONG``.
             AlreadyExistsError: ``REQUEST_ID`` for another content under the same id.
             UnavailableError: ``QUORUM_NOT_MET``: it is recorded, and is handed out to the same request once the
                 witnesses have seen that.
@@ -121,6 +125,7 @@ class PermitService:
             raise PreconditionError(
                 "CARD_NOT_ISSUED", f"the card of {request.model} is not issued yet", remedy="try again shortly"
             )
+        _still_held(uow.connection, job, model)
         purpose = views.request_of(job).purpose
         if request.purpose != purpose:
             raise PreconditionError(
@@ -200,9 +205,10 @@ class PermitService:
             connection, ApprovalRow, order_by="time_us", job=row.job, card_sha256=model.card_sha256 if model else ""
         )
         size, checkpoint = self._covering(row)
-        indices = sorted(
-            {row.record_index, model.card_index if model else row.record_index, *(a.record_index for a in signed)}
-        )
+        held = [(a.subject, a.role, row.unit, a.record_index) for a in signed]
+        grants = grants_behind(connection, self.store.ledger, self.people_root, held)
+        card = model.card_index if model else row.record_index
+        indices = sorted({row.record_index, card, *(a.record_index for a in signed), *grants})
         message = permit_pb2.Permit(
             name=row.name,
             model=row.model,
@@ -281,6 +287,19 @@ def _objection(row: PermitRow, job: JobRow | None, request: permit_pb2.CheckPerm
     }
     wrong = [what for what, (asked, permitted) in compared.items() if asked != permitted]
     return f"another {wrong[0]} than permitted" if wrong else ""
+
+
+def _still_held(connection: Connection, job: JobRow, model: ModelRow) -> None:
+    """Demands that everybody who signed the card holds the role today: who has lost it cannot carry a new permit."""
+    for signed in rows.select_all(connection, ApprovalRow, job=job.name, card_sha256=model.card_sha256):
+        try:
+            require_live_role(connection, signed.subject, signed.role, job.unit)
+        except PermissionDeniedError as error:
+            raise PreconditionError(
+                "SIGNER_ROLE",
+                f"{signed.subject} signed as {signed.role} and no longer holds that role",
+                remedy="have the model approved anew by people who hold the roles",
+            ) from error
 
 
 def _require(connection: Connection, name: str) -> PermitRow:

@@ -178,7 +178,7 @@ def _people(
     notes: list[str],
 ) -> None:
     """Two people other than the maker signed for this adapter, base, purpose and card before the permit was issued."""
-    roles = _roles(entries, trust)
+    today = _roles(entries, trust)
     creator = predicate.get("creator")
     _demand(isinstance(creator, str) and creator != "", "it does not name the maker")
     signed: list[tuple[Signer, str]] = []
@@ -195,12 +195,19 @@ def _people(
         _demand(_card_before(entries, said, entry), "an approval's card is not proved")
         signer, role = verified.signers[0], role_name(said.get("role"))
         _demand(signer.subject != creator, "the maker signed it")
-        if roles is not None:
-            _demand(roles.holds(signer.subject, role, issued.record.unit), f"{signer.subject} does not hold {role}")
+        if today is not None:
+            then = _roles([e for e in entries if e.index < entry.index], trust)
+            held = then is not None and then.holds(signer.subject, role, issued.record.unit)
+            _demand(held, f"{signer.subject} did not hold {role} when signing")
+            _demand(today.holds(signer.subject, role, issued.record.unit), f"{signer.subject} does not hold {role}")
         signed.append((signer, role))
     _demand(quorum_met(signed), "no two people signed as compliance officer and validator")
-    if roles is None:
+    if today is None:
         notes.append("that the signers held their roles: the permit carries no grants; the evidence bundle does")
+    else:
+        notes.append("that no grant was revoked before the permit: it shows grants, the evidence bundle shows all")
+        if not trust.operator:
+            notes.append(f"the founding operator {today.founder}: taken from the log; name it in the trust file")
     _shown(permit, entries)
 
 
