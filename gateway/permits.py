@@ -46,7 +46,7 @@ class PermitService:
     async def issue_permit(
         self, caller: Caller, request: permit_pb2.IssuePermitRequest
     ) -> permit_pb2.IssuePermitResponse:
-        """Signs a permit for an approved model and records it; the answer carries approvals, grants, proofs, checkpoint.
+        """Signs a permit for an approved model and records it; the answer carries all that an offline check needs.
 
         Raises:
             NotFoundError: ``NOT_FOUND``.

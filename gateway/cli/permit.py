@@ -72,7 +72,8 @@ def check(
             dt.datetime.now(dt.UTC), TrustFile.parse(trust.read_text("utf-8")),
         )  # fmt: skip
         word = "allowed" if verdict.allowed else f"refused: {verdict.reason}"
-        emit(output, {"allowed": verdict.allowed, "reason": verdict.reason}, [word])
+        facts = {"allowed": verdict.allowed, "reason": verdict.reason, "not_checked": list(verdict.not_checked)}
+        emit(output, facts, [word, *(f"  not checked: {line}" for line in verdict.not_checked)])
     if not verdict.allowed:
         raise typer.Exit(EXIT_REFUSED)
 

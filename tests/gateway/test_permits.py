@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 from google.protobuf import json_format
 
 from assay.errors import AlreadyExistsError, AssayError, NotFoundError, PreconditionError
-from assay.v1 import approval_pb2, permit_pb2, tuning_job_pb2
+from assay.v1 import approval_pb2, identity_pb2, permit_pb2, tuning_job_pb2
 from audit.verify.permit import check_permit
 from audit.verify.trust import TrustFile
 from gateway.jobs import machine
-from gateway.statements import revocation_statement
+from gateway.statements import grant_revocation_statement, revocation_statement
 from gateway.store import jobs, rows
+from gateway.store.tables import GrantRow
 from tests.gateway.conftest import BASE, House, now
 from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, awaiting, decide, state
 
@@ -63,9 +65,41 @@ async def test_a_permit_holds_online_and_offline(house: House) -> None:
     assert (await online(house, permit)).allowed
     assert offline(house, permit) == (True, "")
     types = [house.app.ledger.record(p.index).type for p in permit.proofs]
-    assert types == ["card.rendered", "approval.decided", "approval.decided", "permit.issued"]
+    own = ["card.rendered", "approval.decided", "approval.decided", "permit.issued"]
+    assert [t for t in types if t != "grant.issued"] == own
     lasts = permit.not_after.ToDatetime() - permit.not_before.ToDatetime()
     assert lasts == dt.timedelta(hours=24)
+
+
+async def test_the_permit_shows_that_its_signers_held_their_roles(house: House) -> None:
+    """Their grants, signed by the operator of the trust file, come with it, and the offline check verifies them."""
+    await approved(house)
+    permit = await issued(house)
+    records = [house.app.ledger.record(p.index) for p in permit.proofs]
+    grants = [json.loads(r.body)["statement"]["predicate"] for r in records if r.type == "grant.issued"]
+    assert {(g["subject"].rpartition("/")[2], g["role"]) for g in grants} == {
+        ("cora", "ROLE_COMPLIANCE_OFFICER"),
+        ("vik", "ROLE_VALIDATOR"),
+    }
+    trust = TrustFile.parse(house.layout.trust.read_text())
+    shown = json_format.MessageToDict(permit, preserving_proto_field_name=True)
+    verdict = check_permit(shown, ADAPTER, SHA, "support-replies", "production-eu", now(), trust)
+    assert verdict.allowed and not any("held their roles" in line for line in verdict.not_checked)
+
+
+async def test_who_lost_the_role_since_carries_no_new_permit(house: House) -> None:
+    await approved(house)
+    before = await issued(house)
+    cora = house.subject("cora")
+    held = await house.app.store.fetch(lambda c: rows.get(c, GrantRow, subject=cora, role="ROLE_COMPLIANCE_OFFICER"))
+    assert held is not None
+    envelope = house.sign("oscar", grant_revocation_statement(held.grant_id, "left"))
+    request = identity_pb2.RevokeRoleRequest(name=f"roleGrants/{held.grant_id}", envelope=envelope)
+    await house.app.identities.revoke_role(await house.caller("oscar"), request)
+    with pytest.raises(PreconditionError) as caught:
+        await issued(house)
+    assert caught.value.reason == "SIGNER_ROLE" and "cora" in caught.value.message
+    assert offline(house, before) == (True, "")  # it shows what held when it was issued, and ends by itself
 
 
 @pytest.mark.parametrize(
@@ -203,9 +237,10 @@ TAMPERING: dict[str, Callable[[permit_pb2.Permit], None]] = {
     "shown environment": lambda p: setattr(p, "environment", "laptop"),
     "shown end": lambda p: p.not_after.FromSeconds(p.not_after.seconds + 3600),
     "no proofs": lambda p: p.ClearField("proofs"),
-    "one approval less": lambda p: p.proofs.pop(1) and None,
-    "no card": lambda p: p.proofs.pop(0) and None,
-    "a record": lambda p: setattr(p.proofs[1], "body", p.proofs[1].body.replace(b"seen", b"sane")),
+    "one grant less": lambda p: p.proofs.pop(0) and None,
+    "one approval less": lambda p: p.proofs.pop(-2) and None,
+    "no card": lambda p: p.proofs.pop(-4) and None,
+    "a record": lambda p: setattr(p.proofs[-2], "body", p.proofs[-2].body.replace(b"seen", b"sane")),
     "a proof hash": lambda p: p.proofs[1].hashes.__setitem__(0, bytes(32)),
     "checkpoint": lambda p: setattr(
         p, "checkpoint", p.checkpoint[:-3] + (b"E" if p.checkpoint[-3:-2] == b"A" else b"A") + b"=\n"

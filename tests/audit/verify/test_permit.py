@@ -76,7 +76,30 @@ def test_as_the_contract_writes_it(story: Story) -> None:
 def test_with_grants_the_roles_are_checked(story: Story) -> None:
     verdict = check(story, story.permit_message(grants(story)))
     assert verdict.allowed
-    assert not any("roles" in line for line in verdict.not_checked)
+    assert not any("held their roles" in line for line in verdict.not_checked)
+    assert any("no grant was revoked" in line for line in verdict.not_checked)
+
+
+def test_a_signer_without_a_grant_is_refused_where_grants_are_shown(story: Story) -> None:
+    for left_out in grants(story):
+        body = story.world.ledger.record(left_out).body.decode()
+        if "ROLE_COMPLIANCE_OFFICER" not in body and "ROLE_VALIDATOR" not in body:
+            continue
+        verdict = check(story, story.permit_message([i for i in grants(story) if i != left_out]))
+        assert not verdict.allowed and "did not hold" in verdict.reason
+
+
+def test_a_role_granted_after_the_signature_is_refused(tmp_path: Path) -> None:
+    world = World(tmp_path).start()
+    story = Story(world, grants=[g for g in Story.grants if g[1] != "ROLE_VALIDATOR"])
+    story.found().ask().decide().train().audit()
+    for who, role in story.approvers:
+        story.approve(who, role)
+    story.grant("vik", "ROLE_VALIDATOR", "credit")
+    story.issue_permit()
+    verdict = check(story, story.permit_message(grants(story)))
+    assert not verdict.allowed and "vik did not hold validator when signing" in verdict.reason
+    world.close()
 
 
 def test_files_are_hashed_and_one_byte_matters(tmp_path: Path) -> None:
@@ -229,13 +252,15 @@ def test_signed_by_the_maker(tmp_path: Path) -> None:
 def test_role_not_held_shows_with_grants(tmp_path: Path) -> None:
     story = made(tmp_path, approvers=[("cora", "ROLE_COMPLIANCE_OFFICER"), ("mallory", "ROLE_VALIDATOR")]).whole()
     verdict = check(story, story.permit_message(grants(story)))
-    assert f"{subject('mallory')} does not hold validator" in verdict.reason
+    assert f"{subject('mallory')} did not hold validator when signing" in verdict.reason
 
 
 def test_role_revoked_since_shows_with_grants(tmp_path: Path) -> None:
     story = made(tmp_path).found().ask().decide().train().audit()
+    for who, role in story.approvers:
+        story.approve(who, role)
     story.revoke_grant("vik-validator")
-    story.release()
+    story.issue_permit()
     assert "does not hold validator" in check(story, story.permit_message(grants(story))).reason
 
 
