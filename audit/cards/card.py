@@ -19,9 +19,9 @@ def build_card(known: Facts) -> dict[str, Any]:
     Args:
         known: ``job``, ``dataset``, ``base_model``, ``data``, ``decision``, ``audit``, ``verdict``, ``model`` as JSON
             of the contract's messages with proto field names; ``training``, ``preparation`` and ``auditing``, the
-            predicates of the workers' statements; ``ledger`` with ``origin`` and ``records`` (index and type of the
-            job's records so far); ``quorum`` (role names); ``waivers`` (predicates with ``subject`` and ``index``).
-            A missing part becomes GAP.
+            predicates of the workers' statements; ``ledger`` with ``origin``, ``witnesses`` and ``records`` (index
+            and type of the job's records so far); ``quorum`` (role names); ``waivers`` (predicates with ``subject``
+            and ``index``). A missing part becomes GAP.
 
     Returns:
         Float-free data; the SHA-256 of its canonical JSON is the card's digest.

@@ -81,6 +81,7 @@ def evidence(known: Record) -> dict[str, Any]:
     who = facts(
         [
             ("Ledger", ledger.get("origin"), "signed checkpoints"),
+            ("Witnesses that must cosign", ledger.get("witnesses"), "quorum policy"),
             ("Trace", known.get("job", {}).get("trace_id"), "job.received"),
             ("Signatures needed", [word(r, "ROLE_").lower() for r in known.get("quorum", [])], "policy"),
             ("This card's own index and checkpoint", "on the page of approvals once issued", "card.rendered"),

@@ -20,6 +20,7 @@ from assay import canonical
 from assay.errors import InternalError
 from assay.v1 import identity_pb2, measurement_pb2, policy_input_pb2
 from audit import cards
+from audit.ledger.quorum import QuorumPolicy
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway import datasets, registry, statements
@@ -150,7 +151,11 @@ class CardOffice:
             "audit": _json(views.from_json(job.audit, measurement_pb2.AuditReport)),
             "verdict": _json(summary.verdict),
             "model": _json(registry.message_of(model)),
-            "ledger": {"origin": self.settings.origin, "records": self._records(job)},
+            "ledger": {
+                "origin": self.settings.origin,
+                "records": self._records(job),
+                "witnesses": _witnesses(self.store.publication.policy),
+            },
             "quorum": [identity_pb2.Role.Name(r) for r in self.policy.quorum(request.purpose)],
             "waivers": [json.loads(v) for k, v in sorted(known.items()) if k.startswith("waiver.")],
         }
@@ -191,6 +196,10 @@ class CardOffice:
             "checkpoint": (self.store.publication.at(size) or self.store.ledger.checkpoint_at(size) or b"").decode(),
         }
         return job, model, issued
+
+
+def _witnesses(policy: QuorumPolicy) -> str:
+    return "QUORUM NONE: nobody but us has seen this log" if policy.asks_nobody else policy.describe()
 
 
 def _json(message: Message) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from assay import canonical, dsse
 from assay.errors import AssayError
-from audit.ledger import evidence, records, tree
+from audit.ledger import evidence, fork, records, tree
+from audit.ledger.cosignature import CosignatureVerifier
 from audit.ledger.edge import Edge, TreeReader
 from audit.ledger.note import Checkpoint, ProofFile, SignedNote, Verifier, key_id, open_checkpoint, sign_note
 from audit.ledger.quorum import QuorumPolicy
+from audit.ledger.witness.service import AddCheckpoint
 from audit.verify import EXIT_CODES, timestamp
 from audit.verify.archive import open_bundle
 from audit.verify.trust import TrustFile
@@ -215,6 +217,39 @@ def stamp(data: bytes) -> bool:
     return True
 
 
+def cosigner(data: bytes) -> bool:
+    """A witness's verifier key."""
+    try:
+        text = data.decode()
+        read = CosignatureVerifier.parse(text)
+    except (AssayError, UnicodeDecodeError):
+        return False
+    demand(read.vkey() == text, "a key has two spellings")
+    return True
+
+
+def add_checkpoint(data: bytes) -> bool:
+    """A request to a witness."""
+    try:
+        read = AddCheckpoint.parse(data)
+    except AssayError:
+        return False
+    lines = [f"old {read.old}", *(base64.b64encode(h).decode() for h in read.proof), "", ""]
+    demand("\n".join(lines).encode() + read.note == data, "a request has two spellings")
+    _either(lambda: fork.head_of(SignedNote.parse(read.note).text))
+    return True
+
+
+def fork_evidence(data: bytes) -> bool:
+    """A file of fork evidence from elsewhere; what is no split view by itself proves none."""
+    try:
+        read = fork.Evidence.parse(data)
+    except AssayError:
+        return False
+    demand(not fork.proves_split(read, [LOG]), "a split view was forged")
+    return True
+
+
 def _refused(call: Callable[[], object]) -> None:
     try:
         call()
@@ -244,6 +279,9 @@ TARGETS: Mapping[str, Callable[[bytes], bool]] = {
     "verdict": verdict,
     "policy": policy,
     "timestamp": stamp,
+    "cosigner": cosigner,
+    "add-checkpoint": add_checkpoint,
+    "fork-evidence": fork_evidence,
 }
 
 
@@ -265,6 +303,9 @@ def seeds(name: str) -> list[bytes]:
         "verdict": lambda: bodies,
         "policy": lambda: [_policy()],
         "timestamp": lambda: [(VECTORS / "timestamp.tsr").read_bytes()],
+        "cosigner": lambda: [CosignatureVerifier.of("w.example/w", LOG_KEY.public_key()).vkey().encode()],
+        "add-checkpoint": lambda: [b"old 0\n\n" + NOTE, b"old 5\n" + base64.b64encode(ROOT) + b"\n\n" + NOTE],
+        "fork-evidence": lambda: [fork.Evidence("LOG_FORKED", ORIGIN, NOW, (NOTE, NOTE), (ROOT,)).encode()],
     }
     return made[name]()
 
