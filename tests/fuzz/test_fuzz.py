@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assay.errors import NotFoundError
 from tests.fuzz.targets import TARGETS, Finding, demand, seeds
 
 SEEDS = {name: seeds(name) for name in TARGETS}
@@ -44,6 +45,22 @@ def test_noise(name: str, data: bytes) -> None:
         assert not TARGETS[name](data)
     else:
         TARGETS[name](data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.from_regex(r"/tile/[0-9a-z]{1,8}/[x0-9/]{1,20}(\.p/[0-9]{1,4})?", fullmatch=True) | st.text(max_size=40))
+def test_tile_paths_have_one_spelling(text: str) -> None:
+    """The path of a hash tile or entry bundle, as monitors ask for it."""
+    from audit.ledger.tiles import _TILE, index_of, path_of
+
+    match = _TILE.fullmatch(text)
+    if match is None:
+        return
+    try:
+        number = index_of(match["n"])
+    except NotFoundError:
+        return
+    assert path_of(number) == match["n"]
 
 
 def test_a_finding_is_not_taken_for_a_refusal() -> None:

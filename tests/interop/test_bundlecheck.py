@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from audit.ledger import evidence
+from audit.ledger.ledger import Ledger
 from audit.ledger.note import Checkpoint, ProofFile, sign_note
+from audit.ledger.writer import Sources
 from tests.audit.ledger.ledger_world import CARD_PDF, ORIGIN, Story, World, digest, ed25519
 from tests.audit.verify.forge import pack
 
@@ -90,6 +93,20 @@ def test_go_accepts_the_whole_log(bundlecheck: Path, told: World, tmp_path: Path
 def test_go_accepts_a_part_of_the_log(bundlecheck: Path, told: World, tmp_path: Path) -> None:
     code, said = check(bundlecheck, tmp_path, told.export(indices=[0, 3, 20]), told.trust_text)
     assert (code, "3 of" in said, "root recomputed: false" in said) == (0, True, True), said
+
+
+def test_go_passes_over_a_signature_type_that_it_does_not_know(bundlecheck: Path, tmp_path: Path) -> None:
+    """The ML-DSA-44 line beside the Ed25519 one."""
+    world = World(tmp_path)
+    second, sources = MLDSA44PrivateKey.generate(), Sources(world.clock, world.nonces)
+    key, anchor = world.services["log"], world.anchor
+    world.ledger = Ledger(world.engine, ORIGIN, key, anchor, post_quantum=second, sources=sources)
+    Story(world.start()).found()
+    data = world.export()
+    assert evidence.read_zip(data)["checkpoint"].count("— ".encode()) == 2
+    code, said = check(bundlecheck, tmp_path, data, world.trust_text)
+    world.close()
+    assert (code, "root recomputed: true" in said) == (0, True), said
 
 
 def change_record(files: dict[str, bytes]) -> None:
