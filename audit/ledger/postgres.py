@@ -29,10 +29,8 @@ _OLDEST_VERSION = 150_000
 # Temporary tables are looked for last: none may stand in for one of ours. A lock that is never freed must not hang us.
 _OPTIONS = f"-c search_path={SCHEMA},pg_temp -c lock_timeout=10000 -c idle_session_timeout=0"
 _DURABLE = ("on", "remote_apply")
-_BEGIN_IMMEDIATE = (
-    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
-    f"SELECT current_setting('synchronous_commit'), pg_advisory_xact_lock({_LOCK_CLASS}, {_BATCH_LOCK})"
-)
+TAKE_BATCH_LOCK = f"SELECT current_setting('synchronous_commit'), pg_advisory_xact_lock({_LOCK_CLASS}, {_BATCH_LOCK})"
+_BEGIN_IMMEDIATE = f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {TAKE_BATCH_LOCK}"
 # An ERROR with one of these at COMMIT says that the transaction is rolled back: serialization, deadlock, full disk.
 _UNDONE = frozenset({"40001", "40P01", "53100"})
 _POWERS = ("pg_execute_server_program", "pg_write_server_files", "pg_write_all_data", "pg_maintain")
