@@ -53,6 +53,10 @@ def verify(pdf: bytes, certificate_der: bytes) -> None:
         status = validate_pdf_signature(found[0], context) if len(found) == 1 else None
     except Exception as error:
         raise IntegrityError("CARD_SIGNATURE", "the PDF's signature cannot be read") from error
+    if not found:
+        raise IntegrityError(
+            "CARD_SIGNATURE", "the PDF carries no signature", remedy="a card is signed when two people have approved it"
+        )
     if (
         status is None
         or not status.bottom_line

@@ -1,4 +1,4 @@
-"""``assay model``: get, list, card, adapter."""
+"""``assay model``: get, list, card, check-card, adapter."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from assay import digests
 from assay.errors import AlreadyExistsError, IntegrityError
 from assay.v1 import model_pb2
+from audit.verify.trust import TrustFile
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 
-app = typer.Typer(no_args_is_help=True, help="Tuned models: get, list, card, adapter.")
+app = typer.Typer(no_args_is_help=True, help="Tuned models: get, list, card, check-card, adapter.")
 ModelArgument = Annotated[str, typer.Argument(help="units/UNIT/models/ID")]
 
 
@@ -56,17 +58,38 @@ def list_(
 def card(
     name: ModelArgument,
     out: Annotated[Path, typer.Option(help="File to write; .json gives the JSON twin.")],
+    trust: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Trust file, to check the PDF's signature by.")
+    ] = None,
     identity: IdentityOption = None,
     address: AddressOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Download the model card, PDF or JSON.
+    """Download the model card, PDF or JSON; with a trust file, refuse a PDF whose signature does not hold.
 
-    Example: assay model card units/support/models/replies --out card.pdf
+    Example: assay model card units/support/models/replies --out card.pdf --trust trust.txt
     """
     with exit_on_error(), open_session(identity, address) as session:
         sha256 = download_card(session, name, out)
-        emit(output, {"path": str(out), "sha256": sha256}, [f"{out}  sha256 {sha256}"])
+        facts = {"path": str(out), "sha256": sha256, "signature": "not checked"}
+        if trust is not None and out.suffix != ".json":
+            facts["signature"] = check_card_file(out, trust)
+        emit(output, facts, [f"{out}  sha256 {sha256}", f"  signature: {facts['signature']}"])
+
+
+@app.command("check-card")
+def check_card(
+    card_file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, metavar="PDF", help="An issued card.")],
+    trust: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Trust file, from outside.")],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Check offline that a card is as it was issued: one signature, over the whole file, by the trust file's key.
+
+    Example: assay model check-card card.pdf --trust trust.txt
+    """
+    with exit_on_error():
+        signature = check_card_file(card_file, trust)
+        emit(output, {"path": str(card_file), "signature": signature}, [f"{card_file}  signature: {signature}"])
 
 
 @app.command()
@@ -84,6 +107,19 @@ def adapter(
     with exit_on_error(), open_session(identity, address) as session:
         sha256 = download_adapter(session, name, out)
         emit(output, {"path": str(out), "sha256": sha256}, [f"{out}  adapter {sha256}"])
+
+
+def check_card_file(path: Path, trust: Path) -> str:
+    """Checks a PDF's signature by the trust file; returns what may be said of it.
+
+    Raises:
+        InvalidInputError: ``TRUST_MALFORMED``.
+        IntegrityError: ``CARD_SIGNATURE`` for a card that was changed, is unsigned, or is signed by another key.
+    """
+    from audit.cards import seal
+
+    seal.verify(path.read_bytes(), TrustFile.parse(trust.read_text("utf-8")).pdf.public_bytes(Encoding.DER))
+    return "holds over the whole file, by the trust file's certificate"
 
 
 def download_card(session: Session, name: str, out: Path) -> str:

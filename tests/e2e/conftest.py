@@ -8,12 +8,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from e2e_world import Bank, tiny_models
+from e2e_world import BASE_MODEL, Bank
+
+from assay.modelfiles import read_base_manifest, verify_base_files
+from gateway.install import default_home
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models(tmp_path_factory.mktemp("models"))
+def models() -> Path:
+    """The real weights, as `make install` put them into the user's cache."""
+    found = default_home() / "models"
+    verify_base_files(found / BASE_MODEL, read_base_manifest(found / BASE_MODEL))
+    return found
 
 
 @pytest.fixture(scope="session")

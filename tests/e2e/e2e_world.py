@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,14 +16,12 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from assay import digests
 from assay.installation import DEFAULT_PEOPLE, Plan
-from assay.modelfiles import read_base_manifest
 from assay.v1 import audit_pb2, dataset_pb2, tuning_job_pb2
 from demo.processes import free_ports
 from gateway.cli.dataset import upload_parts
 from gateway.cli.session import Session, open_session
-from gateway.install import default_home, install
+from gateway.install import install
 
 State = tuning_job_pb2.TuningJob.State
 SERVICES = ("witness", "gateway", "train-worker", "audit-worker")
@@ -201,35 +198,3 @@ def chat_rows(count: int) -> bytes:
             json.dumps({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]})
         )
     return ("\n".join(rows) + "\n").encode()
-
-
-def tiny_models(folder: Path) -> Path:
-    """Models whose base is a tiny random Llama with the real tokenizer: for plumbing, not for measuring."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    real = default_home() / "models" / BASE_MODEL
-    files = folder / BASE_MODEL / "files"
-    files.mkdir(parents=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
-        shutil.copyfile(real / "files" / name, files / name)
-    known = json.loads((real / "files" / "config.json").read_text())
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=known["vocab_size"], hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048, tie_word_embeddings=True,
-        bos_token_id=known.get("bos_token_id"), eos_token_id=known.get("eos_token_id"),
-        pad_token_id=known.get("pad_token_id"),
-    )  # fmt: skip
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(files)
-    for path in files.iterdir():
-        path.chmod(0o644)  # safetensors writes for its owner only
-    manifest = json.loads((real / "manifest.json").read_text())
-    found = digests.folder_manifest(files)
-    manifest["files"] = [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in found.files]
-    manifest["sha256"] = found.sha256
-    manifest["parameters"] = sum(1 for _ in found.files)
-    (folder / BASE_MODEL / "manifest.json").write_text(json.dumps(manifest))
-    read_base_manifest(folder / BASE_MODEL)
-    folder.chmod(0o755)  # a sandbox runs as nobody, and pytest's folders are private
-    return folder

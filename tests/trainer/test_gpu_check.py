@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.e2e_world import BASE_MODEL, tiny_models
+from tests.trainer.tiny_models import BASE_MODEL, tiny_models
 
 ROOT = Path(__file__).parents[2]
 

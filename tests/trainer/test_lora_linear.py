@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.e2e.e2e_world import BASE_MODEL, tiny_models
+from tests.trainer.tiny_models import BASE_MODEL, tiny_models
 from trainer.device import Device
 from trainer.recipes import lora, lora_linear
 from trainer.settings import TARGET_MODULES, Settings

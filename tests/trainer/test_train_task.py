@@ -13,7 +13,8 @@ from assay import canonical
 from assay.errors import IntegrityError, InvalidInputError, PreconditionError
 from assay.modelfiles import check_adapter_folder, lora_b_moved, read_base_manifest
 from assay.worker.task import TaskContext, TaskPaused
-from tests.e2e.e2e_world import BASE_MODEL, chat_rows, tiny_models
+from tests.e2e.e2e_world import chat_rows
+from tests.trainer.tiny_models import BASE_MODEL, tiny_models
 from trainer import task
 from trainer.recipes.plan import plan_batches
 from trainer.settings import Settings
