@@ -28,6 +28,7 @@ from gateway.approvals import ApprovalService
 from gateway.base_models import BaseModels
 from gateway.caller import SYSTEM_UNIT
 from gateway.datasets import DatasetService
+from gateway.erasures import ErasureService
 from gateway.evidence import EvidenceService
 from gateway.identity_registry import IdentityRegistry
 from gateway.jobs.board import Board
@@ -40,6 +41,7 @@ from gateway.store import rows
 from gateway.store.blobs import FileBlobStore
 from gateway.store.database import Store
 from gateway.store.migrations import migrate
+from gateway.store.scope_keys import FileScopeKeys
 from gateway.store.tables import FactRow
 from gateway.witnesses import start_ledger
 from policies.engine import PolicyEngine
@@ -65,6 +67,7 @@ class Application:
     permits: PermitService
     models: ModelRegistry
     evidence: EvidenceService
+    erasures: ErasureService
     refusals: RefusalRecorder
     pipeline: Pipeline
     clients: tuple[WorkerClient, ...]
@@ -125,6 +128,9 @@ class Application:
         identities = IdentityRegistry(settings, store, people_root)
         identities.bootstrap(settings.layout.bootstrap_grants)
         _publish_policy(settings, store, policy)
+        keys = FileScopeKeys(blobs)
+        erasures = ErasureService(settings, store, blobs, keys, people_root)
+        erasures.resume()
         pdf_signer = (read_private(folder / "pdf.key"), (folder / "pdf.crt").read_bytes())
         cards = CardOffice(settings, store, blobs, policy, base_models, pdf_signer)
         credentials = service_tls(folder).channel_credentials()
@@ -151,11 +157,12 @@ class Application:
             base_models=base_models,
             identities=identities,
             datasets=DatasetService(settings, store, blobs),
-            jobs=JobService(settings, store, policy, base_models, board),
+            jobs=JobService(settings, store, policy, base_models, board, keys),
             approvals=ApprovalService(settings, store, policy, board, people_root, cards),
             permits=PermitService(settings, store, order_key, people_root),
             models=ModelRegistry(store, blobs),
-            evidence=EvidenceService(store, blobs),
+            evidence=EvidenceService(store, blobs, keys),
+            erasures=erasures,
             refusals=RefusalRecorder(store, settings.limits.refusals_per_minute),
             pipeline=Pipeline(office, cards),
             clients=tuple(clients.values()),

@@ -10,10 +10,11 @@ from typing import BinaryIO
 
 from sqlalchemy import Connection
 
-from assay.errors import InvalidInputError
+from assay.errors import InvalidInputError, NotFoundError
 from assay.v1 import audit_pb2
-from audit.ledger import bundle
+from audit.ledger import bundle, payloads
 from audit.ledger.ledger import StoredRecord
+from audit.ledger.payloads import ScopeKeys
 from audit.ledger.quorum import Log, QuorumPolicy
 from gateway import pages
 from gateway.admission.facts import unit_of
@@ -36,6 +37,7 @@ class EvidenceService:
 
     store: Store
     blobs: BlobStore
+    keys: ScopeKeys
 
     async def list_records(
         self, caller: Caller, request: audit_pb2.ListRecordsRequest
@@ -150,6 +152,7 @@ class EvidenceService:
             indices=indices,
             unit=unit,
             attachments=attachments,
+            disclose=self._disclosed,
             policy_text=self._policy(),
             checkpoint=note,
         )
@@ -167,6 +170,14 @@ class EvidenceService:
         if asked > newest:
             raise InvalidInputError("PROOF_RANGE", f"the published log has {newest} records, not {asked}")
         return asked or newest
+
+    def _disclosed(self, commitment: str) -> bytes:
+        """Salt and payload of a commitment; empty when it was erased."""
+        try:
+            opening = self.store.read(lambda c: payloads.get(c, self.keys, commitment))
+        except NotFoundError:
+            return b""
+        return opening.salt + opening.payload
 
     def _attachments(self, connection: Connection, unit: str | None, jobs: Sequence[str]) -> Mapping[str, bytes]:
         """Cards and their JSON twins, under names that tell whose they are; a card's record names each one's digest."""

@@ -7,6 +7,8 @@ reader refuses a missing member, an unknown member and a wrong type: what is not
 from __future__ import annotations
 
 import datetime as dt
+import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,6 +21,13 @@ T = TypeVar("T")
 
 GRANT = "grant"
 REFUSE = "refuse"
+ERASURE_REASONS = (
+    "data-subject-request",
+    "consent-withdrawn",
+    "retention-ended",
+    "unlawful-processing",
+    "legal-obligation",
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,15 @@ class SignedGrantRevocation:
     reason: str
 
 
+@dataclass(frozen=True)
+class SignedErasureOrder:
+    """The predicate of an order to erase; no free text, since it stays in the log for ever."""
+
+    resource: str
+    reason_code: str
+    order_id: str
+
+
 def approval_statement(
     pending: approval_pb2.PendingApproval, *, granted: bool, role: str, reason: str, signed_at: dt.datetime
 ) -> dict[str, Any]:
@@ -130,6 +148,17 @@ def grant_statement(subject: str, role: str, unit: str, grant_id: str) -> dict[s
 def grant_revocation_statement(grant_id: str, reason: str) -> dict[str, Any]:
     """The statement by which an operator revokes a grant."""
     return dsse.statement("grant-revocation", {"grant_id": grant_id, "reason": reason}, [])
+
+
+def erasure_order_statement(resource: str, reason_code: str) -> dict[str, Any]:
+    """The statement by which a compliance officer orders an erasure.
+
+    Raises:
+        InvalidInputError: ``REASON_CODE``.
+    """
+    _check_reason(reason_code)
+    predicate = {"resource": resource, "reason_code": reason_code, "order_id": uuid.uuid4().hex}
+    return dsse.statement("erasure-order", predicate, [])
 
 
 def read_approval(statement: Mapping[str, Any]) -> SignedApproval:
@@ -193,6 +222,26 @@ def read_grant_revocation(statement: Mapping[str, Any]) -> SignedGrantRevocation
         InvalidInputError: ``STATEMENT``.
     """
     return _read(statement, "grant-revocation", SignedGrantRevocation)
+
+
+def read_erasure_order(statement: Mapping[str, Any]) -> SignedErasureOrder:
+    """Reads an erasure order's predicate; the reason must be a known code.
+
+    Raises:
+        InvalidInputError: ``STATEMENT`` or ``REASON_CODE``.
+    """
+    signed = _read(statement, "erasure-order", SignedErasureOrder)
+    _check_reason(signed.reason_code)
+    if not re.fullmatch(r"[0-9a-f]{32}", signed.order_id):
+        raise _malformed("erasure-order", "order_id is not 32 hex digits")
+    return signed
+
+
+def _check_reason(code: str) -> None:
+    if code not in ERASURE_REASONS:
+        raise InvalidInputError(
+            "REASON_CODE", f"{code[:64]!r} is no reason to erase", remedy=f"one of: {', '.join(ERASURE_REASONS)}"
+        )
 
 
 def role_name(text: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 from assay.errors import InvalidInputError
 from audit.ledger import evidence, records
+from audit.ledger.commitment import commitments_of
 from audit.ledger.evidence import Entry, Header
 from audit.ledger.ledger import Ledger, StoredRecord
 from audit.ledger.note import Checkpoint, ProofFile, SignedNote
@@ -23,6 +24,7 @@ def export(
     indices: Sequence[int] | None = None,
     unit: str | None = None,
     attachments: Mapping[str, bytes] | None = None,
+    disclose: Callable[[str], bytes] = lambda commitment: b"",
     policy_text: str,
     checkpoint: bytes | None = None,
 ) -> str:
@@ -36,6 +38,7 @@ def export(
         indices: records to disclose; None for all of the log or unit. :func:`select` finds a job's.
         unit: business unit; None for the whole log.
         attachments: documents by plain file name; the verifier demands that a record names each one's SHA-256.
+        disclose: salt and payload of a commitment that the records name; empty for one that is erased or kept back.
         policy_text: the log's key and witness policy, as the exporter sees it.
         checkpoint: the note to export under, with its cosignatures; None for the newest, which no witness has seen.
 
@@ -61,6 +64,9 @@ def export(
         files[evidence.consistency_path(size, head.size)] = evidence.consistency_text(proof)
     for name, data in (attachments or {}).items():
         files[evidence.attachment_path(name)] = data
+    for commitment in {c for entry in entries for c in commitments_of(entry.record.predicate)}:
+        if data := disclose(commitment):
+            files[evidence.payload_path(commitment)] = data
     header = Header(ledger.origin, head.size, head.root, scope, unit or "", evidence.quorum_of(policy_text))
     files[evidence.MANIFEST] = evidence.manifest(header, files)
     sink = _Hashing(out)

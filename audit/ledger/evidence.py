@@ -36,6 +36,7 @@ MAX_TIMESTAMP = 65_536
 MAX_TIMESTAMPS = 8
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_COMMITMENT = re.compile(r"[0-9a-f]{64}")
 _HEAD = struct.Struct("<4s5H3I2H")
 _ENTRY = struct.Struct("<4s6H3I5H2I")
 _END = struct.Struct("<4s4H2IH")
@@ -50,6 +51,7 @@ consistency/OLD-NEW         proof that the log people signed over is a prefix of
 dsse/INDEX.json             signed statements of people, as DSSE envelopes
 tenant-chain.json           each unit's records in order: index, sequence number, leaf hash
 attachments/NAME            documents that a record names by digest
+payloads/COMMITMENT         what a record commits to and nobody had erased: 32 bytes of salt, then the payload
 policy.txt                  which log key and which witnesses the exporter used; not a reason to believe it
 manifest.json               digest and size of every file
 
@@ -135,6 +137,17 @@ def timestamp_path(name: str) -> str:
     if not _NAME.fullmatch(f"{name}.tsr"):
         raise InvalidInputError("ATTACHMENT_NAME", "a time stamp has a plain ASCII name")
     return f"timestamps/{name}.tsr"
+
+
+def payload_path(commitment: str) -> str:
+    """Name of a disclosed payload's file, which holds the salt and then the payload.
+
+    Raises:
+        InvalidInputError: ``BUNDLE_MALFORMED`` for a name that is no commitment.
+    """
+    if not _COMMITMENT.fullmatch(commitment):
+        raise InvalidInputError("BUNDLE_MALFORMED", "a payload is not named by its commitment")
+    return f"payloads/{commitment}"
 
 
 def evidence_sizes(entries: Iterable[Entry], size: int) -> dict[int, set[str]]:

@@ -46,6 +46,8 @@ TYPES: Mapping[str, TypeRule] = {
     "grant.issued": TypeRule("grant", signed=True),
     "grant.revoked": TypeRule("grant-revocation", signed=True),
     "dataset.created": TypeRule("dataset"),
+    "erasure.ordered": TypeRule("erasure-order", signed=True),
+    "erasure.executed": TypeRule("erasure"),
     "request.refused": TypeRule("refusal"),
     "job.received": TypeRule("request"),
     "job.preparing": TypeRule("transition"),

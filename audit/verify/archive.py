@@ -17,6 +17,7 @@ from typing import Any
 from assay.dsse import decode_shallow
 from assay.errors import AssayError, ExhaustedError, IntegrityError, InvalidInputError
 from audit.ledger import evidence, records, tree
+from audit.ledger.commitment import SALT_SIZE, Opening, commitments_of
 from audit.ledger.evidence import Entry, Header
 from audit.ledger.note import Checkpoint, ProofFile, Verifier, open_checkpoint, read_hash, read_number
 
@@ -36,6 +37,7 @@ class Bundle:
         attachments: documents by name.
         note: its checkpoint as signed, with every line; only the log's Ed25519 line is verified.
         timestamps: RFC 3161 responses over the checkpoint by name, not looked into.
+        payloads: salt and payload by commitment, each opened.
     """
 
     header: Header
@@ -43,6 +45,7 @@ class Bundle:
     attachments: Mapping[str, bytes]
     note: bytes
     timestamps: Mapping[str, bytes]
+    payloads: Mapping[str, bytes]
 
 
 def read_file(path: Path) -> bytes:
@@ -67,7 +70,8 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
     Raises:
         InvalidInputError: a file, record, proof or checkpoint is malformed.
         IntegrityError: ``MANIFEST_MISMATCH``, ``BUNDLE_NOT_IDENTICAL``, ``NOTE_SIGNATURE_BAD``, ``CHECKPOINT_ORIGIN``,
-            ``INCLUSION_BAD``, ``CONSISTENCY_BAD`` or ``PROOF_OF_ANOTHER_CHECKPOINT``.
+            ``INCLUSION_BAD``, ``CONSISTENCY_BAD``, ``PROOF_OF_ANOTHER_CHECKPOINT``, ``COMMITMENT_MISMATCH`` or
+            ``COMMITMENT_SALT``.
     """
     files = evidence.read_zip(data)
     note = _member(files, evidence.CHECKPOINT)
@@ -78,6 +82,7 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
     timestamps = {m[1]: d for p, d in files.items() if (m := _TIMESTAMP.fullmatch(p))}
     if len(timestamps) > evidence.MAX_TIMESTAMPS:
         raise InvalidInputError("BUNDLE_MALFORMED", f"more than {evidence.MAX_TIMESTAMPS} time stamps")
+    payloads = _payloads(files, entries)
     rebuilt = {
         evidence.POLICY: _member(files, evidence.POLICY),
         evidence.CHECKPOINT: note,
@@ -87,6 +92,7 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
         **_consistency(files, entries, checkpoint),
         **{evidence.attachment_path(name): content for name, content in attachments.items()},
         **{evidence.timestamp_path(name): content for name, content in timestamps.items()},
+        **{evidence.payload_path(commitment): content for commitment, content in payloads.items()},
     }
     rebuilt[evidence.MANIFEST] = evidence.manifest(header, rebuilt)
     for path in sorted(files.keys() | rebuilt.keys()):
@@ -99,7 +105,7 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
     if not whole.identical:
         raise IntegrityError("BUNDLE_NOT_IDENTICAL", "the file holds bytes that its contents do not explain")
     _check_policy(rebuilt[evidence.POLICY], header, log)
-    return Bundle(header, tuple(entries), attachments, note, timestamps)
+    return Bundle(header, tuple(entries), attachments, note, timestamps, payloads)
 
 
 def _header(files: Mapping[str, bytes], checkpoint: Checkpoint) -> Header:
@@ -154,6 +160,17 @@ def _entries(files: Mapping[str, bytes], checkpoint: Checkpoint, note: bytes) ->
             raise IntegrityError("BUNDLE_NOT_IDENTICAL", f"the proof of record {index} has another spelling")
         entries.append(Entry(index, body, leaf, record))
     return sorted(entries, key=lambda entry: entry.index)
+
+
+def _payloads(files: Mapping[str, bytes], entries: Sequence[Entry]) -> dict[str, bytes]:
+    """Every disclosed payload opens the commitment that it is named by, which a record here names."""
+    out = {path.partition("/")[2]: data for path, data in files.items() if path.startswith("payloads/")}
+    named = {c for entry in entries for c in commitments_of(entry.record.predicate)}
+    for commitment, data in out.items():
+        if commitment not in named:
+            raise IntegrityError("COMMITMENT_MISMATCH", "no record here names a payload of the bundle")
+        Opening(data[:SALT_SIZE], data[SALT_SIZE:]).check(commitment)
+    return out
 
 
 def _consistency(files: Mapping[str, bytes], entries: Sequence[Entry], checkpoint: Checkpoint) -> dict[str, bytes]:

@@ -14,8 +14,9 @@ EVIDENCE = "approvals bind card and evidence"
 TRANSITIONS = "transitions of jobs"
 WORKERS = "workers' statements"
 PERMITS = "permits"
+ERASURES = "erasures follow a signed order"
 TIME = "time does not run backwards"
-CHECKS = (TIME, SIGNATURES, ROLES, DUTIES, EVIDENCE, TRANSITIONS, WORKERS, PERMITS)
+CHECKS = (TIME, SIGNATURES, ROLES, DUTIES, EVIDENCE, TRANSITIONS, WORKERS, PERMITS, ERASURES)
 
 SHOWN = 20
 

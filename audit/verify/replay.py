@@ -25,6 +25,7 @@ from audit.ledger.evidence import Entry, Header
 from audit.ledger.records import TYPES, Record
 from audit.verify import findings as names
 from audit.verify.edges import EDGES, state_name
+from audit.verify.erasures import Erasures
 from audit.verify.findings import Findings, Problem
 from audit.verify.people import COMPLIANCE_OFFICER, QUORUM, Grant, Roles, role_name
 from audit.verify.trust import TrustFile
@@ -75,6 +76,7 @@ class Replay:
         self.findings = Findings()
         self.roles = Roles(founder=trust.operator)
         self.jobs: dict[str, Job] = {}
+        self.erasures = Erasures()
         self._header = header
         self._trust = trust
         self._gapless = gapless
@@ -87,6 +89,8 @@ class Replay:
             "approval.revoked": self._revocation,
             "card.rendered": self._card,
             "permit.issued": self._permit,
+            "erasure.ordered": self._erasure_order,
+            "erasure.executed": self._erasure,
         }
 
     def run(self, entries: tuple[Entry, ...]) -> None:
@@ -104,6 +108,7 @@ class Replay:
         self.findings.demand(names.TIME, not behind, "its time is more than 2 s before an earlier record's")
 
     def _special(self, entry: Entry) -> None:
+        self.erasures.see(entry)
         handler = self._handlers.get(entry.record.type)
         if handler is not None:
             handler(entry)
@@ -203,6 +208,16 @@ class Replay:
         job = self._job(entry.record)
         self._acts(job, signer, COMPLIANCE_OFFICER, predicate, "APPROVED")
         job.acts.add(("approval.revoked", job.version))
+
+    def _erasure_order(self, entry: Entry) -> None:
+        own = self.erasures.order(entry)
+        signer, _ = self._signed(entry)
+        self.findings.demand(names.ERASURES, own, "it orders the erasure of another unit's resource")
+        self._holds(signer, COMPLIANCE_OFFICER, entry.record.unit)
+
+    def _erasure(self, entry: Entry) -> None:
+        ordered, missing = self.erasures.execute(entry), not self._whole(entry.record.unit)
+        self.findings.demand(names.ERASURES, ordered, "nobody ordered it before", missing=missing)
 
     def _card(self, entry: Entry) -> None:
         self._job(entry.record).cards[entry.index] = _text(entry.record.predicate, "card_sha256")

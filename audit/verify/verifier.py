@@ -68,6 +68,7 @@ def verify_bytes(data: bytes, trust: TrustFile, now: datetime) -> Report:
     replay = Replay(bundle.header, trust, gapless)
     replay.run(bundle.entries)
     replay.findings.report(report)
+    replay.erasures.report(bundle.payloads, report)
     _documents(bundle, report)
     _age(bundle, trust, witnessed, now, report)
     _limits(bundle, trust, replay, report)
@@ -257,7 +258,7 @@ def _limits(bundle: Bundle, trust: TrustFile, replay: Replay, report: Report) ->
         )
     report.not_checked += [
         "times of records: they are the gateway's own clock",
-        "erased or undisclosed payloads: only their digests are in the log",
+        "erased or undisclosed payloads: only their commitments are in the log",
         "signatures inside PDF attachments: only their digests were compared",
         "whether policy's rules were the right ones, and whether measurements were computed rightly",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli import approval, audit, dataset, job, ledger, model, permit, policy, role, setup, witness
+from gateway.cli import approval, audit, dataset, erase, job, ledger, model, permit, policy, role, setup, witness
 
 app = typer.Typer(
     name="assay",
@@ -26,6 +26,7 @@ for name, noun in (
 app.command("init")(setup.init)
 app.command("serve")(setup.serve)
 app.command("doctor")(setup.doctor)
+app.command("erase")(erase.erase)
 app.command("verify")(audit.verify)
 
 

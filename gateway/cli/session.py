@@ -20,6 +20,7 @@ from assay.v1 import (
     approval_pb2_grpc,
     audit_pb2_grpc,
     dataset_pb2_grpc,
+    erasure_pb2_grpc,
     identity_pb2_grpc,
     model_pb2_grpc,
     permit_pb2_grpc,
@@ -58,6 +59,7 @@ class Session:
         self.approvals: Any = approval_pb2_grpc.ApprovalServiceStub(channel)
         self.permits: Any = permit_pb2_grpc.PermitServiceStub(channel)
         self.audit: Any = audit_pb2_grpc.AuditServiceStub(channel)
+        self.erasures: Any = erasure_pb2_grpc.ErasureServiceStub(channel)
         self.identity: Any = identity_pb2_grpc.IdentityServiceStub(channel)
 
 

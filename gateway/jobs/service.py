@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
 from assay import canonical
-from assay.errors import AlreadyExistsError, InternalError, InvalidInputError
+from assay.errors import AlreadyExistsError, InternalError, InvalidInputError, NotFoundError
 from assay.v1 import policy_input_pb2, tuning_job_pb2
+from audit.ledger import payloads, records
+from audit.ledger.payloads import ScopeKeys
 from audit.ledger.writer import UnitOfWork
 from gateway import pages, requests
 from gateway.admission import facts
 from gateway.base_models import BaseModels
 from gateway.caller import Caller, not_found
+from gateway.erasures import demand_not_erased
 from gateway.jobs import machine, views
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event, State
@@ -25,6 +28,9 @@ from gateway.store.database import Store
 from gateway.store.rows import Position
 from gateway.store.tables import DatasetRow, JobRow
 from policies.engine import PolicyEngine
+
+ERASED_TEXT = "payload erased"
+"""Stands where a person's words stood before their erasure."""
 
 _METHOD = "CreateTuningJob"
 _LOOK_AGAIN_SECONDS = 1.0
@@ -39,6 +45,7 @@ class JobService:
     policy: PolicyEngine
     base_models: BaseModels
     board: Board
+    keys: ScopeKeys
 
     async def create_tuning_job(
         self, caller: Caller, request: tuning_job_pb2.CreateTuningJobRequest
@@ -74,6 +81,7 @@ class JobService:
             dataset = rows.get(c, DatasetRow, name=request.dataset)
             if dataset is None:
                 raise not_found(request.dataset)
+            demand_not_erased(c, request.dataset)
             job = self._receive(uow, caller, request, name, dataset, base)
             requests.remember(c, caller.subject, _METHOD, request.request_id, content, name)
             return views.whole(c, job)
@@ -100,7 +108,7 @@ class JobService:
         """
         caller.require_unit(facts.unit_of(request.name), request.name)
         message = await self.store.fetch(
-            lambda c: views.whole(c, _require(c, request.name), self._progress(request.name))
+            lambda c: self._whole(c, _require(c, request.name), self._progress(request.name))
         )
         return tuning_job_pb2.GetTuningJobResponse(tuning_job=message)
 
@@ -179,11 +187,13 @@ class JobService:
     ) -> tuning_job_pb2.AppealTuningJobResponse:
         """Files an appeal against a denial or a quarantine; the state stays, people answer it by a waiver or not.
 
+        The grounds are kept outside the log, under the job's key; the record commits to them.
+
         Raises:
             NotFoundError: ``NOT_FOUND``.
-            PreconditionError: ``JOB_STATE``.
+            PreconditionError: ``JOB_STATE``, or ``SCOPE_ERASED`` for a job whose payloads were erased.
         """
-        message = await self._by_person(caller, request.name, Event.APPEAL, request.reason, {"grounds": request.reason})
+        message = await self._by_person(caller, request.name, Event.APPEAL, request.reason)
         return tuning_job_pb2.AppealTuningJobResponse(tuning_job=message)
 
     async def watch_tuning_job(
@@ -209,6 +219,23 @@ class JobService:
                 if answer.resting:
                     return
                 await moved(_LOOK_AGAIN_SECONDS)
+
+    def _whole(
+        self, connection: Connection, job: JobRow, progress: tuning_job_pb2.Progress | None = None
+    ) -> tuning_job_pb2.TuningJob:
+        """A job with everything known, appeals with their grounds as long as nobody had them erased."""
+        message = views.whole(connection, job, progress)
+        for step in message.transitions:
+            if step.event == Event.APPEAL:
+                record = records.read(self.store.ledger.record(step.record_index).body)
+                step.reason = self._grounds(connection, record.predicate["grounds_commitment"])
+        return message
+
+    def _grounds(self, connection: Connection, commitment: str) -> str:
+        try:
+            return payloads.get(connection, self.keys, commitment).payload.decode()
+        except NotFoundError:
+            return ERASED_TEXT
 
     def _progress(self, name: str) -> tuning_job_pb2.Progress | None:
         return self.board.progress(name)
@@ -275,30 +302,31 @@ class JobService:
         )
         return machine.receive(uow, job, change).job
 
-    async def _by_person(
-        self, caller: Caller, name: str, event: Event, reason: str, predicate: Mapping[str, Any] | None = None
-    ) -> tuning_job_pb2.TuningJob:
+    async def _by_person(self, caller: Caller, name: str, event: Event, reason: str) -> tuning_job_pb2.TuningJob:
         caller.require_unit(facts.unit_of(name), name)
 
-        def work(uow: UnitOfWork) -> tuning_job_pb2.TuningJob:
+        def work(uow: UnitOfWork) -> None:
             job = _require(uow.connection, name)
             values: dict[str, Any] = {"resume_to": job.state} if event is Event.PAUSE else {}
+            predicate: dict[str, Any] = {}
             if event is Event.APPEAL:
                 values = {"needs_work": job.needs_work, "reason": job.reason}
+                grounds = payloads.put(uow.connection, self.keys, job.unit, name, reason.encode())
+                predicate = {"grounds_commitment": grounds}
             change = machine.Change(
                 event,
                 caller.subject,
                 ActorKind.PERSON,
-                reason,
-                predicate or {},
+                "" if predicate else reason,
+                predicate,
                 values=values,
                 trace_id=caller.trace_id,
             )
-            return views.whole(uow.connection, machine.transition(uow, name, change).job)
+            machine.transition(uow, name, change)
 
-        message = await self.store.commit(work)
+        await self.store.commit(work)
         self.board.moved(name)
-        return message
+        return await self.store.fetch(lambda c: self._whole(c, _require(c, name)))
 
 
 def _require(connection: Connection, name: str) -> JobRow:

@@ -14,6 +14,7 @@ from assay.v1 import (
     approval_pb2,
     audit_pb2,
     dataset_pb2,
+    erasure_pb2,
     identity_pb2,
     model_pb2,
     permit_pb2,
@@ -81,6 +82,7 @@ def routes(app: Application) -> dict[ServiceDescriptor, list[Route]]:
         approval_pb2.DESCRIPTOR.services_by_name["ApprovalService"]: app.approvals,
         permit_pb2.DESCRIPTOR.services_by_name["PermitService"]: app.permits,
         audit_pb2.DESCRIPTOR.services_by_name["AuditService"]: app.evidence,
+        erasure_pb2.DESCRIPTOR.services_by_name["ErasureService"]: app.erasures,
         identity_pb2.DESCRIPTOR.services_by_name["IdentityService"]: app.identities,
     }
     return {

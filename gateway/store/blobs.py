@@ -82,7 +82,7 @@ class BlobStore(Protocol):
         """Tells whether a unit has this file."""
 
     def delete(self, unit: str, sha256: str) -> None:
-        """Removes a file and with it its data key; a missing file is no error."""
+        """Removes a file, its data key first; a missing file is no error."""
 
 
 def put(store: BlobStore, unit: str, source: BinaryIO) -> Blob:
@@ -135,10 +135,14 @@ class FileBlobStore:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def scratch_file(self) -> Path:
+        """A fresh name for a file that is not whole yet; what an interrupted write leaves goes at the next start."""
+        return self._scratch / secrets.token_hex(16)
+
     def writer(self, unit: str) -> BlobWriter:
         """See :meth:`BlobStore.writer`."""
-        keys = self._keys(unit, create=True)
-        return _FileWriter(self._scratch / secrets.token_hex(16), self._folder(unit), keys, unit)
+        keys = self.unit_keys(unit, create=True)
+        return _FileWriter(self.scratch_file(), self.folder(unit), keys, unit)
 
     def open(self, unit: str, sha256: str) -> BinaryIO:
         """See :meth:`BlobStore.open`."""
@@ -148,7 +152,7 @@ class FileBlobStore:
         except FileNotFoundError as error:
             raise NotFoundError("BLOB_MISSING", "the stored file is gone") from error
         try:
-            reader = _FileReader(raw, self._keys(unit).kek, unit, sha256)
+            reader = _FileReader(raw, self.unit_keys(unit).kek, unit, sha256)
         except BaseException:
             raw.close()
             raise
@@ -164,10 +168,16 @@ class FileBlobStore:
     def delete(self, unit: str, sha256: str) -> None:
         """See :meth:`BlobStore.delete`."""
         if self.exists(unit, sha256):
-            self._path(unit, sha256).unlink(missing_ok=True)
-            _sync_folder(self._folder(unit))
+            path = self._path(unit, sha256)
+            with path.open("r+b") as stream:
+                stream.write(bytes(len(_MAGIC) + _WRAPPED))
+                stream.flush()
+                os.fsync(stream.fileno())
+            path.unlink(missing_ok=True)
+            sync_folder(self.folder(unit))
 
-    def _folder(self, unit: str) -> Path:
+    def folder(self, unit: str) -> Path:
+        """Where a unit's files lie."""
         if not _UNIT.fullmatch(unit):
             raise IntegrityError("BLOB_NAME", "not a unit")
         return self._root / "units" / unit
@@ -175,24 +185,29 @@ class FileBlobStore:
     def _path(self, unit: str, sha256: str) -> Path:
         if not _DIGEST.fullmatch(sha256):
             raise IntegrityError("BLOB_NAME", "not a digest")
-        return self._folder(unit) / self._keys(unit).name(sha256)
+        return self.folder(unit) / self.unit_keys(unit).name(sha256)
 
-    def _keys(self, unit: str, *, create: bool = False) -> _UnitKeys:
-        folder = self._folder(unit)
+    def unit_keys(self, unit: str, *, create: bool = False) -> UnitKeys:
+        """The unit's keys, derived anew; ``create`` makes the unit's salt where there is none.
+
+        Raises:
+            NotFoundError: ``BLOB_MISSING`` when the salt is gone.
+        """
+        folder = self.folder(unit)
         salt_file = folder / "unit.salt"
         if not salt_file.exists():
             if not create:
                 raise NotFoundError("BLOB_MISSING", "the stored file is gone")
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _create_durably(salt_file, self._scratch / secrets.token_hex(16), secrets.token_bytes(32))
+            create_durably(salt_file, self.scratch_file(), secrets.token_bytes(32))
         material = HKDF(hashes.SHA256(), 64, salt_file.read_bytes(), b"assay/unit-kek/v1\0" + unit.encode()).derive(
             self._master
         )
-        return _UnitKeys(material[:32], material[32:])
+        return UnitKeys(material[:32], material[32:])
 
 
 @dataclass(frozen=True)
-class _UnitKeys:
+class UnitKeys:
     """Wrapping key of a unit, and the key under which its file names hide the digests."""
 
     kek: bytes
@@ -206,7 +221,7 @@ class _UnitKeys:
 class _FileWriter:
     """Encrypts into a scratch file; :meth:`finish` renames it into place."""
 
-    def __init__(self, scratch: Path, folder: Path, keys: _UnitKeys, unit: str) -> None:
+    def __init__(self, scratch: Path, folder: Path, keys: UnitKeys, unit: str) -> None:
         self._scratch, self._folder, self._keys, self._unit = scratch, folder, keys, unit
         self._data_key = AESGCM.generate_key(256)
         self._aead = AESGCM(self._data_key)
@@ -239,7 +254,7 @@ class _FileWriter:
         os.fsync(self._stream.fileno())
         self._stream.close()
         os.replace(self._scratch, self._folder / self._keys.name(sha256))
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         return Blob(sha256, self._size)
 
     def abandon(self) -> None:
@@ -309,7 +324,7 @@ def _damaged() -> IntegrityError:
     return IntegrityError("BLOB_DAMAGED", "a stored file was changed, moved or cut", remedy="restore it from a backup")
 
 
-def _create_durably(path: Path, scratch: Path, data: bytes) -> None:
+def create_durably(path: Path, scratch: Path, data: bytes) -> None:
     """Creates a file whole or not at all; whoever comes second leaves the first one's."""
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
         stream.write(data)
@@ -321,10 +336,11 @@ def _create_durably(path: Path, scratch: Path, data: bytes) -> None:
         pass
     finally:
         scratch.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Makes the folder's own entries durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

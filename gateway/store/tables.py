@@ -169,6 +169,18 @@ class GrantRow(Row, table=True):
     record_index: int = Field(sa_type=BigInteger)
 
 
+class ErasureRow(Row, table=True):
+    """An erasure that a person ordered; ``executed_index`` -1 means that no record says yet that it was done."""
+
+    __tablename__ = "erasure"
+
+    resource: str = Field(primary_key=True, max_length=160)
+    unit: str = Field(max_length=31)
+    reason_code: str = Field(max_length=32)
+    order_index: int = Field(sa_type=BigInteger)
+    executed_index: int = Field(default=-1, sa_type=BigInteger)
+
+
 class RequestRow(Row, table=True):
     """A request that was answered: the same subject, method and id again gets the same resource, or a refusal."""
 

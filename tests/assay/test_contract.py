@@ -28,6 +28,7 @@ _SERVICES = {
     "ApprovalService",
     "AuditService",
     "DatasetService",
+    "ErasureService",
     "IdentityService",
     "ModelService",
     "PermitService",

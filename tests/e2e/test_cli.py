@@ -103,3 +103,20 @@ def test_doctor_names_what_it_looked_at(bank: Bank):
     found = {f["name"]: f for f in json.loads(done.stdout)}
     assert found["bubblewrap"]["ok"] and found["settings"]["ok"] and found["key files"]["ok"]
     assert done.returncode == 0
+
+
+def test_a_dataset_is_erased_on_a_signed_order(bank: Bank, tmp_path: Path):
+    name = f"gone-{uuid.uuid4().hex[:8]}"
+    rows, sheet = tmp_path / "rows.jsonl", tmp_path / "sheet.yaml"
+    rows.write_bytes(chat_rows(3) + name.encode() + b"\n")
+    sheet.write_text(SHEET)
+    done = assay(bank, "rita", "dataset", "upload", "units/support", name, str(rows), "--datasheet", str(sheet))
+    assert done.returncode == 0, done.stderr
+    order = ("erase", f"units/support/datasets/{name}", "--reason-code")
+    assert assay(bank, "rita", *order, "retention-ended").returncode == 5
+    assert assay(bank, "cora", *order, "Mrs Doe asked").returncode == 3
+    erased = assay(bank, "cora", *order, "retention-ended", "--output", "json")
+    assert erased.returncode == 0, erased.stderr
+    assert json.loads(erased.stdout)["blobs"] == "1"
+    again = assay(bank, "cora", *order, "retention-ended")
+    assert again.returncode == 7 and "ERASED_BEFORE" in again.stderr

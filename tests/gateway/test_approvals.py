@@ -350,4 +350,4 @@ async def test_an_appeal_is_recorded_and_leaves_the_state(house: House) -> None:
     answer = await house.app.jobs.appeal_tuning_job(await house.caller("rita"), request)
     assert answer.tuning_job.state == tuning_job_pb2.TuningJob.STATE_QUARANTINED
     body = json.loads(house.app.ledger.record(answer.tuning_job.transitions[-1].record_index).body)
-    assert body["type"] == "appeal.filed" and body["statement"]["predicate"]["grounds"] == "the sample was odd"
+    assert body["type"] == "appeal.filed" and len(body["statement"]["predicate"]["grounds_commitment"]) == 64

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, inspect
 from sqlalchemy.exc import IntegrityError
 
 from assay.errors import AbortedError
+from audit.ledger.payloads import PAYLOADS
 from audit.ledger.schema import TABLE_NAMES, check_guards
 from audit.ledger.sqlite import connect_migration_engine
 from gateway.store import jobs, rows
@@ -34,8 +35,10 @@ def test_migrations_make_the_tables_that_the_code_states(engine: Engine) -> None
             opts={"include_name": lambda name, kind, _: kind != "table" or name in ours, "compare_type": True},
         )
         assert compare_metadata(context, Row.metadata) == []
+        names = {"include_name": lambda name, kind, _: kind != "table" or name == "log_payload", "compare_type": True}
+        assert compare_metadata(MigrationContext.configure(connection, opts=names), PAYLOADS.metadata) == []
         check_guards(connection)
-    assert set(inspect(engine).get_table_names()) == ours | TABLE_NAMES | {"alembic_version"}
+    assert set(inspect(engine).get_table_names()) == ours | TABLE_NAMES | {"log_payload", "alembic_version"}
 
 
 def test_migrating_again_changes_nothing(engine: Engine) -> None:

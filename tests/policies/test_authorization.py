@@ -12,6 +12,7 @@ from assay.v1 import (
     approval_pb2,
     audit_pb2,
     dataset_pb2,
+    erasure_pb2,
     identity_pb2,
     model_pb2,
     permit_pb2,
@@ -21,7 +22,9 @@ from assay.v1 import (
 from policies.authorization import ACCESS, CedarAuthorizer, Principal
 from tests.policies.packs import replace
 
-FILES = (approval_pb2, audit_pb2, dataset_pb2, identity_pb2, model_pb2, permit_pb2, policy_pb2, tuning_job_pb2)
+FILES = (
+    approval_pb2, audit_pb2, dataset_pb2, erasure_pb2, identity_pb2, model_pb2, permit_pb2, policy_pb2, tuning_job_pb2,
+)  # fmt: skip
 ROLES = [name for name in identity_pb2.Role.keys() if name != "ROLE_UNSPECIFIED"]
 R, C, V, D, A, O = ("requester", "compliance_officer", "validator", "deployer", "auditor", "operator")  # noqa: E741
 
@@ -46,6 +49,7 @@ TABLE: dict[str, set[str]] = {
     "DecideApproval": {C, V},
     "WaiveRules": {C},
     "RevokeApproval": {C},
+    "EraseResource": {C},
     "IssuePermit": {D},
     "CheckPermit": {C, D, A},
     "RevokePermit": {C, D},

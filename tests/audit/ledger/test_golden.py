@@ -11,8 +11,9 @@ from jsonschema import Draft202012Validator
 from assay import canonical, dsse
 from assay.errors import InvalidInputError
 from audit.ledger import records
+from audit.ledger.commitment import Opening
 from audit.ledger.records import TYPES
-from tests.audit.ledger.ledger_world import START, Story, World, refused, subject
+from tests.audit.ledger.ledger_world import GATEWAY, START, Story, World, refused, subject
 from tests.audit.ledger.record_schemas import SCHEMAS, schema_faults
 
 GOLDEN = Path(__file__).parents[2] / "data/vectors/records"
@@ -43,7 +44,13 @@ def tell_refusals(world: World) -> None:
     failed = Story(world, job="units/credit/tuningJobs/failed").ask()
     failed.record("job.failed", "transition", to="FAILED")
     denied = Story(world, job="units/credit/tuningJobs/denied").ask().decide(allowed=False)
-    denied.record("appeal.filed", "appeal", {"grounds": "typo"}, to="DENIED", actor=subject("rita"))
+    denied.record(
+        "appeal.filed",
+        "appeal",
+        {"grounds_commitment": Opening(bytes(32), b"typo").commitment()},
+        to="DENIED",
+        actor=subject("rita"),
+    )
     waiver = {
         "job": denied.job,
         "etag": denied.etag,
@@ -64,6 +71,13 @@ def tell_refusals(world: World) -> None:
     revoked.record("job.revoked", "transition", to="REVOKED", actor=subject("cora"))
     expired = Story(world, job="units/credit/tuningJobs/expired").ask().decide().train().audit().release()
     expired.record("job.expired", "transition", to="EXPIRED")
+    dataset = "units/credit/datasets/d"
+    order = {"resource": dataset, "reason_code": "retention-ended", "order_id": "0" * 32}
+    index = expired.act("cora", "erasure.ordered", "erasure-order", order)
+    erased = {"resource": dataset, "reason_code": "retention-ended", "order_index": index, "commitments": []}
+    counts = {"commitments_left_out": 0, "payloads": 0, "blobs": 5, "affected_models": [expired.model]}
+    content = {**erased, **counts, "actor": GATEWAY, "trace_id": ""}
+    world.append(records.RecordDraft("credit", "erasure.executed", "erasure", content))
     refusal = {"method": "X", "code": "NOT_FOUND", "reason": "NOT_FOUND", "fields": [], "surplus": 0}
     expired.record("request.refused", "refusal", refusal, unit="system")
     expired.revoke_grant("dana-deployer")

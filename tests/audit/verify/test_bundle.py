@@ -397,7 +397,8 @@ def test_needs_nothing_but_stdlib_and_cryptography(told: tuple[bytes, TrustFile,
     done = command(str(bundle), "--trust", str(told[2] / "trust.txt"), code=LONELY)
     assert done.returncode == 0, done.stderr
     ours = done.stdout.split("MODULES ")[1].split()
-    pure = {f"audit.ledger.{name}" for name in ("evidence", "cosignature", "note", "quorum", "records", "tree")}
+    names = ("commitment", "evidence", "cosignature", "note", "quorum", "records", "tree")
+    pure = {f"audit.ledger.{name}" for name in names}
     allowed = {
         "assay",
         "audit",

@@ -1,0 +1,245 @@
+"""Erasure: an order that a person signs, the shredding, and the record of it. Records and proofs stay.
+
+The order is recorded first and alone, so that a crash at any later point is seen at the next start and the shredding
+goes on. Shredding destroys the scope's data key and payloads and, for a dataset, the data keys of its file and of what
+was split from it. At every start whatever was ordered is shredded again, before anything is served: a restored copy may
+have brought keys, files or rows back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography import x509
+from sqlalchemy import Connection, select
+
+from assay import dsse
+from assay.errors import AlreadyExistsError, InternalError, InvalidInputError, PreconditionError
+from assay.v1 import erasure_pb2
+from audit.ledger import payloads, records
+from audit.ledger.payloads import ScopeKeys
+from audit.ledger.records import RecordDraft
+from audit.ledger.schema import RECORDS
+from audit.ledger.writer import UnitOfWork
+from gateway import statements
+from gateway.admission.facts import unit_of
+from gateway.approvals import COMPLIANCE_OFFICER
+from gateway.caller import SYSTEM_UNIT, Caller, not_found
+from gateway.identity_registry import require_live_role, verify_signed
+from gateway.jobs import views
+from gateway.jobs.transitions import RESTING, State
+from gateway.settings import Settings
+from gateway.store import jobs, rows
+from gateway.store.blobs import BlobStore
+from gateway.store.database import Store
+from gateway.store.tables import DatasetRow, ErasureRow, FactRow, JobRow, ModelRow
+
+_SCANNED = "erasure.scanned"
+_SPLIT = re.compile(r"prepare\.(?:[a-z]+\.jsonl|private\.bin)")
+_MOST_NAMED = 500
+_TYPES = ("erasure.ordered", "erasure.executed")
+
+
+@dataclass(frozen=True)
+class ErasureService:
+    """Domain service of erasures."""
+
+    settings: Settings
+    store: Store
+    blobs: BlobStore
+    keys: ScopeKeys
+    people_root: x509.Certificate
+
+    async def erase_resource(
+        self, caller: Caller, request: erasure_pb2.EraseResourceRequest
+    ) -> erasure_pb2.EraseResourceResponse:
+        """Records a signed order, shreds, and records that.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+            PermissionDeniedError: ``SIGNER`` or ``ROLE_MISSING``.
+            PreconditionError: ``JOBS_UNDER_WAY`` while a job works on it, ``CONTENT_SHARED`` when another dataset has
+                the same bytes.
+            AlreadyExistsError: ``ERASED_BEFORE``.
+            InvalidInputError, IntegrityError: the envelope does not hold, or orders another erasure (``STATEMENT``).
+        """
+        caller.require_unit(unit_of(request.name), request.name)
+        envelope = dsse.envelope_from_proto(request.envelope)
+        await self.store.commit(lambda uow: self._order(uow, caller, request.name, envelope))
+        erasure = await self.store.commit(lambda uow: self._execute(uow, request.name, caller.trace_id))
+        return erasure_pb2.EraseResourceResponse(erasure=erasure)
+
+    def resume(self) -> int:
+        """Shreds again whatever was ordered, and records what no record says yet; returns how many of those.
+
+        Call it at start, before anything is served. Blocks.
+        """
+
+        def work(uow: UnitOfWork) -> int:
+            self._learn(uow)
+            left = 0
+            for row in rows.select_all(uow.connection, ErasureRow, order_by="order_index"):
+                if row.executed_index < 0:
+                    self._execute(uow, row.resource, "")
+                    left += 1
+                else:
+                    self._shred(uow.connection, row)
+            return left
+
+        return self.store.ledger.run(work)
+
+    def _order(self, uow: UnitOfWork, caller: Caller, name: str, envelope: Mapping[str, Any]) -> None:
+        c, unit = uow.connection, unit_of(name)
+        verified = verify_signed(envelope, self.people_root, uow.now, caller.subject)
+        signed = statements.read_erasure_order(verified.statement)
+        if signed.resource != name:
+            raise InvalidInputError("STATEMENT", "the signed order names another resource than the request")
+        require_live_role(c, caller.subject, COMPLIANCE_OFFICER, unit)
+        known = rows.get(c, ErasureRow, resource=name)
+        if known is not None and known.executed_index >= 0:
+            raise AlreadyExistsError("ERASED_BEFORE", f"{name} was erased by record {known.executed_index}")
+        if known is not None:
+            return
+        self._demand_free(c, unit, name)
+        index = uow.append(RecordDraft(unit, "erasure.ordered", "erasure-order", {}, envelope=envelope))
+        rows.insert(c, ErasureRow(resource=name, unit=unit, reason_code=signed.reason_code, order_index=index))
+
+    def _demand_free(self, c: Connection, unit: str, name: str) -> None:
+        """The resource exists, and nobody is working on it."""
+        dataset = rows.get(c, DatasetRow, name=name)
+        job = jobs.get(c, name)
+        if dataset is None and job is None and not payloads.commitments(c, unit, name):
+            raise not_found(name)
+        busy = [j.name for j in (_jobs_on(c, dataset) if dataset else [job] if job else []) if _under_way(j)]
+        if busy:
+            raise PreconditionError(
+                "JOBS_UNDER_WAY", f"{', '.join(busy[:5])} is under way", remedy="cancel it, or wait until it rests"
+            )
+        if dataset is not None:
+            twins = [d.name for d in rows.select_all(c, DatasetRow, unit=unit, sha256=dataset.sha256) if d.name != name]
+            live = [twin for twin in twins if rows.get(c, ErasureRow, resource=twin) is None]
+            if live:
+                raise PreconditionError(
+                    "CONTENT_SHARED", f"{live[0]} holds the same bytes", remedy="order the erasure of that one first"
+                )
+
+    def _execute(self, uow: UnitOfWork, name: str, trace_id: str) -> erasure_pb2.Erasure:
+        """Shreds and records it; what is recorded already is only shredded again."""
+        c = uow.connection
+        row = rows.get(c, ErasureRow, resource=name)
+        if row is None:
+            raise InternalError("ERASURE_ROW", f"{name} was not ordered to be erased")
+        shredded = self._shred(c, row)
+        affected = [m.name for j in self._jobs(c, name) for m in rows.select_all(c, ModelRow, job=j.name)]
+        named = shredded.commitments[:_MOST_NAMED]
+        predicate: dict[str, Any] = {
+            "resource": name,
+            "reason_code": row.reason_code,
+            "order_index": row.order_index,
+            "commitments": named,
+            "commitments_left_out": len(shredded.commitments) - len(named),
+            "payloads": len(shredded.commitments),
+            "blobs": shredded.blobs,
+            "affected_models": sorted(affected)[:_MOST_NAMED],
+            "actor": self.settings.subject,
+            "trace_id": trace_id,
+        }
+        index = row.executed_index
+        if index < 0:
+            index = uow.append(RecordDraft(row.unit, "erasure.executed", "erasure", predicate))
+            rows.update(c, ErasureRow, {"resource": name}, {"executed_index": index})
+        return erasure_pb2.Erasure(
+            name=name,
+            reason_code=row.reason_code,
+            order_index=row.order_index,
+            executed_index=index,
+            commitments=named,
+            payloads=len(shredded.commitments),
+            blobs=shredded.blobs,
+            affected_models=predicate["affected_models"],
+        )
+
+    def _shred(self, c: Connection, row: ErasureRow) -> _Shredded:
+        """Keys first: what cannot be read any more is gone, whatever happens to the rest. Safe to repeat."""
+        gone = payloads.shred(c, self.keys, row.unit, row.resource)
+        digests = set(self._digests(c, row.resource)) - set(self._still_needed(c, row.unit))
+        for digest in sorted(digests):
+            self.blobs.delete(row.unit, digest)
+        # Not how many were still there: after a crash midway the count is that of the whole erasure.
+        return _Shredded(gone, len(digests))
+
+    def _digests(self, c: Connection, dataset: str) -> Iterator[str]:
+        """Files of a dataset: the upload, and what preparation split from it. Nothing for another resource."""
+        found = rows.get(c, DatasetRow, name=dataset)
+        if found is not None:
+            yield found.sha256
+            for job in _jobs_on(c, found):
+                yield from (v for k, v in jobs.facts(c, job.name).items() if _SPLIT.fullmatch(k))
+
+    def _still_needed(self, c: Connection, unit: str) -> Iterator[str]:
+        """Files of datasets that nobody ordered to be erased: the same bytes may have been uploaded anew since."""
+        erased = {e.resource for e in rows.select_all(c, ErasureRow, unit=unit)}
+        for dataset in rows.select_all(c, DatasetRow, unit=unit):
+            if dataset.name not in erased:
+                yield from self._digests(c, dataset.name)
+
+    def _jobs(self, c: Connection, name: str) -> list[JobRow]:
+        dataset = rows.get(c, DatasetRow, name=name)
+        return _jobs_on(c, dataset) if dataset is not None else []
+
+    def _learn(self, uow: UnitOfWork) -> None:
+        """Takes over orders and executions that the log has and the rows have not: the log is what counts."""
+        c, key = uow.connection, {"job": SYSTEM_UNIT, "key": _SCANNED}
+        mark = rows.get(c, FactRow, **key)
+        begin = int(mark.value) if mark is not None else 0
+        query = select(RECORDS.c.idx, RECORDS.c.body).where(RECORDS.c.idx >= begin, RECORDS.c.type.in_(_TYPES))
+        for index, body in c.execute(query.order_by(RECORDS.c.idx)).all():
+            record = records.read(bytes(body))
+            name = str(record.predicate["resource"])
+            known = rows.get(c, ErasureRow, resource=name)
+            if record.type == "erasure.executed":
+                rows.update(c, ErasureRow, {"resource": name}, {"executed_index": index})
+            elif known is None:
+                code = str(record.predicate["reason_code"])
+                rows.insert(c, ErasureRow(resource=name, unit=record.unit, reason_code=code, order_index=index))
+        value = str(self.store.ledger.size)
+        if mark is None:
+            rows.insert(c, FactRow(**key, value=value))
+        else:
+            rows.update(c, FactRow, key, {"value": value})
+
+
+@dataclass(frozen=True)
+class _Shredded:
+    """Commitments whose payloads are gone, and how many files were named."""
+
+    commitments: list[str]
+    blobs: int
+
+
+def _jobs_on(c: Connection, dataset: DatasetRow) -> list[JobRow]:
+    """Every job on a dataset."""
+    found = rows.select_all(c, JobRow, unit=dataset.unit)
+    return [job for job in found if views.request_of(job).dataset == dataset.name]
+
+
+def _under_way(job: JobRow) -> bool:
+    """A paused job is to go on, and one that rests with work left has a task to stop or a card to render."""
+    state = State(job.state)
+    return state not in RESTING or state is State.PAUSED or job.needs_work
+
+
+def demand_not_erased(c: Connection, resource: str) -> None:
+    """Refuses work on what was ordered to be erased.
+
+    Raises:
+        PreconditionError: ``ERASED``.
+    """
+    row = rows.get(c, ErasureRow, resource=resource)
+    if row is not None:
+        raise PreconditionError(
+            "ERASED", f"{resource} was erased by order {row.order_index}", remedy="upload a dataset under another name"
+        )

@@ -1,0 +1,273 @@
+"""Erasure: a person's signed order, shredding, the record of it; crashes and restored copies change nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.errors import AssayError
+from assay.v1 import dataset_pb2, erasure_pb2, policy_pb2, tuning_job_pb2
+from audit.ledger.evidence import read_zip
+from audit.verify.erasures import PAYLOADS
+from audit.verify.trust import TrustFile
+from audit.verify.verifier import verify_bundle
+from gateway.erasures import ErasureService
+from gateway.statements import erasure_order_statement
+from gateway.store import jobs
+from tests.gateway.conftest import House, now
+from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, judged, outcome
+from tests.gateway.test_evidence import export
+
+DATASET = "units/credit/datasets/rows"
+CODE = "data-subject-request"
+
+
+async def erase(house: House, name: str = DATASET, by: str = "cora", signer: str = "", **changes: Any) -> Any:
+    statement = erasure_order_statement(changes.pop("signed", name), CODE)
+    statement["predicate"].update(changes)
+    request = erasure_pb2.EraseResourceRequest(name=name, envelope=house.sign(signer or by, statement))
+    return (await house.app.erasures.erase_resource(await house.caller(by), request)).erasure
+
+
+async def quarantined(house: House) -> str:
+    failed = policy_pb2.Verdict(outcome=policy_pb2.OUTCOME_FAIL, outcomes=[outcome("OUT", passed=False)])
+    return await judged(house, failed)
+
+
+async def appeal(house: House, text: str) -> tuning_job_pb2.TuningJob:
+    request = tuning_job_pb2.AppealTuningJobRequest(name=NAME, reason=text)
+    return (await house.app.jobs.appeal_tuning_job(await house.caller("rita"), request)).tuning_job
+
+
+async def grounds(house: House) -> str:
+    request = tuning_job_pb2.GetTuningJobRequest(name=NAME)
+    job = (await house.app.jobs.get_tuning_job(await house.caller("cora"), request)).tuning_job
+    return job.transitions[-1].reason
+
+
+def bodies(house: House, kind: str) -> list[dict[str, Any]]:
+    found = house.app.ledger.records(None, None, -1, 500)
+    return [json.loads(r.body)["statement"]["predicate"] for r in found if r.type == kind]
+
+
+async def refused(reason: str, call: Any) -> None:
+    with pytest.raises(AssayError) as caught:
+        await call
+    assert caught.value.reason == reason
+
+
+def holds(house: House, text: bytes) -> bool:
+    return any(text in p.read_bytes() for p in house.app.settings.data.rglob("*") if p.is_file())
+
+
+async def test_grounds_of_an_appeal_are_read_but_not_in_the_log(house: House) -> None:
+    await quarantined(house)
+    words = "row 17 is Mrs Doe, who asked us to"
+    assert (await appeal(house, words)).transitions[-1].reason == words
+    (filed,) = bodies(house, "appeal.filed")
+    assert len(filed["grounds_commitment"]) == 64 and filed["transition"]["reason"] == ""
+    assert not holds(house, words.encode())
+    assert await grounds(house) == words
+
+
+async def test_an_erased_job_shows_that_it_was_and_every_proof_stands(house: House, tmp_path: Path) -> None:
+    await quarantined(house)
+    await appeal(house, "row 17 is Mrs Doe")
+    (filed,) = bodies(house, "appeal.filed")
+    erasure = await erase(house, NAME)
+    assert list(erasure.commitments) == [filed["grounds_commitment"]] and erasure.payloads == 1
+    assert await grounds(house) == "payload erased"
+    (ordered,), (executed,) = bodies(house, "erasure.ordered"), bodies(house, "erasure.executed")
+    assert ordered["resource"] == executed["resource"] == NAME
+    assert executed["commitments"] == [filed["grounds_commitment"]]
+    path = await export(house, "anna", "units/-", [], tmp_path / "bundle.zip")
+    report = verify_bundle(path, TrustFile.parse(house.layout.trust.read_text()), now())
+    assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
+    assert "1 erased" in next(c.detail for c in report.checks if c.name == PAYLOADS)
+    assert any("payload erased" in text for text in report.not_checked)
+    await refused("SCOPE_ERASED", appeal(house, "again"))
+
+
+async def test_a_bundle_discloses_payloads_that_nobody_had_erased(house: House, tmp_path: Path) -> None:
+    await quarantined(house)
+    await appeal(house, "row 17 is fictional")
+    (filed,) = bodies(house, "appeal.filed")
+    path = await export(house, "anna", "units/credit", [NAME], tmp_path / "bundle.zip")
+    files = read_zip(path.read_bytes())
+    assert files[f"payloads/{filed['grounds_commitment']}"][32:] == b"row 17 is fictional"
+    trust = TrustFile.parse(house.layout.trust.read_text())
+    report = verify_bundle(path, trust, now())
+    assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
+    assert "1 open their commitments" in next(c.detail for c in report.checks if c.name == PAYLOADS)
+
+
+async def test_an_erased_dataset_is_gone_and_its_models_are_named(house: House) -> None:
+    await approved(house)
+    row = (await house.app.datasets.get_dataset(await house.caller("rita"), get(DATASET))).dataset
+    assert house.app.blobs.exists("credit", row.sha256)
+    erasure = await erase(house)
+    assert (
+        erasure.blobs == 1 and list(erasure.affected_models) == [MODEL] and erasure.executed_index > erasure.order_index
+    )
+    assert not house.app.blobs.exists("credit", row.sha256)
+    await refused("ERASED", house.app.jobs.create_tuning_job(await house.caller("rita"), house.request(job="next")))
+    await refused("ERASED_BEFORE", erase(house))
+    assert len(bodies(house, "erasure.ordered")) == 1
+
+
+def get(name: str) -> dataset_pb2.GetDatasetRequest:
+    return dataset_pb2.GetDatasetRequest(name=name)
+
+
+async def test_splits_go_with_their_dataset(house: House) -> None:
+    from gateway.store.blobs import put_bytes
+
+    await approved(house)
+    names = ("train.jsonl", "validation.jsonl", "selection.jsonl", "test.jsonl", "private.bin")
+    blobs = {name: put_bytes(house.app.blobs, "credit", name.encode()).sha256 for name in names}
+    facts = {f"prepare.{name}": sha for name, sha in blobs.items()}
+    await house.app.store.commit(lambda u: jobs.establish(u.connection, NAME, facts))
+    assert (await erase(house)).blobs == 6
+    assert not any(house.app.blobs.exists("credit", sha) for sha in blobs.values())
+
+
+async def test_nobody_else_may_order_it(house: House) -> None:
+    await approved(house)
+    await refused("ROLE_MISSING", erase(house, by="rita"))
+    await refused("ROLE_MISSING", erase(house, by="vik"))
+    await refused("NOT_FOUND", erase(house, by="mia"))
+    await refused("SIGNER", erase(house, by="cora", signer="vik"))
+    assert bodies(house, "erasure.ordered") == [] and bodies(house, "erasure.executed") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"signed": "units/credit/datasets/other"}, "STATEMENT"),
+        ({"reason_code": "Mrs Doe asked"}, "REASON_CODE"),
+        ({"order_id": "x"}, "STATEMENT"),
+        ({"comment": "Mrs Doe asked"}, "STATEMENT"),
+        ({"reason_code": 7}, "STATEMENT"),
+    ],
+    ids=str,
+)
+async def test_orders_that_do_not_hold(house: House, changes: dict[str, Any], reason: str) -> None:
+    await approved(house)
+    await refused(reason, erase(house, **changes))
+    assert bodies(house, "erasure.ordered") == []
+
+
+async def test_what_is_not_there_cannot_be_erased(house: House) -> None:
+    await refused("NOT_FOUND", erase(house, "units/credit/datasets/nothing"))
+    await refused("NOT_FOUND", erase(house, "units/credit/tuningJobs/nothing"))
+    await refused("NOT_FOUND", erase(house, "units/credit/dataSubjects/" + "0" * 64))
+
+
+async def test_a_dataset_under_work_is_not_erased(house: House) -> None:
+    await house.upload("rita")
+    await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request())
+    await refused("JOBS_UNDER_WAY", erase(house))
+    await refused("JOBS_UNDER_WAY", erase(house, NAME))
+    assert bodies(house, "erasure.ordered") == []
+
+
+async def test_bytes_that_another_dataset_holds_are_not_erased_unnoticed(house: House) -> None:
+    await house.upload("rita")
+    await house.upload("rita", dataset="twin")
+    await refused("CONTENT_SHARED", erase(house))
+    await house.upload("rita", dataset="other", data=b"y\n" * 100)
+    assert (await erase(house, "units/credit/datasets/other")).blobs == 1
+
+
+async def test_the_same_bytes_uploaded_anew_live_on(opened: Callable[[], House]) -> None:
+    first = opened()
+    await first.upload("rita")
+    await erase(first)
+    await first.upload("rita", dataset="again")
+    await first.app.close()
+    second = opened()
+    row = (
+        await second.app.datasets.get_dataset(await second.caller("rita"), get("units/credit/datasets/again"))
+    ).dataset
+    assert second.app.blobs.exists("credit", row.sha256)
+    await second.app.close()
+
+
+@pytest.mark.parametrize("point", ["before the shredding", "after the shredding"])
+async def test_a_crash_after_the_order_is_made_good_at_the_next_start(
+    opened: Callable[[], House], monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    first = opened()
+    await quarantined(first)
+    await appeal(first, "row 17 is Mrs Doe")
+    real = ErasureService._shred
+
+    def crash(self: ErasureService, *arguments: Any) -> Any:
+        if point == "after the shredding":
+            real(self, *arguments)
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(ErasureService, "_shred", crash)
+    with pytest.raises(RuntimeError):
+        await erase(first, NAME)
+    assert len(bodies(first, "erasure.ordered")) == 1 and bodies(first, "erasure.executed") == []
+    await first.app.close()
+    monkeypatch.undo()
+    second = opened()
+    (executed,) = bodies(second, "erasure.executed")
+    assert executed["resource"] == NAME and len(executed["commitments"]) == 1
+    assert await grounds(second) == "payload erased"
+    assert second.app.erasures.resume() == 0 and len(bodies(second, "erasure.executed")) == 1
+    await second.app.close()
+
+
+async def test_attack_40_a_restored_backup_is_shredded_again_before_serving(
+    opened: Callable[[], House], tmp_path: Path
+) -> None:
+    """Files and rows of before the erasure come back beside the log that knows of it."""
+    first = opened()
+    await approved(first)
+    sha256 = (await first.app.datasets.get_dataset(await first.caller("rita"), get(DATASET))).dataset.sha256
+    data = first.app.settings.data
+    shutil.copytree(data / "blobs", tmp_path / "backup")
+    await erase(first)
+    size = first.app.ledger.size
+    await first.app.close()
+    shutil.rmtree(data / "blobs")
+    shutil.copytree(tmp_path / "backup", data / "blobs")
+    second = opened()
+    assert not second.app.blobs.exists("credit", sha256)
+    assert second.app.ledger.size == size and len(bodies(second, "erasure.executed")) == 1
+    await second.app.close()
+
+
+async def test_attack_40_rows_that_forgot_the_erasure_learn_it_from_the_log(opened: Callable[[], House]) -> None:
+    from gateway.store import rows
+    from gateway.store.tables import ErasureRow, FactRow
+
+    first = opened()
+    await first.upload("rita")
+    await erase(first)
+
+    def forget(uow: Any) -> None:
+        uow.connection.execute(rows.table(ErasureRow).delete())
+        uow.connection.execute(rows.table(FactRow).delete().where(rows.table(FactRow).c.key == "erasure.scanned"))
+
+    await first.app.store.commit(forget)
+    await first.app.close()
+    second = opened()
+    await refused("ERASED_BEFORE", erase(second))
+    assert len(bodies(second, "erasure.ordered")) == len(bodies(second, "erasure.executed")) == 1
+    await second.app.close()
+
+
+async def test_adapters_stay_but_are_named(house: House) -> None:
+    await approved(house)
+    await erase(house)
+    (executed,) = bodies(house, "erasure.executed")
+    assert executed["affected_models"] == [MODEL] and ADAPTER not in json.dumps(executed)
