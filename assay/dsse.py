@@ -153,27 +153,7 @@ def decode_shallow(data: bytes) -> Any:
     Raises:
         InvalidInputError: ``NOT_CANONICAL``.
     """
-    try:
-        value = canonical.decode(data)
-    except RecursionError as error:
-        raise InvalidInputError("NOT_CANONICAL", "nested too deeply") from error
-    check_depth(value)
-    return value
-
-
-def check_depth(value: Any) -> None:
-    """Demands that JSON-like data is nested at most :data:`MAX_DEPTH` deep.
-
-    Raises:
-        InvalidInputError: ``NOT_CANONICAL``.
-    """
-    level: list[Any] = [value]
-    for _ in range(MAX_DEPTH):
-        nested = [item for item in level if isinstance(item, dict | list | tuple)]
-        if not nested:
-            return
-        level = [x for item in nested for x in (item.values() if isinstance(item, dict) else item)]
-    raise InvalidInputError("NOT_CANONICAL", "nested too deeply")
+    return canonical.decode(data, MAX_DEPTH)
 
 
 def check_statement(value: Any) -> None:

@@ -39,7 +39,7 @@ def system_sources() -> Sources:
 
 
 class Ledger:
-    """One log over one database, written by one thread of one process.
+    """One log over one database, written by one process.
 
     Everything readable here is committed, signed and anchored. Tables must exist (:func:`audit.ledger.schema.create`)
     and the engine be one of :func:`audit.ledger.dialect.connect`. With a ``post_quantum`` key every checkpoint
@@ -72,29 +72,23 @@ class Ledger:
 
         Raises:
             UnavailableError: ``LEDGER_UNAVAILABLE`` when database or anchor fail as media.
-            PreconditionError: ``LEDGER_IN_USE`` or ``LEDGER_NOT_A_FILE``. IntegrityError: what
+            PreconditionError: ``LEDGER_IN_USE``, ``ANCHOR_IN_USE`` or ``LEDGER_NOT_A_FILE``. IntegrityError: what
             :func:`audit.ledger.startup.load_head` and :meth:`audit.ledger.dialect.Dialect.check_enforcement` say.
         """
         database = dialect.of(self._engine)
         lock = database.writer_lock(self._engine)
         lock.acquire()
         try:
+            self._anchor.acquire()
             with self._engine.connect() as connection:
                 database.check_enforcement(connection)
             head = load_head(self._store, self.origin, self._signer, self._anchor)
             writer = Writer(
-                self._engine,
-                lock,
-                self._store,
-                self.origin,
-                self._signer,
-                self._anchor,
-                head,
-                self._sources,
-                self._publish,
+                self._engine, lock, self.origin, self._signer, self._anchor, head, self._sources, self._publish
             )
             writer.start()
         except (OSError, SQLAlchemyError) as error:
+            self._anchor.close()
             lock.release()
             raise UnavailableError(
                 "LEDGER_UNAVAILABLE",
@@ -102,6 +96,7 @@ class Ledger:
                 remedy="look at the disk, its space and the folder's permissions, then start again; nothing was signed",
             ) from error
         except BaseException:
+            self._anchor.close()
             lock.release()
             raise
         self._lock, self._writer = lock, writer
@@ -109,9 +104,10 @@ class Ledger:
             self.run(self._open)
 
     def close(self) -> None:
-        """Finishes what waits and frees the lock; safe to repeat."""
+        """Finishes what waits and frees anchor and lock; safe to repeat."""
         if self._writer is not None:
             self._writer.close()
+            self._anchor.close()
         if self._lock is not None:
             self._lock.release()
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from assay import canonical, dsse
@@ -142,11 +143,20 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A record's bytes, and the job that its statement names (empty for none)."""
+class Prepared:
+    """A draft that was checked and encoded, all but its place; made by :func:`prepare` only, in any thread.
 
-    body: bytes
+    Attributes:
+        unit: whose chain it will join.
+        type: record type.
+        job: the job that the statement names; empty for none.
+        content: canonical bytes of the members ``sigs``, ``statement`` and ``tenant``.
+    """
+
+    unit: str
+    type: str
     job: str
+    content: bytes
 
 
 @dataclass(frozen=True)
@@ -160,36 +170,47 @@ class Place:
     nonce: str
 
 
-def encode(draft: RecordDraft, place: Place) -> Encoded:
-    """Makes the record's bytes.
+def prepare(draft: RecordDraft) -> Prepared:
+    """Checks a draft and encodes what does not depend on its place; the costly part of writing a record.
 
     Raises:
         InvalidInputError: ``RECORD_MALFORMED``, ``RECORD_TOO_LARGE``, ``NOT_CANONICAL`` or what the envelope's reader
         says.
     """
     statement, signatures = _statement_of(draft)
-    value = {
-        "v": VERSION,
-        "log": place.log,
-        "tenant": draft.unit,
-        "tseq": place.sequence,
-        "tprev": place.previous,
-        "ts": format_time(place.time),
-        "nonce": place.nonce,
-        "type": draft.type,
-        "statement": statement,
-        "sigs": signatures,
-    }
-    # Whatever is written must read back, or the log would refuse its own next start.
-    dsse.check_depth(value)
-    body = canonical.encode(value)
+    # Whatever is written must read back, or the log would refuse its own next start: the record is one level more.
+    content = canonical.encode({"sigs": signatures, "statement": statement, "tenant": draft.unit}, dsse.MAX_DEPTH)
+    if len(content) > MAX_BODY:
+        raise _too_large(draft.type, len(content))
+    return Prepared(draft.unit, draft.type, job_of(statement["predicate"]), content[1:-1])
+
+
+def place(prepared: Prepared, at: Place) -> bytes:
+    """Puts a prepared record in its place; the result is the canonical encoding of the whole.
+
+    Raises:
+        InvalidInputError: ``RECORD_TOO_LARGE``.
+    """
+    previous = "null" if at.previous is None else f'"{at.previous}"'
+    # Members in canonical order. Unit and type were checked, hashes and nonces are hex: only the log's name needs care.
+    head = f'{{"log":{_text(at.log)},"nonce":"{at.nonce}",'
+    tail = (
+        f',"tprev":{previous},"ts":"{format_time(at.time)}","tseq":{at.sequence}'
+        f',"type":"{prepared.type}","v":{VERSION}}}'
+    )
+    body = head.encode() + prepared.content + tail.encode()
     if len(body) > MAX_BODY:
-        raise InvalidInputError(
-            "RECORD_TOO_LARGE",
-            f"a {draft.type} record of {len(body)} bytes exceeds {MAX_BODY}",
-            remedy="record a digest and keep the content outside the log",
-        )
-    return Encoded(body, job_of(statement["predicate"]))
+        raise _too_large(prepared.type, len(body))
+    return body
+
+
+def encode(draft: RecordDraft, at: Place) -> bytes:
+    """The record's bytes: :func:`prepare` and :func:`place` in one.
+
+    Raises:
+        InvalidInputError: what they raise.
+    """
+    return place(prepare(draft), at)
 
 
 def read(body: bytes) -> Record:
@@ -292,6 +313,20 @@ def _check_content(kind: str, statement: Any, signatures: Any) -> None:
             raise _malformed("a signature has keyid, sig and cert")
         if not all(isinstance(text, str) for text in item.values()):
             raise _malformed("a signature's members are texts")
+
+
+@lru_cache(maxsize=64)
+def _text(value: str) -> str:
+    """A text as canonical JSON; a process writes few logs."""
+    return canonical.encode(value).decode()
+
+
+def _too_large(kind: str, size: int) -> InvalidInputError:
+    return InvalidInputError(
+        "RECORD_TOO_LARGE",
+        f"a {kind} record of {size} bytes exceeds {MAX_BODY}",
+        remedy="record a digest and keep the content outside the log",
+    )
 
 
 def _is_hash(value: object) -> bool:

@@ -28,12 +28,14 @@ class Head:
 
     Attributes:
         edge: size and right edge of the tree.
+        peaks: hashes of the tree's peaks, largest first: what the next root is made from.
         chains: newest record of every unit.
         time: newest time in the log; None for an empty log.
         note: newest checkpoint; for an empty log the one of size 0, which only the anchor holds.
     """
 
     edge: Edge
+    peaks: tuple[bytes, ...]
     chains: dict[str, ChainEnd]
     time: datetime | None
     note: bytes
@@ -60,10 +62,11 @@ def load_head(store: LogStore, origin: str, signer: LogSigner, anchor: Anchor) -
     if note is None:
         note = signer.sign(Checkpoint(origin, 0, tree.EMPTY_ROOT), datetime.now(UTC))
     reader = TreeReader(edge, store.tile)
-    if open_checkpoint(note, log) != Checkpoint(origin, size, tree.root(size, reader.read)):
+    peaks = tuple(reader.read(tree.peaks(0, size)))
+    if open_checkpoint(note, log) != Checkpoint(origin, size, tree.fold_peaks(peaks)):
         raise IntegrityError("ROOT_MISMATCH", f"the records do not lead to the checkpoint of size {size}")
-    _reconcile(reader, size, note, log, anchor)
-    return Head(edge, chains, time, note)
+    note = _reconcile(reader, size, note, log, anchor)
+    return Head(edge, peaks, chains, time, note)
 
 
 def _check_edge(connection: Connection, size: int) -> datetime | None:
@@ -77,7 +80,8 @@ def _check_edge(connection: Connection, size: int) -> datetime | None:
     return newest
 
 
-def _reconcile(reader: TreeReader, size: int, note: bytes, log: Verifier, anchor: Anchor) -> None:
+def _reconcile(reader: TreeReader, size: int, note: bytes, log: Verifier, anchor: Anchor) -> bytes:
+    """Compares with the anchor and moves it forward if right; returns the note that it then holds."""
     held = anchor.read()
     if held is None:
         if size:
@@ -87,7 +91,7 @@ def _reconcile(reader: TreeReader, size: int, note: bytes, log: Verifier, anchor
                 remedy="put the anchor back; if it is lost, freeze this log and open a new origin",
             )
         anchor.swap(None, note)
-        return
+        return note
     try:
         anchored = open_checkpoint(held, log)
     except AssayError as error:
@@ -107,8 +111,19 @@ def _reconcile(reader: TreeReader, size: int, note: bytes, log: Verifier, anchor
             f"the database has another history than the anchor at size {anchored.size}",
             metadata=_both(held, note),
         )
+    if anchored.size == size and anchor.interrupted():
+        # A swap is begun only after a commit: what was being anchored cannot be missing from the database.
+        raise IntegrityError(
+            "ANCHOR_DAMAGED",
+            "one half of the anchor is damaged, and the database has nothing that was being anchored",
+            remedy="find out whether a disk failed or the database was rolled back: a witness remembers",
+            metadata=_both(held, note),
+        )
+    if size == 0:
+        return held  # a checkpoint of nothing is in no table, and may have been signed at another time
     if held != note:
         anchor.swap(held, note)
+    return note
 
 
 def _both(held: bytes, note: bytes) -> dict[str, str]:

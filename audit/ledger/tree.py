@@ -34,16 +34,31 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def root_of(leaves: Iterable[bytes]) -> bytes:
     """Root over leaf hashes, in one pass and O(log n) memory."""
-    stack: list[bytes] = []
-    size = 0
+    return fold_peaks(extend_peaks((), 0, leaves))
+
+
+def extend_peaks(stack: Sequence[bytes], size: int, leaves: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Hashes of the peaks after appending leaf hashes, from those of the tree of ``size`` leaves, largest first."""
+    sha256, out = hashlib.sha256, list(stack)
+    push, pop = out.append, out.pop
     for leaf in leaves:
-        stack.append(leaf)
-        merges, size = size, size + 1
+        value, merges = leaf, size
         while merges & 1:
-            right = stack.pop()
-            stack[-1] = node_hash(stack[-1], right)
+            value = sha256(b"\x01" + pop() + value).digest()
             merges >>= 1
-    return _fold(stack)
+        push(value)
+        size += 1
+    return tuple(out)
+
+
+def fold_peaks(stack: Sequence[bytes]) -> bytes:
+    """Root over the hashes of the peaks, largest first; the empty tree's for none."""
+    if not stack:
+        return EMPTY_ROOT
+    value = stack[-1]
+    for peak in reversed(stack[:-1]):
+        value = node_hash(peak, value)
+    return value
 
 
 def peaks(begin: int, end: int) -> list[Node]:
@@ -63,7 +78,7 @@ def peaks(begin: int, end: int) -> list[Node]:
 
 def root(size: int, read: ReadNodes) -> bytes:
     """Root of the first ``size`` leaves, from stored perfect nodes."""
-    return _fold(list(read(peaks(0, size))))
+    return fold_peaks(read(peaks(0, size)))
 
 
 def inclusion_proof(index: int, size: int, read: ReadNodes) -> list[bytes]:
@@ -211,17 +226,7 @@ def _read_ranges(ranges: Sequence[tuple[int, int]], read: ReadNodes) -> list[byt
     """Reads all nodes of all ranges in one call and folds each range to its subtree hash."""
     covers = [peaks(begin, end) for begin, end in ranges]
     values = iter(read([node for cover in covers for node in cover]))
-    return [_fold([next(values) for _ in cover]) for cover in covers]
-
-
-def _fold(stack: list[bytes]) -> bytes:
-    """Root over peaks, largest first."""
-    if not stack:
-        return EMPTY_ROOT
-    value = stack[-1]
-    for peak in reversed(stack[:-1]):
-        value = node_hash(peak, value)
-    return value
+    return [fold_peaks([next(values) for _ in cover]) for cover in covers]
 
 
 def _split(n: int) -> int:

@@ -1,42 +1,39 @@
-"""The one writer: units of work in, committed records with a signed checkpoint out.
+"""The writer: units of work in, committed records with a signed checkpoint out.
 
-One thread takes what waits (at most 64 units or 10 ms), begins an immediate transaction, demands that the database's
-head is the one it remembers, runs every unit in its own SAVEPOINT, writes records, tiles and the signed checkpoint,
-commits, moves the anchor by compare-and-swap, and only then resolves futures. A unit that raises is rolled back
-alone. A failure before the commit loses the batch and nothing else; a failure at the commit or the anchor stops the
-writer, because what is on disk is then for :mod:`audit.ledger.startup` to find out. Nobody is ever told of a record
-that is not durable.
+Two threads take turns, one at each of two stages. The first stage takes what waits (at most 64 units; nobody waits
+for more), begins an immediate transaction, demands that the database's head is the one it remembers, runs every unit
+in its own SAVEPOINT, writes records, tiles and the signed checkpoint, and commits. The second moves the anchor by
+compare-and-swap and only then resolves futures. While one batch is being anchored the other thread writes the next,
+and commits and swaps happen in one order. A unit that raises is rolled back alone. A failure before the commit loses
+the batch and nothing else; a failure at the commit or the anchor stops the writer, because what is on disk is then for
+:mod:`audit.ledger.startup` to find out. Nobody is ever told of a record that is not durable.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
-import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, NestedTransaction, insert
+from sqlalchemy import Connection, Engine, NestedTransaction
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 
 from assay.errors import AssayError, ExhaustedError, IntegrityError, PreconditionError, UnavailableError
-from audit.ledger import dialect, records, tree
+from audit.ledger import dialect
 from audit.ledger.anchor import Anchor
+from audit.ledger.batch import Batch
 from audit.ledger.dialect import WriterLock
-from audit.ledger.edge import Edge, Tile, TreeReader
-from audit.ledger.note import Checkpoint
-from audit.ledger.records import Place, RecordDraft
-from audit.ledger.schema import CHECKPOINTS, RECORDS, TILES
+from audit.ledger.records import Prepared, RecordDraft
 from audit.ledger.signer import LogSigner
 from audit.ledger.startup import Head
-from audit.ledger.store import ChainEnd, LogStore, quick_head
+from audit.ledger.store import quick_head
 
 BATCH_UNITS = 64
-BATCH_SECONDS = 0.010
 MAX_WAITING = 4096
 CLOCK_TOLERANCE = timedelta(seconds=2)
 
@@ -60,48 +57,6 @@ class Task:
     future: Future[Any]
 
 
-@dataclass
-class Pending:
-    """What a batch has gathered so far; a mark lets one unit be undone."""
-
-    origin: str
-    first: int
-    chains: dict[str, ChainEnd]
-    newest: datetime | None
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def mark(self) -> tuple[int, dict[str, ChainEnd], datetime | None]:
-        """A point to come back to."""
-        return len(self.rows), dict(self.chains), self.newest
-
-    def undo(self, mark: tuple[int, dict[str, ChainEnd], datetime | None]) -> None:
-        """Forgets everything after the mark."""
-        count, self.chains, self.newest = mark
-        del self.rows[count:]
-
-    def append(self, draft: RecordDraft, now: datetime, nonce: str) -> int:
-        """Encodes a record at the next place and returns its index."""
-        end = self.chains.get(draft.unit)
-        sequence, previous = (1, None) if end is None else (end.sequence + 1, end.leaf.hex())
-        encoded = records.encode(draft, Place(self.origin, sequence, previous, now, nonce))
-        leaf = tree.leaf_hash(encoded.body)
-        index = self.first + len(self.rows)
-        self.rows.append(
-            {
-                "idx": index,
-                "leaf": leaf,
-                "body": encoded.body,
-                "unit": draft.unit,
-                "tseq": sequence,
-                "type": draft.type,
-                "job": encoded.job,
-            }
-        )
-        self.chains[draft.unit] = ChainEnd(sequence, leaf)
-        self.newest = now if self.newest is None else max(self.newest, now)
-        return index
-
-
 class UnitOfWork:
     """What a unit of work may touch: the transaction's connection, and the ledger's end.
 
@@ -109,11 +64,11 @@ class UnitOfWork:
         now: the writer's time of this unit; every record of the unit carries it.
     """
 
-    def __init__(self, connection: Connection, now: datetime, pending: Pending, nonce: Callable[[], str]) -> None:
+    def __init__(self, connection: Connection, now: datetime, batch: Batch, nonce: Callable[[], str]) -> None:
         self.now = now
         self._connection = connection
         self._savepoint: NestedTransaction | None = None
-        self._pending = pending
+        self._batch = batch
         self._nonce = nonce
 
     @property
@@ -132,28 +87,33 @@ class UnitOfWork:
         else:
             self._savepoint.rollback()
 
-    def append(self, draft: RecordDraft) -> int:
+    def append(self, draft: RecordDraft | Prepared) -> int:
         """Appends a record and returns its final index; it is durable once the unit's future resolves.
+
+        Everybody waits for a unit of work: :func:`audit.ledger.records.prepare` does the costly part in another thread.
 
         Raises:
             InvalidInputError: what :func:`audit.ledger.records.encode` says.
         """
-        return self._pending.append(draft, self.now, self._nonce())
+        return self._batch.append(draft, self.now, self._nonce())
 
     @property
     def size_after(self) -> int:
         """Size of the log after the records appended so far; the batch's checkpoint may be of a larger tree."""
-        return self._pending.first + len(self._pending.rows)
+        return self._batch.first + len(self._batch.rows)
 
 
 class Writer:
-    """The writer thread. ``head`` is replaced as a whole after every batch, so that readers see one moment."""
+    """Two threads that take turns. ``head`` is replaced as a whole after every batch, so that readers see one moment.
+
+    What is readable through ``head`` is committed, signed and anchored; ``_tip`` is committed and may not be anchored
+    yet. ``_writing`` (under the gate) says that a thread is at the first stage; ``_anchoring`` is the second.
+    """
 
     def __init__(
         self,
         engine: Engine,
         lock: WriterLock,
-        store: LogStore,
         origin: str,
         signer: LogSigner,
         anchor: Anchor,
@@ -161,32 +121,33 @@ class Writer:
         sources: Sources,
         committed: Callable[[int], None],
     ) -> None:
-        self.head = head
+        self.head = self._tip = head
         self.stopped: str = ""
         self._engine = engine
         self._lock = lock
-        self._store = store
         self._origin = origin
         self._signer = signer
         self._anchor = anchor
         self._sources = sources
         self._committed = committed
-        self._queue: queue.Queue[Task | None] = queue.Queue(MAX_WAITING)
-        self._gate = threading.Lock()
-        self._closing = False
-        self._thread = threading.Thread(target=self._loop, name="ledger-writer", daemon=True)
+        self._gate = threading.Condition()
+        self._waiting: deque[Task] = deque()
+        self._writing = self._closing = False
+        self._anchoring = threading.Lock()
+        self._threads = [threading.Thread(target=self._loop, name=f"ledger-writer-{n}", daemon=True) for n in (1, 2)]
 
     def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
+        """Starts the threads."""
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        """Finishes what waits, refuses what comes, ends the thread; safe to repeat."""
+        """Finishes what waits, refuses what comes, ends the threads; safe to repeat."""
         with self._gate:
-            first, self._closing = not self._closing, True
-        if first:
-            self._queue.put(None)
-        self._thread.join()
+            self._closing = True
+            self._gate.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def halt(self, reason: str) -> None:
         """Refuses what waits and what comes; the batch in progress may still commit. The first reason stays."""
@@ -206,71 +167,89 @@ class Writer:
                 raise UnavailableError("LEDGER_CLOSED", "the ledger is closed")
             if self.stopped:
                 raise self._stopped_error()
-            try:
-                self._queue.put_nowait(Task(work, future))
-            except queue.Full as error:
-                raise ExhaustedError("LEDGER_BUSY", "too many units of work wait for the ledger") from error
+            if len(self._waiting) >= MAX_WAITING:
+                raise ExhaustedError("LEDGER_BUSY", "too many units of work wait for the ledger")
+            self._waiting.append(Task(work, future))
+            if not self._writing:
+                self._gate.notify()
         return future
 
     def _loop(self) -> None:
-        more = True
-        while more:
-            batch, more = self._gather()
-            live = [task for task in batch if task.future.set_running_or_notify_cancel()]
-            if self.stopped:
-                _fail(live, self._stopped_error())
-            elif live:
-                self._run(live)
+        while batch := self._gather():
+            self._run([task for task in batch if task.future.set_running_or_notify_cancel()])
 
-    def _gather(self) -> tuple[list[Task], bool]:
-        """Waits for one task, then takes what else is there; a commit in progress is what lets a batch gather."""
-        batch: list[Task] = []
-        item = self._queue.get()
-        deadline = time.monotonic() + BATCH_SECONDS
-        while item is not None:
-            batch.append(item)
-            if len(batch) == BATCH_UNITS or time.monotonic() > deadline:
-                return batch, True
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, True
-        return batch, False
+    def _gather(self) -> list[Task]:
+        """Waits for its turn and for work, and takes what is there; nothing once the writer is closed.
 
-    def _run(self, batch: list[Task]) -> None:
+        Nobody waits for a fuller batch: the commit in progress is what lets the next one gather.
+        """
+        with self._gate:
+            while self._writing or not self._waiting:
+                if self._closing and not self._waiting:
+                    return []
+                self._gate.wait()
+            self._writing = True
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_UNITS))]
+
+    def _yield_turn(self) -> None:
+        """Lets the other thread begin to write."""
+        with self._gate:
+            self._writing = False
+            if self._waiting or self._closing:
+                self._gate.notify_all()
+
+    def _run(self, tasks: list[Task]) -> None:
+        """Both stages for one batch; the second is entered before the first is left, so that order is kept."""
         outcomes: list[Callable[[], None]] = []
-        before = self.head
+        before = after = self._tip
+        failure: AssayError | None = None
         try:
-            head = self._transact(batch, outcomes)
-            if head is not before:
-                self._anchor.swap(before.note, head.note)
+            if self.stopped:
+                failure = self._stopped_error()
+            elif tasks:
+                after = self._tip = self._transact(tasks, outcomes)
         except SQLAlchemyError as error:
             _logger.error("a ledger batch failed before its commit: %s", type(error).__name__)
-            _fail(batch, _write_failed(error))
-            return
+            failure = _write_failed(error)
         except BaseException as error:
-            self._stop(batch, error)
-            return
-        self.head = head
+            failure = self._stop(error)
+        with self._anchoring:
+            self._yield_turn()
+            if failure is None:
+                failure = self._settle(before, after, outcomes)
+            if failure is not None:
+                _fail(tasks, failure)
+
+    def _settle(self, before: Head, after: Head, outcomes: list[Callable[[], None]]) -> AssayError | None:
+        """Anchors a committed batch and tells everybody; returns why it could not."""
+        if self.stopped:
+            return self._stopped_error()
+        if after is not before:
+            try:
+                self._anchor.swap(before.note, after.note)
+            except BaseException as error:
+                return self._stop(error)
+            self.head = after
         for resolve in outcomes:
             resolve()
-        if head is not before:
-            self._committed(head.size)
+        if after is not before:
+            self._committed(after.size)
+        return None
 
-    def _transact(self, batch: list[Task], outcomes: list[Callable[[], None]]) -> Head:
+    def _transact(self, tasks: list[Task], outcomes: list[Callable[[], None]]) -> Head:
         """Runs the units and commits; returns the head after it, which is the old one when nothing was appended."""
-        head = self.head
+        head = self._tip
         with self._engine.connect().execution_options(begin="IMMEDIATE") as connection:
             transaction = connection.begin()
             self._lock.check()
             size, note = quick_head(connection)
             if size != head.size or note != (head.note if size else None):
                 raise IntegrityError("LEDGER_HEAD_MOVED", f"the database has {size} records, not {head.size}")
-            pending = Pending(self._origin, head.size, dict(head.chains), head.time)
-            for task in batch:
-                outcomes.append(self._unit(connection, task, pending))
-            if pending.rows:
-                head = self._write(connection, head, pending)
+            batch = Batch(self._origin, head.size, dict(head.chains), head.time)
+            for task in tasks:
+                outcomes.append(self._unit(connection, task, batch))
+            if batch.rows:
+                head = batch.write(connection, head, self._signer)
             try:
                 transaction.commit()
             except SQLAlchemyError as error:
@@ -280,11 +259,11 @@ class Writer:
                 raise _CommitUnknownError from error
         return head
 
-    def _unit(self, connection: Connection, task: Task, pending: Pending) -> Callable[[], None]:
+    def _unit(self, connection: Connection, task: Task, batch: Batch) -> Callable[[], None]:
         """Runs one unit in a SAVEPOINT; returns what resolves its future once the batch is durable."""
-        mark = pending.mark()
+        mark = batch.mark()
         try:
-            unit = UnitOfWork(connection, self._now(pending.newest), pending, self._sources.nonce)
+            unit = UnitOfWork(connection, self._now(batch.newest), batch, self._sources.nonce)
         except PreconditionError as error:
             return _raiser(task.future, error)
         try:
@@ -295,28 +274,9 @@ class Writer:
             unit.settle(keep=False)
             if connection.invalidated:  # the transaction went with the connection, and with it the units before
                 raise DisconnectionError("the database's connection has ended") from error
-            pending.undo(mark)
+            batch.undo(mark)
             return _raiser(task.future, error)
         return _setter(task.future, result)
-
-    def _write(self, connection: Connection, head: Head, pending: Pending) -> Head:
-        edge, tiles = head.edge.extend([row["leaf"] for row in pending.rows])
-        connection.execute(insert(RECORDS), pending.rows)
-        if tiles:
-            rows = [{"level": tile.level, "n": tile.n, "hashes": tile.hashes} for tile in tiles]
-            connection.execute(insert(TILES), rows)
-        checkpoint = Checkpoint(self._origin, edge.size, self._root(edge, tiles))
-        note = self._signer.sign(checkpoint, pending.newest or self._sources.clock())
-        connection.execute(insert(CHECKPOINTS), {"size": edge.size, "note": note})
-        return Head(edge, pending.chains, pending.newest, note)
-
-    def _root(self, edge: Edge, tiles: list[Tile]) -> bytes:
-        """Root of the new tree; tiles of this batch are not yet visible to other connections."""
-        fresh = {(tile.level, tile.n): tile.hashes for tile in tiles}
-        reader = TreeReader(
-            edge, lambda level, n: fresh[level, n] if (level, n) in fresh else self._store.tile(level, n)
-        )
-        return tree.root(edge.size, reader.read)
 
     def _now(self, newest: datetime | None) -> datetime:
         now = self._sources.clock().astimezone(UTC)
@@ -328,12 +288,12 @@ class Writer:
             )
         return now
 
-    def _stop(self, batch: list[Task], cause: BaseException) -> None:
+    def _stop(self, cause: BaseException) -> AssayError:
         reason = cause.reason if isinstance(cause, AssayError) else type(cause).__name__
         with self._gate:
-            self.stopped = reason
+            self.stopped = self.stopped or reason
         _logger.critical("the ledger stopped: %s", reason)
-        _fail(batch, self._stopped_error())
+        return self._stopped_error()
 
     def _stopped_error(self) -> AssayError:
         return UnavailableError(
@@ -353,8 +313,8 @@ def _write_failed(error: BaseException) -> AssayError:
     return failure
 
 
-def _fail(batch: list[Task], error: AssayError) -> None:
-    for task in batch:
+def _fail(tasks: list[Task], error: AssayError) -> None:
+    for task in tasks:
         task.future.set_exception(error)
 
 

@@ -353,14 +353,17 @@ def test_durability_turned_off_under_the_writer_stops_it(own: World) -> None:
 
 
 def test_attack_6_the_locks_connection_ends(own: World) -> None:
-    """Whoever lost the lock writes no more, and another may start."""
+    """Whoever lost the lock writes no more; another may start once the anchor is given up, too."""
     ((holder,),) = storage_of(own).sql(WRITER_LOCK_PID)
     storage_of(own).sql(f"SELECT pg_terminate_backend({holder}, 5000)")
-    other = World(own.folder, clock=own.clock, nonces=own.nonces).start()
+    other = World(own.folder, clock=own.clock, nonces=own.nonces)
+    refused("ANCHOR_IN_USE", other.start)
     before = log_of(own)
     refused("LEDGER_STOPPED", own.append_one)
     assert own.ledger.stopped == "LEDGER_LOCK_LOST"
     assert log_of(own) == before
+    own.ledger.close()
+    other.start()
     other.append_one()
     assert faults(other) == []
     other.close()

@@ -19,7 +19,7 @@ from tests.audit.ledger.ledger_world import JOB, ORIGIN, START, digest, refused
 V: dict[str, Any] = json.loads((Path(__file__).parents[2] / "data/vectors/note_vectors.json").read_text("utf-8"))
 PLACE = Place(ORIGIN, 1, None, START, "0" * 32)
 DRAFT = RecordDraft("credit", "job.preparing", "transition", {"job": JOB, "n": 1}, [("x", digest("x"))])
-BODY = records.encode(DRAFT, PLACE).body
+BODY = records.encode(DRAFT, PLACE)
 
 
 def changed(**members: Any) -> bytes:
@@ -31,13 +31,13 @@ def test_round_trip() -> None:
     assert (record.log, record.unit, record.sequence, record.previous) == (ORIGIN, "credit", 1, None)
     assert (record.time, record.type, record.job) == (START, "job.preparing", JOB)
     assert record.predicate == {"job": JOB, "n": 1}
-    assert records.encode(DRAFT, PLACE).job == JOB
+    assert records.prepare(DRAFT).job == JOB
 
 
 def test_attack_29_every_record_has_a_nonce_of_128_bits() -> None:
     for nonce in ("", "0" * 31, "0" * 33, "A" * 32, None, 0):
         refused("RECORD_MALFORMED", lambda n=nonce: records.read(changed(nonce=n)))
-    assert records.encode(DRAFT, dataclasses.replace(PLACE, nonce="1" * 32)).body != BODY
+    assert records.encode(DRAFT, dataclasses.replace(PLACE, nonce="1" * 32)) != BODY
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_record_of_60000_bytes_passes_and_one_more_is_refused() -> None:
     room = records.MAX_BODY - len(BODY) - len(',"t":""')
     predicate = {"job": JOB, "n": 1, "t": "x" * room}
     encoded = records.encode(dataclasses.replace(DRAFT, predicate=predicate), PLACE)
-    assert len(encoded.body) == records.MAX_BODY
+    assert len(encoded) == records.MAX_BODY
     predicate["t"] += "x"
     refused("RECORD_TOO_LARGE", lambda: records.encode(dataclasses.replace(DRAFT, predicate=predicate), PLACE))
     refused("RECORD_TOO_LARGE", lambda: records.read(b"x" * 60_001))
@@ -155,7 +155,7 @@ def test_drafts_that_cannot_be_recorded(change: dict[str, Any], reason: str) -> 
 
 
 def test_system_may_record_any_units_job() -> None:
-    assert records.encode(dataclasses.replace(DRAFT, unit="system"), PLACE).job == JOB
+    assert records.prepare(dataclasses.replace(DRAFT, unit="system")).job == JOB
 
 
 def nested(depth: int) -> Any:
@@ -170,7 +170,7 @@ def test_whatever_is_too_deep_to_read_is_refused_when_written() -> None:
     while depth < 100:
         draft = dataclasses.replace(DRAFT, predicate={"job": JOB, "x": nested(depth)})
         try:
-            body = records.encode(draft, PLACE).body
+            body = records.encode(draft, PLACE)
         except InvalidInputError as error:
             assert error.reason == "NOT_CANONICAL"
             break
@@ -222,7 +222,7 @@ values = st.recursive(
 @settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from(["a", "b", "c"]), values))
 def test_whatever_encodes_reads_back_the_same(predicate: dict[str, Any]) -> None:
-    body = records.encode(dataclasses.replace(DRAFT, predicate=predicate), PLACE).body
+    body = records.encode(dataclasses.replace(DRAFT, predicate=predicate), PLACE)
     assert records.read(body).predicate == json.loads(json.dumps(predicate))
 
 

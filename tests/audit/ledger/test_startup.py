@@ -12,7 +12,6 @@ from sqlalchemy import select
 
 from assay import canonical
 from audit.ledger import fsck, tree
-from audit.ledger.anchor import FileAnchor
 from audit.ledger.note import Checkpoint, Verifier, sign_note
 from audit.ledger.schema import CHECKPOINTS, RECORDS
 from tests.audit.ledger.ledger_world import ORIGIN, World, ed25519, refused
@@ -263,13 +262,3 @@ def test_crash_before_the_first_commit_is_mended(tmp_path: Path) -> None:
     world.start()
     assert world.ledger.size == 1
     world.close()
-
-
-def test_anchor_compares_and_swaps(tmp_path: Path) -> None:
-    anchor = FileAnchor(tmp_path)
-    assert anchor.read() is None
-    refused("ANCHOR_CONFLICT", lambda: anchor.swap(b"a", b"b"))
-    anchor.swap(None, b"a")
-    refused("ANCHOR_CONFLICT", lambda: anchor.swap(None, b"b"))
-    anchor.swap(b"a", b"b")
-    assert FileAnchor(tmp_path).read() == b"b"

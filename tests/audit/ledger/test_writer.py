@@ -281,6 +281,15 @@ class FailingAnchor:
     def read(self) -> bytes | None:
         return self.inner.read()
 
+    def interrupted(self) -> bool:
+        return self.inner.interrupted()
+
+    def acquire(self) -> None:
+        self.inner.acquire()
+
+    def close(self) -> None:
+        self.inner.close()
+
     def swap(self, expected: bytes | None, new: bytes) -> None:
         if self.error is not None:
             raise self.error
