@@ -60,7 +60,8 @@ async def test_fsck_backup_and_restore(opened: Callable[[], House], tmp_path: Pa
     await again.app.close()
 
 
-async def test_fsck_names_the_damage(house: House) -> None:
+async def test_fsck_names_the_damage(opened: Callable[[], House]) -> None:
+    house = opened()
     raw = sqlite3.connect(house.app.settings.database)
     (trigger,) = raw.execute("SELECT sql FROM sqlite_master WHERE name = 'log_record_no_update'").fetchone()
     raw.execute("DROP TRIGGER log_record_no_update")
@@ -70,6 +71,7 @@ async def test_fsck_names_the_damage(house: House) -> None:
     raw.close()
     found = json.loads(call("fsck", house.layout.root, "--output", "json", code=10))
     assert (found["ok"], found["first"]["index"], found["first"]["reason"]) == (False, 3, "LEAF_MISMATCH")
+    await house.app.close()
 
 
 def test_no_installation_no_key_no_database(pristine: Path, tmp_path: Path) -> None:
