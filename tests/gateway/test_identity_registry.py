@@ -69,7 +69,10 @@ async def test_who_may_not_grant(house: House) -> None:
     await refused(house, "UNIT", "oscar", "rita", "validator", "nowhere")
     await grant(house, "oscar", "rita", "operator", "credit")
     await refused(house, "ROLE_MISSING", "rita", "carl", "validator", "-", "g-2")
-    await grant(house, "rita", "carl", "validator", "credit", "g-3")
+    # The offline verifier believes only operators of every unit; a grant that it refuses must not be made.
+    await refused(house, "ROLE_MISSING", "rita", "carl", "validator", "credit", "g-3")
+    with pytest.raises(PermissionDeniedError):
+        await revoke(house, "rita", "cora-compliance-officer")
 
 
 async def test_a_grant_signed_by_somebody_else_is_not_mine(house: House) -> None:
@@ -93,6 +96,8 @@ async def test_the_last_operator_stays(house: House) -> None:
     with pytest.raises(AssayError) as caught:
         await revoke(house, "oscar", "oscar-operator")
     assert caught.value.reason == "LAST_OPERATOR"
+    await grant(house, "oscar", "rita", "operator", "credit")
+    assert (await revoke(house, "oscar", "g-1")).HasField("revoke_time")  # one unit's operator is not the last one
 
 
 async def test_listing(house: House) -> None:
