@@ -88,7 +88,7 @@ def _reconcile(reader: TreeReader, size: int, note: bytes, log: Verifier, anchor
             raise IntegrityError(
                 "ANCHOR_MISSING",
                 f"the log has {size} records and the anchor is empty",
-                remedy="put the anchor back; if it is lost, keep this log as it is and make a new installation of another origin",
+                remedy="put the anchor back; if it is lost, keep this log and start a new one of another origin",
             )
         anchor.swap(None, note)
         return note
