@@ -61,6 +61,11 @@ class Layout:
         return self.root / "bootstrap" / "grants.json"
 
     @property
+    def policy_publication(self) -> Path:
+        """The newest publication of a policy, signed by a person; the gateway records it when it starts under it."""
+        return self.root / "bootstrap" / "policy.json"
+
+    @property
     def anchor(self) -> Path:
         """The ledger's anchor, outside the gateway's data directory."""
         return self.root / "anchor"

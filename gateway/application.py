@@ -16,17 +16,15 @@ from assay.identity import load_ed25519, load_mldsa44, load_x25519, read_private
 from assay.worker.client import WorkerClient
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.ledger import Ledger
-from audit.ledger.records import RecordDraft
 from audit.ledger.restore import marker
 from audit.ledger.sqlite import connect_engine, connect_migration_engine
-from audit.ledger.writer import UnitOfWork
+from gateway import publications
 from gateway.admission.cards import CardOffice
 from gateway.admission.exchange import Exchange, Peer
 from gateway.admission.office import Office
 from gateway.admission.pipeline import Pipeline
 from gateway.approvals import ApprovalService
 from gateway.base_models import BaseModels
-from gateway.caller import SYSTEM_UNIT
 from gateway.datasets import DatasetService
 from gateway.erasures import ErasureService
 from gateway.evidence import EvidenceService
@@ -37,16 +35,12 @@ from gateway.permits import PermitService
 from gateway.refusals import RefusalRecorder
 from gateway.registry import ModelRegistry
 from gateway.settings import Settings
-from gateway.store import rows
 from gateway.store.blobs import FileBlobStore
 from gateway.store.database import Store
 from gateway.store.migrations import migrate
 from gateway.store.scope_keys import FileScopeKeys
-from gateway.store.tables import FactRow
 from gateway.witnesses import start_ledger
 from policies.engine import PolicyEngine
-
-_POLICY_KEY = "policy.in-force"
 
 
 @dataclass(frozen=True)
@@ -127,7 +121,7 @@ class Application:
         order_key = load_ed25519(folder / "permit.key")
         identities = IdentityRegistry(settings, store, people_root)
         identities.bootstrap(settings.layout.bootstrap_grants)
-        _publish_policy(settings, store, policy)
+        publications.put_in_force(settings, store, policy.policy(), people_root)
         keys = FileScopeKeys(blobs)
         erasures = ErasureService(settings, store, blobs, keys, people_root)
         erasures.resume()
@@ -167,35 +161,6 @@ class Application:
             pipeline=Pipeline(office, cards),
             clients=tuple(clients.values()),
         )
-
-
-def _publish_policy(settings: Settings, store: Store, policy: PolicyEngine) -> None:
-    """Records the policy in force when it is another than before."""
-    rules = policy.policy()
-    predicate = {
-        "policy": rules.name,
-        "version": rules.version,
-        "bundle_sha256": rules.bundle_sha256,
-        "limits_sha256": rules.limits_sha256,
-        "rules": [rule.id for rule in rules.rules],
-        "actor": settings.subject,
-        "trace_id": "",
-    }
-    in_force = f"{rules.bundle_sha256} {rules.limits_sha256}"
-
-    def work(uow: UnitOfWork) -> None:
-        key = {"job": SYSTEM_UNIT, "key": _POLICY_KEY}
-        known = rows.get(uow.connection, FactRow, **key)
-        if known is not None and known.value == in_force:
-            return
-        subjects = [("rules", rules.bundle_sha256), ("limits", rules.limits_sha256)]
-        uow.append(RecordDraft(SYSTEM_UNIT, "policy.published", "policy", predicate, subjects))
-        if known is None:
-            rows.insert(uow.connection, FactRow(**key, value=in_force))
-        else:
-            rows.update(uow.connection, FactRow, key, {"value": in_force})
-
-    store.ledger.run(work)
 
 
 def _demand_rows(settings: Settings) -> None:

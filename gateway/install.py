@@ -15,7 +15,9 @@ from assay.installation import Plan
 from assay.modelfiles import read_base_manifest
 from audit.ledger.note import Verifier
 from audit.ledger.witness.settings import toml as witness_toml
+from gateway.publications import publish
 from gateway.settings import default_toml
+from policies.engine import PolicyEngine
 
 HOST = "127.0.0.1"
 
@@ -29,6 +31,8 @@ def install(root: Path, plan: Plan, *, units: Sequence[str], port: int, models: 
     """Creates the installation in ``root``.
 
     The gateway listens on ``port``, the workers on the next two, then metrics, the log's HTTP and the witness.
+
+    The operator's key signs the first grants and the publication of the packaged policy.
 
     Raises:
         AlreadyExistsError: ``INSTALLATION_EXISTS``.
@@ -67,6 +71,7 @@ def install(root: Path, plan: Plan, *, units: Sequence[str], port: int, models: 
     clients = [installation.service_subject(plan.trust_domain, "gateway")]
     name = installation.witness_name(plan.trust_domain)
     (layout.witness / "witness.toml").write_text(witness_toml(name, witness, [log.vkey()], "mtls", clients))
+    publish(layout, layout.person(plan.operator), PolicyEngine.load().policy())
     for person in plan.people:
         (layout.person(person.name) / "client.toml").write_text(f'address = "{listen}"\n')
     return layout

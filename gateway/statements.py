@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from assay import dsse
 from assay.errors import InvalidInputError
-from assay.v1 import approval_pb2, identity_pb2
+from assay.v1 import approval_pb2, identity_pb2, policy_pb2
 
 T = TypeVar("T")
 
@@ -47,6 +47,18 @@ class SignedApproval:
     base_sha256: str
     purpose: str
     signed_at: str
+
+
+@dataclass(frozen=True)
+class SignedPolicy:
+    """The predicate of a policy publication; its id is used once, so that an old one cannot be put into force again."""
+
+    policy: str
+    version: str
+    bundle_sha256: str
+    limits_sha256: str
+    rules: list[str]
+    publication_id: str
 
 
 @dataclass(frozen=True)
@@ -150,6 +162,19 @@ def grant_revocation_statement(grant_id: str, reason: str) -> dict[str, Any]:
     return dsse.statement("grant-revocation", {"grant_id": grant_id, "reason": reason}, [])
 
 
+def policy_statement(policy: policy_pb2.Policy) -> dict[str, Any]:
+    """The statement by which a person publishes a policy: rules and limits by digest."""
+    predicate = {
+        "policy": policy.name,
+        "version": policy.version,
+        "bundle_sha256": policy.bundle_sha256,
+        "limits_sha256": policy.limits_sha256,
+        "rules": [rule.id for rule in policy.rules],
+        "publication_id": uuid.uuid4().hex,
+    }
+    return dsse.statement("policy", predicate, [("rules", policy.bundle_sha256), ("limits", policy.limits_sha256)])
+
+
 def erasure_order_statement(resource: str, reason_code: str) -> dict[str, Any]:
     """The statement by which a compliance officer orders an erasure.
 
@@ -212,6 +237,18 @@ def read_grant(statement: Mapping[str, Any]) -> SignedGrant:
     role_name(signed.role)
     if not signed.subject.startswith("spiffe://") or not signed.grant_id or not signed.unit:
         raise _malformed("grant", "subject, unit and grant_id must be given")
+    return signed
+
+
+def read_policy(statement: Mapping[str, Any]) -> SignedPolicy:
+    """Reads a policy publication's predicate.
+
+    Raises:
+        InvalidInputError: ``STATEMENT``.
+    """
+    signed = _read(statement, "policy", SignedPolicy)
+    if not signed.publication_id:
+        raise _malformed("policy", "publication_id must be given")
     return signed
 
 

@@ -43,7 +43,7 @@ class TypeRule:
 
 TYPES: Mapping[str, TypeRule] = {
     "log.opened": TypeRule("log-event"),
-    "policy.published": TypeRule("policy"),
+    "policy.published": TypeRule("policy", signed=True),
     "grant.issued": TypeRule("grant", signed=True),
     "grant.revoked": TypeRule("grant-revocation", signed=True),
     "dataset.created": TypeRule("dataset"),

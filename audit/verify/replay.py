@@ -27,7 +27,7 @@ from audit.verify import findings as names
 from audit.verify.edges import EDGES, state_name
 from audit.verify.erasures import Erasures
 from audit.verify.findings import Findings, Problem
-from audit.verify.people import COMPLIANCE_OFFICER, QUORUM, Grant, Roles, role_name
+from audit.verify.people import COMPLIANCE_OFFICER, EVERY_UNIT, OPERATOR, QUORUM, Grant, Roles, role_name
 from audit.verify.trust import TrustFile
 
 CLOCK_TOLERANCE = timedelta(seconds=2)
@@ -81,9 +81,11 @@ class Replay:
         self._trust = trust
         self._gapless = gapless
         self._newest: datetime | None = None
+        self._publications: set[str] = set()
         self._handlers = {
             "grant.issued": self._grant,
             "grant.revoked": self._grant_revocation,
+            "policy.published": self._policy,
             "approval.decided": self._approval,
             "rules.waived": self._waiver,
             "approval.revoked": self._revocation,
@@ -143,6 +145,16 @@ class Replay:
             names.ROLES, known, "it revokes a grant that is not in force", missing=not self._whole("system")
         )
         self.roles.revoke(grant_id)
+
+    def _policy(self, entry: Entry) -> None:
+        signer, predicate = self._signed(entry)
+        publisher = any(self.roles.holds(signer.subject, role, EVERY_UNIT) for role in (OPERATOR, COMPLIANCE_OFFICER))
+        self.findings.demand(names.ROLES, publisher, f"{signer.subject} may not publish a policy",
+                             missing=not self._whole("system"))  # fmt: skip
+        publication = _text(predicate, "publication_id")
+        fresh = publication and publication not in self._publications
+        self.findings.demand(names.SIGNATURES, bool(fresh), "the publication's id is empty or was used before")
+        self._publications.add(publication)
 
     def _approval(self, entry: Entry) -> None:
         signer, predicate = self._signed(entry)

@@ -1,4 +1,4 @@
-"""``assay policy``: list, explain, evaluate, lint, test."""
+"""``assay policy``: list, explain, publish, evaluate, lint, test."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from google.protobuf import json_format
 
 import policies
 from assay.errors import InvalidInputError
+from assay.identity import Layout
 from assay.v1 import policy_input_pb2, policy_pb2
+from gateway import publications
 from gateway.cli.errors import EXIT_CODES, EXIT_REFUSED, exit_on_error
 from gateway.cli.job import _outcomes
 from gateway.cli.output import Output, OutputOption, emit, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
+from policies.engine import PolicyEngine
 from policies.lint import lint_pack
 from policies.testing import test_pack
 
@@ -24,7 +27,7 @@ BASELINE = Path(policies.__file__).parent / "packs" / "baseline"
 PackArgument = Annotated[
     Path, typer.Argument(exists=True, file_okay=False, help="A pack's folder; default: the baseline.")
 ]
-app = typer.Typer(no_args_is_help=True, help="Policies: list, explain, evaluate, lint, test.")
+app = typer.Typer(no_args_is_help=True, help="Policies: list, explain, publish, evaluate, lint, test.")
 
 
 @app.command("list")
@@ -70,6 +73,29 @@ def explain(
             *[f"  limit {name} = {value}" for name, value in sorted(answer.limits.items())],
         ]
         emit(output, answer, lines)
+
+
+@app.command()
+def publish(
+    directory: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The installation.")],
+    identity: IdentityOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Sign the installed rules and limits with your own key; the gateway runs under them from its next start.
+
+    Without a publication that names exactly what is installed the gateway does not start.
+
+    Example: assay policy publish ./bank --as ./bank/people/cora
+    """
+    with exit_on_error():
+        if identity is None:
+            raise InvalidInputError("NO_IDENTITY", "no identity given", remedy="pass --as FOLDER or set ASSAY_IDENTITY")
+        rules = PolicyEngine.load().policy()
+        publications.publish(Layout(directory), identity, rules)
+        emit(output, rules, [
+            f"{rules.name} {rules.version}  rules {rules.bundle_sha256[:16]}  limits {rules.limits_sha256[:16]}",
+            f"signed; restart the gateway of {directory} to put it in force",
+        ])  # fmt: skip
 
 
 @app.command()

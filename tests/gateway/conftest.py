@@ -20,6 +20,7 @@ from assay.identity import Layout, load_p256
 from assay.v1 import dataset_pb2, identity_pb2, tuning_job_pb2
 from gateway.application import Application
 from gateway.caller import Caller
+from gateway.publications import publish
 from gateway.settings import Settings, default_toml
 from policies.engine import PolicyEngine
 from tests.audit.ledger.record_schemas import schema_faults
@@ -34,7 +35,7 @@ BASE = {
 
 
 @pytest.fixture(scope="session")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pristine(tmp_path_factory: pytest.TempPathFactory, engine: PolicyEngine) -> Path:
     """Made once; making keys is slow."""
     root = tmp_path_factory.mktemp("installation") / "dir"
     people = (*installation.DEFAULT_PEOPLE, installation.Person("olga", "ROLE_OPERATOR"),
@@ -43,6 +44,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layout = installation.create(root, installation.Plan(people, "oscar"))
     layout.settings.write_text(default_toml())
     (layout.service("gateway") / "base_models.json").write_text(json.dumps([BASE]))
+    publish(layout, layout.person("oscar"), engine.policy())
     return root
 
 

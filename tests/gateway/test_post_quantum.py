@@ -12,21 +12,23 @@ from assay.errors import InvalidInputError
 from audit.ledger.note import Checkpoint, SignedNote, open_checkpoint
 from audit.verify.trust import TrustFile
 from gateway.application import Application
+from gateway.publications import publish
 from gateway.settings import Settings, default_toml
 from policies.engine import PolicyEngine
 from tests.gateway.conftest import BASE
 
 
-def install(root: Path, *, key: bool) -> Path:
+def install(root: Path, engine: PolicyEngine, *, key: bool) -> Path:
     plan = installation.Plan(installation.DEFAULT_PEOPLE, "oscar", post_quantum=key)
     layout = installation.create(root, plan)
     layout.settings.write_text(default_toml(post_quantum=True))
     (layout.service("gateway") / "base_models.json").write_text(json.dumps([BASE]))
+    publish(layout, layout.person("oscar"), engine.policy())
     return root
 
 
 async def test_every_checkpoint_has_both_lines(tmp_path: Path, engine: PolicyEngine) -> None:
-    root = install(tmp_path / "bank", key=True)
+    root = install(tmp_path / "bank", engine, key=True)
     app = Application.open(Settings.load(root), engine)
     try:
         trust = TrustFile.load(root / "trust.txt")
@@ -40,7 +42,7 @@ async def test_every_checkpoint_has_both_lines(tmp_path: Path, engine: PolicyEng
 
 
 async def test_switched_on_without_a_key_it_does_not_start(tmp_path: Path, engine: PolicyEngine) -> None:
-    root = install(tmp_path / "bank", key=False)
+    root = install(tmp_path / "bank", engine, key=False)
     with pytest.raises(InvalidInputError) as caught:
         Application.open(Settings.load(root), engine)
     assert caught.value.reason == "KEY_MISSING"

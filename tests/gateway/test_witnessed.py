@@ -28,6 +28,7 @@ from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway import doctor
 from gateway.application import Application
+from gateway.publications import publish
 from gateway.settings import Settings, default_toml
 from policies.engine import PolicyEngine
 from tests.gateway.conftest import BASE, House, now
@@ -64,7 +65,7 @@ class Town:
 
 
 @pytest.fixture(scope="session")
-def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def founded(tmp_path_factory: pytest.TempPathFactory, engine: PolicyEngine) -> Path:
     root = tmp_path_factory.mktemp("witnessed") / "dir"
     port = free_ports(1)[0]
     layout = installation.create(
@@ -72,6 +73,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     layout.settings.write_text(default_toml().replace("quorum_seconds = 20", "quorum_seconds = 60"))
     (layout.service("gateway") / "base_models.json").write_text(json.dumps([BASE]))
+    publish(layout, layout.person("oscar"), engine.policy())
     vkey = Verifier.of("assay.local/log", load_ed25519(layout.service("gateway") / "log.key").public_key()).vkey()
     clients = ["spiffe://assay.local/services/gateway"]
     name = installation.witness_name("assay.local")

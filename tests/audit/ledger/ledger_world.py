@@ -324,8 +324,7 @@ class Story:
         """Grants, policy and dataset."""
         for person, role, unit in self.grants:
             self.grant(person, role, unit)
-        rules = {"bundle_sha256": digest("policy"), "limits_sha256": digest("limits"), "rules": ["BASE-ROWS"]}
-        self.record("policy.published", "policy", {"policy": "baseline", "version": "1", **rules}, unit="system")
+        self.publish_policy()
         dataset = {
             "dataset": "units/credit/datasets/d",
             "format": "DATASET_FORMAT_CHAT_JSONL",
@@ -335,6 +334,12 @@ class Story:
         }
         self.record("dataset.created", "dataset", dataset, [("dataset", DATASET)], unit=self.unit)
         return self
+
+    def publish_policy(self, by: str = "oscar", publication: str = "first") -> int:
+        """Rules and limits in force, signed by a person."""
+        rules = {"bundle_sha256": digest("policy"), "limits_sha256": digest("limits"), "rules": ["BASE-ROWS"]}
+        said = {"policy": "baseline", "version": "1", **rules, "publication_id": digest(publication)[:32]}
+        return self.act(by, "policy.published", "policy", said, unit="system")
 
     def grant(self, person: str, role: str, unit: str, by: str = "oscar") -> int:
         """A grant; its id tells whose and what."""

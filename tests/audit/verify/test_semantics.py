@@ -189,6 +189,16 @@ def test_grant_id_used_twice_and_unknown_grant_revoked(world: World) -> None:
     assert len(said) == 2 and "used before" in said[0] and "not in force" in said[1]
 
 
+def test_policy_published_by_somebody_who_may_not(world: World) -> None:
+    Story(world).found().publish_policy(by="rita", publication="second")
+    assert "rita may not publish a policy" in complaints(world)[ROLES]
+
+
+def test_an_old_publication_put_into_force_again(world: World) -> None:
+    Story(world).found().publish_policy()
+    assert "used before" in complaints(world)[SIGNATURES]
+
+
 def test_attack_26_the_gateway_forges_an_approval(world: World) -> None:
     """The log accepts it; whoever holds the people root does not."""
     fake_root = (p256("fake root"), authority("people root")[1])

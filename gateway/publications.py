@@ -1,0 +1,112 @@
+"""Publishing a policy: a person signs the digests of rules and limits, and the gateway runs under no others.
+
+The gateway holds nobody's key, so that it cannot put a policy into force by itself. A person's signed publication lies
+in a file beside the first grants; at the first start under another policy than the recorded one the gateway reads it,
+demands that it names exactly the policy that was loaded, and records it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from sqlalchemy import Connection
+
+from assay import canonical, dsse
+from assay.errors import AssayError, InvalidInputError, PreconditionError
+from assay.identity import Layout, load_p256
+from assay.v1 import policy_pb2
+from audit.ledger.records import RecordDraft
+from audit.ledger.writer import UnitOfWork
+from gateway import statements
+from gateway.caller import ALL_UNITS, SYSTEM_UNIT, Caller
+from gateway.identity_registry import grants_of
+from gateway.settings import Settings
+from gateway.store import rows
+from gateway.store.database import Store
+from gateway.store.tables import FactRow
+
+PUBLISHERS = ("ROLE_OPERATOR", "ROLE_COMPLIANCE_OFFICER")
+_IN_FORCE = "policy.in-force"
+_USED = "policy.publication."
+
+
+def publish(layout: Layout, person: Path, policy: policy_pb2.Policy) -> dict[str, Any]:
+    """Signs a policy with a person's own key and puts the publication where the gateway looks for it at its next start.
+
+    Returns:
+        The envelope.
+
+    Raises:
+        InvalidInputError: the person's key or certificate cannot be read.
+    """
+    certificate = x509.load_pem_x509_certificate((person / "person.crt").read_bytes())
+    statement = canonical.encode(statements.policy_statement(policy))
+    envelope = dsse.sign_person(statement, load_p256(person / "person.key"), certificate)
+    target = layout.policy_publication
+    target.parent.mkdir(exist_ok=True)
+    staging = target.with_name(f".{target.name}.new")
+    staging.write_text(json.dumps(envelope, indent=1) + "\n", "utf-8")
+    os.replace(staging, target)
+    return envelope
+
+
+def put_in_force(settings: Settings, store: Store, policy: policy_pb2.Policy, people_root: x509.Certificate) -> None:
+    """Records the publication of the policy that was loaded, when it is another than the recorded one.
+
+    Raises:
+        PreconditionError: ``POLICY_UNPUBLISHED`` when no publication names this policy, or it was used before.
+        PermissionDeniedError: ``ROLE_MISSING`` when its signer holds no publisher's role in every unit.
+        InvalidInputError, IntegrityError: the publication cannot be read, or its signature does not hold.
+    """
+    in_force = f"{policy.bundle_sha256} {policy.limits_sha256}"
+
+    def work(uow: UnitOfWork) -> None:
+        known = rows.get(uow.connection, FactRow, job=SYSTEM_UNIT, key=_IN_FORCE)
+        if known is not None and known.value == in_force:
+            return
+        envelope = _read(settings.layout.policy_publication)
+        verified = dsse.verify_person(envelope, people_root, uow.now)
+        signed = statements.read_policy(verified.statement)
+        if (signed.bundle_sha256, signed.limits_sha256) != (policy.bundle_sha256, policy.limits_sha256):
+            raise _unpublished("the newest publication names other rules or limits than those installed here")
+        if rows.get(uow.connection, FactRow, job=SYSTEM_UNIT, key=_USED + signed.publication_id) is not None:
+            raise _unpublished("this publication was used before; coming back to a policy takes a new one")
+        if len(verified.signers) != 1:
+            raise _unpublished("a publication has one signer")
+        _demand_role(uow.connection, verified.signers[0].subject)
+        uow.append(RecordDraft(SYSTEM_UNIT, "policy.published", "policy", {}, envelope=envelope))
+        rows.insert(uow.connection, FactRow(job=SYSTEM_UNIT, key=_USED + signed.publication_id, value=in_force))
+        if known is None:
+            rows.insert(uow.connection, FactRow(job=SYSTEM_UNIT, key=_IN_FORCE, value=in_force))
+        else:
+            rows.update(uow.connection, FactRow, {"job": SYSTEM_UNIT, "key": _IN_FORCE}, {"value": in_force})
+
+    store.ledger.run(work)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise _unpublished(f"{path.name} is missing") from error
+    except (OSError, ValueError) as error:
+        raise InvalidInputError("POLICY_PUBLICATION", f"cannot read {path.name}", remedy=_REMEDY) from error
+    if not isinstance(value, dict):
+        raise InvalidInputError("POLICY_PUBLICATION", f"{path.name} holds no envelope", remedy=_REMEDY)
+    return value
+
+
+def _demand_role(connection: Connection, subject: str) -> None:
+    held = frozenset((g.role, g.unit) for g in grants_of(connection, subject))
+    Caller(subject, held).require_role(ALL_UNITS, *PUBLISHERS)
+
+
+def _unpublished(why: str) -> AssayError:
+    return PreconditionError("POLICY_UNPUBLISHED", f"nobody has published the installed policy: {why}", remedy=_REMEDY)
+
+
+_REMEDY = "assay policy publish DIR --as FOLDER, as an operator or compliance officer of every unit"

@@ -1,0 +1,113 @@
+"""A policy comes into force by a person's signature, once, and the gateway runs under no other."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from assay.errors import AssayError
+from assay.identity import Layout
+from assay.v1 import policy_pb2
+from audit.ledger import records
+from gateway.cli.app import app as cli
+from gateway.publications import publish
+from policies.engine import PolicyEngine
+from tests.gateway.conftest import House
+
+DATABASE = "services/gateway/data/assay.db"
+
+
+def refused(opened: Callable[[], House], root: Path) -> str:
+    """Reason of a refused start, which must not have recorded any policy."""
+    with pytest.raises(AssayError) as caught:
+        opened()
+    with sqlite3.connect(root / DATABASE) as database:
+        (count,) = database.execute("SELECT count(*) FROM log_record WHERE type = 'policy.published'").fetchone()
+    assert count == 0
+    return caught.value.reason
+
+
+@pytest.fixture
+def layout(opened: Callable[[], House], tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "dir")
+
+
+def other(policy: policy_pb2.Policy) -> policy_pb2.Policy:
+    changed = policy_pb2.Policy()
+    changed.CopyFrom(policy)
+    changed.limits_sha256 = "0" * 64
+    return changed
+
+
+async def test_the_founding_publication_is_a_persons(house: House) -> None:
+    (stored,) = [r for r in house.app.ledger.records("system", None, -1, 50) if r.type == "policy.published"]
+    record = records.read(stored.body)
+    assert len(record.signatures) == 1
+    assert record.predicate["bundle_sha256"] == house.app.policy.policy().bundle_sha256
+
+
+async def test_without_a_publication_nothing_starts(opened: Callable[[], House], layout: Layout) -> None:
+    layout.policy_publication.unlink()
+    assert refused(opened, layout.root) == "POLICY_UNPUBLISHED"
+
+
+async def test_a_publication_of_other_limits_is_none(
+    opened: Callable[[], House], layout: Layout, engine: PolicyEngine
+) -> None:
+    publish(layout, layout.person("oscar"), other(engine.policy()))
+    assert refused(opened, layout.root) == "POLICY_UNPUBLISHED"
+
+
+@pytest.mark.parametrize("name", ["rita", "vik", "dana", "mia"])
+async def test_only_operators_and_compliance_officers_of_every_unit_publish(
+    opened: Callable[[], House], layout: Layout, engine: PolicyEngine, name: str
+) -> None:
+    publish(layout, layout.person(name), engine.policy())
+    assert refused(opened, layout.root) == "ROLE_MISSING"
+
+
+async def test_a_changed_publication_is_refused(opened: Callable[[], House], layout: Layout) -> None:
+    envelope = json.loads(layout.policy_publication.read_text())
+    payload = base64.b64decode(envelope["payload"]).replace(b'"version":"', b'"version":"9')
+    envelope["payload"] = base64.b64encode(payload).decode()
+    layout.policy_publication.write_text(json.dumps(envelope))
+    assert refused(opened, layout.root) == "SIGNATURE_BAD"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+async def test_an_unreadable_publication_is_named(opened: Callable[[], House], layout: Layout, text: str) -> None:
+    layout.policy_publication.write_text(text)
+    assert refused(opened, layout.root) == "POLICY_PUBLICATION"
+
+
+async def test_coming_back_to_a_policy_takes_a_new_signature(
+    opened: Callable[[], House], layout: Layout, engine: PolicyEngine
+) -> None:
+    first = opened()
+    await first.app.close()
+    again = opened()
+    assert [r.type for r in again.app.ledger.records("system", None, -1, 50)].count("policy.published") == 1
+    await again.app.close()
+    with sqlite3.connect(layout.root / DATABASE) as database:
+        # As if another policy had been in force since.
+        database.execute("UPDATE job_fact SET value = 'another' WHERE key = 'policy.in-force'")
+    with pytest.raises(AssayError) as caught:
+        opened()
+    assert caught.value.reason == "POLICY_UNPUBLISHED"
+    done = CliRunner().invoke(cli, ["policy", "publish", str(layout.root), "--as", str(layout.person("cora"))])
+    assert done.exit_code == 0, done.output
+    back = opened()
+    published = [r for r in back.app.ledger.records("system", None, -1, 50) if r.type == "policy.published"]
+    assert len(published) == 2 and len(records.read(published[1].body).signatures) == 1
+    await back.app.close()
+
+
+def test_publishing_takes_somebody(layout: Layout) -> None:
+    done = CliRunner().invoke(cli, ["policy", "publish", str(layout.root)], env={"ASSAY_IDENTITY": ""})
+    assert done.exit_code == 3 and "NO_IDENTITY" in done.output
