@@ -66,6 +66,11 @@ class Layout:
         return self.root / "bootstrap" / "policy.json"
 
     @property
+    def continuation(self) -> Path:
+        """Which old log this one continues, signed by an operator; there is none for a log of its own."""
+        return self.root / "bootstrap" / "continues.json"
+
+    @property
     def anchor(self) -> Path:
         """The ledger's anchor, outside the gateway's data directory."""
         return self.root / "anchor"

@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from sqlalchemy import Engine
 
 from assay.errors import InvalidInputError, PreconditionError
 from assay.identity import load_ed25519, load_mldsa44, load_x25519, read_private, service_tls
@@ -18,7 +19,7 @@ from audit.ledger.anchor import FileAnchor
 from audit.ledger.ledger import Ledger
 from audit.ledger.restore import marker
 from audit.ledger.sqlite import connect_engine, connect_migration_engine
-from gateway import publications
+from gateway import continuations, publications
 from gateway.admission.cards import CardOffice
 from gateway.admission.exchange import Exchange, Peer
 from gateway.admission.office import Office
@@ -90,10 +91,7 @@ class Application:
         migration = connect_migration_engine(settings.database)
         migrate(migration)
         migration.dispose()
-        engine = connect_engine(settings.database)
-        anchor = FileAnchor(settings.layout.anchor)
-        second = load_mldsa44(folder / "log-mldsa44.key") if settings.post_quantum else None
-        ledger = Ledger(engine, settings.origin, load_ed25519(folder / "log.key"), anchor, post_quantum=second)
+        engine, ledger = make_ledger(settings)
         publication = start_ledger(settings, ledger)
         try:
             store = Store(engine, ledger, publication, settings.limits.quorum_seconds)
@@ -121,6 +119,7 @@ class Application:
         order_key = load_ed25519(folder / "permit.key")
         identities = IdentityRegistry(settings, store, people_root)
         identities.bootstrap(settings.layout.bootstrap_grants)
+        continuations.record(settings, store, people_root)
         publications.put_in_force(settings, store, policy.policy(), people_root)
         keys = FileScopeKeys(blobs)
         erasures = ErasureService(settings, store, blobs, keys, people_root)
@@ -161,6 +160,18 @@ class Application:
             pipeline=Pipeline(office, cards),
             clients=tuple(clients.values()),
         )
+
+
+def make_ledger(settings: Settings) -> tuple[Engine, Ledger]:
+    """The installation's ledger, not started, and the engine that it runs on.
+
+    Raises:
+        InvalidInputError: a key is missing or exposed.
+    """
+    folder, engine = settings.folder, connect_engine(settings.database)
+    second = load_mldsa44(folder / "log-mldsa44.key") if settings.post_quantum else None
+    key, anchor = load_ed25519(folder / "log.key"), FileAnchor(settings.layout.anchor)
+    return engine, Ledger(engine, settings.origin, key, anchor, post_quantum=second)
 
 
 def _demand_rows(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from assay.installation import Plan
 from assay.modelfiles import read_base_manifest
 from audit.ledger.note import Verifier
 from audit.ledger.witness.settings import toml as witness_toml
+from gateway.freezing import sign_continuation
 from gateway.publications import publish
 from gateway.settings import default_toml
 from policies.engine import PolicyEngine
@@ -27,7 +28,15 @@ def default_home() -> Path:
     return Path(os.environ.get("ASSAY_HOME", "~/.cache/assay")).expanduser()
 
 
-def install(root: Path, plan: Plan, *, units: Sequence[str], port: int, models: Path | None = None) -> Layout:
+def install(
+    root: Path,
+    plan: Plan,
+    *,
+    units: Sequence[str],
+    port: int,
+    models: Path | None = None,
+    continues: tuple[bytes, str] | None = None,
+) -> Layout:
     """Creates the installation in ``root``.
 
     The gateway listens on ``port``, the workers on the next two, then metrics, the log's HTTP and the witness.
@@ -71,6 +80,8 @@ def install(root: Path, plan: Plan, *, units: Sequence[str], port: int, models: 
     clients = [installation.service_subject(plan.trust_domain, "gateway")]
     name = installation.witness_name(plan.trust_domain)
     (layout.witness / "witness.toml").write_text(witness_toml(name, witness, [log.vkey()], "mtls", clients))
+    if continues is not None:
+        sign_continuation(layout, layout.person(plan.operator), plan.origin, *continues)
     publish(layout, layout.person(plan.operator), PolicyEngine.load().policy())
     for person in plan.people:
         (layout.person(person.name) / "client.toml").write_text(f'address = "{listen}"\n')

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 GRANT = "grant"
 REFUSE = "refuse"
+FREEZE_REASONS = ("key-compromised", "fork", "anchor-lost", "retired")
 ERASURE_REASONS = (
     "data-subject-request",
     "consent-withdrawn",
@@ -47,6 +48,26 @@ class SignedApproval:
     base_sha256: str
     purpose: str
     signed_at: str
+
+
+@dataclass(frozen=True)
+class SignedFreeze:
+    """The predicate of a freeze order."""
+
+    origin: str
+    reason_code: str
+    order_id: str
+
+
+@dataclass(frozen=True)
+class SignedContinuation:
+    """The predicate of a continuation: the old log's final checkpoint, whole and in parts."""
+
+    origin: str
+    previous_origin: str
+    size: int
+    root: str
+    checkpoint: str
 
 
 @dataclass(frozen=True)
@@ -162,6 +183,31 @@ def grant_revocation_statement(grant_id: str, reason: str) -> dict[str, Any]:
     return dsse.statement("grant-revocation", {"grant_id": grant_id, "reason": reason}, [])
 
 
+def freeze_statement(origin: str, reason_code: str) -> dict[str, Any]:
+    """The statement by which an operator ends a log.
+
+    Raises:
+        InvalidInputError: ``REASON_CODE``.
+    """
+    if reason_code not in FREEZE_REASONS:
+        raise InvalidInputError(
+            "REASON_CODE", f"no reason {reason_code[:40]!r}", remedy=f"one of: {', '.join(FREEZE_REASONS)}"
+        )
+    return dsse.statement("freeze", {"origin": origin, "reason_code": reason_code, "order_id": uuid.uuid4().hex}, [])
+
+
+def continuation_statement(origin: str, previous: str, size: int, root: str, checkpoint: str) -> dict[str, Any]:
+    """The statement by which an operator says that a log continues another; ``root`` is hex."""
+    predicate = {
+        "origin": origin,
+        "previous_origin": previous,
+        "size": size,
+        "root": root,
+        "checkpoint": checkpoint,
+    }
+    return dsse.statement("log-continuation", predicate, [])
+
+
 def policy_statement(policy: policy_pb2.Policy) -> dict[str, Any]:
     """The statement by which a person publishes a policy: rules and limits by digest."""
     predicate = {
@@ -238,6 +284,27 @@ def read_grant(statement: Mapping[str, Any]) -> SignedGrant:
     if not signed.subject.startswith("spiffe://") or not signed.grant_id or not signed.unit:
         raise _malformed("grant", "subject, unit and grant_id must be given")
     return signed
+
+
+def read_freeze(statement: Mapping[str, Any]) -> SignedFreeze:
+    """Reads a freeze order's predicate.
+
+    Raises:
+        InvalidInputError: ``STATEMENT``.
+    """
+    signed = _read(statement, "freeze", SignedFreeze)
+    if signed.reason_code not in FREEZE_REASONS:
+        raise _malformed("freeze", "unknown reason_code")
+    return signed
+
+
+def read_continuation(statement: Mapping[str, Any]) -> SignedContinuation:
+    """Reads a continuation's predicate.
+
+    Raises:
+        InvalidInputError: ``STATEMENT``.
+    """
+    return _read(statement, "log-continuation", SignedContinuation)
 
 
 def read_policy(statement: Mapping[str, Any]) -> SignedPolicy:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table
 
-from assay.errors import InternalError
+from assay.errors import InternalError, UnavailableError
 from audit.ledger import records, tree
 from audit.ledger.note import Checkpoint
 from audit.ledger.records import Place, Prepared, RecordDraft
@@ -37,6 +37,7 @@ class Batch:
         first: index of the batch's first record.
         chains: newest record of every unit, of this batch or before it.
         newest: newest time in the log.
+        frozen: the newest record ends the log.
         rows: values of :data:`_RECORD`, a tuple a record.
     """
 
@@ -44,16 +45,17 @@ class Batch:
     first: int
     chains: dict[str, ChainEnd]
     newest: datetime | None
+    frozen: bool = False
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     _before: list[tuple[str, ChainEnd | None]] = field(default_factory=list)
 
-    def mark(self) -> tuple[int, datetime | None]:
+    def mark(self) -> tuple[int, datetime | None, bool]:
         """A point to come back to."""
-        return len(self.rows), self.newest
+        return len(self.rows), self.newest, self.frozen
 
-    def undo(self, mark: tuple[int, datetime | None]) -> None:
+    def undo(self, mark: tuple[int, datetime | None, bool]) -> None:
         """Forgets everything after the mark."""
-        count, self.newest = mark
+        count, self.newest, self.frozen = mark
         for unit, end in reversed(self._before[count:]):
             if end is None:
                 del self.chains[unit]
@@ -66,7 +68,14 @@ class Batch:
 
         Raises:
             InvalidInputError: what :func:`audit.ledger.records.encode` says.
+            UnavailableError: ``LOG_FROZEN``.
         """
+        if self.frozen:
+            raise UnavailableError(
+                "LOG_FROZEN",
+                f"the log {self.origin} was frozen and takes no more records",
+                remedy="read it with fsck, backup and export; go on in its successor (docs/ledger.md)",
+            )
         prepared = draft if isinstance(draft, Prepared) else records.prepare(draft)
         unit = prepared.unit
         end = self.chains.get(unit)
@@ -77,6 +86,7 @@ class Batch:
         self.rows.append((index, leaf, body, unit, sequence, prepared.type, prepared.job))
         self._before.append((unit, end))
         self.chains[unit] = ChainEnd(sequence, leaf)
+        self.frozen = prepared.type == records.FROZEN
         if self.newest is None or now > self.newest:
             self.newest = now
         return index
@@ -92,7 +102,7 @@ class Batch:
         _insert(connection, RECORDS, _RECORD, self.rows)
         _insert(connection, TILES, _TILE, [(tile.level, tile.n, tile.hashes) for tile in tiles])
         _insert(connection, CHECKPOINTS, _CHECKPOINT, [(edge.size, note)])
-        return Head(edge, peaks, self.chains, self.newest, note)
+        return Head(edge, peaks, self.chains, self.newest, note, self.frozen)
 
 
 def _insert(connection: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:

@@ -24,6 +24,7 @@ from assay.errors import InvalidInputError
 VERSION = 1
 MAX_BODY = 60_000
 SYSTEM_UNIT = "system"
+FROZEN = "log.frozen"
 
 _UNIT = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _JOB = re.compile(r"units/([a-z][a-z0-9-]{0,30})/tuningJobs/[a-z][a-z0-9-]{0,62}")
@@ -43,6 +44,8 @@ class TypeRule:
 
 TYPES: Mapping[str, TypeRule] = {
     "log.opened": TypeRule("log-event"),
+    "log.continued": TypeRule("log-continuation", signed=True),
+    "log.frozen": TypeRule("freeze", signed=True),
     "policy.published": TypeRule("policy", signed=True),
     "grant.issued": TypeRule("grant", signed=True),
     "grant.revoked": TypeRule("grant-revocation", signed=True),

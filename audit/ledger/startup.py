@@ -32,6 +32,7 @@ class Head:
         chains: newest record of every unit.
         time: newest time in the log; None for an empty log.
         note: newest checkpoint; for an empty log the one of size 0, which only the anchor holds.
+        frozen: the newest record ends the log; nothing may follow it.
     """
 
     edge: Edge
@@ -39,6 +40,7 @@ class Head:
     chains: dict[str, ChainEnd]
     time: datetime | None
     note: bytes
+    frozen: bool = False
 
     @property
     def size(self) -> int:
@@ -58,7 +60,7 @@ def load_head(store: LogStore, origin: str, signer: LogSigner, anchor: Anchor) -
         size, note = head_of(connection)
         edge = edge_of(connection, size)
         chains = chain_ends(connection)
-        time = _check_edge(connection, size)
+        time, frozen = _check_edge(connection, size)
     if note is None:
         note = signer.sign(Checkpoint(origin, 0, tree.EMPTY_ROOT), datetime.now(UTC))
     reader = TreeReader(edge, store.tile)
@@ -66,18 +68,20 @@ def load_head(store: LogStore, origin: str, signer: LogSigner, anchor: Anchor) -
     if open_checkpoint(note, log) != Checkpoint(origin, size, tree.fold_peaks(peaks)):
         raise IntegrityError("ROOT_MISMATCH", f"the records do not lead to the checkpoint of size {size}")
     note = _reconcile(reader, size, note, log, anchor)
-    return Head(edge, peaks, chains, time, note)
+    return Head(edge, peaks, chains, time, note, frozen)
 
 
-def _check_edge(connection: Connection, size: int) -> datetime | None:
-    """Rehashes the records of the right edge; returns the newest time among them."""
+def _check_edge(connection: Connection, size: int) -> tuple[datetime | None, bool]:
+    """Rehashes the records of the right edge; returns the newest time among them, and whether the last ends the log."""
     newest: datetime | None = None
+    frozen = False
     for stored in edge_records(connection, size):
         if tree.leaf_hash(stored.body) != stored.leaf:
             raise IntegrityError("LEAF_MISMATCH", f"record {stored.index} does not match its leaf hash")
-        time = records.read(stored.body).time
-        newest = time if newest is None else max(newest, time)
-    return newest
+        record = records.read(stored.body)
+        newest = record.time if newest is None else max(newest, record.time)
+        frozen = record.type == records.FROZEN
+    return newest, frozen
 
 
 def _reconcile(reader: TreeReader, size: int, note: bytes, log: Verifier, anchor: Anchor) -> bytes:

@@ -245,7 +245,7 @@ class Writer:
             size, note = quick_head(connection)
             if size != head.size or note != (head.note if size else None):
                 raise IntegrityError("LEDGER_HEAD_MOVED", f"the database has {size} records, not {head.size}")
-            batch = Batch(self._origin, head.size, dict(head.chains), head.time)
+            batch = Batch(self._origin, head.size, dict(head.chains), head.time, head.frozen)
             for task in tasks:
                 outcomes.append(self._unit(connection, task, batch))
             if batch.rows:

@@ -15,8 +15,9 @@ TRANSITIONS = "transitions of jobs"
 WORKERS = "workers' statements"
 PERMITS = "permits"
 ERASURES = "erasures follow a signed order"
+END = "a frozen log has ended"
 TIME = "time does not run backwards"
-CHECKS = (TIME, SIGNATURES, ROLES, DUTIES, EVIDENCE, TRANSITIONS, WORKERS, PERMITS, ERASURES)
+CHECKS = (TIME, SIGNATURES, ROLES, DUTIES, EVIDENCE, TRANSITIONS, WORKERS, PERMITS, ERASURES, END)
 
 SHOWN = 20
 

@@ -86,6 +86,8 @@ class Replay:
             "grant.issued": self._grant,
             "grant.revoked": self._grant_revocation,
             "policy.published": self._policy,
+            "log.frozen": self._freeze,
+            "log.continued": self._continuation,
             "approval.decided": self._approval,
             "rules.waived": self._waiver,
             "approval.revoked": self._revocation,
@@ -145,6 +147,19 @@ class Replay:
             names.ROLES, known, "it revokes a grant that is not in force", missing=not self._whole("system")
         )
         self.roles.revoke(grant_id)
+
+    def _freeze(self, entry: Entry) -> None:
+        signer, predicate = self._signed(entry)
+        self._holds(signer, OPERATOR, EVERY_UNIT)
+        last = entry.index == self._header.size - 1
+        self.findings.demand(names.END, predicate.get("origin") == entry.record.log, "it freezes another log")
+        self.findings.demand(names.END, last, "records follow the one that ended the log")
+
+    def _continuation(self, entry: Entry) -> None:
+        signer, predicate = self._signed(entry)
+        self._holds(signer, OPERATOR, EVERY_UNIT)
+        own = predicate.get("origin") == entry.record.log != predicate.get("previous_origin")
+        self.findings.demand(names.END, own, "it does not say what this log continues")
 
     def _policy(self, entry: Entry) -> None:
         signer, predicate = self._signed(entry)

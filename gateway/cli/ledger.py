@@ -1,8 +1,9 @@
-"""``assay ledger``: fsck, backup, restore; for whoever runs the installation, on its own machine."""
+"""``assay ledger``: fsck, backup, restore, freeze; for whoever runs the installation, on its own machine."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +21,10 @@ from audit.ledger.upkeep import examine, record_count
 from audit.verify.trust import TrustFile
 from gateway.cli.errors import EXIT_CODES, exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, progress_console, table
+from gateway.cli.session import IdentityOption
 from gateway.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="The record database: fsck, backup, restore.")
+app = typer.Typer(no_args_is_help=True, help="The record database: fsck, backup, restore, freeze.")
 DirectoryArgument = Annotated[Path, typer.Argument(help="Directory of the installation.")]
 TrustOption = Annotated[
     Path | None, typer.Option(help="Trust file with the log's key; default: the installation's.", show_default=False)
@@ -105,6 +107,50 @@ def restore(
                 "only fsck and backup read it"
             )
         emit(output, dataclasses.asdict(found), [*lines, *[f"  {job}" for job in found.jobs]])
+
+
+@app.command()
+def freeze(
+    directory: DirectoryArgument,
+    reason_code: Annotated[str, typer.Option(help="key-compromised, fork, anchor-lost or retired.")] = "retired",
+    identity: IdentityOption = None,
+    order: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="An order signed elsewhere, instead of --as.")
+    ] = None,
+    write_order: Annotated[Path | None, typer.Option(help="Only sign: write the order here.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the final checkpoint, which a successor cites.")] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """End a log for good, by an operator's order: its last record. Stop the gateway first.
+
+    Example: assay ledger freeze ./bank --reason-code retired --as ./bank/people/oscar --out final.checkpoint
+    """
+    from gateway.freezing import freeze as end
+    from gateway.freezing import sign_order
+
+    with exit_on_error():
+        settings, _ = _open(directory, None)
+        if (identity is None) == (order is None):
+            raise InvalidInputError("NO_IDENTITY", "an order has one source", remedy="pass --as FOLDER or --order FILE")
+        envelope = _read_order(order) if order else sign_order(identity or Path(), settings.origin, reason_code)
+        if write_order is not None:
+            write_order.write_text(json.dumps(envelope, indent=1) + "\n", "utf-8")
+            emit(output, {"order": str(write_order)}, [f"signed; freeze with --order {write_order}"])
+            return
+        done = end(settings, envelope)
+        if out is not None:
+            out.write_text(done.checkpoint, "utf-8")
+        emit(output, dataclasses.asdict(done), [f"{done.origin} is frozen at {done.size} records, root {done.root}"])
+
+
+def _read_order(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInputError("ORDER_MALFORMED", f"cannot read {path.name}") from error
+    if not isinstance(value, dict):
+        raise InvalidInputError("ORDER_MALFORMED", f"{path.name} holds no envelope")
+    return value
 
 
 def _open(directory: Path, trust: Path | None, *, must_exist: bool = True) -> tuple[Settings, Verifier]:

@@ -34,6 +34,14 @@ def init(
     post_quantum: Annotated[
         bool, typer.Option("--post-quantum", help="Give the log an ML-DSA-44 key beside its Ed25519 key.")
     ] = False,
+    origin: Annotated[str, typer.Option(help="Name of the log.")] = "assay.local/log",
+    continues: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Final checkpoint of a frozen log that this one continues."),
+    ] = None,
+    continues_trust: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Trust file of that log, with its key.")
+    ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Make an installation: both roots, service identities, named people, first grants, trust file, settings.
@@ -42,8 +50,12 @@ def init(
     """
     with exit_on_error():
         people_plan = [_person(p) for p in person] if person else DEFAULT_PEOPLE
-        plan = Plan(people=people_plan, operator=operator, post_quantum=post_quantum)
-        layout = install(directory, plan, units=unit or ["support", "credit", "clinical"], port=port, models=models)
+        if (continues is None) != (continues_trust is None):
+            raise InvalidInputError("CONTINUES", "--continues and --continues-trust belong together")
+        plan = Plan(people=people_plan, operator=operator, origin=origin, post_quantum=post_quantum)
+        old = (continues.read_bytes(), continues_trust.read_text("utf-8")) if continues and continues_trust else None
+        units = unit or ["support", "credit", "clinical"]
+        layout = install(directory, plan, units=units, port=port, models=models, continues=old)
         people = [
             (p.name, p.role.removeprefix("ROLE_").lower(), p.unit, str(layout.person(p.name))) for p in plan.people
         ]

@@ -12,8 +12,9 @@ from assay import canonical, dsse
 from assay.errors import InvalidInputError
 from audit.ledger import records
 from audit.ledger.commitment import Opening
+from audit.ledger.note import Checkpoint
 from audit.ledger.records import TYPES
-from tests.audit.ledger.ledger_world import GATEWAY, START, Story, World, refused, subject
+from tests.audit.ledger.ledger_world import GATEWAY, ORIGIN, START, Story, World, refused, subject
 from tests.audit.ledger.record_schemas import SCHEMAS, schema_faults
 
 GOLDEN = Path(__file__).parents[2] / "data/vectors/records"
@@ -81,6 +82,11 @@ def tell_refusals(world: World) -> None:
     refusal = {"method": "X", "code": "NOT_FOUND", "reason": "NOT_FOUND", "fields": [], "surplus": 0}
     expired.record("request.refused", "refusal", refusal, unit="system")
     expired.revoke_grant("dana-deployer")
+    old = {"origin": ORIGIN, "previous_origin": "assay.local/old", "size": 7, "root": "0a" * 32}
+    text = Checkpoint("assay.local/old", 7, bytes.fromhex("0a" * 32)).text()
+    expired.act("oscar", "log.continued", "log-continuation", {**old, "checkpoint": text}, unit="system")
+    ended = {"origin": ORIGIN, "reason_code": "retired", "order_id": "1" * 32}
+    expired.act("oscar", "log.frozen", "freeze", ended, unit="system")
 
 
 @pytest.fixture(scope="module")

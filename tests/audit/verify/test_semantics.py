@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from audit.verify import Report, verify_bundle
 from audit.verify.edges import EDGES
 from tests.audit.ledger.ledger_world import (
     ADAPTER,
+    ORIGIN,
     START,
     Person,
     Story,
@@ -77,6 +79,7 @@ def waive(story: Story, who: str, rules: list[str], etag: str = "") -> None:
 
 DUTIES, ROLES, EVIDENCE = "separation of duties", "roles held when signing", "approvals bind card and evidence"
 SIGNATURES, TRANSITIONS = "people's signatures", "transitions of jobs"
+END = "a frozen log has ended"
 WORKERS, PERMITS = "workers' statements", "permits"
 
 
@@ -197,6 +200,36 @@ def test_policy_published_by_somebody_who_may_not(world: World) -> None:
 def test_an_old_publication_put_into_force_again(world: World) -> None:
     Story(world).found().publish_policy()
     assert "used before" in complaints(world)[SIGNATURES]
+
+
+def end(story: Story, by: str = "oscar", origin: str = ORIGIN) -> None:
+    order = {"origin": origin, "reason_code": "retired", "order_id": "1" * 32}
+    story.act(by, "log.frozen", "freeze", order, unit="system")
+
+
+def test_a_frozen_log_ends(world: World) -> None:
+    end(Story(world).found())
+    assert complaints(world) == {}
+
+
+def test_records_after_the_end(world: World) -> None:
+    story = Story(world).found()
+    end(story)
+    writer = world.ledger._writer
+    assert writer is not None
+    writer._tip = replace(writer._tip, frozen=False)  # a gateway that does not care
+    story.ask()
+    assert "records follow" in complaints(world)[END]
+
+
+def test_an_end_ordered_by_somebody_else(world: World) -> None:
+    end(Story(world).found(), by="rita")
+    assert "did not hold operator" in complaints(world)[ROLES]
+
+
+def test_an_end_of_another_log(world: World) -> None:
+    end(Story(world).found(), origin="elsewhere/log")
+    assert "another log" in complaints(world)[END]
 
 
 def test_attack_26_the_gateway_forges_an_approval(world: World) -> None:
