@@ -1,8 +1,12 @@
-"""What the ledger costs: ``python benchmarks/ledger.py`` prints one JSON object.
+"""What the ledger costs on SQLite: ``python benchmarks/ledger.py`` (``make bench-ledger``) prints one JSON object.
 
 Disks differ and change their mind, so that only ratios of interleaved runs mean anything: each pair writes the same
-records through the product's own path and through the standard library's sqlite3 with the same bytes, batch and
-pragmas; the median of the pairs is given with its range. Proof times are absolute, and informative only.
+records through the product's own path and through the standard library's sqlite3, the same bytes in the same batches
+under the same pragmas, in a table without guard, index, tree, signature or anchor. The median of the pairs counts, and
+their range is in ``details``, with what bounds the ratios: the same rows through sqlite3 into the log's own guarded
+tables, and a raw commit followed by one durable write of the anchor's size. Proofs, audit and start-up are measured on
+a log of a million records (:mod:`benchmarks.ledger_million`), PostgreSQL by :mod:`benchmarks.ledger_postgres` where a
+server can be started.
 """
 
 from __future__ import annotations
@@ -10,37 +14,43 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import random
-import secrets
+import os
 import sqlite3
 import statistics
+import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import insert
 
-from audit.ledger import schema, tree
+from audit.ledger import records, schema
 from audit.ledger.anchor import FileAnchor
-from audit.ledger.edge import Edge, TreeReader
+from audit.ledger.batch import Batch
 from audit.ledger.ledger import Ledger
-from audit.ledger.records import RecordDraft
+from audit.ledger.records import Prepared, RecordDraft
 from audit.ledger.sqlite import connect_engine, connect_migration_engine
-from audit.ledger.store import LogStore
 
 ORIGIN = "bench.example/log"
 BATCH = 64
+JOBS_AT_ONCE = 16
+RECORDS_A_JOB = 16
+RAW_TABLE = (
+    "CREATE TABLE r (idx INTEGER PRIMARY KEY, leaf BLOB, body BLOB, unit TEXT, tseq INTEGER, type TEXT, job TEXT)"
+)
+
+Draft = RecordDraft | Prepared
 
 
 def draft(n: int) -> RecordDraft:
-    """A record of ordinary size, about 600 bytes."""
+    """A record of ordinary size, about 570 bytes: 16 jobs at a time, of 16 records and an unguessable name each."""
+    number = n // (JOBS_AT_ONCE * RECORDS_A_JOB) * JOBS_AT_ONCE + n % JOBS_AT_ONCE
     step = {"event": "train", "from": "QUEUED", "to": "TRAINING", "version": n, "reason": "a worker is free"}
     predicate = {
-        "job": f"units/credit/tuningJobs/job-{n % 97}",
+        "job": f"units/credit/tuningJobs/job-{hashlib.sha256(b'%d' % number).hexdigest()[:10]}",
         "actor": "spiffe://assay.local/services/gateway",
         "trace_id": f"{n:032x}",
         "transition": step,
@@ -59,155 +69,204 @@ def open_ledger(folder: Path, key: Ed25519PrivateKey) -> Ledger:
     return ledger
 
 
-def append_batches(ledger: Ledger, batches: int) -> float:
-    """Seconds for batches of one record a unit of work, gathered as under load."""
+def append_batches(ledger: Ledger, drafts: Sequence[Draft]) -> float:
+    """Seconds for batches of one unit of work each: one caller, who waits for every batch."""
+    batches = [drafts[at : at + BATCH] for at in range(0, len(drafts), BATCH)]
     begin = time.perf_counter()
-    for batch in range(batches):
-        gate = threading.Event()
-        ledger.submit(lambda _, g=gate: g.wait(10))  # holds the writer until the batch is queued
-        futures = [
-            ledger.submit(lambda uow, n=n: uow.append(draft(n))) for n in range(batch * BATCH, (batch + 1) * BATCH)
-        ]
-        gate.set()
-        for future in futures:
-            future.result()
+    for batch in batches:
+        ledger.run(lambda uow, batch=batch: [uow.append(draft) for draft in batch])  # type: ignore[misc]
+    return time.perf_counter() - begin
+
+
+def append_loaded(ledger: Ledger, drafts: Iterable[Draft]) -> float:
+    """Seconds for units of one record each, handed in without waiting: as many as wait, at most 64, share a batch."""
+    begin = time.perf_counter()
+    futures = [ledger.submit(lambda uow, draft=draft: uow.append(draft)) for draft in drafts]  # type: ignore[misc]
+    for future in futures:
+        future.result()
     return time.perf_counter() - begin
 
 
 def append_single(ledger: Ledger, count: int) -> float:
     """Seconds for ``count`` records, each waited for."""
+    drafts = [draft(n) for n in range(count)]
     begin = time.perf_counter()
-    for n in range(count):
-        ledger.run(lambda uow, n=n: uow.append(draft(n)))
+    for one in drafts:
+        ledger.run(lambda uow, one=one: uow.append(one))  # type: ignore[misc]
     return time.perf_counter() - begin
 
 
-class Raw:
-    """The same rows through the standard library, with the product's pragmas and no guard, tree or signature."""
+def rows_of(drafts: Iterable[RecordDraft], first: int) -> list[tuple[Any, ...]]:
+    """The rows that the log stores for these records, from index ``first`` on."""
+    batch = Batch(ORIGIN, first, {}, None)
+    for one in drafts:
+        batch.append(one, datetime.now(UTC), os.urandom(16).hex())
+    return batch.rows
 
-    def __init__(self, folder: Path) -> None:
-        self.connection = sqlite3.connect(folder / "raw.db", isolation_level=None)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+
+class Raw:
+    """The log's rows through the standard library, with the product's pragmas; by default into a bare table."""
+
+    def __init__(self, file: Path, *, guarded: bool = False) -> None:
+        if guarded:
+            migration = connect_migration_engine(file)
+            schema.create(migration)
+            migration.dispose()
+        self.connection = sqlite3.connect(file, isolation_level=None)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "recursive_triggers=ON"):
             self.connection.execute(f"PRAGMA {pragma}")
-        self.connection.execute(
-            "CREATE TABLE r "
-            "(idx INTEGER PRIMARY KEY, leaf BLOB, body BLOB, unit TEXT, tseq INTEGER, type TEXT, job TEXT)"
-        )
+        if not guarded:
+            self.connection.execute(RAW_TABLE)
+        self._insert = f"INSERT INTO {'log_record' if guarded else 'r'} VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+        self.rows: list[tuple[Any, ...]] = []
         self.next = 0
 
-    def write(self, rows: list[tuple[Any, ...]], batch: int) -> float:
-        """Seconds to insert rows in batches."""
-        begin = time.perf_counter()
-        for at in range(0, len(rows), batch):
-            self.connection.execute("BEGIN IMMEDIATE")
-            self.connection.executemany("INSERT INTO r VALUES (?, ?, ?, ?, ?, ?, ?)", rows[at : at + batch])
-            self.connection.execute("COMMIT")
-        return time.perf_counter() - begin
+    def take(self, rows: list[tuple[Any, ...]]) -> None:
+        """What the next writes insert."""
+        self.rows, self.next = rows, 0
 
-    def rows(self, count: int) -> list[tuple[Any, ...]]:
-        """Rows of the size that the log stores."""
-        body = secrets.token_bytes(640)
-        begin, self.next = self.next, self.next + count
-        return [
-            (i, secrets.token_bytes(32), body, "credit", i, "job.preparing", f"units/credit/tuningJobs/job-{i % 97}")
-            for i in range(begin, begin + count)
-        ]
+    def write(self, count: int, batch: int, also: Callable[[int], object] = lambda at: None) -> float:
+        """Seconds to insert the next ``count`` rows in durable batches, and to do something else after each."""
+        rows = self.rows[self.next : self.next + count]
+        self.next += count
+        assert len(rows) == count
+        begin = time.perf_counter()
+        for at in range(0, count, batch):
+            self.connection.execute("BEGIN IMMEDIATE")
+            self.connection.executemany(self._insert, rows[at : at + batch])
+            self.connection.execute("COMMIT")
+            also(at)
+        return time.perf_counter() - begin
 
 
 def ratios(pairs: int, one: Callable[[], float], other: Callable[[], float]) -> dict[str, Any]:
     """Median and range of ``other / one`` over interleaved runs: above 1 means that ``one`` is faster."""
     found = sorted(other() / one() for _ in range(pairs))
+    return summary(found)
+
+
+def summary(found: Sequence[float]) -> dict[str, Any]:
+    """Median and range."""
+    ordered = sorted(found)
     return {
-        "median": round(statistics.median(found), 3),
-        "range": [round(found[0], 3), round(found[-1], 3)],
-        "pairs": pairs,
+        "median": round(statistics.median(ordered), 3),
+        "range": [round(ordered[0], 3), round(ordered[-1], 3)],
+        "pairs": len(ordered),
     }
 
 
-def reader_of(folder: Path, size: int) -> tuple[TreeReader, list[bytes]]:
-    """A stored tree of ``size`` leaves: full tiles on disk, the edge in memory; and its leaves."""
-    migration = connect_migration_engine(folder / "tree.db")
-    schema.create(migration)
-    leaves = [hashlib.sha256(n.to_bytes(8)).digest() for n in range(size)]
-    edge, tiles = Edge().extend(leaves)
-    with migration.connect().execution_options(begin="IMMEDIATE") as connection:
-        connection.execute(insert(schema.TILES), [{"level": t.level, "n": t.n, "hashes": t.hashes} for t in tiles])
-        connection.commit()
-    migration.dispose()
-    return TreeReader(edge, LogStore(connect_engine(folder / "tree.db")).tile), leaves
-
-
-def proofs(folder: Path, size: int, count: int) -> dict[str, float]:
-    """Milliseconds an inclusion proof at random indices; every proof is verified afterwards."""
-    reader, leaves = reader_of(folder, size)
-    root = tree.root(size, reader.read)
-    pick, times, made = random.Random(1), [], []
-    for _ in range(count):
-        index = pick.randrange(size)
-        begin = time.perf_counter()
-        proof = tree.inclusion_proof(index, size, reader.read)
-        times.append((time.perf_counter() - begin) * 1000)
-        made.append((index, proof))
+def flushes_per_s(folder: Path, count: int = 200) -> int:
+    """Durable overwrites of 4 KiB a second on the disk that is measured."""
+    fd = os.open(folder / "flush", os.O_RDWR | os.O_CREAT)
+    os.pwrite(fd, bytes(8192), 0)
+    os.fsync(fd)
     begin = time.perf_counter()
-    for index, proof in made:
-        tree.verify_inclusion(index, size, leaves[index], proof, root)
-    checked = count / (time.perf_counter() - begin)
-    times.sort()
+    for n in range(count):
+        os.pwrite(fd, bytes([n % 256]) * 4096, n % 2 * 4096)
+        os.fdatasync(fd)
+    rate = count / (time.perf_counter() - begin)
+    os.close(fd)
+    return round(rate)
+
+
+def appends(folder: Path, pairs: int, batches: int, singles: int) -> dict[str, Any]:
+    """Every way to append, in turn and each against a raw run right beside it."""
+    ledger, bare = open_ledger(folder, Ed25519PrivateKey.generate()), Raw(folder / "raw.db")
+    guarded = Raw(folder / "guarded.db", guarded=True)
+    slot = os.open(folder / "slot", os.O_RDWR | os.O_CREAT | os.O_DSYNC)
+    os.pwrite(slot, bytes(8192), 0)
+    count = batches * BATCH
+    drafts = [draft(n) for n in range(count)]
+    prepared = [records.prepare(one) for one in drafts]
+    total = (pairs + 1) * (4 * count + 3 * singles)
+    rows = rows_of((drafts[n % count] for n in range(total)), 0)
+    bare.take(rows)
+    guarded.take(rows)
+    ways: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
+        "b64": (lambda: append_loaded(ledger, drafts), lambda: bare.write(count, BATCH)),
+        "preencoded": (lambda: append_loaded(ledger, prepared), lambda: bare.write(count, BATCH)),
+        "b64_in_one_unit": (lambda: append_batches(ledger, drafts), lambda: bare.write(count, BATCH)),
+        "raw_to_own_tables": (lambda: guarded.write(count, BATCH), lambda: bare.write(count, BATCH)),
+        "single": (lambda: append_single(ledger, singles), lambda: bare.write(singles, 1)),
+        "single_floor_of_two_flushes": (
+            lambda: bare.write(singles, 1, lambda at: os.pwrite(slot, bytes([at % 256]) * 250, at % 2 * 4096)),
+            lambda: bare.write(singles, 1),
+        ),
+    }
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[float]] = {"records_per_s_b64": [], "raw_per_s_b64": [], "single_ms": [], "raw_single_ms": []}
+    for pair in range(pairs + 1):
+        for name, (product, raw) in ways.items():
+            # Whoever comes second finds a warmer machine: they change places.
+            mine, other = (product(), raw()) if pair % 2 else (raw(), product())[::-1]
+            if pair == 0:
+                continue  # the first round warms up
+            found[name].append(mine / other if name.startswith("single") else other / mine)
+            if name == "b64":
+                rates["records_per_s_b64"].append(count / mine)
+                rates["raw_per_s_b64"].append(count / other)
+            if name == "single":
+                rates["single_ms"].append(mine / singles * 1000)
+                rates["raw_single_ms"].append(other / singles * 1000)
+    ledger.close()
+    os.close(slot)
     return {
-        "p50_ms": round(times[count // 2], 3),
-        "p99_ms": round(times[count * 99 // 100], 3),
-        "checks_per_s": round(checked),
+        **{name: summary(values) for name, values in found.items()},
+        **{name: round(statistics.median(values), 3) for name, values in rates.items()},
     }
 
 
-def node_hashes_per_s(count: int = 200_000) -> float:
-    """How many node hashes a second this core makes, in this process."""
-    value = bytes(32)
-    begin = time.perf_counter()
-    for _ in range(count):
-        value = tree.node_hash(value, value)
-    return count / (time.perf_counter() - begin)
+def postgres(pairs: int) -> dict[str, Any] | None:
+    """The ratios of PostgreSQL; None, with the reason on stderr, where no server can be started."""
+    try:
+        from benchmarks import ledger_postgres
+
+        return ledger_postgres.measure(pairs)
+    except Exception as error:
+        print(f"PostgreSQL not measured: {type(error).__name__}: {error}", file=sys.stderr)
+        return None
 
 
 def main() -> None:
     """Runs and prints."""
+    from benchmarks import ledger_million
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--size", type=int, default=1_000_000, help="leaves of the larger tree")
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--size", type=int, default=1_000_000, help="records of the larger log")
     options = parser.parse_args()
+    begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ledger, raw = open_ledger(folder, Ed25519PrivateKey.generate()), Raw(folder)
-        append_batches(ledger, 2)
-        batched = ratios(
-            options.pairs, lambda: append_batches(ledger, 20), lambda: raw.write(raw.rows(20 * BATCH), BATCH)
-        )
-        single = ratios(options.pairs, lambda: append_single(ledger, 40), lambda: raw.write(raw.rows(40), 1))
-        ledger.close()
-        large = proofs(make(folder / "large"), options.size, 1000)
-        small = proofs(make(folder / "small"), options.size // 10, 1000)
-        nodes = node_hashes_per_s()
+        flushes = [flushes_per_s(folder)]
+        appended = appends(folder, options.pairs, batches=20, singles=60)
+        flushes.append(flushes_per_s(folder))
+        large = ledger_million.measure(folder, options.size, options.pairs)
+    pg = postgres(options.pairs)
     print(
         json.dumps(
             {
-                "append_ratio_b64": batched,
-                "single_latency_ratio": round(1 / single["median"], 3),
-                "single_ratio": single,
-                "proof_leaves": options.size,
-                "proof_p50_ms": large["p50_ms"],
-                "proof_p99_ms": large["p99_ms"],
-                "proof_growth": round(large["p50_ms"] / small["p50_ms"], 3),
-                "proof_check_ratio": round(large["checks_per_s"] / nodes, 4),
+                "append_ratio_b64": appended["b64"]["median"],
+                "append_ratio_preencoded": appended["preencoded"]["median"],
+                "single_latency_ratio": appended["single"]["median"],
+                "proof_p50_ms_1m": large["proofs"]["p50_ms"],
+                "proof_p99_ms_1m": large["proofs"]["p99_ms"],
+                "proof_growth": large["proof_growth"]["median"],
+                "proof_check_ratio": large["proof_check"]["median"],
+                "hash_audit_ratio": large["hash_audit"]["median"],
+                "startup_s_1m": large["startup_s"]["median"],
+                "pg_append_ratio_b64": None if pg is None else pg["pg_append_ratio_b64"]["median"],
+                "details": {
+                    "append": appended,
+                    **large,
+                    "postgres": pg,
+                    "flushes_per_s": flushes,
+                    "seconds": round(time.perf_counter() - begin),
+                },
             },
             indent=1,
         )
     )
-
-
-def make(folder: Path) -> Path:
-    """Makes a folder."""
-    folder.mkdir()
-    return folder
 
 
 if __name__ == "__main__":

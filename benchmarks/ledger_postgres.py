@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from audit.ledger import dialect, postgres, schema
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.ledger import Ledger
-from benchmarks.ledger import BATCH, ORIGIN, append_single, draft, ratios
+from benchmarks.ledger import BATCH, ORIGIN, append_loaded, append_single, draft, ratios
 from tests.postgres_server import GATEWAY, MIGRATOR, Cluster, Server
 
 RAW_TABLE = """
@@ -72,20 +72,8 @@ def open_ledger(folder: Path, cluster: Cluster, database: str) -> Ledger:
     return ledger
 
 
-def append_loaded(ledger: Ledger, count: int) -> float:
-    """Seconds for ``count`` units of one record each, as many as wait under load; every answer is awaited."""
-    begin = time.perf_counter()
-    futures = [ledger.submit(lambda uow, n=n: uow.append(draft(n))) for n in range(count)]
-    for future in futures:
-        future.result()
-    return time.perf_counter() - begin
-
-
-def main() -> None:
-    """Runs and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=7)
-    options = parser.parse_args()
+def measure(pairs: int) -> dict[str, Any]:
+    """Starts a server, measures, and stops it."""
     server = Server()
     try:
         with tempfile.TemporaryDirectory() as name:
@@ -94,21 +82,29 @@ def main() -> None:
             cluster = server.cluster
             database = cluster.create_database()
             ledger, raw = open_ledger(folder, cluster, database), Raw(cluster, database)
-            append_loaded(ledger, 2 * BATCH)
-            raw.write(2 * BATCH, BATCH)
             count = 30 * BATCH
-            batched = ratios(options.pairs, lambda: append_loaded(ledger, count), lambda: raw.write(count, BATCH))
-            single = ratios(options.pairs, lambda: append_single(ledger, 40), lambda: raw.write(40, 1))
+            drafts = [draft(n) for n in range(count)]
+            append_loaded(ledger, drafts[: 2 * BATCH])
+            raw.write(2 * BATCH, BATCH)
+            batched = ratios(pairs, lambda: append_loaded(ledger, drafts), lambda: raw.write(count, BATCH))
+            single = ratios(pairs, lambda: append_single(ledger, 40), lambda: raw.write(40, 1))
             version = cluster.sql(database, "SHOW server_version")[0][0]
             ledger.close()
     finally:
         server.stop()
-    found = {
+    return {
         "pg_append_ratio_b64": batched,
         "pg_single_latency_ratio": round(1 / single["median"], 3),
         "pg_server": version,
     }
-    print(json.dumps(found, indent=1))
+
+
+def main() -> None:
+    """Runs and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=7)
+    options = parser.parse_args()
+    print(json.dumps(measure(options.pairs), indent=1))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """A batch in the making: records placed one after the other, then their rows, tiles and checkpoint in one transaction.
 
-The statements are plain SQL that every database of the ledger understands, with tuples for parameters: building rows
-as dicts and compiling statements would cost more than the insert itself.
+The statements are plain SQL that every database of the ledger understands, on the driver's own cursor, with tuples for
+parameters: building rows as dicts and compiling statements would cost more than the insert itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -108,7 +109,8 @@ class Batch:
 def _insert(connection: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
     if rows:
         marker = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-        connection.exec_driver_sql(_statement(table.name, columns, marker), list(rows))
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.executemany(_statement(table.name, columns, marker), rows)
 
 
 @lru_cache(maxsize=16)

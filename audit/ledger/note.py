@@ -26,6 +26,7 @@ ED25519 = 1
 
 _SIGNATURE = re.compile(r"— ([^ \n]+) ([A-Za-z0-9+/]+={0,2})")
 _VKEY = re.compile(r"([^+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/]+={0,2})")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _PROOF_HEADER = "c2sp.org/tlog-proof@v1"
 
@@ -293,13 +294,13 @@ def _decode(data: bytes, reason: str) -> str:
         text = data.decode("utf-8", "strict")
     except UnicodeDecodeError as error:
         raise InvalidInputError(reason, "not UTF-8") from error
-    if any(ord(c) < 0x20 and c != "\n" for c in text):
+    if _CONTROL.search(text):
         raise InvalidInputError(reason, "a control character")
     return text
 
 
 def _check_text(text: str) -> None:
-    if not text.endswith("\n") or any(ord(c) < 0x20 and c != "\n" for c in text):
+    if not text.endswith("\n") or _CONTROL.search(text):
         raise InvalidInputError("NOTE_MALFORMED", "a note's text ends in a newline and has no other control character")
 
 

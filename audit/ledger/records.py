@@ -261,8 +261,9 @@ def job_of(predicate: Mapping[str, Any]) -> str:
 
 def format_time(time: datetime) -> str:
     """RFC 3339 in UTC with microseconds: one spelling a moment."""
-    # Not strftime, whose %Y writes a year below 1000 with fewer than four digits.
-    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    utc = time if time.tzinfo is UTC else time.astimezone(UTC)
+    # Not strftime, whose %Y writes a year below 1000 with fewer than four digits; 26 characters end before the offset.
+    return utc.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def parse_time(text: str) -> datetime:

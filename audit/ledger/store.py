@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -110,7 +110,9 @@ def head_of(connection: Connection) -> tuple[int, bytes | None]:
 
 def quick_head(connection: Connection) -> tuple[int, bytes | None]:
     """Newest index plus one, and the newest checkpoint's note: two seeks in one question, asked before every batch."""
-    index, note = connection.execute(_HEAD).one()
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.execute(_HEAD)
+        ((index, note),) = cursor.fetchall()
     return (0 if index is None else int(index) + 1), note
 
 
@@ -158,10 +160,8 @@ def chain_ends(connection: Connection) -> dict[str, ChainEnd]:
     return ends
 
 
-_HEAD = select(
-    select(func.max(RECORDS.c.idx)).scalar_subquery(),
-    select(CHECKPOINTS.c.note).order_by(CHECKPOINTS.c.size.desc()).limit(1).scalar_subquery(),
-)
+# Plain SQL on the driver's own cursor: this is asked before every batch.
+_HEAD = "SELECT (SELECT MAX(idx) FROM log_record), (SELECT note FROM log_checkpoint ORDER BY size DESC LIMIT 1)"
 
 
 def _stored(row: Row[tuple[object, ...]]) -> StoredRecord:

@@ -18,7 +18,12 @@ from audit.ledger.store import LogStore, edge_of
 
 
 def examine(
-    engine: Engine, log: Verifier, anchor: Anchor, progress: Callable[[int], None] = lambda done: None
+    engine: Engine,
+    log: Verifier,
+    anchor: Anchor,
+    progress: Callable[[int], None] = lambda done: None,
+    *,
+    hashes_only: bool = False,
 ) -> Iterator[Fault]:
     """Yields every fault of database, enforcement and anchor; nothing yielded means that all holds.
 
@@ -29,18 +34,19 @@ def examine(
         log: key that signed the checkpoints.
         anchor: the memory outside the database.
         progress: told the number of records read so far.
+        hashes_only: :func:`audit.ledger.fsck.check_hashes` instead of :func:`audit.ledger.fsck.check`.
     """
     held, unreadable = None, ""
     try:
         held = anchor.read()
     except (AssayError, OSError) as error:
         unreadable = error.message if isinstance(error, AssayError) else "it cannot be read"
-    yield from fsck.check(engine, log, progress)
+    yield from (fsck.check_hashes if hashes_only else fsck.check)(engine, log, progress)
     with engine.connect() as connection:
         try:
             check_enforcement(connection)
         except AssayError as error:
-            if error.reason != "GUARD_DRIFT":
+            if hashes_only or error.reason != "GUARD_DRIFT":
                 yield Fault(error.reason, -1, error.message)
         size = int(connection.execute(select(func.coalesce(func.max(RECORDS.c.idx) + 1, 0))).scalar_one())
     if unreadable:

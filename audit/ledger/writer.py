@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -130,6 +131,7 @@ class Writer:
         self._anchor = anchor
         self._sources = sources
         self._committed = committed
+        self._connection: Connection | None = None
         self._gate = threading.Condition()
         self._waiting: deque[Task] = deque()
         self._writing = self._closing = False
@@ -148,6 +150,9 @@ class Writer:
             self._gate.notify_all()
         for thread in self._threads:
             thread.join()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def halt(self, reason: str) -> None:
         """Refuses what waits and what comes; the batch in progress may still commit. The first reason stays."""
@@ -208,7 +213,7 @@ class Writer:
                 failure = self._stopped_error()
             elif tasks:
                 after = self._tip = self._transact(tasks, outcomes)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error) as error:
             _logger.error("a ledger batch failed before its commit: %s", type(error).__name__)
             failure = _write_failed(error)
         except BaseException as error:
@@ -237,26 +242,44 @@ class Writer:
         return None
 
     def _transact(self, tasks: list[Task], outcomes: list[Callable[[], None]]) -> Head:
-        """Runs the units and commits; returns the head after it, which is the old one when nothing was appended."""
+        """Runs the units and commits; returns the head after it, which is the old one when nothing was appended.
+
+        The connection is kept from batch to batch, since taking one out of the pool and giving it back costs as much
+        as an insert; one on which anything failed is thrown away, and its transaction with it.
+        """
+        connection, self._connection = self._connection, None
+        if connection is None:
+            connection = self._engine.connect().execution_options(begin="IMMEDIATE")
+        try:
+            head = self._write(connection, tasks, outcomes)
+        except BaseException:
+            # Rolled back first: a closed SQLite connection keeps its lock while anything still refers to a statement.
+            with suppress(SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error):
+                connection.rollback()
+            connection.invalidate()
+            connection.close()
+            raise
+        self._connection = connection
+        return head
+
+    def _write(self, connection: Connection, tasks: list[Task], outcomes: list[Callable[[], None]]) -> Head:
         head = self._tip
-        with self._engine.connect().execution_options(begin="IMMEDIATE") as connection:
-            transaction = connection.begin()
-            self._lock.check()
-            size, note = quick_head(connection)
-            if size != head.size or note != (head.note if size else None):
-                raise IntegrityError("LEDGER_HEAD_MOVED", f"the database has {size} records, not {head.size}")
-            batch = Batch(self._origin, head.size, dict(head.chains), head.time, head.frozen)
-            for task in tasks:
-                outcomes.append(self._unit(connection, task, batch))
-            if batch.rows:
-                head = batch.write(connection, head, self._signer)
-            try:
-                transaction.commit()
-            except SQLAlchemyError as error:
-                connection.invalidate()
-                if isinstance(error, DBAPIError) and dialect.of(self._engine).surely_undone(error):
-                    raise
-                raise _CommitUnknownError from error
+        transaction = connection.begin()
+        self._lock.check()
+        size, note = quick_head(connection)
+        if size != head.size or note != (head.note if size else None):
+            raise IntegrityError("LEDGER_HEAD_MOVED", f"the database has {size} records, not {head.size}")
+        batch = Batch(self._origin, head.size, dict(head.chains), head.time, head.frozen)
+        for task in tasks:
+            outcomes.append(self._unit(connection, task, batch))
+        if batch.rows:
+            head = batch.write(connection, head, self._signer)
+        try:
+            transaction.commit()
+        except SQLAlchemyError as error:
+            if isinstance(error, DBAPIError) and dialect.of(self._engine).surely_undone(error):
+                raise
+            raise _CommitUnknownError from error
         return head
 
     def _unit(self, connection: Connection, task: Task, batch: Batch) -> Callable[[], None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,13 @@ def tamper(world: World, *statements: str, parameters: tuple[Any, ...] = ()) -> 
     world.storage.tamper(*statements, parameters=parameters)
 
 
-def faults(world: World) -> dict[str, int]:
+Check = Callable[[Any, Verifier], Iterator[fsck.Fault]]
+
+
+def faults(world: World, check: Check = fsck.check) -> dict[str, int]:
     log = Verifier.of(ORIGIN, world.services["log"].public_key())
     found: dict[str, int] = {}
-    for fault in fsck.check(world.engine, log):
+    for fault in check(world.engine, log):
         found.setdefault(fault.reason, fault.index)
     return found
 
@@ -182,6 +185,7 @@ def make(folder: Path) -> Path:
 def test_columns_that_disagree_with_the_body(grown: World) -> None:
     tamper(grown, "UPDATE log_record SET job = 'units/credit/tuningJobs/x', type = 'card.issued' WHERE idx = 9")
     assert faults(grown) == {"COLUMN_MISMATCH": 9}
+    assert faults(grown, fsck.check_hashes) == {}  # what a record says is the full check's matter
 
 
 def test_tile_damage_is_found(grown: World) -> None:
@@ -262,3 +266,44 @@ def test_crash_before_the_first_commit_is_mended(tmp_path: Path) -> None:
     world.start()
     assert world.ledger.size == 1
     world.close()
+
+
+def rehashed(world: World, index: int) -> None:
+    new = edited(world, index)
+    parameters = (new, tree.leaf_hash(new))
+    tamper(world, f"UPDATE log_record SET body = ?, leaf = ? WHERE idx = {index}", parameters=parameters)
+
+
+def forged(world: World) -> bytes:
+    return sign_note(Checkpoint(ORIGIN, 306, b"x" * 32).text(), ORIGIN, ed25519("no"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda w: None, {}),
+        (
+            lambda w: tamper(w, "UPDATE log_record SET body = ? WHERE idx = 7", parameters=(edited(w, 7),)),
+            {"LEAF_MISMATCH": 7},
+        ),
+        (lambda w: rehashed(w, 7), {"TILE_DAMAGED": 0, "ROOT_MISMATCH": 306}),
+        (lambda w: rehashed(w, 300), {"ROOT_MISMATCH": 306}),
+        (lambda w: tamper(w, "DELETE FROM log_record WHERE idx = 0"), {"LOG_GAP": 0}),
+        (lambda w: tamper(w, "DELETE FROM log_record WHERE idx = 100"), {"LOG_GAP": 100}),
+        (lambda w: tamper(w, "DELETE FROM log_record WHERE idx = 305"), {"CHECKPOINT_BAD": 305}),
+        (lambda w: tamper(w, "DELETE FROM log_record"), {"TILE_DAMAGED": 0, "CHECKPOINT_BAD": 0}),
+        (lambda w: tamper(w, "DELETE FROM log_tile"), {"TILE_DAMAGED": 0}),
+        (lambda w: tamper(w, "UPDATE log_tile SET n = 1"), {"TILE_DAMAGED": 0}),
+        (lambda w: tamper(w, "DELETE FROM log_checkpoint"), {"CHECKPOINT_BAD": 306}),
+        (
+            lambda w: tamper(w, "UPDATE log_checkpoint SET note = ? WHERE size = 306", parameters=(forged(w),)),
+            {"CHECKPOINT_BAD": 306},
+        ),
+    ],
+    ids="whole body rehashed edge first middle last all tile exchanged checkpoint forged".split(),
+)
+def test_the_hash_check(grown: World, damage: Callable[[World], None], found: dict[str, int]) -> None:
+    """Whatever it finds the full check finds, too."""
+    damage(grown)
+    assert faults(grown, fsck.check_hashes) == found
+    assert found.keys() <= faults(grown).keys()
