@@ -22,8 +22,8 @@ MAX_INTEGER = 2**53 - 1
 MAX_DEPTH = 100
 
 
-def encode(value: Any, levels: int = MAX_DEPTH + 1) -> bytes:
-    """Encodes a value of the subset, nested at most ``levels`` deep.
+def encode(value: Any, levels: int = MAX_DEPTH) -> bytes:
+    """Encodes a value of the subset, of at most ``levels`` objects and arrays inside one another.
 
     Raises:
         InvalidInputError: ``NOT_CANONICAL`` when the value lies outside the subset.
@@ -37,7 +37,7 @@ def encode(value: Any, levels: int = MAX_DEPTH + 1) -> bytes:
         raise
 
 
-def decode(data: bytes, levels: int = MAX_DEPTH + 1) -> Any:
+def decode(data: bytes, levels: int = MAX_DEPTH) -> Any:
     """Decodes bytes that must be canonical: parses strictly, then demands that re-encoding gives the same bytes.
 
     Raises:
@@ -113,7 +113,7 @@ def _is_plain(value: Any, levels: int) -> bool:
     A loop over one level at a time, since this is on the way of every record.
     """
     level = [value]
-    for _ in range(levels):
+    for _ in range(levels + 1):
         below: list[Any] = []
         nested = False
         for item in level:
@@ -142,8 +142,7 @@ def _is_plain(value: Any, levels: int) -> bool:
 
 def _check(value: Any, where: str, level: int, levels: int) -> None:
     """The rule itself, one value at a time, with the place of what breaks it."""
-    nested = isinstance(value, dict | list | tuple)
-    if level > levels or (nested and level == levels):
+    if isinstance(value, dict | list | tuple) and level > levels:
         _refuse("the value", f"more than {levels} levels")
     if isinstance(value, str):
         try:

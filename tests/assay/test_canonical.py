@@ -107,8 +107,10 @@ def test_encode_refuses_a_value_that_holds_itself() -> None:
 
 
 def test_a_hundred_levels_are_allowed() -> None:
-    data = b"[" * 101 + b"]" * 101
+    data = b"[" * 100 + b"]" * 100
     assert canonical.encode(canonical.decode(data)) == data
+    with pytest.raises(InvalidInputError, match="more than 100 levels"):
+        canonical.decode(b"[" + data + b"]")
 
 
 def test_a_refusal_never_quotes_the_value() -> None:
