@@ -23,8 +23,10 @@ from assay.errors import AssayError
 from audit.ledger import records, tree
 from audit.ledger.evidence import Entry
 from audit.ledger.note import SignedNote, open_checkpoint
+from audit.verify.acts import quorum_met
 from audit.verify.people import Grant, Roles, role_name
-from audit.verify.replay import LONGEST_PERMIT, parse_moment, quorum_met
+from audit.verify.results import LONGEST_PERMIT
+from audit.verify.state import parse_moment
 from audit.verify.trust import TrustFile
 
 MAX_PROOFS = 256

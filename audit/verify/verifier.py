@@ -15,8 +15,10 @@ from audit.ledger.quorum import NONE
 from audit.verify import timestamp
 from audit.verify.archive import Bundle, open_bundle, read_file
 from audit.verify.findings import CHECKS, SHOWN
-from audit.verify.replay import Replay, document_hashes
+from audit.verify.replay import replay
 from audit.verify.report import FAILED, MISSING, OLD, PASSED, Report
+from audit.verify.results import document_hashes
+from audit.verify.state import State
 from audit.verify.trust import TrustFile
 
 ARCHIVE = "bundle, checkpoint and proofs"
@@ -65,13 +67,12 @@ def verify_bytes(data: bytes, trust: TrustFile, now: datetime) -> Report:
     _complete(bundle, report)
     gapless = _chains(bundle, report)
     _opening(bundle, trust, report)
-    replay = Replay(bundle.header, trust, gapless)
-    replay.run(bundle.entries)
-    replay.findings.report(report)
-    replay.erasures.report(bundle.payloads, report)
+    state = replay(bundle.entries, bundle.header, trust, gapless)
+    state.findings.report(report)
+    state.erasures.report(bundle.payloads, report)
     _documents(bundle, report)
     _age(bundle, trust, witnessed, now, report)
-    _limits(bundle, trust, replay, report)
+    _limits(bundle, trust, state, report)
     return report
 
 
@@ -241,7 +242,7 @@ def _stamped(bundle: Bundle, trust: TrustFile, report: Report) -> None:
             report.add(TIMESTAMPS, PASSED, f"{name}: it existed by {time.isoformat()}")
 
 
-def _limits(bundle: Bundle, trust: TrustFile, replay: Replay, report: Report) -> None:
+def _limits(bundle: Bundle, trust: TrustFile, state: State, report: Report) -> None:
     """What no check here can show, said aloud."""
     if trust.quorum.asks_nobody:
         report.stamps.append(
@@ -249,8 +250,8 @@ def _limits(bundle: Bundle, trust: TrustFile, replay: Replay, report: Report) ->
         )
         if bundle.header.quorum != NONE:
             report.stamps.append(f"the exporter claims the quorum {bundle.header.quorum!r}, which was not checked")
-    if not trust.operator and replay.roles.founder:
-        founder = replay.roles.founder
+    if not trust.operator and state.roles.founder:
+        founder = state.roles.founder
         report.not_checked.append(f"the founding operator {founder}: taken from the log; name it in the trust file")
     if bundle.header.scope != "log":
         report.not_checked.append(

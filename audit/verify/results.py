@@ -1,0 +1,129 @@
+"""What services made: workers' signed results, the rendered card, permits."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from assay import canonical, dsse
+from assay.dsse import VerifiedEnvelope
+from assay.errors import AssayError
+from audit.ledger.evidence import Entry
+from audit.ledger.records import TYPES, Record
+from audit.verify import findings as names
+from audit.verify.edges import state_name
+from audit.verify.findings import Problem
+from audit.verify.state import Handler, Job, State, parse_moment, text, transition_of
+from audit.verify.trust import TrustFile
+
+LONGEST_PERMIT = timedelta(hours=24)
+_MOST_STATEMENTS = 4
+
+
+def worker(state: State, entry: Entry) -> None:
+    """A worker's result carries that worker's own statement about this job."""
+    wanted = _statement_wanted(state.trust, entry.record)
+    if wanted is None:
+        return
+    key, name, needed = wanted
+    found = list(itertools.islice(_envelopes(entry.record.predicate), _MOST_STATEMENTS + 1))
+    if len(found) > _MOST_STATEMENTS:
+        raise Problem(names.WORKERS, f"it carries more than {_MOST_STATEMENTS} statements")
+    job = state.job(entry.record)
+    job.base = text(entry.record.predicate, "base_sha256") or job.base
+    for envelope in found:
+        try:
+            verified = dsse.verify_service(envelope, key)
+        except AssayError as error:
+            raise Problem(names.WORKERS, f"{error.reason}: {error.message}") from error
+        about = verified.predicate_name == name and verified.predicate.get("job") == job.name
+        state.findings.demand(names.WORKERS, about, f"its statement is not a {name} statement of this job")
+        _facts(job, name, verified)
+    state.findings.demand(
+        names.WORKERS, bool(found) or not needed, f"it carries no signed {name} statement", missing=True
+    )
+
+
+def card(state: State, entry: Entry) -> None:
+    """Notes the rendered card, which approvals must name."""
+    state.job(entry.record).cards[entry.index] = text(entry.record.predicate, "card_sha256")
+
+
+def permit(state: State, entry: Entry) -> None:
+    """The permit's own statement is rebuilt from the record and its signature verified."""
+    job, predicate = state.job(entry.record), dict(entry.record.predicate)
+    missing = not state.whole(job.unit)
+    state.findings.demand(
+        names.PERMITS, job.state == "APPROVED", f"issued while the job is {job.state}", missing=missing
+    )
+    same = not job.adapter or predicate.get("adapter_sha256") == job.adapter
+    state.findings.demand(names.PERMITS, same, "it permits another adapter than was trained")
+    begin, end = parse_moment(predicate.get("not_before")), parse_moment(predicate.get("not_after"))
+    lasts = begin is not None and end is not None and timedelta(0) < end - begin <= LONGEST_PERMIT
+    state.findings.demand(names.PERMITS, lasts, "it does not end within 24 hours")
+    signature = predicate.pop("signature", "")
+    for member in ("statement_sha256", "actor", "trace_id"):
+        predicate.pop(member, None)
+    payload = canonical.encode({**entry.record.statement, "predicate": predicate})
+    try:
+        sig = base64.b64decode(str(signature), validate=True)
+        state.trust.permit.verify(sig, dsse.pae(dsse.PAYLOAD_TYPE, payload))
+    except (InvalidSignature, ValueError) as error:
+        raise Problem(names.PERMITS, "the permit key did not sign it") from error
+    state.findings.demand(names.PERMITS, True, "")
+
+
+def document_hashes(entries: tuple[Entry, ...]) -> set[str]:
+    """Every hex SHA-256 that a card's record names: what an attachment may be."""
+    return {h for e in entries if TYPES[e.record.type].predicate == "card" for h in _hashes(e.record.statement)}
+
+
+def _statement_wanted(trust: TrustFile, record: Record) -> tuple[Ed25519PublicKey, str, bool] | None:
+    """Key, predicate name and necessity of the statement that a record type carries."""
+    to = state_name(transition_of(record).get("to"))
+    return {
+        "intake.decided": (trust.audit_worker, "preparation", to == "QUEUED"),
+        "training.ordered": (trust.permit, "work-order", False),
+        "training.completed": (trust.train_worker, "training", True),
+        "audit.completed": (trust.audit_worker, "audit", True),
+    }.get(record.type)
+
+
+def _facts(job: Job, name: str, verified: VerifiedEnvelope) -> None:
+    """Digests that later records must agree with."""
+    if name == "training":
+        subjects = {s["name"]: s["digest"]["sha256"] for s in verified.statement["subject"]}
+        job.adapter = subjects.get("adapter", "")
+    elif name == "work-order":
+        job.base = text(verified.predicate, "base_sha256")
+
+
+def _envelopes(value: Any, depth: int = 3) -> Iterator[dict[str, Any]]:
+    """DSSE envelopes within a predicate, wherever its maker put them."""
+    if isinstance(value, dict):
+        if value.keys() == {"payloadType", "payload", "signatures"}:
+            yield value
+        elif depth:
+            for item in value.values():
+                yield from _envelopes(item, depth - 1)
+
+
+def _hashes(value: Any) -> Iterator[str]:
+    """Every 64-digit hex text within a statement."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _hashes(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _hashes(item)
+    elif isinstance(value, str) and len(value) == 64 and all(c in "0123456789abcdef" for c in value):
+        yield value
+
+
+HANDLERS: Mapping[str, Handler] = {"card.rendered": card, "permit.issued": permit}

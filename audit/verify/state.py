@@ -1,0 +1,129 @@
+"""What the log has said so far while it is replayed, and the checks that every handler shares."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from assay import canonical, dsse
+from assay.dsse import Signer
+from assay.errors import AssayError
+from audit.ledger.evidence import Entry, Header
+from audit.ledger.records import Record
+from audit.verify import findings as names
+from audit.verify.erasures import Erasures
+from audit.verify.findings import Findings, Problem
+from audit.verify.people import Roles
+from audit.verify.trust import TrustFile
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A person's decision on a job's card, as counted for the quorum."""
+
+    signer: Signer
+    role: str
+    granted: bool
+    version: int
+    card: str
+
+
+@dataclass
+class Job:
+    """What the records so far say of one job."""
+
+    name: str
+    unit: str
+    state: str = "NONE"
+    version: int = 0
+    creator: str = ""
+    paused_in: str = ""
+    adapter: str = ""
+    base: str = ""
+    outcomes: dict[str, str] = field(default_factory=dict)
+    cards: dict[int, str] = field(default_factory=dict)
+    signatures: list[Signature] = field(default_factory=list)
+    acts: set[tuple[str, int]] = field(default_factory=set)
+
+    @property
+    def etag(self) -> str:
+        """What a person must have seen to sign about this version."""
+        return hashlib.sha256(canonical.encode({"name": self.name, "version": self.version})).hexdigest()[:32]
+
+
+@dataclass
+class State:
+    """The log up to a record; problems go to ``findings``.
+
+    A handler of a record type is a function of this state and the entry, which either changes the state or raises
+    :class:`~audit.verify.findings.Problem`.
+
+    Attributes:
+        header: what the bundle says of the log.
+        trust: whom to believe.
+        gapless: units whose chains are shown whole.
+        roles: grants in force.
+        newest: the newest time of the records before this one.
+        publications: ids of policy publications so far.
+    """
+
+    header: Header
+    trust: TrustFile
+    gapless: frozenset[str]
+    roles: Roles
+    findings: Findings = field(default_factory=Findings)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    erasures: Erasures = field(default_factory=Erasures)
+    newest: datetime | None = None
+    publications: set[str] = field(default_factory=set)
+
+    def job(self, record: Record) -> Job:
+        """The job that a record is about; a new one when it is the first."""
+        return self.jobs.setdefault(record.job, Job(record.job, record.unit))
+
+    def signed(self, entry: Entry) -> tuple[Signer, dict[str, Any]]:
+        """Verifies a person's record by the people root at the record's time; exactly one person signs an act."""
+        try:
+            verified = dsse.verify_person(entry.record.envelope(), self.trust.people_root, entry.record.time)
+        except AssayError as error:
+            raise Problem(names.SIGNATURES, f"{error.reason}: {error.message}") from error
+        self.findings.demand(names.SIGNATURES, len(verified.signers) == 1, "more than one person signed one act")
+        return verified.signers[0], verified.predicate
+
+    def holds(self, signer: Signer, role: str, unit: str) -> None:
+        """Demands that the grants in force give the signer the role in the unit."""
+        held = self.roles.holds(signer.subject, role, unit)
+        message = f"{signer.subject} did not hold {role or 'a role'} in {unit}"
+        self.findings.demand(names.ROLES, held, message, missing=not self.whole("system"))
+
+    def whole(self, unit: str) -> bool:
+        """True when the bundle shows the unit's chain without a gap, so that what is absent never happened."""
+        return unit in self.gapless
+
+
+Handler = Callable[[State, Entry], None]
+
+
+def transition_of(record: Record) -> dict[str, Any]:
+    """The change of state that a record states; empty without one."""
+    step = record.predicate.get("transition")
+    return step if isinstance(step, dict) else {}
+
+
+def text(value: Mapping[str, Any], name: str) -> str:
+    """The text at ``name``; empty for anything else."""
+    found = value.get(name)
+    return found if isinstance(found, str) else ""
+
+
+def parse_moment(value: object) -> datetime | None:
+    """Reads RFC 3339 in UTC; None for anything else."""
+    if not isinstance(value, str) or not value.endswith("Z"):
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None

@@ -1,0 +1,74 @@
+"""Changes of a job's state: each lawful, following from the one before, and resting on the signatures it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from audit.ledger.evidence import Entry
+from audit.ledger.records import Record
+from audit.verify import findings as names
+from audit.verify.acts import quorum_met
+from audit.verify.edges import EDGES, state_name
+from audit.verify.people import role_name
+from audit.verify.state import Job, State, text, transition_of
+
+
+def transition(state: State, entry: Entry) -> None:
+    """A record that changes a job's state follows from the records before it; the job moves on in any case."""
+    record = entry.record
+    if record.type in ("intake.decided", "release.decided"):
+        state.job(record).outcomes = dict(_waivable(record.predicate))
+    if record.type not in EDGES:
+        return
+    job, step = state.job(record), transition_of(record)
+    before, after, version = state_name(step.get("from")), state_name(step.get("to")), step.get("version")
+    follows = before == job.state and type(version) is int and version == job.version + 1
+    resumes = record.type != "job.resumed" or after == job.paused_in
+    previous, job.state, job.version = job.state, after, version if type(version) is int else job.version
+    if record.type == "job.received":
+        job.creator = text(record.predicate, "actor")
+    if after == "PAUSED":
+        job.paused_in = before
+    state.findings.demand(
+        names.TRANSITIONS, (before, after) in EDGES[record.type], f"{record.type} from {before} to {after}"
+    )
+    message = f"it says {before} and version {version}, the log says {previous} before it"
+    state.findings.demand(names.TRANSITIONS, follows, message, missing=not state.whole(job.unit))
+    state.findings.demand(names.TRANSITIONS, resumes, "resumed into another state than it was paused in")
+    _backed(state, record, job)
+
+
+def _backed(state: State, record: Record, job: Job) -> None:
+    """Changes that rest on people's signatures have them, for the version that they changed."""
+    # A signature that is not shown, or whose grant is not, was not counted; it may exist all the same.
+    missing = not (state.whole(job.unit) and state.whole("system"))
+    demand = state.findings.demand
+    rests = {"job.waived": "rules.waived", "job.revoked": "approval.revoked"}.get(record.type)
+    if rests is not None:
+        signed = (rests, job.version - 1) in job.acts
+        demand(names.DUTIES, signed, f"no valid {rests} before it", missing=missing)
+    counted = [s for s in job.signatures if s.version == job.version - 1]
+    granted = [s for s in counted if s.granted]
+    if record.type == "job.rejected":
+        demand(names.DUTIES, len(granted) < len(counted), "nobody refused it", missing=missing)
+    if record.type == "job.approved":
+        alike = len({s.card for s in counted}) <= 1 and len(granted) == len(counted)
+        demand(names.DUTIES, alike, "the signatures are not all grants of one card")
+        message = "no two people signed as compliance officer and validator"
+        met = quorum_met([(s.signer, s.role) for s in granted])
+        demand(names.DUTIES, met, message, missing=missing)
+
+
+def _waivable(value: Any) -> Iterator[tuple[str, str]]:
+    """Rules that did not pass and the role that may waive each, from a decision's or verdict's outcomes."""
+    if isinstance(value, dict):
+        rule, role = value.get("rule_id"), value.get("waivable_by")
+        passed = value.get("outcome") in ("OUTCOME_PASS", "OUTCOME_NOT_APPLICABLE")
+        if isinstance(rule, str) and isinstance(role, str) and role and not passed:
+            yield rule, role_name(role)
+        for item in value.values():
+            yield from _waivable(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _waivable(item)
