@@ -3,7 +3,8 @@
 ``ratio_plain`` compares the audit's scoring with the plain way on the same canaries: one conversation at a time through
 the base model's own class, with the logits of every position, once with the adapter and once without. Both run
 alternately on the installed base model with a random adapter, so that other load meets both; the median of the rounds
-is given with its range. Rates in tokens a second belong to this machine and moment, and are informative only.
+is given with its range. ``bootstrap_ratio`` is that of :mod:`benchmarks.bootstrap`. Rates in
+tokens a second belong to this machine and moment, and are informative only.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from audit.probes.chat import Chat
 from audit.probes.clock import Clock
 from audit.probes.model import TunedModel, load
 from audit.probes.passages import Decoding, Passage
+from benchmarks import bootstrap
 
 CLOCK = Clock.start(0)
 RANK = 16
@@ -160,6 +162,7 @@ def main() -> None:
                 },
                 "forward_tokens_per_s": round(forward_tokens_per_s(model)),
                 "new_tokens_per_s": round(new_tokens_per_s(model)),
+                **bootstrap.measure(),
                 "canaries": options.canaries,
                 "tokens_a_canary": round(statistics.mean(len(p.ids) for p in passages)),
                 "environment": {k: model.environment[k] for k in ("device", "dtype", "processor", "torch", "threads")},

