@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from audit.ledger import dialect, postgres, schema
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.ledger import Ledger
-from benchmarks.ledger import BATCH, ORIGIN, append_loaded, append_single, draft, ratios
+from benchmarks.ledger import BATCH, ORIGIN, append_batches, append_single, draft, ratios
 from tests.postgres_server import GATEWAY, MIGRATOR, Cluster, Server
 
 RAW_TABLE = """
@@ -84,9 +84,9 @@ def measure(pairs: int) -> dict[str, Any]:
             ledger, raw = open_ledger(folder, cluster, database), Raw(cluster, database)
             count = 30 * BATCH
             drafts = [draft(n) for n in range(count)]
-            append_loaded(ledger, drafts[: 2 * BATCH])
+            append_batches(ledger, drafts[: 2 * BATCH])
             raw.write(2 * BATCH, BATCH)
-            batched = ratios(pairs, lambda: append_loaded(ledger, drafts), lambda: raw.write(count, BATCH))
+            batched = ratios(pairs, lambda: append_batches(ledger, drafts), lambda: raw.write(count, BATCH))
             single = ratios(pairs, lambda: append_single(ledger, 40), lambda: raw.write(40, 1))
             version = cluster.sql(database, "SHOW server_version")[0][0]
             ledger.close()

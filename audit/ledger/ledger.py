@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -35,7 +35,7 @@ _logger = logging.getLogger(__name__)
 
 def system_sources() -> Sources:
     """This machine's clock and randomness."""
-    return Sources(lambda: datetime.now(UTC), lambda: secrets.token_hex(16))
+    return Sources(lambda: datetime.now(UTC), lambda: os.urandom(16).hex())
 
 
 class Ledger:

@@ -205,10 +205,17 @@ def sign_note(text: str, name: str, key: Ed25519PrivateKey) -> bytes:
     Raises:
         InvalidInputError: ``NOTE_MALFORMED`` for a text or name that a note cannot carry.
     """
-    check_name(name)
+    return sign_note_as(text, Verifier.of(name, key.public_key()), key)
+
+
+def sign_note_as(text: str, signer: Verifier, key: Ed25519PrivateKey) -> bytes:
+    """As :func:`sign_note`, for whoever signs many: ``signer`` is the public half of ``key``, made once.
+
+    Raises:
+        InvalidInputError: ``NOTE_MALFORMED`` for a text that a note cannot carry.
+    """
     _check_text(text)
-    verifier = Verifier.of(name, key.public_key())
-    return SignedNote(text, (NoteSignature(name, verifier.key_id, key.sign(text.encode())),)).encode()
+    return SignedNote(text, (NoteSignature(signer.name, signer.key_id, key.sign(text.encode())),)).encode()
 
 
 def open_note(data: bytes, verifiers: Sequence[Verifier]) -> Note:

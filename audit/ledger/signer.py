@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from audit.ledger import mldsa
-from audit.ledger.note import Checkpoint, SignedNote, Verifier, sign_note
+from audit.ledger.note import Checkpoint, SignedNote, Verifier, sign_note_as
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class LogSigner:
     key: Ed25519PrivateKey
     post_quantum: MLDSA44PrivateKey | None = None
 
-    @property
+    @cached_property
     def verifier(self) -> Verifier:
         """What others check the first line with."""
         return Verifier.of(self.origin, self.key.public_key())
@@ -37,7 +38,7 @@ class LogSigner:
         Raises:
             InvalidInputError: ``NOTE_MALFORMED`` for an origin that a note cannot carry.
         """
-        note = sign_note(checkpoint.text(), self.origin, self.key)
+        note = sign_note_as(checkpoint.text(), self.verifier, self.key)
         if self.post_quantum is None:
             return note
         signed = SignedNote.parse(note)
