@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from tests.audit.ledger.ledger_world import (
     subject,
 )
 from tests.audit.verify.forge import edited, forge, pack, plain_trust
+from tests.readme_rows import absent, functions, named, rows
 
 FOLDER = Path(__file__).parent
 CASES = [*range(1, 19), 26, 29, 40, 41, 42, 44]
@@ -41,24 +41,23 @@ OPENING = (FOLDER.parent / "data/vectors/records/log.opened.json").read_bytes()
 TRUST = TrustFile.parse(plain_trust())
 
 
-def rows() -> dict[int, str]:
-    """Case number to the cell that names its tests."""
-    lines = (FOLDER / "README.md").read_text().splitlines()
-    cells = [line.strip("|").split("|") for line in lines if re.match(r"\| \d+ \|", line)]
-    return {int(row[0]): row[3] for row in cells}
+ROWS = {int(row.split("|")[1]): row for row in rows(FOLDER / "README.md", r"\| \d+ \|")}
 
 
 def test_every_case_has_a_row() -> None:
-    assert list(rows()) == CASES
+    assert list(ROWS) == CASES
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_tests_named_exist(case: int) -> None:
-    named = re.findall(r"`([\w/.]+)::(\w+)`", rows()[case])
-    assert named or rows()[case].strip() == "open"
-    for path, name in named:
-        module = ast.parse((FOLDER / path).read_text())
-        assert name in {node.name for node in ast.walk(module) if isinstance(node, ast.FunctionDef)}, f"{path}::{name}"
+    assert absent(FOLDER, ROWS[case]) == []
+
+
+def test_every_test_of_a_case_is_named_in_its_row() -> None:
+    for path in sorted(FOLDER.parent.rglob("test_*.py")):
+        for name in functions(path):
+            for case in map(int, re.findall(r"\d+", "".join(re.findall(r"attack_\d+(?:_and_\d+)*", name)))):
+                assert case not in ROWS or (path, name) in named(FOLDER, ROWS[case]), f"{path}::{name}"
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import shutil
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +25,7 @@ from gateway.publications import publish
 from gateway.settings import Settings, default_toml
 from policies.engine import PolicyEngine
 from tests.audit.ledger.record_schemas import schema_faults
+from tests.gateway.workers import Workers
 
 BASE = {
     "id": "smollm2-135m-instruct",
@@ -115,8 +117,6 @@ def engine() -> PolicyEngine:
 @pytest.fixture
 def opened(pristine: Path, engine: PolicyEngine, tmp_path: Path) -> Iterator[Callable[[], House]]:
     """Opens the same installation again and again, as restarts do."""
-    import shutil
-
     root = tmp_path / "dir"
     shutil.copytree(pristine, root)
     yield lambda: House(Application.open(Settings.load(root), engine), Layout(root))
@@ -128,6 +128,18 @@ async def house(opened: Callable[[], House]) -> AsyncIterator[House]:
     yield made
     await made.app.close()
     assert schema_violations(made.app) == []
+
+
+@pytest.fixture
+async def workers(pristine: Path, tmp_path: Path) -> AsyncIterator[Workers]:
+    """Real workers beside an installation of their own."""
+    root = tmp_path / "dir"
+    shutil.copytree(pristine, root)
+    made = Workers(Layout(root))
+    made.configure()
+    await made.start()
+    yield made
+    await made.stop()
 
 
 def schema_violations(app: Application) -> list[str]:

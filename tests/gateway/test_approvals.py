@@ -123,6 +123,30 @@ async def test_a_stale_etag_is_aborted(house: House) -> None:
     assert caught.value.code == "ABORTED"
 
 
+async def test_attack_18_an_approval_handed_in_again_or_for_another_job(house: House) -> None:
+    """The envelope is genuine; what it says is not what is pending, or was counted already."""
+    await awaiting(house)
+    found = await pending(house)
+    statement = approval_statement(found, granted=True, role="compliance_officer", reason="x", signed_at=now())
+    envelope, cora = house.sign("cora", statement), await house.caller("cora")
+
+    async def again(reason: str, name: str = NAME) -> None:
+        request = approval_pb2.DecideApprovalRequest(name=name, etag=found.etag, envelope=envelope)
+        with pytest.raises(AssayError) as caught:
+            await house.app.approvals.decide_approval(cora, request)
+        assert caught.value.reason == reason
+
+    request = approval_pb2.DecideApprovalRequest(name=NAME, etag=found.etag, envelope=envelope)
+    await house.app.approvals.decide_approval(cora, request)
+    await again("ROLE_NOT_MISSING")
+    await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request(job="second"))
+    await again("SIGNED_OTHER", "units/credit/tuningJobs/second")
+    await decide(house, "vik", "validator")
+    await again("ETAG")
+    assert house.types(NAME).count("approval.decided") == 2
+    assert "approval.decided" not in house.types("units/credit/tuningJobs/second")
+
+
 async def test_roles(house: House) -> None:
     await awaiting(house)
     await refused(house, "ROLE_MISSING", "vik", "compliance_officer")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from assay.identity import Layout
 from assay.v1 import dataset_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from audit.verify.trust import TrustFile
@@ -30,17 +28,6 @@ from tests.gateway.workers import Workers, python_path, rows
 pytestmark = pytest.mark.isolation
 SCRIPT = Path(__file__).parent / "tiny_gateway.py"
 EVENTS = ("prepare", "queue", "train", "audit", "pass", "render")
-
-
-@pytest.fixture
-async def workers(pristine: Path, tmp_path: Path) -> AsyncIterator[Workers]:
-    root = tmp_path / "dir"
-    shutil.copytree(pristine, root)
-    made = Workers(Layout(root))
-    made.configure()
-    await made.start()
-    yield made
-    await made.stop()
 
 
 @contextlib.asynccontextmanager
