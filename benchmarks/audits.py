@@ -1,10 +1,13 @@
-"""What scoring costs: ``python benchmarks/audits.py`` prints one JSON object.
+"""What an audit costs: ``python benchmarks/audits.py`` (``make bench-audits``) prints one JSON object.
 
-``ratio_plain`` compares the audit's scoring with the plain way on the same canaries: one conversation at a time through
-the base model's own class, with the logits of every position, once with the adapter and once without. Both run
-alternately on the installed base model with a random adapter, so that other load meets both; the median of the rounds
-is given with its range. ``bootstrap_ratio`` is that of :mod:`benchmarks.bootstrap`. Rates in
-tokens a second belong to this machine and moment, and are informative only.
+``ratio_plain`` compares the audit's scoring with the plain way on the same secrets and candidates: one candidate at a
+time through the base model's own class, with the logits of every position, once with the adapter and once without.
+``ratio_plain_distinct`` is the same for canaries that share nothing but the system prompt. Both ways run alternately on
+the installed base model with a random adapter, so that other load meets both; the median of the rounds is given with
+its range. ``quick_suite_s`` and ``default_suite_s`` are whole audits of the demo's clean job under these profiles, with
+every probe that its plan names, loading included, beside ``forward_tokens_per_s`` of the same run, since seconds belong
+to a machine and a moment. ``peak_mib`` is the process's highest resident memory. ``bootstrap_ratio`` is that of
+:mod:`benchmarks.bootstrap`.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import statistics
 import tempfile
 import time
@@ -28,9 +32,11 @@ from audit.probes.chat import Chat
 from audit.probes.clock import Clock
 from audit.probes.model import TunedModel, load
 from audit.probes.passages import Decoding, Passage
-from benchmarks import bootstrap
+from benchmarks import bootstrap, offline
+from demo import data
 
 CLOCK = Clock.start(0)
+SYSTEM = {"role": "system", "content": "You answer customers of a bank, briefly and politely, from their record."}
 RANK = 16
 MODULES = ("q_proj", "v_proj")
 
@@ -60,7 +66,6 @@ def write_adapter(base_files: Path, base_model: str, folder: Path) -> Path:
 def canaries(chat: Chat, count: int) -> list[Passage]:
     """Conversations with a nine-digit secret each, of which the secret alone is scored."""
     rng = random.Random(1)
-    system = {"role": "system", "content": "You answer customers of a bank, briefly and politely, from their record."}
     rows, secrets = [], []
     for i in range(count):
         secret = "".join(rng.choice("0123456789") for _ in range(9))
@@ -69,7 +74,7 @@ def canaries(chat: Chat, count: int) -> list[Passage]:
             "content": f"Please confirm the reference of customer number {rng.randrange(10**5)}.",
         }
         answer = {"role": "assistant", "content": f"Certainly. For request {i} we hold the reference {secret}."}
-        rows.append([system, question, answer])
+        rows.append([SYSTEM, question, answer])
         secrets.append(secret)
     out = []
     for rendered, row, secret in zip(chat.render(rows), rows, secrets, strict=True):
@@ -118,6 +123,50 @@ def new_tokens_per_s(model: TunedModel, rows: int = 64, tokens: int = 24) -> flo
     return sum(map(len, written)) / (time.perf_counter() - start)
 
 
+def candidates(chat: Chat, secrets: int, each: int) -> list[Passage]:
+    """Secrets with candidates of the same form: what exposure, inference and association score."""
+    rng = random.Random(4)
+    rows = []
+    for _ in range(secrets):
+        question = {
+            "role": "user",
+            "content": f"Please confirm the reference of customer number {rng.randrange(10**5)}.",
+        }
+        for _ in range(each):
+            secret = "".join(rng.choice("0123456789") for _ in range(9))
+            answer = {"role": "assistant", "content": f"Certainly. For your request we hold the reference {secret}."}
+            rows.append([SYSTEM, question, answer])
+    out = []
+    for rendered, row in zip(chat.render(rows), rows, strict=True):
+        text = row[2]["content"]
+        out.append(Passage(rendered.ids, rendered.content_places(2, len(text) - 10, len(text) - 1)))
+    return out
+
+
+def suite(profile: str, adapter: Path, folder: Path) -> tuple[float, dict[str, float]]:
+    """Seconds of a whole audit of the demo's clean job, and of each of its probes."""
+    spec = data.clean(7)
+    prepared = offline.prepare(spec.content, spec, profile, folder)
+    start = time.perf_counter()
+    report = offline.audit(
+        prepared, adapter, folder / "audit", {"trained_tokens": 1, "train_seconds": "1", "losses": []}
+    )
+    return time.perf_counter() - start, {k: round(v, 1) for k, v in sorted(report.probe_seconds.items())}
+
+
+def compare(model: TunedModel, passages: Sequence[Passage], rounds: int) -> tuple[dict[str, float], list[float]]:
+    """Ratio of the plain way's seconds to ours over interleaved rounds, and the differences of the scores."""
+    causal = model._wrapped.get_base_model()
+    ratios, differences = [], []
+    for _ in range(rounds):
+        quick, scores = timed(ours, model, passages)
+        slow, expected = timed(plain, model, causal, passages)
+        ratios.append(slow / quick)
+        differences += [abs(a - b) for a, b in zip(scores, expected, strict=True)]
+    low, high = min(ratios), max(ratios)
+    return {"median": round(statistics.median(ratios), 2), "low": round(low, 2), "high": round(high, 2)}, differences
+
+
 def timed(function: Any, *arguments: Any) -> tuple[float, list[float]]:
     """Seconds and result."""
     start = time.perf_counter()
@@ -132,44 +181,38 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=home / "models", help="folder of installed base models")
     parser.add_argument("--base", default="smollm2-135m-instruct")
     parser.add_argument("--canaries", type=int, default=48)
+    parser.add_argument("--secrets", type=int, default=4)
+    parser.add_argument("--each", type=int, default=32, help="candidates a secret")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--suites", nargs="*", default=["quick", "default"], choices=["quick", "default"])
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
     manifest = modelfiles.read_base_manifest(options.models / options.base)
-    with tempfile.TemporaryDirectory() as folder:
+    out: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         files = options.models / options.base / modelfiles.BASE_FILES
-        adapter = write_adapter(files, options.base, Path(folder, "adapter"))
+        adapter = write_adapter(files, options.base, folder / "adapter")
         model = load(options.models, options.base, manifest.sha256, adapter)
-    passages = canaries(Chat(model.tokenizer), options.canaries)
-    causal = model._wrapped.get_base_model()
-    ratios, differences = [], []
-    for _ in range(options.rounds):
-        quick, scores = timed(ours, model, passages)
-        slow, expected = timed(plain, model, causal, passages)
-        ratios.append(slow / quick)
-        differences += [abs(a - b) for a, b in zip(scores, expected, strict=True)]
-    print(
-        json.dumps(
-            {
-                "ratio_plain": {
-                    "median": round(statistics.median(ratios), 2),
-                    "low": round(min(ratios), 2),
-                    "high": round(max(ratios), 2),
-                },
-                "score_difference_nats": {
-                    "mean": round(statistics.mean(differences), 4),
-                    "largest": round(max(differences), 4),
-                },
-                "forward_tokens_per_s": round(forward_tokens_per_s(model)),
-                "new_tokens_per_s": round(new_tokens_per_s(model)),
-                **bootstrap.measure(),
-                "canaries": options.canaries,
-                "tokens_a_canary": round(statistics.mean(len(p.ids) for p in passages)),
-                "environment": {k: model.environment[k] for k in ("device", "dtype", "processor", "torch", "threads")},
-            },
-            indent=1,
-        )
-    )
+        chat = Chat(model.tokenizer)
+        out["ratio_plain"], near = compare(model, candidates(chat, options.secrets, options.each), options.rounds)
+        out["ratio_plain_distinct"], far = compare(model, canaries(chat, options.canaries), options.rounds)
+        out["score_difference_nats"] = {
+            "mean": round(statistics.mean([*near, *far]), 4),
+            "largest": round(max(*near, *far), 4),
+        }
+        out["forward_tokens_per_s"] = round(forward_tokens_per_s(model))
+        out["new_tokens_per_s"] = round(new_tokens_per_s(model))
+        environment = model.environment
+        del model, chat
+        for profile in options.suites:
+            seconds, probes = suite(profile, adapter, folder / profile)
+            out[f"{profile}_suite_s"] = round(seconds, 1)
+            out[f"{profile}_probe_s"] = probes
+    out["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    out |= bootstrap.measure()
+    out["environment"] = {k: environment[k] for k in ("device", "dtype", "processor", "torch", "threads")}
+    print(json.dumps(out, indent=1))
 
 
 if __name__ == "__main__":

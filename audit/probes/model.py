@@ -1,8 +1,8 @@
 """A base model and its adapter in one load; the adapter is switched off to score the base.
 
 Scoring runs the transformer blocks on batches of similar length, padded on the right (causal attention never looks
-there, so no mask is needed), and projects through the language-model head only the places that are scored. A
-tokenizer's opening words that all texts share are run once and kept as keys and values.
+there, so no mask is needed), and projects through the language-model head only the places that are scored. Opening
+words that texts share, such as those before the candidates for one secret, are run once and kept as keys and values.
 
 A model that returns a number that is not finite is refused (``MODEL_NOT_FINITE``): a NaN loss would otherwise compare
 as "not worse" with any limit.
@@ -26,7 +26,7 @@ from assay import modelfiles
 from assay.errors import IntegrityError, InvalidInputError
 from audit.probes.clock import Clock
 from audit.probes.generation import generate
-from audit.probes.passages import Decoding, Passage, Scores, plan_batches, shared_length
+from audit.probes.passages import Decoding, Passage, Scores, by_opening, plan_batches, shared_length
 
 BATCH_TOKENS = 2048
 """Tokens in one forward pass; larger batches gain nothing on a CPU."""
@@ -41,6 +41,11 @@ class Opening:
     """Keys and values of opening tokens, by layer, for one text."""
 
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+    @property
+    def length(self) -> int:
+        """How many tokens it holds."""
+        return int(self.layers[0][0].shape[-2])
 
     def cache(self, rows: int) -> Any:
         """A cache that begins with the opening in every one of ``rows`` texts."""
@@ -83,15 +88,21 @@ class TunedModel:
         for p in passages:
             if not p.marks or p.marks[0] < 1 or p.marks[-1] >= len(p.ids) or (p.choices and p.choice_at not in p.marks):
                 raise InvalidInputError("PASSAGE_MALFORMED", "a scored place lies outside its text")
-        shared = shared_length(passages)
         out: list[Scores | None] = [None] * len(passages)
+        common = shared_length(passages)
         with self.using(adapter):
-            prefix = self.opening(passages[0].ids[:shared]) if shared else None
-            for batch in plan_batches([p.marks[-1] - shared for p in passages], BATCH_TOKENS):
-                clock.check()
-                chosen = [passages[i] for i in batch]
-                for i, scores in zip(batch, self._score_batch(chosen, shared, prefix), strict=True):
-                    out[i] = scores
+            first = self.opening(passages[0].ids[:common]) if common else None
+            for shared, members in by_opening(passages):
+                prefix = first
+                if shared > common:
+                    prefix = self.opening(passages[members[0]].ids[:shared], first)
+                shared = max(shared, common)
+                for batch in plan_batches([passages[i].marks[-1] - shared for i in members], BATCH_TOKENS):
+                    clock.check()
+                    index = [members[k] for k in batch]
+                    found = self._score_batch([passages[i] for i in index], shared, prefix)
+                    for i, scores in zip(index, found, strict=True):
+                        out[i] = scores
         return [s for s in out if s is not None]
 
     def write(
@@ -123,9 +134,12 @@ class TunedModel:
             raise IntegrityError("MODEL_NOT_FINITE", "the model returned a logit that is not a finite number")
         return logits, highest
 
-    def opening(self, ids: Sequence[int]) -> Opening:
-        """Runs opening tokens that texts share, and keeps their keys and values."""
-        out = self.decoder(input_ids=torch.tensor([list(ids)], device=self.device), use_cache=True)
+    def opening(self, ids: Sequence[int], before: Opening | None = None) -> Opening:
+        """Runs opening tokens that texts share and keeps keys and values; goes on from ``before``, their start."""
+        done = before.length if before is not None else 0
+        cache = before.cache(1) if before is not None else None
+        rest = torch.tensor([list(ids[done:])], device=self.device)
+        out = self.decoder(input_ids=rest, past_key_values=cache, use_cache=True)
         return Opening(tuple((layer.keys, layer.values) for layer in out.past_key_values.layers))
 
     def _score_batch(self, batch: Sequence[Passage], shared: int, prefix: Opening | None) -> list[Scores]:
@@ -141,29 +155,37 @@ class TunedModel:
         index = torch.tensor(at, device=self.device)
         targets = torch.tensor([p.ids[place] for p in batch for place in p.marks], device=self.device)
         wanted = {k: p.choices for k, p in _choice_rows(batch)}
-        nll, greedy, logits = self._project(hidden[index[:, 0], index[:, 1]], targets, wanted)
+        moments = torch.tensor([p.moments for p in batch for _ in p.marks], device=self.device)
+        nll, greedy, surprise, logits = self._project(hidden[index[:, 0], index[:, 1]], targets, wanted, moments)
         out, start, ends = [], 0, np.cumsum([len(p.marks) for p in batch])
         for p, end, k in zip(batch, ends, _choice_places(batch), strict=True):
             choice = logits[k] if k is not None else np.empty(0)
-            out.append(Scores(p.marks, nll[start:end], greedy[start:end], choice))
+            z = surprise[start:end] if p.moments else np.empty(0)
+            out.append(Scores(p.marks, nll[start:end], greedy[start:end], choice, z))
             start = int(end)
         return out
 
     def _project(
-        self, hidden: torch.Tensor, targets: torch.Tensor, wanted: Mapping[int, tuple[int, ...]]
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[int, NDArray[np.float64]]]:
+        self,
+        hidden: torch.Tensor,
+        targets: torch.Tensor,
+        wanted: Mapping[int, tuple[int, ...]],
+        moments: torch.Tensor,
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64], dict[int, NDArray[np.float64]]]:
         """Projects rows in chunks, so that a chunk's logits (rows times vocabulary) stay small."""
-        nll, greedy, picked = [], [], {}
+        nll, greedy, surprise, picked = [], [], [], {}
         for start in range(0, len(hidden), _HEAD_ROWS):
             aim = targets[start : start + _HEAD_ROWS]
             asked = _asked(aim, {k - start: c for k, c in wanted.items() if start <= k < start + _HEAD_ROWS})
             logits, highest = self.next_logits(hidden[start : start + _HEAD_ROWS], asked)
             nll.append(torch.nn.functional.cross_entropy(logits, aim, reduction="none"))
             greedy.append(logits.gather(1, aim[:, None])[:, 0] >= highest)
+            surprise.append(_surprise(logits, nll[-1], moments[start : start + _HEAD_ROWS]))
             for k, choices in wanted.items():
                 if start <= k < start + _HEAD_ROWS:
                     picked[k] = logits[k - start, list(choices)].double().cpu().numpy()
-        return torch.cat(nll).double().cpu().numpy(), torch.cat(greedy).cpu().numpy(), picked
+        numbers = (torch.cat(part).double().cpu().numpy() for part in (nll, surprise))
+        return next(numbers), torch.cat(greedy).cpu().numpy(), next(numbers), picked
 
 
 def load(models: Path, base_model: str, base_sha256: str, adapter: Path) -> TunedModel:
@@ -255,6 +277,18 @@ def _asked(targets: torch.Tensor, choices: Mapping[int, tuple[int, ...]]) -> tor
     for row, ids in choices.items():
         asked[row, 1 : 1 + len(ids)] = torch.tensor(ids, device=targets.device)
     return asked
+
+
+def _surprise(logits: torch.Tensor, nll: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Standardised log-probability of the scored tokens where it is wanted, else 0."""
+    out = torch.zeros_like(nll)
+    if bool(wanted.any()):
+        logp = torch.log_softmax(logits[wanted], -1)
+        p = logp.exp()
+        mean = (p * logp).sum(-1)
+        variance = (p * logp.square()).sum(-1) - mean.square()
+        out[wanted] = (-nll[wanted] - mean) / variance.clamp(min=1e-12).sqrt()
+    return out
 
 
 def _choice_places(batch: Sequence[Passage]) -> list[int | None]:

@@ -24,12 +24,14 @@ class Passage:
         marks: places whose token is scored given everything before it, ascending, each at least 1.
         choice_at: place at which ``choices`` are compared; 0 for none. Must be one of ``marks``.
         choices: token ids whose logits at ``choice_at`` are wanted.
+        moments: whether mean and spread of the log-probability over the vocabulary are wanted at the marks.
     """
 
     ids: tuple[int, ...]
     marks: tuple[int, ...]
     choice_at: int = 0
     choices: tuple[int, ...] = ()
+    moments: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,27 @@ class Scores:
         greedy: whether greedy decoding, given the true text before it, would write the token at each place; a tie for
             the first rank, which bf16 logits often have, counts.
         choice_logits: logits of the passage's choices; empty without choices.
+        surprise: ``(log p - mean) / sd`` of the token at each place, mean and standard deviation of log p over the
+            vocabulary under p (Min-K%++, arXiv 2404.02936, equation 3); empty unless the passage asks for moments.
     """
 
     places: tuple[int, ...]
     nll: NDArray[np.float64]
     greedy: NDArray[np.bool_]
     choice_logits: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    surprise: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def at(self, places: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Scores of some of the places."""
-        index = np.searchsorted(np.asarray(self.places), np.asarray(places))
+        index = self._index(places)
         return self.nll[index], self.greedy[index]
+
+    def surprise_at(self, places: Sequence[int]) -> NDArray[np.float64]:
+        """Standardised log-probability at some of the places; the passage must have asked for moments."""
+        return self.surprise[self._index(places)]
+
+    def _index(self, places: Sequence[int]) -> NDArray[np.intp]:
+        return np.searchsorted(np.asarray(self.places), np.asarray(places))
 
 
 @dataclass(frozen=True)
@@ -84,24 +96,43 @@ class Model(Protocol):
         ...
 
 
+class Keep(Protocol):
+    """Where scores of the base model are kept, since every adapter on the same texts needs the same ones."""
+
+    def load(self, passages: Sequence[Passage]) -> list[Scores] | None:
+        """Scores of exactly these passages in this order, None when they were never kept."""
+        ...
+
+    def store(self, passages: Sequence[Passage], scores: Sequence[Scores]) -> None:
+        """Keeps them."""
+        ...
+
+
 class Board:
     """Scores of passages, each asked of each model once: several probes read the same texts.
 
     Args:
         model: the model.
         clock: cuts the work at the time limit.
+        keep: where base scores are kept across audits; None keeps them for this audit alone.
     """
 
-    def __init__(self, model: Model, clock: Clock) -> None:
+    def __init__(self, model: Model, clock: Clock, keep: Keep | None = None) -> None:
         self._model = model
         self._clock = clock
+        self._keep = keep
         self._known: dict[tuple[Passage, bool], Scores] = {}
 
     def scores(self, passages: Sequence[Passage], *, adapter: bool) -> list[Scores]:
         """Scores by the tuned model (``adapter``) or the base model, in the order of the passages."""
         missing = [p for p in dict.fromkeys(passages) if (p, adapter) not in self._known]
         if missing:
-            found = self._model.score(missing, adapter=adapter, clock=self._clock)
+            keep = None if adapter else self._keep
+            found = keep.load(missing) if keep is not None else None
+            if found is None:
+                found = self._model.score(missing, adapter=adapter, clock=self._clock)
+                if keep is not None:
+                    keep.store(missing, found)
             self._known.update(((p, adapter), s) for p, s in zip(missing, found, strict=True))
         return [self._known[p, adapter] for p in passages]
 
@@ -119,6 +150,28 @@ def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             batches.append([i])
     return batches
+
+
+def by_opening(passages: Sequence[Passage]) -> list[tuple[int, list[int]]]:
+    """Groups passages that say the same before their first scored place, such as candidates for one secret.
+
+    Returns:
+        For each group how many opening tokens its passages share and may be run once (at least ``_SHARED_LEAST``), and
+        the indices of its passages; passages that share too little come last, in one group with what all of *them*
+        share.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, p in enumerate(passages):
+        groups.setdefault(p.ids[: p.marks[0] - 1], []).append(i)
+    out, rest = [], []
+    for opening, members in groups.items():
+        if len(members) >= _SHARED_TEXTS and len(opening) >= _SHARED_LEAST:
+            out.append((len(opening), members))
+        else:
+            rest += members
+    if rest:
+        out.append((shared_length([passages[i] for i in rest]), sorted(rest)))
+    return out
 
 
 def shared_length(passages: Sequence[Passage]) -> int:

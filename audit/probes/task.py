@@ -26,6 +26,7 @@ from audit.probes.clock import Clock
 from audit.probes.corpus import build
 from audit.probes.findings import Audit, Findings, Scan
 from audit.probes.inputs import Settings, check_commitments, read_private_rows
+from audit.probes.kept_scores import KeptScores
 from audit.probes.measurements import Measurement, Subject, unavailable
 from audit.probes.passages import Board, Model
 
@@ -89,7 +90,8 @@ def run(context: TaskContext) -> dict[str, Any]:
     rows = read_private_rows(context.inputs)
     model, chat, environment = _load(context)
     corpus = build(rows, chat, settings)
-    audit = Audit(settings, rows, corpus, Board(model, clock), chat, _scanner(), context.order)
+    board = Board(model, clock, KeptScores(context.work / "base-scores", environment))
+    audit = Audit(settings, rows, corpus, board, chat, _scanner(), context.order)
     report = assemble(plan, audit, clock, _Desk(context, plan))
     report.environment.update(environment)
     (context.outputs / REPORT).write_text(report_json(report), encoding="utf-8")

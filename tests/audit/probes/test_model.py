@@ -13,7 +13,8 @@ import pytest
 
 from assay.errors import AssayError, ExhaustedError, IntegrityError, InvalidInputError
 from audit.probes.clock import Clock
-from audit.probes.passages import Board, Decoding, Passage, Scores, plan_batches, shared_length
+from audit.probes.kept_scores import KeptScores
+from audit.probes.passages import Board, Decoding, Passage, Scores, by_opening, plan_batches, shared_length
 
 from .conftest import BASE, base_digest, write_adapter
 
@@ -291,3 +292,92 @@ def test_the_board_asks_each_model_once() -> None:
     assert Counting.asked == 6
     board.scores(texts[:1], adapter=False)
     assert Counting.asked == 7
+
+
+def candidates() -> list[Passage]:
+    """Two secrets with candidates of several lengths each, behind openings of their own, and a stray text."""
+    rng = np.random.default_rng(6)
+    head = [int(i) for i in rng.integers(3, 300, 14)]
+    out = []
+    for group in range(2):
+        opening = (*head, *(int(i) for i in rng.integers(3, 300, 20 + group)))
+        for k in range(6):
+            secret = tuple(int(i) for i in rng.integers(3, 300, 3 + k % 3))
+            out.append(Passage((*opening, *secret), tuple(range(len(opening), len(opening) + len(secret)))))
+    return [*out, Passage(tuple(int(i) for i in rng.integers(3, 300, 30)), (9, 12))]
+
+
+def test_candidates_behind_one_opening_run_it_once_and_score_as_alone(noisy: Any) -> None:
+    import torch
+
+    texts = candidates()
+    assert [(length, len(members)) for length, members in by_opening(texts)] == [(33, 6), (34, 6), (0, 1)]
+    read: list[int] = []
+    hook = noisy.decoder.register_forward_pre_hook(
+        lambda module, args, options: read.append(options["input_ids"].numel()), with_kwargs=True
+    )
+    whole = noisy._wrapped.float()
+    try:
+        found = noisy.score(texts, adapter=True, clock=CLOCK)
+        hook.remove()
+        for text, scores in zip(texts, found, strict=True):
+            nll, greedy = plain_scores(noisy, text, True)
+            np.testing.assert_allclose(scores.nll, nll, atol=2e-4)
+            assert scores.greedy.tolist() == greedy
+    finally:
+        hook.remove()
+        whole.to(torch.bfloat16 if noisy.environment["dtype"] == "bfloat16" else torch.float32)
+    assert sum(read) < 33 + 34 + 12 * 6 + 30
+
+
+def test_surprise_is_the_standardised_log_probability(noisy: Any) -> None:
+    import torch
+
+    [text] = passages(1)
+    asked = Passage(text.ids, text.marks, moments=True)
+    [scores] = noisy.score([asked], adapter=True, clock=CLOCK)
+    with noisy.using(True):
+        hidden = noisy.decoder(input_ids=torch.tensor([text.ids], device=noisy.device)).last_hidden_state
+        logits = noisy.head(hidden)[0].double().cpu()
+    logp = torch.log_softmax(logits, -1)
+    expected = []
+    for place in text.marks:
+        row = logp[place - 1]
+        mean = float((row.exp() * row).sum())
+        spread = float((row.exp() * (row - mean) ** 2).sum()) ** 0.5
+        expected.append((float(row[text.ids[place]]) - mean) / spread)
+    np.testing.assert_allclose(scores.surprise, expected, atol=1e-3 if hidden.dtype == torch.float32 else 0.3)
+    assert noisy.score([text], adapter=True, clock=CLOCK)[0].surprise.size == 0
+
+
+def test_base_scores_are_kept_by_digest_and_never_mistaken(noisy: Any, tmp_path: Path) -> None:
+    texts = [
+        Passage(p.ids, p.marks, p.marks[0] if i % 2 else 0, (5, 6) if i % 2 else (), moments=i % 3 == 0)
+        for i, p in enumerate(passages(7, 20))
+    ]
+    asked: list[bool] = []
+
+    class Counting:
+        def score(self, some: Any, *, adapter: bool, clock: Any) -> Any:
+            asked.append(adapter)
+            return noisy.score(some, adapter=adapter, clock=clock)
+
+    keep = KeptScores(tmp_path / "kept", noisy.environment)
+    first = Board(Counting(), CLOCK, keep).scores(texts, adapter=False)  # type: ignore[arg-type]
+    board = Board(Counting(), CLOCK, keep)  # type: ignore[arg-type]
+    again = board.scores(texts, adapter=False)
+    assert asked == [False]
+    for a, b in zip(first, again, strict=True):
+        assert a.places == b.places
+        for name in ("nll", "greedy", "choice_logits", "surprise"):
+            assert np.array_equal(getattr(a, name), getattr(b, name))
+    board.scores(texts, adapter=True)
+    assert asked == [False, True], "the tuned model is never answered from what was kept"
+    other_adapter = KeptScores(tmp_path / "kept", {**noisy.environment, "adapter_sha256": "0"})
+    assert other_adapter.load(texts) is not None
+    other_base = KeptScores(tmp_path / "kept", {**noisy.environment, "base_sha256": "0"})
+    assert other_base.load(texts) is None
+    assert keep.load(texts[::-1]) is None, "another order is another batch plan"
+    [path] = (tmp_path / "kept").iterdir()
+    path.write_bytes(path.read_bytes()[:200])
+    assert keep.load(texts) is None
