@@ -48,7 +48,7 @@ class KeptScores:
         if (nll.size, greedy.size, choice.size, surprise.size) != (marks[-1], marks[-1], choices[-1], moments[-1]):
             return None
         cut = (np.split(nll, marks), np.split(greedy, marks), np.split(choice, choices), np.split(surprise, moments))
-        return [Scores(p.marks, *(part[i] for part in cut)) for i, p in enumerate(passages)]  # type: ignore[arg-type]
+        return [Scores(p.marks, *(part[i] for part in cut)) for i, p in enumerate(passages)]
 
     def store(self, passages: Sequence[Passage], scores: Sequence[Scores]) -> None:
         """Keeps them; a reader sees the whole file or none."""
