@@ -158,7 +158,6 @@ class Server:
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(self.folder),
-            "fsync": "on",
             "max_connections": "200",
             "shared_buffers": "64MB",
             **self.settings,

@@ -3,7 +3,7 @@
 What SQLite needs an authorizer for, PostgreSQL does by roles: the gateway logs in as a member of ``assay_writer``, who
 owns nothing and may not change, delete or truncate what the log holds; migrations run beforehand as a member of
 ``assay_owner``. That this is so, that the guards are in force and that a commit is on disk when it returns is checked
-at start, and ``synchronous_commit`` again in every batch. A password never stands in a URL: libpq reads it from
+at start, and what makes a commit durable again in every batch. A password never stands in a URL: libpq reads it from
 ``PGPASSFILE`` or from the file that ``?passfile=`` names.
 
 Reads see one snapshot (REPEATABLE READ). ``connection.execution_options(begin="IMMEDIATE")`` begins a transaction that
@@ -28,8 +28,10 @@ _PATIENCE = "2s"
 _OLDEST_VERSION = 150_000
 # Temporary tables are looked for last: none may stand in for one of ours. A lock that is never freed must not hang us.
 _OPTIONS = f"-c search_path={SCHEMA},pg_temp -c lock_timeout=10000 -c idle_session_timeout=0"
-_DURABLE = ("on", "remote_apply")
-TAKE_BATCH_LOCK = f"SELECT current_setting('synchronous_commit'), pg_advisory_xact_lock({_LOCK_CLASS}, {_BATCH_LOCK})"
+# What a setting must be for a commit that was answered to be on disk, whole. Any of them may change under a session.
+_DURABLE = {"synchronous_commit": ("on", "remote_apply"), "fsync": ("on",), "full_page_writes": ("on",)}
+_SETTINGS = ", ".join(f"current_setting('{name}')" for name in _DURABLE)
+TAKE_BATCH_LOCK = f"SELECT {_SETTINGS}, pg_advisory_xact_lock({_LOCK_CLASS}, {_BATCH_LOCK})"
 _BEGIN_IMMEDIATE = f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {TAKE_BATCH_LOCK}"
 # An ERROR with one of these at COMMIT says that the transaction is rolled back: serialization, deadlock, full disk.
 _UNDONE = frozenset({"40001", "40P01", "53100"})
@@ -71,16 +73,10 @@ def check_enforcement(connection: Connection) -> None:
     """
     version = int(connection.exec_driver_sql("SHOW server_version_num").scalar() or 0)
     _demand(version >= _OLDEST_VERSION, f"this PostgreSQL is {version // 10_000}; 15 or newer is needed")
-    wanted = {
-        "synchronous_commit": _DURABLE,
-        "fsync": ("on",),
-        "full_page_writes": ("on",),
-        "transaction_read_only": ("off",),
-        "session_replication_role": ("origin",),
-    }
-    for name, values in wanted.items():
-        found = connection.exec_driver_sql(f"SHOW {name}").scalar()
-        _demand(found in values, f"{name} is {found}, not {' or '.join(values)}")
+    for name, values in (
+        _DURABLE | {"transaction_read_only": ("off",), "session_replication_role": ("origin",)}
+    ).items():
+        _demand_setting(name, values, connection.exec_driver_sql(f"SHOW {name}").scalar())
     check_guards(connection)
     row = connection.execute(_ROLE_QUERY, {"schema": SCHEMA, "tables": list(LOG_TABLES), "powers": list(_POWERS)})
     for fault, holds in row.mappings().one().items():
@@ -185,10 +181,14 @@ def _engine(url: str, options: str) -> Engine:
         session: Any = connection.connection.driver_connection
         cursor = session.execute(_BEGIN_IMMEDIATE)
         cursor.nextset()
-        durability = cursor.fetchone()[0]
-        _demand(durability in _DURABLE, f"synchronous_commit is {durability}")
+        for (name, values), found in zip(_DURABLE.items(), cursor.fetchone(), strict=False):
+            _demand_setting(name, values, found)
 
     return engine
+
+
+def _demand_setting(name: str, values: tuple[str, ...], found: object) -> None:
+    _demand(found in values, f"{name} is {found}, not {' or '.join(values)}")
 
 
 def _demand(holds: bool, otherwise: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine
 
-from assay.errors import UnavailableError
+from assay.errors import IntegrityError, UnavailableError
 from audit.ledger import dialect, fsck, postgres, schema
 from audit.ledger.ledger import Ledger
 from audit.ledger.note import Verifier
@@ -334,6 +335,47 @@ def test_a_database_whose_commits_may_be_lost_is_refused(own: World) -> None:
     own.engine.dispose()
     storage_of(own).sql(f"ALTER DATABASE {storage_of(own).name} SET synchronous_commit = off")
     refused("ENFORCEMENT_MISSING", own.open().start)
+
+
+@pytest.fixture(params=["fsync", "full_page_writes", "synchronous_commit"])
+def lax(request: pytest.FixtureRequest, own: World) -> Iterator[Callable[[], str]]:
+    """Turns a setting off for the whole server, as its administrator would, and back on after the test."""
+    cluster = storage_of(own).cluster
+
+    def put(statement: str, value: str) -> None:
+        cluster.sql("postgres", statement)
+        cluster.sql("postgres", "SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 10
+        while cluster.sql("postgres", f"SHOW {request.param}") != [(value,)]:
+            assert time.monotonic() < deadline, "the server did not read its settings"
+            time.sleep(0.02)
+
+    def turn_off() -> str:
+        put(f"ALTER SYSTEM SET {request.param} = off", "off")
+        return str(request.param)
+
+    yield turn_off
+    put(f"ALTER SYSTEM RESET {request.param}", "on")
+
+
+def test_a_server_that_may_lose_commits_is_refused_at_start(own: World, lax: Callable[[], str]) -> None:
+    own.ledger.close()
+    own.engine.dispose()
+    name = lax()
+    with pytest.raises(IntegrityError, match=f"{name} is off") as caught:
+        own.open().start()
+    assert caught.value.reason == "ENFORCEMENT_MISSING"
+
+
+def test_a_server_that_begins_to_lose_commits_stops_the_writer(own: World, lax: Callable[[], str]) -> None:
+    size, name = own.ledger.size, lax()
+    with pytest.raises(UnavailableError) as caught:
+        for _ in range(40):
+            own.append_one()
+            size += 1
+            time.sleep(0.05)
+    assert caught.value.reason == "LEDGER_STOPPED" and own.ledger.stopped == "ENFORCEMENT_MISSING", name
+    assert own.ledger.size == size
 
 
 def test_durability_turned_off_under_the_writer_stops_it(own: World) -> None:
