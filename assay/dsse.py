@@ -18,15 +18,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from assay import canonical
+from assay import canonical, webauthn
+from assay.certificates import check_person, key_id
 from assay.digests import sha256_bytes
 from assay.errors import IntegrityError, InvalidInputError
 
@@ -43,22 +44,12 @@ MAX_DEPTH = 64
 MAX_CERTIFICATE = 8192
 
 Envelope = dict[str, Any]
-_E = TypeVar("_E", bound=x509.ExtensionType)
 
-# The parser decodes lazily, so that any of these may come from any part of a stranger's certificate.
-CERTIFICATE_ERRORS = (
-    InvalidSignature,
-    UnsupportedAlgorithm,
-    ValueError,
-    TypeError,
-    OverflowError,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
+# How a person's signature was made: members of the signature beside keyid, sig and cert. An absent scheme is ECDSA
+# over the pre-authentication encoding. A service's signature has none.
+SCHEMES: Mapping[str, tuple[str, ...]] = {webauthn.SCHEME: ("authenticator_data", "client_data")}
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
-_PERSON = re.compile(r"spiffe://[a-z0-9][a-z0-9.-]{0,253}/people/[a-z0-9][a-z0-9._-]{0,62}")
 _STANDARD = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 _URLSAFE = re.compile(r"[A-Za-z0-9_-]*={0,2}")
 
@@ -195,8 +186,8 @@ def sign_person(payload: bytes, key: ec.EllipticCurvePrivateKey, cert: x509.Cert
     read_statement(payload)
     if not isinstance(key.curve, ec.SECP256R1):
         raise InvalidInputError("KEY_NOT_P256", "people sign with P-256 keys")
-    keyid = _spki_sha256(key.public_key())
-    if _spki_sha256(cert.public_key()) != keyid:
+    keyid = key_id(key.public_key())
+    if key_id(cert.public_key()) != keyid:
         raise IntegrityError("KEY_MISMATCH", "the certificate is for another key")
     # RFC 6979: no nonce that a poor source of randomness could repeat.
     sig = key.sign(pae(PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
@@ -204,32 +195,50 @@ def sign_person(payload: bytes, key: ec.EllipticCurvePrivateKey, cert: x509.Cert
     return _envelope(payload, [{"keyid": keyid, "sig": _b64(sig), "cert": _b64(der)}])
 
 
-def verify_person(envelope: Mapping[str, Any], people_root: x509.Certificate, at: datetime) -> VerifiedEnvelope:
+def verify_person(
+    envelope: Mapping[str, Any],
+    people_root: x509.Certificate,
+    at: datetime,
+    relying_party: webauthn.RelyingParty | None = None,
+) -> VerifiedEnvelope:
     """Verifies an envelope signed by people.
 
     Args:
         envelope: DSSE envelope with a certificate in every signature.
         people_root: the root given from outside.
         at: aware time at which every certificate and the root must have been valid.
+        relying_party: for whom WebAuthn assertions must have been made; None to accept no assertion.
 
     Raises:
-        InvalidInputError: ``ENVELOPE_MALFORMED``, ``NOT_CANONICAL`` or ``STATEMENT_MALFORMED``.
-        IntegrityError: ``SIGNATURE_BAD`` or ``CERTIFICATE_BAD``; one bad signature refuses all.
+        InvalidInputError: ``ENVELOPE_MALFORMED``, ``SIGNATURE_SCHEME_UNKNOWN``, ``NOT_CANONICAL`` or
+            ``STATEMENT_MALFORMED``.
+        IntegrityError: ``SIGNATURE_BAD``, ``WEBAUTHN_BAD`` or ``CERTIFICATE_BAD``; one bad signature refuses all.
     """
     payload, signatures = _open(envelope, MAX_PAYLOAD, with_cert=True)
     message = pae(PAYLOAD_TYPE, payload)
     signers: dict[str, Signer] = {}
     for item in signatures:
-        subject, key = _check_certificate(item["cert"], people_root, at)
-        keyid = _spki_sha256(key)
+        subject, key = check_person(item["cert"], people_root, at)
+        keyid = key_id(key)
         if item["keyid"] not in ("", keyid):
             raise IntegrityError("SIGNATURE_BAD", "keyid names another key than the certificate")
-        try:
-            key.verify(item["sig"], message, ec.ECDSA(hashes.SHA256()))
-        except InvalidSignature as error:
-            raise IntegrityError("SIGNATURE_BAD", f"the signature of {subject} does not verify") from error
+        if "scheme" in item:
+            _verify_assertion(item, key, message, relying_party)
+        else:
+            try:
+                key.verify(item["sig"], message, ec.ECDSA(hashes.SHA256()))
+            except InvalidSignature as error:
+                raise IntegrityError("SIGNATURE_BAD", f"the signature of {subject} does not verify") from error
         signers.setdefault(keyid, Signer(subject, keyid))
     return VerifiedEnvelope(payload, read_statement(payload), tuple(signers.values()))
+
+
+def _verify_assertion(
+    item: Mapping[str, Any], key: ec.EllipticCurvePublicKey, message: bytes, party: webauthn.RelyingParty | None
+) -> None:
+    if party is None:
+        raise IntegrityError("WEBAUTHN_BAD", "no relying party is trusted here, so no WebAuthn assertion counts")
+    webauthn.verify(key, item["sig"], message, item["authenticator_data"], item["client_data"], party)
 
 
 def sign_service(payload: bytes, key: Ed25519PrivateKey) -> Envelope:
@@ -279,8 +288,11 @@ def envelope_payload(envelope: Mapping[str, Any]) -> bytes:
 
 def envelope_from_proto(message: identity_pb2.Envelope) -> Envelope:
     """Maps a protobuf envelope to the JSON object."""
-    signatures = [{"keyid": s.keyid, "sig": _b64(s.sig), "cert": _b64(s.certificate)} for s in message.signatures]
-    return {"payloadType": message.payload_type, "payload": _b64(message.payload), "signatures": signatures}
+    return {
+        "payloadType": message.payload_type,
+        "payload": _b64(message.payload),
+        "signatures": [_signature_from_proto(signature) for signature in message.signatures],
+    }
 
 
 def envelope_to_proto(envelope: Mapping[str, Any]) -> identity_pb2.Envelope:
@@ -295,8 +307,19 @@ def envelope_to_proto(envelope: Mapping[str, Any]) -> identity_pb2.Envelope:
     return pb.Envelope(
         payload_type=PAYLOAD_TYPE,
         payload=payload,
-        signatures=[pb.Signature(keyid=s["keyid"], sig=s["sig"], certificate=s.get("cert", b"")) for s in signatures],
+        signatures=[
+            pb.Signature(certificate=s.get("cert", b""), **{name: s[name] for name in s if name != "cert"})
+            for s in signatures
+        ],
     )
+
+
+def _signature_from_proto(signature: identity_pb2.Signature) -> dict[str, str]:
+    item = {"keyid": signature.keyid, "sig": _b64(signature.sig), "cert": _b64(signature.certificate)}
+    if signature.scheme:
+        members = SCHEMES.get(signature.scheme, ())
+        item |= {"scheme": signature.scheme, **{name: _b64(getattr(signature, name)) for name in members}}
+    return item
 
 
 def from_base64(text: Any) -> bytes:
@@ -342,75 +365,46 @@ def _open(
         raise
 
 
+def signature_members(item: Mapping[str, Any]) -> frozenset[str]:
+    """Members that a person's signature has beside ``keyid``, by its scheme.
+
+    Raises:
+        InvalidInputError: ``SIGNATURE_SCHEME_UNKNOWN`` for a scheme that this version cannot verify.
+    """
+    if "scheme" not in item:
+        return frozenset({"sig", "cert"})
+    scheme = item["scheme"]
+    if not isinstance(scheme, str) or scheme not in SCHEMES:
+        raise InvalidInputError(
+            "SIGNATURE_SCHEME_UNKNOWN",
+            f"a signature of scheme {str(scheme)[:40]!r}",
+            remedy=f"leave scheme out for ECDSA P-256, or use: {', '.join(SCHEMES)}; a newer verifier may know more",
+        )
+    return frozenset({"sig", "cert", "scheme", *SCHEMES[scheme]})
+
+
 def _open_signature(item: Any, with_cert: bool | None) -> dict[str, Any]:
-    if not isinstance(item, Mapping) or not set(item) <= {"keyid", "sig", "cert"} or "sig" not in item:
+    if not isinstance(item, Mapping) or "sig" not in item:
         raise _bad_envelope("a signature has keyid, sig and, for people, cert")
+    allowed = signature_members(item)
+    if not set(item) - {"keyid"} <= allowed or ("scheme" in item and not allowed <= set(item)):
+        raise _bad_envelope("a signature has keyid, sig and, for people, cert, and what its scheme needs")
     if with_cert is not None and ("cert" in item) != with_cert:
         raise _bad_envelope("a person's signature carries a certificate" if with_cert else "a service carries none")
     keyid = item.get("keyid", "")
     if not isinstance(keyid, str) or (keyid and not _HEX64.fullmatch(keyid)):
         raise _bad_envelope("keyid is 64 hex digits")
-    if any(
-        not isinstance(item[name], str) or len(item[name]) > 2 * MAX_CERTIFICATE
-        for name in ("sig", "cert")
-        if name in item
-    ):
-        raise _bad_envelope("sig or cert is too long")
-    out: dict[str, Any] = {"keyid": keyid, "sig": from_base64(item["sig"])}
-    if "cert" in item:
-        out["cert"] = from_base64(item["cert"])
+    encoded = [name for name in item if name not in ("keyid", "scheme")]
+    if any(not isinstance(item[name], str) or len(item[name]) > 2 * MAX_CERTIFICATE for name in encoded):
+        raise _bad_envelope("a member of a signature is too long")
+    out: dict[str, Any] = {"keyid": keyid, **{name: from_base64(item[name]) for name in encoded}}
+    if "scheme" in item:
+        out["scheme"] = item["scheme"]
     return out
-
-
-def _check_certificate(der: bytes, root: x509.Certificate, at: datetime) -> tuple[str, ec.EllipticCurvePublicKey]:
-    """Demands a valid end-entity P-256 certificate directly under ``root`` and returns its subject and key."""
-    if at.tzinfo is None:
-        raise InvalidInputError("TIME_NAIVE", "the time asked about has no zone")
-    try:
-        cert = x509.load_der_x509_certificate(der)
-        periods = [(c.not_valid_before_utc, c.not_valid_after_utc) for c in (root, cert)]
-    except CERTIFICATE_ERRORS as error:
-        raise IntegrityError("CERTIFICATE_BAD", "a signature's certificate cannot be read") from error
-    for name, (begin, end) in zip(("people root", "certificate"), periods, strict=True):
-        if not begin <= at <= end:
-            raise IntegrityError("CERTIFICATE_BAD", f"the {name} was not valid at {at.isoformat()}")
-    try:
-        cert.verify_directly_issued_by(root)
-        basic = _extension(cert, x509.BasicConstraints)
-        usage = _extension(cert, x509.KeyUsage)
-        root_basic = _extension(root, x509.BasicConstraints)
-        names = _extension(cert, x509.SubjectAlternativeName)
-        key = cert.public_key()
-    except CERTIFICATE_ERRORS as error:
-        raise IntegrityError("CERTIFICATE_BAD", "the certificate was not issued by the people root") from error
-    if root_basic is None or not root_basic.ca:
-        raise IntegrityError("CERTIFICATE_BAD", "the people root is not a certificate authority")
-    if basic is not None and basic.ca:
-        raise IntegrityError("CERTIFICATE_BAD", "a certificate authority cannot sign as a person")
-    if usage is not None and not usage.digital_signature:
-        raise IntegrityError("CERTIFICATE_BAD", "the certificate's key usage forbids signatures")
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier) if names is not None else []
-    if len(uris) != 1 or not _PERSON.fullmatch(uris[0]):
-        raise IntegrityError("CERTIFICATE_BAD", "the certificate does not name exactly one person by URI")
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise IntegrityError("CERTIFICATE_BAD", "the certificate's key is not P-256")
-    return uris[0], key
-
-
-def _extension(cert: x509.Certificate, kind: type[_E]) -> _E | None:
-    try:
-        return cert.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
 
 
 def _envelope(payload: bytes, signatures: list[dict[str, Any]]) -> Envelope:
     return {"payloadType": PAYLOAD_TYPE, "payload": _b64(payload), "signatures": signatures}
-
-
-def _spki_sha256(key: Any) -> str:
-    der: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return sha256_bytes(der)
 
 
 def _b64(data: bytes) -> str:

@@ -29,14 +29,20 @@ ROLE_AUDITOR: Role
 ROLE_OPERATOR: Role
 
 class Signature(_message.Message):
-    __slots__ = ("keyid", "sig", "certificate")
+    __slots__ = ("keyid", "sig", "certificate", "scheme", "authenticator_data", "client_data")
     KEYID_FIELD_NUMBER: _ClassVar[int]
     SIG_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    SCHEME_FIELD_NUMBER: _ClassVar[int]
+    AUTHENTICATOR_DATA_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_DATA_FIELD_NUMBER: _ClassVar[int]
     keyid: str
     sig: bytes
     certificate: bytes
-    def __init__(self, keyid: _Optional[str] = ..., sig: _Optional[bytes] = ..., certificate: _Optional[bytes] = ...) -> None: ...
+    scheme: str
+    authenticator_data: bytes
+    client_data: bytes
+    def __init__(self, keyid: _Optional[str] = ..., sig: _Optional[bytes] = ..., certificate: _Optional[bytes] = ..., scheme: _Optional[str] = ..., authenticator_data: _Optional[bytes] = ..., client_data: _Optional[bytes] = ...) -> None: ...
 
 class Envelope(_message.Message):
     __slots__ = ("payload_type", "payload", "signatures")

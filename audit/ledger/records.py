@@ -49,6 +49,8 @@ TYPES: Mapping[str, TypeRule] = {
     "policy.published": TypeRule("policy", signed=True),
     "grant.issued": TypeRule("grant", signed=True),
     "grant.revoked": TypeRule("grant-revocation", signed=True),
+    "key.rotated": TypeRule("key-rotation", signed=True),
+    "key.compromised": TypeRule("key-compromise", signed=True),
     "dataset.created": TypeRule("dataset"),
     "erasure.ordered": TypeRule("erasure-order", signed=True),
     "erasure.executed": TypeRule("erasure"),
@@ -313,8 +315,8 @@ def _check_content(kind: str, statement: Any, signatures: Any) -> None:
     if not isinstance(signatures, list) or bool(signatures) != rule.signed or len(signatures) > dsse.MAX_SIGNATURES:
         raise _malformed(f"a {kind} record {'needs' if rule.signed else 'has no'} signatures")
     for item in signatures:
-        if not isinstance(item, dict) or set(item) != {"keyid", "sig", "cert"}:
-            raise _malformed("a signature has keyid, sig and cert")
+        if not isinstance(item, dict) or set(item) != {"keyid", *dsse.signature_members(item)}:
+            raise _malformed("a signature has keyid, sig and cert, and what its scheme needs")
         if not all(isinstance(text, str) for text in item.values()):
             raise _malformed("a signature's members are texts")
 

@@ -1,4 +1,4 @@
-"""``python -m audit.verify BUNDLE --trust FILE``: exit 0 valid, 1 invalid, 2 wrong usage, 3 stale, 4 incomplete."""
+"""``python -m audit.verify BUNDLE --trust FILE``; 0 valid, 1 invalid, 2 usage, 3 stale, 4 incomplete, 5 suspect."""
 
 from __future__ import annotations
 

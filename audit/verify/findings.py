@@ -15,9 +15,10 @@ TRANSITIONS = "transitions of jobs"
 WORKERS = "workers' statements"
 PERMITS = "permits"
 ERASURES = "erasures follow a signed order"
+KEYS = "keys in force when signing"
 END = "a frozen log has ended"
 TIME = "time does not run backwards"
-CHECKS = (TIME, SIGNATURES, ROLES, DUTIES, EVIDENCE, TRANSITIONS, WORKERS, PERMITS, ERASURES, END)
+CHECKS = (TIME, SIGNATURES, KEYS, ROLES, DUTIES, EVIDENCE, TRANSITIONS, WORKERS, PERMITS, ERASURES, END)
 
 SHOWN = 20
 

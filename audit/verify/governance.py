@@ -1,4 +1,4 @@
-"""Records of the installation as a whole: who holds which role, which policy is in force, where the log ends."""
+"""Records of the whole installation: who holds which role, which keys and which policy hold, where the log ends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from audit.ledger.evidence import Entry
 from audit.verify import findings as names
+from audit.verify import keys
 from audit.verify.people import COMPLIANCE_OFFICER, EVERY_UNIT, OPERATOR, Grant, role_name
 from audit.verify.state import Handler, State, text
 
@@ -31,6 +32,12 @@ def grant_revocation(state: State, entry: Entry) -> None:
         names.ROLES, known, "it revokes a grant that is not in force", missing=not state.whole("system")
     )
     state.roles.revoke(grant_id)
+
+
+def key_event(state: State, entry: Entry) -> None:
+    """An operator lets a key follow another, or says that one may have been in other hands."""
+    with state.key_checked():
+        keys.take(state.keys, entry.index, entry.record, state.trust, state.roles.may_grant)
 
 
 def policy(state: State, entry: Entry) -> None:
@@ -65,6 +72,8 @@ def continuation(state: State, entry: Entry) -> None:
 HANDLERS: Mapping[str, Handler] = {
     "grant.issued": grant,
     "grant.revoked": grant_revocation,
+    "key.rotated": key_event,
+    "key.compromised": key_event,
     "policy.published": policy,
     "log.frozen": freeze,
     "log.continued": continuation,

@@ -20,10 +20,13 @@ from assay import canonical, dsse
 from assay.digests import folder_manifest, sha256_bytes
 from assay.dsse import Signer, from_base64
 from assay.errors import AssayError
+from assay.key_events import EVENTS
 from audit.ledger import records, tree
 from audit.ledger.evidence import Entry
 from audit.ledger.note import SignedNote, open_checkpoint
+from audit.verify import keys
 from audit.verify.acts import quorum_met
+from audit.verify.keys import KeyTable
 from audit.verify.people import Grant, Roles, role_name
 from audit.verify.results import LONGEST_PERMIT
 from audit.verify.state import parse_moment
@@ -64,14 +67,16 @@ def check_permit(
     """
     notes: list[str] = []
     try:
-        statement, predicate = _statement(permit, trust)
+        statement, predicate = _statement(permit)
         _matches(permit, predicate)
         _in_force(permit, predicate, now)
         _demand(predicate.get("purpose") == purpose, f"permitted for another purpose than {purpose!r}")
         _demand(predicate.get("environment") == environment, f"permitted for another environment than {environment!r}")
         entries = _proved(permit, trust)
         issued = _issued(entries, statement, predicate)
-        _people(permit, entries, issued, predicate, trust, notes)
+        table = _keys(entries, trust)
+        _signed(permit, statement, issued, table)
+        _people(permit, entries, issued, predicate, trust, table, notes)
         _demand(_digest(adapter) == predicate.get("adapter_sha256"), "the adapter is not the one permitted")
         _demand(_digest(base) == predicate.get("base_sha256"), "the base model is not the one permitted")
     except _Refused as refused:
@@ -80,6 +85,7 @@ def check_permit(
         return PermitVerdict(False, f"{error.reason}: {error.message}", tuple(notes))
     except (OSError, RecursionError) as error:
         return PermitVerdict(False, f"cannot be checked: {type(error).__name__}", tuple(notes))
+    notes.append("that no key event was left out: it shows those that the gateway chose, the evidence bundle shows all")
     notes.append("revocations after this permit was fetched; ask the gateway, or let not_after bound them")
     return PermitVerdict(True, "", tuple(notes))
 
@@ -93,13 +99,9 @@ def _demand(holds: bool, reason: str) -> None:
         raise _Refused(reason)
 
 
-def _statement(permit: Mapping[str, Any], trust: TrustFile) -> tuple[bytes, dict[str, Any]]:
-    """The statement that the permit key signed, and its predicate."""
+def _statement(permit: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """The statement that the permit key should have signed, and its predicate."""
     payload = from_base64(_field(permit, "statement"))
-    try:
-        trust.permit.verify(from_base64(_field(permit, "signature")), dsse.pae(dsse.PAYLOAD_TYPE, payload))
-    except InvalidSignature as error:
-        raise _Refused("the permit key did not sign it") from error
     statement = dsse.read_statement(payload)
     _demand(dsse.predicate_name(statement["predicateType"]) == "permit", "what was signed is not a permit")
     predicate: dict[str, Any] = statement["predicate"]
@@ -107,6 +109,30 @@ def _statement(permit: Mapping[str, Any], trust: TrustFile) -> tuple[bytes, dict
     bound = {"adapter": predicate.get("adapter_sha256"), "base": predicate.get("base_sha256")}
     _demand(subjects == bound, "the signed subjects are not the adapter and base it names")
     return payload, predicate
+
+
+def _keys(entries: Sequence[Entry], trust: TrustFile) -> KeyTable:
+    """Keys by the trust file and the key events that come with the permit, each signed by an operator."""
+    table = KeyTable.of(trust)
+    for entry in entries:
+        if entry.record.type in EVENTS:
+            roles = _roles([e for e in entries if e.index < entry.index], trust)
+            if roles is None:
+                # Without a grant shown whoever signs would be taken for the founder.
+                _demand(bool(trust.operator), "a key event comes without the grants of whoever signed it")
+                roles = Roles(founder=trust.operator)
+            keys.take(table, entry.index, entry.record, trust, roles.may_grant)
+    return table
+
+
+def _signed(permit: Mapping[str, Any], statement: bytes, issued: Entry, table: KeyTable) -> None:
+    """The permit key that held when it was issued signed the statement, and no thief can have."""
+    signature, message = from_base64(_field(permit, "signature")), dsse.pae(dsse.PAYLOAD_TYPE, statement)
+    try:
+        table.verified(keys.PERMIT, issued.index, lambda key: key.verify(signature, message))
+    except InvalidSignature as error:
+        raise _Refused("the permit key did not sign it") from error
+    _demand(not list(table.suspects()), "the permit key may have been in other hands when it was issued")
 
 
 def _matches(permit: Mapping[str, Any], predicate: Mapping[str, Any]) -> None:
@@ -177,6 +203,7 @@ def _people(
     issued: Entry,
     predicate: Mapping[str, Any],
     trust: TrustFile,
+    table: KeyTable,
     notes: list[str],
 ) -> None:
     """Two people other than the maker signed for this adapter, base, purpose and card before the permit was issued."""
@@ -187,7 +214,9 @@ def _people(
     for entry in entries:
         if entry.record.type != "approval.decided":
             continue
-        verified = dsse.verify_person(entry.record.envelope(), trust.people_root, entry.record.time)
+        verified = dsse.verify_person(
+            entry.record.envelope(), trust.people_root, entry.record.time, trust.relying_party
+        )
         said = verified.predicate
         _demand(len(verified.signers) == 1, "more than one person signed one approval")
         _demand(said.get("decision") == "grant", "a person refused it")
@@ -196,6 +225,7 @@ def _people(
         _demand(entry.index < issued.index, "an approval is younger than the permit")
         _demand(_card_before(entries, said, entry), "an approval's card is not proved")
         signer, role = verified.signers[0], role_name(said.get("role"))
+        table.demand_person(signer, entry.index)
         _demand(signer.subject != creator, "the maker signed it")
         if today is not None:
             then = _roles([e for e in entries if e.index < entry.index], trust)
@@ -203,6 +233,8 @@ def _people(
             _demand(held, f"{signer.subject} did not hold {role} when signing")
             _demand(today.holds(signer.subject, role, issued.record.unit), f"{signer.subject} does not hold {role}")
         signed.append((signer, role))
+    doubtful = sorted({use.name for use in table.suspects()})
+    _demand(not doubtful, f"keys that may have been in other hands signed for it: {', '.join(doubtful)}")
     _demand(quorum_met(signed), "no two people signed as compliance officer and validator")
     if today is None:
         notes.append("that the signers held their roles: the permit carries no grants; the evidence bundle does")
@@ -231,7 +263,9 @@ def _roles(entries: Sequence[Entry], trust: TrustFile) -> Roles | None:
     for entry in entries:
         if entry.record.type not in ("grant.issued", "grant.revoked"):
             continue
-        verified = dsse.verify_person(entry.record.envelope(), trust.people_root, entry.record.time)
+        verified = dsse.verify_person(
+            entry.record.envelope(), trust.people_root, entry.record.time, trust.relying_party
+        )
         _demand(all(roles.may_grant(s) for s in verified.signers), "a grant is not signed by an operator")
         said = verified.predicate
         grant_id = str(said.get("grant_id", ""))

@@ -6,18 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-VALID, INVALID, STALE, INCOMPLETE = "valid", "invalid", "stale", "incomplete"
-EXIT_CODES: Mapping[str, int] = {VALID: 0, INVALID: 1, STALE: 3, INCOMPLETE: 4}
+VALID, INVALID, STALE, INCOMPLETE, IN_DOUBT = "valid", "invalid", "stale", "incomplete", "suspect"
+EXIT_CODES: Mapping[str, int] = {VALID: 0, INVALID: 1, STALE: 3, INCOMPLETE: 4, IN_DOUBT: 5}
 EXIT_USAGE = 2
 
-PASSED, FAILED, MISSING, OLD = "passed", "failed", "missing", "old"
+PASSED, FAILED, MISSING, OLD, SUSPECT = "passed", "failed", "missing", "old", "suspect"
 _DETAIL = 500
-_WORST = ((FAILED, INVALID), (MISSING, INCOMPLETE), (OLD, STALE))
+_WORST = ((FAILED, INVALID), (SUSPECT, IN_DOUBT), (MISSING, INCOMPLETE), (OLD, STALE))
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing checked: ``passed``, ``failed`` (it is false), ``missing`` (something is not there) or ``old``."""
+    """One thing checked, and its outcome.
+
+    ``passed``, ``failed`` (it is false), ``suspect`` (a thief may have signed it), ``missing`` (something is not there)
+    or ``old``.
+    """
 
     name: str
     outcome: str
@@ -26,7 +30,7 @@ class Check:
 
 @dataclass
 class Report:
-    """Gathers checks; the verdict is the worst of them, in the order invalid, incomplete, stale, valid."""
+    """Gathers checks; the verdict is the worst of them, in the order invalid, suspect, incomplete, stale, valid."""
 
     checks: list[Check] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
@@ -39,7 +43,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """``valid``, ``invalid``, ``stale`` or ``incomplete``; a report without a check is not valid."""
+        """``valid``, ``invalid``, ``suspect``, ``stale`` or ``incomplete``; a report without a check is not valid."""
         outcomes = {check.outcome for check in self.checks}
         for outcome, verdict in _WORST:
             if outcome in outcomes:

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from assay import canonical, dsse
 from assay.dsse import VerifiedEnvelope
@@ -17,10 +16,10 @@ from assay.errors import AssayError
 from audit.ledger.evidence import Entry
 from audit.ledger.records import TYPES, Record
 from audit.verify import findings as names
+from audit.verify import keys
 from audit.verify.edges import state_name
 from audit.verify.findings import Problem
 from audit.verify.state import Handler, Job, State, parse_moment, text, transition_of
-from audit.verify.trust import TrustFile
 
 LONGEST_PERMIT = timedelta(hours=24)
 _MOST_STATEMENTS = 4
@@ -28,7 +27,7 @@ _MOST_STATEMENTS = 4
 
 def worker(state: State, entry: Entry) -> None:
     """A worker's result carries that worker's own statement about this job."""
-    wanted = _statement_wanted(state.trust, entry.record)
+    wanted = _statement_wanted(entry.record)
     if wanted is None:
         return
     key, name, needed = wanted
@@ -38,10 +37,7 @@ def worker(state: State, entry: Entry) -> None:
     job = state.job(entry.record)
     job.base = text(entry.record.predicate, "base_sha256") or job.base
     for envelope in found:
-        try:
-            verified = dsse.verify_service(envelope, key)
-        except AssayError as error:
-            raise Problem(names.WORKERS, f"{error.reason}: {error.message}") from error
+        verified = _service(state, entry.index, key, envelope)
         about = verified.predicate_name == name and verified.predicate.get("job") == job.name
         state.findings.demand(names.WORKERS, about, f"its statement is not a {name} statement of this job")
         _facts(job, name, verified)
@@ -53,6 +49,12 @@ def worker(state: State, entry: Entry) -> None:
 def card(state: State, entry: Entry) -> None:
     """Notes the rendered card, which approvals must name."""
     state.job(entry.record).cards[entry.index] = text(entry.record.predicate, "card_sha256")
+
+
+def card_issued(state: State, entry: Entry) -> None:
+    """A card can be issued while there is a key that signs cards."""
+    with state.key_checked():
+        state.keys.demand_pdf(entry.index)
 
 
 def permit(state: State, entry: Entry) -> None:
@@ -73,9 +75,13 @@ def permit(state: State, entry: Entry) -> None:
     payload = canonical.encode({**entry.record.statement, "predicate": predicate})
     try:
         sig = base64.b64decode(str(signature), validate=True)
-        state.trust.permit.verify(sig, dsse.pae(dsse.PAYLOAD_TYPE, payload))
+        message = dsse.pae(dsse.PAYLOAD_TYPE, payload)
+        with state.key_checked():
+            state.keys.verified(keys.PERMIT, entry.index, lambda key: key.verify(sig, message))
     except (InvalidSignature, ValueError) as error:
-        raise Problem(names.PERMITS, "the permit key did not sign it") from error
+        # By a key that nothing here names: perhaps the record that brought it in is not shown.
+        missing = not state.whole("system")
+        raise Problem(names.PERMITS, "the permit key did not sign it", missing=missing) from error
     state.findings.demand(names.PERMITS, True, "")
 
 
@@ -84,14 +90,25 @@ def document_hashes(entries: tuple[Entry, ...]) -> set[str]:
     return {h for e in entries if TYPES[e.record.type].predicate == "card" for h in _hashes(e.record.statement)}
 
 
-def _statement_wanted(trust: TrustFile, record: Record) -> tuple[Ed25519PublicKey, str, bool] | None:
-    """Key, predicate name and necessity of the statement that a record type carries."""
+def _service(state: State, index: int, key: str, envelope: Mapping[str, Any]) -> VerifiedEnvelope:
+    """A service's envelope, verified by the key of that name that held at the index."""
+    try:
+        verified = state.keys.verified(key, index, lambda held: dsse.verify_service(envelope, held))
+    except AssayError as error:
+        check = names.KEYS if error.reason == "KEY_NOT_IN_FORCE" else names.WORKERS
+        raise Problem(check, f"{error.reason}: {error.message}", missing=not state.whole("system")) from error
+    state.findings.demand(names.KEYS, True, "")
+    return verified
+
+
+def _statement_wanted(record: Record) -> tuple[str, str, bool] | None:
+    """Name of the key, predicate name and necessity of the statement that a record type carries."""
     to = state_name(transition_of(record).get("to"))
     return {
-        "intake.decided": (trust.audit_worker, "preparation", to == "QUEUED"),
-        "training.ordered": (trust.permit, "work-order", False),
-        "training.completed": (trust.train_worker, "training", True),
-        "audit.completed": (trust.audit_worker, "audit", True),
+        "intake.decided": (keys.AUDIT_WORKER, "preparation", to == "QUEUED"),
+        "training.ordered": (keys.PERMIT, "work-order", False),
+        "training.completed": (keys.TRAIN_WORKER, "training", True),
+        "audit.completed": (keys.AUDIT_WORKER, "audit", True),
     }.get(record.type)
 
 
@@ -126,4 +143,4 @@ def _hashes(value: Any) -> Iterator[str]:
         yield value
 
 
-HANDLERS: Mapping[str, Handler] = {"card.rendered": card, "permit.issued": permit}
+HANDLERS: Mapping[str, Handler] = {"card.rendered": card, "card.issued": card_issued, "permit.issued": permit}

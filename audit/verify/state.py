@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,7 @@ from audit.ledger.records import Record
 from audit.verify import findings as names
 from audit.verify.erasures import Erasures
 from audit.verify.findings import Findings, Problem
+from audit.verify.keys import KeyTable
 from audit.verify.people import Roles
 from audit.verify.trust import TrustFile
 
@@ -66,6 +68,7 @@ class State:
         trust: whom to believe.
         gapless: units whose chains are shown whole.
         roles: grants in force.
+        keys: keys in force, and which records each has signed so far.
         newest: the newest time of the records before this one.
         publications: ids of policy publications so far.
     """
@@ -77,8 +80,13 @@ class State:
     findings: Findings = field(default_factory=Findings)
     jobs: dict[str, Job] = field(default_factory=dict)
     erasures: Erasures = field(default_factory=Erasures)
+    keys: KeyTable = field(init=False)
     newest: datetime | None = None
     publications: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Begins with the keys that the trust file names."""
+        self.keys = KeyTable.of(self.trust)
 
     def job(self, record: Record) -> Job:
         """The job that a record is about; a new one when it is the first."""
@@ -87,11 +95,28 @@ class State:
     def signed(self, entry: Entry) -> tuple[Signer, dict[str, Any]]:
         """Verifies a person's record by the people root at the record's time; exactly one person signs an act."""
         try:
-            verified = dsse.verify_person(entry.record.envelope(), self.trust.people_root, entry.record.time)
+            verified = dsse.verify_person(
+                entry.record.envelope(), self.trust.people_root, entry.record.time, self.trust.relying_party
+            )
         except AssayError as error:
             raise Problem(names.SIGNATURES, f"{error.reason}: {error.message}") from error
         self.findings.demand(names.SIGNATURES, len(verified.signers) == 1, "more than one person signed one act")
+        with self.key_checked():
+            self.keys.demand_person(verified.signers[0], entry.index)
         return verified.signers[0], verified.predicate
+
+    @contextmanager
+    def key_checked(self) -> Iterator[None]:
+        """Counts a check of a key that held. Which key may sign rests on the system's records: a gap leaves it open.
+
+        Raises:
+            Problem: the key did not hold.
+        """
+        try:
+            yield
+        except AssayError as error:
+            raise Problem(names.KEYS, f"{error.reason}: {error.message}", missing=not self.whole("system")) from error
+        self.findings.demand(names.KEYS, True, "")
 
     def holds(self, signer: Signer, role: str, unit: str) -> None:
         """Demands that the grants in force give the signer the role in the unit."""

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from assay import canonical
-from assay.dsse import CERTIFICATE_ERRORS
+from assay.certificates import CERTIFICATE_ERRORS
 from assay.errors import IntegrityError
 from audit.ledger import evidence
 from audit.verify.der import INTEGER, OCTETS, OID, SEQUENCE, SET, TIME, Node, malformed, read, write

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from assay.dsse import CERTIFICATE_ERRORS, from_base64
+from assay.certificates import CERTIFICATE_ERRORS
+from assay.dsse import from_base64
 from assay.errors import AssayError, InvalidInputError
+from assay.webauthn import RelyingParty
 from audit.ledger.note import Verifier
 from audit.ledger.quorum import KEYS as POLICY_KEYS
 from audit.ledger.quorum import QuorumPolicy
@@ -39,7 +41,7 @@ _REQUIRED = (
     "services-root",
     "pdf",
 )
-_OPTIONAL = ("max-age", "operator", "log-ml-dsa", "tsa")
+_OPTIONAL = ("max-age", "operator", "log-ml-dsa", "tsa", "webauthn-origin", "webauthn-id")
 _REPEATED = ("witness ", "group ")
 _HEX_KEY = re.compile(r"[0-9a-f]{64}")
 _SECONDS = re.compile(r"[1-9][0-9]{0,9}")
@@ -64,6 +66,7 @@ class TrustFile:
         operator: subject that may sign the first grants; empty to take the first signer of the log.
         log_ml_dsa: second key that must sign checkpoints; None for none.
         tsa: certificate, or root, of the time-stamping authority that must stamp checkpoints; None for none.
+        relying_party: for whom people's WebAuthn assertions must have been made; None to accept no assertion.
     """
 
     origin: str
@@ -79,6 +82,7 @@ class TrustFile:
     operator: str = ""
     log_ml_dsa: MLDSAVerifier | None = None
     tsa: x509.Certificate | None = None
+    relying_party: RelyingParty | None = None
 
     @classmethod
     def load(cls, path: Path) -> TrustFile:
@@ -126,6 +130,7 @@ class TrustFile:
             operator=facts.get("operator", ""),
             log_ml_dsa=_ml_dsa(facts),
             tsa=_certificate(facts, "tsa") if "tsa" in facts else None,
+            relying_party=_relying_party(facts),
         )
 
 
@@ -165,6 +170,14 @@ def _ml_dsa(facts: dict[str, str]) -> MLDSAVerifier | None:
     if verifier.name != facts["origin"]:
         raise _malformed("log-ml-dsa", "its name is not the origin")
     return verifier
+
+
+def _relying_party(facts: dict[str, str]) -> RelyingParty | None:
+    if "webauthn-origin" not in facts:
+        if "webauthn-id" in facts:
+            raise _malformed("webauthn-id", "there is no webauthn-origin")
+        return None
+    return _read("webauthn-origin", lambda: RelyingParty.parse(facts["webauthn-origin"], facts.get("webauthn-id", "")))
 
 
 def _key(facts: dict[str, str], name: str) -> Ed25519PublicKey:

@@ -70,6 +70,7 @@ def verify_bytes(data: bytes, trust: TrustFile, now: datetime) -> Report:
     state = replay(bundle.entries, bundle.header, trust, gapless)
     state.findings.report(report)
     state.erasures.report(bundle.payloads, report)
+    state.keys.report(report)
     _documents(bundle, report)
     _age(bundle, trust, witnessed, now, report)
     _limits(bundle, trust, state, report)

@@ -220,7 +220,7 @@ def verify(
     trust: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Trust file, from outside the bundle.")],
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Verify an evidence bundle offline: no server, no database. Exit 0 valid, 1 invalid, 3 stale, 4 incomplete.
+    """Verify an evidence bundle offline. Exit 0 valid, 1 invalid, 3 stale, 4 incomplete, 5 suspect.
 
     Example: assay verify evidence.bundle.zip --trust trust.txt
     """

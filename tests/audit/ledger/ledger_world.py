@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
-from assay import canonical, dsse
+from assay import canonical, dsse, key_events
 from audit.ledger import dialect, schema
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.bundle import export
@@ -266,6 +266,7 @@ class Story:
     indices: dict[str, int] = field(default_factory=dict)
     approval_changes: dict[str, Any] = field(default_factory=dict)
     permit: dict[str, Any] = field(default_factory=dict)
+    key_labels: dict[str, str] = field(default_factory=dict)
 
     @property
     def unit(self) -> str:
@@ -345,6 +346,39 @@ class Story:
         """A grant; its id tells whose and what."""
         predicate = {"subject": subject(person), "role": role, "unit": unit, "grant_id": f"{person}-{role[5:].lower()}"}
         return self.act(by, "grant.issued", "grant", predicate, unit="system")
+
+    def rotate_key(self, name: str, label: str, by: str = "oscar", **changes: Any) -> int:
+        """Another Ed25519 key signs under a service's name; ``changes`` are of the signed predicate."""
+        old, new = (ed25519(n) for n in (changes.pop("old", self.key_labels.get(name, name)), label))
+        halves = [key.public_key().public_bytes_raw() for key in (old, new)]
+        origin, event = changes.pop("origin", ORIGIN), changes.pop("event_id", digest(f"{name} {label}")[:32])
+        said = key_events.rotation_statement(origin, name, *halves, new, event)["predicate"]
+        index = self.act(by, "key.rotated", "key-rotation", {**said, **changes}, unit="system")
+        self.key_labels[name] = label
+        return index
+
+    def rotate_person(self, who: str, by: str = "oscar", label: str = "") -> int:
+        """A person's new key, made by the world; the old one is kept as ``old WHO``."""
+        old = self.world.people[who]
+        key = p256(label or f"person {who} anew")
+        new = Person(who, key, person_certificate(key, [subject(who)], self.world.root))
+        halves = [person.cert.public_bytes(serialization.Encoding.DER) for person in (old, new)]
+        event = digest(f"{who} {label} anew")[:32]
+        said = key_events.rotation_statement(ORIGIN, subject(who), *halves, key, event)["predicate"]
+        self.world.people |= {f"old {who}": old, f"new {who}": new}
+        index = self.act(by, "key.rotated", "key-rotation", said, unit="system")
+        self.world.people[who] = new
+        return index
+
+    def compromise(self, name: str, since: int, by: str = "oscar", public: bytes = b"", **changes: Any) -> int:
+        """A service's key, or a person's by name, may have been in other hands."""
+        if name in self.world.people:
+            public = public or self.world.people[name].cert.public_bytes(serialization.Encoding.DER)
+            name = subject(name.removeprefix("old "))
+        public = public or ed25519(self.key_labels.get(name, name)).public_key().public_bytes_raw()
+        event = changes.pop("event_id", digest(f"{name} {since} compromised")[:32])
+        said = key_events.compromise_statement(ORIGIN, name, public, since, event)["predicate"]
+        return self.act(by, "key.compromised", "key-compromise", {**said, **changes}, unit="system")
 
     def revoke_grant(self, grant_id: str, by: str = "oscar") -> int:
         """Ends a grant."""

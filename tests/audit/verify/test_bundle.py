@@ -404,9 +404,12 @@ def test_needs_nothing_but_stdlib_and_cryptography(told: tuple[bytes, TrustFile,
         "audit",
         "audit.ledger",
         "assay.canonical",
+        "assay.certificates",
         "assay.digests",
         "assay.dsse",
         "assay.errors",
+        "assay.key_events",
+        "assay.webauthn",
         *pure,
     }
     assert {m for m in ours if not m.startswith("audit.verify")} <= allowed

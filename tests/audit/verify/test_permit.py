@@ -198,7 +198,7 @@ def shown_approval(permit: dict[str, Any], story: Story) -> None:
         (setting("signature", b64(b"x" * 64)), "permit key did not sign"),
         (setting("signature", "!"), "BASE64_MALFORMED"),
         (setting("signature", None), "BASE64_MALFORMED"),
-        (setting("statement", b64(b"{}")), "permit key did not sign"),
+        (setting("statement", b64(b"{}")), "STATEMENT_MALFORMED"),
         (setting("checkpoint", b64(b"x")), "NOTE_MALFORMED"),
         (setting("proofs", []), "no proofs"),
         (setting("proofs", {}), "no proofs"),
