@@ -148,6 +148,11 @@ class Settings(_Frozen):
         return self.data / "assay.db"
 
     @property
+    def published(self) -> Path:
+        """What witnesses have cosigned: a SQLite file of its own."""
+        return self.data / "published.db"
+
+    @property
     def witness_policy(self) -> Path:
         """Which witnesses must cosign, and where they are asked: a policy file of c2sp.org/tlog-policy."""
         return self.layout.witness_policy

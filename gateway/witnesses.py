@@ -86,7 +86,7 @@ def _open(settings: Settings, ledger: Ledger, policy: QuorumPolicy) -> Publicati
         return Unwitnessed(ledger, policy)
     tls = _tls(settings) if any(w.url.startswith("https:") for w in policy.witnesses.values()) else None
     clients = [WitnessClient(witness, tls) for witness in policy.witnesses.values()]
-    notes = PublishedNotes(settings.data / "published.db")
+    notes = PublishedNotes(settings.published)
     try:
         demand_one_history(ledger, settings.forks, filter(None, [notes.latest()[1]]), now)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Backups of the record database: a consistent copy through SQLite's own API, its checkpoint, and their digests.
+"""Backups of the record database: a consistent copy through SQLite's own API, its checkpoint and published notes.
 
 A plain copy of the file is never a backup: what is still in the write-ahead log would silently be missing. No key
 lies in a backup; the keys of payloads and units have a store and a retention of their own, or erasure were fiction.
@@ -20,15 +20,22 @@ from assay.digests import sha256_bytes, sha256_file
 from assay.errors import AlreadyExistsError, AssayError, IntegrityError, InvalidInputError, PreconditionError
 from audit.ledger import fsck
 from audit.ledger.note import Verifier, open_checkpoint
+from audit.ledger.publication import PublishedNotes
 from audit.ledger.sqlite import connect_engine
 from audit.ledger.store import head_of
+from audit.ledger.upkeep import root_at
 
-DATABASE, CHECKPOINT, MANIFEST = "assay.db", "checkpoint", "manifest.json"
+DATABASE, PUBLISHED, CHECKPOINT, MANIFEST = "assay.db", "published.db", "checkpoint", "manifest.json"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a backup holds: the log's head when it was taken, and the digests of its two files."""
+    """What a backup holds: the log's head when it was taken, and the digests of its files.
+
+    Attributes:
+        published_sha256: of the published notes; empty where nothing was published through witnesses, and in backups of
+            earlier versions.
+    """
 
     v: int
     origin: str
@@ -37,9 +44,12 @@ class Manifest:
     taken: str
     database_sha256: str
     checkpoint_sha256: str
+    published_sha256: str = ""
 
 
-def backup(database: Path, log: Verifier, target: Path, cosigned: bytes = b"") -> Manifest:
+def backup(
+    database: Path, log: Verifier, target: Path, cosigned: bytes = b"", published: Path | None = None
+) -> Manifest:
     """Copies a log that may be running into the new folder ``target``, checks every record of the copy, all or nothing.
 
     Args:
@@ -47,6 +57,8 @@ def backup(database: Path, log: Verifier, target: Path, cosigned: bytes = b"") -
         log: key that signed the checkpoints.
         target: folder to make; it appears only when it is whole.
         cosigned: the copy's newest checkpoint with witnesses' lines, if there is one; used when it is of that size.
+        published: the file of published notes; copied when it is there. People have signed over the roots in it, so
+            after a restore the same record must be covered by the same note.
 
     Raises:
         AlreadyExistsError: ``BACKUP_EXISTS``.
@@ -62,8 +74,13 @@ def backup(database: Path, log: Verifier, target: Path, cosigned: bytes = b"") -
     staging = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     staging.mkdir(parents=True, mode=0o700)
     try:
+        if published is not None and published.is_file():
+            copy(
+                published, staging / PUBLISHED
+            )  # before the database: what was published is then in the copy's history
         copy(database, staging / DATABASE)
         size, note = inspect(staging / DATABASE, log)
+        _demand_published(staging, size, log)
         if cosigned and open_checkpoint(cosigned, log) == open_checkpoint(note, log):
             note = cosigned
         (staging / CHECKPOINT).write_bytes(note)
@@ -75,6 +92,7 @@ def backup(database: Path, log: Verifier, target: Path, cosigned: bytes = b"") -
             datetime.now(UTC).isoformat(),
             sha256_file(staging / DATABASE),
             sha256_bytes(note),
+            _digest(staging / PUBLISHED),
         )
         (staging / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
         flush(staging)
@@ -97,12 +115,12 @@ def read_backup(folder: Path, log: Verifier) -> Manifest:
         value: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
         manifest = Manifest(**value)
         note = (folder / CHECKPOINT).read_bytes()
-        digests = (sha256_file(folder / DATABASE), sha256_bytes(note))
+        digests = (sha256_file(folder / DATABASE), sha256_bytes(note), _digest(folder / PUBLISHED))
     except (OSError, ValueError, TypeError) as error:
         raise InvalidInputError(
             "BACKUP_MALFORMED", f"{folder} is not a backup made by `assay ledger backup`"
         ) from error
-    if manifest.v != 1 or digests != (manifest.database_sha256, manifest.checkpoint_sha256):
+    if manifest.v != 1 or digests != (manifest.database_sha256, manifest.checkpoint_sha256, manifest.published_sha256):
         raise IntegrityError("BACKUP_DAMAGED", "the backup's files are not those that its manifest names")
     head = open_checkpoint(note, log)
     if (head.size, head.root.hex()) != (manifest.size, manifest.root):
@@ -132,6 +150,36 @@ def inspect(database: Path, log: Verifier) -> tuple[int, bytes]:
     if note is None:
         raise IntegrityError("BACKUP_DAMAGED", "the log is empty")
     return size, note
+
+
+def _digest(path: Path) -> str:
+    return sha256_file(path) if path.is_file() else ""
+
+
+def _demand_published(folder: Path, size: int, log: Verifier) -> None:
+    """The newest published note is the log's word about a prefix of the copy.
+
+    Raises:
+        IntegrityError: ``BACKUP_DAMAGED``.
+    """
+    if not (folder / PUBLISHED).is_file():
+        return
+    notes, engine = PublishedNotes(folder / PUBLISHED), connect_engine(folder / DATABASE)
+    try:
+        _, note = notes.latest()
+        if note:
+            head = open_checkpoint(note, log)
+            if head.size > size or root_at(engine, size, head.size) != head.root:
+                raise IntegrityError(
+                    "BACKUP_DAMAGED", f"a checkpoint of {head.size} was published that is not the log's"
+                )
+    except AssayError as error:
+        if error.reason == "BACKUP_DAMAGED":
+            raise
+        raise IntegrityError("BACKUP_DAMAGED", f"published notes: {error.reason}: {error.message}") from error
+    finally:
+        notes.close()
+        engine.dispose()
 
 
 def copy(source: Path, target: Path) -> None:

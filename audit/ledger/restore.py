@@ -20,7 +20,7 @@ from sqlalchemy import Connection, insert
 from assay.errors import AlreadyExistsError, IntegrityError, InvalidInputError, PreconditionError
 from audit.ledger import evidence, records, tree
 from audit.ledger.anchor import Anchor
-from audit.ledger.backup import DATABASE, copy, flush_folder, inspect, read_backup
+from audit.ledger.backup import DATABASE, PUBLISHED, copy, flush_folder, inspect, read_backup
 from audit.ledger.edge import Edge, TreeReader
 from audit.ledger.note import Checkpoint, Verifier, open_checkpoint
 from audit.ledger.schema import CHECKPOINTS, RECORDS, TILES
@@ -107,8 +107,18 @@ def open_source(path: Path, log: Verifier) -> Source:
     raise InvalidInputError("RESTORE_SOURCE", f"{path} is no backup, evidence bundle or folder with records/INDEX.json")
 
 
-def restore(database: Path, anchor: Anchor, log: Verifier, folder: Path, sources: Sequence[Source] = ()) -> Restored:
+def restore(
+    database: Path,
+    anchor: Anchor,
+    log: Verifier,
+    folder: Path,
+    sources: Sequence[Source] = (),
+    published: Path | None = None,
+) -> Restored:
     """Puts a backup in the place of a lost database, brought up to the anchor's tree; all or nothing.
+
+    Published notes of the backup are put at ``published`` where there are none; those that are there stay, since they
+    are a memory of their own and at least as new.
 
     Raises:
         PreconditionError: ``LEDGER_IN_USE`` while the log runs, or ``RESTORE_INCOMPLETE`` naming the first record that
@@ -121,6 +131,7 @@ def restore(database: Path, anchor: Anchor, log: Verifier, folder: Path, sources
     database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock.acquire()
     staging = database.with_name(f".{database.name}.{uuid.uuid4().hex[:8]}")
+    notes = staging.with_name(f"{staging.name}.published")
     try:
         if any(database.with_name(database.name + suffix).exists() for suffix in ("", "-wal")):
             remedy = "stop the gateway and move the old file with its -wal and -shm aside; it is evidence"
@@ -129,6 +140,10 @@ def restore(database: Path, anchor: Anchor, log: Verifier, folder: Path, sources
         copy(folder / DATABASE, staging)
         restored = _bring_up(staging, _anchored(anchor, log), anchor, log, sources)
         flush_folder(staging)
+        if published is not None and not published.exists() and (folder / PUBLISHED).is_file():
+            copy(folder / PUBLISHED, notes)
+            flush_folder(notes)
+            notes.rename(published)
         if restored.rows_behind:
             marker(database).write_text(json.dumps({"jobs": restored.jobs}) + "\n")
         staging.rename(database)
@@ -136,6 +151,7 @@ def restore(database: Path, anchor: Anchor, log: Verifier, folder: Path, sources
     finally:
         for suffix in ("", "-wal", "-shm"):
             staging.with_name(staging.name + suffix).unlink(missing_ok=True)
+        notes.unlink(missing_ok=True)
         lock.release()
     return restored
 

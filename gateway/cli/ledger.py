@@ -77,13 +77,13 @@ def backup(
     trust: TrustOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Copy the database, whole and checked, with its newest checkpoint. The log may run. No key lies in it.
+    """Copy the database, whole and checked, and what was published of it. The log may run. No key lies in it.
 
     Example: assay ledger backup ./bank --out /mnt/backup/2026-11-27
     """
     with exit_on_error():
         settings, log = _open(directory, trust)
-        manifest = take_backup(settings.database, log, out)
+        manifest = take_backup(settings.database, log, out, published=settings.published)
         emit(output, dataclasses.asdict(manifest), [f"{out}: {manifest.size} records, root {manifest.root}"])
 
 
@@ -105,7 +105,8 @@ def restore(
     with exit_on_error():
         settings, log = _open(directory, trust, must_exist=False)
         anchor = FileAnchor(settings.layout.anchor)
-        found = put_back(settings.database, anchor, log, backup, [open_source(s, log) for s in source or ()])
+        sources = [open_source(s, log) for s in source or ()]
+        found = put_back(settings.database, anchor, log, backup, sources, settings.published)
         lines = [
             f"{found.from_backup} records from the backup, {found.appended} re-appended; the anchor's root is reached"
         ]

@@ -17,8 +17,11 @@ from assay.identity import Layout, load_ed25519
 from assay.v1 import approval_pb2, permit_pb2
 from assay.v1 import audit_pb2 as pb
 from audit.ledger import fork
+from audit.ledger.anchor import FileAnchor
+from audit.ledger.backup import backup
 from audit.ledger.httpd import Server
 from audit.ledger.note import Checkpoint, SignedNote, Verifier, sign_note
+from audit.ledger.restore import restore
 from audit.ledger.witness.__main__ import open_server
 from audit.ledger.witness.service import Witness
 from audit.ledger.witness.settings import WitnessSettings
@@ -264,6 +267,35 @@ async def test_a_rollback_of_database_and_anchor_is_seen_by_what_was_published(t
     with pytest.raises(IntegrityError) as refused:
         town.open_house()
     assert refused.value.reason == "LOG_ROLLED_BACK"
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["with published notes", "a backup of an earlier version"])
+async def test_a_restored_log_publishes_no_second_checkpoint_of_a_size(town: Town, tmp_path: Path, kept: bool) -> None:
+    """One signer has signed before the loss, the other signs after it: over the same root, and a permit follows."""
+    house = town.open_house()
+    await awaiting(house)
+    await settled(house)
+    await decide(house, "cora", "compliance_officer")
+    await settled(house)
+    size, publication = house.app.ledger.size, house.app.store.publication
+    before = [publication.covering(index) for index in range(size)]
+    settings, log = house.app.settings, house.app.ledger.verifier
+    backup(settings.database, log, tmp_path / "backup", published=settings.published if kept else None)
+    await house.app.close()
+    for path in [*settings.data.glob("assay.db*"), *settings.data.glob("published.db*")]:
+        path.unlink()
+    restore(settings.database, FileAnchor(town.layout.anchor), log, tmp_path / "backup", (), settings.published)
+    house = town.open_house()
+    await settled(house)
+    publication = house.app.store.publication
+    after = [publication.covering(index) for index in range(size)]
+    heads = {s: SignedNote.parse(note).text for s, note in before}
+    assert all(SignedNote.parse(note).text == heads[s] for s, note in after), "one text for a size, before and after"
+    assert (after == before) is kept
+    await decide(house, "vik", "validator")
+    await settled(house)
+    assert house.types(NAME)[-1] == "card.issued"
+    await house.app.close()
 
 
 async def test_what_the_ledgers_own_start_finds_is_written_down_too(town: Town, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from audit.ledger.backup import backup, read_backup
-from audit.ledger.note import Verifier
+from audit.ledger.note import Checkpoint, Verifier, sign_note
+from audit.ledger.publication import PublishedNotes
 from audit.ledger.restore import Restored, marker, open_source, restore
 from audit.ledger.upkeep import examine
 from tests.audit.ledger.ledger_world import ORIGIN, World, ed25519, refused
@@ -181,6 +182,55 @@ def test_damaged_backup_is_refused(aged: World, damage: Callable[[Path], object]
     lose(aged)
     refused(reason, lambda: bring_back(aged))
     assert not aged.database.exists()
+
+
+def published(world: World, *notes: tuple[int, bytes]) -> Path:
+    """A file of published notes beside the log."""
+    made = PublishedNotes(world.folder / "published.db")
+    for size, note in notes:
+        made.add(size, note)
+    made.close()
+    return world.folder / "published.db"
+
+
+def test_published_notes_come_back_with_the_log_and_never_replace_others(aged: World) -> None:
+    """The note that covers a record is the same one after a restore: people may have signed over its root."""
+    old, new = (aged.ledger.checkpoint_at(size) or b"" for size in (301, 601))
+    file = published(aged, (301, old), (601, new))
+    backup(aged.database, LOG, aged.folder / "new", published=file)
+    lose(aged)
+    for suffix in ("", "-wal", "-shm"):
+        file.with_name(file.name + suffix).unlink(missing_ok=True)
+    restore(aged.database, aged.anchor, LOG, aged.folder / "new", (), file)
+    again = PublishedNotes(file)
+    assert [again.covering(index) for index in (0, 300, 301)] == [(301, old), (301, old), (601, new)]
+    assert again.latest() == (601, new) and again.at(611) == b""
+    again.add(611, b"newer")
+    again.close()
+    lose(aged)
+    restore(aged.database, aged.anchor, LOG, aged.folder / "new", (), file)
+    assert PublishedNotes(file).latest() == (611, b"newer"), (
+        "what is remembered here is not replaced by an older memory"
+    )
+
+
+@pytest.mark.parametrize("which", ["another root", "beyond the log", "another key", "no note"])
+def test_notes_that_are_not_the_logs_are_not_backed_up(aged: World, which: str) -> None:
+    text = Checkpoint(ORIGIN, 700 if which == "beyond the log" else 301, bytes(32)).text()
+    note = sign_note(text, ORIGIN, ed25519("other" if which == "another key" else "log"))
+    file = published(aged, (301, b"rubbish" if which == "no note" else note))
+    refused("BACKUP_DAMAGED", lambda: backup(aged.database, LOG, aged.folder / "new", published=file))
+    assert not (aged.folder / "new").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes() + b"x"), lambda p: p.unlink()])
+def test_a_backup_whose_published_notes_were_changed_is_refused(aged: World, damage: Callable[[Path], object]) -> None:
+    backup(
+        aged.database, LOG, aged.folder / "new", published=published(aged, (301, aged.ledger.checkpoint_at(301) or b""))
+    )
+    damage(aged.folder / "new" / "published.db")
+    lose(aged)
+    refused("BACKUP_DAMAGED", lambda: bring_back(aged, folder="new"))
 
 
 def test_backup_of_a_damaged_log_is_refused_and_leaves_nothing(aged: World) -> None:
