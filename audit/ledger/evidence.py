@@ -52,6 +52,7 @@ dsse/INDEX.json             signed statements of people, as DSSE envelopes
 tenant-chain.json           each unit's records in order: index, sequence number, leaf hash
 attachments/NAME            documents that a record names by digest
 payloads/COMMITMENT         what a record commits to and nobody had erased: 32 bytes of salt, then the payload
+timestamps/NAME.tsr         RFC 3161 time stamps of the checkpoint by an authority, added after the export
 policy.txt                  which log key and which witnesses the exporter used; not a reason to believe it
 manifest.json               digest and size of every file
 

@@ -1,0 +1,62 @@
+"""docs/cli.md has a row for every command, with what `--help` says first, and no other row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from gateway.cli.app import app
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Every command of the tree with the first paragraph of its help."""
+    children = getattr(command, "commands", None)
+    if children is not None:
+        for name, child in children.items():
+            yield from commands(child, (*path, name))
+    else:
+        yield " ".join(path), " ".join((command.help or "").split("\n\n")[0].split())
+
+
+def test_every_command_has_its_row_and_every_row_its_command() -> None:
+    said = dict(re.findall(r"^\| `assay ([a-z -]+)` \| (.*) \|$", PAGE.read_text(), re.MULTILINE))
+    assert said == dict(commands(typer.main.get_command(app)))
+
+
+def test_the_tree_is_walked_to_its_leaves() -> None:
+    found = dict(commands(typer.main.get_command(app)))
+    assert {"serve", "ledger freeze", "policy publish", "audit compare", "witness serve"} <= set(found)
+    assert "ledger" not in found and all(found.values())
+
+
+def test_commands_that_other_pages_show_exist() -> None:
+    """A line of a code block or a code span that begins with `assay` begins with a command."""
+    known = {name for name, _ in commands(typer.main.get_command(app))} | {"--help"}
+    pages = [*PAGE.parent.rglob("*.md"), PAGE.parents[1] / "README.md"]
+    shown = [(page.name, words) for page in pages for words in spoken(page.read_text())]
+    assert len(shown) > 30
+    nouns = {name.split()[0] for name in known if " " in name}
+    wrong = [(page, words) for page, words in shown if not _is_command(words, known, nouns)]
+    assert wrong == []
+
+
+def spoken(text: str) -> Iterator[list[str]]:
+    """The words after `assay` in code."""
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if match := re.match(r"(?:\S*/)?assay ([a-z][a-z -]*)", line):
+                yield match[1].split()
+    for span in re.findall(r"`assay ([a-z][a-z -]*)[^`]*`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)):
+        yield span.split()
+
+
+def _is_command(words: list[str], known: set[str], nouns: set[str]) -> bool:
+    if words[0] in nouns:
+        return len(words) == 1 or f"{words[0]} {words[1]}" in known
+    return words[0] in known
