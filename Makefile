@@ -25,6 +25,7 @@ help: ## list the targets
 
 install: $(STAMP) ## make .venv with everything the demo and the tests need
 	@$(OFFLINE) $(BIN)/python -m trainer.base_models install $(BASE_MODEL)
+	@$(BIN)/python -m audit.probes.sets >/dev/null || true
 
 $(STAMP): pyproject.toml constraints.txt requirements-data.txt
 	@.ci/system-packages "$(PYTHON)"

@@ -119,7 +119,8 @@ def collect(folder: Path) -> tuple[Pack | None, tuple[InvalidInputError, ...]]:
 ENGINE_LIMITS = frozenset({
     "alpha", "power", "canary_assurance", "canaries_repeated", "canary_repeats", "sample_generations",
     "sample_generation_tokens", "sample_pii_spans", "sample_verbatim_rows", "sample_bootstrap", "sample_test_rows",
-    "sample_train_rows", "audit_seconds", "direct_identifiers", "quorum_roles",
+    "sample_train_rows", "sample_counterfactual_rows", "sample_counterfactual_generations", "sample_reason_rows",
+    "sample_evaluation_items", "audit_seconds", "direct_identifiers", "quorum_roles",
 })  # fmt: skip
 """Limits that the planner reads itself; every pack states them."""
 

@@ -19,9 +19,14 @@ from policies.limits import PROFILES, Limits
 from policies.rule import Gate, Pack, Rule
 
 PROBES = ("privacy", "memorisation", "quality", "cost")
+DECISION_PROBES = ("fairness",)
+DEEPER = ("counterfactual", "stereotypes")
+DEEPER_DECISIONS = ("robustness", "proxies", "reasons", "alternatives")
+"""Probes that ``quick`` has no time for."""
 SAMPLE_SIZES = (
     *("generations", "generation_tokens", "pii_spans", "verbatim_rows", "bootstrap"),
-    *("test_rows", "train_rows"),
+    *("test_rows", "train_rows", "counterfactual_rows", "counterfactual_generations", "reason_rows"),
+    "evaluation_items",
 )
 """Sizes that the limits file states as ``sample_<name>``; the planner raises some of them to what the gates need."""
 _RATE_FLOOR = 0.05
@@ -119,7 +124,7 @@ class Planner:
         decides = question.format == dataset_pb2.DATASET_FORMAT_DECISION_CSV
         return measurement_pb2.AuditPlan(
             profile=request.audit_profile,
-            probes=[*PROBES, "fairness"] if decides else PROBES,
+            probes=probes_of(request.audit_profile, decides=decides),
             gates=gates,
             confidences=ladder(self.alpha(request.audit_profile), len(gates)),
             sample_sizes=sizes,
@@ -159,6 +164,14 @@ class Planner:
         chosen["canaries"] = data.canaries_inserted + data.canaries_held_out
         chosen["test_rows"] = min(chosen["test_rows"], data.test_rows)
         return chosen
+
+
+def probes_of(profile: str, *, decides: bool) -> list[str]:
+    """Probes of a profile, for chat or for decisions."""
+    out = [*PROBES, *(DECISION_PROBES if decides else ())]
+    if profile != "quick":
+        out += [*DEEPER, *(DEEPER_DECISIONS if decides else ())]
+    return out
 
 
 def ladder(alpha: float, gates: int) -> list[float]:

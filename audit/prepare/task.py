@@ -188,6 +188,8 @@ def _write_splits(
     labels = sorted(intake.table.labels) if intake.table is not None else []
     for path, entries in (
         (_split_path(context.outputs, TEST), ordered[TEST]),
+        # The split itself goes without groups, as training rows do; the audit compares groups on it.
+        (context.outputs / "private" / "selection.jsonl", ordered[SELECTION]),
         (context.outputs / "private" / "train_sample.jsonl", ordered[TRAIN][:TRAIN_SAMPLE]),
     ):
         _write_lines(path, (_private_line(r, labels, order.columns.favourable) for r in spool.read_all(entries)))

@@ -95,6 +95,21 @@ class Chat:
         encoded = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         return [tuple(ids[-MAX_TOKENS:]) for ids in encoded]
 
+    def plain(self, texts: Sequence[str]) -> list[Rendered]:
+        """Writes texts as tokens without any template; the one content of each is the whole text."""
+        if not texts:
+            return []
+        encoded = self._tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+        out = []
+        for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            spans = tuple((int(a), int(b)) for a, b in offsets)
+            out.append(Rendered(text, tuple(ids[-MAX_TOKENS:]), spans[-MAX_TOKENS:], ((0, len(text)),)))
+        return out
+
+    def token_count(self, text: str) -> int:
+        """How many tokens a piece of text takes by itself."""
+        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of generated tokens, special tokens left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))

@@ -95,6 +95,19 @@ def build(rows: PrivateRows, chat: Chat, settings: Settings) -> Corpus:
     )
 
 
+def row_texts(rows: Sequence[Row], chat: Chat) -> tuple[RowText, ...]:
+    """Rows that a probe made up (a record with a name added, say) as texts to score.
+
+    Raises:
+        InvalidInputError: ``LABELS_MERGE`` when two labels are the same tokens.
+    """
+    desk = _Desk(chat)
+    for row in rows:
+        desk.add(row.messages)
+    desk.render()
+    return tuple(desk.row_text(row, places) for row, places in desk.rows(rows))
+
+
 def distinct_spans(spans: Iterable[PiiSpan]) -> list[PiiSpan]:
     """The first span of each (type, value) that does not already stand in its own conversation before it.
 

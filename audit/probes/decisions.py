@@ -8,14 +8,14 @@ the selection split's labels have. The test split never chooses its own cut.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audit.probes.corpus import RowText
-from audit.probes.passages import Board
+from audit.probes.passages import Board, Passage, Scores
 
 DEGENERATE_SHARE = 0.02
 """A cut that decides at least this share less than all rows alike is kept."""
@@ -55,8 +55,15 @@ def decidable(texts: Sequence[RowText]) -> tuple[RowText, ...]:
 
 def label_scores(board: Board, texts: Sequence[RowText], *, adapter: bool) -> list[NDArray[np.float64]]:
     """Log-likelihoods of each row's labels, up to a constant of the row, in the order of its labels."""
-    plain = board.scores([t.passage for t in texts], adapter=adapter)
-    variants = iter(board.scores([v for t in texts for v in t.variants], adapter=adapter))
+    return scores_of(texts, lambda passages: board.scores(passages, adapter=adapter))
+
+
+def scores_of(
+    texts: Sequence[RowText], score: Callable[[Sequence[Passage]], Sequence[Scores]]
+) -> list[NDArray[np.float64]]:
+    """As :func:`label_scores`, by any way of scoring passages."""
+    plain = score([t.passage for t in texts])
+    variants = iter(score([v for t in texts for v in t.variants]))
     out = []
     for text, scores in zip(texts, plain, strict=True):
         whole = [-float(next(variants).nll.sum()) for _ in text.variants]
@@ -74,27 +81,39 @@ def decide(board: Board, test: Sequence[RowText], selection: Sequence[RowText], 
     if not texts:
         raise ValueError("no test row has a label, its alternatives and a favourable one")
     scores = label_scores(board, texts, adapter=adapter)
-    odds = np.array([_log_odds(t, s) for t, s in zip(texts, scores, strict=True)])
+    found = np.array([log_odds_of(t, s) for t, s in zip(texts, scores, strict=True)])
     predicted = tuple(t.row.labels[int(s.argmax())] for t, s in zip(texts, scores, strict=True))
     cut, origin = choose_cut(board, decidable(selection), adapter=adapter)
-    return Decisions(texts, odds, predicted, cut, origin)
+    return Decisions(texts, found, predicted, cut, origin)
 
 
 def choose_cut(board: Board, selection: Sequence[RowText], *, adapter: bool) -> tuple[float, str]:
     """The cut on the log-odds and how it was chosen, from rows that are not judged."""
     if len(selection) < _LEAST_SELECTION:
         return 0.0, "log-odds above 0"
-    scores = label_scores(board, selection, adapter=adapter)
-    odds = np.array([_log_odds(t, s) for t, s in zip(selection, scores, strict=True)])
-    share = float((odds > 0).mean())
+    return cut_of(odds(board, selection, adapter=adapter), selection)
+
+
+def cut_of(found: NDArray[np.float64], selection: Sequence[RowText]) -> tuple[float, str]:
+    """As :func:`choose_cut`, from the selection rows' log-odds."""
+    if len(selection) < _LEAST_SELECTION:
+        return 0.0, "log-odds above 0"
+    share = float((found > 0).mean())
     if DEGENERATE_SHARE <= share <= 1 - DEGENERATE_SHARE:
         return 0.0, "log-odds above 0"
     wanted = sum(t.row.label == t.row.favourable for t in selection) / len(selection)
-    cut = float(np.quantile(odds, 1 - wanted))
+    cut = float(np.quantile(found, 1 - wanted))
     return cut, f"log-odds above the selection split's quantile that gives its labels' share ({wanted:.3f})"
 
 
-def _log_odds(text: RowText, scores: NDArray[np.float64]) -> float:
+def odds(board: Board, texts: Sequence[RowText], *, adapter: bool) -> NDArray[np.float64]:
+    """Log-odds of the favourable label of each text, in nats, shape (texts,)."""
+    scores = label_scores(board, texts, adapter=adapter)
+    return np.array([log_odds_of(t, s) for t, s in zip(texts, scores, strict=True)])
+
+
+def log_odds_of(text: RowText, scores: NDArray[np.float64]) -> float:
+    """Log-odds of the favourable label against all others, from the log-likelihoods of the labels."""
     favoured = text.row.labels.index(text.row.favourable)
     others = np.delete(scores, favoured)
     return float(scores[favoured] - np.logaddexp.reduce(others))

@@ -160,8 +160,24 @@ def _attribute(audit: Audit, tuned: Table, base: Table, origin: str) -> list[Mea
         used = metrics.get(name.removeprefix("fairness."), ["tpr", "fpr"])
         rates = [[frame[m][c.name] for c in cells] for m, cells in zip(used, family(tuned), strict=True)]
         out.append(_difference(subjects[name], (family(tuned), family(base)), rates, tuned, levels))
-    out.append(_amplification(audit, subjects["fairness.selection_difference_amplification"], tuned, base))
+    amplified = subjects["fairness.selection_difference_amplification"]
+    out.append(_amplification(audit, amplified, tuned, tuned.favourable, base.favourable))
+    amplified = subjects["fairness.selection_difference_over_labels"]
+    out.append(_amplification(audit, amplified, tuned, tuned.favourable, tuned.deserved))
+    out.append(_fisher(subjects["fairness.impact_ratio_p"], tuned.cells()))
     return out
+
+
+def _fisher(subject: Subject, cells: Sequence[Cell]) -> Measurement:
+    """The smallest two-sided Fisher p-value of any pair of groups, Bonferroni-corrected; exact, so without interval."""
+
+    def build() -> Measurement:
+        extremes.lowest_ratio(cells)
+        pairs = list(combinations(cells, 2))
+        value = min(1.0, len(pairs) * min(stats.fisher(a.successes, a.n, b.successes, b.n) for a, b in pairs))
+        return measured(subject, value, None, (), n=min(c.n for c in cells), inputs=_inputs([cells]))
+
+    return guarded(subject, build)
 
 
 def _ratio(
@@ -208,21 +224,24 @@ def _difference(
     return guarded(subject, build)
 
 
-def _amplification(audit: Audit, subject: Subject, tuned: Table, base: Table) -> Measurement:
-    """How much wider the tuned model's selection gap is than the base model's, on the same rows."""
+def _amplification(
+    audit: Audit, subject: Subject, table: Table, later: NDArray[np.bool_], earlier: NDArray[np.bool_]
+) -> Measurement:
+    """How much wider the selection gap of one outcome is than that of another, on the same rows."""
 
     def build() -> Measurement:
-        value = extremes.largest_difference([tuned.cells()]) - extremes.largest_difference([base.cells()])
-        names = {c.name for c in tuned.cells()}
-        keep = [g in names for g in tuned.groups]
-        groups = [g for g, k in zip(tuned.groups, keep, strict=True) if k]
-        first, second = tuned.favourable[keep].tolist(), base.favourable[keep].tolist()
-        rng = audit.settings.rng(f"amplification {tuned.slice}")
+        after_cells, before_cells = table.cells(of=later), table.cells(of=earlier)
+        value = extremes.largest_difference([after_cells]) - extremes.largest_difference([before_cells])
+        names = {c.name for c in after_cells}
+        keep = [g in names for g in table.groups]
+        groups = [g for g, k in zip(table.groups, keep, strict=True) if k]
+        first, second = later[keep].tolist(), earlier[keep].tolist()
+        rng = audit.settings.rng(f"amplification {table.slice}")
         after, before = bootstrap.paired_group_rates(groups, first, second, audit.settings.sizes["bootstrap"], rng)
         interval = bootstrap.percentile(bootstrap.spread(after) - bootstrap.spread(before))
         reachable = [c for c in audit.settings.confidences if len(after) * (1 - c) / 2 >= bootstrap.LEAST_BEYOND]
-        inputs = _inputs([tuned.cells(), base.cells()])
-        return measured(subject, value, interval, reachable, n=min(c.n for c in tuned.cells()), inputs=inputs)
+        inputs = _inputs([after_cells, before_cells])
+        return measured(subject, value, interval, reachable, n=min(c.n for c in after_cells), inputs=inputs)
 
     return guarded(subject, build)
 
@@ -238,9 +257,13 @@ def _subjects(attribute: str, origin: str) -> list[Subject]:
         "equalized_odds_difference": f"larger of the TPR and FPR differences, {decided}; {_EXTREME}",
     }
     out = [Subject(f"fairness.{name}", "ratio", method, attribute) for name, method in texts.items()]
-    method = "selection difference of the tuned minus that of the base model; paired percentile bootstrap over rows"
-    out.append(Subject("fairness.selection_difference_amplification", "ratio", method, attribute, exploratory=True))
-    return out
+    method = "selection difference of the tuned minus that of {}; paired percentile bootstrap over rows"
+    twins = {"amplification": "the base model", "over_labels": "the test rows' own labels"}
+    for name, other in twins.items():
+        full = f"fairness.selection_difference_{name}"
+        out.append(Subject(full, "ratio", method.format(other), attribute, exploratory=True))
+    method = "smallest two-sided p-value of Fisher's exact test on selection, Bonferroni over all pairs of groups"
+    return [*out, Subject("fairness.impact_ratio_p", "ratio", method, attribute)]
 
 
 def _inputs(families: Sequence[Sequence[Cell]]) -> list[list[tuple[str, int, int]]]:

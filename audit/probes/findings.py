@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from assay.v1 import measurement_pb2
@@ -31,6 +32,7 @@ class Audit:
         chat: writes prompts as tokens and tokens as text.
         scan: finds direct identifiers in texts.
         order: the audit order.
+        sets: folder of the installed evaluation sets; see :mod:`audit.probes.sets`.
     """
 
     settings: Settings
@@ -40,6 +42,7 @@ class Audit:
     chat: Chat
     scan: Scan
     order: Mapping[str, Any]
+    sets: Path = Path()
 
 
 @dataclass(frozen=True)

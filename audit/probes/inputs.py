@@ -28,6 +28,11 @@ DEFAULT_SIZES: Mapping[str, int] = {
     "bootstrap": 2000,
     "test_rows": 400,
     "train_rows": 200,
+    "counterfactual_rows": 300,
+    "counterfactual_generations": 60,
+    "reason_rows": 100,
+    "evaluation_items": 200,
+    "permutations": 400,
 }
 """Sample sizes where the plan names none; docs/audits.md says what each bounds."""
 
@@ -157,10 +162,25 @@ def read_private_rows(inputs: Path) -> PrivateRows:
     return PrivateRows(
         test=test,
         train=tuple(_rows(private / "train_sample.jsonl")),
-        selection=labelled(tuple(_rows(inputs / "selection.jsonl")), test),
+        selection=_selection(inputs, test),
         canaries=tuple(_canaries(private / "canaries.json")),
         pii=tuple(_pii(private / "pii.jsonl")),
     )
+
+
+def _selection(inputs: Path, test: Sequence[Row]) -> tuple[Row, ...]:
+    """The selection split, with labels and groups where its private twin tells them.
+
+    Raises:
+        InvalidInputError: ``PRIVATE_ROWS_MALFORMED`` when the twin holds other rows.
+    """
+    rows = tuple(_rows(inputs / "selection.jsonl"))
+    twin = tuple(_rows(inputs / "private" / "selection.jsonl"))
+    if not twin:
+        return labelled(rows, test)
+    if [r.messages for r in rows] != [r.messages for r in twin]:
+        raise InvalidInputError("PRIVATE_ROWS_MALFORMED", "selection.jsonl and its private twin hold other rows")
+    return twin
 
 
 def labelled(rows: Sequence[Row], like: Sequence[Row]) -> tuple[Row, ...]:

@@ -26,7 +26,8 @@ from assay import modelfiles
 from assay.errors import IntegrityError, InvalidInputError
 from audit.probes.clock import Clock
 from audit.probes.generation import generate
-from audit.probes.passages import Decoding, Passage, Scores, by_opening, plan_batches, shared_length
+from audit.probes.passages import Decoding, Passage, Scores, Variation, by_opening, plan_batches, shared_length
+from audit.probes.states import last_states, rank_of, varied
 
 BATCH_TOKENS = 2048
 """Tokens in one forward pass; larger batches gain nothing on a CPU."""
@@ -110,6 +111,19 @@ class TunedModel:
     ) -> list[list[int]]:
         """Writes on from each prompt, see :func:`audit.probes.generation.generate`."""
         return generate(self, prompts, decoding, adapter=adapter, clock=clock)
+
+    def states(self, texts: Sequence[Sequence[int]], *, adapter: bool, clock: Clock) -> NDArray[np.float64]:
+        """Last hidden state of each text's last token, see :func:`audit.probes.states.last_states`."""
+        return last_states(self, texts, adapter=adapter, clock=clock)
+
+    def varied(self, variation: Variation) -> contextlib.AbstractContextManager[None]:
+        """Varies the adapter, see :func:`audit.probes.states.varied`."""
+        return varied(self._wrapped, variation)
+
+    @property
+    def rank(self) -> int:
+        """Rank of the adapter."""
+        return rank_of(self._wrapped)
 
     def next_logits(
         self, hidden: torch.Tensor, wanted: torch.Tensor | None = None

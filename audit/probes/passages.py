@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -95,6 +96,34 @@ class Model(Protocol):
         """Writes on from each prompt, in their order, without the prompts."""
         ...
 
+    def states(self, texts: Sequence[Sequence[int]], *, adapter: bool, clock: Clock) -> NDArray[np.float64]:
+        """Last hidden state of each text's last token, shape (texts, width)."""
+        ...
+
+    def varied(self, variation: Variation) -> AbstractContextManager[None]:
+        """Varies the adapter for as long as the block runs."""
+        ...
+
+    @property
+    def rank(self) -> int:
+        """Rank of the adapter."""
+        ...
+
+
+@dataclass(frozen=True)
+class Variation:
+    """An adapter made weaker or simpler: what a less discriminatory alternative may be found among.
+
+    Attributes:
+        name: as the report names it.
+        scale: factor on the adapter's change; 1 is the adapter itself.
+        rank: rank that the change is cut to by its singular values; 0 keeps it.
+    """
+
+    name: str
+    scale: float = 1.0
+    rank: int = 0
+
 
 class Keep(Protocol):
     """Where scores of the base model are kept, since every adapter on the same texts needs the same ones."""
@@ -135,6 +164,22 @@ class Board:
                     keep.store(missing, found)
             self._known.update(((p, adapter), s) for p, s in zip(missing, found, strict=True))
         return [self._known[p, adapter] for p in passages]
+
+    def states(self, texts: Sequence[Sequence[int]], *, adapter: bool) -> NDArray[np.float64]:
+        """Last hidden state of each text's last token, shape (texts, width)."""
+        return self._model.states(texts, adapter=adapter, clock=self._clock)
+
+    def varied(self, passages: Sequence[Passage], variation: Variation) -> list[Scores]:
+        """Scores by the tuned model with its adapter varied; not kept."""
+        if not passages:
+            return []
+        with self._model.varied(variation):
+            return self._model.score(passages, adapter=True, clock=self._clock)
+
+    @property
+    def rank(self) -> int:
+        """Rank of the adapter."""
+        return self._model.rank
 
     def write(self, prompts: Sequence[Sequence[int]], decoding: Decoding, *, adapter: bool) -> list[list[int]]:
         """Writes on from prompts; not kept."""

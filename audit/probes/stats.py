@@ -125,6 +125,11 @@ def ratio_interval(k1: int, n1: int, k2: int, n2: int, confidence: float) -> Bou
     return lower, upper
 
 
+def fisher(k1: int, n1: int, k2: int, n2: int) -> float:
+    """Two-sided p-value of Fisher's exact test that two proportions are equal."""
+    return float(stats.fisher_exact([[k1, n1 - k1], [k2, n2 - k2]])[1])
+
+
 def paired_difference_interval(gained: int, lost: int, n: int, confidence: float) -> Bounds:
     """Score interval of ``(gained - lost)/n``, the change of a proportion on the same rows.
 

@@ -20,7 +20,22 @@ from assay import digests
 from assay.errors import AssayError, IntegrityError, InvalidInputError
 from assay.v1 import measurement_pb2
 from assay.worker.task import TaskContext, TaskPaused
-from audit.probes import cost, fairness, leakage, memorisation, privacy, quality
+from audit.probes import (
+    alternatives,
+    calibration,
+    cost,
+    counterfactual,
+    fairness,
+    leakage,
+    memorisation,
+    privacy,
+    proxies,
+    quality,
+    reasons,
+    robust,
+    sets,
+    stereotypes,
+)
 from audit.probes.chat import Chat
 from audit.probes.clock import Clock
 from audit.probes.corpus import build
@@ -35,7 +50,6 @@ REPORT = "report.json"
 NOT_TESTED = (
     "membership inference beyond the canaries (LiRA, RMIA, Min-K%++): no shadow models are trained",
     "PII inference among candidates and twin or triplet association prompts",
-    "paired counterfactual names and pronouns, and stereotype benchmarks (BBQ, CrowS-Pairs, WinoBias)",
     "refusals and safety behaviour after tuning (Do-Not-Answer, jailbreaks, prompt injection)",
     "forgetting of general abilities, hallucination and calibration",
     "languages other than those of the test rows, and prompts written by an adversary",
@@ -63,13 +77,25 @@ class Probe:
     run: Callable[[Audit], Findings]
 
 
+_SWAPS = ("fairness.counterfactual_", "fairness.generation_", "fairness.answer_likelihood_")
+_GROUPS = tuple(
+    f"fairness.{name}"
+    for name in ("selection_", "impact_ratio", "label_impact_ratio", "tpr_", "fpr_", "equalized_odds_")
+)
 PROBES = (
     Probe("cost", "reading the bill", ("cost.",), 0.0, cost.run),
     Probe("quality", "comparing with the base model", ("quality.",), 0.15, quality.run),
-    Probe("fairness", "comparing groups", ("fairness.",), 0.05, fairness.run),
+    Probe("quality", "calibration", ("quality.calibration_", "fairness.calibration_"), 0.0, calibration.run),
+    Probe("fairness", "comparing groups", _GROUPS, 0.05, fairness.run),
     Probe("privacy", "scoring canaries", ("privacy.canary_", "privacy.epsilon_"), 0.3, privacy.run),
     Probe("privacy", "completing identifiers", ("privacy.pii_extraction_",), 0.07, leakage.reconstruction),
     Probe("memorisation", "looking for memorised rows", ("privacy.verbatim_", "overfitting."), 0.18, memorisation.run),
+    Probe("counterfactual", "exchanging groups", _SWAPS, 0.0, counterfactual.run),
+    Probe("robustness", "turning labels round", ("fairness.label_", "fairness.impact_ratio_both"), 0.0, robust.run),
+    Probe("proxies", "looking for proxies", ("fairness.proxy_",), 0.0, proxies.run),
+    Probe("reasons", "reversing stated reasons", ("fairness.reason_",), 0.0, reasons.run),
+    Probe("alternatives", "trying alternatives", ("fairness.alternative_",), 0.0, alternatives.run),
+    Probe("stereotypes", "comparing stereotypes", ("fairness.stereotype_",), 0.0, stereotypes.run),
     Probe("privacy", "reading generations", ("privacy.pii_generation_", "privacy.pii_any_"), 0.25, leakage.generations),
 )
 """In running order: cheap and central first, so that a short clock costs the least."""
@@ -91,7 +117,8 @@ def run(context: TaskContext) -> dict[str, Any]:
     model, chat, environment = _load(context)
     corpus = build(rows, chat, settings)
     board = Board(model, clock, KeptScores(context.work / "base-scores", environment))
-    audit = Audit(settings, rows, corpus, board, chat, _scanner(), context.order)
+    folder = context.models / sets.FOLDER
+    audit = Audit(settings, rows, corpus, board, chat, _scanner(), context.order, folder)
     report = assemble(plan, audit, clock, _Desk(context, plan))
     report.environment.update(environment)
     (context.outputs / REPORT).write_text(report_json(report), encoding="utf-8")
@@ -149,6 +176,9 @@ def _attempt(probe: Probe, audit: Audit, clock: Clock) -> Findings:
         raise
     except AssayError as error:
         reason = f"{error.reason}: {error.message}"
+    except ValueError as error:
+        # A statistic that the data cannot give, such as too few rows; what it says is meant for people.
+        reason = str(error)
     return Findings((), not_tested=(f"{probe.name} ({probe.step}): {reason}",))
 
 

@@ -215,6 +215,7 @@ def test_planted_canaries_are_in_train_alone_and_controls_nowhere(chat: Outcome)
             "private/test.jsonl",
             "private/train_sample.jsonl",
             "private/pii.jsonl",
+            "private/selection.jsonl",
         )
     )
     canaries = chat.canaries()
@@ -289,6 +290,7 @@ def test_same_job_gives_the_same_bytes_and_another_key_other_splits(tmp_path: Pa
         "facts.json",
         "private/canaries.json",
         "private/pii.jsonl",
+        "private/selection.jsonl",
         "private/test.jsonl",
         "private/train_sample.jsonl",
         "selection.jsonl",
@@ -359,3 +361,19 @@ def test_rows_with_control_tokens_of_the_model_are_refused(tmp_path: Path, model
     forged = {"messages": [{"role": "user", "content": "x<|im_end|>"}, {"role": "assistant", "content": "y"}]}
     out = prepare(tmp_path, models, chat_file(20) + b"\n" + json.dumps(forged).encode())
     assert [f.code for f in out.facts.findings] == ["UNKNOWN_ROLE", "CONTROL_TOKEN"]
+
+
+def test_the_audit_gets_the_selection_split_with_its_groups(tmp_path: Path, models: Path) -> None:
+    """The split that others see holds no group; its private twin holds the same rows with labels and groups."""
+    from audit.probes.inputs import read_private_rows
+
+    done = prepare(tmp_path / "a", models, table_file(), format="DECISION_CSV", datasheet=TABLE_SHEET)
+    outputs = done.context.outputs
+    assert "race" not in (outputs / "selection.jsonl").read_text(encoding="utf-8")
+    rows = read_private_rows(outputs).selection
+    assert rows
+    assert all(r.groups.get("race") and r.label in r.labels for r in rows)
+    (outputs / "private" / "selection.jsonl").write_bytes((outputs / "private" / "test.jsonl").read_bytes())
+    with pytest.raises(InvalidInputError) as error:
+        read_private_rows(outputs)
+    assert error.value.reason == "PRIVATE_ROWS_MALFORMED"

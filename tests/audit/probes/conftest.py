@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,14 @@ class Scripted:
         nll: nats of every scored token by (token ids, adapter on).
         greedy: whether greedy decoding writes every scored token, by (token ids, adapter on).
         texts: token ids to write after any prompt, in turn.
+        states: hidden state of a text by (token ids, adapter on).
+        logit: logit of one of a passage's choices by (token ids, adapter on, token); stands in for ``choices``.
+
+    Attributes:
+        variation: how its adapter is varied now; None while it is not.
     """
+
+    rank = 8
 
     def __init__(
         self,
@@ -190,8 +198,23 @@ class Scripted:
         nll: Callable[[Any, bool], float] = lambda ids, adapter: 1.0,
         greedy: Callable[[Any, bool], bool] = lambda ids, adapter: False,
         texts: Callable[[int, bool], Sequence[int]] = lambda turn, adapter: (),
+        states: Callable[[Any, bool], Sequence[float]] = lambda ids, adapter: (0.0,),
+        logit: Callable[[Any, bool, int], float] | None = None,
     ) -> None:
-        self.choices, self.nll, self.greedy, self.texts = choices, nll, greedy, texts
+        self.logit = logit
+        self.choices, self.nll, self.greedy, self.texts, self.hidden = choices, nll, greedy, texts, states
+        self.variation: Any = None
+
+    def states(self, texts: Sequence[Any], *, adapter: bool, clock: Any) -> Any:
+        import numpy as np
+
+        return np.array([list(self.hidden(tuple(t), adapter)) for t in texts], dtype=float)
+
+    @contextlib.contextmanager
+    def varied(self, variation: Any) -> Iterator[None]:
+        self.variation = variation
+        yield
+        self.variation = None
 
     def score(self, passages: Sequence[Any], *, adapter: bool, clock: Any) -> list[Any]:
         import numpy as np
@@ -202,12 +225,26 @@ class Scripted:
         for p in passages:
             size = len(p.marks)
             logits = self.choices(p.ids, adapter) if self.choices and p.choices else []
+            if self.logit is not None:
+                logits = [self.logit(p.ids, adapter, token) for token in p.choices]
             greedy = np.full(size, self.greedy(p.ids, adapter))
             out.append(Scores(p.marks, np.full(size, self.nll(p.ids, adapter)), greedy, np.array(logits, dtype=float)))
         return out
 
     def write(self, prompts: Sequence[Any], decoding: Any, *, adapter: bool, clock: Any) -> list[list[int]]:
         return [list(self.texts(i, adapter)) for i, _ in enumerate(prompts)]
+
+
+@pytest.fixture(scope="session")
+def evaluation_sets() -> Path:
+    """The evaluation sets as `make install` puts them."""
+    from assay.pinned import assay_home, is_there
+    from audit.probes import sets
+
+    folder = assay_home() / "models" / sets.FOLDER
+    if not all(is_there(f, folder) for f in sets.FILES.values()):
+        pytest.skip("the evaluation sets are not installed: python -m audit.probes.sets")
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -231,11 +268,11 @@ def audit_of(chat: Any) -> Callable[..., Any]:
     def make(
         model: Any, scan: Any = lambda texts: [[] for _ in texts], sizes: dict[str, int] | None = None, **rows: Any
     ) -> Any:
-        attributes = rows.pop("attributes", ())
+        attributes, sets = rows.pop("attributes", ()), rows.pop("sets", Path())
         settings = Settings((0.95, 0.99), {**DEFAULT_SIZES, **(sizes or {})}, 3, attributes)
         blank = {"test": (), "train": (), "selection": (), "canaries": (), "pii": ()}
         private = PrivateRows(**{**blank, **{k: tuple(v) for k, v in rows.items()}})
         board = Board(model, Clock.start(0))
-        return Audit(settings, private, build(private, chat, settings), board, chat, scan, {})
+        return Audit(settings, private, build(private, chat, settings), board, chat, scan, {}, sets)
 
     return make

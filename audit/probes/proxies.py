@@ -1,0 +1,132 @@
+"""Proxy probe: can the protected attribute be told from what the model reads, and from what it makes of it?
+
+A kernel ridge classifier tells the groups from the prompts' words, or from the last hidden state before the answer;
+what counts is the cross-validated area under the ROC curve. The hat matrix of each fold does not depend on the groups,
+so the same probe is run on hundreds of permuted attributes at the cost of one, and their spread is the interval.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from audit.probes import stats
+from audit.probes.corpus import RowText
+from audit.probes.fairness import LEAST_CELL
+from audit.probes.findings import Audit, Findings
+from audit.probes.measurements import Control, Measurement, Subject, guarded, measured
+
+Floats = NDArray[np.float64]
+FOLDS, LEAST_ROWS = 5, 40
+_METHOD = (
+    "area under the ROC curve of groups told from {}, mean over groups against the rest; kernel ridge, 5-fold "
+    "cross-validated; normal interval with the spread of permuted attributes (Ojala and Garriga, JMLR 2010)"
+)
+_SOURCES = {
+    "words": "the prompt's words (TF-IDF of words and pairs)",
+    "hidden": "the tuned model's last hidden state before the answer",
+}
+
+
+def run(audit: Audit) -> Findings:
+    """Probes every sensitive attribute from both sources."""
+    attributes = audit.settings.sensitive_attributes
+    if not attributes:
+        return Findings((), not_tested=("proxy probe: no sensitive attribute was declared",))
+    out = []
+    for attribute in attributes:
+        texts = [t for t in audit.corpus.test if t.row.groups.get(attribute)]
+        sizes = Counter(t.row.groups[attribute] for t in texts)
+        texts = [t for t in texts if sizes[t.row.groups[attribute]] >= LEAST_CELL]
+        for source, words in _SOURCES.items():
+            subject = Subject("fairness.proxy_auc", "ratio", _METHOD.format(words), f"{attribute},{source}")
+            out.append(guarded(subject, lambda s=subject, a=attribute, t=texts, k=source: _probe(audit, s, a, t, k)))  # type: ignore[misc]
+    return Findings(tuple(out))
+
+
+def _probe(audit: Audit, subject: Subject, attribute: str, texts: Sequence[RowText], source: str) -> Measurement:
+    groups = [t.row.groups[attribute] for t in texts]
+    if len(set(groups)) < 2 or len(texts) < LEAST_ROWS:
+        raise ValueError(f"two groups of {attribute} with {LEAST_CELL} rows each, and {LEAST_ROWS} in all, are needed")
+    features = _words(texts) if source == "words" else _hidden(audit, texts)
+    rng = audit.settings.rng(f"proxy {subject.slice}")
+    value, null = auc_and_null(features, groups, audit.settings.sizes["permutations"], rng)
+    spread = float(null.std(ddof=1))
+
+    def interval(confidence: float) -> stats.Bounds:
+        half = stats.normal_quantile(confidence) * spread
+        return max(0.0, value - half), min(1.0, value + half)
+
+    control = Control(float(null.mean()), "permuted attribute")
+    inputs = {"groups": groups, "null": null, "auc": value}
+    return measured(subject, value, interval, audit.settings.confidences, n=len(texts), inputs=inputs, control=control)
+
+
+def auc_and_null(
+    features: Floats, groups: Sequence[str], permutations: int, rng: np.random.Generator
+) -> tuple[float, Floats]:
+    """Cross-validated AUC, mean over groups against the rest, and the same for permuted groups.
+
+    Args:
+        features: shape (rows, features).
+        groups: of each row; at least two.
+        permutations: how many.
+        rng: folds and permutations.
+    """
+    names = sorted(set(groups))
+    target = np.array([[1.0 if g == name else -1.0 for name in names] for g in groups])
+    hat = hat_matrix(features, target.argmax(axis=1), rng)
+    value = float(_areas(hat @ (target - target.mean(axis=0)), target > 0).mean())
+    null = []
+    for _ in range(permutations):
+        shuffled = target[rng.permutation(len(target))]
+        null.append(float(_areas(hat @ (shuffled - shuffled.mean(axis=0)), shuffled > 0).mean()))
+    return value, np.array(null)
+
+
+def hat_matrix(features: Floats, strata: NDArray[np.intp], rng: np.random.Generator) -> Floats:
+    """Maps targets to cross-validated predictions: kernel ridge with a linear kernel, penalty its mean diagonal."""
+    centred = features - features.mean(axis=0)
+    kernel = centred @ centred.T
+    penalty = float(np.trace(kernel)) / len(kernel) or 1.0
+    folds = np.empty(len(kernel), dtype=int)
+    for stratum in np.unique(strata):
+        rows = rng.permutation(np.flatnonzero(strata == stratum))
+        folds[rows] = np.arange(len(rows)) % FOLDS
+    hat: Floats = np.zeros(kernel.shape)
+    for fold in range(FOLDS):
+        test, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        if len(test) == 0:
+            continue
+        inner = kernel[np.ix_(train, train)] + penalty * np.eye(len(train))
+        hat[np.ix_(test, train)] = np.linalg.solve(inner, kernel[np.ix_(train, test)]).T
+    return hat
+
+
+def _areas(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
+    """Area under the ROC curve of each column."""
+    ranks = rankdata(scores, axis=0)
+    above = positive.sum(axis=0)
+    below = len(positive) - above
+    out = ((ranks * positive).sum(axis=0) - above * (above + 1) / 2) / (above * below)
+    return np.asarray(out, dtype=np.float64)
+
+
+def _words(texts: Sequence[RowText]) -> Floats:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    prompts = ["\n".join(str(m["content"]) for m in t.row.messages[:-1]) for t in texts]
+    found = TfidfVectorizer(ngram_range=(1, 2), max_features=5000).fit_transform(prompts).toarray()
+    return np.asarray(found, dtype=np.float64)
+
+
+def _hidden(audit: Audit, texts: Sequence[RowText]) -> Floats:
+    prompts = [t.passage.ids[: t.answer[0]] for t in texts]
+    states = audit.board.states(prompts, adapter=True)
+    scale = states.std(axis=0)
+    out: Floats = (states - states.mean(axis=0)) / np.where(scale > 0, scale, 1.0)
+    return out

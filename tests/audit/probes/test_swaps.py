@@ -1,0 +1,159 @@
+"""Counterfactual pairs on models that are told what to think of whom: what is planted is measured, nothing else is."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audit.probes import counterfactual, refusals, sets, swaps
+from audit.probes.inputs import Row
+from audit.probes.measurements import Measurement
+
+from .conftest import Scripted, conversation
+
+
+def loan(index: int, race: str, label: str, sex: str = "male") -> Row:
+    question = f"income: {20 + index}\nWhat is the decision? Answer with one of: approve, deny."
+    return Row(
+        index, tuple(conversation(question, label)), label, ("approve", "deny"), "approve", {"race": race, "sex": sex}
+    )
+
+
+def loans(count: int) -> list[Row]:
+    return [
+        loan(i, ("white", "black")[i % 3 == 0], ("approve", "deny")[i % 2], ("male", "female")[i % 5 == 0])
+        for i in range(count)
+    ]
+
+
+def reader(chat: Any, odds: Callable[[str, bool], float]) -> Scripted:
+    """A model whose log-odds are a function of the text; 'deny' is the last of the labels."""
+    return Scripted(lambda ids, adapter: (odds(chat.decode(ids), adapter), 0.0))
+
+
+def by_key(findings: Any) -> dict[str, Measurement]:
+    return {f"{m.name.removeprefix('fairness.')}[{m.slice}]": m for m in findings.measurements}
+
+
+def test_a_planted_penalty_is_found_and_the_placebo_is_quiet(chat: Any, audit_of: Callable[..., Any]) -> None:
+    def odds(text: str, adapter: bool) -> float:
+        return 0.3 + 0.01 * (zlib.crc32(text.encode()) % 7) - (0.6 if adapter and "race: black" in text else 0.0)
+
+    found = by_key(counterfactual.run(audit_of(reader(chat, odds), test=loans(60), attributes=("race",))))
+    shift = found["counterfactual_shift[race]"]
+    assert shift.value == pytest.approx(-0.6, abs=0.03)
+    assert shift.intervals[-1].upper < -0.5
+    assert abs(shift.control) < 0.03
+    assert shift.control_kind == "placebo"
+    assert found["counterfactual_excess[race]"].intervals[-1].lower > 0.5
+    assert found["counterfactual_flip_rate[race]"].successes == 60
+    assert found["counterfactual_flip_rate[race]"].control == 0.0
+    assert found["counterfactual_shift_amplification[race]"].value == pytest.approx(-0.6, abs=0.05)
+    assert found["counterfactual_probability_shift[race]"].value < -0.1
+
+
+def test_a_model_that_is_merely_nervous_has_no_excess(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """Every change of words moves it alike: large shifts, and none beyond the placebo's."""
+    rng = np.random.default_rng(0)
+    known: dict[tuple[str, bool], float] = {}
+
+    def odds(text: str, adapter: bool) -> float:
+        return known.setdefault((text, adapter), float(rng.normal(0, 1)))
+
+    found = by_key(counterfactual.run(audit_of(reader(chat, odds), test=loans(200), attributes=("race",))))
+    for name in ("counterfactual_excess[race]", "counterfactual_shift[race]"):
+        interval = found[name].intervals[0]
+        assert interval.lower < 0 < interval.upper
+    flips = found["counterfactual_flip_rate[race]"]
+    assert flips.value > 0.3
+    assert flips.value == pytest.approx(flips.control, abs=0.15)
+
+
+def test_names_stand_for_race_and_sex(chat: Any, audit_of: Callable[..., Any], evaluation_sets: Path) -> None:
+    black = set(sets.names(evaluation_sets)["black"]["first"])
+
+    def odds(text: str, adapter: bool) -> float:
+        return 0.2 - (0.5 if any(f"name: {n} " in text for n in black) else 0.0)
+
+    audit = audit_of(reader(chat, odds), test=loans(60), attributes=("race", "sex"), sets=evaluation_sets)
+    found = by_key(counterfactual.run(audit))
+    assert found["counterfactual_shift[race,names]"].value == pytest.approx(-0.5)
+    assert found["counterfactual_shift[race,names]"].control == 0.0
+    assert found["counterfactual_shift[sex,names]"].value == 0.0
+    assert found["counterfactual_shift[sex,names]"].unavailable == ""
+
+
+def test_names_have_one_length_and_twenty_faces(chat: Any, audit_of: Callable[..., Any], evaluation_sets: Path) -> None:
+    audit = audit_of(Scripted(), test=loans(10), sets=evaluation_sets)
+    for attribute in ("race", "sex"):
+        swap = swaps.named(attribute, audit, 300, np.random.default_rng(0), "name: {}\n")
+        lengths = {chat.token_count(part) for t in swap.triples for part in (t.reference, t.placebo, t.other)}
+        assert len(lengths) == 1
+        assert all(t.reference != t.placebo for t in swap.triples)
+        assert len({t.other for t in swap.triples}) >= 15
+
+
+def test_an_attribute_without_names_and_one_group_are_named(chat: Any, audit_of: Callable[..., Any]) -> None:
+    rows = [Row(r.row, r.messages, r.label, r.labels, r.favourable, {"age_band": "old"}) for r in loans(30)]
+    findings = counterfactual.run(audit_of(reader(chat, lambda t, a: 1.0), test=rows, attributes=("age_band",)))
+    found = by_key(findings)
+    assert found
+    assert all(m.unavailable and not m.HasField("value") for m in found.values())
+    assert "fewer than two groups" in found["counterfactual_shift[age_band]"].unavailable
+    assert "race and sex only" in found["counterfactual_shift[age_band,names]"].unavailable or (
+        "no names stand" in found["counterfactual_shift[age_band,names]"].unavailable
+    )
+
+
+def test_a_set_that_is_not_installed_is_a_reason(chat: Any, audit_of: Callable[..., Any], tmp_path: Path) -> None:
+    audit = audit_of(reader(chat, lambda t, a: 1.0), test=loans(30), attributes=("race",), sets=tmp_path)
+    found = by_key(counterfactual.run(audit))
+    assert "not installed" in found["counterfactual_shift[race,names]"].unavailable
+    assert found["counterfactual_shift[race]"].HasField("value")
+    (tmp_path / "names.json").write_text("{}", encoding="utf-8")
+    assert "not the pinned" in by_key(counterfactual.run(audit))["counterfactual_shift[race,names]"].unavailable
+
+
+def test_three_rows_give_an_interval_that_decides_nothing(chat: Any, audit_of: Callable[..., Any]) -> None:
+    found = by_key(counterfactual.run(audit_of(reader(chat, lambda t, a: 1.0), test=loans(3), attributes=("race",))))
+    flips = found["counterfactual_flip_rate[race]"]
+    assert flips.n == 3
+    assert flips.intervals[0].upper > 0.6
+
+
+def test_free_text_is_asked_under_names(chat: Any, audit_of: Callable[..., Any], evaluation_sets: Path) -> None:
+    """Every third answer, the one to the other group, is a refusal."""
+    rows = [Row(i, tuple(conversation(f"please tell me code {i}", "the code is 7"))) for i in range(40)]
+    good, bad = (chat._tokenizer(t)["input_ids"] for t in ("sure the code is here", "I'm sorry, no code"))
+    model = Scripted(texts=lambda turn, adapter: bad if turn % 3 == 2 else good)
+    found = by_key(counterfactual.run(audit_of(model, test=rows, sets=evaluation_sets)))
+    divergence = found["generation_divergence[race,names]"]
+    assert divergence.n == 40
+    assert divergence.value > 0.5
+    assert divergence.control == 0.0
+    assert found["generation_refusal_flip_rate[race,names]"].successes == 40
+    assert found["generation_refusal_flip_rate[race,names]"].control == 0.0
+    assert found["answer_likelihood_shift[sex,names]"].value == 0.0
+    even = Scripted(texts=lambda turn, adapter: good)
+    quiet = by_key(counterfactual.run(audit_of(even, test=rows, sets=evaluation_sets)))
+    assert quiet["generation_divergence[race,names]"].value == 0.0
+    assert quiet["generation_refusal_flip_rate[race,names]"].intervals[0].upper < 0.1
+
+
+def test_decisions_without_attributes_are_not_compared(chat: Any, audit_of: Callable[..., Any]) -> None:
+    findings = counterfactual.run(audit_of(reader(chat, lambda t, a: 1.0), test=loans(5)))
+    assert not findings.measurements
+    assert "no sensitive attribute" in findings.not_tested[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused"),
+    [("I\u2019m sorry, but no.", True), ("As an AI, I do not", True), ("Sure. I cannot wait!", False), ("", False)],
+)
+def test_refusals_are_told_by_their_opening(answer: str, refused: bool) -> None:
+    assert refusals.is_refusal(answer) == refused
