@@ -15,10 +15,10 @@ from sqlalchemy import Engine
 from assay.errors import InvalidInputError, PreconditionError
 from assay.identity import load_ed25519, load_mldsa44, load_x25519, read_private, service_tls
 from assay.worker.client import WorkerClient
+from audit.ledger import dialect
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.ledger import Ledger
 from audit.ledger.restore import marker
-from audit.ledger.sqlite import connect_engine, connect_migration_engine
 from gateway import continuations, publications
 from gateway.admission.cards import CardOffice
 from gateway.admission.exchange import Exchange, Peer
@@ -38,7 +38,7 @@ from gateway.registry import ModelRegistry
 from gateway.settings import Settings
 from gateway.store.blobs import FileBlobStore
 from gateway.store.database import Store
-from gateway.store.migrations import migrate
+from gateway.store.migrations import demand_newest, migrate
 from gateway.store.scope_keys import FileScopeKeys
 from gateway.witnesses import start_ledger
 from policies.engine import PolicyEngine
@@ -88,10 +88,13 @@ class Application:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         _demand_rows(settings)
         blobs = FileBlobStore(settings.data / "blobs", _master_key(folder / "units.key"))
-        migration = connect_migration_engine(settings.database)
-        migrate(migration)
-        migration.dispose()
+        if not settings.postgres_url:
+            migration = dialect.connect_for_migration(settings.database_url)
+            migrate(migration)
+            migration.dispose()
         engine, ledger = make_ledger(settings)
+        if settings.postgres_url:
+            demand_newest(engine)
         publication = start_ledger(settings, ledger)
         try:
             store = Store(engine, ledger, publication, settings.limits.quorum_seconds)
@@ -168,7 +171,7 @@ def make_ledger(settings: Settings) -> tuple[Engine, Ledger]:
     Raises:
         InvalidInputError: a key is missing or exposed.
     """
-    folder, engine = settings.folder, connect_engine(settings.database)
+    folder, engine = settings.folder, dialect.connect(settings.database_url)
     second = load_mldsa44(folder / "log-mldsa44.key") if settings.post_quantum else None
     key, anchor = load_ed25519(folder / "log.key"), FileAnchor(settings.layout.anchor)
     return engine, Ledger(engine, settings.origin, key, anchor, post_quantum=second)

@@ -17,7 +17,7 @@ from audit.ledger.note import Verifier
 from audit.ledger.witness.settings import toml as witness_toml
 from gateway.freezing import sign_continuation
 from gateway.publications import publish
-from gateway.settings import default_toml
+from gateway.settings import check_postgres_url, default_toml
 from policies.engine import PolicyEngine
 
 HOST = "127.0.0.1"
@@ -35,6 +35,7 @@ def install(
     units: Sequence[str],
     port: int,
     models: Path | None = None,
+    postgres_url: str = "",
     continues: tuple[bytes, str] | None = None,
 ) -> Layout:
     """Creates the installation in ``root``.
@@ -45,8 +46,11 @@ def install(
 
     Raises:
         AlreadyExistsError: ``INSTALLATION_EXISTS``.
+        InvalidInputError: ``DATABASE_URL`` when ``postgres_url`` is not one.
         PreconditionError: ``NO_BASE_MODEL`` when ``models`` holds none.
     """
+    if postgres_url:
+        check_postgres_url(postgres_url)
     models = (models or default_home() / "models").absolute()
     manifests = [dataclasses.asdict(read_base_manifest(p.parent)) for p in sorted(models.glob("*/manifest.json"))]
     if not manifests:
@@ -68,6 +72,7 @@ def install(
             audit=f"{HOST}:{port + 2}",
             metrics=f"{HOST}:{port + 3}",
             log_http=f"{HOST}:{port + 4}",
+            postgres_url=postgres_url,
             units=tuple(check_name(u) for u in units),
             post_quantum=plan.post_quantum,
         )

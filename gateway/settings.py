@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from assay.errors import FieldViolation, InvalidInputError
 from assay.identity import Layout
@@ -82,6 +85,7 @@ class Settings(_Frozen):
     listen: Address
     metrics: Address
     log_http: Address | None = None
+    postgres_url: str = ""
     units: tuple[Unit, ...] = Field(min_length=1)
     reflection: bool = False
     post_quantum: bool = False
@@ -94,6 +98,16 @@ class Settings(_Frozen):
     def _no_system_unit(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if "system" in value or len(set(value)) != len(value):
             raise ValueError("units must be distinct, and 'system' is the installation's own")
+        return value
+
+    @field_validator("postgres_url")
+    @classmethod
+    def _postgres(cls, value: str) -> str:
+        if value:
+            try:
+                check_postgres_url(value)
+            except InvalidInputError as error:
+                raise ValueError(f"{error.message}; {error.remedy}") from error
         return value
 
     @field_validator("workers")
@@ -144,13 +158,18 @@ class Settings(_Frozen):
 
     @property
     def database(self) -> Path:
-        """The SQLite file."""
+        """The SQLite file; absent where ``postgres_url`` is set."""
         return self.data / "assay.db"
 
     @property
     def published(self) -> Path:
         """What witnesses have cosigned: a SQLite file of its own."""
         return self.data / "published.db"
+
+    @property
+    def database_url(self) -> str:
+        """Where rows and ledger lie: PostgreSQL where it is named, else the file."""
+        return self.postgres_url or f"sqlite:///{self.database.absolute()}"
 
     @property
     def witness_policy(self) -> Path:
@@ -172,6 +191,24 @@ class Settings(_Frozen):
         return f"spiffe://{self.trust_domain}/services/{kind}-worker"
 
 
+def check_postgres_url(url: str) -> None:
+    """Demands an address of PostgreSQL, with the driver named and without a password.
+
+    Raises:
+        InvalidInputError: ``DATABASE_URL``.
+    """
+    try:
+        good = make_url(url).drivername == "postgresql+psycopg" and make_url(url).password is None
+    except ArgumentError:
+        good = False
+    if not good:
+        raise InvalidInputError(
+            "DATABASE_URL",
+            "not an address of PostgreSQL without a password",
+            remedy="postgresql+psycopg://user@host/database; a password stands in PGPASSFILE",
+        )
+
+
 def default_toml(
     *,
     trust_domain: str = "assay.local",
@@ -180,6 +217,7 @@ def default_toml(
     listen: str = "127.0.0.1:7443",
     metrics: str = "127.0.0.1:7464",
     log_http: str = "",
+    postgres_url: str = "",
     train: str = "127.0.0.1:7444",
     audit: str = "127.0.0.1:7445",
     units: tuple[str, ...] = ("credit", "claims", "clinical", "support"),
@@ -188,6 +226,11 @@ def default_toml(
     """The text of ``assay.toml`` for a new installation."""
     names = ", ".join(f'"{u}"' for u in units)
     monitors = f'log_http = "{log_http}"       # the log for monitors, over HTTPS\n' if log_http else ""
+    database = (
+        f"postgres_url = {json.dumps(postgres_url)}   # rows and ledger; no password stands here\n"
+        if postgres_url
+        else ""
+    )
     return f"""\
 # Assay gateway. Paths follow from this file's directory; keys never stand here.
 trust_domain = "{trust_domain}"
@@ -195,7 +238,7 @@ origin = "{origin}"          # name of the ledger; part of every signed checkpoi
 region = "{region}"                       # where training runs, compared with each dataset's residency
 listen = "{listen}"
 metrics = "{metrics}"        # Prometheus, loopback only
-{monitors}units = [{names}]
+{monitors}{database}units = [{names}]
 reflection = false                  # gRPC reflection
 post_quantum = {str(post_quantum).lower()}                # sign checkpoints with log-mldsa44.key too
 

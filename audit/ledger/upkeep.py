@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from sqlalchemy import Engine, func, select
 
 from assay.errors import AssayError
-from audit.ledger import fsck, tree
+from audit.ledger import dialect, fsck, tree
 from audit.ledger.anchor import Anchor
 from audit.ledger.edge import TreeReader
 from audit.ledger.fsck import Fault
 from audit.ledger.note import Verifier, open_checkpoint
 from audit.ledger.schema import RECORDS
-from audit.ledger.sqlite import check_enforcement
 from audit.ledger.store import LogStore, edge_of
 
 
@@ -30,7 +29,7 @@ def examine(
     The anchor is read before the database's snapshot is taken, so that a log that grows meanwhile is only ever ahead.
 
     Args:
-        engine: of :func:`audit.ledger.sqlite.connect_engine`.
+        engine: of :func:`audit.ledger.dialect.connect`.
         log: key that signed the checkpoints.
         anchor: the memory outside the database.
         progress: told the number of records read so far.
@@ -44,7 +43,7 @@ def examine(
     yield from (fsck.check_hashes if hashes_only else fsck.check)(engine, log, progress)
     with engine.connect() as connection:
         try:
-            check_enforcement(connection)
+            dialect.of(engine).check_enforcement(connection)
         except AssayError as error:
             if hashes_only or error.reason != "GUARD_DRIFT":
                 yield Fault(error.reason, -1, error.message)

@@ -1,4 +1,4 @@
-"""``assay ledger``: fsck, backup, restore, freeze; for whoever runs the installation, on its own machine."""
+"""``assay ledger``: migrate, fsck, backup, restore, freeze; for whoever runs the installation, on its own machine."""
 
 from __future__ import annotations
 
@@ -11,24 +11,52 @@ import typer
 from rich.progress import Progress
 
 from assay.errors import InvalidInputError, PreconditionError
+from audit.ledger import dialect
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.backup import backup as take_backup
 from audit.ledger.note import Verifier
 from audit.ledger.restore import marker, open_source
 from audit.ledger.restore import restore as put_back
-from audit.ledger.sqlite import connect_engine
 from audit.ledger.upkeep import examine, record_count
 from audit.verify.trust import TrustFile
 from gateway.cli.errors import EXIT_CODES, exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, progress_console, table
 from gateway.cli.session import IdentityOption
 from gateway.settings import Settings
+from gateway.store.migrations import migrate as migrate_tables
 
-app = typer.Typer(no_args_is_help=True, help="The record database: fsck, backup, restore, freeze.")
+app = typer.Typer(no_args_is_help=True, help="The record database: migrate, fsck, backup, restore, freeze.")
 DirectoryArgument = Annotated[Path, typer.Argument(help="Directory of the installation.")]
 TrustOption = Annotated[
     Path | None, typer.Option(help="Trust file with the log's key; default: the installation's.", show_default=False)
 ]
+
+
+@app.command()
+def migrate(
+    directory: DirectoryArgument,
+    login: Annotated[
+        str, typer.Option("--as", help="URL of a login that may become assay_owner; never the gateway's.")
+    ],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Make or change the tables of a PostgreSQL installation. On SQLite the gateway does so itself, at start.
+
+    Example: assay ledger migrate ./bank --as postgresql+psycopg://assay_migrator@db.bank.example/assay
+    """
+    with exit_on_error():
+        if not Settings.load(directory).postgres_url:
+            raise PreconditionError(
+                "NOT_POSTGRES",
+                "this installation keeps its rows in SQLite, which needs no command to migrate",
+                remedy="set postgres_url in assay.toml, or make the installation with assay init --postgres-url",
+            )
+        engine = dialect.connect_for_migration(login)
+        try:
+            revision = migrate_tables(engine)
+        finally:
+            engine.dispose()
+        emit(output, {"revision": revision}, [f"the database is at revision {revision}"])
 
 
 @app.command()
@@ -46,7 +74,7 @@ def fsck(
     """
     with exit_on_error():
         settings, log = _open(directory, trust)
-        engine = connect_engine(settings.database)
+        engine = dialect.connect(settings.database_url)
         try:
             total = record_count(engine)
             with Progress(console=progress_console, transient=True) as bar:
@@ -83,6 +111,7 @@ def backup(
     """
     with exit_on_error():
         settings, log = _open(directory, trust)
+        _demand_file(settings)
         manifest = take_backup(settings.database, log, out, published=settings.published)
         emit(output, dataclasses.asdict(manifest), [f"{out}: {manifest.size} records, root {manifest.root}"])
 
@@ -104,6 +133,7 @@ def restore(
     """
     with exit_on_error():
         settings, log = _open(directory, trust, must_exist=False)
+        _demand_file(settings)
         anchor = FileAnchor(settings.layout.anchor)
         sources = [open_source(s, log) for s in source or ()]
         found = put_back(settings.database, anchor, log, backup, sources, settings.published)
@@ -175,10 +205,17 @@ def _open(directory: Path, trust: Path | None, *, must_exist: bool = True) -> tu
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError("TRUST_MISSING", f"cannot read {path}", remedy="pass --trust") from error
-    if must_exist and not settings.database.is_file():
+    if must_exist and not settings.postgres_url and not settings.database.is_file():
         raise PreconditionError(
-            "LEDGER_NOT_A_FILE",
-            f"there is no database {settings.database.name}",
-            remedy="start the gateway once; a ledger in PostgreSQL is copied with pg_basebackup (docs/ledger.md)",
+            "LEDGER_NOT_A_FILE", f"there is no database {settings.database.name}", remedy="start the gateway once"
         )
     return settings, TrustFile.parse(text).log
+
+
+def _demand_file(settings: Settings) -> None:
+    if settings.postgres_url:
+        raise PreconditionError(
+            "LEDGER_NOT_A_FILE",
+            "this ledger lies in PostgreSQL, which has its own means",
+            remedy="copy it with pg_basebackup and put it back whole (docs/ledger.md); then assay ledger fsck",
+        )

@@ -34,6 +34,9 @@ def init(
     post_quantum: Annotated[
         bool, typer.Option("--post-quantum", help="Give the log an ML-DSA-44 key beside its Ed25519 key.")
     ] = False,
+    postgres_url: Annotated[
+        str, typer.Option(help="Rows and ledger in PostgreSQL, as this login; default: a SQLite file.")
+    ] = "",
     origin: Annotated[str, typer.Option(help="Name of the log.")] = "assay.local/log",
     continues: Annotated[
         Path | None,
@@ -55,7 +58,9 @@ def init(
         plan = Plan(people=people_plan, operator=operator, origin=origin, post_quantum=post_quantum)
         old = (continues.read_bytes(), continues_trust.read_text("utf-8")) if continues and continues_trust else None
         units = unit or ["support", "credit", "clinical"]
-        layout = install(directory, plan, units=units, port=port, models=models, continues=old)
+        layout = install(
+            directory, plan, units=units, port=port, models=models, postgres_url=postgres_url, continues=old
+        )
         people = [
             (p.name, p.role.removeprefix("ROLE_").lower(), p.unit, str(layout.person(p.name))) for p in plan.people
         ]
@@ -69,6 +74,7 @@ def init(
             table(("person", "role", "unit", "folder"), people),
             f"give verifiers {layout.trust}; move {layout.authority} and people/ away from the services in production",
             f"one witness, {layout.witness}, must cosign; let another party run it in production",
+            *([f"next: assay ledger migrate {directory} --as URL, the login that owns tables"] if postgres_url else []),
             f"next: assay serve {directory}",
         ])  # fmt: skip
 

@@ -6,7 +6,6 @@ import datetime as dt
 import hashlib
 import json
 import shutil
-import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -15,17 +14,22 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from sqlalchemy import select
 
 from assay import canonical, dsse, installation
 from assay.identity import Layout, load_p256
 from assay.v1 import dataset_pb2, identity_pb2, tuning_job_pb2
+from audit.ledger import dialect
+from audit.ledger.schema import RECORDS
 from gateway.application import Application
 from gateway.caller import Caller
 from gateway.publications import publish
 from gateway.settings import Settings, default_toml
+from gateway.store.migrations import migrate
 from policies.engine import PolicyEngine
 from tests.audit.ledger.record_schemas import schema_faults
 from tests.gateway.workers import Workers
+from tests.postgres_server import MIGRATOR
 
 BASE = {
     "id": "smollm2-135m-instruct",
@@ -115,10 +119,43 @@ def engine() -> PolicyEngine:
 
 
 @pytest.fixture
-def opened(pristine: Path, engine: PolicyEngine, tmp_path: Path) -> Iterator[Callable[[], House]]:
+def postgres_url() -> str:
+    """Where rows and ledger lie; empty for a file. A module that overrides it with `either_database` runs on both."""
+    return ""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Empty for a file, and then the address of a PostgreSQL database that was migrated."""
+    yield from _database(request)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def either_database_slowly(request: pytest.FixtureRequest) -> Iterator[str]:
+    """As ``either_database``, for a module that takes long: PostgreSQL among the slow tests."""
+    yield from _database(request)
+
+
+def _database(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield ""
+        return
+    cluster = request.getfixturevalue("postgres").cluster
+    name = cluster.create_database()
+    migration = dialect.connect_for_migration(cluster.url(name, MIGRATOR))
+    migrate(migration)
+    migration.dispose()
+    yield cluster.url(name)
+    cluster.drop_database(name)
+
+
+@pytest.fixture
+def opened(pristine: Path, engine: PolicyEngine, tmp_path: Path, postgres_url: str) -> Iterator[Callable[[], House]]:
     """Opens the same installation again and again, as restarts do."""
     root = tmp_path / "dir"
     shutil.copytree(pristine, root)
+    if postgres_url:
+        Layout(root).settings.write_text(default_toml(postgres_url=postgres_url))
     yield lambda: House(Application.open(Settings.load(root), engine), Layout(root))
 
 
@@ -131,12 +168,12 @@ async def house(opened: Callable[[], House]) -> AsyncIterator[House]:
 
 
 @pytest.fixture
-async def workers(pristine: Path, tmp_path: Path) -> AsyncIterator[Workers]:
+async def workers(pristine: Path, tmp_path: Path, postgres_url: str) -> AsyncIterator[Workers]:
     """Real workers beside an installation of their own."""
     root = tmp_path / "dir"
     shutil.copytree(pristine, root)
     made = Workers(Layout(root))
-    made.configure()
+    made.configure(postgres_url)
     await made.start()
     yield made
     await made.stop()
@@ -144,8 +181,10 @@ async def workers(pristine: Path, tmp_path: Path) -> AsyncIterator[Workers]:
 
 def schema_violations(app: Application) -> list[str]:
     """What the published schemas have against anything that a test made the gateway record."""
-    with sqlite3.connect(app.settings.database) as database:
-        bodies = [body for (body,) in database.execute("SELECT body FROM log_record ORDER BY idx")]
+    engine = dialect.connect(app.settings.database_url)
+    with engine.connect() as connection:
+        bodies = [bytes(body) for body in connection.execute(select(RECORDS.c.body).order_by(RECORDS.c.idx)).scalars()]
+    engine.dispose()
     return [fault for body in bodies for fault in schema_faults(body)]
 
 

@@ -23,6 +23,12 @@ from tests.gateway.conftest import House, now
 from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, judged, outcome
 from tests.gateway.test_evidence import export
 
+
+@pytest.fixture
+def postgres_url(either_database: str) -> str:
+    return either_database
+
+
 DATASET = "units/credit/datasets/rows"
 CODE = "data-subject-request"
 

@@ -16,6 +16,12 @@ from gateway.store import jobs
 from gateway.store.jobs import Lease
 from tests.gateway.conftest import House
 
+
+@pytest.fixture
+def postgres_url(either_database: str) -> str:
+    return either_database
+
+
 NAME = "units/credit/tuningJobs/first"
 
 

@@ -22,6 +22,12 @@ from gateway.store.tables import GrantRow
 from tests.gateway.conftest import BASE, House, now
 from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, awaiting, decide, state
 
+
+@pytest.fixture
+def postgres_url(either_database: str) -> str:
+    return either_database
+
+
 SHA = str(BASE["sha256"])
 
 

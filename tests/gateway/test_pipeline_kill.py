@@ -25,6 +25,12 @@ from tests.gateway.test_evidence import export
 from tests.gateway.test_pipeline import CLEAN, NAME, SHEET
 from tests.gateway.workers import Workers, python_path, rows
 
+
+@pytest.fixture
+def postgres_url(either_database_slowly: str) -> str:
+    return either_database_slowly
+
+
 pytestmark = pytest.mark.isolation
 SCRIPT = Path(__file__).parent / "tiny_gateway.py"
 EVENTS = ("prepare", "queue", "train", "audit", "pass", "render")

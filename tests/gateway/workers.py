@@ -32,11 +32,12 @@ class Workers:
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     drains: list[asyncio.Task[bytes]] = field(default_factory=list)
 
-    def configure(self) -> None:
+    def configure(self, postgres_url: str = "") -> None:
         """Writes the settings of gateway and workers on free ports."""
         ports = free_ports(3)
         addresses = [f"127.0.0.1:{p}" for p in ports]
-        self.layout.settings.write_text(default_toml(listen=addresses[0], train=addresses[1], audit=addresses[2]))
+        text = default_toml(listen=addresses[0], train=addresses[1], audit=addresses[2], postgres_url=postgres_url)
+        self.layout.settings.write_text(text)
         self.gates.mkdir()
         for name, port in zip(KINDS, ports[1:], strict=True):
             text = f"""\
