@@ -142,29 +142,8 @@ class Supervisor:
             raise PreconditionError("WORKER_STOPPING", "the worker is stopping", remedy="submit again later")
         size = self.settings.max_task_bytes
         admitted = await asyncio.to_thread(admit.inspect, sealed, task_id, kind, self.keys, max_bytes=size)
-        async with self._admitting:
-            known = self._records.get(task_id)
-            if known is not None:
-                if known.kind != kind or known.manifest_sha256 != admitted.manifest_sha256:
-                    raise AlreadyExistsError("TASK_ID_TAKEN", "the id belongs to a task with other content")
-                return self.resume(task_id) if known.state is State.PAUSED else self.get(task_id)
-            record = TaskRecord(
-                task_id=task_id,
-                kind=kind,
-                state=State.WAITING,
-                sha256=sha256,
-                manifest_sha256=admitted.manifest_sha256,
-                job=admitted.job,
-                unit=admitted.unit,
-                accepted=_now(),
-                sequence=1 + max((r.sequence for r in self._records.values()), default=0),
-                traceparent=traceparent,
-            )
-            await asyncio.to_thread(self._spool.admit, record, sealed)
-            self._records[task_id] = record
-            self._wake.set()
-            _LOG.info("task accepted", extra={"facts": {"task_id": task_id, "kind": kind}})
-            return self.get(task_id)
+        # Shielded: a gateway that dies meanwhile must not leave a task on disk that this process does not know.
+        return await asyncio.shield(self._admit(task_id, kind, sha256, sealed, admitted, traceparent))
 
     async def watch(self, task_id: str) -> AsyncIterator[Snapshot]:
         """Yields the task now and on every change, until it ends or pauses.
@@ -252,6 +231,33 @@ class Supervisor:
         if record.state is not State.DONE:
             raise PreconditionError("TASK_NOT_DONE", "the task has no result")
         return self._spool.folder(task_id) / RESULT_FILE
+
+    async def _admit(
+        self, task_id: str, kind: str, sha256: str, sealed: Path, admitted: admit.Admitted, traceparent: str
+    ) -> Snapshot:
+        async with self._admitting:
+            known = self._records.get(task_id)
+            if known is not None:
+                if known.kind != kind or known.manifest_sha256 != admitted.manifest_sha256:
+                    raise AlreadyExistsError("TASK_ID_TAKEN", "the id belongs to a task with other content")
+                return self.resume(task_id) if known.state is State.PAUSED else self.get(task_id)
+            record = TaskRecord(
+                task_id=task_id,
+                kind=kind,
+                state=State.WAITING,
+                sha256=sha256,
+                manifest_sha256=admitted.manifest_sha256,
+                job=admitted.job,
+                unit=admitted.unit,
+                accepted=_now(),
+                sequence=1 + max((r.sequence for r in self._records.values()), default=0),
+                traceparent=traceparent,
+            )
+            await asyncio.to_thread(self._spool.admit, record, sealed)
+            self._records[task_id] = record
+            self._wake.set()
+            _LOG.info("task accepted", extra={"facts": {"task_id": task_id, "kind": kind}})
+            return self.get(task_id)
 
     async def _runner(self) -> None:
         while True:

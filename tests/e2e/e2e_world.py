@@ -112,6 +112,8 @@ class Bank:
             job = self.get(name)
             if job.state in states:
                 return job
+            if job.state == State.STATE_FAILED:
+                break
             time.sleep(0.1)
         raise AssertionError(f"{name} is {State.Name(job.state)} ({job.reason})\n{self.log_tail()}")
 

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
 import os
+import threading
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from assay import dsse
 from assay.errors import AlreadyExistsError, AssayError, PreconditionError
-from assay.worker.spool import State
+from assay.worker.spool import Spool, State, TaskRecord
 
 from .conftest import JOB, House, ended, submit, until
 
@@ -197,6 +200,34 @@ async def test_an_id_is_one_task_for_ever(house: House) -> None:
     await restarted.start()
     assert (await submit(restarted, "t1", "prepare", sealed)).record.released
     await restarted.stop()
+
+
+async def test_a_caller_that_dies_while_its_task_is_kept_finds_it_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    entered, go = threading.Event(), threading.Event()
+
+    def slowly(self: Spool, record: TaskRecord, path: Path) -> None:
+        entered.set()
+        assert go.wait(60)
+        admit(self, record, path)
+
+    admit = Spool.admit
+    monkeypatch.setattr(Spool, "admit", slowly)
+    sealed = house.seal("t1", "prepare", {})
+    path = supervisor.incoming()
+    path.write_bytes(sealed)
+    call = asyncio.create_task(supervisor.submit("t1", "prepare", hashlib.sha256(sealed).hexdigest(), path))
+    await asyncio.to_thread(entered.wait, 60)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    go.set()
+    assert (await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {}))).record.sequence == 1
+    assert (await ended(supervisor, "t1")).record.state is State.DONE
+    await supervisor.stop()
 
 
 async def test_what_is_not_the_gateways_is_refused_before_it_is_kept(house: House) -> None:
