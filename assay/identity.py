@@ -214,10 +214,19 @@ def peer_subject(context: Any) -> str:
     Raises:
         UnauthenticatedError: when the transport proved no identity.
     """
+    return subject_of(peer_certificate(context))
+
+
+def peer_certificate(context: Any) -> x509.Certificate:
+    """The verified certificate of the other end of a gRPC call.
+
+    Raises:
+        UnauthenticatedError: ``NO_CERTIFICATE``.
+    """
     pems = context.auth_context().get("x509_pem_cert", [])
     if len(pems) != 1:
         raise UnauthenticatedError("NO_CERTIFICATE", "the call carries no client certificate")
-    return subject_of(x509.load_pem_x509_certificate(pems[0]))
+    return x509.load_pem_x509_certificate(pems[0])
 
 
 def write_key(path: Path, key: PrivateKey) -> None:

@@ -19,7 +19,8 @@ from audit.ledger import dialect
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.ledger import Ledger
 from audit.ledger.restore import marker
-from gateway import continuations, publications
+from audit.verify.trust import TrustFile
+from gateway import continuations, key_files, key_registry, publications
 from gateway.admission.cards import CardOffice
 from gateway.admission.exchange import Exchange, Peer
 from gateway.admission.office import Office
@@ -32,6 +33,7 @@ from gateway.evidence import EvidenceService
 from gateway.identity_registry import IdentityRegistry
 from gateway.jobs.board import Board
 from gateway.jobs.service import JobService
+from gateway.key_registry import People
 from gateway.permits import PermitService
 from gateway.refusals import RefusalRecorder
 from gateway.registry import ModelRegistry
@@ -118,14 +120,19 @@ class Application:
         cls, settings: Settings, store: Store, blobs: FileBlobStore, policy: PolicyEngine, base_models: BaseModels
     ) -> Application:
         folder, board = settings.folder, Board()
+        trust = TrustFile.load(settings.layout.trust)
+        table = store.read(lambda c: key_registry.load(c, trust))
+        key_files.settle(settings.layout, table)
+        key_files.demand_in_force(settings.layout, table)
         people_root = x509.load_pem_x509_certificate((folder / "people-ca.crt").read_bytes())
+        people = People(people_root, table)
         order_key = load_ed25519(folder / "permit.key")
-        identities = IdentityRegistry(settings, store, people_root)
+        identities = IdentityRegistry(settings, store, people)
         identities.bootstrap(settings.layout.bootstrap_grants)
-        continuations.record(settings, store, people_root)
-        publications.put_in_force(settings, store, policy.policy(), people_root)
+        continuations.record(settings, store, people)
+        publications.put_in_force(settings, store, policy.policy(), people)
         keys = FileScopeKeys(blobs)
-        erasures = ErasureService(settings, store, blobs, keys, people_root)
+        erasures = ErasureService(settings, store, blobs, keys, people)
         erasures.resume()
         pdf_signer = (read_private(folder / "pdf.key"), (folder / "pdf.crt").read_bytes())
         cards = CardOffice(settings, store, blobs, policy, base_models, pdf_signer)
@@ -154,8 +161,8 @@ class Application:
             identities=identities,
             datasets=DatasetService(settings, store, blobs),
             jobs=JobService(settings, store, policy, base_models, board, keys),
-            approvals=ApprovalService(settings, store, policy, board, people_root, cards),
-            permits=PermitService(settings, store, order_key, people_root),
+            approvals=ApprovalService(settings, store, policy, board, people, cards),
+            permits=PermitService(settings, store, order_key, people),
             models=ModelRegistry(store, blobs),
             evidence=EvidenceService(store, blobs, keys),
             erasures=erasures,

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cryptography import x509
 from sqlalchemy import Connection, func, select
 
 from assay import dsse
@@ -24,6 +23,7 @@ from gateway.identity_registry import require_live_role, verify_signed
 from gateway.jobs import machine, views
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event, State
+from gateway.key_registry import People
 from gateway.permits import void_permits
 from gateway.settings import Settings
 from gateway.store import jobs, rows
@@ -54,7 +54,7 @@ class ApprovalService:
     store: Store
     policy: PolicyEngine
     board: Board
-    people_root: x509.Certificate
+    people: People
     cards: CardIssuer
 
     async def list_pending_approvals(
@@ -146,7 +146,7 @@ class ApprovalService:
 
         def work(uow: UnitOfWork) -> tuning_job_pb2.TuningJob:
             job = _require(uow.connection, request.name)
-            verified = verify_signed(envelope, self.people_root, uow.now, caller.subject)
+            verified = verify_signed(envelope, self.people, uow.now, caller.subject)
             signed = statements.read_waiver(verified.statement)
             self._bind(job, request.etag, signed.job, signed.etag)
             _refuse_maker(job, caller)
@@ -188,7 +188,7 @@ class ApprovalService:
 
         def work(uow: UnitOfWork) -> tuning_job_pb2.TuningJob:
             job = _require(uow.connection, request.name)
-            verified = verify_signed(envelope, self.people_root, uow.now, caller.subject)
+            verified = verify_signed(envelope, self.people, uow.now, caller.subject)
             signed = statements.read_revocation(verified.statement)
             self._bind(job, request.etag, signed.job, signed.etag)
             require_live_role(uow.connection, caller.subject, COMPLIANCE_OFFICER, job.unit)
@@ -221,7 +221,7 @@ class ApprovalService:
     ) -> tuple[approval_pb2.Approval, bool]:
         c = uow.connection
         job = _require(c, request.name)
-        verified = verify_signed(envelope, self.people_root, uow.now, caller.subject)
+        verified = verify_signed(envelope, self.people, uow.now, caller.subject)
         signed = statements.read_approval(verified.statement)
         self._bind(job, request.etag, signed.job, signed.etag)
         if job.state != State.AWAITING_APPROVAL or job.needs_work:

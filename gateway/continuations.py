@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 
-from cryptography import x509
-
-from assay import dsse
 from assay.errors import InvalidInputError
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway import statements
 from gateway.caller import ALL_UNITS, SYSTEM_UNIT
 from gateway.identity_registry import OPERATOR, require_live_role
+from gateway.key_registry import People
 from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.database import Store
@@ -21,7 +19,7 @@ from gateway.store.tables import FactRow
 _RECORDED = "log.continued"
 
 
-def record(settings: Settings, store: Store, people_root: x509.Certificate) -> None:
+def record(settings: Settings, store: Store, people: People) -> None:
     """Records the signed continuation that `assay init --continues` left, once.
 
     Raises:
@@ -39,7 +37,7 @@ def record(settings: Settings, store: Store, people_root: x509.Certificate) -> N
     def work(uow: UnitOfWork) -> None:
         if rows.get(uow.connection, FactRow, job=SYSTEM_UNIT, key=_RECORDED) is not None:
             return
-        verified = dsse.verify_person(envelope, people_root, uow.now)
+        verified = people.verify(envelope, uow.now)
         signed = statements.read_continuation(verified.statement)
         if signed.origin != settings.origin:
             raise InvalidInputError("OTHER_LOG", f"the continuation is of {signed.origin}, not {settings.origin}")

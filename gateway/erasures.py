@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography import x509
 from sqlalchemy import Connection, select
 
 from assay import dsse
@@ -31,6 +30,7 @@ from gateway.caller import SYSTEM_UNIT, Caller, not_found
 from gateway.identity_registry import require_live_role, verify_signed
 from gateway.jobs import views
 from gateway.jobs.transitions import RESTING, State
+from gateway.key_registry import People
 from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.blobs import BlobStore
@@ -51,7 +51,7 @@ class ErasureService:
     store: Store
     blobs: BlobStore
     keys: ScopeKeys
-    people_root: x509.Certificate
+    people: People
 
     async def erase_resource(
         self, caller: Caller, request: erasure_pb2.EraseResourceRequest
@@ -93,7 +93,7 @@ class ErasureService:
 
     def _order(self, uow: UnitOfWork, caller: Caller, name: str, envelope: Mapping[str, Any]) -> None:
         c, unit = uow.connection, unit_of(name)
-        verified = verify_signed(envelope, self.people_root, uow.now, caller.subject)
+        verified = verify_signed(envelope, self.people, uow.now, caller.subject)
         signed = statements.read_erasure_order(verified.statement)
         if signed.resource != name:
             raise InvalidInputError("STATEMENT", "the signed order names another resource than the request")

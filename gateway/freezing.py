@@ -25,6 +25,8 @@ from gateway import statements
 from gateway.application import make_ledger
 from gateway.caller import ALL_UNITS, SYSTEM_UNIT
 from gateway.identity_registry import OPERATOR, require_live_role
+from gateway.key_registry import People
+from gateway.key_registry import load as load_keys
 from gateway.settings import Settings
 
 
@@ -63,10 +65,10 @@ def freeze(settings: Settings, envelope: dict[str, Any]) -> Frozen:
         PreconditionError: ``LEDGER_IN_USE`` while the gateway runs.
         UnavailableError: ``LOG_FROZEN`` when it is frozen already.
     """
-    people_root = x509.load_pem_x509_certificate((settings.folder / "people-ca.crt").read_bytes())
+    trust = TrustFile.load(settings.layout.trust)
 
     def work(uow: UnitOfWork) -> None:
-        verified = dsse.verify_person(envelope, people_root, uow.now)
+        verified = People(trust.people_root, load_keys(uow.connection, trust)).verify(envelope, uow.now)
         order = statements.read_freeze(verified.statement)
         if order.origin != settings.origin:
             raise InvalidInputError("OTHER_LOG", f"the order freezes {order.origin}, not {settings.origin}")

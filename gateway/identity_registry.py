@@ -21,6 +21,7 @@ from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway import pages, statements
 from gateway.caller import ALL_UNITS, SYSTEM_UNIT, Caller, not_found
+from gateway.key_registry import People
 from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.database import Store
@@ -37,7 +38,7 @@ class IdentityRegistry:
 
     settings: Settings
     store: Store
-    people_root: x509.Certificate
+    people: People
 
     async def caller(self, subject: str, trace_id: str) -> Caller:
         """The subject with the roles that it holds now."""
@@ -95,7 +96,7 @@ class IdentityRegistry:
 
         def work(uow: UnitOfWork) -> identity_pb2.RoleGrant:
             envelope = dsse.envelope_from_proto(request.envelope)
-            verified = verify_signed(envelope, self.people_root, uow.now, caller.subject)
+            verified = verify_signed(envelope, self.people, uow.now, caller.subject)
             signed = statements.read_grant(verified.statement)
             # As the offline verifier has it: an operator of one unit runs things there and makes nobody anything.
             require_live_role(uow.connection, caller.subject, OPERATOR, ALL_UNITS)
@@ -123,7 +124,7 @@ class IdentityRegistry:
 
         def work(uow: UnitOfWork) -> identity_pb2.RoleGrant:
             envelope = dsse.envelope_from_proto(request.envelope)
-            verified = verify_signed(envelope, self.people_root, uow.now, caller.subject)
+            verified = verify_signed(envelope, self.people, uow.now, caller.subject)
             signed = statements.read_grant_revocation(verified.statement)
             if f"roleGrants/{signed.grant_id}" != request.name:
                 raise InvalidInputError("STATEMENT", "the signed statement names another grant than the request")
@@ -164,7 +165,7 @@ class IdentityRegistry:
             raise InvalidInputError("BOOTSTRAP", f"{path.name} holds no grants")
 
         def work(uow: UnitOfWork) -> int:
-            opened = [(dsse.verify_person(e, self.people_root, uow.now), e) for e in envelopes]
+            opened = [(self.people.verify(e, uow.now), e) for e in envelopes]
             grants = [statements.read_grant(v.statement) for v, _ in opened]
             signers = {s.subject for v, _ in opened for s in v.signers}
             operators = {g.subject for g in grants if g.role == OPERATOR and g.unit == ALL_UNITS}
@@ -228,16 +229,14 @@ def grants_behind(
     return found
 
 
-def verify_signed(
-    envelope: Mapping[str, Any], root: x509.Certificate, now: dt.datetime, subject: str
-) -> dsse.VerifiedEnvelope:
+def verify_signed(envelope: Mapping[str, Any], people: People, now: dt.datetime, subject: str) -> dsse.VerifiedEnvelope:
     """Verifies a person's envelope and demands that the caller, and nobody else, signed it.
 
     Raises:
         InvalidInputError, IntegrityError: the envelope does not hold.
         PermissionDeniedError: ``SIGNER``.
     """
-    verified = dsse.verify_person(dict(envelope), root, now)
+    verified = people.verify(envelope, now)
     if [s.subject for s in verified.signers] != [subject]:
         raise PermissionDeniedError(
             "SIGNER", "the statement must be signed by the caller alone", remedy="sign with your own key"

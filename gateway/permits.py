@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
@@ -18,12 +17,14 @@ from assay.errors import PermissionDeniedError, PreconditionError, UnavailableEr
 from assay.v1 import audit_pb2, permit_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway import requests, statements
+from audit.verify.keys import KeyTable
+from gateway import key_registry, requests, statements
 from gateway.admission.facts import unit_of
-from gateway.caller import Caller, not_found
-from gateway.identity_registry import grants_behind, require_live_role
+from gateway.caller import ALL_UNITS, Caller, not_found
+from gateway.identity_registry import OPERATOR, grants_behind, require_live_role
 from gateway.jobs import views
 from gateway.jobs.transitions import State
+from gateway.key_registry import People
 from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.database import Store
@@ -41,7 +42,7 @@ class PermitService:
     settings: Settings
     store: Store
     key: Ed25519PrivateKey
-    people_root: x509.Certificate
+    people: People
 
     async def issue_permit(
         self, caller: Caller, request: permit_pb2.IssuePermitRequest
@@ -51,7 +52,7 @@ class PermitService:
         Raises:
             NotFoundError: ``NOT_FOUND``.
             PreconditionError: ``NOT_APPROVED``, ``CARD_NOT_ISSUED``, ``SIGNER_ROLE`` when a signer has lost the role
-                since, ``PURPOSE``, ``TOO_LONG``.
+                since, ``SIGNER_KEY`` when a thief may have signed, ``PURPOSE``, ``TOO_LONG``.
             AlreadyExistsError: ``REQUEST_ID`` for another content under the same id.
             UnavailableError: ``QUORUM_NOT_MET``: it is recorded, and is handed out to the same request once the
                 witnesses have seen that.
@@ -85,6 +86,10 @@ class PermitService:
             row = _require(connection, request.name)
             job = jobs.get(connection, row.job)
             reason = _objection(row, job, request, rows.micros(dt.datetime.now(dt.UTC)))
+            model = rows.get(connection, ModelRow, name=row.model)
+            doubtful = _doubtful(connection, self.people.table, row.job, model.card_sha256 if model else "")
+            if not reason and doubtful:
+                reason = f"{doubtful} signed with a key that may have been in other hands"
             if not reason and not self._covering(row)[1]:
                 reason = "the witnesses have not cosigned its record yet"
             return permit_pb2.CheckPermitResponse(
@@ -108,7 +113,7 @@ class PermitService:
             row = _require(uow.connection, request.name)
             if row.revoked_us:
                 raise PreconditionError("PERMIT_REVOKED", f"{row.name} was revoked before")
-            return _void(uow, row, caller.subject, caller.trace_id, request.reason)
+            return void_permit(uow, row, caller.subject, caller.trace_id, request.reason)
 
         row = await self.store.commit(work)
         return permit_pb2.RevokePermitResponse(permit=await self.store.fetch(lambda c: self._message(c, row)))
@@ -126,6 +131,10 @@ class PermitService:
                 "CARD_NOT_ISSUED", f"the card of {request.model} is not issued yet", remedy="try again shortly"
             )
         _still_held(uow.connection, job, model)
+        doubtful = _doubtful(uow.connection, self.people.table, job.name, model.card_sha256)
+        if doubtful:
+            remedy = "have the model approved anew"
+            raise PreconditionError("SIGNER_KEY", f"{doubtful} signed, perhaps not in person", remedy=remedy)
         purpose = views.request_of(job).purpose
         if request.purpose != purpose:
             raise PreconditionError(
@@ -206,9 +215,13 @@ class PermitService:
         )
         size, checkpoint = self._covering(row)
         held = [(a.subject, a.role, row.unit, a.record_index) for a in signed]
-        grants = grants_behind(connection, self.store.ledger, self.people_root, held)
+        # An offline check takes the keys from the trust file, and what has changed since from these.
+        events = [event for event in key_registry.recorded(connection) if event.index < size]
+        held += [(event.signer.subject, OPERATOR, ALL_UNITS, event.index) for event in events]
+        grants = grants_behind(connection, self.store.ledger, self.people.root, held)
         card = model.card_index if model else row.record_index
-        indices = sorted({row.record_index, card, *(a.record_index for a in signed), *grants})
+        rests = {*(a.record_index for a in signed), *(e.index for e in events), *grants}
+        indices = sorted({row.record_index, card, *rests})
         message = permit_pb2.Permit(
             name=row.name,
             model=row.model,
@@ -257,11 +270,12 @@ def void_permits(uow: UnitOfWork, job: str, actor: str, trace_id: str, reason: s
     """Revokes every permit of a job that still holds, within a unit of work; returns how many."""
     held = rows.select_all(uow.connection, PermitRow, order_by="record_index", job=job, revoked_us=0)
     for row in held:
-        _void(uow, row, actor, trace_id, reason)
+        void_permit(uow, row, actor, trace_id, reason)
     return len(held)
 
 
-def _void(uow: UnitOfWork, row: PermitRow, actor: str, trace_id: str, reason: str) -> PermitRow:
+def void_permit(uow: UnitOfWork, row: PermitRow, actor: str, trace_id: str, reason: str) -> PermitRow:
+    """Revokes a permit within a unit of work."""
     predicate = {"permit": row.name, "job": row.job, "reason": reason, "actor": actor, "trace_id": trace_id}
     uow.append(RecordDraft(row.unit, "permit.revoked", "permit-revocation", predicate, job=row.job))
     values = {"revoked_us": rows.micros(uow.now), "revoke_reason": reason}
@@ -300,6 +314,14 @@ def _still_held(connection: Connection, job: JobRow, model: ModelRow) -> None:
                 f"{signed.subject} signed as {signed.role} and no longer holds that role",
                 remedy="have the model approved anew by people who hold the roles",
             ) from error
+
+
+def _doubtful(connection: Connection, table: KeyTable, job: str, card: str) -> str:
+    """A subject whose approval of the card a thief may have signed; empty for none."""
+    for signed in rows.select_all(connection, ApprovalRow, job=job, card_sha256=card):
+        if table.doubtful(signed.subject, signed.keyid, signed.record_index):
+            return signed.subject
+    return ""
 
 
 def _require(connection: Connection, name: str) -> PermitRow:

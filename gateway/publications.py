@@ -24,6 +24,7 @@ from audit.ledger.writer import UnitOfWork
 from gateway import statements
 from gateway.caller import ALL_UNITS, SYSTEM_UNIT, Caller
 from gateway.identity_registry import grants_of
+from gateway.key_registry import People
 from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.database import Store
@@ -54,7 +55,7 @@ def publish(layout: Layout, person: Path, policy: policy_pb2.Policy) -> dict[str
     return envelope
 
 
-def put_in_force(settings: Settings, store: Store, policy: policy_pb2.Policy, people_root: x509.Certificate) -> None:
+def put_in_force(settings: Settings, store: Store, policy: policy_pb2.Policy, people: People) -> None:
     """Records the publication of the policy that was loaded, when it is another than the recorded one.
 
     Raises:
@@ -69,7 +70,7 @@ def put_in_force(settings: Settings, store: Store, policy: policy_pb2.Policy, pe
         if known is not None and known.value == in_force:
             return
         envelope = _read(settings.layout.policy_publication)
-        verified = dsse.verify_person(envelope, people_root, uow.now)
+        verified = people.verify(envelope, uow.now)
         signed = statements.read_policy(verified.statement)
         if (signed.bundle_sha256, signed.limits_sha256) != (policy.bundle_sha256, policy.limits_sha256):
             raise _unpublished("the newest publication names other rules or limits than those installed here")

@@ -156,10 +156,18 @@ class KeyTable:
         Raises:
             IntegrityError: ``KEY_NOT_IN_FORCE``.
         """
+        self.check_person(signer, index)
+        self.uses.append(Use(index, signer.subject, signer.keyid))
+
+    def check_person(self, signer: Signer, index: int) -> None:
+        """Demands that a person's key may sign the record at ``index``.
+
+        Raises:
+            IntegrityError: ``KEY_NOT_IN_FORCE``.
+        """
         term = self.find(signer.subject, signer.keyid)
         if signer.subject in self.terms and (term is None or not term.holds(index)):
             raise _not_in_force(signer.subject, term, index)
-        self.uses.append(Use(index, signer.subject, signer.keyid))
 
     def demand_pdf(self, index: int) -> None:
         """Demands that a card could be signed at ``index``; a record does not show by which key.

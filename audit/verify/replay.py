@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
+from assay.errors import NotFoundError
+from assay.key_events import PDF
 from audit.ledger.evidence import Entry, Header
 from audit.verify import acts, governance, results
 from audit.verify import findings as names
+from audit.verify.archive import open_bundle
 from audit.verify.findings import Problem
+from audit.verify.keys import Term
 from audit.verify.people import Roles
 from audit.verify.state import Handler, State
 from audit.verify.transitions import transition
@@ -54,3 +58,24 @@ def _special(state: State, entry: Entry) -> None:
     handler = HANDLERS.get(entry.record.type)
     if handler is not None:
         handler(state, entry)
+
+
+def issued_under(data: bytes, trust: TrustFile, pdf_sha256: str) -> tuple[int, Term]:
+    """Finds the record that issued a card, and the key that signed cards there.
+
+    Args:
+        data: a bundle that was verified.
+        trust: by which it was.
+        pdf_sha256: digest of the card.
+
+    Raises:
+        NotFoundError: ``CARD_NOT_ISSUED``.
+    """
+    bundle = open_bundle(data, trust.log)
+    state = replay(bundle.entries, bundle.header, trust, frozenset())
+    for entry in bundle.entries:
+        if entry.record.type == "card.issued" and entry.record.predicate.get("pdf_sha256") == pdf_sha256:
+            term = state.keys.at(PDF, entry.index)
+            if term is not None:
+                return entry.index, term
+    raise NotFoundError("CARD_NOT_ISSUED", "no record in the bundle issued this card")

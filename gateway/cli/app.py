@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli import approval, audit, dataset, erase, job, ledger, model, permit, policy, role, setup, witness
+from gateway.cli import approval, audit, dataset, erase, job, key, ledger, model, permit, policy, role, setup, witness
 
 app = typer.Typer(
     name="assay",
@@ -20,7 +20,7 @@ app = typer.Typer(
 for name, noun in (
     ("dataset", dataset), ("job", job), ("policy", policy), ("approval", approval),
     ("permit", permit), ("model", model), ("audit", audit), ("role", role), ("ledger", ledger),
-    ("witness", witness),
+    ("key", key), ("witness", witness),
 ):  # fmt: skip
     app.add_typer(noun.app, name=name)
 app.command("init")(setup.init)

@@ -22,6 +22,7 @@ from audit.verify.trust import TrustFile
 from gateway.cli.errors import EXIT_CODES, exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, progress_console, table
 from gateway.cli.session import IdentityOption
+from gateway.cli.signing import read_order
 from gateway.settings import Settings
 from gateway.store.migrations import migrate as migrate_tables
 
@@ -171,7 +172,7 @@ def freeze(
         settings, _ = _open(directory, None)
         if (identity is None) == (order is None):
             raise InvalidInputError("NO_IDENTITY", "an order has one source", remedy="pass --as FOLDER or --order FILE")
-        envelope = _read_order(order) if order else sign_order(identity or Path(), settings.origin, reason_code)
+        envelope = read_order(order) if order else sign_order(identity or Path(), settings.origin, reason_code)
         if write_order is not None:
             write_order.write_text(json.dumps(envelope, indent=1) + "\n", "utf-8")
             emit(output, {"order": str(write_order)}, [f"signed; freeze with --order {write_order}"])
@@ -180,16 +181,6 @@ def freeze(
         if out is not None:
             out.write_text(done.checkpoint, "utf-8")
         emit(output, dataclasses.asdict(done), [f"{done.origin} is frozen at {done.size} records, root {done.root}"])
-
-
-def _read_order(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInputError("ORDER_MALFORMED", f"cannot read {path.name}") from error
-    if not isinstance(value, dict):
-        raise InvalidInputError("ORDER_MALFORMED", f"{path.name} holds no envelope")
-    return value
 
 
 def _open(directory: Path, trust: Path | None, *, must_exist: bool = True) -> tuple[Settings, Verifier]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from assay import digests
 from assay.errors import AlreadyExistsError, IntegrityError
 from assay.v1 import model_pb2
+from audit.verify.archive import read_file
+from audit.verify.replay import issued_under
 from audit.verify.trust import TrustFile
+from audit.verify.verifier import verify_bytes
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
@@ -81,14 +85,20 @@ def card(
 def check_card(
     card_file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, metavar="PDF", help="An issued card.")],
     trust: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Trust file, from outside.")],
+    evidence: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Evidence bundle with the card's record, once the key rotated."),
+    ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Check offline that a card is as it was issued: one signature, over the whole file, by the trust file's key.
 
-    Example: assay model check-card card.pdf --trust trust.txt
+    With an evidence bundle it is the key that the log says held when the card was issued.
+
+    Example: assay model check-card card.pdf --trust trust.txt --evidence evidence.bundle.zip
     """
     with exit_on_error():
-        signature = check_card_file(card_file, trust)
+        signature = check_card_file(card_file, trust, evidence)
         emit(output, {"path": str(card_file), "signature": signature}, [f"{card_file}  signature: {signature}"])
 
 
@@ -109,17 +119,30 @@ def adapter(
         emit(output, {"path": str(out), "sha256": sha256}, [f"{out}  adapter {sha256}"])
 
 
-def check_card_file(path: Path, trust: Path) -> str:
-    """Checks a PDF's signature by the trust file; returns what may be said of it.
+def check_card_file(path: Path, trust: Path, evidence: Path | None = None) -> str:
+    """Checks a PDF's signature by the trust file, or by the key that the log names; returns what may be said of it.
 
     Raises:
-        InvalidInputError: ``TRUST_MALFORMED``.
-        IntegrityError: ``CARD_SIGNATURE`` for a card that was changed, is unsigned, or is signed by another key.
+        InvalidInputError: ``TRUST_MALFORMED``, or what is wrong with the bundle.
+        IntegrityError: ``CARD_SIGNATURE`` for a card that was changed, is unsigned, or is signed by another key;
+            ``EVIDENCE`` for a bundle that does not hold, ``CARD_SUSPECT`` when a thief may have signed.
+        NotFoundError: ``CARD_NOT_ISSUED`` when no record in the bundle issued it.
     """
     from audit.cards import seal
 
-    seal.verify(path.read_bytes(), TrustFile.parse(trust.read_text("utf-8")).pdf.public_bytes(Encoding.DER))
-    return "holds over the whole file, by the trust file's certificate"
+    data, trusted = path.read_bytes(), TrustFile.load(trust)
+    if evidence is None:
+        seal.verify(data, trusted.pdf.public_bytes(Encoding.DER))
+        return "holds over the whole file, by the trust file's certificate"
+    bundle = read_file(evidence)
+    report = verify_bytes(bundle, trusted, datetime.now(UTC))
+    if report.verdict in ("invalid", "incomplete"):
+        raise IntegrityError("EVIDENCE", f"the bundle is {report.verdict}", remedy="see `assay verify`")
+    index, term = issued_under(bundle, trusted, digests.sha256_bytes(data))
+    if term.doubtful(index):
+        raise IntegrityError("CARD_SUSPECT", f"the key that signed record {index}'s card was compromised later")
+    seal.verify(data, term.public.material)
+    return f"holds over the whole file, by the certificate that held at record {index}"
 
 
 def download_card(session: Session, name: str, out: Path) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 
 from assay import canonical, dsse
-from assay.errors import PermissionDeniedError
+from assay.errors import InvalidInputError, PermissionDeniedError
 from assay.identity import load_p256
 from assay.v1 import approval_pb2, identity_pb2
 from gateway.cli.session import Session
@@ -33,6 +35,21 @@ def signing_role(session: Session, pending: approval_pb2.PendingApproval, *, gra
         missing = ", ".join(identity_pb2.Role.Name(r) for r in pending.missing_roles) or "none"
         raise PermissionDeniedError("NO_ROLE_MISSING", f"none of your roles is still needed here (missing: {missing})")
     return identity_pb2.Role.Name(role)
+
+
+def read_order(path: Path) -> dict[str, Any]:
+    """An order that was signed elsewhere.
+
+    Raises:
+        InvalidInputError: ``ORDER_MALFORMED``.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInputError("ORDER_MALFORMED", f"cannot read {path.name}") from error
+    if not isinstance(value, dict):
+        raise InvalidInputError("ORDER_MALFORMED", f"{path.name} holds no envelope")
+    return value
 
 
 _REVIEWERS = (identity_pb2.ROLE_COMPLIANCE_OFFICER, identity_pb2.ROLE_VALIDATOR)

@@ -23,9 +23,9 @@ async def pdf(house: House) -> bytes:
     return bytes(data)
 
 
-def check(path: Path, trust: Path) -> subprocess.CompletedProcess[str]:
+def check(path: Path, trust: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gateway.cli", "model", "check-card", str(path), "--trust", str(trust)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run([*command, *more], capture_output=True, text=True, check=False)
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from assay.certificates import key_id
+from assay.dsse import Signer
 from assay.errors import UnauthenticatedError
-from assay.identity import peer_subject
+from assay.identity import peer_certificate, peer_subject
 from gateway.caller import Caller
 from gateway.identity_registry import IdentityRegistry
 
@@ -14,9 +16,11 @@ async def caller(context: Any, identities: IdentityRegistry, people_prefix: str,
     """Names the caller. A service's certificate passes the handshake but is no person, and is refused here.
 
     Raises:
-        UnauthenticatedError: ``NO_CERTIFICATE``, ``NO_SUBJECT`` or ``NOT_A_PERSON``.
+        UnauthenticatedError: ``NO_CERTIFICATE``, ``NO_SUBJECT``, ``NOT_A_PERSON``, or ``KEY_NOT_IN_FORCE`` when a
+            key event has ended the key that proved the call.
     """
     subject = peer_subject(context)
     if not subject.startswith(people_prefix):
         raise UnauthenticatedError("NOT_A_PERSON", "only people call the gateway; services are called by it")
+    identities.people.admit(Signer(subject, key_id(peer_certificate(context).public_key())))
     return await identities.caller(subject, trace_id)

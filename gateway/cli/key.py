@@ -1,0 +1,118 @@
+"""``assay key``: list, rotate, compromised; for whoever runs the installation, on its own machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from assay.errors import InvalidInputError
+from assay.key_events import Rotation
+from gateway import key_list, key_rotation
+from gateway.cli.errors import exit_on_error
+from gateway.cli.output import Output, OutputOption, emit, table
+from gateway.cli.session import IdentityOption
+from gateway.cli.signing import read_order
+from gateway.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="Keys: list, rotate, compromised.")
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="permit, pdf, train-worker, audit-worker or people/PERSON.")
+]
+DirectoryArgument = Annotated[Path, typer.Argument(help="Directory of the installation.")]
+OrderOption = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="An order signed elsewhere, instead of --as.")
+]
+WriteOption = Annotated[Path | None, typer.Option(help="Only sign: write the order here.")]
+
+
+@app.command("list")
+def list_(directory: DirectoryArgument, output: OutputOption = Output.TEXT) -> None:
+    """Every key: purpose, key id, since and until when, state. The gateway may run.
+
+    Example: assay key list ./bank
+    """
+    with exit_on_error():
+        found = key_list.listed(Settings.load(directory))
+        rows = [(k.name, k.purpose, k.keyid[:16], k.since, k.until, k.state) for k in found]
+        columns = ("key", "for", "key id", "since", "until", "state")
+        emit(output, {"keys": [dataclasses.asdict(k) for k in found]}, [table(columns, rows)])
+
+
+@app.command()
+def rotate(
+    name: NameArgument,
+    directory: DirectoryArgument,
+    identity: IdentityOption = None,
+    order: OrderOption = None,
+    write_order: WriteOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Let a new key follow a service's or a person's, by an operator's order. Stop the gateway first.
+
+    Example: assay key rotate permit ./bank --as ./bank/people/oscar
+    """
+    with exit_on_error():
+        settings = Settings.load(directory)
+        full = key_rotation.full_name(settings, name)
+        draft = lambda person: key_rotation.draft_rotation(settings, full, person)  # noqa: E731
+        _order(settings, draft, identity, order, write_order, output)
+
+
+@app.command()
+def compromised(
+    name: NameArgument,
+    directory: DirectoryArgument,
+    since: Annotated[
+        str, typer.Option(help="First record in doubt: its index, or a time such as 2026-11-27T09:30:00Z.")
+    ],
+    key: Annotated[str, typer.Option(help="Beginning of the key id; default: the newest key of this name.")] = "",
+    identity: IdentityOption = None,
+    order: OrderOption = None,
+    write_order: WriteOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Say that a key may have been in other hands, by an operator's order. Stop the gateway first.
+
+    It signs nothing more, what it signed since then is listed as suspect, and permits that a thief may have signed end.
+
+    Example: assay key compromised permit ./bank --since 2026-11-27T09:30:00Z --as ./bank/people/oscar
+    """
+    with exit_on_error():
+        settings = Settings.load(directory)
+        full = key_rotation.full_name(settings, name)
+        draft = lambda person: key_rotation.draft_compromise(settings, full, since, person, key)  # noqa: E731
+        _order(settings, draft, identity, order, write_order, output)
+
+
+def _order(
+    settings: Settings,
+    draft: Callable[[Path], Mapping[str, Any]],
+    identity: Path | None,
+    order: Path | None,
+    write_order: Path | None,
+    output: Output,
+) -> None:
+    """Signs, or reads what was signed; then writes it to a file, or has it recorded."""
+    if (identity is None) == (order is None):
+        raise InvalidInputError("NO_IDENTITY", "an order has one source", remedy="pass --as FOLDER or --order FILE")
+    envelope = read_order(order) if order else draft(identity or Path())
+    if write_order is not None:
+        write_order.write_text(json.dumps(envelope, indent=1) + "\n", "utf-8")
+        emit(output, {"order": str(write_order)}, [f"signed; go on with --order {write_order}"])
+        return
+    done = key_rotation.order(settings, envelope)
+    event = done.event
+    data: dict[str, Any] = {"key": event.name, "event_id": event.event_id, "record_index": done.index}
+    if isinstance(event, Rotation):
+        data |= {"old": event.old.keyid, "new": event.new.keyid}
+        line = f"record {done.index}: {event.new.keyid} follows {event.old.keyid} as {event.name}"
+    else:
+        data |= {"keyid": event.public.keyid, "since_index": event.since_index, "permits_revoked": list(done.voided)}
+        line = f"record {done.index}: {event.public.keyid} of {event.name} signs no more; in doubt since record "
+        line += str(event.since_index)
+    emit(output, data, [line, *(f"  revoked {permit}" for permit in done.voided)])

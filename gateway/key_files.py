@@ -1,0 +1,164 @@
+"""Where an installation's keys lie, and how a successor takes the place of a key: staged first, recorded, then put in.
+
+``X.next`` beside ``X`` is a key that waits for its event. A crash between record and file leaves it there, and the next
+start or key command puts it in, since the log says which key holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from assay.errors import InvalidInputError, PreconditionError
+from assay.identity import Authority, Layout, load_ed25519, load_p256, pem, raw_public, subject_of, write_key
+from assay.key_events import ED25519_NAMES, PDF, PublicHalf, certificate_half, ed25519_half
+from audit.verify.keys import KeyTable
+
+PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+_CARD_DAYS, _PERSON_DAYS = 3650, 397
+
+
+def people_of(layout: Layout) -> dict[str, str]:
+    """Subjects of the people whose folders lie in the installation, by name."""
+    found = sorted((layout.root / "people").glob("*/person.crt"))
+    return {path.parent.name: subject_of(x509.load_pem_x509_certificate(path.read_bytes())) for path in found}
+
+
+def held(layout: Layout, name: str, *, staged: bool = False) -> PublicHalf:
+    """The public half of the key that lies in the place of ``name``, or that waits to.
+
+    Args:
+        layout: of the installation.
+        name: of a service's key, or a person's subject.
+        staged: looks at the successor.
+
+    Raises:
+        InvalidInputError: ``KEY_MISSING`` or ``KEY_TYPE``.
+    """
+    suffix = ".next" if staged else ""
+    key, certificate = _places(layout, name)
+    if certificate is None:
+        return ed25519_half(load_ed25519(Path(f"{key}{suffix}")).public_key())
+    try:
+        return certificate_half(x509.load_pem_x509_certificate(Path(f"{certificate}{suffix}").read_bytes()))
+    except (OSError, ValueError) as error:
+        raise InvalidInputError("KEY_MISSING", f"cannot read {certificate.name}{suffix}") from error
+
+
+def stage(layout: Layout, name: str, trust_domain: str) -> tuple[PrivateKey, PublicHalf]:
+    """Makes a successor and lays it beside the key; one that waited there is thrown away.
+
+    Raises:
+        InvalidInputError: ``KEY_MISSING`` when a root's key is needed and is not here.
+    """
+    key_path, certificate_path = _places(layout, name)
+    key: PrivateKey
+    if certificate_path is None:
+        key = ed25519.Ed25519PrivateKey.generate()
+    else:
+        key = ec.generate_private_key(ec.SECP256R1())
+        root, subject, days = "people-ca", name, _PERSON_DAYS
+        if name == PDF:
+            root, subject, days = "services-ca", f"spiffe://{trust_domain}/services/gateway/cards", _CARD_DAYS
+        authority = Authority.load(layout.authority / f"{root}.key", layout.authority / f"{root}.crt")
+        certificate = authority.issue(subject, key.public_key(), server=False, days=days)
+        _next(certificate_path).write_bytes(pem(certificate))
+    _next(key_path).unlink(missing_ok=True)
+    write_key(_next(key_path), key)
+    return key, held(layout, name, staged=True)
+
+
+def staged_person(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """A person's key and certificate that wait to be put in."""
+    certificate = _next(folder / "person.crt").read_bytes()
+    return load_p256(_next(folder / "person.key")), x509.load_pem_x509_certificate(certificate)
+
+
+def settle(layout: Layout, table: KeyTable) -> None:
+    """Puts every staged key in that the table says is in force, and tells the other services their public halves."""
+    for name in [*ED25519_NAMES, PDF, *people_of(layout).values()]:
+        key, certificate = _places(layout, name)
+        waiting = _next(certificate or key)
+        current = table.current(name)
+        if current is None or not waiting.exists() or held(layout, name, staged=True).keyid != current.public.keyid:
+            continue
+        # The file that is looked at goes last, so that a crash between two is mended too.
+        for path in (key, certificate):
+            if path is not None and _next(path).exists():
+                os.replace(_next(path), path)
+    _exchange(layout)
+
+
+def demand_in_force(layout: Layout, table: KeyTable) -> None:
+    """Demands that the gateway's keys, and those by which it knows its workers, are the log's.
+
+    Raises:
+        PreconditionError: ``KEY_NOT_IN_FORCE``.
+    """
+    gateway = layout.service("gateway")
+    found = {"permit": held(layout, "permit").keyid, PDF: held(layout, PDF).keyid}
+    for name in ("train-worker", "audit-worker"):
+        raw = bytes.fromhex(json.loads((gateway / f"{name}.pub").read_text("utf-8"))["statement_key"])
+        found[name] = ed25519_half(ed25519.Ed25519PublicKey.from_public_bytes(raw)).keyid
+    for name, keyid in found.items():
+        current = table.current(name)
+        if current is None:
+            raise _not_in_force(name, "was compromised, and no other follows it yet", f"assay key rotate {name} DIR")
+        if current.public.keyid != keyid:
+            raise _not_in_force(name, "here is not the one that trust file and log name", "put that one in its place")
+
+
+def _places(layout: Layout, name: str) -> tuple[Path, Path | None]:
+    """Files of a key: the private one, and the certificate where it has one.
+
+    Raises:
+        InvalidInputError: ``KEY_UNKNOWN``.
+    """
+    gateway = layout.service("gateway")
+    places: dict[str, tuple[Path, Path | None]] = {
+        "permit": (gateway / "permit.key", None),
+        PDF: (gateway / "pdf.key", gateway / "pdf.crt"),
+        "train-worker": (layout.service("train-worker") / "statement.key", None),
+        "audit-worker": (layout.service("audit-worker") / "statement.key", None),
+    }
+    if name in places:
+        return places[name]
+    for person, subject in people_of(layout).items():
+        if subject == name:
+            return layout.person(person) / "person.key", layout.person(person) / "person.crt"
+    raise InvalidInputError("KEY_UNKNOWN", f"the installation has no key called {name[:100]!r}")
+
+
+def _exchange(layout: Layout) -> None:
+    """Rewrites the public halves that gateway and workers keep of each other, where they are not the newest.
+
+    A folder that lies on another machine is left out: its ``.pub`` is carried there as at `assay init`.
+    """
+    gateway = layout.service("gateway")
+    for name in ("train-worker", "audit-worker"):
+        folder = layout.service(name)
+        if (folder / "statement.key").exists():
+            _tell(gateway / f"{name}.pub", "statement_key", raw_public(load_ed25519(folder / "statement.key")))
+        if (folder / "gateway.pub").exists():
+            _tell(folder / "gateway.pub", "permit_key", raw_public(load_ed25519(gateway / "permit.key")))
+
+
+def _tell(path: Path, member: str, raw: bytes) -> None:
+    said = json.loads(path.read_text("utf-8"))
+    if said.get(member) == raw.hex():
+        return
+    staging = path.with_name(f".{path.name}.new")
+    staging.write_text(json.dumps({**said, member: raw.hex()}, indent=2) + "\n", "utf-8")
+    os.replace(staging, path)
+
+
+def _next(path: Path) -> Path:
+    return path.with_name(f"{path.name}.next")
+
+
+def _not_in_force(name: str, why: str, remedy: str) -> PreconditionError:
+    return PreconditionError("KEY_NOT_IN_FORCE", f"the key {name} {why}", remedy=f"{remedy} (docs/keys.md)")

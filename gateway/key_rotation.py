@@ -1,0 +1,251 @@
+"""Key events, while the gateway stands still: a key follows another, or is said to have been in other hands.
+
+The order is a person's, signed with that person's own key; the gateway's side appends it and holds it to the same table
+as the verifier does. A successor is staged before its record is written and put in after it, see
+:mod:`gateway.key_files`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from sqlalchemy import Engine
+
+from assay import canonical, dsse, key_events
+from assay.errors import IntegrityError, InvalidInputError, PreconditionError
+from assay.identity import load_p256, subject_of
+from assay.key_events import COMPROMISED, EVENTS, ROTATED, SERVICE_NAMES, Compromise, Event, Rotation
+from audit.ledger import records
+from audit.ledger.ledger import Ledger
+from audit.ledger.records import SYSTEM_UNIT, RecordDraft
+from audit.ledger.writer import UnitOfWork
+from audit.verify.keys import PERMIT, KeyTable, roots_of
+from audit.verify.trust import TrustFile
+from gateway import key_files, key_registry
+from gateway.application import make_ledger
+from gateway.caller import ALL_UNITS
+from gateway.identity_registry import OPERATOR, require_live_role
+from gateway.jobs.transitions import State
+from gateway.permits import void_permit
+from gateway.settings import Settings
+from gateway.store import rows
+from gateway.store.tables import JobRow, PermitRow
+
+CLOCK_TOLERANCE = timedelta(seconds=2)
+_BUSY = (State.PREPARING, State.TRAINING, State.AUDITING)
+_NOT_SO = {
+    "log": "it is the log's identity: freeze the log and begin one that continues it",
+    "witness": "it is the witness's own: name its new key in the trust files",
+    "services-root": "it stands in the trust file: freeze the log and begin one that continues it",
+    "people-root": "it stands in the trust file: freeze the log and begin one that continues it",
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of an order.
+
+    Attributes:
+        event: as recorded.
+        index: of its record.
+        voided: permits that were revoked with it.
+    """
+
+    event: Event
+    index: int
+    voided: tuple[str, ...] = ()
+
+
+def full_name(settings: Settings, name: str) -> str:
+    """The name of a key as events have it: ``permit``, or the subject of ``people/vik``.
+
+    Raises:
+        InvalidInputError: ``KEY_UNKNOWN``, or ``KEY_NOT_ROTATED`` for a key that is replaced in another way.
+    """
+    if name in _NOT_SO:
+        raise InvalidInputError("KEY_NOT_ROTATED", f"{name}: {_NOT_SO[name]}", remedy="see docs/keys.md")
+    if name in SERVICE_NAMES:
+        return name
+    people = key_files.people_of(settings.layout)
+    person = name.removeprefix("people/")
+    if name.startswith("people/") and person in people:
+        return people[person]
+    known = ", ".join([*SERVICE_NAMES, *(f"people/{p}" for p in people)])
+    raise InvalidInputError("KEY_UNKNOWN", f"there is no key {name[:60]!r} here", remedy=f"one of: {known}")
+
+
+def draft_rotation(settings: Settings, name: str, person: Path) -> dict[str, Any]:
+    """Makes and stages a successor and has a person sign that it follows.
+
+    Raises:
+        InvalidInputError, IntegrityError: a key or certificate that is needed is not here.
+        PreconditionError: ``LEDGER_IN_USE`` while the gateway runs; ``KEY_IN_USE`` while jobs rest on the old key.
+    """
+    layout = settings.layout
+    with _standing_still(settings) as still:
+        table = still.table()
+        key_files.settle(layout, table)
+        terms = table.terms.get(name)
+        old = terms[-1].public if terms else key_files.held(layout, name)
+        if terms is None or table.current(name) is not None:
+            still.demand_idle(name)
+        key, new = key_files.stage(layout, name, settings.trust_domain)
+        statement = key_events.rotation_statement(settings.origin, name, old.material, new.material, key)
+        return _sign(settings, person, statement, name, table)
+
+
+def draft_compromise(settings: Settings, name: str, since: str, person: Path, keyid: str = "") -> dict[str, Any]:
+    """Has a person sign that a key may have been in other hands.
+
+    Args:
+        settings: of the installation.
+        name: of the key, as events have it.
+        since: index of the first record in doubt, or a time, for the first record from then on.
+        person: folder of who signs.
+        keyid: beginning of the key id, for another than the newest key of this name.
+
+    Raises:
+        InvalidInputError: ``KEY_SINCE``, ``KEY_UNKNOWN``, or the person's key cannot be read.
+        PreconditionError: ``LEDGER_IN_USE``.
+    """
+    with _standing_still(settings) as still:
+        table = still.table()
+        known = [term.public for term in table.terms.get(name, ())] or [key_files.held(settings.layout, name)]
+        found = [half for half in known if half.keyid.startswith(keyid)] if keyid else known[-1:]
+        if len(found) != 1:
+            raise InvalidInputError("KEY_UNKNOWN", f"{len(found)} keys of {name} begin with {keyid!r}")
+        index = _since(still.ledger, since)
+        statement = key_events.compromise_statement(settings.origin, name, found[0].material, index)
+        return _sign(settings, person, statement, name, table)
+
+
+def order(settings: Settings, envelope: Mapping[str, Any]) -> Done:
+    """Records a signed key event, and puts in what was staged for it. The gateway must not run.
+
+    The permits that a compromised permit key may have signed are revoked with it.
+
+    Raises:
+        InvalidInputError, IntegrityError, AlreadyExistsError: the event does not hold; see
+            :func:`assay.key_events.read` and :meth:`audit.verify.keys.KeyTable.check`.
+        PermissionDeniedError: ``ROLE_MISSING`` when its signer is no operator of every unit.
+        PreconditionError: ``LEDGER_IN_USE`` while the gateway runs, or what the table says.
+    """
+    with _standing_still(settings) as still:
+        done = still.ledger.run(lambda uow: _record(uow, envelope, still.trust))
+        key_files.settle(settings.layout, still.table())
+        return done
+
+
+def _record(uow: UnitOfWork, envelope: Mapping[str, Any], trust: TrustFile) -> Done:
+    verified = dsse.verify_person(dict(envelope), trust.people_root, uow.now)
+    if len(verified.signers) != 1:
+        raise IntegrityError("KEY_EVENT", "a key event has one signer")
+    signer = verified.signers[0]
+    require_live_role(uow.connection, signer.subject, OPERATOR, ALL_UNITS)
+    event = key_events.read(verified.statement, trust.origin, roots_of(trust), uow.now)
+    kind = ROTATED if isinstance(event, Rotation) else COMPROMISED
+    index = uow.append(RecordDraft(SYSTEM_UNIT, kind, EVENTS[kind], {}, envelope=envelope))
+    key_registry.load(uow.connection, trust).check(event, index, signer)
+    told = key_registry.RecordedEvent(index, uow.now, signer, verified.statement)
+    key_registry.remember(uow.connection, event.event_id, told)
+    voided: list[str] = []
+    if isinstance(event, Compromise) and event.name == PERMIT:
+        for row in rows.select_all(uow.connection, PermitRow, order_by="record_index", revoked_us=0):
+            if event.since_index <= row.record_index and row.not_after_us > rows.micros(uow.now):
+                voided.append(void_permit(uow, row, signer.subject, "", "the permit key was compromised").name)
+    return Done(event, index, tuple(voided))
+
+
+def _sign(settings: Settings, person: Path, statement: dict[str, Any], name: str, table: KeyTable) -> dict[str, Any]:
+    """Signs with a person's own key; with the successor where it is for oneself and the old key holds no more."""
+    certificate = x509.load_pem_x509_certificate((person / "person.crt").read_bytes())
+    key = load_p256(person / "person.key")
+    own = subject_of(certificate) == name and dsse.predicate_name(statement["predicateType"]) == EVENTS[ROTATED]
+    if own and name in table.terms and table.current(name) is None:
+        key, certificate = key_files.staged_person(person)
+    return dsse.sign_person(canonical.encode(statement), key, certificate)
+
+
+def _since(ledger: Ledger, text: str) -> int:
+    """The index itself, or that of the first record from a time on, less the clock's tolerance.
+
+    Raises:
+        InvalidInputError: ``KEY_SINCE``.
+    """
+    if text.isascii() and text.isdigit() and len(text) < 16:
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInputError("KEY_SINCE", f"{text[:40]!r} is neither an index nor a time", remedy=_TIME) from error
+    if moment.tzinfo is None:
+        raise InvalidInputError("KEY_SINCE", "the time has no zone", remedy=_TIME)
+    low, high = 0, ledger.size
+    while low < high:
+        middle = (low + high) // 2
+        if records.read(ledger.record(middle).body).time >= moment - CLOCK_TOLERANCE:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@dataclass(frozen=True)
+class _Still:
+    """A gateway that does not run: its started ledger, rows and trust file."""
+
+    engine: Engine
+    ledger: Ledger
+    trust: TrustFile
+
+    def table(self) -> KeyTable:
+        """Keys after the last recorded event."""
+        with self.engine.connect() as connection:
+            return key_registry.load(connection, self.trust)
+
+    def demand_idle(self, name: str) -> None:
+        """A work order, sealed task or statement by the old key would be refused after its rotation.
+
+        Raises:
+            PreconditionError: ``KEY_IN_USE``.
+        """
+        if name not in key_events.ED25519_NAMES:
+            return
+        with self.engine.connect() as connection:
+            busy = [job.name for state in _BUSY for job in rows.select_all(connection, JobRow, state=state.value)]
+        if busy:
+            raise PreconditionError(
+                "KEY_IN_USE",
+                f"{len(busy)} jobs are under way, among them {busy[0]}",
+                remedy="let them end, or pause or cancel them, before the key is rotated",
+            )
+
+
+@contextmanager
+def _standing_still(settings: Settings) -> Iterator[_Still]:
+    """Starts the ledger of a gateway that does not run.
+
+    Raises:
+        PreconditionError: ``LEDGER_IN_USE`` while it does.
+    """
+    trust = TrustFile.load(settings.layout.trust)
+    if not settings.database.is_file():
+        raise PreconditionError(
+            "LEDGER_NOT_A_FILE", f"there is no database {settings.database.name}", remedy="start the gateway once"
+        )
+    engine, ledger = make_ledger(settings)
+    try:
+        ledger.start()
+        yield _Still(engine, ledger, trust)
+    finally:
+        ledger.close()
+        engine.dispose()
+
+
+_TIME = "an index such as 120, or a time such as 2026-11-27T09:30:00Z"

@@ -1,0 +1,304 @@
+"""Keys of a real installation: listed, rotated, said to be stolen; what gateway, verifier and permits say then."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from assay.errors import AssayError
+from assay.identity import load_ed25519, raw_public
+from assay.v1 import identity_pb2
+from audit.ledger.bundle import export
+from audit.ledger.records import read
+from audit.verify import Report
+from audit.verify.keys import DOUBT
+from audit.verify.trust import TrustFile
+from audit.verify.verifier import verify_bytes
+from gateway import key_files
+from gateway.cli.app import app as cli
+from gateway.statements import grant_statement
+from gateway.store import rows
+from gateway.store.tables import JobRow
+from tests.gateway.conftest import House, now
+from tests.gateway.judged import approved, awaiting, decide
+from tests.gateway.test_card_check import check, pdf, refused
+from tests.gateway.test_permits import issued, offline, online
+
+Open = Callable[[], House]
+
+
+def call(*arguments: object, code: int = 0) -> str:
+    done = CliRunner().invoke(cli, [*map(str, arguments)], env={"ASSAY_IDENTITY": ""})
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def ordered(house: House, *arguments: object, by: str = "oscar", code: int = 0) -> Any:
+    """`assay key …` by a person."""
+    done = call("key", *arguments, "--as", house.layout.person(by), "--output", "json", code=code)
+    return json.loads(done) if code == 0 else done
+
+
+def verified(house: House) -> Report:
+    """The whole log as an auditor sees it: under the quorum-free note of the installation's own ledger."""
+    out, ledger = io.BytesIO(), house.app.ledger
+    export(ledger, out, policy_text=f"log {ledger.vkey}\nquorum none\n")
+    return verify_bytes(out.getvalue(), TrustFile.load(house.layout.trust), now())
+
+
+def unheld(report: Report) -> list[tuple[str, str]]:
+    return [(c.name, c.outcome) for c in report.checks if c.outcome != "passed"]
+
+
+@pytest.fixture
+async def closed(opened: Open) -> House:
+    """An installation that has run and stands still."""
+    house = opened()
+    await house.app.close()
+    return house
+
+
+def listed(house: House) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for key in json.loads(call("key", "list", house.layout.root, "--output", "json"))["keys"]:
+        found.setdefault(key["name"], []).append(key)
+    return found
+
+
+def test_every_key_is_listed_before_the_first_start_too(opened: Open, pristine: Path, closed: House) -> None:
+    found = listed(closed)
+    assert {
+        "services-root", "people-root", "log", "permit", "pdf", "train-worker", "audit-worker", "units-root", "canary",
+        "people/oscar", "people/vik", "gateway sealing", "train-worker sealing", "audit-worker sealing",
+    } <= set(found)  # fmt: skip
+    assert {key["state"] for keys in found.values() for key in keys} == {"in force"}
+    assert found["units-root"][0]["keyid"] == found["canary"][0]["keyid"] == ""
+    assert "people/vik" in call("key", "list", closed.layout.root)
+    assert json.loads(call("key", "list", pristine, "--output", "json"))["keys"]
+
+
+@pytest.mark.parametrize("name", ["permit", "train-worker", "audit-worker", "pdf"])
+async def test_a_services_key_is_rotated(closed: House, opened: Open, name: str) -> None:
+    before = listed(closed)[name][0]["keyid"]
+    done = ordered(closed, "rotate", name, closed.layout.root)
+    assert done["old"] == before != done["new"]
+    old, new = listed(closed)[name]
+    assert (old["state"], old["until"], new["state"], new["since"]) == (
+        "rotated", f"record {done['record_index']}", "in force", f"record {done['record_index']}",
+    )  # fmt: skip
+    house = opened()
+    assert read(house.app.ledger.record(done["record_index"]).body).type == "key.rotated"
+    assert unheld(verified(house)) == []
+    await house.app.close()
+    assert list(closed.layout.root.rglob("*.next")) == []
+
+
+async def test_public_halves_are_exchanged(closed: House) -> None:
+    ordered(closed, "rotate", "permit", closed.layout.root)
+    ordered(closed, "rotate", "audit-worker", closed.layout.root)
+    services = closed.layout.root / "services"
+    for path, member, key in (
+        ("train-worker/gateway.pub", "permit_key", "gateway/permit.key"),
+        ("audit-worker/gateway.pub", "permit_key", "gateway/permit.key"),
+        ("gateway/audit-worker.pub", "statement_key", "audit-worker/statement.key"),
+    ):
+        said = json.loads((services / path).read_text())
+        assert said[member] == raw_public(load_ed25519(services / key)).hex() and len(said) == 2
+
+
+async def test_a_permit_of_the_new_key_holds_offline_and_the_old_key_is_refused(closed: House, opened: Open) -> None:
+    house = opened()
+    await approved(house)
+    early = await issued(house)
+    assert offline(house, early) == (True, "")
+    old = (house.layout.service("gateway") / "permit.key").read_bytes()
+    await house.app.close()
+    ordered(house, "rotate", "permit", house.layout.root)
+    house = opened()
+    late = await issued(house)
+    assert offline(house, late) == (True, "") and offline(house, early) == (True, "")
+    assert unheld(verified(house)) == []
+    await house.app.close()
+    # A gateway that comes back with the old key does not start; nor would anybody believe what it signs.
+    (house.layout.service("gateway") / "permit.key").write_bytes(old)
+    with pytest.raises(AssayError) as caught:
+        opened()
+    assert caught.value.reason == "KEY_NOT_IN_FORCE"
+
+
+async def test_a_stolen_permit_key(closed: House, opened: Open) -> None:
+    house = opened()
+    await approved(house)
+    permit = await issued(house)
+    at = permit.proofs[-1].index
+    await house.app.close()
+    done = ordered(house, "compromised", "permit", house.layout.root, "--since", at)
+    assert (done["since_index"], done["permits_revoked"]) == (at, [permit.name])
+    with pytest.raises(AssayError) as caught:
+        opened()
+    assert caught.value.reason == "KEY_NOT_IN_FORCE" and "assay key rotate permit" in caught.value.remedy
+    ordered(house, "rotate", "permit", house.layout.root)
+    house = opened()
+    report = verified(house)
+    assert report.verdict == "suspect" and {n for n, _ in unheld(report)} == {DOUBT}
+    assert any(f"record {at}:" in c.detail for c in report.checks if c.outcome == "suspect")
+    answer = await online(house, permit)
+    assert (answer.allowed, answer.reason) == (False, "revoked")
+    assert offline(house, await issued(house)) == (True, "")
+    await house.app.close()
+    assert [k["state"] for k in listed(house)["permit"]] == ["compromised", "in force"]
+
+
+async def test_a_stolen_key_of_a_person(closed: House, opened: Open) -> None:
+    house = opened()
+    await approved(house)
+    permit = await issued(house)
+    await house.app.close()
+    since = (now() - dt.timedelta(hours=1)).isoformat()
+    done = ordered(house, "compromised", "people/vik", house.layout.root, "--since", since)
+    assert done["since_index"] == 0
+    house = opened()
+    answer = await online(house, permit)
+    assert not answer.allowed and "other hands" in answer.reason
+    with pytest.raises(AssayError) as caught:
+        await issued(house)
+    assert caught.value.reason == "SIGNER_KEY"
+    assert unheld(verified(house)) == [(DOUBT, "suspect")]
+    await house.app.close()
+
+
+async def test_a_compromised_person_signs_nothing_until_a_new_certificate(closed: House, opened: Open) -> None:
+    ordered(closed, "compromised", "people/vik", closed.layout.root, "--since", "10000000", code=3)
+    ordered(closed, "compromised", "people/vik", closed.layout.root, "--since", 0)
+    house = opened()
+    await awaiting(house)
+    await decide(house, "cora", "compliance_officer")
+    with pytest.raises(AssayError) as caught:
+        await decide(house, "vik", "validator")
+    assert caught.value.reason == "KEY_NOT_IN_FORCE"
+    await house.app.close()
+    ordered(house, "rotate", "people/vik", house.layout.root)
+    house = opened()
+    await decide(house, "vik", "validator")
+    assert unheld(verified(house)) == []
+    await house.app.close()
+
+
+async def test_the_only_operators_key_is_replaced_by_its_own_successor(closed: House, opened: Open) -> None:
+    root = closed.layout.root
+    ordered(closed, "compromised", "people/oscar", root, "--since", 0)
+    assert "KEY_NOT_IN_FORCE" in ordered(closed, "rotate", "permit", root, code=10)
+    ordered(closed, "rotate", "people/oscar", root)
+    ordered(closed, "rotate", "permit", root)
+    house = opened()
+    envelope = house.sign("oscar", grant_statement(house.subject("new"), "validator", "credit", "new-validator"))
+    await house.app.identities.grant_role(await house.caller("oscar"), identity_pb2.GrantRoleRequest(envelope=envelope))
+    assert {n for n, _ in unheld(verified(house))} == {DOUBT}
+    await house.app.close()
+
+
+@pytest.mark.parametrize("name", ["rita", "cora", "mia", "anna"])
+def test_only_operators_of_every_unit_order(closed: House, name: str) -> None:
+    root, before = closed.layout.root, listed(closed)
+    assert "ROLE_MISSING" in ordered(closed, "rotate", "permit", root, by=name, code=5)
+    assert "ROLE_MISSING" in ordered(closed, "compromised", "permit", root, "--since", 0, by=name, code=5)
+    assert listed(closed) == before
+
+
+async def test_an_operator_of_one_unit_orders_nothing(opened: Open) -> None:
+    house = opened()
+    envelope = house.sign("oscar", grant_statement(house.subject("carl"), "operator", "credit", "carl-operator"))
+    await house.app.identities.grant_role(await house.caller("oscar"), identity_pb2.GrantRoleRequest(envelope=envelope))
+    await house.app.close()
+    assert "ROLE_MISSING" in ordered(house, "rotate", "permit", house.layout.root, by="carl", code=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("log", "KEY_NOT_ROTATED"),
+        ("people-root", "KEY_NOT_ROTATED"),
+        ("witness", "KEY_NOT_ROTATED"),
+        ("nobody", "KEY_UNKNOWN"),
+        ("people/nobody", "KEY_UNKNOWN"),
+        ("people/../vik", "KEY_UNKNOWN"),
+        ("vik", "KEY_UNKNOWN"),
+    ],
+)
+def test_keys_that_are_replaced_otherwise_or_not_there(closed: House, name: str, reason: str) -> None:
+    for command in (("rotate", name), ("compromised", name, "--since", 0)):
+        assert reason in ordered(closed, *command[:2], closed.layout.root, *command[2:], code=3)
+
+
+def test_orders_replayed_changed_signed_elsewhere_or_for_nothing(closed: House, tmp_path: Path) -> None:
+    root, order = closed.layout.root, tmp_path / "order.json"
+    ordered(closed, "rotate", "permit", root, "--write-order", order)
+    assert len(listed(closed)["permit"]) == 1
+    call("key", "rotate", "permit", root, "--order", order)
+    assert "KEY_EVENT_REPLAYED" in call("key", "rotate", "permit", root, "--order", order, code=7)
+    assert len(listed(closed)["permit"]) == 2
+    ordered(closed, "rotate", "permit", root, "--write-order", order)
+    forged = json.loads(order.read_text())
+    ordered(closed, "compromised", "pdf", root, "--since", 0, "--write-order", order)
+    forged["payload"] = json.loads(order.read_text())["payload"]
+    order.write_text(json.dumps(forged))
+    assert "SIGNATURE_BAD" in call("key", "rotate", "permit", root, "--order", order, code=10)
+    assert "NO_IDENTITY" in call("key", "rotate", "permit", root, code=3)
+    for since in ("soon", "2026-11-27T09:30:00", "-1"):
+        assert "KEY_SINCE" in ordered(closed, "compromised", "pdf", root, f"--since={since}", code=3)
+    assert "KEY_UNKNOWN" in ordered(closed, "compromised", "pdf", root, "--since", 0, "--key", "0000000", code=3)
+
+
+async def test_a_running_gateway_keeps_its_keys(house: House) -> None:
+    assert "LEDGER_IN_USE" in ordered(house, "rotate", "permit", house.layout.root, code=6)
+    assert len(listed(house)["permit"]) == 1
+
+
+async def test_a_job_under_way_keeps_the_key_that_it_rests_on(opened: Open) -> None:
+    house = opened()
+    await house.upload("rita")
+    job = (await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request())).tuning_job
+    house.app.ledger.run(lambda uow: rows.update(uow.connection, JobRow, {"name": job.name}, {"state": "TRAINING"}))
+    await house.app.close()
+    assert "KEY_IN_USE" in ordered(house, "rotate", "train-worker", house.layout.root, code=6)
+    ordered(house, "compromised", "train-worker", house.layout.root, "--since", 0)
+    ordered(house, "rotate", "train-worker", house.layout.root)
+
+
+async def test_a_crash_between_record_and_file_is_mended_at_the_next_start(
+    closed: House, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(key_files, "settle", lambda *_: None)
+        done = ordered(closed, "rotate", "pdf", closed.layout.root)
+    assert list(closed.layout.root.rglob("*.next"))
+    house = opened()
+    assert key_files.held(house.layout, "pdf").keyid == done["new"]
+    assert list(closed.layout.root.rglob("*.next")) == []
+    await house.app.close()
+
+
+async def test_a_card_of_the_new_key_is_checked_by_the_evidence(opened: Open, closed: House, tmp_path: Path) -> None:
+    ordered(closed, "rotate", "pdf", closed.layout.root)
+    house = opened()
+    await approved(house)
+    card, evidence = tmp_path / "card.pdf", tmp_path / "evidence.zip"
+    card.write_bytes(await pdf(house))
+    with evidence.open("wb") as out:
+        export(house.app.ledger, out, policy_text=f"log {house.app.ledger.vkey}\nquorum none\n")
+    await house.app.close()
+    trust, more = house.layout.trust, ["--evidence", str(evidence)]
+    assert refused(check(card, trust))
+    done = check(card, trust, *more)
+    assert done.returncode == 0 and "by the certificate that held at record" in done.stdout, done.stderr
+    card.write_bytes(card.read_bytes() + b"\n% one more page\n")
+    assert "CARD_NOT_ISSUED" in check(card, trust, *more).stderr
+    evidence.write_bytes(b"PK")
+    assert "EVIDENCE" in check(card, trust, *more).stderr
