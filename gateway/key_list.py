@@ -10,7 +10,7 @@ from cryptography import x509
 
 from assay.certificates import key_id
 from assay.identity import Layout
-from audit.ledger.sqlite import connect_engine
+from audit.ledger import dialect
 from audit.verify.keys import KeyTable, Term
 from audit.verify.trust import TrustFile
 from gateway import key_files, key_registry
@@ -54,8 +54,8 @@ def listed(settings: Settings) -> list[ListedKey]:
     """
     trust = TrustFile.load(settings.layout.trust)
     table = KeyTable.of(trust)
-    if settings.database.is_file():
-        engine = connect_engine(settings.database)
+    if settings.postgres_url or settings.database.is_file():
+        engine = dialect.connect(settings.database_url)
         try:
             with engine.connect() as connection:
                 table = key_registry.load(connection, trust)

@@ -235,7 +235,7 @@ def _standing_still(settings: Settings) -> Iterator[_Still]:
         PreconditionError: ``LEDGER_IN_USE`` while it does.
     """
     trust = TrustFile.load(settings.layout.trust)
-    if not settings.database.is_file():
+    if not settings.postgres_url and not settings.database.is_file():
         raise PreconditionError(
             "LEDGER_NOT_A_FILE", f"there is no database {settings.database.name}", remedy="start the gateway once"
         )
