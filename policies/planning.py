@@ -20,7 +20,7 @@ from policies.rule import Gate, Pack, Rule
 
 PROBES = ("privacy", "memorisation", "quality", "cost")
 DECISION_PROBES = ("fairness",)
-DEEPER = ("counterfactual", "stereotypes")
+DEEPER = ("counterfactual", "regression", "stereotypes")
 DEEPER_DECISIONS = ("robustness", "proxies", "reasons", "alternatives")
 """Probes that ``quick`` has no time for."""
 SAMPLE_SIZES = (

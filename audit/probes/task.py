@@ -32,7 +32,10 @@ from audit.probes import (
     proxies,
     quality,
     reasons,
+    regression,
     robust,
+    safety,
+    sanity,
     sets,
     stereotypes,
 )
@@ -50,8 +53,8 @@ REPORT = "report.json"
 NOT_TESTED = (
     "membership inference beyond the canaries (LiRA, RMIA, Min-K%++): no shadow models are trained",
     "PII inference among candidates and twin or triplet association prompts",
-    "refusals and safety behaviour after tuning (Do-Not-Answer, jailbreaks, prompt injection)",
-    "forgetting of general abilities, hallucination and calibration",
+    "jailbreaks and prompt injection",
+    "what people would say of long answers: everything here is a likelihood, an exact match or a count",
     "languages other than those of the test rows, and prompts written by an adversary",
     "composition with other adapters, quantised serving and agent tools",
 )
@@ -78,6 +81,7 @@ class Probe:
 
 
 _SWAPS = ("fairness.counterfactual_", "fairness.generation_", "fairness.answer_likelihood_")
+_SANITY = ("adapter.", "overfitting.near_duplicate_", "overfitting.test_overlap_")
 _GROUPS = tuple(
     f"fairness.{name}"
     for name in ("selection_", "impact_ratio", "label_impact_ratio", "tpr_", "fpr_", "equalized_odds_")
@@ -85,6 +89,7 @@ _GROUPS = tuple(
 PROBES = (
     Probe("cost", "reading the bill", ("cost.",), 0.0, cost.run),
     Probe("quality", "comparing with the base model", ("quality.",), 0.15, quality.run),
+    Probe("quality", "checking the adapter", _SANITY, 0.0, sanity.run),
     Probe("quality", "calibration", ("quality.calibration_", "fairness.calibration_"), 0.0, calibration.run),
     Probe("fairness", "comparing groups", _GROUPS, 0.05, fairness.run),
     Probe("privacy", "scoring canaries", ("privacy.canary_", "privacy.epsilon_"), 0.3, privacy.run),
@@ -95,6 +100,8 @@ PROBES = (
     Probe("proxies", "looking for proxies", ("fairness.proxy_",), 0.0, proxies.run),
     Probe("reasons", "reversing stated reasons", ("fairness.reason_",), 0.0, reasons.run),
     Probe("alternatives", "trying alternatives", ("fairness.alternative_",), 0.0, alternatives.run),
+    Probe("regression", "comparing abilities", ("regression.",), 0.0, regression.run),
+    Probe("regression", "comparing refusals", ("safety.",), 0.0, safety.run),
     Probe("stereotypes", "comparing stereotypes", ("fairness.stereotype_",), 0.0, stereotypes.run),
     Probe("privacy", "reading generations", ("privacy.pii_generation_", "privacy.pii_any_"), 0.25, leakage.generations),
 )

@@ -363,7 +363,8 @@ def test_no_rows_at_all_leaves_no_number_but_the_bill(models: Path, tmp_path: Pa
     run(context(tmp_path, tmp_path / "inputs", models, order(models), []))
     report = report_of(tmp_path)
     for m in report.measurements:
-        assert m.name.startswith("cost.") or m.unavailable, m.name
+        # Regressions are measured on public sets and names, not on rows.
+        assert m.name.startswith(("cost.", "regression.")) or m.unavailable, m.name
 
 
 @pytest.mark.parametrize(
@@ -387,3 +388,16 @@ def test_malformed_private_rows_are_named(models: Path, tmp_path: Path, damage: 
     with pytest.raises(AssayError) as error:
         run(context(tmp_path, tmp_path / "inputs", models, order(models), []))
     assert error.value.reason == "PRIVATE_ROWS_MALFORMED"
+
+
+def test_a_test_row_that_was_trained_on_ends_the_audit_with_its_name(models: Path, tmp_path: Path) -> None:
+    from audit.probes.task import run
+
+    write_inputs(tmp_path / "inputs")
+    write_adapter(tmp_path / "inputs" / "adapter")
+    private = tmp_path / "inputs" / "private"
+    (private / "test.jsonl").write_bytes((private / "train_sample.jsonl").read_bytes())
+    with pytest.raises(IntegrityError) as error:
+        run(context(tmp_path, tmp_path / "inputs", models, order(models), []))
+    assert error.value.reason == "TEST_OVERLAPS_TRAINING"
+    assert "6 test rows" in error.value.message

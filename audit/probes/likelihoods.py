@@ -1,0 +1,81 @@
+"""Candidate continuations of plain text by likelihood: the building block of judge-free evaluation.
+
+A question and its candidate answers share their opening, which is run once; a tie is decided for the earlier candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.probes import stats
+from audit.probes.findings import Audit
+from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion
+from audit.probes.passages import Passage
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Question:
+    """An opening, the candidates to go on with, and the index of the right one."""
+
+    opening: str
+    candidates: tuple[str, ...]
+    right: int = 0
+
+
+def nats(audit: Audit, questions: Sequence[Question], *, adapter: bool, per_token: bool = True) -> list[Floats]:
+    """Loss of every candidate given its opening, per token or in all; one array a question.
+
+    Raises:
+        ValueError: a candidate is too long to be scored with its opening.
+    """
+    texts = [q.opening + c for q in questions for c in q.candidates]
+    starts = [len(q.opening) for q in questions for _ in q.candidates]
+    passages = []
+    for rendered, start in zip(audit.chat.plain(texts), starts, strict=True):
+        marks = tuple(i for i, (_, end) in enumerate(rendered.spans) if i >= 1 and end > start)
+        if not marks or rendered.spans[0][0] > start:
+            raise ValueError("an item of the set is too long to be scored, or too short")
+        passages.append(Passage(rendered.ids, marks))
+    scores = iter(audit.board.scores(passages, adapter=adapter))
+    found = [[next(scores).nll for _ in q.candidates] for q in questions]
+    return [np.array([float(n.mean() if per_token else n.sum()) for n in row]) for row in found]
+
+
+def right_ones(losses: Sequence[Floats], questions: Sequence[Question]) -> NDArray[np.bool_]:
+    """Whether the right candidate is the likeliest, for each question."""
+    return np.array([int(row.argmin()) == q.right for row, q in zip(losses, questions, strict=True)], dtype=bool)
+
+
+def accuracy(
+    audit: Audit, rate: Subject, delta: Subject, tuned: NDArray[np.bool_], base: NDArray[np.bool_]
+) -> list[Measurement]:
+    """Share of right items with the base model's beside it, and the change on the same items."""
+    n, levels = len(tuned), audit.settings.confidences
+    gained, lost = int((tuned & ~base).sum()), int((base & ~tuned).sum())
+    inputs = {"tuned": tuned, "base": base}
+
+    def interval(confidence: float) -> stats.Bounds:
+        return stats.paired_difference_interval(gained, lost, n, confidence)
+
+    control = Control(float(base.mean()), "base model")
+    return [
+        proportion(rate, int(tuned.sum()), n, levels, inputs=inputs, control=control),
+        measured(delta, (gained - lost) / n, interval, levels, n=n, inputs=inputs),
+    ]
+
+
+def mean_of(audit: Audit, subject: Subject, values: Floats, control: Control | None = None) -> Measurement:
+    """Mean of one value an item, with its t interval."""
+
+    def build() -> Measurement:
+        found = stats.mean(values)
+        levels = audit.settings.confidences
+        return measured(subject, found.value, found.interval, levels, n=values.size, inputs=values, control=control)
+
+    return guarded(subject, build)
