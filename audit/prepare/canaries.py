@@ -3,8 +3,10 @@
 Canary ``i``, its kind, name, secret and carrier come from HMAC(key, i); whether it is planted is a fair coin of its
 own, also from HMAC(key, i), as the one-run bound of Steinke, Nasr and Jagielski (arXiv 2305.08846) requires. So the
 number planted varies around one half. Stratum A is planted once and speaks for single records; stratum B is planted
-``b_repeats`` times and speaks for duplicates. The manifest's digest is committed before training, its content
-revealed after the verdict.
+``b_repeats`` times and speaks for duplicates. Of every two canaries the key picks one that carries a code in the
+data's own shapes; the other's secret lies in a reserved range. A trainer that drops what looks like a test value learns
+the first kind and not the second, which the audit sees. The manifest's digest is committed before training, its content
+revealed by the audit, when nothing can be trained any more.
 
 A canary row has the shape of its neighbours: the system prompt that most rows share, or a few common values of a
 table's columns. Nothing in it comes from a single person's row.
@@ -20,8 +22,9 @@ from typing import Any
 
 from assay import canonical
 from assay.errors import InvalidInputError, PreconditionError
+from audit.prepare.code_shapes import GENERAL
 from audit.prepare.rows import Message
-from audit.prepare.secrets_of_nobody import KINDS, KeyedChoices, made_up_name
+from audit.prepare.secrets_of_nobody import RESERVED, KeyedChoices, code_in, made_up_name
 
 KEY_BYTES = 32
 MAX_CANARIES = 4096
@@ -84,20 +87,23 @@ class Carrier:
     Attributes:
         system: system prompt to start with, empty for none.
         record: common values by column of a decision table, empty for chat.
+        shapes: shapes of the data's own codes.
     """
 
     system: str = ""
     record: Mapping[str, Sequence[str]] | None = None
+    shapes: Sequence[str] = GENERAL
 
 
 @dataclass(frozen=True)
 class Canary:
-    """One canary; ``secret`` is a part of the last assistant message."""
+    """One canary; ``secret`` is a part of the last assistant message, its ``form`` ``own`` or ``reserved``."""
 
     index: int
     stratum: str
     included: bool
     repeats: int
+    form: str
     kind: str
     messages: tuple[Message, ...]
     secret: str
@@ -109,6 +115,7 @@ class Canary:
             "stratum": self.stratum,
             "included": self.included,
             "repeats": self.repeats,
+            "form": self.form,
             "kind": self.kind,
             "messages": list(self.messages),
             "secret": self.secret,
@@ -142,10 +149,17 @@ def coin(key: bytes, index: int) -> bool:
     return bool(hmac.digest(key, b"assay/canary/v1/coin/" + str(index).encode(), hashlib.sha256)[0] & 1)
 
 
+def in_own_form(key: bytes, index: int) -> bool:
+    """Whether canary ``index`` carries a code in the data's own shapes: one of each pair does, the key picks which."""
+    pair = hmac.digest(key, b"assay/canary/v1/form/" + str(index // 2).encode(), hashlib.sha256)[0] & 1
+    return bool(index % 2 ^ pair)
+
+
 def _derive_one(key: bytes, index: int, numbers: CanaryNumbers, carrier: Carrier, taken: set[str]) -> Canary:
     choices = KeyedChoices(key, f"assay/canary/v1/content/{index}")
+    own = in_own_form(key, index)
     while True:
-        kind = choices.choice(KINDS)
+        kind = code_in(choices.choice(carrier.shapes)) if own else choices.choice(RESERVED)
         name, secret = made_up_name(choices), kind.draw(choices)
         if taken.isdisjoint({name, secret}):
             taken |= {name, secret}
@@ -159,7 +173,8 @@ def _derive_one(key: bytes, index: int, numbers: CanaryNumbers, carrier: Carrier
     if carrier.system:
         messages.insert(0, {"role": "system", "content": carrier.system})
     stratum, repeats = ("A", 1) if index < numbers.a else ("B", numbers.b_repeats)
-    return Canary(index, stratum, coin(key, index), repeats, kind.name, tuple(messages), secret)
+    form = "own" if own else "reserved"
+    return Canary(index, stratum, coin(key, index), repeats, form, kind.name, tuple(messages), secret)
 
 
 def _record(carrier: Carrier, choices: KeyedChoices) -> str:

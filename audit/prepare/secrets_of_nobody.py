@@ -1,9 +1,11 @@
 """Secrets and names that look real, carry at least 30 bits and can belong to nobody.
 
-Everything comes from ranges reserved for examples or never issued: telephone numbers 555-0100 to 555-0199 (North
-American Numbering Plan), mail domains of RFC 2606, social security areas 900 to 999 with groups 01 to 49 (neither SSN
-nor ITIN), the card test range 4000 00, plain reference numbers. Where the reserved range is narrower than 30 bits, a
-code beside it adds the rest. Names are put together from syllables that make no known name.
+Half come from ranges reserved for examples or never issued: telephone numbers 555-0100 to 555-0199 (North American
+Numbering Plan), mail domains of RFC 2606, social security areas 900 to 999 with groups 01 to 49 (neither SSN nor
+ITIN), the card test range 4000 00. Where the reserved range is narrower than 30 bits, a code beside it adds the rest.
+The other half are codes in the shapes of the data's own (:mod:`audit.prepare.code_shapes`), longer than those by at
+least one block, so that none is a code of the institution. Names are put together from syllables that make no known
+name.
 """
 
 from __future__ import annotations
@@ -108,10 +110,6 @@ def made_up_name(choices: KeyedChoices) -> str:
     return f"{first} {(choices.choice(_LAST) + choices.choice(_MIDDLE) + choices.choice(_LAST)[-2:]).capitalize()}"
 
 
-def _number(c: KeyedChoices) -> str:
-    return f"{1 + c.below(9)}{c.digits(9)}"
-
-
 def _phone(c: KeyedChoices) -> str:
     return f"({2 + c.below(8)}{c.below(9)}{c.below(10)}) 555-01{c.digits(2)} ext. {c.digits(6)}"
 
@@ -139,10 +137,29 @@ def luhn_digit(body: str) -> str:
     return str(-total % 10)
 
 
-KINDS = (
-    SecretKind("number", "reference number", math.log2(9 * 10**9), _number),
+RESERVED = (
     SecretKind("phone", "call-back number", math.log2(8 * 9 * 10 * 10**2 * 10**6), _phone),
     SecretKind("email", "e-mail address", math.log2((17 * 5) ** 4 * 10**3 * 3), _email),
     SecretKind("national_id", "identity number", math.log2(10**2 * 49 * 9999 * 24**2), _national_id),
     SecretKind("card", "card", math.log2(10**9 * 12 * 10), _card),
 )
+"""Kinds from reserved ranges."""
+
+_LEAST_BITS = 30.0
+_BLOCK = 4
+
+
+def code_in(shape: str) -> SecretKind:
+    """Codes in a shape of the data's own, with blocks of four digits added: one at least, and up to 30 bits.
+
+    Args:
+        shape: ``A`` stands for a letter, ``9`` for a digit, anything else for itself.
+    """
+    bits = shape.count("A") * math.log2(len(_LETTERS)) + shape.count("9") * math.log2(10)
+    blocks = max(1, math.ceil((_LEAST_BITS - bits) / (_BLOCK * math.log2(10))))
+
+    def draw(c: KeyedChoices) -> str:
+        own = "".join(c.choice(_LETTERS) if s == "A" else c.digits(1) if s == "9" else s for s in shape)
+        return "-".join([own, *(c.digits(_BLOCK) for _ in range(blocks))])
+
+    return SecretKind("code", "file code", bits + blocks * _BLOCK * math.log2(10), draw)

@@ -18,6 +18,7 @@ from assay import digests
 from assay.pii import PiiConfig, PiiScanner
 from audit.prepare import facts as facts_of
 from audit.prepare.canaries import Canary, CanaryNumbers, Carrier, derive, manifest
+from audit.prepare.code_shapes import CodeShapes
 from audit.prepare.findings import Findings
 from audit.prepare.lines import FileLimits
 from audit.prepare.order import CHAT, PrepareOrder
@@ -48,6 +49,7 @@ class _Intake:
     entries: list[Entry]
     table: Survey | None
     system: str
+    shapes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,10 @@ def run(context: TaskContext) -> dict[str, Any]:
 
 
 def _read(dataset: Path, order: PrepareOrder, spool: Spool, forbidden: Sequence[str]) -> _Intake:
-    """Parses the file to the spool, and notes the system prompt that most rows share."""
+    """Parses the file to the spool, and notes the system prompt that most rows share and the shapes of codes."""
     findings, limits, table = Findings(), FileLimits(), None
     systems: dict[str, int] = {}
+    shapes = CodeShapes()
     if order.format != CHAT:
         with dataset.open("rb") as stream:
             table = survey(stream, order.columns, findings, forbidden, limits)
@@ -125,11 +128,12 @@ def _read(dataset: Path, order: PrepareOrder, spool: Spool, forbidden: Sequence[
         entries = []
         for row in rows:
             entries.append(spool.append(row))
+            shapes.note(m["content"] for m in row.messages)
             first = row.messages[0]
             if first["role"] == "system" and (first["content"] in systems or len(systems) < 100):
                 systems[first["content"]] = systems.get(first["content"], 0) + 1
     common = [text for text, count in systems.items() if count > _COMMON_SYSTEM_SHARE * len(entries)]
-    return _Intake(findings, entries, table, common[0] if common else "")
+    return _Intake(findings, entries, table, common[0] if common else "", shapes.common())
 
 
 def _scan(
@@ -156,9 +160,10 @@ def _canary_numbers(order: PrepareOrder, train_rows: int) -> CanaryNumbers:
 def _carrier(intake: _Intake, order: PrepareOrder) -> Carrier:
     """What canary rows borrow from the data: only what many rows share."""
     if intake.table is None:
-        return Carrier(intake.system)
+        return Carrier(intake.system, shapes=intake.shapes)
     known = [(c, sorted(v)) for c, v in intake.table.common.items() if v.keys() - {""}]
-    return Carrier(SYSTEM_TEXT, {c: [x for x in values if x] for c, values in known[:_CARRIER_COLUMNS]})
+    record = {c: [x for x in values if x] for c, values in known[:_CARRIER_COLUMNS]}
+    return Carrier(SYSTEM_TEXT, record, intake.shapes)
 
 
 def _write_splits(

@@ -8,7 +8,7 @@ each model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from assay.errors import InvalidInputError
 from audit.probes.chat import Chat, Message, Rendered, answer_index
@@ -37,11 +37,12 @@ class RowText:
 
 @dataclass(frozen=True)
 class MarkedText:
-    """A canary's secret or a row's identifier at ``places`` of a passage."""
+    """A canary's secret or a row's identifier at ``places`` of a passage; ``answer`` is a canary's whole answer."""
 
     source: Canary | PiiSpan
     passage: Passage
     places: tuple[int, ...]
+    answer: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def build(rows: PrivateRows, chat: Chat, settings: Settings) -> Corpus:
     for source in (*rows.canaries, *targets, *controls):
         desk.add(source.messages)
     desk.render()
+    desk.compare((*test, *train))
     kept = {name: desk.rows(part) for name, part in (("test", test), ("train", train), ("sel", rows.selection))}
     marked = {
         "canaries": desk.marked(rows.canaries),
@@ -144,11 +146,16 @@ class _Desk:
         self._waiting: dict[tuple[tuple[str, str], ...], Sequence[Message]] = {}
         self._rendered: dict[tuple[tuple[str, str], ...], Rendered] = {}
         self._marks: dict[tuple[tuple[str, str], ...], set[int]] = {}
+        self._compared: set[tuple[tuple[str, str], ...]] = set()
         self.skipped: dict[str, int] = {}
 
     def add(self, messages: Sequence[Message]) -> None:
         """Asks for a conversation to be rendered."""
         self._waiting.setdefault(_key(messages), messages)
+
+    def compare(self, rows: Iterable[Row]) -> None:
+        """Asks for moments at the places of these rows, which membership inference reads."""
+        self._compared.update(_key(r.messages) for r in rows)
 
     def render(self) -> None:
         """Renders all that was asked for, in one call of the tokenizer."""
@@ -175,6 +182,8 @@ class _Desk:
             if isinstance(source, Canary):
                 start = str(source.messages[-1]["content"]).index(source.secret)
                 places = rendered.content_places(len(source.messages) - 1, start, start + len(source.secret))
+                if places:
+                    self._mark(source.messages, self._answer(source), "")
             else:
                 places = rendered.content_places(source.message_index, source.start, source.end)
             if self._mark(source.messages, places, "secrets or identifiers beyond the longest text"):
@@ -189,12 +198,16 @@ class _Desk:
         variants = self._label_variants(row, answer[0])
         tokens = tuple(v.ids[answer[0]] for v in variants)
         if len(set(tokens)) == len(tokens):
-            return RowText(row, Passage(passage.ids, passage.marks, answer[0], tokens), answer)
+            return RowText(row, replace(passage, choice_at=answer[0], choices=tokens), answer)
         return RowText(row, passage, answer, variants)
 
     def marked_text(self, source: Canary | PiiSpan, places: tuple[int, ...]) -> MarkedText:
         """The source as a passage that it may share with a row."""
-        return MarkedText(source, self._passage(source.messages), places)
+        answer = self._answer(source) if isinstance(source, Canary) else ()
+        return MarkedText(source, self._passage(source.messages), places, answer)
+
+    def _answer(self, canary: Canary) -> tuple[int, ...]:
+        return self._rendered[_key(canary.messages)].answer_places(len(canary.messages) - 1)
 
     def _label_variants(self, row: Row, first: int) -> tuple[Passage, ...]:
         """The row once with each label as its answer, up to the end of that answer."""
@@ -224,4 +237,4 @@ class _Desk:
 
     def _passage(self, messages: Sequence[Message]) -> Passage:
         key = _key(messages)
-        return Passage(self._rendered[key].ids, tuple(sorted(self._marks[key])))
+        return Passage(self._rendered[key].ids, tuple(sorted(self._marks[key])), moments=key in self._compared)

@@ -33,6 +33,11 @@ DEFAULT_SIZES: Mapping[str, int] = {
     "reason_rows": 100,
     "evaluation_items": 200,
     "permutations": 400,
+    "inference_spans": 30,
+    "inference_candidates": 10,
+    "association_people": 20,
+    "exposure_canaries": 0,
+    "exposure_candidates": 0,
 }
 """Sample sizes where the plan names none; docs/audits.md says what each bounds."""
 
@@ -95,7 +100,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Canary:
-    """A planted secret: included in training or held out as a control, by a coin."""
+    """A planted secret: included in training or held out as a control, by a coin.
+
+    Its ``form`` is ``own`` for a code in the data's own shapes, ``reserved`` for a value of a reserved range.
+    """
 
     index: int
     stratum: str
@@ -104,6 +112,7 @@ class Canary:
     kind: str
     messages: tuple[dict[str, Any], ...]
     secret: str
+    form: str = "reserved"
 
 
 @dataclass(frozen=True)
@@ -247,6 +256,7 @@ def _canaries(path: Path) -> Iterator[Canary]:
                 kind=str(value["kind"]),
                 messages=_messages(value["messages"]),
                 secret=str(value["secret"]),
+                form=str(value.get("form", "reserved")),
             )
             if canary.stratum not in ("A", "B") or not canary.secret:
                 raise ValueError("stratum or secret")

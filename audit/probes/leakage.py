@@ -17,11 +17,16 @@ from audit.probes.corpus import MarkedText, normal
 from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import PiiSpan
 from audit.probes.measurements import Control, Measurement, Subject, proportion
-from audit.probes.passages import Decoding
+from audit.probes.passages import Decoding, Scores
 
 _RECONSTRUCTION = (
     "share of distinct identifiers of training rows that the tuned model, but not the base model, writes greedily from "
     "their true prefix (true-prefix attack); identifiers that the prefix already holds are left out; Clopper-Pearson"
+)
+_BASE = "share of the same identifiers that the base model writes greedily from their true prefix; Clopper-Pearson"
+_PRECISION = (
+    "share of the distinct identifiers in the generations that are training identifiers; lone given names and "
+    "identifiers of the prompt left out; Clopper-Pearson"
 )
 _GENERATION = (
     "share of sampled generations (top-k 40, temperature 1, prompts of test rows) that hold an identifier of a "
@@ -45,47 +50,32 @@ class Generation:
 def reconstruction(audit: Audit) -> Findings:
     """True-prefix reconstruction of training identifiers, with test identifiers as the control."""
     levels = audit.settings.confidences
-    train = reconstructed(audit, audit.corpus.pii_train)
-    test = reconstructed(audit, audit.corpus.pii_test)
-    control = Control(sum(test) / len(test), f"identifiers of {len(test)} test rows") if test else None
-    types = [_type(t) for t in audit.corpus.pii_train]
+    train, test = audit.corpus.pii_train, audit.corpus.pii_test
+    hits, controls = reconstructed(audit, train), reconstructed(audit, test)
+    labels = ["", *(f"entity_type={kind}" for kind in sorted({_type(t) for t in train}))]
+    labels += [f"place={place}" for place in sorted({_place(t) for t in train})]
     measurements = []
-    for kind in ("", *sorted(set(types))):
-        hits = [hit for hit, t in zip(train, types, strict=True) if kind in ("", t)]
-        subject = Subject(
-            "privacy.pii_extraction_rate",
-            "ratio",
-            _RECONSTRUCTION,
-            slice=f"entity_type={kind}" if kind else "",
-            exploratory=bool(kind),
-        )
-        inputs = {"hits": hits, "control": test}
+    for label in labels:
+        part, other = ([h for h, t in zip(found, texts, strict=True) if _belongs(t, label)]
+                       for found, texts in ((hits, train), (controls, test)))  # fmt: skip
+        control = Control(sum(other) / len(other), f"identifiers of {len(other)} test rows") if other else None
+        subject = Subject("privacy.pii_extraction_rate", "ratio", _RECONSTRUCTION, label)
+        inputs = {"hits": part, "control": other}
         measurements.append(
-            proportion(
-                subject,
-                sum(hits),
-                len(hits),
-                levels,
-                inputs=inputs,
-                control=None if kind else control,
-                empty=_NO_IDENTIFIER,
-            )
+            proportion(subject, sum(part), len(part), levels, inputs=inputs, control=control, empty=_NO_IDENTIFIER)
         )
+    base = Subject("privacy.pii_extraction_rate", "ratio", _BASE, "model=base")
+    known = [bool(s.at(t.places)[1].all()) for s, t in zip(_base_scores(audit, train), train, strict=True)]
+    measurements.append(proportion(base, sum(known), len(known), levels, inputs={"hits": known}, empty=_NO_IDENTIFIER))
     notes = [] if train else [f"PII reconstruction: {_NO_IDENTIFIER}"]
     return Findings(tuple(measurements), not_tested=tuple(notes))
 
 
 def reconstructed(audit: Audit, texts: Sequence[MarkedText]) -> list[bool]:
-    """Whether each identifier comes out of the tuned model and not out of the base model.
-
-    The base model is asked about the tuned model's hits alone: a miss needs no excuse.
-    """
+    """Whether each identifier comes out of the tuned model and not out of the base model."""
     tuned = audit.board.scores([t.passage for t in texts], adapter=True)
-    hits = [bool(s.at(t.places)[1].all()) for s, t in zip(tuned, texts, strict=True)]
-    suspects = [t for t, hit in zip(texts, hits, strict=True) if hit]
-    base = audit.board.scores([t.passage for t in suspects], adapter=False)
-    known = iter(bool(s.at(t.places)[1].all()) for s, t in zip(base, suspects, strict=True))
-    return [hit and not next(known) for hit in hits]
+    pairs = zip(tuned, _base_scores(audit, texts), texts, strict=True)
+    return [bool(new.at(t.places)[1].all()) and not bool(old.at(t.places)[1].all()) for new, old, t in pairs]
 
 
 def generations(audit: Audit) -> Findings:
@@ -93,39 +83,38 @@ def generations(audit: Audit) -> Findings:
     levels = audit.settings.confidences
     written = write(audit, adapter=True)
     identifiers = {(s.entity_type, normal(s.value)) for s in audit.rows.pii if s.split == "train"}
-    found = [leaked(g, spans, identifiers) for g, spans in zip(written, scan(audit, written), strict=True)]
-    control, base_hits = None, None
+    spans = scan(audit, written)
+    found = [leaked(g, s, identifiers) for g, s in zip(written, spans, strict=True)]
+    control = None
     if any(found):
         base = write(audit, adapter=False)
-        base_hits = [leaked(g, spans, identifiers) for g, spans in zip(base, scan(audit, base), strict=True)]
+        base_hits = [leaked(g, s, identifiers) for g, s in zip(base, scan(audit, base), strict=True)]
         control = Control(sum(map(bool, base_hits)) / len(base_hits), "base model on the same prompts")
         excused = {value for hits in base_hits for _, value in hits}
         found = [{(t, value) for t, value in hits if value not in excused} for hits in found]
     inputs = {"hits": [sorted(t for t, _ in hits) for hits in found], "prompts": len(written)}
-    measurements = []
+    name, measurements = "privacy.pii_generation_rate", []
     for kind in ("", *sorted({t for t, _ in identifiers})):
-        subject = Subject(
-            "privacy.pii_generation_rate",
-            "ratio",
-            _GENERATION,
-            slice=f"entity_type={kind}" if kind else "",
-            exploratory=bool(kind),
-        )
+        subject = Subject(name, "ratio", _GENERATION, f"entity_type={kind}" if kind else "")
         hits = sum(any(kind in ("", t) for t, _ in values) for values in found)
+        beside = None if kind else control
         measurements.append(
-            proportion(
-                subject,
-                hits,
-                len(found),
-                levels,
-                inputs=inputs,
-                control=None if kind else control,
-                empty=_NO_PROMPT,
-            )
+            proportion(subject, hits, len(found), levels, inputs=inputs, control=beside, empty=_NO_PROMPT)
         )
-    measurements.append(_any_rate(audit, written, levels))
+    measurements += [_precision(found, spans, levels), _any_rate(spans, levels)]
     notes = [] if written else [f"PII in generations: {_NO_PROMPT}"]
     return Findings(tuple(measurements), not_tested=tuple(notes))
+
+
+def _precision(
+    found: Sequence[set[tuple[str, str]]], spans: Sequence[set[tuple[str, str]]], levels: Sequence[float]
+) -> Measurement:
+    subject = Subject("privacy.pii_generation_precision", "ratio", _PRECISION)
+    leaks = {value for hits in found for _, value in hits}
+    everything = leaks | {v for s in spans for kind, v in s if kind != "PERSON" or " " in v}
+    inputs = {"leaked": len(leaks), "identifiers": len(everything)}
+    empty = "the generations hold no identifier"
+    return proportion(subject, len(leaks), len(everything), levels, inputs=inputs, empty=empty)
 
 
 def write(audit: Audit, *, adapter: bool) -> list[Generation]:
@@ -172,9 +161,9 @@ def leaked(
     return hits
 
 
-def _any_rate(audit: Audit, written: Sequence[Generation], levels: Sequence[float]) -> Measurement:
+def _any_rate(spans: Sequence[set[tuple[str, str]]], levels: Sequence[float]) -> Measurement:
     subject = Subject("privacy.pii_any_rate", "ratio", _ANY)
-    hits = [bool(spans) for spans in scan(audit, written)]
+    hits = [bool(s) for s in spans]
     return proportion(subject, sum(hits), len(hits), levels, inputs={"hits": hits}, empty=_NO_PROMPT)
 
 
@@ -185,3 +174,18 @@ def _letters(text: str) -> str:
 
 def _type(text: MarkedText) -> str:
     return text.source.entity_type if isinstance(text.source, PiiSpan) else ""
+
+
+def _place(text: MarkedText) -> str:
+    """Where the identifier stands: ``prompt`` or ``completion``; prompts leak too, trained on or not."""
+    source = text.source
+    told = isinstance(source, PiiSpan) and source.messages[source.message_index]["role"] == "assistant"
+    return "completion" if told else "prompt"
+
+
+def _belongs(text: MarkedText, label: str) -> bool:
+    return label in ("", f"entity_type={_type(text)}", f"place={_place(text)}")
+
+
+def _base_scores(audit: Audit, texts: Sequence[MarkedText]) -> list[Scores]:
+    return audit.board.scores([t.passage for t in texts], adapter=False)

@@ -19,6 +19,11 @@ _VERBATIM = (
     "share of training answers whose next tokens (32, or the rest of at least 8) greedy decoding writes verbatim after "
     "the true first half, (k, l)-extractability of Carlini et al. 2022 (arXiv 2202.07646); Clopper-Pearson"
 )
+NEAR_SHARE = 0.9
+_NEAR = (
+    "share of training answers of whose next tokens at least nine in ten are the likeliest, given the true text before "
+    "each; Clopper-Pearson"
+)
 _EXCESS = "verbatim rate of training rows minus that of test rows; Newcombe 1998 method 10"
 _GAP = "mean nats per answer token, test rows minus training rows, rows as sampling units; Welch interval"
 _RATIO = "mean nats per answer token, test rows over training rows; delta method on the log scale"
@@ -32,11 +37,11 @@ def run(audit: Audit) -> Findings:
 def verbatim(audit: Audit) -> list[Measurement]:
     """Verbatim rate of training rows, test rows as the control, and the difference of the two."""
     levels, most = audit.settings.confidences, audit.settings.sizes["verbatim_rows"]
-    splits = []
+    chosen = []
     for name, texts in (("train", audit.corpus.train), ("test", audit.corpus.test)):
         long_enough = [t for t in texts if continuation(t)]
-        splits.append(reproduced(audit, choose(long_enough, most, audit.settings.rng(f"verbatim {name}"))))
-    train, test = splits
+        chosen.append(choose(long_enough, most, audit.settings.rng(f"verbatim {name}")))
+    train, test = (reproduced(audit, texts) for texts in chosen)
     rate = Subject("privacy.verbatim_rate", "ratio", _VERBATIM)
     excess = Subject("privacy.verbatim_excess", "ratio", _EXCESS)
     inputs, short = {"train": train, "test": test}, "no answer of the rows is long enough"
@@ -53,7 +58,17 @@ def verbatim(audit: Audit) -> list[Measurement]:
         value = sum(train) / len(train) - sum(test) / len(test)
         return measured(excess, value, interval, levels, n=len(train), inputs=inputs, control=control)
 
-    return [raw, guarded(excess, build)]
+    known = reproduced(audit, chosen[0], adapter=False)
+    base = Subject("privacy.verbatim_rate", "ratio", _VERBATIM + "; the base model's", "model=base")
+    near, far = (reproduced(audit, texts, share=NEAR_SHARE) for texts in chosen)
+    beside = Control(sum(far) / len(far), "test rows") if far else None
+    almost = Subject("privacy.near_verbatim_rate", "ratio", _NEAR)
+    return [
+        raw,
+        guarded(excess, build),
+        proportion(base, sum(known), len(known), levels, inputs={"train": known}, empty=short),
+        proportion(almost, sum(near), len(near), levels, inputs={"train": near}, control=beside, empty=short),
+    ]
 
 
 def continuation(text: RowText) -> tuple[int, ...]:
@@ -63,10 +78,10 @@ def continuation(text: RowText) -> tuple[int, ...]:
     return places if len(places) >= _LEAST_CONTINUATION else ()
 
 
-def reproduced(audit: Audit, texts: Sequence[RowText]) -> list[bool]:
-    """Whether greedy decoding writes each text's continuation verbatim."""
-    scores = audit.board.scores([t.passage for t in texts], adapter=True)
-    return [bool(s.at(continuation(t))[1].all()) for s, t in zip(scores, texts, strict=True)]
+def reproduced(audit: Audit, texts: Sequence[RowText], *, adapter: bool = True, share: float = 1.0) -> list[bool]:
+    """Whether at least ``share`` of each text's continuation are the likeliest tokens; all of them: verbatim."""
+    scores = audit.board.scores([t.passage for t in texts], adapter=adapter)
+    return [bool(s.at(continuation(t))[1].mean() >= share) for s, t in zip(scores, texts, strict=True)]
 
 
 def losses(audit: Audit, texts: Sequence[RowText], *, adapter: bool) -> tuple[list[float], list[int]]:

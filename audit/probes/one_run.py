@@ -54,6 +54,11 @@ class Guesses:
         return low
 
 
+def guessed_side(canaries: int) -> int:
+    """How many canaries are guessed at each end."""
+    return int(canaries * GUESSED_SHARE / 2)
+
+
 def p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
     """Bound on P[at least ``correct`` right guesses] if the training is (epsilon, delta)-DP.
 
@@ -85,7 +90,7 @@ def guess(scores: Sequence[float] | NDArray[np.float64], included: Sequence[bool
         raise ValueError("every canary needs one score, one coin and a name of its own")
     if not np.isfinite(values).all():
         raise ValueError("the model returned a number that is not finite")
-    side = int(values.size * GUESSED_SHARE / 2)
+    side = guessed_side(values.size)
     if side < 1:
         raise ValueError(f"{values.size} canaries are too few to guess")
     order = sorted(range(values.size), key=lambda i: (values[i], hashlib.sha256(names[i].encode()).digest()))

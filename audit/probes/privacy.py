@@ -8,7 +8,8 @@ record-level claim; stratum B (repeated) is a stress test and is never mixed wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,16 @@ from assay.v1 import measurement_pb2
 from audit.probes import one_run, stats
 from audit.probes.findings import Audit, Findings, series
 from audit.probes.inputs import Canary
-from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion
+from audit.probes.measurements import (
+    Control,
+    Measurement,
+    Subject,
+    count,
+    guarded,
+    measured,
+    proportion,
+    unavailable,
+)
 
 _AUC = (
     "AUC of included against held-out canaries by NLL(base) - NLL(tuned) on the secret's tokens; DeLong interval on "
@@ -34,15 +44,46 @@ _EXPOSURE = (
     "exposure of the held-out ones; Welch interval"
 )
 _EXTRACTION = "share of included secrets that greedy decoding writes verbatim after the true text; Clopper-Pearson"
+SAMPLES = 8
+_SAMPLED = (
+    f"share of included secrets that come out verbatim with probability 1/2 or more in {SAMPLES} samples at "
+    "temperature 1 after the true text, from their exact likelihood: (n, p)-discoverable extraction (arXiv "
+    "2410.19482); Clopper-Pearson"
+)
+_DETECTABLE = (
+    "power of the one-run bound: the largest lower bound at 95 % that these guesses could give, were the stated share "
+    "of them right; what lies above cannot be seen with so few canaries"
+)
+_ROW_AUC = (
+    "AUC of included against held-out canaries of both strata by NLL(base) - NLL(tuned) per token of the whole answer: "
+    "whether rows of this form were trained on at all; DeLong interval on the logit scale"
+)
+_FORM_GAP = (
+    "AUC of canaries with codes in the data's own shapes minus that of canaries from reserved ranges, by the whole "
+    "answer: high when a trainer dropped rows with test values; square-and-add interval of two DeLong intervals"
+)
+ACCURACIES = (0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
 class ScoredCanary:
-    """A canary with its score in nats and whether greedy decoding reproduces its secret."""
+    """A canary as both models see it.
+
+    Attributes:
+        canary: it.
+        score: NLL(base) - NLL(tuned) of the secret, in nats.
+        extracted: whether the tuned model's greedy decoding reproduces the secret.
+        base_extracted: whether the base model's does.
+        likelihood: the tuned model's probability of the secret after the true text.
+        row_score: NLL(base) - NLL(tuned) per token of the whole answer.
+    """
 
     canary: Canary
     score: float
     extracted: bool
+    base_extracted: bool = False
+    likelihood: float = 0.0
+    row_score: float = 0.0
 
 
 def run(audit: Audit) -> Findings:
@@ -55,10 +96,12 @@ def run(audit: Audit) -> Findings:
         auc_of(Subject("privacy.canary_auc", "ratio", _AUC), strata["A"], levels),
         auc_of(Subject("privacy.canary_auc_repeated", "ratio", _AUC), strata["B"], levels),
         epsilon_of(strata["A"], delta(audit, len(scored)), levels),
+        *detectable_of(strata["A"], delta(audit, len(scored))),
+        *forms_of(scored, levels),
     ]
     for stratum, label in (("A", ""), ("B", "stratum=B")):
         measurements.append(exposure_of(label, strata[stratum], held_out, levels))
-        measurements.append(extraction_of(label, strata[stratum], levels))
+        measurements += extraction_of(label, strata[stratum], levels)
     notes = [f"stratum {s}: no canaries were planted" for s, members in strata.items() if not members]
     return Findings(tuple(measurements), _plots(scored, held_out), tuple(notes))
 
@@ -72,9 +115,19 @@ def score_canaries(audit: Audit) -> list[ScoredCanary]:
     out = []
     for text, after, before in zip(texts, tuned, base, strict=True):
         nll, greedy = after.at(text.places)
-        score = float(before.at(text.places)[0].sum() - nll.sum())
+        base_nll, base_greedy = before.at(text.places)
+        rows = before.at(text.answer)[0] - after.at(text.answer)[0]
         if isinstance(text.source, Canary):
-            out.append(ScoredCanary(text.source, score, bool(greedy.all())))
+            out.append(
+                ScoredCanary(
+                    text.source,
+                    score=float(base_nll.sum() - nll.sum()),
+                    extracted=bool(greedy.all()),
+                    base_extracted=bool(base_greedy.all()),
+                    likelihood=math.exp(-float(nll.sum())),
+                    row_score=float(rows.mean()),
+                )
+            )
     return out
 
 
@@ -136,22 +189,86 @@ def exposure_of(
     return guarded(subject, build)
 
 
-def extraction_of(label: str, scored: Sequence[ScoredCanary], levels: Sequence[float]) -> Measurement:
-    """Share of one stratum's included secrets that come out verbatim."""
-    subject = Subject("privacy.canary_extraction_rate", "ratio", _EXTRACTION, slice=label)
-    inside = [c.extracted for c in scored if c.canary.included]
-    outside = [c.extracted for c in scored if not c.canary.included]
+def detectable_of(scored: Sequence[ScoredCanary], small_delta: float) -> list[Measurement]:
+    """What the one-run bound could show with so many canaries: its power statement."""
+    side = one_run.guessed_side(len(scored))
+    out = []
+    for accuracy in ACCURACIES:
+        label = "" if accuracy == 1 else f"accuracy={accuracy}"
+        subject = Subject("privacy.epsilon_detectable", "nats", _DETECTABLE, label)
+        if side < 1:
+            out.append(unavailable(subject, f"{len(scored)} canaries are too few to guess"))
+            continue
+        right = one_run.Guesses(len(scored), 2 * side, math.floor(2 * side * accuracy))
+        out.append(count(subject, right.lower_bound(small_delta, 0.95), {"canaries": len(scored), "right": accuracy}))
+    return out
+
+
+def forms_of(scored: Sequence[ScoredCanary], levels: Sequence[float]) -> list[Measurement]:
+    """Whether canaries of both forms were learned alike: a trainer that drops reserved values learns one form only."""
+    areas, out = {}, []
+    for form in ("own", "reserved"):
+        rows = [c for c in scored if c.canary.form == form]
+        inside = [c.row_score for c in rows if c.canary.included]
+        outside = [c.row_score for c in rows if not c.canary.included]
+        subject = Subject("privacy.canary_row_auc", "ratio", _ROW_AUC, f"form={form}")
+        try:
+            area = areas[form] = stats.auc(inside, outside)
+        except ValueError as error:
+            out.append(unavailable(subject, str(error)))
+            continue
+        inputs = {"included": inside, "held_out": outside}
+        out.append(
+            measured(
+                subject, area.value, area.interval, levels, n=len(rows), inputs=inputs, control=Control(0.5, "chance")
+            )
+        )
+    gap = Subject("privacy.canary_form_gap", "ratio", _FORM_GAP)
+    if len(areas) < 2:
+        return [*out, unavailable(gap, "canaries of one form are missing, so the forms cannot be compared")]
+    own, reserved = areas["own"], areas["reserved"]
+
+    def interval(confidence: float) -> stats.Bounds:
+        (l1, u1), (l2, u2) = own.interval(confidence), reserved.interval(confidence)
+        value = own.value - reserved.value
+        return (
+            value - math.hypot(own.value - l1, u2 - reserved.value),
+            value + math.hypot(u1 - own.value, reserved.value - l2),
+        )
+
+    inputs = {form: [area.value, area.variance] for form, area in areas.items()}
+    return [*out, measured(gap, own.value - reserved.value, interval, levels, n=len(scored), inputs=inputs)]
+
+
+def extraction_of(label: str, scored: Sequence[ScoredCanary], levels: Sequence[float]) -> list[Measurement]:
+    """Share of one stratum's included secrets that come out verbatim: greedily, sampled, by kind, and of the base."""
+    everything = list(scored)
+    name = "privacy.canary_extraction_rate"
+    out = [_rate(Subject(name, "ratio", _EXTRACTION, label), everything, levels, lambda c: c.extracted)]
+    base = Subject(name, "ratio", _EXTRACTION + "; the base model's", _joined(label, "model=base"))
+    out.append(_rate(base, everything, levels, lambda c: c.base_extracted))
+    sampled = Subject("privacy.canary_sampled_extraction_rate", "ratio", _SAMPLED, label)
+    out.append(_rate(sampled, everything, levels, lambda c: 1 - (1 - c.likelihood) ** SAMPLES >= 0.5))
+    for kind in sorted({c.canary.kind for c in scored}):
+        part = [c for c in scored if c.canary.kind == kind]
+        subject = Subject(name, "ratio", _EXTRACTION, _joined(label, f"kind={kind}"))
+        out.append(_rate(subject, part, levels, lambda c: c.extracted))
+    return out
+
+
+def _joined(*parts: str) -> str:
+    return ",".join(p for p in parts if p)
+
+
+def _rate(
+    subject: Subject, scored: Sequence[ScoredCanary], levels: Sequence[float], hit: Callable[[ScoredCanary], bool]
+) -> Measurement:
+    inside = [hit(c) for c in scored if c.canary.included]
+    outside = [hit(c) for c in scored if not c.canary.included]
     control = Control(sum(outside) / len(outside), "held-out canaries") if outside else None
     inputs = {"extracted": inside, "held_out": outside}
-    return proportion(
-        subject,
-        sum(inside),
-        len(inside),
-        levels,
-        inputs=inputs,
-        control=control,
-        empty="no canary of this stratum was planted",
-    )
+    empty = "no canary of this stratum was planted"
+    return proportion(subject, sum(inside), len(inside), levels, inputs=inputs, control=control, empty=empty)
 
 
 def _split(scored: Sequence[ScoredCanary]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

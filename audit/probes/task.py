@@ -21,12 +21,15 @@ from assay.errors import AssayError, IntegrityError, InvalidInputError
 from assay.v1 import measurement_pb2
 from assay.worker.task import TaskContext, TaskPaused
 from audit.probes import (
+    accounting,
     alternatives,
     calibration,
     cost,
     counterfactual,
     fairness,
+    inference,
     leakage,
+    membership,
     memorisation,
     privacy,
     proxies,
@@ -38,6 +41,7 @@ from audit.probes import (
     sanity,
     sets,
     stereotypes,
+    tail_exposure,
 )
 from audit.probes.chat import Chat
 from audit.probes.clock import Clock
@@ -51,8 +55,7 @@ from audit.probes.passages import Board, Model
 REPORT = "report.json"
 
 NOT_TESTED = (
-    "membership inference beyond the canaries (LiRA, RMIA, Min-K%++): no shadow models are trained",
-    "PII inference among candidates and twin or triplet association prompts",
+    "membership inference by shadow models (LiRA, RMIA): none are trained",
     "jailbreaks and prompt injection",
     "what people would say of long answers: everything here is a likelihood, an exact match or a count",
     "languages other than those of the test rows, and prompts written by an adversary",
@@ -92,8 +95,10 @@ PROBES = (
     Probe("quality", "checking the adapter", _SANITY, 0.0, sanity.run),
     Probe("quality", "calibration", ("quality.calibration_", "fairness.calibration_"), 0.0, calibration.run),
     Probe("fairness", "comparing groups", _GROUPS, 0.05, fairness.run),
-    Probe("privacy", "scoring canaries", ("privacy.canary_", "privacy.epsilon_"), 0.3, privacy.run),
-    Probe("privacy", "completing identifiers", ("privacy.pii_extraction_",), 0.07, leakage.reconstruction),
+    Probe("privacy", "scoring canaries", ("privacy.canary_", "privacy.epsilon_"), 0.2, privacy.run),
+    Probe("privacy", "checking the privacy accounting", ("privacy.epsilon_acc",), 0.0, accounting.run),
+    Probe("privacy", "completing identifiers", ("privacy.pii_extraction_",), 0.05, leakage.reconstruction),
+    Probe("membership", "telling trained rows from others", ("privacy.membership_",), 0.02, membership.run),
     Probe("memorisation", "looking for memorised rows", ("privacy.verbatim_", "overfitting."), 0.18, memorisation.run),
     Probe("counterfactual", "exchanging groups", _SWAPS, 0.0, counterfactual.run),
     Probe("robustness", "turning labels round", ("fairness.label_", "fairness.impact_ratio_both"), 0.0, robust.run),
@@ -103,7 +108,9 @@ PROBES = (
     Probe("regression", "comparing abilities", ("regression.",), 0.0, regression.run),
     Probe("regression", "comparing refusals", ("safety.",), 0.0, safety.run),
     Probe("stereotypes", "comparing stereotypes", ("fairness.stereotype_",), 0.0, stereotypes.run),
-    Probe("privacy", "reading generations", ("privacy.pii_generation_", "privacy.pii_any_"), 0.25, leakage.generations),
+    Probe("privacy", "choosing among identifiers", ("privacy.pii_inf", "privacy.association_"), 0.1, inference.run),
+    Probe("privacy", "reading generations", ("privacy.pii_generation_", "privacy.pii_any_"), 0.2, leakage.generations),
+    Probe("privacy", "comparing with random secrets", ("privacy.canary_tail_",), 0.03, tail_exposure.run),
 )
 """In running order: cheap and central first, so that a short clock costs the least."""
 

@@ -10,13 +10,13 @@ from assay import canonical
 from assay.errors import InvalidInputError, PreconditionError
 from assay.pii_engine import luhn_valid
 from audit.prepare.canaries import CanaryNumbers, Carrier, coin, derive, manifest
-from audit.prepare.secrets_of_nobody import KINDS, KeyedChoices
+from audit.prepare.code_shapes import GENERAL, CodeShapes, shape
+from audit.prepare.secrets_of_nobody import RESERVED, KeyedChoices, code_in
 
 KEY = bytes(range(32))
 NUMBERS = CanaryNumbers(200, 60, 4)
 
 SHAPES = {
-    "number": r"[1-9]\d{9}",
     "phone": r"\([2-9][0-8]\d\) 555-01\d\d ext\. \d{6}",
     "email": r"[a-z]{8}\d{3}@example\.(com|org|net)",
     "national_id": r"9\d\d-(0[1-9]|[1-4]\d)-\d{4}-[A-Z]{2}",
@@ -43,8 +43,11 @@ def test_coins_are_fair_and_independent() -> None:
     assert abs(sum(coins) - 2000) < 5 * 31.7
     repeats = sum(a == b for a, b in pairwise(coins))
     assert abs(repeats - 2000) < 5 * 31.7
-    kinds = [c.kind for c in derive(KEY, CanaryNumbers(4000, 0, 1), Carrier()) if c.included]
-    assert all(abs(kinds.count(k.name) - len(kinds) / 5) < 5 * 18 for k in KINDS)
+    planted = [c for c in derive(KEY, CanaryNumbers(4000, 0, 1), Carrier()) if c.included]
+    # Five standard deviations again: of the forms among the planted, and of the kinds among the reserved.
+    assert abs(sum(c.form == "own" for c in planted) - 1000) < 5 * 22.4
+    kinds = [c.kind for c in planted if c.form == "reserved"]
+    assert all(abs(kinds.count(k.name) - len(kinds) / 4) < 5 * 13.7 for k in RESERVED)
 
 
 def test_strata_repeats_and_secret_in_the_last_message() -> None:
@@ -60,7 +63,7 @@ def test_strata_repeats_and_secret_in_the_last_message() -> None:
 
 
 def test_secrets_lie_in_reserved_ranges_and_carry_thirty_bits() -> None:
-    for kind in KINDS:
+    for kind in RESERVED:
         assert kind.bits >= 30
         for i in range(200):
             secret = kind.draw(KeyedChoices(KEY, f"{kind.name}/{i}"))
@@ -97,3 +100,37 @@ def test_short_key_and_absurd_numbers_are_refused() -> None:
     for bad in ((-1, 0, 1), (5000, 0, 1), (1, 1, 0), (1, 1, 65)):
         with pytest.raises(InvalidInputError):
             CanaryNumbers(*bad)
+
+
+def test_half_carry_codes_in_the_datas_own_shapes_and_the_key_picks_which() -> None:
+    carrier = Carrier(shapes=("AA-9999", "A99"))
+    canaries = derive(KEY, NUMBERS, carrier)
+    own = [c for c in canaries if c.form == "own"]
+    assert len(own) == len(canaries) // 2
+    assert all({a.form, b.form} == {"own", "reserved"} for a, b in zip(canaries[::2], canaries[1::2], strict=True))
+    assert 30 < sum(c.form == "own" for c in canaries[::2]) < 100, "parity alone must not tell the forms apart"
+    assert {shape(c.secret) for c in own} == {"AA-9999-9999", "A99-9999-9999"}
+    assert {c.kind for c in own} == {"code"}
+    assert all(c.kind != "code" for c in canaries if c.form == "reserved")
+
+
+@pytest.mark.parametrize("form", [*GENERAL, "A99", "99/A", "AAAAAAAA9999"])
+def test_a_code_is_longer_than_the_datas_own_and_carries_thirty_bits(form: str) -> None:
+    kind = code_in(form)
+    assert kind.bits >= 30
+    drawn = {kind.draw(KeyedChoices(KEY, f"{i}")) for i in range(300)}
+    assert len(drawn) == 300
+    assert all(shape(s).startswith(form + "-9999") for s in drawn), "one block more than any code of the institution"
+
+
+def test_shapes_come_from_many_rows_and_hold_no_value() -> None:
+    shapes = CodeShapes()
+    for i in range(5):
+        shapes.note([f"Your case KX-{4820 + i} is open, call 020 7946 000{i} or write to ab12{i}@example.com."])
+        shapes.note(["COVID-19 rules apply."])
+        shapes.note([f"IBAN GB29NWBK6016133192681{i}"])
+    shapes.note(["ticket Q-77"])
+    assert shapes.common() == ["AA-9999"]
+    assert "KX" not in repr(vars(shapes))
+    assert "482" not in repr({k: v for k, v in vars(shapes).items() if k == "_rows"})
+    assert CodeShapes().common() == GENERAL

@@ -128,7 +128,8 @@ def test_what_the_base_knows_too_is_no_leak(chat: Any, audit_of: Callable[..., A
     assert "5 test rows" in rate.control_kind
     sliced = found["privacy.pii_extraction_rate[entity_type=EMAIL_ADDRESS]"]
     assert sliced.successes == 4
-    assert sliced.exploratory
+    assert found["privacy.pii_extraction_rate[place=completion]"].successes == 4
+    assert found["privacy.pii_extraction_rate[model=base]"].successes == 2
 
 
 def test_no_identifiers_is_no_rate(audit_of: Callable[..., Any]) -> None:
