@@ -80,6 +80,23 @@ def missing_measurement(measurements: Mapping[str, measurement_pb2.Measurement],
     return ""
 
 
+def labelled(
+    measurements: Mapping[str, measurement_pb2.Measurement], plan: measurement_pb2.AuditPlan
+) -> dict[str, measurement_pb2.Measurement]:
+    """The measurements, those exploratory that the plan did not name before training, whatever the worker calls them.
+
+    A plan that lists no metrics, of a policy before they were listed, is judged by the worker's word.
+    """
+    named = set(plan.metrics) | {gate.measurement.partition("[")[0] for gate in plan.gates}
+    out = {}
+    for key, found in measurements.items():
+        if plan.metrics and key.partition("[")[0] not in named:
+            found = measurement_pb2.Measurement.FromString(found.SerializeToString())
+            found.exploratory = True
+        out[key] = found
+    return out
+
+
 def _walk(message: Message, prefix: str) -> Iterator[str]:
     for field, value in message.ListFields():
         path = f"{prefix}{field.name}"

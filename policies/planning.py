@@ -16,9 +16,10 @@ from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2
 from policies import statistics
 from policies.cel import Activation
 from policies.limits import PROFILES, Limits
+from policies.metrics import metrics_of
 from policies.rule import Gate, Pack, Rule
 
-PROBES = ("privacy", "memorisation", "quality", "cost")
+PROBES = ("privacy", "membership", "memorisation", "quality", "cost")
 DECISION_PROBES = ("fairness",)
 DEEPER = ("counterfactual", "regression", "stereotypes")
 DEEPER_DECISIONS = ("robustness", "proxies", "reasons", "alternatives")
@@ -26,9 +27,12 @@ DEEPER_DECISIONS = ("robustness", "proxies", "reasons", "alternatives")
 SAMPLE_SIZES = (
     *("generations", "generation_tokens", "pii_spans", "verbatim_rows", "bootstrap"),
     *("test_rows", "train_rows", "counterfactual_rows", "counterfactual_generations", "reason_rows"),
-    "evaluation_items",
+    *("evaluation_items", "inference_spans", "inference_candidates", "association_people"),
+    *("exposure_canaries", "exposure_candidates"),
 )
 """Sizes that the limits file states as ``sample_<name>``; the planner raises some of them to what the gates need."""
+BATCH_PLAN = ("batch_tokens", "generation_rows")
+"""How texts are put into batches, which decides the bits of every score; stated as limits of these names."""
 _RATE_FLOOR = 0.05
 """Selection rates are taken into [.05, .95]: beyond, the normal approximation of the ratio means nothing."""
 
@@ -122,9 +126,12 @@ class Planner:
             # Too few to estimate a rate: every one is tried, and none may come back.
             sizes["pii_census"] = known if data.HasField("train_pii_spans") else 1
         decides = question.format == dataset_pb2.DATASET_FORMAT_DECISION_CSV
+        probes = probes_of(request.audit_profile, decides=decides)
         return measurement_pb2.AuditPlan(
             profile=request.audit_profile,
-            probes=probes_of(request.audit_profile, decides=decides),
+            probes=probes,
+            metrics=metrics_of(probes, [gate.measurement for gate in gates]),
+            batch_plan={name: round(self.limits.number(name, request.audit_profile)) for name in BATCH_PLAN},
             gates=gates,
             confidences=ladder(self.alpha(request.audit_profile), len(gates)),
             sample_sizes=sizes,

@@ -23,21 +23,20 @@ def outcomes(
     """Every rule's outcome in the pack's order; a rule with several gates has one a gate."""
     limits = pack.limits.bindings(question.request.audit_profile)
     planned = question.plan.gates
-    by_gate = gates.judge_all(
-        planned, question.measurements, lambda gate, reading: _passes(pack, gate, reading, limits)
-    )
+    measurements = inputs.labelled(question.measurements, question.plan)
+    by_gate = gates.judge_all(planned, measurements, lambda gate, reading: _passes(pack, gate, reading, limits))
     by_measurement = {judgement.gate.measurement: judgement for judgement in by_gate}
     activation = pack.release.bind({
         **inputs.shared_bindings(question),
         "plan": question.plan,
         # The engine reads maps of messages only as plain dicts.
-        "measurements": dict(question.measurements.items()),
+        "measurements": measurements,
         "run": question.run,
         **limits,
     })  # fmt: skip
 
     def missing(name: str) -> tuple[policy_pb2.Outcome, str]:
-        reason = inputs.missing_measurement(question.measurements, name)
+        reason = inputs.missing_measurement(measurements, name)
         if reason:
             return policy_pb2.OUTCOME_ERROR, reason
         judged = by_measurement.get(name)

@@ -75,8 +75,15 @@ class PlannedGate(_message.Message):
     def __init__(self, rule_id: _Optional[str] = ..., measurement: _Optional[str] = ..., side: _Optional[_Union[LimitSide, str]] = ..., limit: _Optional[float] = ..., alpha: _Optional[float] = ..., n: _Optional[int] = ...) -> None: ...
 
 class AuditPlan(_message.Message):
-    __slots__ = ("profile", "probes", "gates", "confidences", "sample_sizes", "seed", "sensitive_attributes", "canary_manifest_sha256", "sealed_test_sha256", "time_limit_seconds", "task")
+    __slots__ = ("profile", "probes", "gates", "confidences", "sample_sizes", "seed", "sensitive_attributes", "canary_manifest_sha256", "sealed_test_sha256", "time_limit_seconds", "task", "metrics", "batch_plan")
     class SampleSizesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class BatchPlanEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +101,8 @@ class AuditPlan(_message.Message):
     SEALED_TEST_SHA256_FIELD_NUMBER: _ClassVar[int]
     TIME_LIMIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_PLAN_FIELD_NUMBER: _ClassVar[int]
     profile: str
     probes: _containers.RepeatedScalarFieldContainer[str]
     gates: _containers.RepeatedCompositeFieldContainer[PlannedGate]
@@ -105,7 +114,9 @@ class AuditPlan(_message.Message):
     sealed_test_sha256: str
     time_limit_seconds: int
     task: _dataset_pb2.DatasetFormat
-    def __init__(self, profile: _Optional[str] = ..., probes: _Optional[_Iterable[str]] = ..., gates: _Optional[_Iterable[_Union[PlannedGate, _Mapping]]] = ..., confidences: _Optional[_Iterable[float]] = ..., sample_sizes: _Optional[_Mapping[str, int]] = ..., seed: _Optional[int] = ..., sensitive_attributes: _Optional[_Iterable[str]] = ..., canary_manifest_sha256: _Optional[str] = ..., sealed_test_sha256: _Optional[str] = ..., time_limit_seconds: _Optional[int] = ..., task: _Optional[_Union[_dataset_pb2.DatasetFormat, str]] = ...) -> None: ...
+    metrics: _containers.RepeatedScalarFieldContainer[str]
+    batch_plan: _containers.ScalarMap[str, int]
+    def __init__(self, profile: _Optional[str] = ..., probes: _Optional[_Iterable[str]] = ..., gates: _Optional[_Iterable[_Union[PlannedGate, _Mapping]]] = ..., confidences: _Optional[_Iterable[float]] = ..., sample_sizes: _Optional[_Mapping[str, int]] = ..., seed: _Optional[int] = ..., sensitive_attributes: _Optional[_Iterable[str]] = ..., canary_manifest_sha256: _Optional[str] = ..., sealed_test_sha256: _Optional[str] = ..., time_limit_seconds: _Optional[int] = ..., task: _Optional[_Union[_dataset_pb2.DatasetFormat, str]] = ..., metrics: _Optional[_Iterable[str]] = ..., batch_plan: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Series(_message.Message):
     __slots__ = ("name", "axes", "points")

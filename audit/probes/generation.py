@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 TOP_K = 40
 """Sampling draws from the 40 likeliest tokens at temperature 1, as Carlini et al. (USENIX Security 2021) extract."""
 
-BATCH_ROWS = 64
-
 
 def generate(
     model: TunedModel, prompts: Sequence[Sequence[int]], decoding: Decoding, *, adapter: bool, clock: Clock
@@ -37,8 +35,8 @@ def generate(
     out: list[list[int]] = [[] for _ in prompts]
     with model.using(adapter):
         opening = model.opening(prompts[0][:shared]) if shared else None
-        for start in range(0, len(order), BATCH_ROWS):
-            batch = order[start : start + BATCH_ROWS]
+        for start in range(0, len(order), model.batches.rows):
+            batch = order[start : start + model.batches.rows]
             reading = _read(model, [tuple(prompts[i]) for i in batch], shared, opening)
             written = _write(model, reading, decoding, _generator(model, decoding, start), clock)
             for i, ids in zip(batch, written, strict=True):

@@ -19,6 +19,7 @@ from assay import digests
 from assay.errors import IntegrityError, InvalidInputError
 from assay.v1 import measurement_pb2
 from audit.probes import stats
+from audit.probes.passages import BatchPlan
 
 DEFAULT_SIZES: Mapping[str, int] = {
     "generations": 150,
@@ -53,6 +54,8 @@ class Settings:
         sensitive_attributes: attributes whose groups are compared.
         time_limit: seconds the audit may take; 0 for no limit.
         probes: probes to run; empty for all.
+        metrics: names of the planned measurements; empty where the plan, of an older policy, does not list them.
+        batches: how texts are put together.
     """
 
     confidences: tuple[float, ...]
@@ -61,6 +64,8 @@ class Settings:
     sensitive_attributes: tuple[str, ...] = ()
     time_limit: float = 0.0
     probes: tuple[str, ...] = ()
+    metrics: frozenset[str] = frozenset()
+    batches: BatchPlan = field(default_factory=BatchPlan)
 
     @classmethod
     def of(cls, plan: measurement_pb2.AuditPlan) -> Settings:
@@ -72,6 +77,10 @@ class Settings:
         sizes = {name: int(plan.sample_sizes.get(name, 0)) or default for name, default in DEFAULT_SIZES.items()}
         if min(sizes.values()) < 0:
             raise InvalidInputError("PLAN_MALFORMED", "a sample size of the plan is negative")
+        if min(plan.batch_plan.values(), default=1) < 1:
+            raise InvalidInputError("PLAN_MALFORMED", "a number of the batch plan is not positive")
+        tokens, rows = (plan.batch_plan.get(name, 0) for name in ("batch_tokens", "generation_rows"))
+        batches = BatchPlan(int(tokens) or BatchPlan.tokens, int(rows) or BatchPlan.rows)
         return cls(
             confidences,
             sizes,
@@ -79,6 +88,8 @@ class Settings:
             tuple(plan.sensitive_attributes),
             float(plan.time_limit_seconds),
             tuple(plan.probes),
+            frozenset(plan.metrics),
+            batches,
         )
 
     def rng(self, purpose: str) -> np.random.Generator:

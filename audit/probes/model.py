@@ -26,14 +26,21 @@ from assay import modelfiles
 from assay.errors import IntegrityError, InvalidInputError
 from audit.probes.clock import Clock
 from audit.probes.generation import generate
-from audit.probes.passages import Decoding, Passage, Scores, Variation, by_opening, plan_batches, shared_length
+from audit.probes.passages import (
+    BatchPlan,
+    Decoding,
+    Passage,
+    Scores,
+    Variation,
+    by_opening,
+    plan_batches,
+    shared_length,
+)
 from audit.probes.states import last_states, rank_of, varied
-
-BATCH_TOKENS = 2048
-"""Tokens in one forward pass; larger batches gain nothing on a CPU."""
 
 _HEAD_ROWS = 256
 _REFINED = 8
+_BATCHES = BatchPlan()
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
@@ -61,7 +68,10 @@ class Opening:
 class TunedModel:
     """A base model with a LoRA adapter that can be switched off. Build it with :func:`load`."""
 
-    def __init__(self, wrapped: Any, tokenizer: Any, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, wrapped: Any, tokenizer: Any, environment: Mapping[str, str], batches: BatchPlan = _BATCHES
+    ) -> None:
+        self.batches = batches
         self.tokenizer = tokenizer
         self.environment = dict(environment)
         self._wrapped = wrapped
@@ -98,7 +108,7 @@ class TunedModel:
                 if shared > common:
                     prefix = self.opening(passages[members[0]].ids[:shared], first)
                 shared = max(shared, common)
-                for batch in plan_batches([passages[i].marks[-1] - shared for i in members], BATCH_TOKENS):
+                for batch in plan_batches([passages[i].marks[-1] - shared for i in members], self.batches.tokens):
                     clock.check()
                     index = [members[k] for k in batch]
                     found = self._score_batch([passages[i] for i in index], shared, prefix)
@@ -202,7 +212,7 @@ class TunedModel:
         return next(numbers), torch.cat(greedy).cpu().numpy(), next(numbers), picked
 
 
-def load(models: Path, base_model: str, base_sha256: str, adapter: Path) -> TunedModel:
+def load(models: Path, base_model: str, base_sha256: str, adapter: Path, batches: BatchPlan = _BATCHES) -> TunedModel:
     """Loads a base model and its adapter, both checked before anything is opened by a model library.
 
     Args:
@@ -210,6 +220,7 @@ def load(models: Path, base_model: str, base_sha256: str, adapter: Path) -> Tune
         base_model: registry id that the order names.
         base_sha256: folder digest that the order names.
         adapter: adapter folder from the train worker.
+        batches: the plan's.
 
     Raises:
         IntegrityError: ``BASE_MODEL_OTHER`` or ``BASE_FILES_DIGEST`` when the installed base is not the ordered one,
@@ -242,12 +253,13 @@ def load(models: Path, base_model: str, base_sha256: str, adapter: Path) -> Tune
         "torch": torch.__version__,
         "threads": str(torch.get_num_threads()),
         "kernel_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", torch.backends.cpu.get_cpu_capability()),
-        "batch_tokens": str(BATCH_TOKENS),
+        "batch_tokens": str(batches.tokens),
+        "generation_rows": str(batches.rows),
         "adapter_sha256": facts.sha256,
         "base_sha256": manifest.sha256,
         "adapter_moved": str(modelfiles.lora_b_moved(adapter)).lower(),
     }
-    return TunedModel(wrapped, tokenizer, environment)
+    return TunedModel(wrapped, tokenizer, environment, batches)
 
 
 def attach(base: Any, adapter: Path, facts: modelfiles.AdapterFacts) -> Any:

@@ -69,6 +69,19 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class BatchPlan:
+    """How texts are put together, which decides the bits of what a model says of them.
+
+    Attributes:
+        tokens: tokens of one forward pass; larger batches gain nothing on a CPU.
+        rows: texts written side by side.
+    """
+
+    tokens: int = 2048
+    rows: int = 64
+
+
+@dataclass(frozen=True)
 class Decoding:
     """How to write on.
 

@@ -17,7 +17,6 @@ from audit.probes.passages import Variation, plan_batches
 if TYPE_CHECKING:
     from audit.probes.model import TunedModel
 
-_BATCH_TOKENS = 2048
 _ADAPTER = "default"
 
 
@@ -32,7 +31,7 @@ def last_states(
     """
     out: dict[int, NDArray[np.float64]] = {}
     with model.using(adapter):
-        for batch in plan_batches([len(t) for t in texts], _BATCH_TOKENS):
+        for batch in plan_batches([len(t) for t in texts], model.batches.tokens):
             clock.check()
             width = max(len(texts[i]) for i in batch)
             rows = [[*texts[i], *[0] * (width - len(texts[i]))] for i in batch]

@@ -8,6 +8,7 @@ the reason, since a measurement that silently went missing could be read as a cl
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,9 +51,10 @@ from audit.probes.findings import Audit, Findings, Scan
 from audit.probes.inputs import Settings, check_commitments, read_private_rows
 from audit.probes.kept_scores import KeptScores
 from audit.probes.measurements import Measurement, Subject, unavailable
-from audit.probes.passages import Board, Model
+from audit.probes.passages import BatchPlan, Board, Model
 
 REPORT = "report.json"
+CANARIES = "canaries.json"
 
 NOT_TESTED = (
     "membership inference by shadow models (LiRA, RMIA): none are trained",
@@ -128,7 +130,7 @@ def run(context: TaskContext) -> dict[str, Any]:
     context.progress(0, len(PROBES) + 1, "loading the model")
     check_commitments(context.inputs, plan)
     rows = read_private_rows(context.inputs)
-    model, chat, environment = _load(context)
+    model, chat, environment = _load(context, settings.batches)
     corpus = build(rows, chat, settings)
     board = Board(model, clock, KeptScores(context.work / "base-scores", environment))
     folder = context.models / sets.FOLDER
@@ -136,12 +138,20 @@ def run(context: TaskContext) -> dict[str, Any]:
     report = assemble(plan, audit, clock, _Desk(context, plan))
     report.environment.update(environment)
     (context.outputs / REPORT).write_text(report_json(report), encoding="utf-8")
+    reveal(context.inputs, context.outputs)
     return {
         "report_sha256": digests.sha256_file(context.outputs / REPORT),
         "probe_seconds": {name: f"{seconds:.3f}" for name, seconds in sorted(report.probe_seconds.items())},
         "measurements": len(report.measurements),
         "unavailable": sum(bool(m.unavailable) for m in report.measurements),
     }
+
+
+def reveal(inputs: Path, outputs: Path) -> None:
+    """Opens the commitment: the canary manifest leaves in clear, now that nothing can be trained any more."""
+    manifest = inputs / "private" / CANARIES
+    if manifest.is_file():
+        shutil.copyfile(manifest, outputs / CANARIES)
 
 
 def assemble(
@@ -170,6 +180,9 @@ def assemble(
         report.probe_seconds[probe.name] += clock.elapsed - before
     report.measurements.append(cost.audit_seconds(clock.elapsed))
     report.measurements.extend(_missing_gates(plan, report))
+    for m in report.measurements:
+        # What the plan did not name was added after it, whatever the probe says of itself.
+        m.exploratory = m.exploratory or bool(plan.metrics and m.name not in audit.settings.metrics)
     report.not_tested.extend(f"{count} {why}" for why, count in sorted(audit.corpus.skipped.items()))
     report.not_tested.extend(NOT_TESTED)
     return report
@@ -266,12 +279,14 @@ def _plan(order: Mapping[str, Any]) -> measurement_pb2.AuditPlan:
         raise InvalidInputError("AUDIT_ORDER_MALFORMED", "the audit order's plan is not an AuditPlan") from error
 
 
-def _load(context: TaskContext) -> tuple[Model, Chat, dict[str, str]]:
+def _load(context: TaskContext, batches: BatchPlan) -> tuple[Model, Chat, dict[str, str]]:
     # Deferred: the model libraries take seconds to import, and progress should be on the screen by then.
     from audit.probes.model import load
 
     order = context.order
-    model = load(context.models, str(order["base_model"]), str(order["base_sha256"]), context.inputs / "adapter")
+    model = load(
+        context.models, str(order["base_model"]), str(order["base_sha256"]), context.inputs / "adapter", batches
+    )
     return model, Chat(model.tokenizer), {**model.environment, "python": sys.version.split()[0]}
 
 

@@ -27,6 +27,7 @@ from gateway.store.blobs import put
 from gateway.store.tables import JobRow, ModelRow
 
 REPORT_FILE = "report.json"
+CANARIES_FILE = "canaries.json"
 _ENVELOPE_ROOM = 8_000
 
 
@@ -81,7 +82,7 @@ async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, res
     await asyncio.to_thread(_store_report, office, job, result)
     passed = verdict.outcome == policy_pb2.OUTCOME_PASS
     digest = result.files[REPORT_FILE]
-    subjects = [("adapter", model.adapter_sha256), (REPORT_FILE, digest)]
+    subjects = [("adapter", model.adapter_sha256), (REPORT_FILE, digest), *_revealed(result, plan)]
     completed = audit_predicate(report, plan, digest, result.envelope)
 
     def record(uow: UnitOfWork) -> None:
@@ -162,8 +163,22 @@ def _read_report(result: Result) -> measurement_pb2.AuditReport:
 
 
 def _store_report(office: Office, job: JobRow, result: Result) -> None:
-    with (result.folder / REPORT_FILE).open("rb") as stream:
-        put(office.blobs, job.unit, stream)
+    for name in (REPORT_FILE, CANARIES_FILE):
+        if name in result.files:
+            with (result.folder / name).open("rb") as stream:
+                put(office.blobs, job.unit, stream)
+
+
+def _revealed(result: Result, plan: measurement_pb2.AuditPlan) -> list[tuple[str, str]]:
+    """The canary manifest that the audit opened, as a record's subject; it must be the one committed to in the plan.
+
+    Raises:
+        IntegrityError: ``CANARY_REVEAL``.
+    """
+    revealed = result.files.get(CANARIES_FILE, "")
+    if plan.canary_manifest_sha256 and revealed != plan.canary_manifest_sha256:
+        raise IntegrityError("CANARY_REVEAL", "the audit did not open the canary manifest that the plan commits to")
+    return [(CANARIES_FILE, revealed)] if revealed else []
 
 
 def _model(connection: Connection, job: JobRow) -> ModelRow:

@@ -17,6 +17,7 @@ from assay.errors import PreconditionError
 from assay.identity import Layout
 from assay.v1 import dataset_pb2, permit_pb2
 from assay.v1 import tuning_job_pb2 as pb
+from audit.ledger.records import read
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway.application import Application
@@ -146,6 +147,32 @@ async def test_a_leaky_model_is_quarantined_with_reasons_and_a_card(street: Stre
     assert job.state == pb.TuningJob.STATE_QUARANTINED
     assert "GATE-CANARY-EXTRACTION" in job.reason
     assert street.types(NAME) == CLEAN
+
+
+async def test_the_plan_is_recorded_before_training_and_the_canaries_are_opened_after_it(street: Street) -> None:
+    await street.ask()
+    job = await street.rest()
+    records = street.app.ledger.records(None, NAME, -1, 500)
+    by_type = {r.type: read(r.body).statement for r in records}
+    order = [r.type for r in records]
+    assert order.index("intake.decided") < order.index("training.ordered") < order.index("training.completed")
+    decided, ordered = by_type["intake.decided"]["predicate"], by_type["training.ordered"]["predicate"]
+    plan = decided["audit_plan"]
+    assert set(plan) >= {
+        "probes", "metrics", "gates", "confidences", "sample_sizes", "seed", "batch_plan", "canary_manifest_sha256",
+        "sealed_test_sha256",
+    }  # fmt: skip
+    assert decided["audit_plan_sha256"] == ordered["audit_plan_sha256"], "the order to train names the plan"
+    opened = {s["name"]: s["digest"]["sha256"] for s in by_type["audit.completed"]["subject"]}
+    assert opened["canaries.json"] == plan["canary_manifest_sha256"] == job.data.canary_manifest_sha256
+    assert street.app.blobs.exists("units/support", opened["canaries.json"])
+
+
+async def test_an_audit_that_opens_other_canaries_than_committed_is_refused(street: Street) -> None:
+    await street.ask(audit="other-canaries")
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_FAILED and job.reason.startswith("CANARY_REVEAL")
+    assert "audit.completed" not in street.types(NAME)
 
 
 async def test_an_adapter_that_learned_nothing_is_quarantined(street: Street) -> None:

@@ -105,6 +105,9 @@ def test_an_allowed_request_gets_a_plan_in_which_everything_is_fixed(
     assert plan.sealed_test_sha256 == chat.data.split_sha256["test"]
     assert (plan.profile, plan.time_limit_seconds, plan.task) == ("quick", 120, dataset_pb2.DATASET_FORMAT_CHAT_JSONL)
     assert "fairness" not in plan.probes
+    assert dict(plan.batch_plan) == {"batch_tokens": 2048, "generation_rows": 64}
+    assert {g.measurement.partition("[")[0] for g in plan.gates} <= set(plan.metrics)
+    assert "privacy.membership_auc" in plan.metrics and "fairness.impact_ratio" not in plan.metrics
     assert (
         plan.sample_sizes["test_rows"] == 90
         and plan.sample_sizes["generations"] >= sizes["privacy.pii_generation_rate"]

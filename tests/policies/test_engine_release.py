@@ -8,7 +8,7 @@ import pytest
 
 from assay.errors import InvalidInputError
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
-from policies import verdicts
+from policies import inputs, verdicts
 from policies.engine import PolicyEngine
 from policies.testing import measurement
 
@@ -32,6 +32,24 @@ def test_a_clean_model_passes(engine: PolicyEngine, release: policy_input_pb2.Re
     gate = outcome(verdict, "GATE-CANARY-AUC")
     assert (gate.measurement, gate.limit, gate.side) == ("privacy.canary_auc", 0.70, measurement_pb2.LIMIT_SIDE_AT_MOST)
     assert "n = 149" in gate.message and "at most 0.7" in gate.message and not gate.fix
+
+
+def test_what_the_plan_did_not_name_is_exploratory_whatever_the_worker_says(
+    engine: PolicyEngine, release: policy_input_pb2.ReleaseInput
+) -> None:
+    assert engine.judge(release).outcome == PASS
+    gate = release.plan.gates[0].measurement
+    gates = [g for g in release.plan.gates if g.measurement != gate]
+    del release.plan.gates[:]
+    release.plan.gates.extend(gates)
+    release.plan.metrics[:] = [m for m in release.plan.metrics if m != gate]
+    labelled = inputs.labelled(release.measurements, release.plan)
+    assert not release.measurements[gate].exploratory and labelled[gate].exploratory
+    assert inputs.missing_measurement(labelled, gate) == f"{gate} was not in the audit plan"
+    release.plan.metrics[:] = [m for m in release.plan.metrics if m != "privacy.epsilon_lower_bound"]
+    assert outcome(engine.judge(release), "REL-EPSILON").outcome == ERROR
+    del release.plan.metrics[:]
+    assert outcome(engine.judge(release), "REL-EPSILON").outcome == PASS, "an older plan lists none"
 
 
 def test_a_leak_fails_and_says_so(engine: PolicyEngine, release: policy_input_pb2.ReleaseInput) -> None:

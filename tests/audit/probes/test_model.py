@@ -14,7 +14,7 @@ import pytest
 from assay.errors import AssayError, ExhaustedError, IntegrityError, InvalidInputError
 from audit.probes.clock import Clock
 from audit.probes.kept_scores import KeptScores
-from audit.probes.passages import Board, Decoding, Passage, Scores, by_opening, plan_batches, shared_length
+from audit.probes.passages import BatchPlan, Board, Decoding, Passage, Scores, by_opening, plan_batches, shared_length
 
 from .conftest import BASE, base_digest, write_adapter
 
@@ -52,7 +52,7 @@ def test_batched_scores_equal_plain_ones(
     tolerance = 1e-4 if noisy.environment["dtype"] == "float32" else 0.35
     texts = passages(17, shared)
     assert (shared_length(texts) >= 30) is (shared > 0)
-    monkeypatch.setattr("audit.probes.model.BATCH_TOKENS", 90)
+    monkeypatch.setattr(noisy, "batches", BatchPlan(tokens=90))
     found = noisy.score(texts, adapter=adapter, clock=CLOCK)
     for text, scores in zip(texts, found, strict=True):
         nll, _ = plain_scores(noisy, text, adapter)

@@ -35,4 +35,6 @@ def run(context: TaskContext) -> dict:
             measurements.append({"name": name, "value": 0.1, "n": "10", "unit": "ratio"})
     report = {"measurements": measurements, "not_tested": ["nothing real"], "environment": {"dtype": "none"}}
     (context.outputs / "report.json").write_text(json.dumps(report))
+    revealed = "[1]" if asked.get("audit") == "other-canaries" else "[]"
+    (context.outputs / "canaries.json").write_text(revealed)
     return {"measurements": len(measurements)}

@@ -31,7 +31,8 @@ def run(context: TaskContext) -> dict:
     facts = {
         "rows": 600, "valid_rows": 600, "train_rows": 420, "validation_rows": 60, "selection_rows": 30, "test_rows": 90,
         "train_tokens": 15000, "canaries_inserted": inserted, "pii_row_share": float(asked.get("pii", 0.0)),
-        "canaries_held_out": canaries["a"] + canaries["b"] - inserted, "canary_manifest_sha256": "aa" * 32,
+        "canaries_held_out": canaries["a"] + canaries["b"] - inserted, 
+        "canary_manifest_sha256": hashlib.sha256(b"[]").hexdigest(),
         "split_sha256": {**splits, "test": hashlib.sha256(rows).hexdigest()}, "pii_detector": "none",
         "longest_row_tokens": 180, "train_pii_spans": 0,
     }  # fmt: skip
