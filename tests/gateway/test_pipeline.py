@@ -165,7 +165,7 @@ async def test_the_plan_is_recorded_before_training_and_the_canaries_are_opened_
     assert decided["audit_plan_sha256"] == ordered["audit_plan_sha256"], "the order to train names the plan"
     opened = {s["name"]: s["digest"]["sha256"] for s in by_type["audit.completed"]["subject"]}
     assert opened["canaries.json"] == plan["canary_manifest_sha256"] == job.data.canary_manifest_sha256
-    assert street.app.blobs.exists("units/support", opened["canaries.json"])
+    assert street.app.blobs.exists("credit", opened["canaries.json"])
 
 
 async def test_an_audit_that_opens_other_canaries_than_committed_is_refused(street: Street) -> None:
