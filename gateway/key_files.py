@@ -8,17 +8,33 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 
 from assay.errors import InvalidInputError, PreconditionError
-from assay.identity import Authority, Layout, load_ed25519, load_p256, pem, raw_public, subject_of, write_key
+from assay.identity import (
+    SERVICES,
+    Authority,
+    Layout,
+    load_ed25519,
+    load_p256,
+    load_x25519,
+    pem,
+    raw_public,
+    read_private,
+    subject_of,
+    write_key,
+    write_secret,
+)
 from assay.key_events import ED25519_NAMES, PDF, PublicHalf, certificate_half, ed25519_half
 from audit.verify.keys import KeyTable
 
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+CANARY = "canary"
+SECRETS = (*(f"{service}-seal" for service in SERVICES), CANARY)
 _CARD_DAYS, _PERSON_DAYS = 3650, 397
 
 
@@ -93,6 +109,25 @@ def settle(layout: Layout, table: KeyTable) -> None:
     _exchange(layout)
 
 
+def replace_secret(layout: Layout, name: str) -> None:
+    """Replaces a key that signs nothing, so that no record speaks of it: a sealing key, or the canary master.
+
+    Raises:
+        InvalidInputError: ``KEY_UNKNOWN``, or ``KEY_MISSING`` when it does not lie here.
+    """
+    path = _secret_places(layout).get(name)
+    if path is None:
+        raise InvalidInputError("KEY_UNKNOWN", f"there is no such secret as {name[:60]!r}")
+    read_private(path)
+    _next(path).unlink(missing_ok=True)
+    if name == CANARY:
+        write_secret(_next(path), secrets.token_hex(32).encode())
+    else:
+        write_key(_next(path), x25519.X25519PrivateKey.generate())
+    os.replace(_next(path), path)
+    _exchange(layout)
+
+
 def demand_in_force(layout: Layout, table: KeyTable) -> None:
     """Demands that the gateway's keys, and those by which it knows its workers, are the log's.
 
@@ -133,6 +168,11 @@ def _places(layout: Layout, name: str) -> tuple[Path, Path | None]:
     raise InvalidInputError("KEY_UNKNOWN", f"the installation has no key called {name[:100]!r}")
 
 
+def _secret_places(layout: Layout) -> dict[str, Path]:
+    seals = {f"{service}-seal": layout.service(service) / "seal.key" for service in SERVICES}
+    return {**seals, CANARY: layout.service("audit-worker") / "canary.key"}
+
+
 def _exchange(layout: Layout) -> None:
     """Rewrites the public halves that gateway and workers keep of each other, where they are not the newest.
 
@@ -143,8 +183,10 @@ def _exchange(layout: Layout) -> None:
         folder = layout.service(name)
         if (folder / "statement.key").exists():
             _tell(gateway / f"{name}.pub", "statement_key", raw_public(load_ed25519(folder / "statement.key")))
+            _tell(gateway / f"{name}.pub", "sealing_key", raw_public(load_x25519(folder / "seal.key")))
         if (folder / "gateway.pub").exists():
             _tell(folder / "gateway.pub", "permit_key", raw_public(load_ed25519(gateway / "permit.key")))
+            _tell(folder / "gateway.pub", "sealing_key", raw_public(load_x25519(gateway / "seal.key")))
 
 
 def _tell(path: Path, member: str, raw: bytes) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography import x509
 
 from assay.certificates import key_id
-from assay.identity import Layout
+from assay.identity import SERVICES, Layout
 from audit.ledger import dialect
 from audit.verify.keys import KeyTable, Term
 from audit.verify.trust import TrustFile
@@ -99,8 +99,8 @@ def _secrets(layout: Layout) -> Iterator[ListedKey]:
     """Keys that sign nothing: no digest of a secret is shown, of sealing keys the public half's."""
     gateway = layout.service("gateway")
     yield _file("units-root", "wraps the keys of datasets and adapters", gateway / "units.key")
-    for service in ("gateway", "train-worker", "audit-worker"):
-        yield _file(f"{service} sealing", "opens what was sealed to it", layout.service(service) / "seal.key")
+    for service in SERVICES:
+        yield _file(f"{service}-seal", "opens what was sealed to it", layout.service(service) / "seal.key")
     yield _file("canary", "derives each job's canaries", layout.service("audit-worker") / "canary.key")
 
 

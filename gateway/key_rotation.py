@@ -39,8 +39,10 @@ from gateway.store.tables import JobRow, PermitRow
 
 CLOCK_TOLERANCE = timedelta(seconds=2)
 _BUSY = (State.PREPARING, State.TRAINING, State.AUDITING)
+_WAITING = (State.QUEUED, State.PAUSED)
 _NOT_SO = {
     "log": "it is the log's identity: freeze the log and begin one that continues it",
+    "units-root": "everything stored is encrypted under it: begin a log that continues this one, and upload anew",
     "witness": "it is the witness's own: name its new key in the trust files",
     "services-root": "it stands in the trust file: freeze the log and begin one that continues it",
     "people-root": "it stands in the trust file: freeze the log and begin one that continues it",
@@ -66,12 +68,17 @@ def full_name(settings: Settings, name: str) -> str:
     """The name of a key as events have it: ``permit``, or the subject of ``people/vik``.
 
     Raises:
-        InvalidInputError: ``KEY_UNKNOWN``, or ``KEY_NOT_ROTATED`` for a key that is replaced in another way.
+        InvalidInputError: ``KEY_UNKNOWN``, ``KEY_NOT_ROTATED`` for a key that is replaced in another way, or
+            ``KEY_SIGNS_NOTHING``.
     """
     if name in _NOT_SO:
         raise InvalidInputError("KEY_NOT_ROTATED", f"{name}: {_NOT_SO[name]}", remedy="see docs/keys.md")
     if name in SERVICE_NAMES:
         return name
+    if name in key_files.SECRETS:
+        raise InvalidInputError(
+            "KEY_SIGNS_NOTHING", f"no record speaks of {name}", remedy=f"assay key rotate {name} DIR"
+        )
     people = key_files.people_of(settings.layout)
     person = name.removeprefix("people/")
     if name.startswith("people/") and person in people:
@@ -98,6 +105,18 @@ def draft_rotation(settings: Settings, name: str, person: Path) -> dict[str, Any
         key, new = key_files.stage(layout, name, settings.trust_domain)
         statement = key_events.rotation_statement(settings.origin, name, old.material, new.material, key)
         return _sign(settings, person, statement, name, table)
+
+
+def replace_secret(settings: Settings, name: str) -> None:
+    """Replaces a key that signs nothing, of which no record speaks. The gateway must not run.
+
+    Raises:
+        InvalidInputError: ``KEY_UNKNOWN`` or ``KEY_MISSING``.
+        PreconditionError: ``LEDGER_IN_USE``, or ``KEY_IN_USE`` while a job was sealed, or its canaries derived, by it.
+    """
+    with _standing_still(settings) as still:
+        still.demand_idle(name)
+        key_files.replace_secret(settings.layout, name)
 
 
 def draft_compromise(settings: Settings, name: str, since: str, person: Path, keyid: str = "") -> dict[str, Any]:
@@ -215,10 +234,11 @@ class _Still:
         Raises:
             PreconditionError: ``KEY_IN_USE``.
         """
-        if name not in key_events.ED25519_NAMES:
+        if name not in (*key_events.ED25519_NAMES, *key_files.SECRETS):
             return
+        states = (*_BUSY, *_WAITING) if name == key_files.CANARY else _BUSY
         with self.engine.connect() as connection:
-            busy = [job.name for state in _BUSY for job in rows.select_all(connection, JobRow, state=state.value)]
+            busy = [job.name for state in states for job in rows.select_all(connection, JobRow, state=state.value)]
         if busy:
             raise PreconditionError(
                 "KEY_IN_USE",

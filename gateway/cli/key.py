@@ -17,6 +17,7 @@ from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, table
 from gateway.cli.session import IdentityOption
 from gateway.cli.signing import read_order
+from gateway.key_files import SECRETS
 from gateway.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Keys: list, rotate, compromised.")
@@ -54,10 +55,17 @@ def rotate(
 ) -> None:
     """Let a new key follow a service's or a person's, by an operator's order. Stop the gateway first.
 
+    Sealing keys (gateway-seal, train-worker-seal, audit-worker-seal) and the canary master (canary) sign nothing: they
+    are replaced without an order, and no record speaks of it.
+
     Example: assay key rotate permit ./bank --as ./bank/people/oscar
     """
     with exit_on_error():
         settings = Settings.load(directory)
+        if name in SECRETS:
+            key_rotation.replace_secret(settings, name)
+            emit(output, {"key": name}, [f"{name} is another from the next start on"])
+            return
         full = key_rotation.full_name(settings, name)
         draft = lambda person: key_rotation.draft_rotation(settings, full, person)  # noqa: E731
         _order(settings, draft, identity, order, write_order, output)

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from assay.errors import AssayError
-from assay.identity import load_ed25519, raw_public
+from assay.identity import load_ed25519, load_x25519, raw_public
 from assay.v1 import identity_pb2
 from audit.ledger.bundle import export
 from audit.ledger.records import read
@@ -76,7 +76,7 @@ def test_every_key_is_listed_before_the_first_start_too(opened: Open, pristine: 
     found = listed(closed)
     assert {
         "services-root", "people-root", "log", "permit", "pdf", "train-worker", "audit-worker", "units-root", "canary",
-        "people/oscar", "people/vik", "gateway sealing", "train-worker sealing", "audit-worker sealing",
+        "people/oscar", "people/vik", "gateway-seal", "train-worker-seal", "audit-worker-seal",
     } <= set(found)  # fmt: skip
     assert {key["state"] for keys in found.values() for key in keys} == {"in force"}
     assert found["units-root"][0]["keyid"] == found["canary"][0]["keyid"] == ""
@@ -111,6 +111,22 @@ async def test_public_halves_are_exchanged(closed: House) -> None:
     ):
         said = json.loads((services / path).read_text())
         assert said[member] == raw_public(load_ed25519(services / key)).hex() and len(said) == 2
+
+
+@pytest.mark.parametrize("name", key_files.SECRETS)
+def test_a_key_that_signs_nothing_is_replaced_without_a_record(closed: House, name: str) -> None:
+    root, services = closed.layout.root, closed.layout.root / "services"
+    before, known = {p: p.read_bytes() for p in services.rglob("*.key")}, listed(closed)
+    call("key", "rotate", name, root)
+    changed = [p for p, data in before.items() if p.read_bytes() != data]
+    assert [p.parent.name for p in changed] == ["audit-worker" if name == "canary" else name.removesuffix("-seal")]
+    assert changed[0].stat().st_mode & 0o077 == 0 and listed(closed) == known
+    for folder in ("train-worker", "audit-worker"):
+        gateway = json.loads((services / folder / "gateway.pub").read_text())
+        worker = json.loads((services / "gateway" / f"{folder}.pub").read_text())
+        assert gateway["sealing_key"] == raw_public(load_x25519(services / "gateway/seal.key")).hex()
+        assert worker["sealing_key"] == raw_public(load_x25519(services / folder / "seal.key")).hex()
+    assert "KEY_SIGNS_NOTHING" in ordered(closed, "compromised", name, root, "--since", 0, code=3)
 
 
 async def test_a_permit_of_the_new_key_holds_offline_and_the_old_key_is_refused(closed: House, opened: Open) -> None:
@@ -225,6 +241,7 @@ async def test_an_operator_of_one_unit_orders_nothing(opened: Open) -> None:
     [
         ("log", "KEY_NOT_ROTATED"),
         ("people-root", "KEY_NOT_ROTATED"),
+        ("units-root", "KEY_NOT_ROTATED"),
         ("witness", "KEY_NOT_ROTATED"),
         ("nobody", "KEY_UNKNOWN"),
         ("people/nobody", "KEY_UNKNOWN"),
@@ -267,7 +284,8 @@ async def test_a_job_under_way_keeps_the_key_that_it_rests_on(opened: Open) -> N
     job = (await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request())).tuning_job
     house.app.ledger.run(lambda uow: rows.update(uow.connection, JobRow, {"name": job.name}, {"state": "TRAINING"}))
     await house.app.close()
-    assert "KEY_IN_USE" in ordered(house, "rotate", "train-worker", house.layout.root, code=6)
+    for name in ("train-worker", "canary", "gateway-seal"):
+        assert "KEY_IN_USE" in ordered(house, "rotate", name, house.layout.root, code=6)
     ordered(house, "compromised", "train-worker", house.layout.root, "--since", 0)
     ordered(house, "rotate", "train-worker", house.layout.root)
 
