@@ -54,6 +54,8 @@ class PriceBook(_Frozen):
         usd_micros_per_device_second: price by device.
         train_tokens_per_second: tokens that a train worker does in a second.
         audit_seconds: seconds that preparation and audit take together.
+        grid_gco2_per_kwh: grams of CO2 equivalent for a kilowatt hour where the workers stand; 0 where nobody said.
+        grid_source: where that figure comes from.
     """
 
     as_of: dt.date
@@ -62,6 +64,8 @@ class PriceBook(_Frozen):
     usd_micros_per_device_second: dict[str, Annotated[int, Field(ge=0)]]
     train_tokens_per_second: int = Field(ge=1)
     audit_seconds: int = Field(ge=0)
+    grid_gco2_per_kwh: int = Field(default=0, ge=0, le=5000)
+    grid_source: str = ""
 
     @model_validator(mode="after")
     def _priced(self) -> PriceBook:
@@ -265,6 +269,8 @@ source = "assumed: 0.10 USD an hour for two cores, 4.00 USD an hour for one GPU"
 device = "cpu"                      # what the workers compute on
 train_tokens_per_second = 400       # for quotes only
 audit_seconds = 120                 # for quotes only
+grid_gco2_per_kwh = 450             # grams of CO2 equivalent for a kilowatt hour
+grid_source = "assumed: about the world's average; set your own grid's"
 
 [price_book.usd_micros_per_device_second]
 cpu = 28

@@ -21,7 +21,7 @@ from policies.rule import Gate, Pack, Rule
 
 PROBES = ("privacy", "membership", "memorisation", "quality", "cost")
 DECISION_PROBES = ("fairness",)
-DEEPER = ("counterfactual", "regression", "stereotypes")
+DEEPER = ("baselines", "counterfactual", "regression", "stereotypes")
 DEEPER_DECISIONS = ("robustness", "proxies", "reasons", "alternatives")
 """Probes that ``quick`` has no time for."""
 SAMPLE_SIZES = (

@@ -27,7 +27,7 @@ class Subject:
 
     Attributes:
         name: dotted measurement name.
-        unit: ``ratio``, ``nats``, ``bits``, ``count``, ``seconds``, ``usd``, ``kwh`` or ``tokens``.
+        unit: ``ratio``, ``nats``, ``bits``, ``count``, ``seconds``, ``usd``, ``kwh``, ``kg`` or ``tokens``.
         method: how value and interval are computed, with the source.
         slice: group or stratum, such as ``stratum=B``; empty for the whole.
         exploratory: shown, never judged.

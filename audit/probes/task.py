@@ -28,6 +28,7 @@ from audit.probes import (
     cost,
     counterfactual,
     fairness,
+    hosting,
     inference,
     leakage,
     membership,
@@ -94,6 +95,7 @@ _GROUPS = tuple(
 PROBES = (
     Probe("cost", "reading the bill", ("cost.",), 0.0, cost.run),
     Probe("quality", "comparing with the base model", ("quality.",), 0.15, quality.run),
+    Probe("cost", "forecasting", ("cost.usd_per_", "cost.break_even_"), 0.0, hosting.forecast),
     Probe("quality", "checking the adapter", _SANITY, 0.0, sanity.run),
     Probe("quality", "calibration", ("quality.calibration_", "fairness.calibration_"), 0.0, calibration.run),
     Probe("fairness", "comparing groups", _GROUPS, 0.05, fairness.run),
@@ -107,6 +109,7 @@ PROBES = (
     Probe("proxies", "looking for proxies", ("fairness.proxy_",), 0.0, proxies.run),
     Probe("reasons", "reversing stated reasons", ("fairness.reason_",), 0.0, reasons.run),
     Probe("alternatives", "trying alternatives", ("fairness.alternative_",), 0.0, alternatives.run),
+    Probe("baselines", "prompting the base", ("quality.prompt_only_", "quality.retrieval_"), 0.0, hosting.baselines),
     Probe("regression", "comparing abilities", ("regression.",), 0.0, regression.run),
     Probe("regression", "comparing refusals", ("safety.",), 0.0, safety.run),
     Probe("stereotypes", "comparing stereotypes", ("fairness.stereotype_",), 0.0, stereotypes.run),

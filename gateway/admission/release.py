@@ -61,11 +61,19 @@ def audit_task(office: Office, job: JobRow, known: Known, model: ModelRow) -> Ta
         "format": dataset_pb2.DatasetFormat.Name(known.dataset.format).removeprefix("DATASET_FORMAT_"),
         "training": known.json("train.predicate"),
         "prepare": known.json("prepare.predicate"),
+        "quote": _quote(office, job),
         "price_book": canonical.float_free(office.settings.price_book.model_dump(mode="json")),
     }
     blobs = {f"{ADAPTER_FOLDER}/{f['path']}": f["sha256"] for f in json.loads(model.files)}
     blobs |= {name: known.text(f"prepare.{name}") for name in (PRIVATE_FILE, "selection.jsonl")}
     return make_task(job, "audit", order, blobs)
+
+
+def _quote(office: Office, job: JobRow) -> dict[str, int]:
+    """What the request was quoted, from the same price book; the audit sets it against what was spent."""
+    data = views.from_json(job.data, policy_input_pb2.DataFacts)
+    asked = facts.request_facts(office.settings, views.request_of(job), job.creator, data)
+    return {"usd_micros": asked.quote_usd_micros, "train_tokens": asked.planned_train_tokens}
 
 
 async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, result: Result) -> None:

@@ -1,0 +1,107 @@
+"""Quote against actual, carbon, and what serving costs beside prompting and retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from audit.probes import hosting
+from audit.probes.findings import Audit
+from audit.probes.inputs import Row
+
+from .conftest import Scripted, conversation
+from .test_cost import bill
+
+ORDER = {
+    "quote": {"usd_micros": 4000, "train_tokens": 100},
+    "training": {
+        "claim": {"device": "cpu"},
+        "meter": {"wall_ms": 60_000, "energy_uwh": 2_000_000, "energy_method": "a stated figure"},
+    },
+    "prepare": {"meter": {"wall_ms": 20_000}},
+    "price_book": {
+        "as_of": "2026-11-01",
+        "source": "list",
+        "usd_micros_per_device_second": {"cpu": 30},
+        "grid_gco2_per_kwh": 450,
+        "grid_source": "a stated grid",
+    },
+}
+
+
+def test_the_quote_is_set_against_what_was_spent() -> None:
+    found = bill(**ORDER)
+    assert found["cost.quote_usd"].value == pytest.approx(0.004)
+    assert found["cost.usd_before_audit"].value == pytest.approx(80 * 30e-6)
+    assert found["cost.quote_ratio"].value == pytest.approx(0.6)
+
+
+def test_carbon_is_energy_times_the_grid_with_both_methods() -> None:
+    found = bill(**ORDER)["cost.co2_kg"]
+    assert found.value == pytest.approx(0.002 * 0.450)
+    assert found.unit == "kg"
+    assert "a stated figure" in found.method
+    assert "a stated grid" in found.method
+    book = {**ORDER["price_book"], "grid_gco2_per_kwh": 0}
+    assert bill(**{**ORDER, "price_book": book})["cost.co2_kg"].unavailable
+
+
+@pytest.mark.parametrize("missing", ["quote", "prepare", "training", "price_book"])
+def test_what_is_not_told_is_not_guessed(missing: str) -> None:
+    found = bill(**{k: v for k, v in ORDER.items() if k != missing})
+    assert found["cost.quote_ratio"].unavailable
+    assert not found["cost.quote_ratio"].HasField("value")
+
+
+def rows(count: int, first: int = 0) -> list[Row]:
+    return [Row(first + i, tuple(conversation(f"tell me code {first + i}", f"the code {i % 3}"))) for i in range(count)]
+
+
+@pytest.fixture
+def hosted(audit_of: Callable[..., Any]) -> Audit:
+    model = Scripted(texts=lambda turn, adapter: (5, 6, 7), nll=lambda ids, adapter: 1.0 if adapter else 1.5)
+    audit = audit_of(model, test=rows(40), train=rows(40, 100))
+    return Audit(**{**vars(audit), "order": ORDER})
+
+
+def test_examples_in_the_prompt_cost_more_in_each_request(hosted: Audit) -> None:
+    found = {f"{m.name}[{m.slice}]": m for m in hosting.forecast(hosted).measurements}
+    tuned = found["cost.usd_per_1000_requests[tuned]"].value
+    prompted = found["cost.usd_per_1000_requests[prompt-only]"].value
+    assert 0 < tuned < prompted == found["cost.usd_per_1000_requests[retrieval]"].value
+    saved = (prompted - tuned) / 1000
+    even = found["cost.break_even_requests[prompt-only]"].value
+    assert even == pytest.approx(60 * 30e-6 / saved)
+    assert found["cost.usd_per_year_dedicated[]"].value == pytest.approx(365 * 86400 * 30e-6)
+
+
+def test_a_forecast_without_a_price_is_none(hosted: Audit) -> None:
+    bare = Audit(**{**vars(hosted), "order": {}})
+    assert all(m.unavailable and not m.HasField("value") for m in hosting.forecast(bare).measurements)
+
+
+def test_baselines_are_measured_on_the_same_rows(hosted: Audit) -> None:
+    found = {m.name: m for m in hosting.baselines(hosted).measurements}
+    for name in ("prompt_only", "retrieval"):
+        delta = found[f"quality.{name}_loss_delta"]
+        assert delta.value == pytest.approx(-0.5)
+        assert delta.n == 40
+
+
+def test_retrieval_shows_the_rows_most_like_the_question() -> None:
+    pool = [
+        Row(i, tuple(conversation(q, "a"))) for i, q in enumerate(("cats and dogs", "cars", "boats", "dogs", "sun"))
+    ]
+    [shown] = hosting._nearest(pool, [Row(9, tuple(conversation("about dogs", "a")))])
+    assert len(shown) == hosting.EXAMPLES
+    assert shown[-1].row in (0, 3)  # the nearest stands last, next to the question
+    prompted = hosting._with_examples(Row(9, tuple(conversation("about dogs", "a"))), shown)
+    assert [m["role"] for m in prompted.messages] == ["user", "assistant"] * 5
+    assert prompted.messages[-2]["content"] == "about dogs"
+
+
+def test_too_few_training_rows_are_no_baseline(audit_of: Callable[..., Any]) -> None:
+    audit = audit_of(Scripted(), test=rows(10), train=rows(2, 50))
+    assert all(m.unavailable for m in hosting.baselines(audit).measurements)
