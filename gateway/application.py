@@ -135,7 +135,7 @@ class Application:
         erasures = ErasureService(settings, store, blobs, keys, people)
         erasures.resume()
         pdf_signer = (read_private(folder / "pdf.key"), (folder / "pdf.crt").read_bytes())
-        cards = CardOffice(settings, store, blobs, policy, base_models, pdf_signer)
+        cards = CardOffice(settings, store, blobs, policy, base_models, pdf_signer, keys)
         credentials = service_tls(folder).channel_credentials()
         clients = {kind: WorkerClient(w.address, credentials) for kind, w in settings.workers.items()}
         exchange = Exchange(blobs, load_x25519(folder / "seal.key"), order_key, settings.limits.max_result_bytes)
@@ -159,9 +159,9 @@ class Application:
             board=board,
             base_models=base_models,
             identities=identities,
-            datasets=DatasetService(settings, store, blobs),
+            datasets=DatasetService(settings, store, blobs, keys),
             jobs=JobService(settings, store, policy, base_models, board, keys),
-            approvals=ApprovalService(settings, store, policy, board, people, cards),
+            approvals=ApprovalService(settings, store, policy, board, people, cards, keys),
             permits=PermitService(settings, store, order_key, people),
             models=ModelRegistry(store, blobs),
             evidence=EvidenceService(store, blobs, keys),

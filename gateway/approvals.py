@@ -14,9 +14,10 @@ from sqlalchemy import Connection, func, select
 from assay import dsse
 from assay.errors import AbortedError, AlreadyExistsError, InvalidInputError, PermissionDeniedError, PreconditionError
 from assay.v1 import approval_pb2, identity_pb2, policy_pb2, tuning_job_pb2
+from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway import pages, statements
+from gateway import pages, statements, words
 from gateway.admission.facts import unit_of
 from gateway.caller import ALL_UNITS, Caller, not_found
 from gateway.identity_registry import require_live_role, verify_signed
@@ -56,6 +57,7 @@ class ApprovalService:
     board: Board
     people: People
     cards: CardIssuer
+    keys: ScopeKeys
 
     async def list_pending_approvals(
         self, caller: Caller, request: approval_pb2.ListPendingApprovalsRequest
@@ -113,7 +115,7 @@ class ApprovalService:
             PermissionDeniedError: ``SIGNER``, ``MAKER_CHECKER``, ``ROLE_MISSING``.
             AlreadyExistsError: ``SIGNED_BEFORE`` for a subject or key that has signed this card.
             InvalidInputError, IntegrityError: the envelope does not hold, or signs other things than are pending
-                (``SIGNED_OTHER``).
+                (``SIGNED_OTHER``), or other words than came with it (``COMMITMENT_MISMATCH``).
         """
         caller.require_unit(unit_of(request.name), request.name)
         envelope = dsse.envelope_from_proto(request.envelope)
@@ -126,7 +128,7 @@ class ApprovalService:
                 # The approval stands; the pipeline issues the card once the grace is over.
                 _LOG.exception("card of %s not issued yet", request.name)
             self.board.moved(request.name)
-        message = await self.store.fetch(lambda c: views.whole(c, _require(c, request.name)))
+        message = await self.store.fetch(lambda c: self._whole(c, _require(c, request.name)))
         return approval_pb2.DecideApprovalResponse(approval=approval, tuning_job=message)
 
     async def waive_rules(
@@ -151,13 +153,18 @@ class ApprovalService:
             self._bind(job, request.etag, signed.job, signed.etag)
             _refuse_maker(job, caller)
             self._check_waiver(uow, job, caller, signed)
+            said = [
+                (request.reason, signed.reason_commitment),
+                (request.compensating_control, signed.compensating_control_commitment),
+            ]
+            words.accept(uow.connection, self.keys, job.unit, job.name, said)
             index = uow.append(RecordDraft(job.unit, "rules.waived", "waiver", {}, envelope=envelope, job=job.name))
             change = machine.Change(
                 Event.WAIVE,
                 caller.subject,
                 ActorKind.SIGNER,
-                signed.reason,
-                {"rules": list(signed.rules), "waiver_index": index, "expires": signed.expires},
+                predicate={"rules": list(signed.rules), "waiver_index": index, "expires": signed.expires},
+                words=signed.reason_commitment,
                 facts={
                     f"waiver.{job.version}": json.dumps(
                         {**verified.predicate, "subject": caller.subject, "index": index}
@@ -165,7 +172,7 @@ class ApprovalService:
                 },
                 trace_id=caller.trace_id,
             )
-            return views.whole(uow.connection, machine.transition(uow, job.name, change).job)
+            return self._whole(uow.connection, machine.transition(uow, job.name, change).job)
 
         message = await self.store.commit(work)
         self.board.moved(request.name)
@@ -197,7 +204,7 @@ class ApprovalService:
             index = uow.append(
                 RecordDraft(job.unit, "approval.revoked", "revocation", {}, envelope=envelope, job=job.name)
             )
-            void_permits(uow, job.name, caller.subject, caller.trace_id, "the approval was revoked")
+            void_permits(uow, job.name, caller.subject, caller.trace_id, "approval-revoked")
             change = machine.Change(
                 Event.REVOKE,
                 caller.subject,
@@ -206,7 +213,7 @@ class ApprovalService:
                 {"revocation_index": index},
                 trace_id=caller.trace_id,
             )
-            return views.whole(uow.connection, machine.transition(uow, job.name, change).job)
+            return self._whole(uow.connection, machine.transition(uow, job.name, change).job)
 
         message = await self.store.commit(work)
         self.board.moved(request.name)
@@ -237,6 +244,7 @@ class ApprovalService:
         for known in _approvals(c, job.name, pending.card_sha256):
             if known.subject == caller.subject or known.keyid == keyid:
                 raise AlreadyExistsError("SIGNED_BEFORE", "this person or key has decided on this card already")
+        words.accept(c, self.keys, job.unit, job.name, [(request.reason, signed.reason_commitment)])
         index = uow.append(RecordDraft(job.unit, "approval.decided", "approval", {}, envelope=envelope, job=job.name))
         row = ApprovalRow(
             job=job.name,
@@ -245,15 +253,21 @@ class ApprovalService:
             keyid=keyid,
             role=role,
             granted=granted,
-            reason=signed.reason,
+            reason=words.reference(signed.reason_commitment),
             time_us=rows.micros(uow.now),
             record_index=index,
             envelope=json.dumps(dict(envelope)),
         )
         rows.insert(c, row)
-        return views.approval(row), self._move(uow, job, caller, row, index)
+        return self._shown(c, row), self._move(uow, job, caller, row, index, signed.reason_commitment)
 
-    def _move(self, uow: UnitOfWork, job: JobRow, caller: Caller, row: ApprovalRow, index: int) -> bool:
+    def _whole(self, connection: Connection, job: JobRow) -> tuning_job_pb2.TuningJob:
+        return words.show(connection, self.keys, views.whole(connection, job))
+
+    def _shown(self, connection: Connection, row: ApprovalRow) -> approval_pb2.Approval:
+        return views.approval(row, words.shown(connection, self.keys, row.reason))
+
+    def _move(self, uow: UnitOfWork, job: JobRow, caller: Caller, row: ApprovalRow, index: int, said: str) -> bool:
         """Ends the wait: a refusal rejects, the last missing grant approves. True when approved."""
         missing = self._missing(uow.connection, job, row.card_sha256)
         if row.granted and missing:
@@ -261,7 +275,12 @@ class ApprovalService:
         predicate = {"approval_index": index, "card_sha256": row.card_sha256}
         if not row.granted:
             change = machine.Change(
-                Event.REJECT, caller.subject, ActorKind.PERSON, row.reason, predicate, trace_id=caller.trace_id
+                Event.REJECT,
+                caller.subject,
+                ActorKind.PERSON,
+                predicate=predicate,
+                trace_id=caller.trace_id,
+                words=said,
             )
         else:
             lapses = uow.now + dt.timedelta(days=self.settings.limits.approval_days)
@@ -298,7 +317,7 @@ class ApprovalService:
             base_sha256=model.base_sha256,
             purpose=views.request_of(job).purpose,
             missing_roles=self._missing(connection, job, model.card_sha256),
-            approvals=[views.approval(a) for a in signed],
+            approvals=[self._shown(connection, a) for a in signed],
         )
 
     def _newest_card(self, connection: Connection, where: Sequence[Any]) -> int:

@@ -18,9 +18,10 @@ from assay.errors import (
     UnavailableError,
 )
 from assay.v1 import dataset_pb2
+from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway import pages, requests
+from gateway import pages, requests, words
 from gateway.admission.facts import unit_of
 from gateway.caller import Caller, not_found
 from gateway.jobs.views import from_json, to_json
@@ -41,6 +42,7 @@ class DatasetService:
     settings: Settings
     store: Store
     blobs: BlobStore
+    keys: ScopeKeys
 
     async def upload_dataset(
         self, caller: Caller, messages: AsyncIterator[dataset_pb2.UploadDatasetRequest]
@@ -163,15 +165,20 @@ class DatasetService:
         if not self.blobs.exists(unit, blob.sha256):
             # A refused twin of this upload took the file away between its arrival and now.
             raise UnavailableError("UPLOAD_RACE", "the same file was being refused elsewhere", remedy="send it again")
+        sheet, origin = dataset_pb2.Datasheet(), header.datasheet.provenance
+        sheet.CopyFrom(header.datasheet)
+        sheet.ClearField("provenance")
         predicate = {
             "dataset": name,
             "format": dataset_pb2.DatasetFormat.Name(header.format),
-            "datasheet": canonical.from_message(header.datasheet),
+            "datasheet": canonical.from_message(sheet),
             "sha256": blob.sha256,
             "size_bytes": blob.size,
             "actor": caller.subject,
             "trace_id": caller.trace_id,
         }
+        if origin:
+            predicate["provenance_commitment"] = words.keep(c, self.keys, unit, name, origin)
         index = uow.append(RecordDraft(unit, "dataset.created", "dataset", predicate, [("dataset", blob.sha256)]))
         row = DatasetRow(
             name=name,

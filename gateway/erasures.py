@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select
 
 from assay import dsse
 from assay.errors import AlreadyExistsError, InternalError, InvalidInputError, PreconditionError
-from assay.v1 import erasure_pb2
+from assay.v1 import dataset_pb2, erasure_pb2
 from audit.ledger import payloads, records
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
@@ -36,6 +36,7 @@ from gateway.store import jobs, rows
 from gateway.store.blobs import BlobStore
 from gateway.store.database import Store
 from gateway.store.tables import DatasetRow, ErasureRow, FactRow, JobRow, ModelRow
+from gateway.words import ERASED_TEXT
 
 _SCANNED = "erasure.scanned"
 _SPLIT = re.compile(r"prepare\.(?:[a-z]+\.jsonl|private\.bin)")
@@ -165,6 +166,7 @@ class ErasureService:
     def _shred(self, c: Connection, row: ErasureRow) -> _Shredded:
         """Keys first: what cannot be read any more is gone, whatever happens to the rest. Safe to repeat."""
         gone = payloads.shred(c, self.keys, row.unit, row.resource)
+        _blank(c, row.resource)
         digests = set(self._digests(c, row.resource)) - set(self._still_needed(c, row.unit))
         for digest in sorted(digests):
             self.blobs.delete(row.unit, digest)
@@ -243,3 +245,14 @@ def demand_not_erased(c: Connection, resource: str) -> None:
         raise PreconditionError(
             "ERASED", f"{resource} was erased by order {row.order_index}", remedy="upload a dataset under another name"
         )
+
+
+def _blank(c: Connection, dataset: str) -> None:
+    """Takes a dataset's provenance out of its row; policy reads the words there as long as they may be read."""
+    found = rows.get(c, DatasetRow, name=dataset)
+    if found is None:
+        return
+    sheet = views.from_json(found.datasheet, dataset_pb2.Datasheet)
+    if sheet.provenance:
+        sheet.provenance = ERASED_TEXT
+        rows.update(c, DatasetRow, {"name": dataset}, {"datasheet": views.to_json(sheet)})

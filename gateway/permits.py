@@ -105,9 +105,11 @@ class PermitService:
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
+            InvalidInputError: ``REASON_CODE``.
             PreconditionError: ``PERMIT_REVOKED`` when it was revoked before.
         """
         caller.require_unit(unit_of(request.name), request.name)
+        statements.check_code(request.reason, statements.REVOCATION_REASONS)
 
         def work(uow: UnitOfWork) -> PermitRow:
             row = _require(uow.connection, request.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from typing import Any, TypeVar
 from assay import dsse
 from assay.errors import InvalidInputError
 from assay.v1 import approval_pb2, identity_pb2, policy_pb2
+from audit.ledger.commitment import SALT_SIZE, Opening
 
 T = TypeVar("T")
 
 GRANT = "grant"
 REFUSE = "refuse"
+REVOCATION_REASONS = ("incident", "defect", "drift", "misuse", "superseded", "withdrawn")
+GRANT_REVOCATION_REASONS = ("left", "role-changed", "key-lost", "misuse", "granted-in-error")
 FREEZE_REASONS = ("key-compromised", "fork", "anchor-lost", "retired")
 ERASURE_REASONS = (
     "data-subject-request",
@@ -39,7 +43,7 @@ class SignedApproval:
     etag: str
     decision: str
     role: str
-    reason: str
+    reason_commitment: str
     card_sha256: str
     card_index: int
     evidence_root: str
@@ -89,8 +93,8 @@ class SignedWaiver:
     job: str
     etag: str
     rules: list[str]
-    reason: str
-    compensating_control: str
+    reason_commitment: str
+    compensating_control_commitment: str
     expires: str
 
 
@@ -130,16 +134,35 @@ class SignedErasureOrder:
     order_id: str
 
 
+def opening(text: str) -> identity_pb2.Opening:
+    """Words with a fresh salt, as a client sends them."""
+    return identity_pb2.Opening(salt=secrets.token_bytes(SALT_SIZE), text=text)
+
+
+def commitment_of(words: identity_pb2.Opening) -> str:
+    """What a statement names these words by.
+
+    Raises:
+        IntegrityError: ``COMMITMENT_SALT``.
+    """
+    return Opening(words.salt, words.text.encode()).commitment()
+
+
 def approval_statement(
-    pending: approval_pb2.PendingApproval, *, granted: bool, role: str, reason: str, signed_at: dt.datetime
+    pending: approval_pb2.PendingApproval,
+    *,
+    granted: bool,
+    role: str,
+    reason: identity_pb2.Opening,
+    signed_at: dt.datetime,
 ) -> dict[str, Any]:
-    """The statement by which a person grants or refuses what is pending."""
+    """The statement by which a person grants or refuses what is pending; it commits to the reason."""
     predicate = {
         "job": pending.tuning_job,
         "etag": pending.etag,
         "decision": GRANT if granted else REFUSE,
         "role": role_name(role),
-        "reason": reason,
+        "reason_commitment": commitment_of(reason),
         "card_sha256": pending.card_sha256,
         "card_index": pending.card_record_index,
         "evidence_root": pending.evidence_root,
@@ -153,22 +176,32 @@ def approval_statement(
 
 
 def waiver_statement(
-    job: str, etag: str, rules: Sequence[str], reason: str, compensating_control: str, expires: dt.date
+    job: str,
+    etag: str,
+    rules: Sequence[str],
+    reason: identity_pb2.Opening,
+    compensating_control: identity_pb2.Opening,
+    expires: dt.date,
 ) -> dict[str, Any]:
-    """The statement by which a person waives named rules of a denied or quarantined job."""
+    """The statement by which a person waives named rules of a denied or quarantined job; it commits to the words."""
     predicate = {
         "job": job,
         "etag": etag,
         "rules": sorted(set(rules)),
-        "reason": reason,
-        "compensating_control": compensating_control,
+        "reason_commitment": commitment_of(reason),
+        "compensating_control_commitment": commitment_of(compensating_control),
         "expires": expires.isoformat(),
     }
     return dsse.statement("waiver", predicate, [])
 
 
 def revocation_statement(job: str, etag: str, reason: str) -> dict[str, Any]:
-    """The statement by which a person withdraws a job's approval."""
+    """The statement by which a person withdraws a job's approval; the reason is one of ``REVOCATION_REASONS``.
+
+    Raises:
+        InvalidInputError: ``REASON_CODE``.
+    """
+    check_code(reason, REVOCATION_REASONS)
     return dsse.statement("revocation", {"job": job, "etag": etag, "reason": reason}, [])
 
 
@@ -179,7 +212,12 @@ def grant_statement(subject: str, role: str, unit: str, grant_id: str) -> dict[s
 
 
 def grant_revocation_statement(grant_id: str, reason: str) -> dict[str, Any]:
-    """The statement by which an operator revokes a grant."""
+    """The statement by which an operator revokes a grant; the reason is one of ``GRANT_REVOCATION_REASONS``.
+
+    Raises:
+        InvalidInputError: ``REASON_CODE``.
+    """
+    check_code(reason, GRANT_REVOCATION_REASONS)
     return dsse.statement("grant-revocation", {"grant_id": grant_id, "reason": reason}, [])
 
 
@@ -189,10 +227,7 @@ def freeze_statement(origin: str, reason_code: str) -> dict[str, Any]:
     Raises:
         InvalidInputError: ``REASON_CODE``.
     """
-    if reason_code not in FREEZE_REASONS:
-        raise InvalidInputError(
-            "REASON_CODE", f"no reason {reason_code[:40]!r}", remedy=f"one of: {', '.join(FREEZE_REASONS)}"
-        )
+    check_code(reason_code, FREEZE_REASONS)
     return dsse.statement("freeze", {"origin": origin, "reason_code": reason_code, "order_id": uuid.uuid4().hex}, [])
 
 
@@ -227,7 +262,7 @@ def erasure_order_statement(resource: str, reason_code: str) -> dict[str, Any]:
     Raises:
         InvalidInputError: ``REASON_CODE``.
     """
-    _check_reason(reason_code)
+    check_code(reason_code, ERASURE_REASONS)
     predicate = {"resource": resource, "reason_code": reason_code, "order_id": uuid.uuid4().hex}
     return dsse.statement("erasure-order", predicate, [])
 
@@ -256,8 +291,6 @@ def read_waiver(statement: Mapping[str, Any]) -> SignedWaiver:
     signed = _read(statement, "waiver", SignedWaiver)
     if not signed.rules or not all(isinstance(r, str) for r in signed.rules):
         raise _malformed("waiver", "rules must name at least one rule")
-    if not signed.reason.strip() or not signed.compensating_control.strip():
-        raise _malformed("waiver", "reason and compensating_control must be given")
     return signed
 
 
@@ -265,11 +298,10 @@ def read_revocation(statement: Mapping[str, Any]) -> SignedRevocation:
     """Reads a revocation's predicate.
 
     Raises:
-        InvalidInputError: ``STATEMENT``.
+        InvalidInputError: ``STATEMENT`` or ``REASON_CODE``.
     """
     signed = _read(statement, "revocation", SignedRevocation)
-    if not signed.reason.strip():
-        raise _malformed("revocation", "reason must be given")
+    check_code(signed.reason, REVOCATION_REASONS)
     return signed
 
 
@@ -323,9 +355,11 @@ def read_grant_revocation(statement: Mapping[str, Any]) -> SignedGrantRevocation
     """Reads a grant revocation's predicate.
 
     Raises:
-        InvalidInputError: ``STATEMENT``.
+        InvalidInputError: ``STATEMENT`` or ``REASON_CODE``.
     """
-    return _read(statement, "grant-revocation", SignedGrantRevocation)
+    signed = _read(statement, "grant-revocation", SignedGrantRevocation)
+    check_code(signed.reason, GRANT_REVOCATION_REASONS)
+    return signed
 
 
 def read_erasure_order(statement: Mapping[str, Any]) -> SignedErasureOrder:
@@ -335,17 +369,20 @@ def read_erasure_order(statement: Mapping[str, Any]) -> SignedErasureOrder:
         InvalidInputError: ``STATEMENT`` or ``REASON_CODE``.
     """
     signed = _read(statement, "erasure-order", SignedErasureOrder)
-    _check_reason(signed.reason_code)
+    check_code(signed.reason_code, ERASURE_REASONS)
     if not re.fullmatch(r"[0-9a-f]{32}", signed.order_id):
         raise _malformed("erasure-order", "order_id is not 32 hex digits")
     return signed
 
 
-def _check_reason(code: str) -> None:
-    if code not in ERASURE_REASONS:
-        raise InvalidInputError(
-            "REASON_CODE", f"{code[:64]!r} is no reason to erase", remedy=f"one of: {', '.join(ERASURE_REASONS)}"
-        )
+def check_code(code: str, known: Sequence[str]) -> None:
+    """Demands a reason from a fixed vocabulary: it stays in the log for ever, so it may hold nobody's words.
+
+    Raises:
+        InvalidInputError: ``REASON_CODE``.
+    """
+    if code not in known:
+        raise InvalidInputError("REASON_CODE", f"no reason {code[:64]!r}", remedy=f"one of: {', '.join(known)}")
 
 
 def role_name(text: str) -> str:

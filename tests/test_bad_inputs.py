@@ -21,6 +21,16 @@ def test_the_tests_named_exist(row: str) -> None:
     assert absent(FOLDER, row) == []
 
 
+DOCS = FOLDER.parent / "docs" / "ledger.md"
+ATTACKS = rows(DOCS, r"\| .*`tests/.*::")
+
+
+def test_the_six_attacks_of_the_ledgers_page_have_tests() -> None:
+    names = [row.split("|")[1].split(":")[0].strip() for row in ATTACKS]
+    assert names == ["fork", "rollback", "truncation", "key swap", "stale checkpoint", "split view"]
+    assert [fault for row in ATTACKS for fault in absent(FOLDER.parent, row)] == []
+
+
 @pytest.mark.parametrize(
     "row",
     ["| x | y | open |", "| x | `test_bad_inputs.py::test_no_such` |", "| x | `gone.py::test_x` |",

@@ -80,14 +80,16 @@ class ListPendingApprovalsResponse(_message.Message):
     def __init__(self, pending_approvals: _Optional[_Iterable[_Union[PendingApproval, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class DecideApprovalRequest(_message.Message):
-    __slots__ = ("name", "etag", "envelope")
+    __slots__ = ("name", "etag", "envelope", "reason")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     name: str
     etag: str
     envelope: _identity_pb2.Envelope
-    def __init__(self, name: _Optional[str] = ..., etag: _Optional[str] = ..., envelope: _Optional[_Union[_identity_pb2.Envelope, _Mapping]] = ...) -> None: ...
+    reason: _identity_pb2.Opening
+    def __init__(self, name: _Optional[str] = ..., etag: _Optional[str] = ..., envelope: _Optional[_Union[_identity_pb2.Envelope, _Mapping]] = ..., reason: _Optional[_Union[_identity_pb2.Opening, _Mapping]] = ...) -> None: ...
 
 class DecideApprovalResponse(_message.Message):
     __slots__ = ("approval", "tuning_job")
@@ -98,14 +100,18 @@ class DecideApprovalResponse(_message.Message):
     def __init__(self, approval: _Optional[_Union[Approval, _Mapping]] = ..., tuning_job: _Optional[_Union[_tuning_job_pb2.TuningJob, _Mapping]] = ...) -> None: ...
 
 class WaiveRulesRequest(_message.Message):
-    __slots__ = ("name", "etag", "envelope")
+    __slots__ = ("name", "etag", "envelope", "reason", "compensating_control")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COMPENSATING_CONTROL_FIELD_NUMBER: _ClassVar[int]
     name: str
     etag: str
     envelope: _identity_pb2.Envelope
-    def __init__(self, name: _Optional[str] = ..., etag: _Optional[str] = ..., envelope: _Optional[_Union[_identity_pb2.Envelope, _Mapping]] = ...) -> None: ...
+    reason: _identity_pb2.Opening
+    compensating_control: _identity_pb2.Opening
+    def __init__(self, name: _Optional[str] = ..., etag: _Optional[str] = ..., envelope: _Optional[_Union[_identity_pb2.Envelope, _Mapping]] = ..., reason: _Optional[_Union[_identity_pb2.Opening, _Mapping]] = ..., compensating_control: _Optional[_Union[_identity_pb2.Opening, _Mapping]] = ...) -> None: ...
 
 class WaiveRulesResponse(_message.Message):
     __slots__ = ("tuning_job",)

@@ -54,6 +54,14 @@ class Envelope(_message.Message):
     signatures: _containers.RepeatedCompositeFieldContainer[Signature]
     def __init__(self, payload_type: _Optional[str] = ..., payload: _Optional[bytes] = ..., signatures: _Optional[_Iterable[_Union[Signature, _Mapping]]] = ...) -> None: ...
 
+class Opening(_message.Message):
+    __slots__ = ("salt", "text")
+    SALT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    salt: bytes
+    text: str
+    def __init__(self, salt: _Optional[bytes] = ..., text: _Optional[str] = ...) -> None: ...
+
 class RoleGrant(_message.Message):
     __slots__ = ("name", "subject", "role", "unit", "grant_time", "revoke_time", "record_index")
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -61,10 +61,25 @@ def put(connection: Connection, keys: ScopeKeys, unit: str, scope: str, payload:
         InvalidInputError: ``PAYLOAD_TOO_LARGE``.
         PreconditionError: ``SCOPE_ERASED``.
     """
-    if len(payload) > MAX_PAYLOAD:
+    return keep(connection, keys, unit, scope, Opening(secrets.token_bytes(SALT_SIZE), payload))
+
+
+def keep(connection: Connection, keys: ScopeKeys, unit: str, scope: str, opening: Opening) -> str:
+    """As :func:`put`, for a payload that somebody else has salted; the same again in its scope changes nothing.
+
+    Raises:
+        InvalidInputError: ``PAYLOAD_TOO_LARGE``, or ``PAYLOAD_ELSEWHERE`` for an opening that another scope holds.
+        IntegrityError: ``COMMITMENT_SALT``.
+        PreconditionError: ``SCOPE_ERASED``.
+    """
+    if len(opening.payload) > MAX_PAYLOAD:
         raise InvalidInputError("PAYLOAD_TOO_LARGE", f"a payload has at most {MAX_PAYLOAD} bytes")
-    opening = Opening(secrets.token_bytes(SALT_SIZE), payload)
     commitment, nonce = opening.commitment(), secrets.token_bytes(_NONCE)
+    held = connection.execute(select(PAYLOADS).where(PAYLOADS.c.commitment == commitment)).one_or_none()
+    if held is not None:
+        if (held.unit, held.scope) != (unit, scope):
+            raise InvalidInputError("PAYLOAD_ELSEWHERE", "these words, with this salt, are kept for another resource")
+        return commitment
     sealed = AESGCM(keys.create(unit, scope)).encrypt(
         nonce, opening.salt + opening.payload, _context(unit, scope, commitment)
     )

@@ -20,10 +20,11 @@ from assay import canonical
 from assay.errors import InternalError
 from assay.v1 import identity_pb2, measurement_pb2, policy_input_pb2
 from audit import cards
+from audit.ledger.payloads import ScopeKeys
 from audit.ledger.quorum import QuorumPolicy
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway import datasets, registry, statements
+from gateway import datasets, registry, statements, words
 from gateway.base_models import BaseModels
 from gateway.jobs import views
 from gateway.jobs.transitions import State
@@ -48,6 +49,7 @@ class CardOffice:
     policy: PolicyEngine
     base_models: BaseModels
     pdf_signer: tuple[bytes, bytes]
+    keys: ScopeKeys
 
     async def render(self, name: str) -> None:
         """Renders the card of a job that release policy has judged, for the job's present version."""
@@ -157,10 +159,18 @@ class CardOffice:
                 "witnesses": _witnesses(self.store.publication.policy),
             },
             "quorum": [identity_pb2.Role.Name(r) for r in self.policy.quorum(request.purpose)],
-            "waivers": [json.loads(v) for k, v in sorted(known.items()) if k.startswith("waiver.")],
+            "waivers": [
+                self._waiver(connection, json.loads(v)) for k, v in sorted(known.items()) if k.startswith("waiver.")
+            ],
         }
         facts |= {part: json.loads(known[key]) for part, key in _STATEMENTS.items() if key in known}
         return job, model, facts
+
+    def _waiver(self, connection: Connection, signed: dict[str, Any]) -> dict[str, Any]:
+        """A waiver with its words in the place of their commitments."""
+        for name in ("reason", "compensating_control"):
+            signed[name] = words.shown(connection, self.keys, words.reference(signed.pop(f"{name}_commitment")))
+        return signed
 
     def _records(self, job: JobRow) -> list[dict[str, Any]]:
         found = self.store.ledger.records(job.unit, job.name, -1, 500)
@@ -182,7 +192,7 @@ class CardOffice:
                     "subject": a.subject,
                     "role": a.role,
                     "decision": "grant" if a.granted else "refuse",
-                    "reason": a.reason,
+                    "reason": words.shown(connection, self.keys, a.reason),
                     "time": statements.rfc3339(rows.moment(a.time_us)),
                     "record_index": a.record_index,
                     "keyid": a.keyid,

@@ -214,7 +214,7 @@ class Pipeline:
 
         def work(uow: UnitOfWork) -> None:
             machine.transition(uow, name, change)
-            void_permits(uow, name, actor, "", "the approval has lapsed")
+            void_permits(uow, name, actor, "", "approval-lapsed")
 
         await self.office.store.commit(work)
         self.office.board.moved(name)

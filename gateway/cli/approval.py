@@ -16,10 +16,17 @@ from gateway.cli.job import JobArgument, describe
 from gateway.cli.output import Output, OutputOption, emit, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 from gateway.cli.signing import sign, signing_role
-from gateway.statements import approval_statement, revocation_statement, waiver_statement
+from gateway.statements import (
+    REVOCATION_REASONS,
+    approval_statement,
+    opening,
+    revocation_statement,
+    waiver_statement,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Approvals: list, decide, waive, revoke.")
-ReasonOption = Annotated[str, typer.Option(help="Typed reason; it is signed and recorded.")]
+ReasonOption = Annotated[str, typer.Option(help="Reason in words; signed by its commitment, kept outside the log.")]
+CodeOption = Annotated[str, typer.Option(help=f"One of: {', '.join(REVOCATION_REASONS)}.")]
 
 
 @app.command("list")
@@ -73,9 +80,10 @@ def decide_as(session: Session, name: str, *, grant: bool, reason: str) -> appro
     pending = _pending(session, name)
     check_card(session, pending)
     role = signing_role(session, pending, granted=grant)
-    statement = approval_statement(pending, granted=grant, role=role, reason=reason, signed_at=dt.datetime.now(dt.UTC))
+    said = opening(reason)
+    statement = approval_statement(pending, granted=grant, role=role, reason=said, signed_at=dt.datetime.now(dt.UTC))
     envelope = sign(session, statement)
-    request = approval_pb2.DecideApprovalRequest(name=name, etag=pending.etag, envelope=envelope)
+    request = approval_pb2.DecideApprovalRequest(name=name, etag=pending.etag, envelope=envelope, reason=said)
     return session.approvals.DecideApproval(request)  # type: ignore[no-any-return]
 
 
@@ -118,8 +126,11 @@ def waive(
     """
     with exit_on_error(), open_session(identity, address) as session:
         job = _job(session, name)
-        statement = waiver_statement(name, job.etag, sorted(rule), reason, compensating_control, _day(expires))
-        request = approval_pb2.WaiveRulesRequest(name=name, etag=job.etag, envelope=sign(session, statement))
+        said, instead = opening(reason), opening(compensating_control)
+        statement = waiver_statement(name, job.etag, sorted(rule), said, instead, _day(expires))
+        request = approval_pb2.WaiveRulesRequest(
+            name=name, etag=job.etag, envelope=sign(session, statement), reason=said, compensating_control=instead
+        )
         answer = session.approvals.WaiveRules(request)
         emit(output, answer, describe(answer.tuning_job))
 
@@ -127,14 +138,14 @@ def waive(
 @app.command()
 def revoke(
     name: JobArgument,
-    reason: ReasonOption,
+    reason: CodeOption,
     identity: IdentityOption = None,
     address: AddressOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Withdraw an approval; permits become void.
 
-    Example: assay approval revoke units/support/tuningJobs/replies --reason "incident 4711"
+    Example: assay approval revoke units/support/tuningJobs/replies --reason incident
     """
     with exit_on_error(), open_session(identity, address) as session:
         job = _job(session, name)

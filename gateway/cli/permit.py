@@ -16,6 +16,7 @@ from audit.verify.trust import TrustFile
 from gateway.cli.errors import EXIT_REFUSED, exit_on_error
 from gateway.cli.output import Output, OutputOption, as_dict, emit
 from gateway.cli.session import AddressOption, IdentityOption, open_session
+from gateway.statements import REVOCATION_REASONS
 
 app = typer.Typer(no_args_is_help=True, help="Deployment permits: issue, check, revoke.")
 
@@ -81,14 +82,14 @@ def check(
 @app.command()
 def revoke(
     name: Annotated[str, typer.Argument(help="units/UNIT/permits/ID")],
-    reason: Annotated[str, typer.Option(help="Why; it is recorded.")],
+    reason: Annotated[str, typer.Option(help=f"One of: {', '.join(REVOCATION_REASONS)}.")],
     identity: IdentityOption = None,
     address: AddressOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Revoke a permit at once.
 
-    Example: assay permit revoke units/support/permits/abc --reason "incident 4711"
+    Example: assay permit revoke units/support/permits/abc --reason incident
     """
     with exit_on_error(), open_session(identity, address) as session:
         answer = session.permits.RevokePermit(permit_pb2.RevokePermitRequest(name=name, reason=reason))

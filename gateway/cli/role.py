@@ -12,7 +12,7 @@ from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
 from gateway.cli.signing import sign
-from gateway.statements import grant_revocation_statement, grant_statement
+from gateway.statements import GRANT_REVOCATION_REASONS, grant_revocation_statement, grant_statement
 
 app = typer.Typer(no_args_is_help=True, help="Roles: whoami, list, grant, revoke.")
 
@@ -74,14 +74,14 @@ def grant(
 @app.command()
 def revoke(
     name: Annotated[str, typer.Argument(help="roleGrants/ID")],
-    reason: Annotated[str, typer.Option(help="Why; it is recorded.")],
+    reason: Annotated[str, typer.Option(help=f"One of: {', '.join(GRANT_REVOCATION_REASONS)}.")],
     identity: IdentityOption = None,
     address: AddressOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Revoke a grant at once; signed with the operator's own key.
 
-    Example: assay role revoke roleGrants/g-1a2b3c --reason "left the bank"
+    Example: assay role revoke roleGrants/g-1a2b3c --reason left
     """
     with exit_on_error(), open_session(identity, address) as session:
         envelope = sign(session, grant_revocation_statement(name.removeprefix("roleGrants/"), reason))

@@ -14,6 +14,7 @@ from audit.ledger.writer import UnitOfWork
 from gateway.jobs.transitions import WORK_AFTER, ActorKind, Event, Proposal, State, choose
 from gateway.store import jobs, rows
 from gateway.store.tables import JobRow, TransitionRow
+from gateway.words import reference
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Change:
         event: the table's event.
         actor: subject that causes it.
         kind: on whose behalf.
-        reason: why, in words; recorded, so never row content.
+        reason: why, in the gateway's own words; recorded, so never row content.
+        words: commitment to what a person typed instead; the record names it, the rows refer to it.
         predicate: members of the record besides the common ones; float-free.
         subjects: digests that the record binds.
         values: columns to set.
@@ -45,6 +47,7 @@ class Change:
     trace_id: str = ""
     version: int | None = None
     missing_roles: tuple[str, ...] = ()
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,10 @@ def _apply(work: UnitOfWork, job: JobRow, change: Change) -> Changed:
         "version": version,
         "reason": change.reason,
     }
+    reason = reference(change.words) if change.words else change.reason
     predicate = {
         **change.predicate,
+        **({"reason_commitment": change.words} if change.words else {}),
         "job": job.name,
         "actor": change.actor,
         "trace_id": change.trace_id,
@@ -122,7 +127,7 @@ def _apply(work: UnitOfWork, job: JobRow, change: Change) -> Changed:
         from_state=source.value,
         to_state=line.target.value,
         actor=change.actor,
-        reason=change.reason,
+        reason=reason,
         time_us=now_us,
         record_index=index,
     )
@@ -130,7 +135,7 @@ def _apply(work: UnitOfWork, job: JobRow, change: Change) -> Changed:
     jobs.establish(work.connection, job.name, change.facts)
     values = {
         "needs_work": WORK_AFTER[line.target],
-        "reason": change.reason if line.target in _EXPLAINED else "",
+        "reason": reason if line.target in _EXPLAINED else "",
         "next_us": 0,
         "attempts": 0,
         **change.values,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
 
 from assay import canonical
-from assay.errors import AlreadyExistsError, InternalError, InvalidInputError, NotFoundError
+from assay.errors import AlreadyExistsError, InternalError, InvalidInputError, PreconditionError
 from assay.v1 import policy_input_pb2, tuning_job_pb2
-from audit.ledger import payloads, records
+from audit.ledger import records
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.writer import UnitOfWork
-from gateway import pages, requests
+from gateway import pages, requests, words
 from gateway.admission import facts
 from gateway.base_models import BaseModels
 from gateway.caller import Caller, not_found
@@ -28,9 +29,6 @@ from gateway.store.database import Store
 from gateway.store.rows import Position
 from gateway.store.tables import DatasetRow, JobRow
 from policies.engine import PolicyEngine
-
-ERASED_TEXT = "payload erased"
-"""Stands where a person's words stood before their erasure."""
 
 _METHOD = "CreateTuningJob"
 _LOOK_AGAIN_SECONDS = 1.0
@@ -75,7 +73,7 @@ class JobService:
             c = uow.connection
             before = requests.answered(c, caller.subject, _METHOD, request.request_id, content)
             if before:
-                return views.whole(c, _require(c, before))
+                return self._whole(c, _require(c, before))
             if jobs.get(c, name) is not None:
                 raise AlreadyExistsError("JOB_EXISTS", f"{name} exists", remedy="choose another tuning_job_id")
             dataset = rows.get(c, DatasetRow, name=request.dataset)
@@ -138,10 +136,12 @@ class JobService:
                 where=[c.unit == unit],
             )
 
-        found = await self.store.fetch(read)
-        answer = tuning_job_pb2.ListTuningJobsResponse(
-            tuning_jobs=[views.summary(j, self._progress(j.name)) for j in found[:size]]
-        )
+        def page(connection: Connection) -> tuple[list[JobRow], list[tuning_job_pb2.TuningJob]]:
+            found = read(connection)
+            return found, [self._summary(connection, j) for j in found[:size]]
+
+        found, shown = await self.store.fetch(page)
+        answer = tuning_job_pb2.ListTuningJobsResponse(tuning_jobs=shown)
         if len(found) > size:
             answer.next_page_token = pages.token(listing, Position(found[size - 1].created_us, found[size - 1].name))
         return answer
@@ -209,9 +209,8 @@ class JobService:
         async with self.board.watch(request.name) as moved:
             while True:
                 job = await self.store.fetch(lambda c: _require(c, request.name))
-                answer = tuning_job_pb2.WatchTuningJobResponse(
-                    tuning_job=views.summary(job, self._progress(job.name)), resting=views.rests(job)
-                )
+                message = await self.store.fetch(partial(self._summary, job=job))
+                answer = tuning_job_pb2.WatchTuningJobResponse(tuning_job=message, resting=views.rests(job))
                 now = answer.SerializeToString(deterministic=True)
                 if now != shown:
                     shown = now
@@ -223,19 +222,26 @@ class JobService:
     def _whole(
         self, connection: Connection, job: JobRow, progress: tuning_job_pb2.Progress | None = None
     ) -> tuning_job_pb2.TuningJob:
-        """A job with everything known, appeals with their grounds as long as nobody had them erased."""
-        message = views.whole(connection, job, progress)
+        """A job with everything known, people's words as long as nobody had them erased."""
+        message = words.show(connection, self.keys, views.whole(connection, job, progress))
         for step in message.transitions:
             if step.event == Event.APPEAL:
                 record = records.read(self.store.ledger.record(step.record_index).body)
-                step.reason = self._grounds(connection, record.predicate["grounds_commitment"])
+                grounds = words.reference(record.predicate["grounds_commitment"])
+                step.reason = words.shown(connection, self.keys, grounds)
         return message
 
-    def _grounds(self, connection: Connection, commitment: str) -> str:
+    def _summary(self, connection: Connection, job: JobRow) -> tuning_job_pb2.TuningJob:
+        return words.show(connection, self.keys, views.summary(job, self._progress(job.name)))
+
+    def _keep(self, connection: Connection, job: JobRow, event: Event, reason: str) -> str:
+        """The commitment to a person's words; a job whose payloads were erased can be cancelled, and keeps none."""
         try:
-            return payloads.get(connection, self.keys, commitment).payload.decode()
-        except NotFoundError:
-            return ERASED_TEXT
+            return words.keep(connection, self.keys, job.unit, job.name, reason)
+        except PreconditionError:
+            if event is Event.CANCEL:
+                return ""
+            raise
 
     def _progress(self, name: str) -> tuning_job_pb2.Progress | None:
         return self.board.progress(name)
@@ -309,18 +315,18 @@ class JobService:
             job = _require(uow.connection, name)
             values: dict[str, Any] = {"resume_to": job.state} if event is Event.PAUSE else {}
             predicate: dict[str, Any] = {}
+            said = self._keep(uow.connection, job, event, reason)
             if event is Event.APPEAL:
                 values = {"needs_work": job.needs_work, "reason": job.reason}
-                grounds = payloads.put(uow.connection, self.keys, job.unit, name, reason.encode())
-                predicate = {"grounds_commitment": grounds}
+                predicate, said = {"grounds_commitment": said}, ""
             change = machine.Change(
                 event,
                 caller.subject,
                 ActorKind.PERSON,
-                "" if predicate else reason,
-                predicate,
+                predicate=predicate,
                 values=values,
                 trace_id=caller.trace_id,
+                words=said,
             )
             machine.transition(uow, name, change)
 

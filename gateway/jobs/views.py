@@ -92,13 +92,13 @@ def summaries(found: Sequence[JobRow]) -> list[tuning_job_pb2.TuningJob]:
     return [summary(job) for job in found]
 
 
-def approval(row: ApprovalRow) -> approval_pb2.Approval:
-    """A row as the contract's message."""
+def approval(row: ApprovalRow, reason: str = "") -> approval_pb2.Approval:
+    """A row as the contract's message, with its reason as far as it may be shown."""
     return approval_pb2.Approval(
         subject=row.subject,
         role=row.role,
         granted=row.granted,
-        reason=row.reason,
+        reason=reason,
         time=rows.timestamp(row.time_us),
         record_index=row.record_index,
         envelope=dsse.envelope_to_proto(json.loads(row.envelope)),

@@ -66,7 +66,7 @@ def test_roles_are_granted_and_revoked_by_signature(bank: Bank):
     assert granted.returncode == 0, granted.stderr
     name = json.loads(granted.stdout)["name"]
     assert assay(bank, "rita", "role", "grant", subject, "operator", "--unit", "-").returncode == 5
-    assert assay(bank, "oscar", "role", "revoke", name, "--reason", "test over").returncode == 0
+    assert assay(bank, "oscar", "role", "revoke", name, "--reason", "role-changed").returncode == 0
     listed = json.loads(assay(bank, "oscar", "role", "list", "--all", "--output", "json").stdout)
     mine = next(g for g in listed["role_grants"] if g["name"] == name)
     assert "revoke_time" in mine

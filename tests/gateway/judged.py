@@ -11,7 +11,7 @@ from assay.v1 import approval_pb2, measurement_pb2, policy_pb2
 from audit.ledger.writer import UnitOfWork
 from gateway.jobs import machine, views
 from gateway.jobs.transitions import ActorKind, Event
-from gateway.statements import approval_statement
+from gateway.statements import approval_statement, opening
 from gateway.store import jobs, rows
 from gateway.store.blobs import put_bytes
 from gateway.store.tables import ModelRow
@@ -126,11 +126,11 @@ async def decide(
     house: House, name: str, role: str, *, granted: bool = True, signer: str = "", **changes: Any
 ) -> approval_pb2.DecideApprovalResponse:
     """Signs what is pending, with ``changes`` to the statement's predicate, and hands it in."""
-    found = await pending(house)
-    statement = approval_statement(found, granted=granted, role=role, reason="seen", signed_at=now())
+    found, said = await pending(house), opening("seen")
+    statement = approval_statement(found, granted=granted, role=role, reason=said, signed_at=now())
     statement["predicate"].update(changes)
     envelope = house.sign(signer or name, statement)
-    request = approval_pb2.DecideApprovalRequest(name=found.tuning_job, etag=found.etag, envelope=envelope)
+    request = approval_pb2.DecideApprovalRequest(name=found.tuning_job, etag=found.etag, envelope=envelope, reason=said)
     return await house.app.approvals.decide_approval(await house.caller(name), request)
 
 

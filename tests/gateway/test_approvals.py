@@ -17,11 +17,18 @@ from gateway.statements import (
     approval_statement,
     grant_revocation_statement,
     grant_statement,
+    opening,
     revocation_statement,
     waiver_statement,
 )
 from tests.gateway.conftest import House, now
 from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, awaiting, decide, judged, outcome, pending, state
+
+SAID, INSTEAD = opening("seen"), opening("monitored weekly")
+
+
+def decision(envelope: identity_pb2.Envelope, etag: str, name: str = NAME) -> approval_pb2.DecideApprovalRequest:
+    return approval_pb2.DecideApprovalRequest(name=name, etag=etag, envelope=envelope, reason=SAID)
 
 
 async def refused(house: House, reason: str, name: str, role: str, **changes: object) -> None:
@@ -116,8 +123,8 @@ async def test_a_stale_etag_is_aborted(house: House) -> None:
     await awaiting(house)
     await refused(house, "ETAG", "cora", "compliance_officer", etag="0" * 32)
     found = await pending(house)
-    statement = approval_statement(found, granted=True, role="validator", reason="x", signed_at=now())
-    request = approval_pb2.DecideApprovalRequest(name=NAME, etag="1" * 32, envelope=house.sign("vik", statement))
+    statement = approval_statement(found, granted=True, role="validator", reason=SAID, signed_at=now())
+    request = decision(house.sign("vik", statement), "1" * 32)
     with pytest.raises(AssayError) as caught:
         await house.app.approvals.decide_approval(await house.caller("vik"), request)
     assert caught.value.code == "ABORTED"
@@ -127,16 +134,16 @@ async def test_attack_18_an_approval_handed_in_again_or_for_another_job(house: H
     """The envelope is genuine; what it says is not what is pending, or was counted already."""
     await awaiting(house)
     found = await pending(house)
-    statement = approval_statement(found, granted=True, role="compliance_officer", reason="x", signed_at=now())
+    statement = approval_statement(found, granted=True, role="compliance_officer", reason=SAID, signed_at=now())
     envelope, cora = house.sign("cora", statement), await house.caller("cora")
 
     async def again(reason: str, name: str = NAME) -> None:
-        request = approval_pb2.DecideApprovalRequest(name=name, etag=found.etag, envelope=envelope)
+        request = decision(envelope, found.etag, name)
         with pytest.raises(AssayError) as caught:
             await house.app.approvals.decide_approval(cora, request)
         assert caught.value.reason == reason
 
-    request = approval_pb2.DecideApprovalRequest(name=NAME, etag=found.etag, envelope=envelope)
+    request = decision(envelope, found.etag)
     await house.app.approvals.decide_approval(cora, request)
     await again("ROLE_NOT_MISSING")
     await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request(job="second"))
@@ -161,8 +168,8 @@ async def test_another_units_officer_sees_nothing(house: House) -> None:
     await awaiting(house)
     found = await pending(house)
     mia = await house.caller("mia")
-    statement = approval_statement(found, granted=True, role="compliance_officer", reason="x", signed_at=now())
-    request = approval_pb2.DecideApprovalRequest(name=NAME, etag=found.etag, envelope=house.sign("mia", statement))
+    statement = approval_statement(found, granted=True, role="compliance_officer", reason=SAID, signed_at=now())
+    request = decision(house.sign("mia", statement), found.etag)
     with pytest.raises(NotFoundError):
         await house.app.approvals.decide_approval(mia, request)
     everywhere = approval_pb2.ListPendingApprovalsRequest(parent="units/-")
@@ -199,10 +206,10 @@ async def test_a_role_revoked_after_the_call_began_does_not_count(house: House) 
     request = identity_pb2.RevokeRoleRequest(name=f"roleGrants/{held.grant_id}", envelope=envelope)
     await house.app.identities.revoke_role(await house.caller("oscar"), request)
     found = await pending(house, "cora")
-    statement = approval_statement(found, granted=True, role="validator", reason="x", signed_at=now())
-    decision = approval_pb2.DecideApprovalRequest(name=NAME, etag=found.etag, envelope=house.sign("vik", statement))
+    statement = approval_statement(found, granted=True, role="validator", reason=SAID, signed_at=now())
+    request = decision(house.sign("vik", statement), found.etag)
     with pytest.raises(PermissionDeniedError) as caught:
-        await house.app.approvals.decide_approval(vik, decision)
+        await house.app.approvals.decide_approval(vik, request)
     assert caught.value.reason == "ROLE_MISSING"
 
 
@@ -216,14 +223,14 @@ async def test_a_changed_payload_or_signature_does_not_hold(house: House) -> Non
     found = await pending(house)
     cora = await house.caller("cora")
     good = house.sign(
-        "cora", approval_statement(found, granted=True, role="compliance_officer", reason="seen", signed_at=now())
+        "cora", approval_statement(found, granted=True, role="compliance_officer", reason=SAID, signed_at=now())
     )
     damaged = []
     for where in ("payload", "sig", "certificate", "none", "twice"):
         envelope = identity_pb2.Envelope()
         envelope.CopyFrom(good)
         if where == "payload":
-            envelope.payload = good.payload.replace(b"seen", b"sane")
+            envelope.payload = good.payload.replace(b"support", b"suppost")
         elif where == "none":
             del envelope.signatures[:]
         elif where == "twice":
@@ -236,7 +243,7 @@ async def test_a_changed_payload_or_signature_does_not_hold(house: House) -> Non
         damaged.append(envelope)
     for envelope in damaged:
         with pytest.raises(AssayError):
-            request = approval_pb2.DecideApprovalRequest(name=NAME, etag=found.etag, envelope=envelope)
+            request = decision(envelope, found.etag)
             await house.app.approvals.decide_approval(cora, request)
     assert state(house) == "AWAITING_APPROVAL" and house.types(NAME)[-1] == "card.rendered"
 
@@ -250,10 +257,10 @@ async def test_a_signature_under_a_foreign_root_does_not_hold(house: House) -> N
 
     key, authority = ec.generate_private_key(ec.SECP256R1()), Authority.create("somebody else")
     certificate = authority.issue(house.subject("cora"), key.public_key(), server=False)
-    statement = approval_statement(found, granted=True, role="compliance_officer", reason="x", signed_at=now())
+    statement = approval_statement(found, granted=True, role="compliance_officer", reason=SAID, signed_at=now())
     envelope = dsse.envelope_to_proto(dsse.sign_person(canonical.encode(statement), key, certificate))
     with pytest.raises(AssayError) as caught:
-        request = approval_pb2.DecideApprovalRequest(name=NAME, etag=found.etag, envelope=envelope)
+        request = decision(envelope, found.etag)
         await house.app.approvals.decide_approval(await house.caller("cora"), request)
     assert caught.value.reason == "CERTIFICATE_BAD"
 
@@ -274,9 +281,9 @@ async def test_what_is_not_understood_is_not_signed(house: House, changes: dict[
     reason = "ROLE" if "role" in changes else "STATEMENT"
     if "role" in changes:
         found = await pending(house)
-        statement = approval_statement(found, granted=True, role="validator", reason="x", signed_at=now())
+        statement = approval_statement(found, granted=True, role="validator", reason=SAID, signed_at=now())
         statement["predicate"]["role"] = "emperor"
-        request = approval_pb2.DecideApprovalRequest(name=NAME, etag=found.etag, envelope=house.sign("vik", statement))
+        request = decision(house.sign("vik", statement), found.etag)
         with pytest.raises(AssayError) as caught:
             await house.app.approvals.decide_approval(await house.caller("vik"), request)
         assert caught.value.reason == reason
@@ -311,8 +318,10 @@ async def waive(house: House, name: str, rules: list[str], *, days: int = 30) ->
     rita = await house.caller("rita")
     job = (await house.app.jobs.get_tuning_job(rita, tuning_job_pb2.GetTuningJobRequest(name=NAME))).tuning_job
     expires = now().date() + dt.timedelta(days=days)
-    statement = waiver_statement(NAME, job.etag, rules, "accepted", "monitored weekly", expires)
-    request = approval_pb2.WaiveRulesRequest(name=NAME, etag=job.etag, envelope=house.sign(name, statement))
+    statement = waiver_statement(NAME, job.etag, rules, SAID, INSTEAD, expires)
+    request = approval_pb2.WaiveRulesRequest(
+        name=NAME, etag=job.etag, envelope=house.sign(name, statement), reason=SAID, compensating_control=INSTEAD
+    )
     return await house.app.approvals.waive_rules(await house.caller(name), request)
 
 

@@ -111,7 +111,10 @@ async def test_messages_out_of_order_store_nothing(house: House, order: str) -> 
 async def test_a_file_over_the_cap_is_refused_while_it_comes(house: House) -> None:
     limits = house.app.settings.limits.model_copy(update={"max_dataset_bytes": 10})
     small = type(house.app.datasets)(
-        house.app.settings.model_copy(update={"limits": limits}), house.app.store, house.app.blobs
+        house.app.settings.model_copy(update={"limits": limits}),
+        house.app.store,
+        house.app.blobs,
+        house.app.datasets.keys,
     )
     sent = 0
 

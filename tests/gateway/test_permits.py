@@ -189,7 +189,7 @@ async def test_other_units_and_unknown_names(house: House) -> None:
     with pytest.raises(NotFoundError):
         await house.app.permits.issue_permit(mia, asked())
     with pytest.raises(NotFoundError):
-        await house.app.permits.revoke_permit(mia, permit_pb2.RevokePermitRequest(name=permit.name, reason="x"))
+        await house.app.permits.revoke_permit(mia, permit_pb2.RevokePermitRequest(name=permit.name, reason="incident"))
     with pytest.raises(NotFoundError):
         await issued(house, model="units/credit/models/none")
     permit.name = "units/credit/permits/none"
@@ -246,7 +246,7 @@ TAMPERING: dict[str, Callable[[permit_pb2.Permit], None]] = {
     "one grant less": lambda p: p.proofs.pop(0) and None,
     "one approval less": lambda p: p.proofs.pop(-2) and None,
     "no card": lambda p: p.proofs.pop(-4) and None,
-    "a record": lambda p: setattr(p.proofs[-2], "body", p.proofs[-2].body.replace(b"seen", b"sane")),
+    "a record": lambda p: setattr(p.proofs[-2], "body", p.proofs[-2].body.replace(b"support", b"suppost")),
     "a proof hash": lambda p: p.proofs[1].hashes.__setitem__(0, bytes(32)),
     "checkpoint": lambda p: setattr(
         p, "checkpoint", p.checkpoint[:-3] + (b"E" if p.checkpoint[-3:-2] == b"A" else b"A") + b"=\n"

@@ -192,14 +192,17 @@ async def test_policy_denies_with_rules_and_rows(street: Street) -> None:
 
 async def test_a_waived_denial_goes_back_into_the_path(street: Street) -> None:
     from assay.v1 import approval_pb2, policy_pb2
-    from gateway.statements import waiver_statement
+    from gateway.statements import opening, waiver_statement
 
     await street.ask(pii=0.9)
     job = await street.rest()
     fired = [o.rule_id for o in job.decision.outcomes if o.outcome == policy_pb2.OUTCOME_FAIL]
     assert job.decision.audit_plan.gates and fired
-    statement = waiver_statement(NAME, job.etag, fired, "accepted", "rows masked at use", now().date())
-    request = approval_pb2.WaiveRulesRequest(name=NAME, etag=job.etag, envelope=street.sign("cora", statement))
+    said, instead = opening("accepted"), opening("rows masked at use")
+    envelope = street.sign("cora", waiver_statement(NAME, job.etag, fired, said, instead, now().date()))
+    request = approval_pb2.WaiveRulesRequest(
+        name=NAME, etag=job.etag, envelope=envelope, reason=said, compensating_control=instead
+    )
     await street.app.approvals.waive_rules(await street.caller("cora"), request)
     assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
     assert street.types(NAME) == [*CLEAN[:3], "rules.waived", "job.waived", *CLEAN[3:]]

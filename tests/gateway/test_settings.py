@@ -149,27 +149,30 @@ def test_seeds_follow_from_names() -> None:
     assert seed_of("a") == seed_of("a") != seed_of("b") and 0 <= seed_of("a") < 2**31
 
 
+SAID = statements.opening("r")
+WITHOUT_CONTROL = statements.waiver_statement("j", "e", ["A"], SAID, SAID, dt.date(2026, 1, 1))
+del WITHOUT_CONTROL["predicate"]["compensating_control_commitment"]
 PENDING = approval_pb2.PendingApproval(card_sha256="aa" * 32, adapter_sha256="bb" * 32, tuning_job="j", etag="e")
 
 
 def test_statements_are_read_back_as_built() -> None:
     at = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
     signed = statements.read_approval(
-        statements.approval_statement(PENDING, granted=True, role="validator", reason="r", signed_at=at)
+        statements.approval_statement(PENDING, granted=True, role="validator", reason=SAID, signed_at=at)
     )
     assert (signed.role, signed.decision, signed.card_index) == ("ROLE_VALIDATOR", "grant", 0)
     assert statements.parse_time(signed.signed_at, "approval") == at
-    waiver = statements.waiver_statement("j", "e", ["B", "A", "B"], "r", "c", at.date())
+    waiver = statements.waiver_statement("j", "e", ["B", "A", "B"], SAID, SAID, at.date())
     assert statements.read_waiver(waiver).rules == ["A", "B"]
-    assert statements.read_revocation(statements.revocation_statement("j", "e", "r")).reason == "r"
+    assert statements.read_revocation(statements.revocation_statement("j", "e", "drift")).reason == "drift"
     granted = statements.grant_statement("spiffe://x/people/a", "ROLE_AUDITOR", "-", "g")
     assert statements.read_grant(granted).role == "ROLE_AUDITOR"
-    assert statements.read_grant_revocation(statements.grant_revocation_statement("g", "r")).grant_id == "g"
+    assert statements.read_grant_revocation(statements.grant_revocation_statement("g", "left")).grant_id == "g"
 
 
 def _broken(change: Any) -> dict[str, Any]:
     at = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
-    statement = statements.approval_statement(PENDING, granted=True, role="validator", reason="r", signed_at=at)
+    statement = statements.approval_statement(PENDING, granted=True, role="validator", reason=SAID, signed_at=at)
     change(statement)
     return statement
 
@@ -196,9 +199,8 @@ def test_a_statement_of_another_shape_is_not_read(change: Any) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        statements.waiver_statement("j", "e", [], "r", "c", dt.date(2026, 1, 1)),
-        statements.waiver_statement("j", "e", ["A"], " ", "c", dt.date(2026, 1, 1)),
-        statements.waiver_statement("j", "e", ["A"], "r", "", dt.date(2026, 1, 1)),
+        statements.waiver_statement("j", "e", [], SAID, SAID, dt.date(2026, 1, 1)),
+        WITHOUT_CONTROL,
     ],
 )
 def test_an_empty_waiver_is_not_read(statement: dict[str, Any]) -> None:

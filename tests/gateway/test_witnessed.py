@@ -190,7 +190,7 @@ async def test_a_revocation_never_waits(house: House, town: Town) -> None:
     await settled(house)
     permit = await issued(house)
     town.shut_witness(house)
-    request = permit_pb2.RevokePermitRequest(name=permit.name, reason="the witness is gone and so is trust")
+    request = permit_pb2.RevokePermitRequest(name=permit.name, reason="incident")
     answer = await house.app.permits.revoke_permit(await house.caller("dana"), request)
     assert answer.permit.HasField("revoke_time")
 
@@ -313,6 +313,44 @@ async def test_what_the_ledgers_own_start_finds_is_written_down_too(town: Town, 
     assert refused.value.reason == "LOG_ROLLED_BACK"
     (path,) = fork.found_in(town.layout.service("gateway") / "forks")
     assert refused.value.metadata["evidence"] == path.name
+
+
+async def test_a_fork_that_the_start_finds_is_written_down(town: Town, tmp_path: Path) -> None:
+    """Two histories under one key, the database of the one beside the anchor of the other."""
+    await town.open_house().app.close()
+    data, anchor = town.layout.service("gateway") / "data", town.layout.anchor
+
+    def keep(name: str) -> None:
+        shutil.copytree(data, tmp_path / name / "data")
+        shutil.copytree(anchor, tmp_path / name / "anchor")
+
+    def put(name: str, *folders: Path) -> None:
+        for folder in folders:
+            shutil.rmtree(folder)
+            shutil.copytree(tmp_path / name / ("data" if folder == data else "anchor"), folder)
+
+    async def live(*datasets: str) -> None:
+        house = town.open_house()
+        for dataset in datasets:
+            await house.upload("rita", dataset=dataset, data=dataset.encode() * 50)
+        await house.app.close()
+
+    keep("before")
+    town.shut_witness()
+    await live("one")
+    keep("one")
+    put("before", data, anchor)
+    await live("two", "three")
+    put("one", anchor)
+    with pytest.raises(IntegrityError) as refused:
+        town.open_house()
+    assert refused.value.reason == "LOG_FORKED"
+    (path,) = fork.found_in(town.layout.service("gateway") / "forks")
+    found = fork.Evidence.parse(path.read_bytes())
+    assert refused.value.metadata["evidence"] == path.name and found.kind == "LOG_FORKED"
+    key = load_ed25519(town.layout.service("gateway") / "log.key").public_key()
+    heads = [fork.read_head(note, [Verifier.of("assay.local/log", key)]) for note in found.notes]
+    assert heads[0].size + 1 == heads[1].size and heads[0].root != heads[1].root
 
 
 @pytest.mark.parametrize(

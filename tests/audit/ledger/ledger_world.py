@@ -24,6 +24,7 @@ from assay import canonical, dsse, key_events
 from audit.ledger import dialect, schema
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.bundle import export
+from audit.ledger.commitment import Opening
 from audit.ledger.cosignature import CosignatureVerifier, cosign, with_lines
 from audit.ledger.ledger import Ledger
 from audit.ledger.note import SignedNote, Verifier
@@ -454,7 +455,7 @@ class Story:
             "etag": self.etag,
             "decision": decision,
             "role": role,
-            "reason": "read it",
+            "reason_commitment": Opening(bytes(32), b"read it").commitment(),
             "card_sha256": CARD,
             "card_index": self.card_index,
             "evidence_root": root,

@@ -58,7 +58,8 @@ def tell_refusals(world: World) -> None:
     paused.ask().decide()
     paused.record("job.paused", "transition", to="PAUSED")
     paused.record("job.resumed", "transition", to="QUEUED")
-    paused.record("job.cancelled", "transition", to="CANCELLED")
+    words = {"reason_commitment": Opening(bytes(32), b"not needed").commitment()}
+    paused.record("job.cancelled", "transition", words, to="CANCELLED", actor=subject("rita"))
     failed = Story(world, job="units/credit/tuningJobs/failed").ask()
     failed.record("job.failed", "transition", to="FAILED")
     denied = Story(world, job="units/credit/tuningJobs/denied").ask().decide(allowed=False)
@@ -73,8 +74,8 @@ def tell_refusals(world: World) -> None:
         "job": denied.job,
         "etag": denied.etag,
         "rules": ["BASE-ROWS"],
-        "reason": "pilot",
-        "compensating_control": "internal use",
+        "reason_commitment": Opening(bytes(32), b"pilot").commitment(),
+        "compensating_control_commitment": Opening(bytes(32), b"internal use").commitment(),
         "expires": "2026-12-31",
     }
     denied.act("cora", "rules.waived", "waiver", waiver)

@@ -132,6 +132,16 @@ def test_rows_that_a_backup_brings_back_stay_unreadable(
     old.dispose()
 
 
+def test_an_opening_that_a_person_made_is_kept_once_and_in_one_scope(engine: Engine, keys: FileScopeKeys) -> None:
+    opening = Opening(bytes(range(32)), TEXT)
+    with engine.begin() as connection:
+        assert payloads.keep(connection, keys, UNIT, JOB, opening) == opening.commitment()
+        assert payloads.keep(connection, keys, UNIT, JOB, opening) == opening.commitment()
+        refused("PAYLOAD_ELSEWHERE", lambda: payloads.keep(connection, keys, UNIT, OTHER, opening))
+        refused("COMMITMENT_SALT", lambda: payloads.keep(connection, keys, UNIT, JOB, Opening(b"x", TEXT)))
+    assert get(engine, keys, opening.commitment()) == opening
+
+
 def test_attack_40_a_restored_key_is_destroyed_again(
     engine: Engine, keys: FileScopeKeys, put: Put, tmp_path: Path
 ) -> None:

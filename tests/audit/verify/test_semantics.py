@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from assay import canonical, dsse
 from assay.errors import AssayError
+from audit.ledger.commitment import Opening
 from audit.ledger.records import RecordDraft
 from audit.verify import Report, verify_bundle
 from audit.verify.edges import EDGES
@@ -70,8 +71,8 @@ def waive(story: Story, who: str, rules: list[str], etag: str = "") -> None:
         "job": story.job,
         "etag": etag or story.etag,
         "rules": rules,
-        "reason": "pilot",
-        "compensating_control": "internal",
+        "reason_commitment": Opening(bytes(32), b"pilot").commitment(),
+        "compensating_control_commitment": Opening(bytes(32), b"internal").commitment(),
         "expires": "2026-12-31",
     }
     story.act(who, "rules.waived", "waiver", waiver)
@@ -362,7 +363,7 @@ def test_waiver_by_the_maker(world: World) -> None:
 
 def test_revocation_by_somebody_without_the_role(world: World) -> None:
     story = Story(world).whole()
-    revocation = {"job": story.job, "etag": story.etag, "reason": "spite"}
+    revocation = {"job": story.job, "etag": story.etag, "reason": "misuse"}
     story.act("rita", "approval.revoked", "revocation", revocation)
     found = complaints(world)
     assert DUTIES in found or ROLES in found
