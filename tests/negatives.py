@@ -32,7 +32,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("tests/audit/ledger", "tests/audit/verify", "tests/audit/test_attacks.py", "tests/fuzz", "tests/interop")
 LEAST = 60
-VERDICTS = frozenset({"invalid", "stale", "incomplete"})
+VERDICTS = frozenset({"invalid", "stale", "incomplete", "suspect"})
 SQLSTATES = frozenset({"DENIED", "GUARDED"})
 COMPLAINTS = frozenset({"complaints", "failing", "failed"})
 SOURCES = ("assay", "audit/ledger", "audit/verify")

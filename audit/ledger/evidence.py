@@ -60,7 +60,8 @@ Verify with a trust file that did NOT come with this bundle:
 
     python -m audit.verify BUNDLE --trust trust.txt
 
-Exit codes: 0 valid, 1 invalid, 2 wrong usage, 3 stale, 4 incomplete.
+Exit codes: 0 valid, 1 invalid, 2 wrong usage, 3 stale, 4 incomplete, 5 suspect (a key that was compromised later
+signed some of it).
 """
 
 
