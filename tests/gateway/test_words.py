@@ -10,7 +10,7 @@ import pytest
 
 from assay import canonical
 from assay.errors import AssayError
-from assay.v1 import approval_pb2, dataset_pb2, identity_pb2, measurement_pb2, permit_pb2, policy_pb2
+from assay.v1 import approval_pb2, dataset_pb2, identity_pb2, measurement_pb2, model_pb2, permit_pb2, policy_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from audit.ledger.writer import UnitOfWork
 from gateway import statements
@@ -19,6 +19,7 @@ from gateway.statements import approval_statement, opening, waiver_statement
 from gateway.store import jobs
 from tests.gateway.conftest import House, messages, now
 from tests.gateway.judged import NAME, SOME, approved, attested, awaiting, decide, judged, outcome, pending
+from tests.gateway.test_approvals import card
 from tests.gateway.test_erasures import DATASET, bodies, erase, get, holds
 from tests.gateway.test_permits import issued
 
@@ -136,8 +137,8 @@ async def test_a_waivers_words_are_on_the_card_and_not_in_the_log(house: House) 
     assert not any(WORDS in value or "Mr Roe" in value for value in found.values())
     assert not said_in_the_log(house) and not said_in_the_log(house, "Mr Roe")
     assert (await job(house)).transitions[-1].reason == WORDS
-    model = house.app.store.read(lambda c: jobs.get(c, NAME))
-    assert model is not None and model.state == "AWAITING_APPROVAL"
+    twin = await card(house, model_pb2.CARD_FORMAT_JSON)
+    assert WORDS.encode() in twin and b"Mr Roe looks at every answer" in twin
 
 
 @pytest.mark.parametrize(
