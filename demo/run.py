@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from assay.errors import AssayError
+from assay.identity import write_key
 from assay.installation import DEFAULT_PEOPLE, Plan
 from assay.modelfiles import read_base_manifest
 from assay.v1 import permit_pb2, tuning_job_pb2
@@ -35,6 +37,8 @@ from gateway.cli.model import download_adapter, download_card
 from gateway.cli.output import as_dict, console, safe
 from gateway.cli.session import Session, open_session
 from gateway.install import default_home, install
+from gateway.kits import make_kit
+from gateway.settings import Settings
 
 HERE = Path(__file__).parent
 OUT = HERE / "out"
@@ -166,6 +170,13 @@ class Demo:
         self.say(f"bundle verified offline: {report['verdict']}")
         return dict(report)
 
+    def kit(self, job: DemoJob) -> None:
+        """Whoever runs the installation seals a job's audit for an outside auditor, who can then do it again."""
+        key = X25519PrivateKey.generate()
+        write_key(OUT / "auditor.key", key)
+        make_kit(Settings.load(self.directory), job.resource, key.public_key(), OUT / f"{job.name}.kit")
+        self.say(f"the audit of {job.name} sealed for an outside auditor: {OUT / f'{job.name}.kit'}")
+
 
 def main() -> None:
     """Runs the demonstration; exits non-zero when a step did not happen."""
@@ -195,6 +206,8 @@ def main() -> None:
             permit_check, _ = demo.permit(clean, trust)
         outcomes = _outcomes(demo, wanted)
         report = demo.evidence()
+        if ended["clean"].model:
+            demo.kit(clean)
     summary.write(
         OUT / "summary.json",
         {
@@ -234,6 +247,12 @@ def _finish(demo: Demo, outcomes: Sequence[summary.Outcome]) -> None:
     console.print(safe(f"evidence bundle  {OUT / 'evidence.bundle.zip'}"))
     console.print(
         safe(f"verify it        .venv/bin/assay verify {OUT / 'evidence.bundle.zip'} --trust {OUT / 'trust.txt'}")
+    )
+    console.print(
+        safe(
+            f"audit it again   .venv/bin/assay audit reperform {OUT / 'clean.kit'} --key {OUT / 'auditor.key'} "
+            f"--trust {OUT / 'trust.txt'} --bundle {OUT / 'evidence.bundle.zip'}"
+        )
     )
     if State.STATE_FAILED in {o.job.state for o in outcomes}:
         sys.exit("a job FAILED: see demo/state/services.log")

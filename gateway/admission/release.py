@@ -22,6 +22,7 @@ from gateway.admission.intake import plan_digest, reason_of
 from gateway.admission.office import Known, Office, failed, make_task
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
+from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.blobs import put
 from gateway.store.tables import JobRow, ModelRow
@@ -52,8 +53,16 @@ async def audit(office: Office, job: JobRow) -> None:
 
 def audit_task(office: Office, job: JobRow, known: Known, model: ModelRow) -> Task:
     """The audit task of a job; the same for ever."""
+    order = audit_order(office.settings, job, known, model)
+    blobs = {f"{ADAPTER_FOLDER}/{f['path']}": f["sha256"] for f in json.loads(model.files)}
+    blobs |= {name: known.text(f"prepare.{name}") for name in (PRIVATE_FILE, "selection.jsonl")}
+    return make_task(job, "audit", order, blobs)
+
+
+def audit_order(settings: Settings, job: JobRow, known: Known, model: ModelRow) -> dict[str, Any]:
+    """What the audit worker is told, also when the audit is re-performed elsewhere."""
     plan = views.from_json(job.decision, policy_pb2.Decision).audit_plan
-    order = {
+    return {
         "plan": canonical.from_message(plan),
         "base_model": model.base_model,
         "base_sha256": model.base_sha256,
@@ -61,18 +70,15 @@ def audit_task(office: Office, job: JobRow, known: Known, model: ModelRow) -> Ta
         "format": dataset_pb2.DatasetFormat.Name(known.dataset.format).removeprefix("DATASET_FORMAT_"),
         "training": known.json("train.predicate"),
         "prepare": known.json("prepare.predicate"),
-        "quote": _quote(office, job),
-        "price_book": canonical.float_free(office.settings.price_book.model_dump(mode="json")),
+        "quote": _quote(settings, job),
+        "price_book": canonical.float_free(settings.price_book.model_dump(mode="json")),
     }
-    blobs = {f"{ADAPTER_FOLDER}/{f['path']}": f["sha256"] for f in json.loads(model.files)}
-    blobs |= {name: known.text(f"prepare.{name}") for name in (PRIVATE_FILE, "selection.jsonl")}
-    return make_task(job, "audit", order, blobs)
 
 
-def _quote(office: Office, job: JobRow) -> dict[str, int]:
+def _quote(settings: Settings, job: JobRow) -> dict[str, int]:
     """What the request was quoted, from the same price book; the audit sets it against what was spent."""
     data = views.from_json(job.data, policy_input_pb2.DataFacts)
-    asked = facts.request_facts(office.settings, views.request_of(job), job.creator, data)
+    asked = facts.request_facts(settings, views.request_of(job), job.creator, data)
     return {"usd_micros": asked.quote_usd_micros, "train_tokens": asked.planned_train_tokens}
 
 

@@ -19,6 +19,7 @@ from audit.ledger.note import MAX_NOTE, read_hash
 from audit.verify import EXIT_CODES, timestamp, verify_bundle
 from audit.verify.archive import read_file
 from audit.verify.trust import TrustFile
+from gateway.cli import kit
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, console, emit, safe, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
@@ -235,3 +236,4 @@ def verify(
 
 
 app.command("verify")(verify)
+kit.add_to(app)

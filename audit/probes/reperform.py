@@ -1,0 +1,168 @@
+"""Does an audit again from its sealed kit: ``python -m audit.probes.reperform KIT --key KEY --trust TRUST``.
+
+The kit must be signed by the audit worker of the trust file. With an evidence bundle, the report in the kit must also
+be the one that the ledger names for the job, so that the numbers compared are those that were judged. The adapter is
+checked as any other before a model library opens it; rows are read by the same code that read them first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+
+from assay import bundle, digests
+from assay.errors import AssayError, IntegrityError
+from assay.identity import load_x25519
+from assay.pinned import assay_home
+from assay.v1 import measurement_pb2
+from assay.worker.task import TaskContext
+from audit.probes import compare
+from audit.probes.compare import Line
+from audit.verify import verify_bundle
+from audit.verify.archive import open_bundle, read_file
+from audit.verify.report import STALE, VALID
+from audit.verify.trust import TrustFile
+
+KIND = "reperform-kit"
+MAX_KIT = 16 << 30
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An opened kit."""
+
+    folder: Path
+    job: str
+    order: Mapping[str, Any]
+    recorded: measurement_pb2.AuditReport
+    report_sha256: str
+
+
+def open_kit(kit: Path, key: Path, trust: TrustFile, into: Path) -> Opened:
+    """Opens a kit and checks who made it and that its report is the one it names.
+
+    Raises:
+        IntegrityError: a ``BUNDLE_`` reason, ``KIT_KIND`` or ``KIT_REPORT``.
+    """
+    with kit.open("rb") as source:
+        manifest = bundle.unseal(source, load_x25519(key), trust.audit_worker, into, max_bytes=MAX_KIT)
+    if manifest.get("kind") != KIND:
+        raise IntegrityError("KIT_KIND", "the sealed file is no re-performance kit")
+    report = into / "report.json"
+    sha256 = digests.sha256_file(report) if report.is_file() else ""
+    if sha256 != manifest.get("report_sha256"):
+        raise IntegrityError("KIT_REPORT", "the report in the kit is not the one that the kit names")
+    recorded = json_format.Parse(report.read_text("utf-8"), measurement_pb2.AuditReport())
+    return Opened(into, str(manifest["job"]), manifest["order"], recorded, sha256)
+
+
+def check_evidence(opened: Opened, evidence: Path, trust: TrustFile) -> None:
+    """Demands that a valid evidence bundle names this report for this job.
+
+    Raises:
+        IntegrityError: ``KIT_EVIDENCE``.
+    """
+    verdict = verify_bundle(evidence, trust, datetime.now(UTC)).verdict
+    if verdict not in (VALID, STALE):
+        raise IntegrityError("KIT_EVIDENCE", f"the evidence bundle is {verdict}; verify it by itself first")
+    for entry in open_bundle(read_file(evidence), trust.log).entries:
+        predicate = entry.record.statement.get("predicate", {})
+        named = (predicate.get("job"), predicate.get("report_sha256"))
+        if entry.record.type == "audit.completed" and named == (opened.job, opened.report_sha256):
+            return
+    raise IntegrityError("KIT_EVIDENCE", "the ledger names no such report for this job")
+
+
+def repeat(opened: Opened, models: Path, folder: Path) -> measurement_pb2.AuditReport:
+    """Runs the audit again without a time limit, with as many threads as the record says.
+
+    Raises:
+        AssayError: whatever an audit raises.
+    """
+    threads = opened.recorded.environment.get("threads", "")
+    if threads.isdigit():
+        os.environ["OMP_NUM_THREADS"] = threads
+    # Deferred: the model libraries read the number of threads when they are imported.
+    import torch
+
+    from audit.probes import task
+
+    if threads.isdigit():
+        torch.set_num_threads(int(threads))
+    order = {**opened.order, "plan": {**opened.order["plan"], "time_limit_seconds": 0}}
+    for name in ("outputs", "work"):
+        (folder / name).mkdir()
+    context = TaskContext(
+        task_id="reperform",
+        kind="audit",
+        order=order,
+        inputs=opened.folder / "inputs",
+        outputs=folder / "outputs",
+        work=folder / "work",
+        models=models,
+        secret=b"",
+        pause_flag=folder / "pause",
+        send=_progress,
+    )
+    task.run(context)
+    return json_format.Parse((folder / "outputs" / task.REPORT).read_text("utf-8"), measurement_pb2.AuditReport())
+
+
+def run(kit: Path, key: Path, trust: TrustFile, models: Path, evidence: Path | None = None) -> list[Line]:
+    """Opens a kit, does its audit again and compares.
+
+    Raises:
+        AssayError: the kit cannot be opened, is not the recorded audit's, or the audit cannot run.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        opened = open_kit(kit, key, trust, folder / "kit")
+        if evidence is not None:
+            check_evidence(opened, evidence, trust)
+        again = repeat(opened, models, folder)
+        plan = json_format.ParseDict(opened.order["plan"], measurement_pb2.AuditPlan(), ignore_unknown_fields=True)
+        return compare.compare(plan, opened.recorded, again)
+
+
+def _progress(line: bytes) -> None:
+    told = json.loads(line)
+    sys.stderr.write(f"{told.get('step', 0)}/{told.get('steps', 0)} {told.get('message', '')}\n")
+
+
+def main() -> int:
+    """Prints a line a number; 1 when one failed, 3 when the kit could not be used."""
+    parser = argparse.ArgumentParser(description="Do an audit again from its sealed kit.")
+    parser.add_argument("kit", type=Path)
+    parser.add_argument("--key", type=Path, required=True)
+    parser.add_argument("--trust", type=Path, required=True)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--models", type=Path, default=assay_home() / "models")
+    parser.add_argument("--output", choices=("text", "json"), default="text")
+    options = parser.parse_args()
+    try:
+        lines = run(options.kit, options.key, TrustFile.load(options.trust), options.models, options.bundle)
+    except AssayError as error:
+        sys.stderr.write(f"{error.reason}: {error.message}\n")
+        return 3
+    found = compare.counts(lines)
+    if options.output == "json":
+        print(json.dumps({"counts": found, "numbers": [asdict(line) for line in lines]}, indent=1))
+    else:
+        for line in lines:
+            print(f"{line.answer:<7}{line.name}  {line.recorded} | {line.again}  ({line.reason})")
+        print("  ".join(f"{answer} {count}" for answer, count in found.items()))
+    return 1 if found[compare.FAIL] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,89 @@
+"""``assay audit kit``, ``kit-key`` and ``reperform``: an audit done again by somebody else, number by number."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from assay.errors import InvalidInputError
+from assay.identity import raw_public, write_key
+from gateway import kits
+from gateway.cli.errors import exit_on_error
+from gateway.cli.output import Output, OutputOption, emit
+from gateway.settings import Settings
+
+
+def kit_key(
+    path: Annotated[Path, typer.Argument(help="File to write your private key to; it must not exist.")],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Make a key that kits can be sealed for; prints its public half, which you give to who makes the kit.
+
+    Example: assay audit kit-key ./auditor.key
+    """
+    with exit_on_error():
+        key = X25519PrivateKey.generate()
+        if path.exists():
+            raise InvalidInputError("KEY_EXISTS", f"{path.name} exists already", remedy="choose another name")
+        write_key(path, key)
+        public = raw_public(key).hex()
+        emit(output, {"path": str(path), "public": public}, [f"public key for --recipient: {public}"])
+
+
+def kit(
+    directory: Annotated[Path, typer.Argument(help="Directory of the installation, with the audit worker's folder.")],
+    job: Annotated[str, typer.Argument(help="units/UNIT/tuningJobs/ID of an audited job.")],
+    recipient: Annotated[str, typer.Option(help="The auditor's public key, 64 hex digits.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Seal what a job's audit read and reported for one auditor. It holds personal rows. The gateway may run.
+
+    Example: assay audit kit ./bank units/support/tuningJobs/clean --recipient 3f… --out clean.kit
+    """
+    with exit_on_error():
+        try:
+            key = X25519PublicKey.from_public_bytes(bytes.fromhex(recipient))
+        except ValueError as error:
+            raise InvalidInputError(
+                "RECIPIENT_KEY", "--recipient is not 64 hex digits", remedy="take what assay audit kit-key printed"
+            ) from error
+        sha256 = kits.make_kit(Settings.load(directory), job, key, out)
+        emit(output, {"path": str(out), "sha256": sha256}, [f"{out}  sha256 {sha256}"])
+
+
+def reperform(
+    kit_file: Annotated[Path, typer.Argument(metavar="KIT", exists=True, dir_okay=False, help="The sealed kit.")],
+    key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Your private key, from kit-key.")],
+    trust: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Trust file: who may have signed the kit.")],
+    evidence: Annotated[
+        Path | None,
+        typer.Option("--bundle", exists=True, dir_okay=False, help="Evidence bundle that names it."),
+    ] = None,
+    models: Annotated[Path | None, typer.Option(help="Folder of installed base models.")] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Do an audit again from its kit: PASS, CAVEAT or FAIL for each number. Exit 0 none failed, 1 one did.
+
+    Example: assay audit reperform clean.kit --key auditor.key --trust trust.txt --bundle evidence.bundle.zip
+    """
+    # A process of its own: the command line knows no model library.
+    command = [sys.executable, "-m", "audit.probes.reperform", str(kit_file), "--key", str(key), "--trust", str(trust)]
+    command += ["--bundle", str(evidence)] if evidence else []
+    command += ["--models", str(models)] if models else []
+    done = subprocess.run([*command, "--output", output.value], check=False, env=dict(os.environ))
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Puts the commands under ``assay audit``."""
+    app.command("kit-key")(kit_key)
+    app.command("kit")(kit)
+    app.command("reperform")(reperform)

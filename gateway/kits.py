@@ -1,0 +1,114 @@
+"""Re-performance kits: everything an audit read and what it reported, sealed for one outside auditor.
+
+The rows of an audit are personal and lie encrypted to the audit worker alone, so no evidence bundle carries them. Who
+runs the installation makes a kit on request, on the machine that holds the gateway's and the audit worker's folders;
+it is signed with the audit worker's key, and nobody but the named recipient can open it. The gateway may run meanwhile.
+An erasure cannot reach a kit that was handed over: docs/audits.md says what to agree on before.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from sqlalchemy import Connection
+
+from assay import bundle, canonical
+from assay.errors import NotFoundError, PreconditionError
+from assay.identity import read_private
+from assay.worker.settings import WorkerKeys
+from audit.ledger import dialect
+from gateway.admission.exchange import ADAPTER_FOLDER, PRIVATE_FILE
+from gateway.admission.office import Known
+from gateway.admission.release import REPORT_FILE, audit_order
+from gateway.jobs import views
+from gateway.settings import Settings
+from gateway.store import jobs, rows
+from gateway.store.blobs import FileBlobStore
+from gateway.store.tables import DatasetRow, JobRow, ModelRow
+
+KIND = "reperform-kit"
+_COPY = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Audited:
+    job: JobRow
+    known: Known
+    model: ModelRow
+    report_sha256: str
+
+
+def make_kit(settings: Settings, job: str, recipient: X25519PublicKey, out: Path) -> str:
+    """Writes the kit of an audited job and returns the hex SHA-256 of its bytes.
+
+    Args:
+        settings: of the installation.
+        job: ``units/UNIT/tuningJobs/ID``.
+        recipient: the auditor's key.
+        out: file to write; made by a rename when it is whole.
+
+    Raises:
+        NotFoundError: ``JOB_NOT_FOUND``.
+        PreconditionError: ``JOB_NOT_AUDITED`` when there is no report.
+        IntegrityError: a ``BUNDLE_`` reason when the sealed rows cannot be opened with the worker's present key, or a
+            stored file is damaged or erased.
+    """
+    engine = dialect.connect(settings.database_url)
+    try:
+        with engine.connect() as connection:
+            found = _read(connection, job)
+    finally:
+        engine.dispose()
+    order = canonical.float_free(audit_order(settings, found.job, found.known, found.model))
+    keys = WorkerKeys.load(settings.layout.service("audit-worker"))
+    master = bytes.fromhex(read_private(settings.folder / "units.key").decode().strip())
+    blobs = FileBlobStore(settings.data / "blobs", master)
+    with blobs.scratch() as scratch:
+        files = _collect(found, blobs, scratch)
+        with (scratch / PRIVATE_FILE).open("rb") as sealed:
+            own = keys.statement.public_key()
+            bundle.unseal(sealed, keys.seal, own, scratch / "private", max_bytes=settings.limits.max_result_bytes)
+        private = (p for p in (scratch / "private").rglob("*") if p.is_file())
+        files |= {f"inputs/private/{p.relative_to(scratch / 'private').as_posix()}": p for p in private}
+        manifest = {"kind": KIND, "job": job, "order": order, "report_sha256": found.report_sha256}
+        partial = out.with_name(out.name + ".part")
+        with partial.open("wb") as stream:
+            sha256 = bundle.seal(files, manifest, recipient, keys.statement, stream)
+        partial.replace(out)
+    return sha256
+
+
+def _read(connection: Connection, name: str) -> _Audited:
+    job = jobs.get(connection, name)
+    if job is None:
+        raise NotFoundError("JOB_NOT_FOUND", f"there is no job {name}")
+    known = jobs.facts(connection, name)
+    model = rows.get(connection, ModelRow, name=job.model) if job.model else None
+    dataset = rows.get(connection, DatasetRow, name=views.request_of(job).dataset)
+    if model is None or dataset is None or "audit.report" not in known:
+        raise PreconditionError("JOB_NOT_AUDITED", f"{name} has no audit report yet")
+    return _Audited(job, Known(dataset, known), model, known["audit.report"])
+
+
+def _collect(found: _Audited, blobs: FileBlobStore, scratch: Path) -> dict[str, Path | bytes]:
+    """Copies the stored files in the clear into the scratch folder; returns those that the kit holds as they are."""
+    stored: dict[str, str] = {
+        f"inputs/{ADAPTER_FOLDER}/{f['path']}": f["sha256"] for f in json.loads(found.model.files)
+    }
+    stored |= {"inputs/selection.jsonl": found.known.text("prepare.selection.jsonl"), REPORT_FILE: found.report_sha256}
+    out: dict[str, Path | bytes] = {}
+    for number, (path, sha256) in enumerate(sorted(stored.items())):
+        plain = scratch / f"{number}.part"
+        _copy(blobs, found.job.unit, sha256, plain)
+        out[path] = plain
+    _copy(blobs, found.job.unit, found.known.text(f"prepare.{PRIVATE_FILE}"), scratch / PRIVATE_FILE)
+    return out
+
+
+def _copy(blobs: FileBlobStore, unit: str, sha256: str, to: Path) -> None:
+    with blobs.open(unit, sha256) as source, to.open("xb") as target:
+        while chunk := source.read(_COPY):
+            target.write(chunk)

@@ -1,0 +1,182 @@
+"""An audit done again from its sealed kit: equal bit for bit here, and every way in which it can be wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from assay import bundle, canonical, digests
+from assay.errors import IntegrityError
+from assay.identity import write_key
+from assay.v1 import measurement_pb2
+from audit.probes import compare, reperform
+from audit.probes.measurements import Subject, measured, proportion
+
+from .test_task import context, order, train_adapter, write_inputs
+
+WORKER = Ed25519PrivateKey.generate()
+
+
+class Trust:
+    """As much of a trust file as a kit needs."""
+
+    audit_worker = WORKER.public_key()
+
+
+def seal(
+    folder: Path, files: dict[str, Any], manifest: dict[str, Any], key: X25519PrivateKey, signer: Any = WORKER
+) -> Path:
+    out = folder / "job.kit"
+    with out.open("wb") as stream:
+        bundle.seal(files, canonical.float_free(manifest), key.public_key(), signer, stream)
+    return out
+
+
+@pytest.fixture(scope="module")
+def made(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A real audit on the tiny model, its kit, and the auditor's key."""
+    from audit.probes.task import run
+
+    folder = tmp_path_factory.mktemp("audit")
+    seen = write_inputs(folder / "inputs")["seen"]
+    train_adapter(models, folder / "inputs" / "adapter", seen, steps=40)
+    what = canonical.float_free(order(models))
+    run(context(folder, folder / "inputs", models, what, []))
+    report = folder / "outputs" / "report.json"
+    files: dict[str, Any] = {
+        f"inputs/{p.relative_to(folder / 'inputs').as_posix()}": p
+        for p in (folder / "inputs").rglob("*")
+        if p.is_file()
+    }
+    files["report.json"] = report
+    key = X25519PrivateKey.generate()
+    write_key(folder / "auditor.key", key)
+    manifest = {"kind": "reperform-kit", "job": "units/u/tuningJobs/j", "order": what}
+    manifest["report_sha256"] = digests.sha256_file(report)
+    kit = seal(folder, files, manifest, key)
+    return {"folder": folder, "kit": kit, "key": folder / "auditor.key", "x25519": key, "files": files, "is": manifest}
+
+
+def test_the_same_machine_gives_every_number_bit_for_bit(made: dict[str, Any], models: Path) -> None:
+    lines = reperform.run(made["kit"], made["key"], Trust(), models)  # type: ignore[arg-type]
+    found = compare.counts(lines)
+    assert found["FAIL"] == 0, [line for line in lines if line.answer == "FAIL"]
+    assert found["PASS"] > 40
+    assert {line.name.partition("[")[0] for line in lines if line.answer == "CAVEAT"} <= set(compare.CLOCKED)
+    gates = [line for line in lines if line.name.startswith("gate ")]
+    assert len(gates) == 7
+    assert all(line.answer == "PASS" for line in gates)
+
+
+def test_a_report_that_was_improved_fails(made: dict[str, Any], models: Path, tmp_path: Path) -> None:
+    """The worker itself signs a kit with a prettier AUC: the number is found to be another."""
+    report = json.loads((made["folder"] / "outputs" / "report.json").read_text("utf-8"))
+    auc = next(m for m in report["measurements"] if m["name"] == "privacy.canary_auc")
+    auc["value"] = 0.5
+    (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    sha256 = digests.sha256_file(tmp_path / "report.json")
+    files = {**made["files"], "report.json": tmp_path / "report.json"}
+    kit = seal(tmp_path, files, {**made["is"], "report_sha256": sha256}, made["x25519"])
+    lines = reperform.run(kit, made["key"], Trust(), models)  # type: ignore[arg-type]
+    [wrong] = [line for line in lines if line.answer == "FAIL"]
+    assert wrong.name == "privacy.canary_auc"
+    assert "another number under the same batch plan" in wrong.reason
+
+
+def test_a_kit_is_opened_by_its_auditor_and_believed_of_its_worker_alone(made: dict[str, Any], tmp_path: Path) -> None:
+    write_key(tmp_path / "other.key", X25519PrivateKey.generate())
+    with pytest.raises(IntegrityError) as error:
+        reperform.open_kit(made["kit"], tmp_path / "other.key", Trust(), tmp_path / "a")  # type: ignore[arg-type]
+    assert error.value.reason == "BUNDLE_RECIPIENT"
+    forged = seal(tmp_path, made["files"], made["is"], made["x25519"], Ed25519PrivateKey.generate())
+    with pytest.raises(IntegrityError) as error:
+        reperform.open_kit(forged, made["key"], Trust(), tmp_path / "b")  # type: ignore[arg-type]
+    assert error.value.reason == "BUNDLE_SIGNATURE"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [({"kind": "result"}, "KIT_KIND"), ({"report_sha256": "0" * 64}, "KIT_REPORT")]
+)
+def test_a_kit_that_is_none_is_named(made: dict[str, Any], tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    kit = seal(tmp_path, made["files"], {**made["is"], **change}, made["x25519"])
+    with pytest.raises(IntegrityError) as error:
+        reperform.open_kit(kit, made["key"], Trust(), tmp_path / "opened")  # type: ignore[arg-type]
+    assert error.value.reason == reason
+
+
+def test_the_command_names_what_is_wrong_without_a_trace(made: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "trust.txt").write_text("nothing", encoding="utf-8")
+    command = [sys.executable, "-m", "audit.probes.reperform", str(made["kit"]), "--key", str(made["key"])]
+    done = subprocess.run(
+        [*command, "--trust", str(tmp_path / "trust.txt")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert "TRUST" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- comparing ---
+
+
+def report(value: float, n: int = 100, environment: dict[str, str] | None = None) -> measurement_pb2.AuditReport:
+    subject = Subject("quality.test_loss", "nats", "made up")
+    mean = measured(subject, value, lambda c: (value - 0.1, value + 0.1), [0.9], n=n, inputs=[value])
+    share = proportion(Subject("privacy.canary_extraction_rate", "ratio", "made up"), 1, n, [0.9], inputs=[1, n])
+    facts = {"dtype": "bfloat16", "threads": "2", "adapter_sha256": "a" * 64, "base_sha256": "b" * 64}
+    return measurement_pb2.AuditReport(measurements=[mean, share], environment={**facts, **(environment or {})})
+
+
+PLAN = measurement_pb2.AuditPlan(
+    gates=[
+        measurement_pb2.PlannedGate(
+            rule_id="G", measurement="quality.test_loss", side=measurement_pb2.LIMIT_SIDE_AT_MOST, limit=1.5, alpha=0.1
+        )
+    ]
+)
+
+
+def answers(first: measurement_pb2.AuditReport, second: measurement_pb2.AuditReport) -> dict[str, compare.Line]:
+    return {line.name: line for line in compare.compare(PLAN, first, second)}
+
+
+def test_another_environment_is_a_caveat_within_its_tolerance() -> None:
+    found = answers(report(1.0), report(1.03, environment={"dtype": "float32"}))
+    assert found["quality.test_loss"].answer == "CAVEAT"
+    assert "dtype bfloat16 -> float32" in found["quality.test_loss"].reason
+    assert found["privacy.canary_extraction_rate"].answer == "PASS"
+    assert found["gate G on quality.test_loss"].answer == "PASS"
+
+
+def test_beyond_the_tolerance_and_on_other_rows_it_fails() -> None:
+    far = answers(report(1.0), report(1.2, environment={"dtype": "float32"}))
+    assert far["quality.test_loss"].answer == "FAIL"
+    fewer = answers(report(1.0), report(1.0, n=99, environment={"dtype": "float32"}))
+    assert fewer["quality.test_loss"].answer == "FAIL"
+    assert "another number of rows" in fewer["quality.test_loss"].reason
+
+
+def test_a_decision_that_turned_fails_even_within_the_tolerance() -> None:
+    found = answers(report(1.39), report(1.42, environment={"threads": "8"}))
+    assert found["quality.test_loss"].answer == "CAVEAT"
+    assert found["gate G on quality.test_loss"].answer == "FAIL"
+    assert (found["gate G on quality.test_loss"].recorded, found["gate G on quality.test_loss"].again) == (
+        "inside",
+        "across",
+    )
+
+
+def test_other_files_and_missing_numbers_fail() -> None:
+    other = answers(report(1.0), report(1.0, environment={"adapter_sha256": "c" * 64}))
+    assert other["adapter_sha256"].answer == "FAIL"
+    short = report(1.0)
+    del short.measurements[0]
+    found = answers(report(1.0), short)
+    assert found["quality.test_loss"].answer == "FAIL"
+    assert found["gate G on quality.test_loss"].again == "missing"

@@ -1,0 +1,103 @@
+"""Re-performance kits: made from a finished job, for one auditor; and an audit that somebody else signed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from typer.testing import CliRunner
+
+from assay import bundle
+from assay.errors import NotFoundError
+from assay.identity import Layout, load_ed25519, raw_public, subject_of
+from assay.v1 import tuning_job_pb2 as pb
+from audit.verify.trust import TrustFile
+from gateway.cli.app import app as command_line
+from gateway.kits import make_kit
+from gateway.settings import Settings
+from tests.gateway.test_pipeline import NAME, Street, street  # noqa: F401
+
+pytestmark = pytest.mark.isolation
+
+
+async def test_a_kit_holds_what_the_audit_read_and_reported(street: Street, tmp_path: Path) -> None:  # noqa: F811
+    await street.ask()
+    await street.rest()
+    key, settings = X25519PrivateKey.generate(), Settings.load(street.layout.root)
+    trust = TrustFile.parse(street.layout.trust.read_text())
+    sha256 = make_kit(settings, NAME, key.public_key(), tmp_path / "job.kit")
+    assert len(sha256) == 64
+    with (tmp_path / "job.kit").open("rb") as source:
+        manifest = bundle.unseal(source, key, trust.audit_worker, tmp_path / "opened", max_bytes=1 << 30)
+    held = {p.relative_to(tmp_path / "opened").as_posix() for p in (tmp_path / "opened").rglob("*") if p.is_file()}
+    assert {
+        "report.json", "inputs/selection.jsonl", "inputs/private/test.jsonl", "inputs/adapter/adapter_model.safetensors"
+    } <= held  # fmt: skip
+    assert manifest["order"]["job"] == NAME
+    assert manifest["order"]["plan"]["gates"]
+    assert int(manifest["order"]["quote"]["usd_micros"]) > 0
+    report = json.loads((tmp_path / "opened" / "report.json").read_text())
+    assert report["measurements"]
+    left = [p.name for p in tmp_path.rglob("*.part")]
+    assert left == []
+
+
+async def test_a_kit_of_no_job_and_for_no_key_is_refused(street: Street, tmp_path: Path) -> None:  # noqa: F811
+    settings = Settings.load(street.layout.root)
+    with pytest.raises(NotFoundError) as error:
+        make_kit(settings, "units/credit/tuningJobs/none", X25519PrivateKey.generate().public_key(), tmp_path / "k")
+    assert error.value.reason == "JOB_NOT_FOUND"
+    done = CliRunner().invoke(
+        command_line,
+        ["audit", "kit", str(street.layout.root), NAME, "--recipient", "xyz", "--out", str(tmp_path / "k")],
+    )
+    assert done.exit_code != 0
+    assert "RECIPIENT_KEY" in done.output
+    made = CliRunner().invoke(command_line, ["audit", "kit-key", str(tmp_path / "auditor.key"), "--output", "json"])
+    assert made.exit_code == 0
+    assert len(json.loads(made.output)["public"]) == 64
+    again = CliRunner().invoke(command_line, ["audit", "kit-key", str(tmp_path / "auditor.key")])
+    assert "KEY_EXISTS" in again.output
+    assert not (tmp_path / "k").exists()
+
+
+def test_the_auditor_is_another_identity_with_other_keys_than_the_maker(pristine: Path) -> None:
+    layout = Layout(pristine)
+    folders = [layout.service(name) for name in ("audit-worker", "train-worker")]
+    subjects, publics = [], []
+    for folder in folders:
+        certificate = next(p for p in sorted(folder.glob("*.crt")) if "ca" not in p.stem)
+        subjects.append(subject_of(x509.load_pem_x509_certificate(certificate.read_bytes())))
+        publics.append(raw_public(load_ed25519(folder / "statement.key")))
+    assert len(set(subjects)) == 2
+    assert len(set(publics)) == 2
+    trust = TrustFile.parse(layout.trust.read_text())
+    assert [raw_public_of(k) for k in (trust.audit_worker, trust.train_worker)] == publics
+
+
+def raw_public_of(key: object) -> bytes:
+    return key.public_bytes_raw()  # type: ignore[attr-defined,no-any-return]
+
+
+async def test_an_audit_signed_with_the_trainers_key_opens_no_gate(street: Street) -> None:  # noqa: F811
+    """After training, whoever answers for the audit worker holds the train worker's key: its audit is not believed."""
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    mine = street.layout.service("audit-worker") / "statement.key"
+    honest = mine.read_bytes()
+    await street.workers.kill("audit-worker")
+    mine.unlink()
+    shutil.copy(street.layout.service("train-worker") / "statement.key", mine)
+    await street.workers.start("audit-worker")
+    street.workers.open_gate("go")
+    job = await street.rest()
+    mine.write_bytes(honest)
+    assert job.state == pb.TuningJob.STATE_FAILED
+    assert "BUNDLE_SIGNATURE" in job.reason
+    assert not job.HasField("verdict")
+    assert "release.decided" not in street.types(NAME)
+    assert "audit.completed" not in street.types(NAME)
