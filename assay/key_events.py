@@ -173,9 +173,9 @@ def read(statement: Mapping[str, Any], origin: str, roots: Roots, at: datetime) 
         if type(since) is not int or since < 0:
             raise InvalidInputError("KEY_EVENT", "since_index is not a record's index")
         return Compromise(said["event_id"], name, _half(name, said["public"], roots, None), since)
-    new = _half(name, said["new"], roots, at)
+    old, new = _half(name, said["old"], roots, None), _half(name, said["new"], roots, at)
     _check_proof(said, new)
-    return Rotation(said["event_id"], name, _half(name, said["old"], roots, None), new)
+    return Rotation(said["event_id"], name, old, new)
 
 
 def _half(name: str, text: str, roots: Roots, at: datetime | None) -> PublicHalf:

@@ -28,7 +28,7 @@ from assay.errors import (
     PermissionDeniedError,
     PreconditionError,
 )
-from assay.key_events import PDF, Event, PublicHalf, Roots, Rotation, certificate_half, ed25519_half
+from assay.key_events import PDF, Compromise, Event, PublicHalf, Roots, Rotation, certificate_half, ed25519_half
 from audit.ledger.records import Record
 from audit.verify.findings import SHOWN
 from audit.verify.report import PASSED, SUSPECT, Report
@@ -237,8 +237,13 @@ class KeyTable:
 
         Without that exception the loss of the last operator's key would end the log.
         """
-        own = isinstance(event, Rotation) and event.name == signer.subject and event.new.keyid == signer.keyid
-        if not own:
+        own = event.name == signer.subject
+        if own and isinstance(event, Rotation) and event.new.keyid == signer.keyid:
+            return
+        if own and isinstance(event, Compromise) and event.public.keyid == signer.keyid:
+            # A key that speaks against itself: if a thief did so, it is in other hands all the same.
+            self.check_person(signer, index)
+        else:
             self.demand_person(signer, index)
 
 

@@ -74,9 +74,9 @@ def check_permit(
         _demand(predicate.get("environment") == environment, f"permitted for another environment than {environment!r}")
         entries = _proved(permit, trust)
         issued = _issued(entries, statement, predicate)
-        table = _keys(entries, trust)
+        today, table = _system(entries, trust)
         _signed(permit, statement, issued, table)
-        _people(permit, entries, issued, predicate, trust, table, notes)
+        _people(permit, entries, issued, predicate, trust, today, table, notes)
         _demand(_digest(adapter) == predicate.get("adapter_sha256"), "the adapter is not the one permitted")
         _demand(_digest(base) == predicate.get("base_sha256"), "the base model is not the one permitted")
     except _Refused as refused:
@@ -111,28 +111,42 @@ def _statement(permit: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
     return payload, predicate
 
 
-def _keys(entries: Sequence[Entry], trust: TrustFile) -> KeyTable:
-    """Keys by the trust file and the key events that come with the permit, each signed by an operator."""
-    table = KeyTable.of(trust)
+def _system(entries: Sequence[Entry], trust: TrustFile, before: int | None = None) -> tuple[Roles | None, KeyTable]:
+    """Roles and keys by the grants and key events that come with it, up to an index; no roles without a grant."""
+    roles, table = Roles(founder=trust.operator), KeyTable.of(trust)
     for entry in entries:
-        if entry.record.type in EVENTS:
-            roles = _roles([e for e in entries if e.index < entry.index], trust)
-            if roles is None:
-                # Without a grant shown whoever signs would be taken for the founder.
-                _demand(bool(trust.operator), "a key event comes without the grants of whoever signed it")
-                roles = Roles(founder=trust.operator)
+        if before is not None and entry.index >= before:
+            break
+        if entry.record.type in ("grant.issued", "grant.revoked"):
+            _grant(entry, trust, roles, table)
+        elif entry.record.type in EVENTS:
+            # Without a grant shown whoever signs would be taken for the founder.
+            founded = bool(roles.known or trust.operator)
+            _demand(founded, "a key event comes without the grants of whoever signed it")
             keys.take(table, entry.index, entry.record, trust, roles.may_grant)
-    return table
+    return (roles if roles.known else None), table
+
+
+def _grant(entry: Entry, trust: TrustFile, roles: Roles, table: KeyTable) -> None:
+    verified = dsse.verify_person(entry.record.envelope(), trust.people_root, entry.record.time, trust.relying_party)
+    for signer in verified.signers:
+        table.demand_person(signer, entry.index)
+    _demand(all(roles.may_grant(s) for s in verified.signers), "a grant is not signed by an operator")
+    said = verified.predicate
+    grant_id = str(said.get("grant_id", ""))
+    if entry.record.type == "grant.issued":
+        roles.grant(grant_id, Grant(str(said.get("subject")), role_name(said.get("role")), str(said.get("unit"))))
+    elif grant_id in roles.grants:
+        roles.revoke(grant_id)
 
 
 def _signed(permit: Mapping[str, Any], statement: bytes, issued: Entry, table: KeyTable) -> None:
-    """The permit key that held when it was issued signed the statement, and no thief can have."""
+    """The permit key that held when it was issued signed the statement."""
     signature, message = from_base64(_field(permit, "signature")), dsse.pae(dsse.PAYLOAD_TYPE, statement)
     try:
         table.verified(keys.PERMIT, issued.index, lambda key: key.verify(signature, message))
     except InvalidSignature as error:
         raise _Refused("the permit key did not sign it") from error
-    _demand(not list(table.suspects()), "the permit key may have been in other hands when it was issued")
 
 
 def _matches(permit: Mapping[str, Any], predicate: Mapping[str, Any]) -> None:
@@ -203,11 +217,11 @@ def _people(
     issued: Entry,
     predicate: Mapping[str, Any],
     trust: TrustFile,
+    today: Roles | None,
     table: KeyTable,
     notes: list[str],
 ) -> None:
     """Two people other than the maker signed for this adapter, base, purpose and card before the permit was issued."""
-    today = _roles(entries, trust)
     creator = predicate.get("creator")
     _demand(isinstance(creator, str) and creator != "", "it does not name the maker")
     signed: list[tuple[Signer, str]] = []
@@ -228,13 +242,12 @@ def _people(
         table.demand_person(signer, entry.index)
         _demand(signer.subject != creator, "the maker signed it")
         if today is not None:
-            then = _roles([e for e in entries if e.index < entry.index], trust)
+            then, _ = _system(entries, trust, entry.index)
             held = then is not None and then.holds(signer.subject, role, issued.record.unit)
             _demand(held, f"{signer.subject} did not hold {role} when signing")
             _demand(today.holds(signer.subject, role, issued.record.unit), f"{signer.subject} does not hold {role}")
         signed.append((signer, role))
-    doubtful = sorted({use.name for use in table.suspects()})
-    _demand(not doubtful, f"keys that may have been in other hands signed for it: {', '.join(doubtful)}")
+    _undoubted(table, {issued.index, *(e.index for e in entries if e.record.type == "approval.decided")}, notes)
     _demand(quorum_met(signed), "no two people signed as compliance officer and validator")
     if today is None:
         notes.append("that the signers held their roles: the permit carries no grants; the evidence bundle does")
@@ -243,6 +256,17 @@ def _people(
         if not trust.operator:
             notes.append(f"the founding operator {today.founder}: taken from the log; name it in the trust file")
     _shown(permit, entries)
+
+
+def _undoubted(table: KeyTable, signed: set[int], notes: list[str]) -> None:
+    """No thief can have signed the permit, an approval, or the event that brought one of their keys in."""
+    terms = [table.find(use.name, use.keyid) for use in table.uses if use.index in signed]
+    rests = signed | {term.begin for term in terms if term is not None and term.begin}
+    suspects = list(table.suspects())
+    doubtful = sorted({use.name for use in suspects if use.index in rests})
+    _demand(not doubtful, f"keys that may have been in other hands signed for it: {', '.join(doubtful)}")
+    if suspects:
+        notes.append("grants and key events in doubt that nothing here rests on directly; the bundle lists them")
 
 
 def _card_before(entries: tuple[Entry, ...], said: Mapping[str, Any], approval: Entry) -> bool:
@@ -255,25 +279,6 @@ def _card_before(entries: tuple[Entry, ...], said: Mapping[str, Any], approval: 
             card = entry.record.predicate.get("card_sha256")
             return covered and same_job and bool(card) and said.get("card_sha256") == card
     return False
-
-
-def _roles(entries: Sequence[Entry], trust: TrustFile) -> Roles | None:
-    """Roles by the grants that come with the permit; None when none come."""
-    roles = Roles(founder=trust.operator)
-    for entry in entries:
-        if entry.record.type not in ("grant.issued", "grant.revoked"):
-            continue
-        verified = dsse.verify_person(
-            entry.record.envelope(), trust.people_root, entry.record.time, trust.relying_party
-        )
-        _demand(all(roles.may_grant(s) for s in verified.signers), "a grant is not signed by an operator")
-        said = verified.predicate
-        grant_id = str(said.get("grant_id", ""))
-        if entry.record.type == "grant.issued":
-            roles.grant(grant_id, Grant(str(said.get("subject")), role_name(said.get("role")), str(said.get("unit"))))
-        elif grant_id in roles.grants:
-            roles.revoke(grant_id)
-    return roles if roles.known else None
 
 
 def _shown(permit: Mapping[str, Any], entries: Sequence[Entry]) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
 from typer.testing import CliRunner
 
 from assay.errors import AssayError
@@ -24,13 +26,16 @@ from audit.verify import Report
 from audit.verify.keys import DOUBT
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bytes
+from demo.processes import free_ports
 from gateway import key_files
 from gateway.application import Application
 from gateway.cli.app import app as cli
+from gateway.rpc.server import start
 from gateway.settings import Settings
 from gateway.statements import grant_statement
 from gateway.store import rows
 from gateway.store.tables import JobRow
+from gateway.telemetry import Telemetry
 from policies.engine import PolicyEngine
 from tests.gateway.conftest import House, now
 from tests.gateway.judged import approved, awaiting, decide
@@ -351,3 +356,27 @@ async def test_a_card_of_the_new_key_is_checked_by_the_evidence(opened: Open, cl
     assert "CARD_NOT_ISSUED" in await check("--evidence", evidence, code=4)
     evidence.write_bytes(b"PK")
     assert "EVIDENCE" in await check("--evidence", evidence, code=10)
+
+
+async def test_a_stolen_key_opens_no_call(closed: Closed, opened: Open, tmp_path: Path) -> None:
+    """Over mTLS: the certificate is still valid, and the caller is turned away."""
+    root = closed.layout.root
+    address = f"127.0.0.1:{free_ports(1)}"
+    toml = closed.layout.settings.read_text().replace('listen = "127.0.0.1:7443"', f'listen = "{address}"')
+    closed.layout.settings.write_text(toml)
+    stolen = shutil.copytree(closed.layout.person("vik"), tmp_path / "thief")
+    ordered(closed, "compromised", "people/vik", root, "--since", 1)
+    ordered(closed, "rotate", "people/vik", root)
+    house = opened()
+    server = await start(house.app, Telemetry(TracerProvider(), MeterProvider()))
+
+    async def whoami(folder: Path, code: int) -> str:
+        words = ("role", "whoami", "--as", folder, "--address", address)
+        return await asyncio.to_thread(lambda: call(*words, code=code))
+
+    try:
+        assert "KEY_NOT_IN_FORCE" in await whoami(stolen, 5)
+        assert house.subject("vik") in await whoami(closed.layout.person("vik"), 0)
+    finally:
+        await server.stop(None)
+        await house.app.close()

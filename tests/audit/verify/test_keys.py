@@ -295,3 +295,33 @@ def test_a_stolen_services_key_does_not_make_it_another(world: World) -> None:
     story.rotate_key("audit-worker", "train-worker")
     story.ask().decide()
     assert {n for n, _, _ in complaints(world)} == {KEYS, "workers' statements"}
+
+
+def test_a_grant_by_a_stolen_key_gives_no_role_offline(world: World) -> None:
+    story = Story(world).found()
+    story.compromise("oscar", 1)
+    story.grant("mallory", "ROLE_VALIDATOR", "-", by="oscar")
+    story.rotate_person("oscar", by="new oscar")
+    story.approvers = (("cora", "ROLE_COMPLIANCE_OFFICER"), ("mallory", "ROLE_VALIDATOR"))
+    story.ask().decide().train().audit().release()
+    assert "KEY_NOT_IN_FORCE" in permitted(story, system(story)).reason
+
+
+def test_a_key_that_a_suspect_event_brought_in_carries_no_permit_until_it_is_replaced(world: World) -> None:
+    """Perhaps the thief of the operator's key rotated the permit key to an own one: a later rotation ends the doubt."""
+    story = Story(world).found()
+    story.rotate_key("permit", "permit 2")
+    brought = story.indices["key.rotated"]
+    story.permit_key = "permit 2"
+    story.ask().decide().train().audit().release()
+    assert permitted(story, system(story)).allowed
+    story.compromise("oscar", brought)
+    story.rotate_person("oscar", by="new oscar")
+    story.issue_permit(**P2)
+    assert subject("oscar") in permitted(story, system(story)).reason
+    story.rotate_key("permit", "permit 3")
+    story.permit_key = "permit 3"
+    story.issue_permit(permit="units/credit/permits/p3")
+    verdict = permitted(story, system(story))
+    assert verdict.allowed and any("in doubt" in note for note in verdict.not_checked)
+    one(world, DOUBT, "suspect", f"record {brought}: ")
