@@ -20,7 +20,8 @@ FAMILIES = (
     (
         "fairness",
         "Fairness: groups compared",
-        "The model decided every sealed test row; the numbers compare those decisions between groups of people.",
+        "Groups of people compared: the model's decisions on the sealed test rows, or its answers to the same "
+        "questions under names of different groups.",
     ),
     (
         "quality",
@@ -32,17 +33,35 @@ FAMILIES = (
         "Overfitting",
         "Loss on rows that training saw beside loss on sealed test rows that it did not see.",
     ),
+    (
+        "regression",
+        "What tuning may have cost",
+        "Both models met the same items of public sets: general text, abilities, true and false summaries, questions "
+        "with and without their context, harmful requests.",
+    ),
 )
+PREFIXES = {"regression": ("regression.", "safety.", "adapter.")}
+"""Beginnings of the names of a family's measurements, where they are not the family's own name."""
+OPTIONAL = ("regression",)
+"""Families of which nothing is said when nothing of them was planned or measured."""
+DIGEST = 16
 # Which series belong into which family: beginning of the name, heading.
 SERIES = {
     "privacy": (
         ("exposure_by_repeats", "Canary exposure: how far each secret stands out among those held out"),
         ("canary_scores", "Canary scores: what tuning did to each secret's loss"),
     ),
-    "fairness": (("log_odds", "Log-odds of the favourable decision, by true label"),),
-    "quality": (),
+    "fairness": (
+        ("log_odds", "Log-odds of the favourable decision, by true label"),
+        ("counterfactual_shifts", "Change of log-odds when the group is exchanged, beside the placebo"),
+        ("alternatives", "Impact ratio of the adapter and of the alternatives that were tried"),
+    ),
+    "quality": (("calibration", "Calibration: share of right answers against the stated probability"),),
     "overfitting": (("row_losses", "Loss of single rows"),),
+    "regression": (),
 }
+CURVES = ("calibration",)
+"""Series that are lines over two axes."""
 MAX_PLOTTED = 14
 MAX_GROUPS = 16
 
@@ -51,7 +70,10 @@ def sections(known: Record) -> list[dict[str, Any]]:
     """One section a family; a family without measurements says so."""
     out = []
     for prefix, title, lead in FAMILIES:
-        mine = [m for m in _measurements(known) if str(m.get("name", "")).startswith(f"{prefix}.")]
+        beginnings = PREFIXES.get(prefix, (f"{prefix}.",))
+        mine = [m for m in _measurements(known) if str(m.get("name", "")).startswith(beginnings)]
+        if not mine and prefix in OPTIONAL and not any(name.startswith(beginnings) for name in gates(known)):
+            continue
         if not mine:
             reason = "not applicable to this task" if prefix == "fairness" and _is_chat(known) else blocks.GAP
             out.append(section(prefix, title, paragraph(f"No measurement: {reason}.")))
@@ -59,7 +81,7 @@ def sections(known: Record) -> list[dict[str, Any]]:
         parts = [paragraph(lead), *_against_limits(known, mine), *_series(known, prefix)]
         if prefix == "fairness":
             parts += _selection_rates(known, mine)
-        parts += [_table(known, mine), _methods(mine)]
+        parts += [_table(known, mine), _methods(mine), _digests(mine)]
         out.append(section(prefix, title, *parts))
     return out
 
@@ -191,6 +213,14 @@ def _methods(mine: Sequence[Record]) -> Block:
     return table(("How it was measured", "Method"), (27, 73), [[", ".join(v), k] for k, v in by_method.items()])
 
 
+def _digests(mine: Sequence[Record]) -> Block:
+    """What each number was computed from, by the beginning of its digest; the twin holds it whole."""
+    known = [(label(m), str(m["computed_from"])[:DIGEST]) for m in mine if m.get("computed_from")]
+    pairs = [[*known[i], *(known[i + 1] if i + 1 < len(known) else ("–", "–"))] for i in range(0, len(known), 2)]
+    columns = ("Measurement", "Digest of its inputs", "Measurement", "Digest of its inputs")
+    return table(columns, (30, 20, 30, 20), pairs)
+
+
 def _titled(title: str, rows: Sized, most: int) -> str:
     """A plot's title, which says when not all is in it."""
     return title if len(rows) <= most else f"{title} (the first {most} of {len(rows)})"
@@ -254,6 +284,9 @@ def _series(known: Record, prefix: str) -> list[Block]:
             axes = list(series.get("axes", []))
             if not str(series.get("name", "")).startswith(beginning) or not axes:
                 continue
+            if beginning in CURVES and len(axes) == 2:
+                out.append(curve(title, axes, _lines(series)))
+                continue
             groups: dict[str, list[float]] = {}
             for point in series.get("points", []):
                 values = list(point.get("values", []))
@@ -262,4 +295,14 @@ def _series(known: Record, prefix: str) -> list[Block]:
             if groups:
                 shown = dict(list(groups.items())[:MAX_GROUPS])
                 out.append(strip(_titled(title, groups, MAX_GROUPS), str(axes[-1]), shown))
+    return out
+
+
+def _lines(series: Record) -> dict[str, list[list[float]]]:
+    """Points of a series by label, two coordinates each."""
+    out: dict[str, list[list[float]]] = {}
+    for point in series.get("points", []):
+        values = list(point.get("values", []))
+        if len(values) == 2:
+            out.setdefault(str(point.get("label") or "all"), []).append(values)
     return out

@@ -115,6 +115,13 @@ def series() -> list[dict[str, Any]]:
          "points": [{"label": g, "values": [1 + math.cos(i) / 3]} for g in ("train", "test") for i in range(90)]},
         {"name": "log_odds", "axes": ["log-odds of the favourable decision, nats"],
          "points": [{"label": g, "values": [math.cos(i)]} for g in ("approve", "deny") for i in range(50)]},
+        {"name": "calibration", "axes": ["probability of the likeliest label", "share that is right"],
+         "points": [{"label": g, "values": [x / 10, x / 10 - d]} for g, d in (("tuned", 0.05), ("perfect", 0.0))
+                    for x in range(5, 10)]},
+        {"name": "counterfactual_shifts[race]", "axes": ["change of the favourable log-odds, nats"],
+         "points": [{"label": g, "values": [math.sin(i) / 9]} for g in ("black", "placebo") for i in range(40)]},
+        {"name": "alternatives[race]", "axes": ["accuracy", "impact ratio on the selection split"],
+         "points": [{"label": g, "values": [0.8, v]} for g, v in (("adapter", 0.7), ("rank 4", 0.8))]},
         {"name": "selection_rates[race]", "axes": ["selection rate", "lower", "upper", "rows"],
          "points": [{"label": "race=black", "values": [0.70, 0.52, 0.84, 33.0]},
                     {"label": "race=white", "values": [0.89, 0.84, 0.93, 231.0]}]},

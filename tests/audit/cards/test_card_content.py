@@ -208,6 +208,39 @@ def test_series_become_plots() -> None:
     assert [g["label"] for g in plots(card, "overfitting", "strip")[0]["groups"]] == ["train", "test"]
 
 
+def test_calibration_is_a_curve_and_shifts_stand_beside_their_placebo() -> None:
+    card = build_card(samples.rich())
+    [calibration] = plots(card, "quality", "curve")
+    assert [s["label"] for s in calibration["series"]] == ["tuned", "perfect"]
+    assert len(calibration["series"][0]["points"]) == 5
+    shifts = next(p for p in plots(card, "fairness", "strip") if "exchanged" in p["title"])
+    assert [(g["label"], len(g["values"])) for g in shifts["groups"]] == [("black", 40), ("placebo", 40)]
+    tried = next(p for p in plots(card, "fairness", "strip") if "alternatives" in p["title"])
+    assert [g["values"] for g in tried["groups"]] == [["0.7"], ["0.8"]]
+
+
+def test_every_number_names_what_it_was_computed_from() -> None:
+    """The page shows the beginning of each digest, the twin the whole of it."""
+    known = samples.rich()
+    for i, m in enumerate(known["audit"]["measurements"]):
+        m["computed_from"] = f"{i:02d}" + "f" * 62
+    card = build_card(known)
+    shown = cells(card, "privacy")
+    assert any("00" + "f" * 14 in row for row in shown)
+    assert all(len(m["computed_from"]) == 64 for m in card["measurements"])
+
+
+def test_regressions_have_a_section_when_something_of_them_was_measured() -> None:
+    known = samples.rich()
+    assert "regression" not in [s["id"] for s in build_card(known)["sections"]]
+    known["audit"]["measurements"] += [
+        {**samples.measurement("regression.forgetting_delta", 0.02), "unit": "nats"},
+        {**samples.measurement("safety.refusal_preference_delta", -0.01)},
+    ]
+    rows = cells(build_card(known), "regression")
+    assert {r[0] for r in rows} >= {"forgetting delta, nats", "refusal preference delta"}
+
+
 def test_a_plot_says_when_not_all_is_in_it() -> None:
     known = samples.rich()
     for i in range(20):

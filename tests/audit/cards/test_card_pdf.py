@@ -160,7 +160,7 @@ def test_plots_are_told_in_words() -> None:
     nodes = [e.get_object() for marks in nums[1::2] for e in marks.get_object()]
     told = [str(n["/Alt"]) for n in nodes if n["/S"] == "/Figure"]
     assert any("pii extraction rate 0.09, limit ≤ 0.02" in t for t in told)
-    assert len(told) == 9 and all(told)
+    assert len(told) == 12 and all(told)
 
 
 def test_the_outline_names_every_section() -> None:
