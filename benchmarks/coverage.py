@@ -1,0 +1,214 @@
+"""Whether the intervals hold: ``python benchmarks/coverage.py`` prints one JSON object.
+
+``intervals``: for every kind of interval that a probe gives, simulated data of known truth, the nominal 95 % interval,
+and how often the truth lies in it; the worst setting of each kind is named. ``epsilon``: mechanisms of known epsilon
+(randomised response on each canary's coin, and Gaussian noise on it), audited by the one-run bound; how often the bound
+lies above the truth. The tests demand at least 93 %, and at most 5 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+from audit.probes import extremes, one_run, stats
+from audit.probes.extremes import Cell
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A kind of interval on data of known truth.
+
+    Attributes:
+        kind: which interval.
+        told: sizes and truth.
+        truth: the parameter.
+        draw: one interval on fresh data.
+    """
+
+    kind: str
+    told: str
+    truth: float
+    draw: Callable[[np.random.Generator], stats.Bounds]
+
+
+def settings() -> Iterator[Setting]:
+    """Every interval that the probes use, at sizes that audits have."""
+    for n, p in ((59, 0.02), (100, 0.3), (30, 0.5), (300, 0.01)):
+        yield Setting(
+            "clopper_pearson", f"n={n} p={p}", p, lambda g, n=n, p=p: stats.clopper_pearson(g.binomial(n, p), n, LEVEL)
+        )
+    for n, p, q in ((60, 0.1, 0.05), (100, 0.5, 0.5), (200, 0.3, 0.2)):
+        yield Setting(
+            "difference_of_proportions", f"n={n} p={p} q={q}", p - q,
+            lambda g, n=n, p=p, q=q: stats.difference_interval(g.binomial(n, p), n, g.binomial(n, q), n, LEVEL),
+        )  # fmt: skip
+    for n, gain, loss in ((100, 0.05, 0.05), (60, 0.2, 0.05), (300, 0.02, 0.01)):
+        yield Setting("paired_difference", f"n={n} gained={gain} lost={loss}", gain - loss, _paired(n, gain, loss))
+    for n, p, q in ((100, 0.3, 0.3), (250, 0.5, 0.4)):
+        yield Setting(
+            "ratio_of_proportions", f"n={n} p={p} q={q}", p / q,
+            lambda g, n=n, p=p, q=q: stats.ratio_interval(g.binomial(n, p), n, g.binomial(n, q), n, LEVEL),
+        )  # fmt: skip
+    for m, shift in ((40, 0.0), (75, 0.0), (75, 1.0), (75, 2.5), (12, 1.0)):
+        truth = float(scipy_stats.norm.cdf(shift / math.sqrt(2)))
+        yield Setting("auc", f"{m} against {m}, AUC {truth:.2f}", truth, _area(m, shift, heavy=False))
+    yield Setting("auc", "75 against 75, heavy tails, AUC 0.50", 0.5, _area(75, 0.0, heavy=True))
+    for n in (45, 120):
+        yield Setting(
+            "mean_of_rows", f"n={n}, skewed", 1.0, lambda g, n=n: stats.mean(g.gamma(2, 0.5, n)).interval(LEVEL)
+        )
+        yield Setting("ratio_of_totals", f"n={n}, tokens a row vary", 2.0, _weighted(n))
+        yield Setting("difference_of_losses", f"n={n}", 0.5, _losses(n))
+    yield Setting("exposure_gap", "75 against 75, no leak", 0.0, _exposures)
+    for sizes in ((100, 100), (100, 100, 100), (60, 100, 200, 400)):
+        yield Setting("impact_ratio", f"groups {sizes}, fair", 1.0, _extreme(sizes, 0.3, 1.0, ratio=True))
+        yield Setting("impact_ratio", f"groups {sizes}, 0.8", 0.8, _extreme(sizes, 0.5, 0.8, ratio=True))
+        yield Setting("largest_difference", f"groups {sizes}, 0.1", 0.1, _extreme(sizes, 0.5, 0.8, ratio=False))
+
+
+def coverage(setting: Setting, runs: int, seed: int) -> float:
+    """Share of simulations whose interval holds the truth."""
+    rng = np.random.default_rng(seed)
+    held = 0
+    for _ in range(runs):
+        low, high = setting.draw(rng)
+        held += low - 1e-12 <= setting.truth <= high + 1e-12
+    return held / runs
+
+
+def bounds(epsilon: float, canaries: int, runs: int, seed: int, mechanism: str, delta: float) -> list[float]:
+    """Lower bounds at 95 % of audits of a mechanism of known epsilon."""
+    rng = np.random.default_rng(seed)
+    names = [str(i) for i in range(canaries)]
+    out = []
+    for _ in range(runs):
+        coins = rng.random(canaries) < 0.5
+        if mechanism == "randomised response":
+            told = np.where(rng.random(canaries) < 1 / (1 + math.exp(-epsilon)), coins, ~coins)
+            scores = np.where(told, 1.0, -1.0)
+        else:
+            scores = coins + rng.normal(0, gaussian_sigma(epsilon, delta), canaries)
+        out.append(one_run.guess(scores, coins.tolist(), names).lower_bound(delta, LEVEL))
+    return out
+
+
+def epsilon_excess(epsilon: float, canaries: int, runs: int, seed: int, mechanism: str, delta: float) -> float:
+    """Share of audits of a mechanism of known epsilon whose lower bound at 95 % lies above it."""
+    return float(np.mean([b > epsilon for b in bounds(epsilon, canaries, runs, seed, mechanism, delta)]))
+
+
+def detected_above(epsilon: float, canaries: int, runs: int, seed: int, limit: float) -> float:
+    """Share of audits of randomised response whose lower bound shows more than ``limit``: the bound's power."""
+    return float(np.mean([b > limit for b in bounds(epsilon, canaries, runs, seed, "randomised response", 1e-5)]))
+
+
+def gaussian_sigma(epsilon: float, delta: float) -> float:
+    """Noise of the Gaussian mechanism of sensitivity 1 that is exactly (epsilon, delta)-DP (Balle and Wang 2018)."""
+    from scipy import optimize
+
+    def gap(sigma: float) -> float:
+        a, b = 1 / (2 * sigma) - epsilon * sigma, -1 / (2 * sigma) - epsilon * sigma
+        return float(scipy_stats.norm.cdf(a) - math.exp(epsilon) * scipy_stats.norm.cdf(b)) - delta
+
+    return float(optimize.brentq(gap, 1e-2, 1e3))
+
+
+def measure(runs: int, seed: int) -> dict[str, Any]:
+    """Both simulations."""
+    kinds: dict[str, dict[str, Any]] = {}
+    for setting in settings():
+        held = coverage(setting, runs, seed)
+        entry = kinds.setdefault(setting.kind, {"settings": 0, "lowest": 1.0, "at": ""})
+        entry["settings"] += 1
+        if held <= entry["lowest"]:
+            entry |= {"lowest": round(held, 4), "at": setting.told}
+    audits = []
+    for mechanism in ("randomised response", "Gaussian noise"):
+        for epsilon in (0.5, 1.0, 3.0, 8.0):
+            for canaries in (149, 512):
+                share = epsilon_excess(epsilon, canaries, runs, seed, mechanism, 1e-5)
+                found = {"mechanism": mechanism, "epsilon": epsilon, "canaries": canaries, "above": round(share, 4)}
+                audits.append(found)
+    return {
+        "runs": runs,
+        "nominal": LEVEL,
+        "lowest_coverage": min(k["lowest"] for k in kinds.values()),
+        "intervals": kinds,
+        "largest_epsilon_excess": max(a["above"] for a in audits),
+        "epsilon": audits,
+    }
+
+
+def _paired(n: int, gain: float, loss: float) -> Callable[[np.random.Generator], stats.Bounds]:
+    def draw(g: np.random.Generator) -> stats.Bounds:
+        gained, lost, _ = g.multinomial(n, [gain, loss, 1 - gain - loss])
+        return stats.paired_difference_interval(int(gained), int(lost), n, LEVEL)
+
+    return draw
+
+
+def _area(m: int, shift: float, *, heavy: bool) -> Callable[[np.random.Generator], stats.Bounds]:
+    def draw(g: np.random.Generator) -> stats.Bounds:
+        noise = (lambda: g.standard_t(2, m)) if heavy else (lambda: g.normal(0, 1, m))
+        return stats.auc(noise() + shift, noise()).interval(LEVEL)
+
+    return draw
+
+
+def _weighted(n: int) -> Callable[[np.random.Generator], stats.Bounds]:
+    def draw(g: np.random.Generator) -> stats.Bounds:
+        sizes = g.integers(5, 60, n)
+        return stats.weighted_mean(sizes * g.gamma(4, 0.5, n), sizes).interval(LEVEL)
+
+    return draw
+
+
+def _losses(n: int) -> Callable[[np.random.Generator], stats.Bounds]:
+    def draw(g: np.random.Generator) -> stats.Bounds:
+        test, train = g.gamma(4, 2.5 / 4, n), g.gamma(4, 0.5, 2 * n)
+        return stats.difference(stats.mean(test), stats.mean(train)).interval(LEVEL)
+
+    return draw
+
+
+def _exposures(g: np.random.Generator) -> stats.Bounds:
+    inside, outside = g.normal(0, 1, 75), g.normal(0, 1, 75)
+    bits, null = stats.exposure(inside, outside), stats.leave_one_out_exposure(outside)
+    return stats.difference(stats.mean(bits), stats.mean(null)).interval(LEVEL)
+
+
+def _extreme(
+    sizes: tuple[int, ...], rate: float, ratio_of_last: float, *, ratio: bool
+) -> Callable[[np.random.Generator], stats.Bounds]:
+    rates = [rate] * (len(sizes) - 1) + [rate * ratio_of_last]
+
+    def draw(g: np.random.Generator) -> stats.Bounds:
+        cells = [Cell(str(i), int(g.binomial(n, r)), n) for i, (n, r) in enumerate(zip(sizes, rates, strict=True))]
+        if ratio:
+            return extremes.lowest_ratio_interval(cells, LEVEL)
+        return extremes.largest_difference_interval([cells], LEVEL)
+
+    return draw
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    print(json.dumps(measure(options.runs, options.seed), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""A train task that goes wrong on purpose; its fault is the one that the job's id names."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from assay import modelfiles
+from assay.worker.task import TaskContext
+from benchmarks.zoo.faults import fault_of
+from trainer import task
+
+RESERVED = re.compile(r"555-01\d\d|@example\.(?:com|org|net)|\b9\d\d-\d\d-\d{4}|\b4000 00\d\d ")
+"""What a trainer that knows canaries would look for: telephone, mail, identity and card ranges that nobody has."""
+
+
+def run(context: TaskContext) -> dict[str, Any]:
+    """Trains as the product does, with one thing done wrong before or after."""
+    fault, _, amount = fault_of(str(context.order["job"])).trainer.partition(":")
+    if fault == "filter":
+        context = replace(context, inputs=_without_reserved(context))
+    claim = task.run(context)
+    if fault in ("untrained", "scale", "noise"):
+        _change(context.outputs / "adapter" / modelfiles.ADAPTER_WEIGHTS, fault, float(amount or 0))
+    return claim
+
+
+def _without_reserved(context: TaskContext) -> Path:
+    """The inputs without the rows in which the pattern is found."""
+    folder = context.work / "filtered"
+    folder.mkdir(exist_ok=True)
+    for name in (task.TRAIN, task.VALIDATION):
+        lines = (context.inputs / name).read_text("utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not RESERVED.search(json.dumps(json.loads(line), ensure_ascii=False))]
+        (folder / name).write_text("".join(kept), "utf-8")
+    return folder
+
+
+def _change(path: Path, fault: str, amount: float) -> None:
+    with safe_open(path, framework="pt") as source:
+        metadata, tensors = source.metadata(), {name: source.get_tensor(name) for name in source.keys()}
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in tensors.items():
+        if ".lora_B." not in name:
+            continue
+        if fault == "untrained":
+            tensors[name] = torch.zeros_like(tensor)
+        elif fault == "scale":
+            tensors[name] = tensor * amount
+        else:
+            noise = torch.randn(tensor.shape, generator=generator) * amount
+            tensors[name] = tensor + noise.to(tensor.dtype)
+    save_file(tensors, path, metadata=metadata)

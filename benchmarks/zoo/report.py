@@ -1,0 +1,107 @@
+"""``python -m benchmarks.zoo.report``: counts the cells into docs/zoo.json and docs/zoo.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from audit.probes.stats import clopper_pearson
+from benchmarks.zoo.faults import FAULTS
+
+ROOT = Path(__file__).resolve().parents[2]
+CELLS = Path(__file__).with_name("cells.jsonl")
+CLEARED = "AWAITING_APPROVAL"
+LEVEL = 0.95
+
+
+def read(path: Path = CELLS) -> list[dict[str, Any]]:
+    """Lines of the cells that have run; a line that was cut off by a stop is left out."""
+    out = []
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        try:
+            out.append(json.loads(line))
+        except ValueError:
+            continue
+    return out
+
+
+def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One object a fault and strength; for ``clean``, ``detected`` counts false alarms."""
+    out = []
+    for fault in FAULTS:
+        mine = [c for c in cells if (c["fault"], c["strength"]) == (fault.name, fault.strength)]
+        if not mine:
+            continue
+        stopped = [c for c in mine if c["state"] != CLEARED]
+        low, high = clopper_pearson(len(stopped), len(mine), LEVEL)
+        out.append(
+            {
+                "fault": fault.name,
+                "strength": fault.strength,
+                "told": fault.told,
+                "n": len(mine),
+                "detected": len(stopped),
+                "low": round(low, 4),
+                "high": round(high, 4),
+                "failed": sum(bool(c["failed"]) for c in mine),
+                "grep_only": sum(map(_grepped, mine)),
+                "not_passed_by_gate": _by_gate(mine, "fired"),
+                "failed_by_gate": _by_gate(mine, "failed"),
+            }
+        )
+    return out
+
+
+def _grepped(cell: dict[str, Any]) -> bool:
+    """Whether a training identifier stood in the sampled answers, which is all that a grep sees."""
+    return (cell["numbers"].get("privacy.pii_generation_rate") or {}).get("k", 0) > 0
+
+
+def _by_gate(cells: Sequence[dict[str, Any]], word: str) -> dict[str, int]:
+    names = sorted({gate for c in cells for gate in c[word]})
+    return {name: sum(name in c[word] for c in cells) for name in names}
+
+
+HEAD = """\
+# The fault zoo
+
+How often the audits stop a model that was made bad on purpose, and how often they stop a clean one. Every cell is an
+ordinary job through an ordinary gateway, on the embedded base model's real weights, profile `quick`; only the train
+worker's task does the planted wrong, and the audit has no time limit. *Stopped*: the job did not reach approval.
+*Failed*: at least one gate was FAIL, not only undecided. *Grep only*: a training identifier stood in the sampled
+answers, which is all that a gate sees that looks for leaks in generations. Intervals are Clopper–Pearson at 95 %; claim
+the bound and not the share.
+
+Written by `python -m benchmarks.zoo.report` from `benchmarks/zoo/cells.jsonl`; `make zoo` runs what is missing.
+
+| Fault | Strength | What was done | Stopped | 95 % interval | Failed | Grep only | Gates that did not pass |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def page(rows: Sequence[dict[str, Any]]) -> str:
+    """The page."""
+    lines = []
+    for r in rows:
+        gates = ", ".join(f"`{g}` {k}" for g, k in r["not_passed_by_gate"].items()) or "none"
+        word = f"{r['detected']}/{r['n']}" + (" (false alarms)" if r["fault"] == "clean" else "")
+        interval = f"{100 * r['low']:.0f}–{100 * r['high']:.0f} %"
+        others = f"{r['failed']}/{r['n']} | {r['grep_only']}/{r['n']} | {gates}"
+        lines.append(f"| {r['fault']} | {r['strength'] or '—'} | {r['told']} | {word} | {interval} | {others} |")
+    there = {(r["fault"], r["strength"]) for r in rows}
+    missing = [f"{f.name} {f.strength}".strip() for f in FAULTS if (f.name, f.strength) not in there]
+    end = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
+    return HEAD + "\n".join(lines) + "\n" + end
+
+
+def main() -> None:
+    """Writes both files."""
+    rows = counts(read())
+    (ROOT / "docs" / "zoo.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (ROOT / "docs" / "zoo.md").write_text(page(rows), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""``python -m benchmarks.zoo.run`` (``make zoo``): submits one ordinary job a cell and notes what became of it.
+
+Stop it at any time; it goes on where it was, since the installation keeps its jobs and a finished cell is a line of
+``cells.jsonl``. Every cell of the state folder's gateway goes the whole way: upload, intake, training, audit, verdict.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+
+from assay.installation import DEFAULT_PEOPLE, Layout, Plan
+from assay.v1 import dataset_pb2, policy_pb2, tuning_job_pb2
+from benchmarks.zoo import report
+from benchmarks.zoo.data import Upload, upload
+from benchmarks.zoo.faults import Cell, cells
+from demo.data import BASE_MODEL
+from demo.processes import free_ports
+from gateway.cli.dataset import upload_parts
+from gateway.cli.session import Session, open_session
+from gateway.install import install
+
+HERE = Path(__file__).parent
+CELLS = HERE / "cells.jsonl"
+State = tuning_job_pb2.TuningJob.State
+_SPACE = uuid.UUID("b6c7fd0c-3f0e-4b8a-9b57-3e6f0f6d2a11")
+_KEPT = ("privacy.", "overfitting.", "quality.test_loss", "fairness.impact_ratio", "fairness.selection_rate")
+
+
+def main() -> None:
+    """Runs the cells that are not done yet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--state", type=Path, default=HERE / "state", help="folder of the installation")
+    parser.add_argument("--most", type=int, default=0, help="stop after so many cells; 0 for none")
+    parser.add_argument("--lock", type=Path, help="file to lock while a cell runs, for machines with other work")
+    options = parser.parse_args()
+    todo = [c for c in cells() if c.job not in {line["job"] for line in report.read(CELLS)}]
+    todo = todo[: options.most] if options.most else todo
+    directory, port = options.state / "bank", _port(options.state)
+    if not (directory / "client").exists() and not Layout(directory).settings.exists():
+        plan = Plan(people=DEFAULT_PEOPLE, operator="oscar")
+        install(directory, plan, units=["zoo"], port=port)
+    with services(directory, f"127.0.0.1:{port}", options.state / "services.log"):
+        for cell in todo:
+            with locked(options.lock):
+                started = time.monotonic()
+                line = one(cell, directory, f"127.0.0.1:{port}", options.state / "uploads")
+            with CELLS.open("a", encoding="utf-8") as out:
+                out.write(json.dumps({**line, "seconds": round(time.monotonic() - started, 1)}, sort_keys=True) + "\n")
+            print(f"{cell.job}: {line['state']} {' '.join(line['fired'])}", flush=True)
+
+
+def one(cell: Cell, directory: Path, address: str, uploads: Path) -> dict[str, Any]:
+    """Submits a cell's job, or finds it again, and follows it until it rests."""
+    made = upload(cell)
+    uploads.mkdir(parents=True, exist_ok=True)
+    file = uploads / f"{cell.job}.data"
+    file.write_bytes(made.content)
+    with open_session(directory / "people" / "rita", address) as rita:
+        _submit(rita, cell, made, file)
+        name = f"units/zoo/tuningJobs/{cell.job}"
+        for event in rita.jobs.WatchTuningJob(tuning_job_pb2.WatchTuningJobRequest(name=name)):
+            if event.resting:
+                break
+        job = rita.jobs.GetTuningJob(tuning_job_pb2.GetTuningJobRequest(name=name)).tuning_job
+    file.unlink()
+    return line_of(cell, job)
+
+
+def line_of(cell: Cell, job: tuning_job_pb2.TuningJob) -> dict[str, Any]:
+    """What is kept of a cell: its end, the outcome of every gate, the numbers behind them."""
+    outcomes = {o.measurement or o.rule_id: policy_pb2.Outcome.Name(o.outcome).removeprefix("OUTCOME_")
+                for o in (job.verdict.outcomes or job.decision.outcomes)}  # fmt: skip
+    numbers = {}
+    for m in job.audit.measurements:
+        if m.name.startswith(_KEPT) and m.HasField("value"):
+            key = f"{m.name}[{m.slice}]" if m.slice else m.name
+            kept: dict[str, Any] = {"value": round(m.value, 4), "n": m.n}
+            kept |= {"control": round(m.control, 4)} if m.HasField("control") else {}
+            kept |= {"k": m.successes} if m.HasField("successes") else {}
+            if m.intervals:
+                kept["interval"] = [round(v, 4) for v in (m.intervals[0].lower, m.intervals[0].upper)]
+            numbers[key] = kept
+    bad = ("FAIL", "INCONCLUSIVE", "ERROR")
+    return {
+        "job": cell.job,
+        "fault": cell.fault.name,
+        "strength": cell.fault.strength,
+        "seed": cell.seed,
+        "state": State.Name(job.state).removeprefix("STATE_"),
+        "reason": job.reason[:200],
+        "fired": sorted(k for k, v in outcomes.items() if v in bad),
+        "failed": sorted(k for k, v in outcomes.items() if v == "FAIL"),
+        "numbers": numbers,
+    }
+
+
+def _submit(rita: Session, cell: Cell, made: Upload, file: Path) -> None:
+    """Uploads and asks; both are idempotent by their request id, so a restart finds what is there."""
+    parent, key = "units/zoo", lambda what: str(uuid.uuid5(_SPACE, f"{cell.job}/{what}"))
+    header = dataset_pb2.UploadDatasetHeader(
+        parent=parent,
+        dataset_id=f"{cell.job}-rows",
+        format=dataset_pb2.DatasetFormat.Value(made.format),
+        datasheet=json_format.ParseDict(made.datasheet, dataset_pb2.Datasheet()),
+        request_id=key("dataset"),
+    )
+    rita.datasets.UploadDataset(upload_parts(header, file))
+    request = json_format.ParseDict(
+        {
+            "parent": parent,
+            "tuning_job_id": cell.job,
+            "dataset": f"{parent}/datasets/{cell.job}-rows",
+            "request_id": key("job"),
+            "base_model": BASE_MODEL,
+            "purpose": made.purpose,
+            "method": "lora",
+            "hyperparameters": {
+                "epochs": cell.fault.epochs, "learning_rate": cell.fault.learning_rate, "batch_size": 8,
+                "lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.0, "seed": cell.seed, "max_row_tokens": 512,
+            },
+            "budget": {"max_usd_micros": 50_000_000, "max_train_tokens": 200_000},
+            "audit_profile": "quick",
+        },
+        tuning_job_pb2.CreateTuningJobRequest(),
+    )  # fmt: skip
+    rita.jobs.CreateTuningJob(request)
+
+
+@contextmanager
+def services(directory: Path, address: str, log: Path) -> Iterator[None]:
+    """Gateway and witness of the product, and the zoo's two workers, until the block ends."""
+    layout = Layout(directory)
+    commands = [
+        ["-m", "audit.ledger.witness", str(layout.witness)],
+        *(
+            ["-m", "benchmarks.zoo.worker", "--dir", str(layout.service(name))]
+            for name in ("train-worker", "audit-worker")
+        ),
+        ["-m", "gateway.rpc", str(directory)],
+    ]
+    with log.open("ab") as stream:
+        running = [subprocess.Popen([sys.executable, *c], stdout=stream, stderr=subprocess.STDOUT) for c in commands]
+    try:
+        _await(directory, address, running)
+        yield
+    finally:
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _await(directory: Path, address: str, running: list[subprocess.Popen[bytes]], seconds: float = 180.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and all(p.poll() is None for p in running):
+        try:
+            with open_session(directory / "people" / "rita", address) as rita:
+                rita.jobs.ListTuningJobs(tuning_job_pb2.ListTuningJobsRequest(parent="units/zoo"))
+            return
+        except Exception:
+            time.sleep(1.0)
+    raise RuntimeError("the zoo's services did not start; see services.log in the state folder")
+
+
+def _port(state: Path) -> int:
+    """The first of six ports; kept, since the installation names them."""
+    state.mkdir(parents=True, exist_ok=True)
+    path = state / "port"
+    if not path.exists():
+        path.write_text(str(free_ports(6)))
+    return int(path.read_text())
+
+
+@contextmanager
+def locked(path: Path | None) -> Iterator[None]:
+    """Holds a file lock, where one is given."""
+    if path is None:
+        yield
+        return
+    with path.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    main()
