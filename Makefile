@@ -18,7 +18,7 @@ OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 # Old pip prints a warning for each find-links entry it skips; they say nothing about us.
 QUIET := 2> >(grep -v -i 'is ignored: it is' >&2)
 
-.PHONY: help install demo test test-slow lint lint-style lint-types lint-layers lint-contract fuzz verifier format proto bench bench-ledger bench-audits gpu-check constraints clean distclean
+.PHONY: help install demo test test-slow lint lint-style lint-types lint-layers lint-contract fuzz verifier format proto bench bench-ledger bench-audits zoo gpu-check constraints clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,10 @@ bench-ledger: install ## ratios of the ledger against raw sqlite3 and PostgreSQL
 
 bench-audits: install ## scoring against a plain implementation, and whole quick and default audits; about half an hour
 	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/audits.py
+
+zoo: install ## submit models made bad on purpose, one ordinary job a cell, and count what is caught; hours, goes on where it stopped
+	@$(OFFLINE) OMP_WAIT_POLICY=PASSIVE PYTHONPATH=. nice -n 10 $(BIN)/python -m benchmarks.zoo.run
+	@PYTHONPATH=. $(BIN)/python -m benchmarks.zoo.report
 
 gpu-check: install ## on a machine with a GPU: isolation, equal bits, speed and energy of a training run; prints one JSON object
 	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/gpu_check.py

@@ -14,7 +14,7 @@ from audit.probes import accounting, privacy
 from audit.probes.inputs import Canary
 from audit.probes.privacy import score_canaries
 
-from .conftest import BASE, MODULES, RANK, adapter_config, conversation, secrets
+from .conftest import BASE, MODULES, RANK, adapter_config, conversation, secrets, train_adapter
 
 CANARIES, STEPS, RATE, DELTA, CLIP = 128, 24, 0.25, 1e-4, 1.0
 
@@ -35,7 +35,7 @@ def dp_adapter(models: Path, folder: Path, rows: list[Any], sigma: float, seed: 
     weights = [p for p in model.parameters() if p.requires_grad]
     texts = [tokenizer.apply_chat_template(list(c), tokenize=False) for c in rows]
     ids = [torch.tensor([tokenizer(t, add_special_tokens=False)["input_ids"]]) for t in texts]
-    optimiser = torch.optim.Adam(weights, lr=3e-2)
+    optimiser = torch.optim.Adam(weights, lr=1e-2)
     for _ in range(STEPS):
         total = [torch.zeros_like(w) for w in weights]
         for i in np.flatnonzero(rng.random(len(ids)) < RATE):
@@ -80,7 +80,7 @@ def test_audited_never_exceeds_accounted(
 
 
 @pytest.mark.slow
-def test_the_same_audit_sees_the_same_training_without_noise(
+def test_the_same_audit_sees_the_same_canaries_trained_without_noise(
     models: Path, load_model: Callable[..., Any], audit_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     """So that a bound of nothing in the private runs is the noise's doing and not the audit's blindness."""
@@ -90,6 +90,6 @@ def test_the_same_audit_sees_the_same_training_without_noise(
         for i, (coin, secret) in enumerate(zip(coins, secrets(CANARIES, seed=9), strict=True))
     ]
     rows = [c.messages for c in planted if c.included]
-    model = load_model(dp_adapter(models, tmp_path / "adapter", rows, 0.0, 1))
+    model = load_model(train_adapter(models, tmp_path / "adapter", rows, steps=200))
     found = {m.name: m for m in privacy.run(audit_of(model, canaries=planted)).measurements if not m.slice}
     assert found["privacy.epsilon_lower_bound"].value > 0.5
