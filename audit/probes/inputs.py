@@ -7,6 +7,7 @@ user's mistake; it is refused by name all the same, since a silently shorter sam
 from __future__ import annotations
 
 import json
+import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -215,6 +216,27 @@ def _selection(inputs: Path, test: Sequence[Row]) -> tuple[Row, ...]:
     if [r.messages for r in rows] != [r.messages for r in twin]:
         raise InvalidInputError("PRIVATE_ROWS_MALFORMED", "selection.jsonl and its private twin hold other rows")
     return twin
+
+
+def check_splits(rows: PrivateRows) -> None:
+    """Demands that no test row says what a row of the training sample says, case and spacing aside.
+
+    The prepare task drops such duplicates before it splits, so one is a sign of another file or of a fault, and every
+    number that compares the two splits would be too small.
+
+    Raises:
+        IntegrityError: ``SPLITS_OVERLAP`` with the first row and the number of them.
+    """
+
+    def said(row: Row) -> tuple[tuple[str, str], ...]:
+        parts = ((str(m["role"]), unicodedata.normalize("NFKC", str(m["content"])).casefold()) for m in row.messages)
+        return tuple((role, " ".join(text.split())) for role, text in parts)
+
+    trained = {said(row) for row in rows.train}
+    both = [row.row for row in rows.test if said(row) in trained]
+    if both:
+        message = f"{len(both)} rows of the sealed test are in the training sample too, the first of them row {both[0]}"
+        raise IntegrityError("SPLITS_OVERLAP", message, remedy="prepare the dataset again, and ask for a new job")
 
 
 def labelled(rows: Sequence[Row], like: Sequence[Row]) -> tuple[Row, ...]:

@@ -49,7 +49,7 @@ from audit.probes.chat import Chat
 from audit.probes.clock import Clock
 from audit.probes.corpus import build
 from audit.probes.findings import Audit, Findings, Scan
-from audit.probes.inputs import Settings, check_commitments, read_private_rows
+from audit.probes.inputs import Settings, check_commitments, check_splits, read_private_rows
 from audit.probes.kept_scores import KeptScores
 from audit.probes.measurements import Measurement, Subject, unavailable
 from audit.probes.passages import BatchPlan, Board, Model
@@ -133,6 +133,7 @@ def run(context: TaskContext) -> dict[str, Any]:
     context.progress(0, len(PROBES) + 1, "loading the model")
     check_commitments(context.inputs, plan)
     rows = read_private_rows(context.inputs)
+    check_splits(rows)
     model, chat, environment = _load(context, settings.batches)
     corpus = build(rows, chat, settings)
     board = Board(model, clock, KeptScores(context.work / "base-scores", environment))
