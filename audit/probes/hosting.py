@@ -174,7 +174,7 @@ def _nearest(pool: Sequence[Row], rows: Sequence[Row]) -> list[list[Row]]:
 
     known, asked = ([_asked(r) for r in part] for part in (pool, rows))
     try:
-        vectors = TfidfVectorizer().fit(known)
+        vectors = TfidfVectorizer(token_pattern=r"\w+").fit(known)  # noqa: S106
         near = (vectors.transform(asked) @ vectors.transform(known).T).toarray()
     except ValueError:
         near = np.zeros((len(rows), len(pool)))

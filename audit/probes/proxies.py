@@ -19,6 +19,7 @@ from audit.probes.corpus import RowText
 from audit.probes.fairness import LEAST_CELL
 from audit.probes.findings import Audit, Findings
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured
+from audit.probes.reasons import entries_of
 
 Floats = NDArray[np.float64]
 FOLDS, LEAST_ROWS = 5, 40
@@ -27,7 +28,7 @@ _METHOD = (
     "cross-validated; normal interval with the spread of permuted attributes (Ojala and Garriga, JMLR 2010)"
 )
 _SOURCES = {
-    "words": "the prompt's words (TF-IDF of words and pairs)",
+    "words": "the prompt's words (TF-IDF of words and pairs) and the numbers of its record",
     "hidden": "the tuned model's last hidden state before the answer",
 }
 
@@ -120,8 +121,27 @@ def _words(texts: Sequence[RowText]) -> Floats:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     prompts = ["\n".join(str(m["content"]) for m in t.row.messages[:-1]) for t in texts]
-    found = TfidfVectorizer(ngram_range=(1, 2), max_features=5000).fit_transform(prompts).toarray()
-    return np.asarray(found, dtype=np.float64)
+    words = TfidfVectorizer(ngram_range=(1, 2), max_features=5000, token_pattern=r"\w+")  # noqa: S106
+    try:
+        found = np.asarray(words.fit_transform(prompts).toarray(), dtype=np.float64)
+    except ValueError:
+        found = np.zeros((len(texts), 0))
+    return np.hstack([found, _numbers(texts)])
+
+
+def _numbers(texts: Sequence[RowText]) -> Floats:
+    """Entries of the record that are numbers in every row, standardised: as a word, 41 would say nothing of 42."""
+    records = [entries_of(t.row) for t in texts]
+    columns = []
+    for name in sorted(set.intersection(*(set(r) for r in records))):
+        try:
+            values = np.array([float(r[name]) for r in records])
+        except ValueError:
+            continue
+        if np.isfinite(values).all() and values.std() > 0:
+            columns.append((values - values.mean()) / values.std())
+    # Together they weigh as much as the words do, whose rows have length one.
+    return np.array(columns).T / len(columns) ** 0.5 if columns else np.zeros((len(texts), 0))
 
 
 def _hidden(audit: Audit, texts: Sequence[RowText]) -> Floats:

@@ -55,6 +55,16 @@ def test_a_proxy_in_the_words_is_found_and_none_where_there_is_none(audit_of: Ca
     assert quiet.intervals[-1].lower < 0.5 < quiet.intervals[-1].upper
 
 
+def test_a_proxy_in_a_number_of_the_record_is_found(audit_of: Callable[..., Any]) -> None:
+    """Each amount occurs once, so no word repeats; only its size tells."""
+    rng = np.random.default_rng(1)
+    race = rng.choice(["white", "black"], 120).tolist()
+    rows = [record(i, r, {"income": 3000 + 900 * (r == "white") + 7 * i}, "deny") for i, r in enumerate(race)]
+    found = by_key(proxies.run(audit_of(Scripted(), test=rows, attributes=("race",))))["proxy_auc[race,words]"]
+    assert found.value > 0.85
+    assert found.intervals[-1].lower > 0.7
+
+
 def test_a_proxy_in_the_hidden_state_is_found(chat: Any, audit_of: Callable[..., Any]) -> None:
     test = loans(90)
     white = {str(r.messages[0]["content"]): r.groups["race"] == "white" for r in test}
