@@ -18,7 +18,7 @@ OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 # Old pip prints a warning for each find-links entry it skips; they say nothing about us.
 QUIET := 2> >(grep -v -i 'is ignored: it is' >&2)
 
-.PHONY: help install demo test test-slow lint lint-style lint-types lint-layers lint-contract fuzz verifier format proto bench bench-ledger bench-audits zoo gpu-check constraints clean distclean
+.PHONY: help install demo test test-slow lint lint-style lint-types lint-layers lint-contract fuzz verifier format proto bench bench-admission bench-ledger bench-audits zoo gpu-check constraints clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,6 +79,9 @@ proto: install ## regenerate the stubs in assay/v1 from protos
 
 bench: install ## run every benchmark; each prints one JSON object
 	@for file in $$(ls benchmarks/[a-z]*.py | grep -v -E 'gpu_check|offline|ledger_(million|postgres)'); do echo "# $$file" >&2; $(OFFLINE) PYTHONPATH=. $(BIN)/python "$$file"; done
+
+bench-admission: install ## what admission costs: decisions, scans, datasets of a hundred thousand rows; one JSON object
+	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/admission.py
 
 bench-ledger: install ## ratios of the ledger against raw sqlite3 and PostgreSQL, and a log of a million records; about two minutes
 	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/ledger.py

@@ -195,6 +195,20 @@ def sign_person(payload: bytes, key: ec.EllipticCurvePrivateKey, cert: x509.Cert
     return _envelope(payload, [{"keyid": keyid, "sig": _b64(sig), "cert": _b64(der)}])
 
 
+def cosign_person(envelope: Mapping[str, Any], key: ec.EllipticCurvePrivateKey, cert: x509.Certificate) -> Envelope:
+    """Adds another person's signature over the same payload; the signatures that are there are not checked here.
+
+    Raises:
+        InvalidInputError: the envelope is malformed or full, or the key is not P-256.
+        IntegrityError: ``KEY_MISMATCH`` when the certificate is for another key.
+    """
+    payload, known = _open(envelope, MAX_PAYLOAD, with_cert=True)
+    if len(known) >= MAX_SIGNATURES:
+        raise _bad_envelope(f"an envelope has 1 to {MAX_SIGNATURES} signatures")
+    own = sign_person(payload, key, cert)
+    return _envelope(payload, [*envelope["signatures"], *own["signatures"]])
+
+
 def verify_person(
     envelope: Mapping[str, Any],
     people_root: x509.Certificate,

@@ -162,7 +162,7 @@ class Application:
             datasets=DatasetService(settings, store, blobs, keys),
             jobs=JobService(settings, store, policy, base_models, board, keys),
             approvals=ApprovalService(settings, store, policy, board, people, cards, keys),
-            permits=PermitService(settings, store, order_key, people),
+            permits=PermitService(settings, store, order_key, people, policy),
             models=ModelRegistry(store, blobs),
             evidence=EvidenceService(store, blobs, keys),
             erasures=erasures,

@@ -13,13 +13,15 @@ from sqlalchemy import Connection, func, select
 
 from assay import dsse
 from assay.errors import AbortedError, AlreadyExistsError, InvalidInputError, PermissionDeniedError, PreconditionError
-from assay.v1 import approval_pb2, identity_pb2, policy_pb2, tuning_job_pb2
+from assay.v1 import approval_pb2, identity_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway import pages, statements, words
+from gateway import pages, standing, statements, words
+from gateway.admission import account
 from gateway.admission.facts import unit_of
 from gateway.caller import ALL_UNITS, Caller, not_found
+from gateway.history import INTAKE_QUESTION
 from gateway.identity_registry import require_live_role, verify_signed
 from gateway.jobs import machine, views
 from gateway.jobs.board import Board
@@ -33,6 +35,7 @@ from gateway.store.rows import Position
 from gateway.store.tables import ApprovalRow, JobRow, ModelRow
 from gateway.witnesses import evidence_of
 from policies.engine import PolicyEngine
+from policies.rule import GOOD
 
 COMPLIANCE_OFFICER = "ROLE_COMPLIANCE_OFFICER"
 _LOG = logging.getLogger(__name__)
@@ -111,7 +114,7 @@ class ApprovalService:
         Raises:
             NotFoundError: ``NOT_FOUND``.
             AbortedError: ``ETAG`` when the job is no longer the one that was signed.
-            PreconditionError: ``NOT_PENDING``, ``ROLE_NOT_MISSING``.
+            PreconditionError: ``NOT_PENDING``, ``ROLE_NOT_MISSING``, ``WAIVER_EXPIRED``, ``POLICY_CHANGED``.
             PermissionDeniedError: ``SIGNER``, ``MAKER_CHECKER``, ``ROLE_MISSING``.
             AlreadyExistsError: ``SIGNED_BEFORE`` for a subject or key that has signed this card.
             InvalidInputError, IntegrityError: the envelope does not hold, or signs other things than are pending
@@ -139,7 +142,8 @@ class ApprovalService:
         Raises:
             NotFoundError: ``NOT_FOUND``.
             AbortedError: ``ETAG``.
-            PreconditionError: ``JOB_STATE``, ``NOT_WAIVABLE``, ``RULES_LEFT`` or ``WAIVER_EXPIRED``.
+            PreconditionError: ``JOB_STATE``, ``NOT_WAIVABLE``, ``RULES_LEFT``, ``WAIVER_EXPIRED``,
+                ``WAIVER_TOO_LONG``.
             PermissionDeniedError: ``SIGNER``, ``MAKER_CHECKER``, ``ROLE_MISSING``.
             InvalidInputError, IntegrityError: the envelope does not hold.
         """
@@ -172,7 +176,12 @@ class ApprovalService:
                 },
                 trace_id=caller.trace_id,
             )
-            return self._whole(uow.connection, machine.transition(uow, job.name, change).job)
+            changed = machine.transition(uow, job.name, change)
+            if changed.job.state == State.QUEUED:
+                told = jobs.facts(uow.connection, job.name)[INTAKE_QUESTION]
+                question = views.from_json(told, policy_input_pb2.IntakeInput)
+                account.reserve(uow, changed.index, job, question, decided=False)
+            return self._whole(uow.connection, changed.job)
 
         message = await self.store.commit(work)
         self.board.moved(request.name)
@@ -240,6 +249,8 @@ class ApprovalService:
         role = statements.role_name(signed.role)
         granted = signed.decision == statements.GRANT
         self._check_role(c, job, caller, role, pending, granted=granted)
+        if granted:
+            standing.demand(c, self.policy, job, uow.now)
         keyid = verified.signers[0].keyid
         for known in _approvals(c, job.name, pending.card_sha256):
             if known.subject == caller.subject or known.keyid == keyid:
@@ -363,8 +374,7 @@ class ApprovalService:
             raise PreconditionError("JOB_STATE", f"a job in {job.state} has no rules to waive")
         if signed.expires < uow.now.date().isoformat():
             raise PreconditionError("WAIVER_EXPIRED", "the waiver has expired")
-        passed = (policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_NOT_APPLICABLE)
-        fired = {o.rule_id: o for o in _outcomes(job) if o.outcome not in passed}
+        fired = {o.rule_id: o for o in _outcomes(job) if o.outcome not in GOOD}
         if set(signed.rules) - set(fired):
             odd = ", ".join(sorted(set(signed.rules) - set(fired)))
             raise InvalidInputError("STATEMENT", f"these rules did not fire: {odd[:200]}")
@@ -376,6 +386,13 @@ class ApprovalService:
         for rule_id, outcome in fired.items():
             if not outcome.waivable_by:
                 raise PreconditionError("NOT_WAIVABLE", f"{rule_id} cannot be waived")
+            longest = uow.now.date() + dt.timedelta(days=outcome.waiver_days)
+            if outcome.waiver_days and signed.expires > longest.isoformat():
+                raise PreconditionError(
+                    "WAIVER_TOO_LONG",
+                    f"{rule_id} may be waived for {outcome.waiver_days} days at most",
+                    remedy=f"sign a waiver that expires on {longest} or before",
+                )
             require_live_role(uow.connection, caller.subject, statements.role_name(outcome.waivable_by), job.unit)
 
     def _check_age(self, signed: statements.SignedApproval, now: dt.datetime) -> None:

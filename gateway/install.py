@@ -15,8 +15,9 @@ from assay.installation import Plan
 from assay.modelfiles import read_base_manifest
 from audit.ledger.note import Verifier
 from audit.ledger.witness.settings import toml as witness_toml
+from gateway.caller import ALL_UNITS
 from gateway.freezing import sign_continuation
-from gateway.publications import publish
+from gateway.publications import PUBLISHERS, publish
 from gateway.settings import check_postgres_url, default_toml
 from policies.engine import PolicyEngine
 
@@ -42,7 +43,8 @@ def install(
 
     The gateway listens on ``port``, the workers on the next two, then metrics, the log's HTTP and the witness.
 
-    The operator's key signs the first grants and the publication of the packaged policy.
+    The operator's key signs the first grants, and with a second person's the publication of the packaged policy; where
+    the plan has no second operator or compliance officer, somebody else signs it later, before the first start.
 
     Raises:
         AlreadyExistsError: ``INSTALLATION_EXISTS``.
@@ -87,10 +89,18 @@ def install(
     (layout.witness / "witness.toml").write_text(witness_toml(name, witness, [log.vkey()], "mtls", clients))
     if continues is not None:
         sign_continuation(layout, layout.person(plan.operator), plan.origin, *continues)
-    publish(layout, layout.person(plan.operator), PolicyEngine.load().policy())
+    rules = PolicyEngine.load().policy()
+    for name in _publishers(plan):
+        publish(layout, layout.person(name), rules)
     for person in plan.people:
         (layout.person(person.name) / "client.toml").write_text(f'address = "{listen}"\n')
     return layout
+
+
+def _publishers(plan: Plan) -> list[str]:
+    """The founding operator, and the first other person who may publish."""
+    others = [p.name for p in plan.people if p.name != plan.operator and p.role in PUBLISHERS and p.unit == ALL_UNITS]
+    return [plan.operator, *others[:1]]
 
 
 def _worker_toml(name: str, plan: Plan, listen: str, kinds: str, models: Path, gateway_port: int) -> str:

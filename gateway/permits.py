@@ -18,7 +18,7 @@ from assay.v1 import audit_pb2, permit_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from audit.verify.keys import KeyTable
-from gateway import key_registry, requests, statements
+from gateway import key_registry, requests, standing, statements
 from gateway.admission.facts import unit_of
 from gateway.caller import ALL_UNITS, Caller, not_found
 from gateway.identity_registry import OPERATOR, grants_behind, require_live_role
@@ -30,6 +30,7 @@ from gateway.store import jobs, rows
 from gateway.store.database import Store
 from gateway.store.tables import ApprovalRow, JobRow, ModelRow, PermitRow
 from gateway.witnesses import evidence_of
+from policies.engine import PolicyEngine
 
 _METHOD = "IssuePermit"
 _DAY = 86_400
@@ -43,6 +44,7 @@ class PermitService:
     store: Store
     key: Ed25519PrivateKey
     people: People
+    policy: PolicyEngine
 
     async def issue_permit(
         self, caller: Caller, request: permit_pb2.IssuePermitRequest
@@ -52,7 +54,8 @@ class PermitService:
         Raises:
             NotFoundError: ``NOT_FOUND``.
             PreconditionError: ``NOT_APPROVED``, ``CARD_NOT_ISSUED``, ``SIGNER_ROLE`` when a signer has lost the role
-                since, ``SIGNER_KEY`` when a thief may have signed, ``PURPOSE``, ``TOO_LONG``.
+                since, ``SIGNER_KEY`` when a thief may have signed, ``PURPOSE``, ``TOO_LONG``,
+                ``WAIVER_EXPIRED``, ``POLICY_CHANGED``, ``POLICY_LIVE``.
             AlreadyExistsError: ``REQUEST_ID`` for another content under the same id.
             UnavailableError: ``QUORUM_NOT_MET``: it is recorded, and is handed out to the same request once the
                 witnesses have seen that.
@@ -142,6 +145,7 @@ class PermitService:
             raise PreconditionError(
                 "PURPOSE", f"the model was approved for {purpose!r} only", remedy=f"ask for {purpose!r}"
             )
+        standing.demand(uow.connection, self.policy, job, uow.now, request.environment)
         longest = min(self.settings.limits.permit_seconds, _DAY)
         seconds = request.valid_seconds or longest
         if seconds > longest:

@@ -1,8 +1,8 @@
-"""Publishing a policy: a person signs the digests of rules and limits, and the gateway runs under no others.
+"""Publishing a policy: two people sign the digests of rules and limits, and the gateway runs under no others.
 
-The gateway holds nobody's key, so that it cannot put a policy into force by itself. A person's signed publication lies
-in a file beside the first grants; at the first start under another policy than the recorded one the gateway reads it,
-demands that it names exactly the policy that was loaded, and records it.
+The gateway holds nobody's key, so that it cannot put a policy into force by itself, and no one person can either. A
+publication that two people signed lies in a file beside the first grants; at the first start under another policy than
+the recorded one the gateway reads it, demands that it names exactly the policy that was loaded, and records it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from gateway.store.database import Store
 from gateway.store.tables import FactRow
 
 PUBLISHERS = ("ROLE_OPERATOR", "ROLE_COMPLIANCE_OFFICER")
+SIGNERS = 2
 _IN_FORCE = "policy.in-force"
 _USED = "policy.publication."
 
@@ -38,16 +39,21 @@ _USED = "policy.publication."
 def publish(layout: Layout, person: Path, policy: policy_pb2.Policy) -> dict[str, Any]:
     """Signs a policy with a person's own key and puts the publication where the gateway looks for it at its next start.
 
+    A publication of the same policy that another person has signed already gets this signature beside theirs.
+
     Returns:
-        The envelope.
+        The envelope; with one signature it puts nothing into force.
 
     Raises:
         InvalidInputError: the person's key or certificate cannot be read.
     """
     certificate = x509.load_pem_x509_certificate((person / "person.crt").read_bytes())
-    statement = canonical.encode(statements.policy_statement(policy))
-    envelope = dsse.sign_person(statement, load_p256(person / "person.key"), certificate)
-    target = layout.policy_publication
+    key, target = load_p256(person / "person.key"), layout.policy_publication
+    known = _of_another(target, policy, certificate)
+    if known is not None:
+        envelope = dsse.cosign_person(known, key, certificate)
+    else:
+        envelope = dsse.sign_person(canonical.encode(statements.policy_statement(policy)), key, certificate)
     target.parent.mkdir(exist_ok=True)
     staging = target.with_name(f".{target.name}.new")
     staging.write_text(json.dumps(envelope, indent=1) + "\n", "utf-8")
@@ -59,8 +65,9 @@ def put_in_force(settings: Settings, store: Store, policy: policy_pb2.Policy, pe
     """Records the publication of the policy that was loaded, when it is another than the recorded one.
 
     Raises:
-        PreconditionError: ``POLICY_UNPUBLISHED`` when no publication names this policy, or it was used before.
-        PermissionDeniedError: ``ROLE_MISSING`` when its signer holds no publisher's role in every unit.
+        PreconditionError: ``POLICY_UNPUBLISHED`` when no publication names this policy, it was used before, or not
+            exactly two people signed it.
+        PermissionDeniedError: ``ROLE_MISSING`` when one of its signers holds no publisher's role in every unit.
         InvalidInputError, IntegrityError: the publication cannot be read, or its signature does not hold.
     """
     in_force = f"{policy.bundle_sha256} {policy.limits_sha256}"
@@ -76,9 +83,10 @@ def put_in_force(settings: Settings, store: Store, policy: policy_pb2.Policy, pe
             raise _unpublished("the newest publication names other rules or limits than those installed here")
         if rows.get(uow.connection, FactRow, job=SYSTEM_UNIT, key=_USED + signed.publication_id) is not None:
             raise _unpublished("this publication was used before; coming back to a policy takes a new one")
-        if len(verified.signers) != 1:
-            raise _unpublished("a publication has one signer")
-        _demand_role(uow.connection, verified.signers[0].subject)
+        if len({signer.subject for signer in verified.signers}) != SIGNERS or len(verified.signers) != SIGNERS:
+            raise _unpublished(f"a publication has {SIGNERS} signers, and {len(verified.signers)} signed this one")
+        for signer in verified.signers:
+            _demand_role(uow.connection, signer.subject)
         uow.append(RecordDraft(SYSTEM_UNIT, "policy.published", "policy", {}, envelope=envelope))
         rows.insert(uow.connection, FactRow(job=SYSTEM_UNIT, key=_USED + signed.publication_id, value=in_force))
         if known is None:
@@ -87,6 +95,19 @@ def put_in_force(settings: Settings, store: Store, policy: policy_pb2.Policy, pe
             rows.update(uow.connection, FactRow, {"job": SYSTEM_UNIT, "key": _IN_FORCE}, {"value": in_force})
 
     store.ledger.run(work)
+
+
+def _of_another(path: Path, policy: policy_pb2.Policy, certificate: x509.Certificate) -> dict[str, Any] | None:
+    """The publication that waits, if it is of this policy and waits for a second person."""
+    try:
+        envelope = _read(path)
+        signed = statements.read_policy(dsse.read_statement(dsse.envelope_payload(envelope)))
+        certificates = [x509.load_der_x509_certificate(dsse.from_base64(s["cert"])) for s in envelope["signatures"]]
+    except (AssayError, KeyError, TypeError, ValueError):
+        return None
+    same = (signed.bundle_sha256, signed.limits_sha256) == (policy.bundle_sha256, policy.limits_sha256)
+    waits = len(certificates) == 1 and certificates[0].public_key() != certificate.public_key()
+    return envelope if same and waits else None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -110,4 +131,4 @@ def _unpublished(why: str) -> AssayError:
     return PreconditionError("POLICY_UNPUBLISHED", f"nobody has published the installed policy: {why}", remedy=_REMEDY)
 
 
-_REMEDY = "assay policy publish DIR --as FOLDER, as an operator or compliance officer of every unit"
+_REMEDY = "assay policy publish DIR --as FOLDER, by two people who are operators or compliance officers of every unit"

@@ -7,9 +7,10 @@ denies.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from assay.v1 import policy_pb2
+from policies.artefacts import KINDS
 from policies.cel import Activation, EvaluationError
 from policies.rule import STATUSES, Rule
 
@@ -26,12 +27,24 @@ def describe(rule: Rule, outcome: policy_pb2.Outcome, message: str = "", fix: st
         title=rule.title,
         outcome=outcome,
         message=message,
-        citation=rule.citation,
+        citation=source(rule),
         status=STATUSES[rule.status],
         fix=fix,
         waivable_by=rule.waivable_by,
         caveat=rule.caveat,
+        waiver_days=rule.waiver_days,
+        appealable=rule.appealable,
     )
+
+
+def source(rule: Rule) -> str:
+    """Instrument and article, and where the article was read; one line for people."""
+    return f"{rule.instrument}, {rule.reference}. {rule.citation}" if rule.reference else rule.citation
+
+
+def not_applicable(rule: Rule) -> policy_pb2.RuleOutcome:
+    """The outcome of a rule whose conditions do not hold."""
+    return describe(rule, policy_pb2.OUTCOME_NOT_APPLICABLE, "its conditions do not hold for this request")
 
 
 def not_in_force(rule: Rule, day: dt.date) -> policy_pb2.RuleOutcome:
@@ -47,22 +60,37 @@ def failed(rule: Rule, reason: str) -> policy_pb2.RuleOutcome:
     return describe(rule, policy_pb2.OUTCOME_ERROR, f"POLICY_EVALUATION_FAILED: {reason}", fix)
 
 
-def ask(rule: Rule, activation: Activation, missing: Missing) -> policy_pb2.RuleOutcome:
-    """Evaluates a boolean rule that is in force."""
+def ask(rule: Rule, activation: Activation, missing: Missing, there: Collection[str]) -> policy_pb2.RuleOutcome:
+    """Evaluates a boolean rule that is in force; ``there`` are the kinds of artefacts at hand."""
     try:
         if not rule.applies.holds(activation):
-            return describe(rule, policy_pb2.OUTCOME_NOT_APPLICABLE, "its conditions do not hold for this request")
+            return not_applicable(rule)
         for name in rule.needs:
             outcome, reason = missing(name)
             if outcome != policy_pb2.OUTCOME_PASS:
                 return describe(rule, outcome, f"needs {name}: {reason}", rule.fix.render(activation))
+        gaps = [kind for kind in rule.artefacts if kind not in there]
+        if gaps:
+            out = describe(rule, _weighed(rule), _gap(gaps), f"Hand in {' and '.join(gaps)} with the request.")
+            out.artefacts_missing.extend(gaps)
+            return out
         if rule.check.holds(activation):
             return describe(rule, policy_pb2.OUTCOME_PASS)
-        out = describe(rule, policy_pb2.OUTCOME_FAIL, rule.message.render(activation), rule.fix.render(activation))
+        out = describe(rule, _weighed(rule), rule.message.render(activation), rule.fix.render(activation))
         _name_rows(rule, activation, out)
         return out
     except EvaluationError as error:
         return failed(rule, error.message)
+
+
+def _weighed(rule: Rule) -> policy_pb2.Outcome:
+    """What a rule that does not hold leads to."""
+    return policy_pb2.OUTCOME_FAIL if rule.severity == "deny" else policy_pb2.OUTCOME_WARN
+
+
+def _gap(kinds: Sequence[str]) -> str:
+    words = "; ".join(f"{kind} ({KINDS[kind]})" for kind in kinds)
+    return f"GAP: neither made on the way nor handed in: {words}."
 
 
 def _name_rows(rule: Rule, activation: Activation, out: policy_pb2.RuleOutcome) -> None:

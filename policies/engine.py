@@ -8,37 +8,84 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from google.protobuf.message import Message
 
 from assay import canonical, digests
 from assay.errors import AssayError, InvalidInputError, NotFoundError
 from assay.v1 import identity_pb2, policy_input_pb2, policy_pb2
-from policies import asking, inputs, verdicts
-from policies.cel import ENGINE, Activation
-from policies.pack import BASELINE, ROLES, load, today
+from policies import artefacts, asking, inputs, verdicts
+from policies.cel import ENGINE, Activation, Expression
+from policies.fused import FAILS, HOLDS, NOT_APPLICABLE, Fused, entry
+from policies.limits import PROFILES
+from policies.pack import load, today
 from policies.planning import Planner
-from policies.rule import Pack, Rule
+from policies.reading import ROLES
+from policies.rule import AT_INTAKE, AT_LIFE, AT_RELEASE, GOOD, Pack, Rule
 
-_GOOD = (policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_NOT_APPLICABLE)
+_KEPT_DAYS = 16
+_GOOD = frozenset(GOOD)
+
+
+@dataclass(frozen=True)
+class _View:
+    """What one choice of packs is judged by; ``by_day`` keeps the rules in force compiled together."""
+
+    pack: Pack
+    planner: Planner
+    by_day: dict[tuple[dt.date, bool], Fused]
+    by_profile: dict[str, dict[str, Any]]
+
+    def limits(self, profile: str) -> dict[str, Any]:
+        """Values of the limits that the view's rules read, by CEL name; not to be changed."""
+        known = profile if profile in PROFILES else "strict"
+        if known not in self.by_profile:
+            read = {f"limits.{name}" for rule in self.pack.rules for name in rule.limit_names()}
+            bound = self.pack.limits.bindings(known)
+            self.by_profile[known] = {name: bound[name] for name in read}
+        return self.by_profile[known]
+
+    def fused(self, day: dt.date, *, rows: bool) -> Fused:
+        """The intake rules in force on a day; without ``rows`` only those that need none of their facts."""
+        found = self.by_day.get((day, rows))
+        if found is None:
+            stages = AT_INTAKE if rows else AT_INTAKE[:1]
+            asked = [rule for rule in self.pack.rules if rule.stage in stages]
+            rules = [rule for rule in asked if rule.in_force(day)]
+            others = [entry(asking.not_in_force(rule, day)) for rule in asked if not rule.in_force(day)]
+            if len(self.by_day) >= _KEPT_DAYS:
+                self.by_day.clear()
+            found = self.by_day[(day, rows)] = Fused.of(rules, self.pack.intake, b"".join(others))
+        return found
 
 
 class PolicyEngine:
-    """Judges by one pack.
+    """Judges by one bundle; which of its packs are asked depends on what the unit has chosen.
 
     Args:
         pack: loaded and checked.
         as_of: day whose rules apply where a question names none; None for today, asked anew each time.
         always_true: id of a rule to take for granted; only the mutation check of :mod:`policies.testing` sets it.
+        packs: names of the packs that every unit is asked, whatever it chose; only for tests and replays.
     """
 
-    def __init__(self, pack: Pack, as_of: dt.date | None = None, *, always_true: str = "") -> None:
+    def __init__(
+        self,
+        pack: Pack,
+        as_of: dt.date | None = None,
+        *,
+        always_true: str = "",
+        packs: frozenset[str] | None = None,
+    ) -> None:
         self.pack = pack
         self._as_of = as_of
         self._always_true = always_true
+        self._packs = packs
         self._planner = Planner(pack)
+        self._views: dict[frozenset[str], _View] = {}
 
     @classmethod
     def load(cls, pack_dir: Path | None = None, as_of: dt.date | None = None) -> PolicyEngine:
@@ -49,7 +96,7 @@ class PolicyEngine:
         """
         from policies import testing
 
-        engine = cls(load(pack_dir or BASELINE), as_of)
+        engine = cls(load(pack_dir), as_of)
         testing.demand(engine.pack)
         return engine
 
@@ -59,18 +106,17 @@ class PolicyEngine:
         Raises:
             InvalidInputError: ``AS_OF`` when the day named is none.
         """
-        return self._intake(question, [rule for rule in self.pack.rules if rule.stage == "intake"], plan=True)
+        return self._intake(question, rows=True)
 
     def preflight(self, question: policy_input_pb2.IntakeInput) -> policy_pb2.Decision:
-        """What intake policy can say before the rows were opened: only the rules that read no fact about them.
+        """What intake policy can say before the rows were opened: only the rules of that stage.
 
         ``allowed`` means that none of those denies; it is no promise about the others, and there is no plan.
 
         Raises:
             InvalidInputError: as :meth:`decide`.
         """
-        rules = [rule for rule in self.pack.rules if rule.stage == "intake" and not rule.needs_rows()]
-        return self._intake(question, rules, plan=False)
+        return self._intake(question, rows=False)
 
     def judge(self, question: policy_input_pb2.ReleaseInput) -> policy_pb2.Verdict:
         """Release policy's answer.
@@ -78,22 +124,20 @@ class PolicyEngine:
         Raises:
             InvalidInputError: ``AS_OF`` when the day named is none.
         """
-        day = self._day(question.as_of)
-        faults, digest = _digest(question)
-        if faults:
-            rules = [rule for rule in self.pack.rules if rule.stage == "release"]
-            outcomes = [asking.failed(rule, faults[0]) for rule in rules]
-        else:
-            outcomes = verdicts.outcomes(self.pack, question, day, self._always_true)
-        return policy_pb2.Verdict(
-            outcome=verdicts.combine(outcomes),
-            outcomes=outcomes,
-            bundle_sha256=self.pack.bundle_sha256,
-            limits_sha256=self.pack.limits_sha256,
-            input_sha256=digest,
-            engine=ENGINE,
-            as_of=day.isoformat(),
-        )
+        return self._release(question, AT_RELEASE)
+
+    def renew(self, question: policy_input_pb2.ReleaseInput) -> policy_pb2.Verdict:
+        """What is said each time a permit is asked for: the rules of stage ``live``.
+
+        PASS also when no such rule is in force for the unit: the verdict before it is what allowed the model.
+
+        Raises:
+            InvalidInputError: ``AS_OF`` when the day named is none.
+        """
+        verdict = self._release(question, AT_LIFE)
+        if all(outcome.outcome in GOOD for outcome in verdict.outcomes):
+            verdict.outcome = policy_pb2.OUTCOME_PASS
+        return verdict
 
     def policy(self) -> policy_pb2.Policy:
         """The pack as the wire shows it; ``publish_time`` is the installation's to fill."""
@@ -116,12 +160,25 @@ class PolicyEngine:
             raise NotFoundError("RULE_NOT_FOUND", f"no rule {rule_id!r} in {self.pack.name} {self.pack.version}")
         limits = {name: self.pack.limits.by_name[name].text() for name in rule.limit_names()}
         reasons = [f"{name}: {self.pack.limits.by_name[name].why}" for name in rule.limit_names()]
+        units = sorted(unit for unit in self.pack.units if rule.pack in self.pack.chosen(unit))
+        asked = "every unit" if rule.pack == self.pack.parts[0].name else ", ".join(units) or "no unit yet"
         parts = [
             rule.why,
+            f"Pack {rule.pack}, asked of {asked}.",
             f"When it does not pass: {rule.fix.outline}",
             *([f"Limits. {' '.join(reasons)}"] if reasons else []),
         ]
         return policy_pb2.ExplainPolicyResponse(rule=rule.message_type(), limits=limits, explanation="\n".join(parts))
+
+    def value(self, question: policy_input_pb2.IntakeInput, expression: Expression) -> Any:
+        """What an expression of a pack says about a question; no rule is asked.
+
+        Raises:
+            EvaluationError: it cannot be evaluated.
+        """
+        view = self._view(question.request.unit)
+        there = artefacts.at_intake(question)
+        return expression.value(self._bind(view, question, self._day(question.as_of), there))
 
     def preparation(self, profile: str, format: object = None) -> dict[str, int]:
         """Canaries that the prepare task must derive: ``a`` and ``b`` in all (planted and held out), ``b_repeats``.
@@ -136,10 +193,34 @@ class PolicyEngine:
         # A value of the enum is an int at run time; the stub calls it Role.
         return tuple(cast(identity_pb2.Role, identity_pb2.Role.Value(ROLES[word])) for word in words)
 
-    def _intake(
-        self, question: policy_input_pb2.IntakeInput, rules: Sequence[Rule], *, plan: bool
-    ) -> policy_pb2.Decision:
-        day = self._day(question.as_of)
+    def _release(self, question: policy_input_pb2.ReleaseInput, stages: Sequence[str]) -> policy_pb2.Verdict:
+        day, pack = self._day(question.as_of), self._view(question.request.unit).pack
+        faults, digest = _digest(question)
+        if faults:
+            rules = [rule for rule in pack.rules if rule.stage in stages]
+            outcomes = [asking.failed(rule, faults[0]) for rule in rules]
+        else:
+            outcomes = verdicts.outcomes(pack, question, day, self._always_true, stages)
+        return policy_pb2.Verdict(
+            outcome=verdicts.combine(outcomes),
+            outcomes=outcomes,
+            bundle_sha256=self.pack.bundle_sha256,
+            limits_sha256=self.pack.limits_sha256,
+            input_sha256=digest,
+            engine=ENGINE,
+            as_of=day.isoformat(),
+        )
+
+    def _view(self, unit: str) -> _View:
+        names = self._packs if self._packs is not None else self.pack.chosen(unit)
+        view = self._views.get(names)
+        if view is None:
+            pack = self.pack.only(names)
+            view = self._views[names] = _View(pack, Planner(pack), {}, {})
+        return view
+
+    def _intake(self, question: policy_input_pb2.IntakeInput, *, rows: bool) -> policy_pb2.Decision:
+        day, view = self._day(question.as_of), self._view(question.request.unit)
         faults, digest = _digest(question)
         decision = policy_pb2.Decision(
             bundle_sha256=self.pack.bundle_sha256,
@@ -148,49 +229,77 @@ class PolicyEngine:
             engine=ENGINE,
             as_of=day.isoformat(),
         )
+        stages = AT_INTAKE if rows else AT_INTAKE[:1]
         if faults:
-            decision.outcomes.extend(asking.failed(rule, "; ".join(faults[:3])) for rule in rules)
+            asked = [rule for rule in view.pack.rules if rule.stage in stages]
+            decision.outcomes.extend(asking.failed(rule, "; ".join(faults[:3])) for rule in asked)
             return decision
-        activation = self._bind(question, day)
-        decision.outcomes.extend(self._ask(rule, question, activation, day) for rule in rules)
-        answers = [outcome.outcome for outcome in decision.outcomes]
-        decision.allowed = all(answer in _GOOD for answer in answers) and policy_pb2.OUTCOME_PASS in answers
+        there = artefacts.at_intake(question)
+        activation = self._bind(view, question, day, there)
+        decision.MergeFromString(self._outcomes(view, question, activation, day, there, rows=rows))
+        answers = {outcome.outcome for outcome in decision.outcomes}
+        decision.allowed = answers <= _GOOD and policy_pb2.OUTCOME_PASS in answers
         # A denial that people may waive has a plan too: a waiver must not lead to a job that could never be judged.
         waivable = policy_pb2.OUTCOME_FAIL in answers and all(map(_waivable, decision.outcomes))
-        if plan and (decision.allowed or waivable):
+        if rows and (decision.allowed or waivable):
             try:
-                decision.audit_plan.CopyFrom(self._planner.plan(question, activation, day, digest))
+                decision.audit_plan.CopyFrom(view.planner.plan(question, activation, day, digest))
             except AssayError as error:
                 decision.allowed = False
                 decision.outcomes.append(_unplannable(error))
         return decision
 
-    def _ask(
-        self, rule: Rule, question: policy_input_pb2.IntakeInput, activation: Activation, day: dt.date
-    ) -> policy_pb2.RuleOutcome:
-        if rule.id == self._always_true:
-            return asking.describe(rule, policy_pb2.OUTCOME_PASS)
-        if not rule.in_force(day):
-            return asking.not_in_force(rule, day)
+    def _outcomes(
+        self,
+        view: _View,
+        question: policy_input_pb2.IntakeInput,
+        activation: Activation,
+        day: dt.date,
+        there: Sequence[str],
+        *,
+        rows: bool,
+    ) -> bytes:
+        """The outcomes of one question as wire bytes: all rules at once, and by itself each that does not just hold."""
+        fused, out = view.fused(day, rows=rows), []
+
+        def lacks(name: str) -> str:
+            return inputs.missing_fact(question, name)
+
+        def satisfied(rule: Rule) -> bool:
+            return not any(map(lacks, rule.needs)) and set(rule.artefacts).issubset(there)
 
         def missing(name: str) -> tuple[policy_pb2.Outcome, str]:
-            reason = inputs.missing_fact(question, name)
+            reason = lacks(name)
             return (policy_pb2.OUTCOME_ERROR, reason) if reason else (policy_pb2.OUTCOME_PASS, "")
 
-        return asking.ask(rule, activation, missing)
+        answers = fused.answers(activation) if not self._always_true else None
+        for i, answer in enumerate(answers if answers is not None else [FAILS] * len(fused.rules)):
+            if answer == HOLDS and (fused.plain[i] or satisfied(fused.rules[i])):
+                out.append(fused.passed[i])
+            elif answer == NOT_APPLICABLE:
+                out.append(fused.passed_over[i])
+            elif fused.rules[i].id == self._always_true:
+                out.append(fused.passed[i])
+            else:
+                out.append(entry(asking.ask(fused.rules[i], activation, missing, there)))
+        return b"".join((*out, fused.others))
 
-    def _bind(self, question: policy_input_pb2.IntakeInput, day: dt.date) -> Activation:
-        needed = self._planner.needed(question, day)
+    def _bind(
+        self, view: _View, question: policy_input_pb2.IntakeInput, day: dt.date, there: Sequence[str]
+    ) -> Activation:
+        needed = view.planner.needed(question, day)
         return self.pack.intake.bind({
             **inputs.shared_bindings(question),
+            "artefacts": there,
             "data": question.data,
+            "account": question.account,
             "base_model": question.base_model,
-            "known.pii_spans": self._planner.known_pii_spans(question),
+            "known.pii_spans": view.planner.known_pii_spans(question),
             "needed.test_rows": needed["test_rows"],
             "needed.canaries": needed["canaries"],
             "needed.canaries_included": needed["canaries_included"],
             "needed.pii_spans": needed["pii_spans"],
-            **self.pack.limits.bindings(question.request.audit_profile),
+            **view.limits(question.request.audit_profile),
         })  # fmt: skip
 
     def _day(self, asked: str) -> dt.date:
@@ -215,7 +324,7 @@ def _unplannable(error: AssayError) -> policy_pb2.RuleOutcome:
 
 
 def _waivable(outcome: policy_pb2.RuleOutcome) -> bool:
-    return outcome.outcome in _GOOD or (outcome.outcome == policy_pb2.OUTCOME_FAIL and outcome.waivable_by != "")
+    return outcome.outcome in GOOD or (outcome.outcome == policy_pb2.OUTCOME_FAIL and outcome.waivable_by != "")
 
 
 def _digest(question: Message) -> tuple[tuple[str, ...], str]:
@@ -224,6 +333,6 @@ def _digest(question: Message) -> tuple[tuple[str, ...], str]:
     if faults:
         return faults, ""
     try:
-        return (), digests.sha256_bytes(canonical.encode(canonical.from_message(question)))
+        return (), digests.sha256_bytes(canonical.encode_message(question))
     except AssayError as error:
         return (error.message,), ""

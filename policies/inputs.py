@@ -7,6 +7,7 @@ of an expression, and the refusal of comprehensions nested more than twice.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -30,7 +31,8 @@ def faults(message: Message) -> tuple[str, ...]:
     size = message.ByteSize()
     if size > MAX_BYTES:
         return (f"the question has {size:,} bytes; at most {MAX_BYTES:,} are judged",)
-    return tuple(_walk(message, ""))
+    # A message of so few bytes holds no string and no list that is too long.
+    return tuple(_walk(message, "", small=size <= MAX_ITEMS))
 
 
 def shared_bindings(question: Any) -> dict[str, Any]:
@@ -97,34 +99,62 @@ def labelled(
     return out
 
 
-def _walk(message: Message, prefix: str) -> Iterator[str]:
+def _walk(message: Message, prefix: str, *, small: bool) -> Iterator[str]:
     for field, value in message.ListFields():
+        kind = _kind(field)
+        if kind == _SAFE or (small and not _has_doubles(field)):
+            continue
         path = f"{prefix}{field.name}"
         if field.is_repeated and len(value) > MAX_ITEMS:
             yield f"{path} has {len(value):,} entries; at most {MAX_ITEMS:,} are judged"
-        elif field.message_type is not None and field.message_type.GetOptions().map_entry:
-            yield from _walk_map(field, value, path)
-        elif field.name in _DEFERRED:
+        elif kind == _MAP:
+            yield from _walk_map(field, value, path, small=small)
+        elif kind == _LATER:
             continue
-        elif field.is_repeated:
+        elif kind == _LIST:
             for item in value:
-                yield from _scalar(field, item, path)
+                yield from _scalar(field, item, path, small=small)
         else:
-            yield from _scalar(field, value, path)
+            yield from _scalar(field, value, path, small=small)
 
 
-def _walk_map(field: Any, value: Mapping[Any, Any], path: str) -> Iterator[str]:
+@functools.cache
+def _has_doubles(field: Any, depth: int = 0) -> bool:
+    """True where a number that may be none can stand in the field or anywhere under it."""
+    if field.message_type is None:
+        return bool(field.cpp_type in (field.CPPTYPE_DOUBLE, field.CPPTYPE_FLOAT))
+    # Deeper than any message here: then it is looked at.
+    return depth > 8 or any(_has_doubles(inner, depth + 1) for inner in field.message_type.fields)
+
+
+_SAFE, _MAP, _LATER, _LIST, _ONE = range(5)
+
+
+@functools.cache
+def _kind(field: Any) -> int:
+    """What there is to check of a field; a whole number, a boolean or an enum that stands alone cannot be unfit."""
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return _MAP
+    if field.name in _DEFERRED:
+        return _LATER
+    if field.is_repeated:
+        return _LIST
+    checked = (field.CPPTYPE_MESSAGE, field.CPPTYPE_STRING, field.CPPTYPE_DOUBLE, field.CPPTYPE_FLOAT)
+    return _ONE if field.cpp_type in checked else _SAFE
+
+
+def _walk_map(field: Any, value: Mapping[Any, Any], path: str, *, small: bool) -> Iterator[str]:
     kind = field.message_type.fields_by_name["value"]
     for key, item in value.items():
         if isinstance(key, str):
             yield from _text(key, f"a key of {path}")
         if path not in _DEFERRED:
-            yield from _scalar(kind, item, path)
+            yield from _scalar(kind, item, path, small=small)
 
 
-def _scalar(field: Any, value: Any, path: str) -> Iterator[str]:
+def _scalar(field: Any, value: Any, path: str, *, small: bool) -> Iterator[str]:
     if field.message_type is not None:
-        yield from _walk(value, f"{path}.")
+        yield from _walk(value, f"{path}.", small=small)
     elif isinstance(value, str):
         yield from _text(value, path)
     elif isinstance(value, float) and not math.isfinite(value):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from policies.template import number
@@ -61,14 +61,18 @@ class Limits:
     """All limits of a pack, by name."""
 
     by_name: Mapping[str, Limit]
+    _bound: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def variables(self) -> dict[str, str]:
         """CEL declarations: ``limits.<name>`` with its type."""
         return {f"limits.{name}": limit.kind for name, limit in self.by_name.items()}
 
     def bindings(self, profile: str) -> dict[str, Any]:
-        """Values for one profile, by CEL name."""
-        return {f"limits.{name}": limit.value(profile) for name, limit in self.by_name.items()}
+        """Values for one profile, by CEL name; not to be changed."""
+        known = profile if profile in PROFILES else "strict"
+        if known not in self._bound:
+            self._bound[known] = {f"limits.{name}": limit.value(known) for name, limit in self.by_name.items()}
+        return self._bound[known]
 
     def number(self, name: str, profile: str) -> float:
         """A numeric limit's value."""

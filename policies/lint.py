@@ -67,7 +67,7 @@ def _uncertain_law(pack: Pack) -> list[LintFinding]:
     return [
         LintFinding(RULES, 0, 0, rule.id, "PACK_CITATION", message)
         for rule in pack.rules
-        if rule.status == "binding" and not any(character.isdigit() for character in rule.citation)
+        if rule.status == "binding" and not any(character.isdigit() for character in rule.instrument + rule.reference)
     ]
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from assay.errors import InternalError
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2
 from policies import statistics
-from policies.cel import Activation
+from policies.cel import Activation, EvaluationError, Expression
 from policies.limits import PROFILES, Limits
 from policies.metrics import metrics_of
 from policies.rule import Gate, Pack, Rule
@@ -33,6 +35,10 @@ SAMPLE_SIZES = (
 """Sizes that the limits file states as ``sample_<name>``; the planner raises some of them to what the gates need."""
 BATCH_PLAN = ("batch_tokens", "generation_rows")
 """How texts are put into batches, which decides the bits of every score; stated as limits of these names."""
+_OF_RATE = ("impact_ratio", "rate_gap")
+"""Methods whose n depends on the share of favourable rows."""
+_KEPT = 1000
+_T = TypeVar("_T")
 _RATE_FLOOR = 0.05
 """Selection rates are taken into [.05, .95]: beyond, the normal approximation of the ratio means nothing."""
 
@@ -42,6 +48,7 @@ class Planner:
     """Computes sample sizes and plans from one pack's limits."""
 
     pack: Pack
+    _counted: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def limits(self) -> Limits:
@@ -54,6 +61,20 @@ class Planner:
 
     def gate_n(self, gate: Gate, question: policy_input_pb2.IntakeInput) -> int:
         """Observations with which a clean model passes the gate."""
+        rate = favourable_rate(question) if gate.sample.method in _OF_RATE else 0.0
+        return self._kept(
+            ("n", gate.measurement, question.request.audit_profile, rate), lambda: self._n(gate, question)
+        )
+
+    def _kept(self, key: tuple[Any, ...], work: Callable[[], _T]) -> _T:
+        """What the same question was answered before; what is kept follows from limits alone, and is bounded."""
+        if key not in self._counted:
+            if len(self._counted) >= _KEPT:
+                self._counted.clear()
+            self._counted[key] = work()
+        return cast(_T, self._counted[key])
+
+    def _n(self, gate: Gate, question: policy_input_pb2.IntakeInput) -> int:
         profile = question.request.audit_profile
         alpha, power = self.alpha(profile), self.limits.number("power", profile)
         limit = self.limits.number(gate.limit, profile)
@@ -76,6 +97,10 @@ class Planner:
 
     def needed(self, question: policy_input_pb2.IntakeInput, day: dt.date) -> dict[str, int]:
         """Largest n of each kind over all gates in force, whether or not they will apply; ``needed.*`` for rules."""
+        rate = favourable_rate(question)
+        return self._kept(("needed", question.request.audit_profile, rate, day), lambda: self._needed(question, day))
+
+    def _needed(self, question: policy_input_pb2.IntakeInput, day: dt.date) -> dict[str, int]:
         counts = {"test_rows": 0, "canaries": 0, "canaries_included": 0, "pii_spans": 0, "generations": 0}
         for rule in self.pack.rules:
             if rule.gate is not None and rule.in_force(day) and rule.gate.sample.counts in counts:
@@ -114,57 +139,83 @@ class Planner:
             InternalError: ``PLAN_EMPTY`` when no gate applies: such a job could never be judged.
         """
         request, data = question.request, question.data
-        gates: list[measurement_pb2.PlannedGate] = []
-        for rule in self.pack.rules:
-            if rule.gate is not None and rule.in_force(day) and rule.applies.holds(activation):
-                gates += self._gates(rule, rule.gate, question)
-        if not gates:
-            raise InternalError("PLAN_EMPTY", "no release gate applies to this request")
+        applying = self._applying(activation, day)
         needed, known = self.needed(question, day), self.known_pii_spans(question)
         sizes = self._sizes(request.audit_profile, data, needed)
         if 0 < known < needed["pii_spans"]:
             # Too few to estimate a rate: every one is tried, and none may come back.
             sizes["pii_census"] = known if data.HasField("train_pii_spans") else 1
+        # What gates and profile settle is the same for every request that they are the same for.
+        attributes = tuple(question.datasheet.sensitive_attributes)
+        names = tuple(rule.id for rule, _ in applying)
+        key = ("plan", request.audit_profile, question.format, names, attributes, favourable_rate(question))
+        plan = measurement_pb2.AuditPlan.FromString(self._kept(key, partial(self._settled, question, applying)))
+        if not plan.gates:
+            raise InternalError("PLAN_EMPTY", "no release gate applies to this request")
+        plan.sample_sizes.update(sizes)
+        plan.seed = int(input_sha256[:8], 16) & 0x7FFFFFFF
+        plan.sensitive_attributes.extend(attributes)
+        plan.canary_manifest_sha256 = data.canary_manifest_sha256
+        plan.sealed_test_sha256 = data.split_sha256["test"] if "test" in data.split_sha256 else ""
+        return plan
+
+    def _settled(self, question: policy_input_pb2.IntakeInput, applying: Sequence[tuple[Rule, Gate]]) -> bytes:
+        """The part of a plan that profile, format and gates settle, as wire bytes."""
+        gates = [planned for rule, gate in applying for planned in self._gates(rule, gate, question)]
+        profile = question.request.audit_profile
         decides = question.format == dataset_pb2.DATASET_FORMAT_DECISION_CSV
-        probes = probes_of(request.audit_profile, decides=decides)
+        probes = probes_of(profile, decides=decides)
         return measurement_pb2.AuditPlan(
-            profile=request.audit_profile,
+            profile=profile,
             probes=probes,
             metrics=metrics_of(probes, [gate.measurement for gate in gates]),
-            batch_plan={name: round(self.limits.number(name, request.audit_profile)) for name in BATCH_PLAN},
+            batch_plan={name: round(self.limits.number(name, profile)) for name in BATCH_PLAN},
             gates=gates,
-            confidences=ladder(self.alpha(request.audit_profile), len(gates)),
-            sample_sizes=sizes,
-            seed=int(input_sha256[:8], 16) & 0x7FFFFFFF,
-            sensitive_attributes=question.datasheet.sensitive_attributes,
-            canary_manifest_sha256=data.canary_manifest_sha256,
-            sealed_test_sha256=data.split_sha256["test"] if "test" in data.split_sha256 else "",
-            time_limit_seconds=round(self.limits.number("audit_seconds", request.audit_profile)),
+            confidences=ladder(self.alpha(profile), len(gates)),
+            time_limit_seconds=round(self.limits.number("audit_seconds", profile)),
             task=question.format,
+        ).SerializeToString()
+
+    def _applying(self, activation: Activation, day: dt.date) -> list[tuple[Rule, Gate]]:
+        """Gates in force whose conditions hold; asked for all at once, and one by one where that fails."""
+        gated = self._kept(
+            ("gates", day), lambda: [(r, r.gate) for r in self.pack.rules if r.gate is not None and r.in_force(day)]
         )
+        together = self._kept(("together", day), lambda: self._together([rule for rule, _ in gated]))
+        try:
+            holds = together.value(activation)
+        except EvaluationError:
+            holds = [rule.applies.holds(activation) for rule, _ in gated]
+        return [pair for pair, answer in zip(gated, holds, strict=True) if answer is True]
+
+    def _together(self, rules: Sequence[Rule]) -> Expression:
+        listed = ",".join(f"({rule.applies.source}\n)" for rule in rules)
+        return self.pack.intake.compile(f"[{listed}]", cap=False)
 
     def _gates(
         self, rule: Rule, gate: Gate, question: policy_input_pb2.IntakeInput
     ) -> list[measurement_pb2.PlannedGate]:
-        profile = question.request.audit_profile
         names = [gate.measurement]
         if gate.per_attribute:
             names = [f"{gate.measurement}[{attribute}]" for attribute in question.datasheet.sensitive_attributes]
-        side = measurement_pb2.LIMIT_SIDE_AT_MOST if gate.at_most else measurement_pb2.LIMIT_SIDE_AT_LEAST
-        return [
-            measurement_pb2.PlannedGate(
-                rule_id=rule.id,
-                measurement=name,
-                side=side,
-                limit=self.limits.number(gate.limit, profile),
-                alpha=self.alpha(profile),
-                n=self.gate_n(gate, question),
-            )
-            for name in names
-        ]
+        profile, n = question.request.audit_profile, self.gate_n(gate, question)
+        return [self._gate(rule, gate, name, profile, n) for name in names]
+
+    def _gate(self, rule: Rule, gate: Gate, name: str, profile: str, n: int) -> measurement_pb2.PlannedGate:
+        return measurement_pb2.PlannedGate(
+            rule_id=rule.id,
+            measurement=name,
+            side=measurement_pb2.LIMIT_SIDE_AT_MOST if gate.at_most else measurement_pb2.LIMIT_SIDE_AT_LEAST,
+            limit=self.limits.number(gate.limit, profile),
+            alpha=self.alpha(profile),
+            n=n,
+        )
+
+    def _chosen(self, profile: str) -> dict[str, int]:
+        return {name: round(self.limits.number(f"sample_{name}", profile)) for name in SAMPLE_SIZES}
 
     def _sizes(self, profile: str, data: policy_input_pb2.DataFacts, needed: Mapping[str, int]) -> dict[str, int]:
-        chosen = {name: round(self.limits.number(f"sample_{name}", profile)) for name in SAMPLE_SIZES}
+        chosen = dict(self._kept(("sizes", profile), lambda: self._chosen(profile)))
         for name in ("generations", "pii_spans", "test_rows"):
             chosen[name] = max(chosen[name], needed[name])
         chosen["train_rows"] = max(chosen["train_rows"], needed["test_rows"])

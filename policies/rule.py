@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,10 +22,12 @@ SHARED: Mapping[str, str] = {
     "datasheet": "assay.v1.Datasheet",
     "task": "string",
     "classification": "string",
+    "artefacts": "list<string>",
 }
 INTAKE: Mapping[str, str] = {
     **SHARED,
     "data": "assay.v1.DataFacts",
+    "account": "assay.v1.AccountFacts",
     "base_model": "assay.v1.BaseModelFacts",
     "known.pii_spans": "int",
     "needed.test_rows": "int",
@@ -37,6 +40,7 @@ RELEASE: Mapping[str, str] = {
     "plan": "assay.v1.AuditPlan",
     "measurements": "map<string, assay.v1.Measurement>",
     "run": "assay.v1.RunFacts",
+    "live": "assay.v1.LiveFacts",
 }
 GATE: Mapping[str, str] = {
     "gate.value": "double",
@@ -45,10 +49,33 @@ GATE: Mapping[str, str] = {
     "gate.limit": "double",
     "gate.n": "int",
 }
-FROM_ROWS = ("data", "known", "needed")
-"""Variables that exist only after the rows were opened; a preflight skips the rules that read them."""
+STAGES = {
+    "intake": policy_pb2.STAGE_INTAKE,
+    "pre_train": policy_pb2.STAGE_PRE_TRAIN,
+    "post_train": policy_pb2.STAGE_POST_TRAIN,
+    "pre_deploy": policy_pb2.STAGE_PRE_DEPLOY,
+    "live": policy_pb2.STAGE_LIVE,
+}
+AT_INTAKE, AT_RELEASE, AT_LIFE = ("intake", "pre_train"), ("post_train", "pre_deploy"), ("live",)
+"""Stages asked by one question: the decision before training, the verdict after the audits, each permit."""
+NOT_YET: Mapping[str, frozenset[str]] = {
+    "intake": frozenset({"data", "known", "needed", "account"}),
+    "pre_train": frozenset(),
+    "post_train": frozenset({"measurements", "live"}),
+    "pre_deploy": frozenset({"live"}),
+    "live": frozenset(),
+}
+"""Variables that do not exist yet in a stage, though rules asked by the same question may read them."""
+FROM_ROWS = frozenset({"planned_train_tokens", "quote_usd_micros"})
+"""Fields of the request that are computed from the rows, so that no ``intake`` rule may read them."""
+SEVERITIES = {
+    "deny": policy_pb2.SEVERITY_DENY,
+    "warn": policy_pb2.SEVERITY_WARN,
+    "audit": policy_pb2.SEVERITY_AUDIT,
+}
+GOOD = (policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_NOT_APPLICABLE, policy_pb2.OUTCOME_WARN)
+"""Outcomes that do not stand in the way."""
 
-STAGES = {"intake": policy_pb2.STAGE_INTAKE, "release": policy_pb2.STAGE_RELEASE}
 STATUSES = {
     "binding": policy_pb2.RULE_STATUS_BINDING,
     "guidance": policy_pb2.RULE_STATUS_GUIDANCE,
@@ -100,15 +127,38 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """A change that may make a rule pass, to be tried by asking again; see :mod:`policies.fixing`.
+
+    Attributes:
+        move: one of :data:`MOVES`.
+        field: field of the intake input, for the moves that change one.
+        to: CEL value to set, for ``set``.
+    """
+
+    move: str
+    field: str
+    to: Expression | None
+
+
+MOVES = ("set", "clear", "lower", "raise", "redact_rows", "drop_rows", "drop_invalid", "add_rows", "artefact")
+
+
+@dataclass(frozen=True)
 class Rule:
     """One rule of a pack, compiled; the fields are those of the file."""
 
     id: str
+    pack: str
     title: str
     stage: str
     status: str
+    instrument: str
+    reference: str
+    jurisdictions: tuple[str, ...]
     citation: str
     caveat: str
+    severity: str
     effective_from: dt.date
     effective_to: dt.date | None
     applies: Expression
@@ -117,8 +167,11 @@ class Rule:
     message: Template
     fix: Template
     needs: tuple[str, ...]
+    artefacts: tuple[str, ...]
     appealable: bool
     waivable_by: str
+    waiver_days: int
+    repairs: tuple[Repair, ...]
     rows: Expression | None
     row_count: Expression | None
     why: str
@@ -140,11 +193,6 @@ class Rule:
             names |= {self.gate.limit, *self.gate.sample.assumptions.values()}
         return tuple(sorted(names))
 
-    def needs_rows(self) -> bool:
-        """True when it cannot be asked before the rows were opened."""
-        read = {name.split(".")[0] for name in (*self.check.names(), *self.applies.names(), *self.needs)}
-        return self.gate is not None or not read.isdisjoint(FROM_ROWS)
-
     def message_type(self) -> policy_pb2.Rule:
         """As the wire shows it."""
         return policy_pb2.Rule(
@@ -159,29 +207,49 @@ class Rule:
             appealable=self.appealable,
             waivable_by=self.waivable_by,
             caveat=self.caveat,
+            instrument=self.instrument,
+            reference=self.reference,
+            jurisdictions=self.jurisdictions,
+            severity=SEVERITIES[self.severity],
+            artefacts=self.artefacts,
+            waiver_days=self.waiver_days,
+            pack=self.pack,
+            applies=self.applies.source,
         )
 
 
 @dataclass(frozen=True)
+class Part:
+    """One folder of a bundle: its name, version and owner as in its metadata, and where it was read from."""
+
+    name: str
+    version: str
+    owner: str
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Pack:
-    """A loaded pack.
+    """A loaded bundle of one pack or several, compiled together.
 
     Attributes:
         name: as in its metadata.
         version: as its owner wrote it.
         owner: who answers for it.
-        folder: where it was read from.
+        parts: the folders that it was read from; every unit is asked the rules of the first.
+        units: the other parts that a unit has chosen, by unit.
         rules: in file order.
         limits: its limits.
-        bundle_sha256: hex SHA-256 of the canonical JSON of the rules file.
-        limits_sha256: hex SHA-256 of the canonical JSON of the limits file.
+        bundle_sha256: hex SHA-256 of the canonical JSON of the rules files, and of the bundle file without units.
+        limits_sha256: hex SHA-256 of the canonical JSON of the limits files, and of what the units chose.
         intake, release: environments that rules of each stage were compiled in; ``gate`` that of PASS conditions.
     """
 
     name: str
     version: str
     owner: str
-    folder: Path
+    parts: tuple[Part, ...]
+    units: Mapping[str, tuple[str, ...]]
     rules: tuple[Rule, ...]
     limits: Limits
     bundle_sha256: str
@@ -193,3 +261,11 @@ class Pack:
     def rule(self, rule_id: str) -> Rule | None:
         """The rule of that id, if there is one."""
         return next((rule for rule in self.rules if rule.id == rule_id), None)
+
+    def chosen(self, unit: str) -> frozenset[str]:
+        """Names of the parts whose rules a unit is asked: the first one, and what it chose."""
+        return frozenset({self.parts[0].name, *self.units.get(unit, ())})
+
+    def only(self, names: frozenset[str]) -> Pack:
+        """The same bundle with the rules of some parts; digests, limits and environments stay."""
+        return dataclasses.replace(self, rules=tuple(rule for rule in self.rules if rule.pack in names))

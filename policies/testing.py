@@ -8,6 +8,7 @@ without a case noticing.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,10 +28,13 @@ from policies.yamlsource import Section
 
 _WORDS = {
     "fail": policy_pb2.OUTCOME_FAIL,
+    "warn": policy_pb2.OUTCOME_WARN,
     "error": policy_pb2.OUTCOME_ERROR,
     "inconclusive": policy_pb2.OUTCOME_INCONCLUSIVE,
 }
-_GOOD = (policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_NOT_APPLICABLE)
+_DOCUMENT = "d" * 64
+"""Digest of the documents that fixtures hand in by kind."""
+_HELD = (policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_NOT_APPLICABLE)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Case:
 
     Attributes:
         name: what it shows.
+        pack: name of the pack whose table it stands in; it is judged by that pack beside the bundle's first.
         line: where it stands in the file.
         intake: intake question; also the source of the plan of a release case.
         release: what the release stage sees beside the plan; None for an intake case.
@@ -47,9 +52,11 @@ class Case:
         fires: outcome by rule id of every rule that must not pass.
         says: text that a rule's message or fix must hold, by rule id.
         as_of: day whose rules apply.
+        life: the question is the one asked at each permit.
     """
 
     name: str
+    pack: str
     line: int
     intake: policy_input_pb2.IntakeInput
     release: Mapping[str, Any] | None
@@ -58,6 +65,7 @@ class Case:
     fires: Mapping[str, policy_pb2.Outcome]
     says: Mapping[str, str]
     as_of: str
+    life: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,17 +146,18 @@ def demand(pack: Pack) -> None:
 
 def run(pack: Pack, cases: Sequence[Case]) -> TestReport:
     """Runs every case."""
-    engine = PolicyEngine(pack)
+    engines = {part.name: engine_of(pack, part.name) for part in pack.parts}
     failures: list[Failure] = []
     passed = dict.fromkeys((rule.id for rule in pack.rules), 0)
     fired = dict(passed)
+    home = {rule.id: rule.pack for rule in pack.rules}
     for case in cases:
-        outcomes, differences = _try(engine, case)
+        outcomes, differences = attempt(engines[case.pack], case)
         failures += [Failure(case.name, case.line, message) for message in differences]
         for outcome in outcomes:
-            if outcome.rule_id in passed:
+            if home.get(outcome.rule_id) == case.pack:
                 passed[outcome.rule_id] += outcome.outcome == policy_pb2.OUTCOME_PASS
-                fired[outcome.rule_id] += outcome.outcome not in _GOOD
+                fired[outcome.rule_id] += outcome.outcome not in _HELD
     coverage = tuple(Coverage(rule.id, passed[rule.id], fired[rule.id]) for rule in pack.rules)
     return TestReport(len(cases), tuple(failures), coverage)
 
@@ -157,51 +166,91 @@ def survivors(pack: Pack, cases: Sequence[Case]) -> tuple[str, ...]:
     """The mutation check: rules that may be replaced by ``true`` without any case failing."""
     out = []
     for rule in pack.rules:
-        mutant = PolicyEngine(pack, always_true=rule.id)
+        mutant = engine_of(pack, rule.pack, always_true=rule.id)
         # Only a case in which the rule fires can notice.
-        noticed = (_try(mutant, case)[1] for case in cases if rule.id in case.fires)
+        noticed = (attempt(mutant, case)[1] for case in cases if rule.id in case.fires and rule.pack == case.pack)
         if not any(noticed):
             out.append(rule.id)
     return tuple(out)
 
 
+def engine_of(pack: Pack, name: str, *, always_true: str = "") -> PolicyEngine:
+    """The engine as a unit meets it that chose one pack beside the bundle's first."""
+    return PolicyEngine(pack, always_true=always_true, packs=frozenset({pack.parts[0].name, name}))
+
+
 def read_cases(pack: Pack) -> tuple[Case, ...]:
-    """Reads ``tests.yaml``.
+    """Reads every pack's ``tests.yaml``; a later pack may build on fixtures of the first.
+
+    A fixture ``{from, set, hands_in}`` changes one that is known and hands in documents by kind; a case takes some
+    away by ``without``.
 
     Raises:
         InvalidInputError: ``PACK_*`` with file, line and column.
     """
-    document = yamlsource.read(pack.folder / TESTS)
-    top = Section(document, ())
-    top.only(("apiVersion", "kind", "intake", "cases"), ("release",))
-    top.choice("apiVersion", ("policies.assay.dev/v1",))
-    top.choice("kind", ("PolicyTests",))
-    return tuple(_case(top, section, pack) for section in top.items("cases"))
+    cases: list[Case] = []
+    known: dict[str, dict[str, Any]] = {"intake": {}, "release": {}}
+    for i, part in enumerate(pack.parts):
+        document = yamlsource.read(part.folder / TESTS, f"{part.folder.name}/" if len(pack.parts) > 1 else "")
+        top = Section(document, ())
+        top.only(("apiVersion", "kind", "cases"), ("intake", "release"))
+        top.choice("apiVersion", ("policies.assay.dev/v1",))
+        top.choice("kind", ("PolicyTests",))
+        mine = {kind: dict(known[kind]) for kind in known}
+        for kind in mine:
+            _fixtures(top, kind, mine[kind])
+        if i == 0:
+            known = mine
+        cases += [_case(section, pack, part.name, mine) for section in top.items("cases")]
+    return tuple(cases)
 
 
-def _case(top: Section, section: Section, pack: Pack) -> Case:
-    section.only(("name", "fires"), ("intake", "release", "set", "measure", "unmeasure", "plan", "says", "as_of"))
-    is_release = "release" in section.data
-    if is_release == ("intake" in section.data):
-        raise section.error("", "PACK_SCHEMA", "a case names one fixture: intake or release")
+def _fixtures(top: Section, kind: str, known: dict[str, Any]) -> None:
+    """Adds a file's fixtures to those known; ``{from, set}`` changes one that is known already."""
+    for name in top.child(kind).data if kind in top.data else ():
+        section = top.child(kind).child(name)
+        value = plain(section.data)
+        if "from" in value:
+            section.only(("from",), ("set", "hands_in"))
+            if value["from"] not in known:
+                raise section.error("from", "PACK_SCHEMA", f"there is no {kind} fixture {value['from']!r}")
+            changed = copy.deepcopy(known[value["from"]])
+            for path, item in (value.get("set") or {}).items():
+                _put(changed, path, item)
+            if "hands_in" in value:
+                handed = [{"kind": kind, "sha256": _DOCUMENT} for kind in section.texts("hands_in")]
+                _put(changed, "request.use.artefacts", handed)
+            value = changed
+        known[name] = value
+
+
+def _case(section: Section, pack: Pack, part: str, known: Mapping[str, Mapping[str, Any]]) -> Case:
+    fixtures = ("intake", "release", "live")
+    section.only(("name", "fires"), (*fixtures, "set", "measure", "unmeasure", "plan", "says", "as_of", "without"))
+    named = [key for key in fixtures if key in section.data]
+    if len(named) != 1:
+        raise section.error("", "PACK_SCHEMA", "a case names one fixture: intake, release or live")
     release: dict[str, Any] | None = None
-    name = section.text("intake") if not is_release else ""
-    if is_release:
-        release = _fixture(top, section, "release")
-        name = str(release.pop("intake", ""))
-    intake = plain(top.child("intake").data.get(name))
-    if not isinstance(intake, dict):
-        raise section.error("", "PACK_SCHEMA", f"there is no intake fixture {name!r}")
+    if named[0] == "intake":
+        intake = _fixture(section, "intake", "intake", known)
+    else:
+        release = _fixture(section, named[0], "release", known)
+        release["run"] = dict(release.get("run", {}))
+        intake = _fixture(section, named[0], "intake", known, str(release.pop("intake", "")))
     after: dict[str, Any] = {}
-    for path, value in plain(section.data.get("set", {})).items():
-        if release is not None and path.startswith("run."):
+    for path, value in plain(section.data.get("set") or {}).items():
+        if release is not None and path.startswith(("run.", "live.")):
             _put(release, path, value)
         elif release is not None and path.startswith("release."):
             after[path.removeprefix("release.")] = value
         else:
             _put(intake, path, value)
+    dropped_kinds = section.texts("without")
+    if dropped_kinds:
+        use = intake["request"]["use"]
+        use["artefacts"] = [item for item in use["artefacts"] if item["kind"] not in dropped_kinds]
     if release is not None:
-        release["measurements"] = {**release.get("measurements", {}), **plain(section.data.get("measure", {}))}
+        release["measurements"] = {**release.get("measurements", {}), **plain(section.data.get("measure") or {})}
         for dropped in section.texts("unmeasure"):
             release["measurements"].pop(dropped, None)
     fires = plain(section.data.get("fires") or {})
@@ -215,14 +264,16 @@ def _case(top: Section, section: Section, pack: Pack) -> Case:
         raise section.error("", "PACK_SCHEMA", f"the fixture is no intake input: {error}") from error
     return Case(
         name=section.text("name"),
+        pack=part,
         line=document_line(section),
         intake=question,
         release=release,
-        plan=plain(section.data.get("plan", {})),
+        plan=plain(section.data.get("plan") or {}),
         after=after,
         fires={rule_id: _WORDS[word] for rule_id, word in fires.items()},
-        says=plain(section.data.get("says", {})),
-        as_of=str(section.data.get("as_of", "")),
+        says=plain(section.data.get("says") or {}),
+        as_of=str(section.data.get("as_of") or ""),
+        life=named[0] == "live",
     )
 
 
@@ -231,11 +282,14 @@ def document_line(section: Section) -> int:
     return section.document.position(section.where).line
 
 
-def _fixture(top: Section, section: Section, kind: str) -> dict[str, Any]:
-    value = plain(top.child(kind).data.get(section.text(kind)))
+def _fixture(
+    section: Section, key: str, kind: str, known: Mapping[str, Mapping[str, Any]], name: str = ""
+) -> dict[str, Any]:
+    name = name or section.text(key)
+    value = known[kind].get(name)
     if not isinstance(value, dict):
-        raise section.error(kind, "PACK_SCHEMA", f"there is no {kind} fixture {section.text(kind)!r}")
-    return {**value, "run": dict(value.get("run", {}))}
+        raise section.error(key, "PACK_SCHEMA", f"there is no {kind} fixture {name!r}")
+    return copy.deepcopy(value)
 
 
 def _put(whole: dict[str, Any], path: str, value: Any) -> None:
@@ -248,13 +302,14 @@ def _put(whole: dict[str, Any], path: str, value: Any) -> None:
         whole[last] = value
 
 
-def _try(engine: PolicyEngine, case: Case) -> tuple[Sequence[policy_pb2.RuleOutcome], list[str]]:
+def attempt(engine: PolicyEngine, case: Case) -> tuple[Sequence[policy_pb2.RuleOutcome], list[str]]:
     """The outcomes of a case, and what is not as it should be."""
     try:
         if case.release is None:
             outcomes = engine.decide(_dated(case)).outcomes
         else:
-            outcomes = engine.judge(release_question(engine, case)).outcomes
+            question = release_question(engine, case)
+            outcomes = (engine.renew(question) if case.life else engine.judge(question)).outcomes
     except InvalidInputError as error:
         return (), [error.message]
     return outcomes, _differences(case, outcomes)
@@ -275,7 +330,7 @@ def release_question(engine: PolicyEngine, case: Case) -> policy_input_pb2.Relea
     """
     decision = engine.decide(_dated(case))
     if not decision.allowed or case.release is None:
-        stopped = [outcome.rule_id for outcome in decision.outcomes if outcome.outcome not in _GOOD]
+        stopped = [outcome.rule_id for outcome in decision.outcomes if outcome.outcome not in _HELD]
         raise InvalidInputError("PACK_TESTS_FAILED", f"{TESTS}:{case.line}: intake denies the fixture by {stopped}")
     plan = json_format.MessageToDict(decision.audit_plan, preserving_proto_field_name=True)
     for path, value in case.plan.items():
@@ -283,6 +338,8 @@ def release_question(engine: PolicyEngine, case: Case) -> policy_input_pb2.Relea
     told = json_format.MessageToDict(case.intake, preserving_proto_field_name=True)
     whole: dict[str, Any] = {str(key): told[key] for key in ("request", "datasheet", "format") if key in told}
     whole |= {"plan": plan, "run": case.release["run"], "as_of": case.as_of}
+    if case.life:
+        whole["live"] = case.release.get("live", {})
     for path, value in case.after.items():
         _put(whole, path, value)
     try:
@@ -332,7 +389,7 @@ def _differences(case: Case, outcomes: Sequence[policy_pb2.RuleOutcome]) -> list
     out = []
     seen: dict[str, policy_pb2.RuleOutcome] = {}
     for outcome in outcomes:
-        if outcome.outcome not in _GOOD:
+        if outcome.outcome not in _HELD:
             seen.setdefault(outcome.rule_id, outcome)
     for rule_id, expected in case.fires.items():
         found = seen[rule_id].outcome if rule_id in seen else policy_pb2.OUTCOME_PASS

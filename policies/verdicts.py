@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
-from policies import asking, gates, inputs
+from policies import artefacts, asking, gates, inputs
 from policies.cel import Activation, EvaluationError
 from policies.gates import Judgement, Reading
-from policies.rule import SHARED, Pack, Rule
+from policies.rule import AT_RELEASE, SHARED, Pack, Rule
 from policies.template import number
 
 _SEVERITY = (policy_pb2.OUTCOME_FAIL, policy_pb2.OUTCOME_ERROR, policy_pb2.OUTCOME_INCONCLUSIVE)
@@ -18,7 +18,11 @@ _UNDECIDED = (policy_pb2.OUTCOME_INCONCLUSIVE, policy_pb2.OUTCOME_ERROR)
 
 
 def outcomes(
-    pack: Pack, question: policy_input_pb2.ReleaseInput, day: dt.date, always_true: str = ""
+    pack: Pack,
+    question: policy_input_pb2.ReleaseInput,
+    day: dt.date,
+    always_true: str = "",
+    stages: Collection[str] = AT_RELEASE,
 ) -> list[policy_pb2.RuleOutcome]:
     """Every rule's outcome in the pack's order; a rule with several gates has one a gate."""
     limits = pack.limits.bindings(question.request.audit_profile)
@@ -26,8 +30,11 @@ def outcomes(
     measurements = inputs.labelled(question.measurements, question.plan)
     by_gate = gates.judge_all(planned, measurements, lambda gate, reading: _passes(pack, gate, reading, limits))
     by_measurement = {judgement.gate.measurement: judgement for judgement in by_gate}
+    there = artefacts.at_release(question)
     activation = pack.release.bind({
         **inputs.shared_bindings(question),
+        "artefacts": there,
+        "live": question.live,
         "plan": question.plan,
         # The engine reads maps of messages only as plain dicts.
         "measurements": measurements,
@@ -46,7 +53,7 @@ def outcomes(
 
     out: list[policy_pb2.RuleOutcome] = []
     for rule in pack.rules:
-        if rule.stage != "release":
+        if rule.stage not in stages:
             continue
         if rule.id == always_true:
             out.append(asking.describe(rule, policy_pb2.OUTCOME_PASS))
@@ -57,9 +64,10 @@ def outcomes(
         elif not rule.in_force(day):
             out.append(asking.not_in_force(rule, day))
         else:
-            out.append(asking.ask(rule, activation, missing))
+            out.append(asking.ask(rule, activation, missing, there))
     known = {rule.id for rule in pack.rules if rule.gate is not None}
-    out += [_orphan(judgement) for judgement in by_gate if judgement.gate.rule_id not in known]
+    if "pre_deploy" in stages:
+        out += [_orphan(judgement) for judgement in by_gate if judgement.gate.rule_id not in known]
     return out
 
 
@@ -69,7 +77,7 @@ def combine(found: Sequence[policy_pb2.RuleOutcome]) -> policy_pb2.Outcome:
     for worst in _SEVERITY:
         if worst in answers:
             return worst
-    rest = answers - {policy_pb2.OUTCOME_NOT_APPLICABLE}
+    rest = answers - {policy_pb2.OUTCOME_NOT_APPLICABLE, policy_pb2.OUTCOME_WARN}
     return policy_pb2.OUTCOME_PASS if rest == {policy_pb2.OUTCOME_PASS} else policy_pb2.OUTCOME_ERROR
 
 
@@ -148,7 +156,7 @@ def _unplanned(
     if not read <= set(SHARED):
         return asking.describe(rule, policy_pb2.OUTCOME_NOT_APPLICABLE, "the plan found it not applicable to the data")
     try:
-        applies = rule.applies.holds(pack.intake.bind({**inputs.shared_bindings(question), **limits}))
+        applies = rule.applies.holds(pack.intake.bind({**inputs.shared_bindings(question), "artefacts": [], **limits}))
     except EvaluationError as error:
         return asking.failed(rule, error.message)
     if not applies:

@@ -34,7 +34,7 @@ class PiiFinding(_message.Message):
     def __init__(self, entity_type: _Optional[str] = ..., count: _Optional[int] = ..., rows: _Optional[int] = ..., row_numbers: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class DataFacts(_message.Message):
-    __slots__ = ("rows", "valid_rows", "findings", "invalid_rows", "pii", "pii_row_share", "pii_rows", "train_rows", "validation_rows", "selection_rows", "test_rows", "duplicate_rows", "train_tokens", "canaries_inserted", "canaries_held_out", "canary_manifest_sha256", "split_sha256", "columns", "label_counts", "group_counts", "pii_detector", "longest_row_tokens", "train_pii_spans", "canary_rows")
+    __slots__ = ("rows", "valid_rows", "findings", "invalid_rows", "pii", "pii_row_share", "pii_rows", "train_rows", "validation_rows", "selection_rows", "test_rows", "duplicate_rows", "train_tokens", "canaries_inserted", "canaries_held_out", "canary_manifest_sha256", "split_sha256", "columns", "label_counts", "group_counts", "pii_detector", "longest_row_tokens", "train_pii_spans", "canary_rows", "identifier_classes")
     class SplitSha256Entry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,13 @@ class DataFacts(_message.Message):
         key: str
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class IdentifierClassesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: IdentifierClass
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[IdentifierClass, _Mapping]] = ...) -> None: ...
     ROWS_FIELD_NUMBER: _ClassVar[int]
     VALID_ROWS_FIELD_NUMBER: _ClassVar[int]
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +87,7 @@ class DataFacts(_message.Message):
     LONGEST_ROW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TRAIN_PII_SPANS_FIELD_NUMBER: _ClassVar[int]
     CANARY_ROWS_FIELD_NUMBER: _ClassVar[int]
+    IDENTIFIER_CLASSES_FIELD_NUMBER: _ClassVar[int]
     rows: int
     valid_rows: int
     findings: _containers.RepeatedCompositeFieldContainer[RowFinding]
@@ -104,21 +112,24 @@ class DataFacts(_message.Message):
     longest_row_tokens: int
     train_pii_spans: int
     canary_rows: int
-    def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ..., train_pii_spans: _Optional[int] = ..., canary_rows: _Optional[int] = ...) -> None: ...
+    identifier_classes: _containers.MessageMap[str, IdentifierClass]
+    def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ..., train_pii_spans: _Optional[int] = ..., canary_rows: _Optional[int] = ..., identifier_classes: _Optional[_Mapping[str, IdentifierClass]] = ...) -> None: ...
 
 class BaseModelFacts(_message.Message):
-    __slots__ = ("id", "licence", "sha256", "parameters", "provenance")
+    __slots__ = ("id", "licence", "sha256", "parameters", "provenance", "training_flop")
     ID_FIELD_NUMBER: _ClassVar[int]
     LICENCE_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FLOP_FIELD_NUMBER: _ClassVar[int]
     id: str
     licence: str
     sha256: str
     parameters: int
     provenance: str
-    def __init__(self, id: _Optional[str] = ..., licence: _Optional[str] = ..., sha256: _Optional[str] = ..., parameters: _Optional[int] = ..., provenance: _Optional[str] = ...) -> None: ...
+    training_flop: float
+    def __init__(self, id: _Optional[str] = ..., licence: _Optional[str] = ..., sha256: _Optional[str] = ..., parameters: _Optional[int] = ..., provenance: _Optional[str] = ..., training_flop: _Optional[float] = ...) -> None: ...
 
 class DifferentialPrivacy(_message.Message):
     __slots__ = ("epsilon", "delta")
@@ -128,8 +139,86 @@ class DifferentialPrivacy(_message.Message):
     delta: float
     def __init__(self, epsilon: _Optional[float] = ..., delta: _Optional[float] = ...) -> None: ...
 
+class Artefact(_message.Message):
+    __slots__ = ("kind", "sha256", "title", "issuer", "date")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
+    DATE_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    sha256: str
+    title: str
+    issuer: str
+    date: str
+    def __init__(self, kind: _Optional[str] = ..., sha256: _Optional[str] = ..., title: _Optional[str] = ..., issuer: _Optional[str] = ..., date: _Optional[str] = ...) -> None: ...
+
+class UseDeclaration(_message.Message):
+    __slots__ = ("jurisdictions", "domain", "risk_tier", "deidentification", "own_brand", "substantial_modification", "purpose_becomes_high_risk", "special_categories", "artefacts")
+    JURISDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    RISK_TIER_FIELD_NUMBER: _ClassVar[int]
+    DEIDENTIFICATION_FIELD_NUMBER: _ClassVar[int]
+    OWN_BRAND_FIELD_NUMBER: _ClassVar[int]
+    SUBSTANTIAL_MODIFICATION_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_BECOMES_HIGH_RISK_FIELD_NUMBER: _ClassVar[int]
+    SPECIAL_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    ARTEFACTS_FIELD_NUMBER: _ClassVar[int]
+    jurisdictions: _containers.RepeatedScalarFieldContainer[str]
+    domain: str
+    risk_tier: str
+    deidentification: str
+    own_brand: bool
+    substantial_modification: bool
+    purpose_becomes_high_risk: bool
+    special_categories: bool
+    artefacts: _containers.RepeatedCompositeFieldContainer[Artefact]
+    def __init__(self, jurisdictions: _Optional[_Iterable[str]] = ..., domain: _Optional[str] = ..., risk_tier: _Optional[str] = ..., deidentification: _Optional[str] = ..., own_brand: _Optional[bool] = ..., substantial_modification: _Optional[bool] = ..., purpose_becomes_high_risk: _Optional[bool] = ..., special_categories: _Optional[bool] = ..., artefacts: _Optional[_Iterable[_Union[Artefact, _Mapping]]] = ...) -> None: ...
+
+class BudgetEntry(_message.Message):
+    __slots__ = ("job", "epsilon_micros", "usd_micros", "day", "record_index")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_MICROS_FIELD_NUMBER: _ClassVar[int]
+    USD_MICROS_FIELD_NUMBER: _ClassVar[int]
+    DAY_FIELD_NUMBER: _ClassVar[int]
+    RECORD_INDEX_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    epsilon_micros: int
+    usd_micros: int
+    day: str
+    record_index: int
+    def __init__(self, job: _Optional[str] = ..., epsilon_micros: _Optional[int] = ..., usd_micros: _Optional[int] = ..., day: _Optional[str] = ..., record_index: _Optional[int] = ...) -> None: ...
+
+class AccountFacts(_message.Message):
+    __slots__ = ("dataset_epsilon_micros", "unit_usd_micros", "unit_jobs_today", "unit_jobs_under_way", "dataset_entries", "unit_entries")
+    DATASET_EPSILON_MICROS_FIELD_NUMBER: _ClassVar[int]
+    UNIT_USD_MICROS_FIELD_NUMBER: _ClassVar[int]
+    UNIT_JOBS_TODAY_FIELD_NUMBER: _ClassVar[int]
+    UNIT_JOBS_UNDER_WAY_FIELD_NUMBER: _ClassVar[int]
+    DATASET_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    UNIT_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    dataset_epsilon_micros: int
+    unit_usd_micros: int
+    unit_jobs_today: int
+    unit_jobs_under_way: int
+    dataset_entries: _containers.RepeatedCompositeFieldContainer[BudgetEntry]
+    unit_entries: _containers.RepeatedCompositeFieldContainer[BudgetEntry]
+    def __init__(self, dataset_epsilon_micros: _Optional[int] = ..., unit_usd_micros: _Optional[int] = ..., unit_jobs_today: _Optional[int] = ..., unit_jobs_under_way: _Optional[int] = ..., dataset_entries: _Optional[_Iterable[_Union[BudgetEntry, _Mapping]]] = ..., unit_entries: _Optional[_Iterable[_Union[BudgetEntry, _Mapping]]] = ...) -> None: ...
+
+class IdentifierClass(_message.Message):
+    __slots__ = ("detector", "alternative", "recall_lower", "n")
+    DETECTOR_FIELD_NUMBER: _ClassVar[int]
+    ALTERNATIVE_FIELD_NUMBER: _ClassVar[int]
+    RECALL_LOWER_FIELD_NUMBER: _ClassVar[int]
+    N_FIELD_NUMBER: _ClassVar[int]
+    detector: str
+    alternative: str
+    recall_lower: float
+    n: int
+    def __init__(self, detector: _Optional[str] = ..., alternative: _Optional[str] = ..., recall_lower: _Optional[float] = ..., n: _Optional[int] = ...) -> None: ...
+
 class RequestFacts(_message.Message):
-    __slots__ = ("unit", "purpose", "requester", "method", "region", "budget_usd_micros", "quote_usd_micros", "max_train_tokens", "planned_train_tokens", "differential_privacy", "audit_profile", "epochs")
+    __slots__ = ("unit", "purpose", "requester", "method", "region", "budget_usd_micros", "quote_usd_micros", "max_train_tokens", "planned_train_tokens", "differential_privacy", "audit_profile", "epochs", "use")
     UNIT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     REQUESTER_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +231,7 @@ class RequestFacts(_message.Message):
     DIFFERENTIAL_PRIVACY_FIELD_NUMBER: _ClassVar[int]
     AUDIT_PROFILE_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    USE_FIELD_NUMBER: _ClassVar[int]
     unit: str
     purpose: str
     requester: str
@@ -154,26 +244,29 @@ class RequestFacts(_message.Message):
     differential_privacy: DifferentialPrivacy
     audit_profile: str
     epochs: float
-    def __init__(self, unit: _Optional[str] = ..., purpose: _Optional[str] = ..., requester: _Optional[str] = ..., method: _Optional[str] = ..., region: _Optional[str] = ..., budget_usd_micros: _Optional[int] = ..., quote_usd_micros: _Optional[int] = ..., max_train_tokens: _Optional[int] = ..., planned_train_tokens: _Optional[int] = ..., differential_privacy: _Optional[_Union[DifferentialPrivacy, _Mapping]] = ..., audit_profile: _Optional[str] = ..., epochs: _Optional[float] = ...) -> None: ...
+    use: UseDeclaration
+    def __init__(self, unit: _Optional[str] = ..., purpose: _Optional[str] = ..., requester: _Optional[str] = ..., method: _Optional[str] = ..., region: _Optional[str] = ..., budget_usd_micros: _Optional[int] = ..., quote_usd_micros: _Optional[int] = ..., max_train_tokens: _Optional[int] = ..., planned_train_tokens: _Optional[int] = ..., differential_privacy: _Optional[_Union[DifferentialPrivacy, _Mapping]] = ..., audit_profile: _Optional[str] = ..., epochs: _Optional[float] = ..., use: _Optional[_Union[UseDeclaration, _Mapping]] = ...) -> None: ...
 
 class IntakeInput(_message.Message):
-    __slots__ = ("request", "datasheet", "format", "data", "base_model", "as_of")
+    __slots__ = ("request", "datasheet", "format", "data", "base_model", "as_of", "account")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     DATASHEET_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
     request: RequestFacts
     datasheet: _dataset_pb2.Datasheet
     format: _dataset_pb2.DatasetFormat
     data: DataFacts
     base_model: BaseModelFacts
     as_of: str
-    def __init__(self, request: _Optional[_Union[RequestFacts, _Mapping]] = ..., datasheet: _Optional[_Union[_dataset_pb2.Datasheet, _Mapping]] = ..., format: _Optional[_Union[_dataset_pb2.DatasetFormat, str]] = ..., data: _Optional[_Union[DataFacts, _Mapping]] = ..., base_model: _Optional[_Union[BaseModelFacts, _Mapping]] = ..., as_of: _Optional[str] = ...) -> None: ...
+    account: AccountFacts
+    def __init__(self, request: _Optional[_Union[RequestFacts, _Mapping]] = ..., datasheet: _Optional[_Union[_dataset_pb2.Datasheet, _Mapping]] = ..., format: _Optional[_Union[_dataset_pb2.DatasetFormat, str]] = ..., data: _Optional[_Union[DataFacts, _Mapping]] = ..., base_model: _Optional[_Union[BaseModelFacts, _Mapping]] = ..., as_of: _Optional[str] = ..., account: _Optional[_Union[AccountFacts, _Mapping]] = ...) -> None: ...
 
 class ReleaseInput(_message.Message):
-    __slots__ = ("request", "datasheet", "format", "plan", "measurements", "run", "as_of")
+    __slots__ = ("request", "datasheet", "format", "plan", "measurements", "run", "as_of", "live")
     class MeasurementsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +281,7 @@ class ReleaseInput(_message.Message):
     MEASUREMENTS_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
     request: RequestFacts
     datasheet: _dataset_pb2.Datasheet
     format: _dataset_pb2.DatasetFormat
@@ -195,7 +289,18 @@ class ReleaseInput(_message.Message):
     measurements: _containers.MessageMap[str, _measurement_pb2.Measurement]
     run: RunFacts
     as_of: str
-    def __init__(self, request: _Optional[_Union[RequestFacts, _Mapping]] = ..., datasheet: _Optional[_Union[_dataset_pb2.Datasheet, _Mapping]] = ..., format: _Optional[_Union[_dataset_pb2.DatasetFormat, str]] = ..., plan: _Optional[_Union[_measurement_pb2.AuditPlan, _Mapping]] = ..., measurements: _Optional[_Mapping[str, _measurement_pb2.Measurement]] = ..., run: _Optional[_Union[RunFacts, _Mapping]] = ..., as_of: _Optional[str] = ...) -> None: ...
+    live: LiveFacts
+    def __init__(self, request: _Optional[_Union[RequestFacts, _Mapping]] = ..., datasheet: _Optional[_Union[_dataset_pb2.Datasheet, _Mapping]] = ..., format: _Optional[_Union[_dataset_pb2.DatasetFormat, str]] = ..., plan: _Optional[_Union[_measurement_pb2.AuditPlan, _Mapping]] = ..., measurements: _Optional[_Mapping[str, _measurement_pb2.Measurement]] = ..., run: _Optional[_Union[RunFacts, _Mapping]] = ..., as_of: _Optional[str] = ..., live: _Optional[_Union[LiveFacts, _Mapping]] = ...) -> None: ...
+
+class LiveFacts(_message.Message):
+    __slots__ = ("days_since_audit", "days_since_approval", "environment")
+    DAYS_SINCE_AUDIT_FIELD_NUMBER: _ClassVar[int]
+    DAYS_SINCE_APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    days_since_audit: int
+    days_since_approval: int
+    environment: str
+    def __init__(self, days_since_audit: _Optional[int] = ..., days_since_approval: _Optional[int] = ..., environment: _Optional[str] = ...) -> None: ...
 
 class RunFacts(_message.Message):
     __slots__ = ("isolation", "cut_off_proven", "adapter_sane", "trained_tokens", "cost_usd_micros", "statement_verified", "audit_verified")

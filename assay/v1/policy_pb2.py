@@ -28,7 +28,7 @@ from assay.v1._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_v
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61ssay/v1/policy.proto\x12\x08\x61ssay.v1\x1a\x1a\x61ssay/v1/measurement.proto\x1a\x1b\x61ssay/v1/policy_input.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x01\n\x04Rule\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x1e\n\x05stage\x18\x03 \x01(\x0e\x32\x0f.assay.v1.Stage\x12$\n\x06status\x18\x04 \x01(\x0e\x32\x14.assay.v1.RuleStatus\x12\x10\n\x08\x63itation\x18\x05 \x01(\t\x12\x12\n\nexpression\x18\x06 \x01(\t\x12\x16\n\x0e\x65\x66\x66\x65\x63tive_from\x18\x07 \x01(\t\x12\x14\n\x0c\x65\x66\x66\x65\x63tive_to\x18\x08 \x01(\t\x12\x12\n\nappealable\x18\t \x01(\x08\x12\x13\n\x0bwaivable_by\x18\n \x01(\t\x12\x0e\n\x06\x63\x61veat\x18\x0b \x01(\t\"\xeb\x02\n\x0bRuleOutcome\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\"\n\x07outcome\x18\x03 \x01(\x0e\x32\x11.assay.v1.Outcome\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x10\n\x08\x63itation\x18\x05 \x01(\t\x12$\n\x06status\x18\x06 \x01(\x0e\x32\x14.assay.v1.RuleStatus\x12\x0c\n\x04rows\x18\x07 \x03(\x03\x12\x11\n\trow_count\x18\x08 \x01(\x03\x12\x0b\n\x03\x66ix\x18\t \x01(\t\x12\x13\n\x0bmeasurement\x18\n \x01(\t\x12\x17\n\nn_required\x18\x0b \x01(\x03H\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12!\n\x04side\x18\r \x01(\x0e\x32\x13.assay.v1.LimitSide\x12\x13\n\x0bwaivable_by\x18\x0e \x01(\t\x12\x0e\n\x06\x63\x61veat\x18\x0f \x01(\tB\r\n\x0b_n_requiredB\x08\n\x06_limit\"\xd0\x01\n\x08\x44\x65\x63ision\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\'\n\x08outcomes\x18\x02 \x03(\x0b\x32\x15.assay.v1.RuleOutcome\x12\x15\n\rbundle_sha256\x18\x03 \x01(\t\x12\x15\n\rlimits_sha256\x18\x04 \x01(\t\x12\x14\n\x0cinput_sha256\x18\x05 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\'\n\naudit_plan\x18\x07 \x01(\x0b\x32\x13.assay.v1.AuditPlan\x12\r\n\x05\x61s_of\x18\x08 \x01(\t\"\xb9\x01\n\x07Verdict\x12\"\n\x07outcome\x18\x01 \x01(\x0e\x32\x11.assay.v1.Outcome\x12\'\n\x08outcomes\x18\x02 \x03(\x0b\x32\x15.assay.v1.RuleOutcome\x12\x15\n\rbundle_sha256\x18\x03 \x01(\t\x12\x15\n\rlimits_sha256\x18\x04 \x01(\t\x12\x14\n\x0cinput_sha256\x18\x05 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\r\n\x05\x61s_of\x18\x07 \x01(\t\"\xa6\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x15\n\rbundle_sha256\x18\x03 \x01(\t\x12\x15\n\rlimits_sha256\x18\x04 \x01(\t\x12\x1d\n\x05rules\x18\x05 \x03(\x0b\x32\x0e.assay.v1.Rule\x12\x30\n\x0cpublish_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x13ListPoliciesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"S\n\x14ListPoliciesResponse\x12\"\n\x08policies\x18\x01 \x03(\x0b\x32\x10.assay.v1.Policy\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x15\x45valuatePolicyRequest\x12\'\n\x06intake\x18\x01 \x01(\x0b\x32\x15.assay.v1.IntakeInputH\x00\x12)\n\x07release\x18\x02 \x01(\x0b\x32\x16.assay.v1.ReleaseInputH\x00\x42\x0e\n\x05input\x12\x05\xbaH\x02\x08\x01\"p\n\x16\x45valuatePolicyResponse\x12&\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x12.assay.v1.DecisionH\x00\x12$\n\x07verdict\x18\x02 \x01(\x0b\x32\x11.assay.v1.VerdictH\x00\x42\x08\n\x06\x61nswer\"J\n\x14\x45xplainPolicyRequest\x12\x32\n\x07rule_id\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Z0-9][A-Z0-9.-]{0,63}$\"\xb6\x01\n\x15\x45xplainPolicyResponse\x12\x1c\n\x04rule\x18\x01 \x01(\x0b\x32\x0e.assay.v1.Rule\x12;\n\x06limits\x18\x02 \x03(\x0b\x32+.assay.v1.ExplainPolicyResponse.LimitsEntry\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*C\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_INTAKE\x10\x01\x12\x11\n\rSTAGE_RELEASE\x10\x02*v\n\nRuleStatus\x12\x1b\n\x17RULE_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13RULE_STATUS_BINDING\x10\x01\x12\x18\n\x14RULE_STATUS_GUIDANCE\x10\x02\x12\x18\n\x14RULE_STATUS_INTERNAL\x10\x03*\x8f\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUTCOME_PASS\x10\x01\x12\x10\n\x0cOUTCOME_FAIL\x10\x02\x12\x18\n\x14OUTCOME_INCONCLUSIVE\x10\x03\x12\x11\n\rOUTCOME_ERROR\x10\x04\x12\x1a\n\x16OUTCOME_NOT_APPLICABLE\x10\x05\x32\x85\x02\n\rPolicyService\x12M\n\x0cListPolicies\x12\x1d.assay.v1.ListPoliciesRequest\x1a\x1e.assay.v1.ListPoliciesResponse\x12S\n\x0e\x45valuatePolicy\x12\x1f.assay.v1.EvaluatePolicyRequest\x1a .assay.v1.EvaluatePolicyResponse\x12P\n\rExplainPolicy\x12\x1e.assay.v1.ExplainPolicyRequest\x1a\x1f.assay.v1.ExplainPolicyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61ssay/v1/policy.proto\x12\x08\x61ssay.v1\x1a\x1a\x61ssay/v1/measurement.proto\x1a\x1b\x61ssay/v1/policy_input.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x03\n\x04Rule\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x1e\n\x05stage\x18\x03 \x01(\x0e\x32\x0f.assay.v1.Stage\x12$\n\x06status\x18\x04 \x01(\x0e\x32\x14.assay.v1.RuleStatus\x12\x10\n\x08\x63itation\x18\x05 \x01(\t\x12\x12\n\nexpression\x18\x06 \x01(\t\x12\x16\n\x0e\x65\x66\x66\x65\x63tive_from\x18\x07 \x01(\t\x12\x14\n\x0c\x65\x66\x66\x65\x63tive_to\x18\x08 \x01(\t\x12\x12\n\nappealable\x18\t \x01(\x08\x12\x13\n\x0bwaivable_by\x18\n \x01(\t\x12\x0e\n\x06\x63\x61veat\x18\x0b \x01(\t\x12\x12\n\ninstrument\x18\x0c \x01(\t\x12\x11\n\treference\x18\r \x01(\t\x12\x15\n\rjurisdictions\x18\x0e \x03(\t\x12$\n\x08severity\x18\x0f \x01(\x0e\x32\x12.assay.v1.Severity\x12\x11\n\tartefacts\x18\x10 \x03(\t\x12\x13\n\x0bwaiver_days\x18\x11 \x01(\x05\x12\x0c\n\x04pack\x18\x12 \x01(\t\x12\x0f\n\x07\x61pplies\x18\x13 \x01(\t\"\xaf\x03\n\x0bRuleOutcome\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\"\n\x07outcome\x18\x03 \x01(\x0e\x32\x11.assay.v1.Outcome\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x10\n\x08\x63itation\x18\x05 \x01(\t\x12$\n\x06status\x18\x06 \x01(\x0e\x32\x14.assay.v1.RuleStatus\x12\x0c\n\x04rows\x18\x07 \x03(\x03\x12\x11\n\trow_count\x18\x08 \x01(\x03\x12\x0b\n\x03\x66ix\x18\t \x01(\t\x12\x13\n\x0bmeasurement\x18\n \x01(\t\x12\x17\n\nn_required\x18\x0b \x01(\x03H\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12!\n\x04side\x18\r \x01(\x0e\x32\x13.assay.v1.LimitSide\x12\x13\n\x0bwaivable_by\x18\x0e \x01(\t\x12\x0e\n\x06\x63\x61veat\x18\x0f \x01(\t\x12\x13\n\x0bwaiver_days\x18\x10 \x01(\x05\x12\x19\n\x11\x61rtefacts_missing\x18\x11 \x03(\t\x12\x12\n\nappealable\x18\x12 \x01(\x08\x42\r\n\x0b_n_requiredB\x08\n\x06_limit\"\xc0\x02\n\x07\x46ixStep\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.assay.v1.FixStep.Kind\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\t\x12\x0c\n\x04rows\x18\x05 \x03(\x03\x12\r\n\x05words\x18\x06 \x01(\t\x12\x10\n\x08rule_ids\x18\x07 \x03(\t\"\xb1\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_DROP_ROWS\x10\x01\x12\x15\n\x11KIND_REDACT_SPANS\x10\x02\x12\x15\n\x11KIND_LOWER_NUMBER\x10\x03\x12\x15\n\x11KIND_RAISE_NUMBER\x10\x04\x12\x15\n\x11KIND_ADD_ARTEFACT\x10\x05\x12\x10\n\x0cKIND_DECLARE\x10\x06\x12\x11\n\rKIND_ADD_ROWS\x10\x07\"O\n\nMinimalFix\x12 \n\x05steps\x18\x01 \x03(\x0b\x32\x11.assay.v1.FixStep\x12\x0c\n\x04left\x18\x02 \x03(\t\x12\x11\n\tquestions\x18\x03 \x01(\x05\"\xfb\x01\n\x08\x44\x65\x63ision\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\'\n\x08outcomes\x18\x02 \x03(\x0b\x32\x15.assay.v1.RuleOutcome\x12\x15\n\rbundle_sha256\x18\x03 \x01(\t\x12\x15\n\rlimits_sha256\x18\x04 \x01(\t\x12\x14\n\x0cinput_sha256\x18\x05 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\'\n\naudit_plan\x18\x07 \x01(\x0b\x32\x13.assay.v1.AuditPlan\x12\r\n\x05\x61s_of\x18\x08 \x01(\t\x12)\n\x0bminimal_fix\x18\t \x01(\x0b\x32\x14.assay.v1.MinimalFix\"\xb9\x01\n\x07Verdict\x12\"\n\x07outcome\x18\x01 \x01(\x0e\x32\x11.assay.v1.Outcome\x12\'\n\x08outcomes\x18\x02 \x03(\x0b\x32\x15.assay.v1.RuleOutcome\x12\x15\n\rbundle_sha256\x18\x03 \x01(\t\x12\x15\n\rlimits_sha256\x18\x04 \x01(\t\x12\x14\n\x0cinput_sha256\x18\x05 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\r\n\x05\x61s_of\x18\x07 \x01(\t\"\xa6\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x15\n\rbundle_sha256\x18\x03 \x01(\t\x12\x15\n\rlimits_sha256\x18\x04 \x01(\t\x12\x1d\n\x05rules\x18\x05 \x03(\x0b\x32\x0e.assay.v1.Rule\x12\x30\n\x0cpublish_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x13ListPoliciesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"S\n\x14ListPoliciesResponse\x12\"\n\x08policies\x18\x01 \x03(\x0b\x32\x10.assay.v1.Policy\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x15\x45valuatePolicyRequest\x12\'\n\x06intake\x18\x01 \x01(\x0b\x32\x15.assay.v1.IntakeInputH\x00\x12)\n\x07release\x18\x02 \x01(\x0b\x32\x16.assay.v1.ReleaseInputH\x00\x42\x0e\n\x05input\x12\x05\xbaH\x02\x08\x01\"p\n\x16\x45valuatePolicyResponse\x12&\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x12.assay.v1.DecisionH\x00\x12$\n\x07verdict\x18\x02 \x01(\x0b\x32\x11.assay.v1.VerdictH\x00\x42\x08\n\x06\x61nswer\"J\n\x14\x45xplainPolicyRequest\x12\x32\n\x07rule_id\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[A-Z0-9][A-Z0-9.-]{0,63}$\"\xb6\x01\n\x15\x45xplainPolicyResponse\x12\x1c\n\x04rule\x18\x01 \x01(\x0b\x32\x0e.assay.v1.Rule\x12;\n\x06limits\x18\x02 \x03(\x0b\x32+.assay.v1.ExplainPolicyResponse.LimitsEntry\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x81\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_INTAKE\x10\x01\x12\x14\n\x10STAGE_PRE_DEPLOY\x10\x02\x12\x13\n\x0fSTAGE_PRE_TRAIN\x10\x03\x12\x14\n\x10STAGE_POST_TRAIN\x10\x04\x12\x0e\n\nSTAGE_LIVE\x10\x05*^\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_DENY\x10\x01\x12\x11\n\rSEVERITY_WARN\x10\x02\x12\x12\n\x0eSEVERITY_AUDIT\x10\x03*v\n\nRuleStatus\x12\x1b\n\x17RULE_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13RULE_STATUS_BINDING\x10\x01\x12\x18\n\x14RULE_STATUS_GUIDANCE\x10\x02\x12\x18\n\x14RULE_STATUS_INTERNAL\x10\x03*\xa1\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUTCOME_PASS\x10\x01\x12\x10\n\x0cOUTCOME_FAIL\x10\x02\x12\x18\n\x14OUTCOME_INCONCLUSIVE\x10\x03\x12\x11\n\rOUTCOME_ERROR\x10\x04\x12\x1a\n\x16OUTCOME_NOT_APPLICABLE\x10\x05\x12\x10\n\x0cOUTCOME_WARN\x10\x06\x32\x85\x02\n\rPolicyService\x12M\n\x0cListPolicies\x12\x1d.assay.v1.ListPoliciesRequest\x1a\x1e.assay.v1.ListPoliciesResponse\x12S\n\x0e\x45valuatePolicy\x12\x1f.assay.v1.EvaluatePolicyRequest\x1a .assay.v1.EvaluatePolicyResponse\x12P\n\rExplainPolicy\x12\x1e.assay.v1.ExplainPolicyRequest\x1a\x1f.assay.v1.ExplainPolicyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,36 +45,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLAINPOLICYREQUEST'].fields_by_name['rule_id']._serialized_options = b'\272H\036r\0342\032^[A-Z0-9][A-Z0-9.-]{0,63}$'
   _globals['_EXPLAINPOLICYRESPONSE_LIMITSENTRY']._loaded_options = None
   _globals['_EXPLAINPOLICYRESPONSE_LIMITSENTRY']._serialized_options = b'8\001'
-  _globals['_STAGE']._serialized_start=2004
-  _globals['_STAGE']._serialized_end=2071
-  _globals['_RULESTATUS']._serialized_start=2073
-  _globals['_RULESTATUS']._serialized_end=2191
-  _globals['_OUTCOME']._serialized_start=2194
-  _globals['_OUTCOME']._serialized_end=2337
+  _globals['_STAGE']._serialized_start=2691
+  _globals['_STAGE']._serialized_end=2820
+  _globals['_SEVERITY']._serialized_start=2822
+  _globals['_SEVERITY']._serialized_end=2916
+  _globals['_RULESTATUS']._serialized_start=2918
+  _globals['_RULESTATUS']._serialized_end=3036
+  _globals['_OUTCOME']._serialized_start=3039
+  _globals['_OUTCOME']._serialized_end=3200
   _globals['_RULE']._serialized_start=155
-  _globals['_RULE']._serialized_end=399
-  _globals['_RULEOUTCOME']._serialized_start=402
-  _globals['_RULEOUTCOME']._serialized_end=765
-  _globals['_DECISION']._serialized_start=768
-  _globals['_DECISION']._serialized_end=976
-  _globals['_VERDICT']._serialized_start=979
-  _globals['_VERDICT']._serialized_end=1164
-  _globals['_POLICY']._serialized_start=1167
-  _globals['_POLICY']._serialized_end=1333
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=1335
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=1417
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=1419
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=1502
-  _globals['_EVALUATEPOLICYREQUEST']._serialized_start=1504
-  _globals['_EVALUATEPOLICYREQUEST']._serialized_end=1627
-  _globals['_EVALUATEPOLICYRESPONSE']._serialized_start=1629
-  _globals['_EVALUATEPOLICYRESPONSE']._serialized_end=1741
-  _globals['_EXPLAINPOLICYREQUEST']._serialized_start=1743
-  _globals['_EXPLAINPOLICYREQUEST']._serialized_end=1817
-  _globals['_EXPLAINPOLICYRESPONSE']._serialized_start=1820
-  _globals['_EXPLAINPOLICYRESPONSE']._serialized_end=2002
-  _globals['_EXPLAINPOLICYRESPONSE_LIMITSENTRY']._serialized_start=1957
-  _globals['_EXPLAINPOLICYRESPONSE_LIMITSENTRY']._serialized_end=2002
-  _globals['_POLICYSERVICE']._serialized_start=2340
-  _globals['_POLICYSERVICE']._serialized_end=2601
+  _globals['_RULE']._serialized_end=570
+  _globals['_RULEOUTCOME']._serialized_start=573
+  _globals['_RULEOUTCOME']._serialized_end=1004
+  _globals['_FIXSTEP']._serialized_start=1007
+  _globals['_FIXSTEP']._serialized_end=1327
+  _globals['_FIXSTEP_KIND']._serialized_start=1150
+  _globals['_FIXSTEP_KIND']._serialized_end=1327
+  _globals['_MINIMALFIX']._serialized_start=1329
+  _globals['_MINIMALFIX']._serialized_end=1408
+  _globals['_DECISION']._serialized_start=1411
+  _globals['_DECISION']._serialized_end=1662
+  _globals['_VERDICT']._serialized_start=1665
+  _globals['_VERDICT']._serialized_end=1850
+  _globals['_POLICY']._serialized_start=1853
+  _globals['_POLICY']._serialized_end=2019
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=2021
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=2103
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=2105
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=2188
+  _globals['_EVALUATEPOLICYREQUEST']._serialized_start=2190
+  _globals['_EVALUATEPOLICYREQUEST']._serialized_end=2313
+  _globals['_EVALUATEPOLICYRESPONSE']._serialized_start=2315
+  _globals['_EVALUATEPOLICYRESPONSE']._serialized_end=2427
+  _globals['_EXPLAINPOLICYREQUEST']._serialized_start=2429
+  _globals['_EXPLAINPOLICYREQUEST']._serialized_end=2503
+  _globals['_EXPLAINPOLICYRESPONSE']._serialized_start=2506
+  _globals['_EXPLAINPOLICYRESPONSE']._serialized_end=2688
+  _globals['_EXPLAINPOLICYRESPONSE_LIMITSENTRY']._serialized_start=2643
+  _globals['_EXPLAINPOLICYRESPONSE_LIMITSENTRY']._serialized_end=2688
+  _globals['_POLICYSERVICE']._serialized_start=3203
+  _globals['_POLICYSERVICE']._serialized_end=3464
 # @@protoc_insertion_point(module_scope)

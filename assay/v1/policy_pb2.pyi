@@ -17,7 +17,17 @@ class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STAGE_UNSPECIFIED: _ClassVar[Stage]
     STAGE_INTAKE: _ClassVar[Stage]
-    STAGE_RELEASE: _ClassVar[Stage]
+    STAGE_PRE_DEPLOY: _ClassVar[Stage]
+    STAGE_PRE_TRAIN: _ClassVar[Stage]
+    STAGE_POST_TRAIN: _ClassVar[Stage]
+    STAGE_LIVE: _ClassVar[Stage]
+
+class Severity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SEVERITY_UNSPECIFIED: _ClassVar[Severity]
+    SEVERITY_DENY: _ClassVar[Severity]
+    SEVERITY_WARN: _ClassVar[Severity]
+    SEVERITY_AUDIT: _ClassVar[Severity]
 
 class RuleStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -34,9 +44,17 @@ class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTCOME_INCONCLUSIVE: _ClassVar[Outcome]
     OUTCOME_ERROR: _ClassVar[Outcome]
     OUTCOME_NOT_APPLICABLE: _ClassVar[Outcome]
+    OUTCOME_WARN: _ClassVar[Outcome]
 STAGE_UNSPECIFIED: Stage
 STAGE_INTAKE: Stage
-STAGE_RELEASE: Stage
+STAGE_PRE_DEPLOY: Stage
+STAGE_PRE_TRAIN: Stage
+STAGE_POST_TRAIN: Stage
+STAGE_LIVE: Stage
+SEVERITY_UNSPECIFIED: Severity
+SEVERITY_DENY: Severity
+SEVERITY_WARN: Severity
+SEVERITY_AUDIT: Severity
 RULE_STATUS_UNSPECIFIED: RuleStatus
 RULE_STATUS_BINDING: RuleStatus
 RULE_STATUS_GUIDANCE: RuleStatus
@@ -47,9 +65,10 @@ OUTCOME_FAIL: Outcome
 OUTCOME_INCONCLUSIVE: Outcome
 OUTCOME_ERROR: Outcome
 OUTCOME_NOT_APPLICABLE: Outcome
+OUTCOME_WARN: Outcome
 
 class Rule(_message.Message):
-    __slots__ = ("id", "title", "stage", "status", "citation", "expression", "effective_from", "effective_to", "appealable", "waivable_by", "caveat")
+    __slots__ = ("id", "title", "stage", "status", "citation", "expression", "effective_from", "effective_to", "appealable", "waivable_by", "caveat", "instrument", "reference", "jurisdictions", "severity", "artefacts", "waiver_days", "pack", "applies")
     ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +80,14 @@ class Rule(_message.Message):
     APPEALABLE_FIELD_NUMBER: _ClassVar[int]
     WAIVABLE_BY_FIELD_NUMBER: _ClassVar[int]
     CAVEAT_FIELD_NUMBER: _ClassVar[int]
+    INSTRUMENT_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    JURISDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    ARTEFACTS_FIELD_NUMBER: _ClassVar[int]
+    WAIVER_DAYS_FIELD_NUMBER: _ClassVar[int]
+    PACK_FIELD_NUMBER: _ClassVar[int]
+    APPLIES_FIELD_NUMBER: _ClassVar[int]
     id: str
     title: str
     stage: Stage
@@ -72,10 +99,18 @@ class Rule(_message.Message):
     appealable: bool
     waivable_by: str
     caveat: str
-    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., stage: _Optional[_Union[Stage, str]] = ..., status: _Optional[_Union[RuleStatus, str]] = ..., citation: _Optional[str] = ..., expression: _Optional[str] = ..., effective_from: _Optional[str] = ..., effective_to: _Optional[str] = ..., appealable: _Optional[bool] = ..., waivable_by: _Optional[str] = ..., caveat: _Optional[str] = ...) -> None: ...
+    instrument: str
+    reference: str
+    jurisdictions: _containers.RepeatedScalarFieldContainer[str]
+    severity: Severity
+    artefacts: _containers.RepeatedScalarFieldContainer[str]
+    waiver_days: int
+    pack: str
+    applies: str
+    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., stage: _Optional[_Union[Stage, str]] = ..., status: _Optional[_Union[RuleStatus, str]] = ..., citation: _Optional[str] = ..., expression: _Optional[str] = ..., effective_from: _Optional[str] = ..., effective_to: _Optional[str] = ..., appealable: _Optional[bool] = ..., waivable_by: _Optional[str] = ..., caveat: _Optional[str] = ..., instrument: _Optional[str] = ..., reference: _Optional[str] = ..., jurisdictions: _Optional[_Iterable[str]] = ..., severity: _Optional[_Union[Severity, str]] = ..., artefacts: _Optional[_Iterable[str]] = ..., waiver_days: _Optional[int] = ..., pack: _Optional[str] = ..., applies: _Optional[str] = ...) -> None: ...
 
 class RuleOutcome(_message.Message):
-    __slots__ = ("rule_id", "title", "outcome", "message", "citation", "status", "rows", "row_count", "fix", "measurement", "n_required", "limit", "side", "waivable_by", "caveat")
+    __slots__ = ("rule_id", "title", "outcome", "message", "citation", "status", "rows", "row_count", "fix", "measurement", "n_required", "limit", "side", "waivable_by", "caveat", "waiver_days", "artefacts_missing", "appealable")
     RULE_ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +126,9 @@ class RuleOutcome(_message.Message):
     SIDE_FIELD_NUMBER: _ClassVar[int]
     WAIVABLE_BY_FIELD_NUMBER: _ClassVar[int]
     CAVEAT_FIELD_NUMBER: _ClassVar[int]
+    WAIVER_DAYS_FIELD_NUMBER: _ClassVar[int]
+    ARTEFACTS_MISSING_FIELD_NUMBER: _ClassVar[int]
+    APPEALABLE_FIELD_NUMBER: _ClassVar[int]
     rule_id: str
     title: str
     outcome: Outcome
@@ -106,10 +144,59 @@ class RuleOutcome(_message.Message):
     side: _measurement_pb2.LimitSide
     waivable_by: str
     caveat: str
-    def __init__(self, rule_id: _Optional[str] = ..., title: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., message: _Optional[str] = ..., citation: _Optional[str] = ..., status: _Optional[_Union[RuleStatus, str]] = ..., rows: _Optional[_Iterable[int]] = ..., row_count: _Optional[int] = ..., fix: _Optional[str] = ..., measurement: _Optional[str] = ..., n_required: _Optional[int] = ..., limit: _Optional[float] = ..., side: _Optional[_Union[_measurement_pb2.LimitSide, str]] = ..., waivable_by: _Optional[str] = ..., caveat: _Optional[str] = ...) -> None: ...
+    waiver_days: int
+    artefacts_missing: _containers.RepeatedScalarFieldContainer[str]
+    appealable: bool
+    def __init__(self, rule_id: _Optional[str] = ..., title: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., message: _Optional[str] = ..., citation: _Optional[str] = ..., status: _Optional[_Union[RuleStatus, str]] = ..., rows: _Optional[_Iterable[int]] = ..., row_count: _Optional[int] = ..., fix: _Optional[str] = ..., measurement: _Optional[str] = ..., n_required: _Optional[int] = ..., limit: _Optional[float] = ..., side: _Optional[_Union[_measurement_pb2.LimitSide, str]] = ..., waivable_by: _Optional[str] = ..., caveat: _Optional[str] = ..., waiver_days: _Optional[int] = ..., artefacts_missing: _Optional[_Iterable[str]] = ..., appealable: _Optional[bool] = ...) -> None: ...
+
+class FixStep(_message.Message):
+    __slots__ = ("kind", "field", "before", "after", "rows", "words", "rule_ids")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[FixStep.Kind]
+        KIND_DROP_ROWS: _ClassVar[FixStep.Kind]
+        KIND_REDACT_SPANS: _ClassVar[FixStep.Kind]
+        KIND_LOWER_NUMBER: _ClassVar[FixStep.Kind]
+        KIND_RAISE_NUMBER: _ClassVar[FixStep.Kind]
+        KIND_ADD_ARTEFACT: _ClassVar[FixStep.Kind]
+        KIND_DECLARE: _ClassVar[FixStep.Kind]
+        KIND_ADD_ROWS: _ClassVar[FixStep.Kind]
+    KIND_UNSPECIFIED: FixStep.Kind
+    KIND_DROP_ROWS: FixStep.Kind
+    KIND_REDACT_SPANS: FixStep.Kind
+    KIND_LOWER_NUMBER: FixStep.Kind
+    KIND_RAISE_NUMBER: FixStep.Kind
+    KIND_ADD_ARTEFACT: FixStep.Kind
+    KIND_DECLARE: FixStep.Kind
+    KIND_ADD_ROWS: FixStep.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    RULE_IDS_FIELD_NUMBER: _ClassVar[int]
+    kind: FixStep.Kind
+    field: str
+    before: str
+    after: str
+    rows: _containers.RepeatedScalarFieldContainer[int]
+    words: str
+    rule_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kind: _Optional[_Union[FixStep.Kind, str]] = ..., field: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ..., rows: _Optional[_Iterable[int]] = ..., words: _Optional[str] = ..., rule_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class MinimalFix(_message.Message):
+    __slots__ = ("steps", "left", "questions")
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    QUESTIONS_FIELD_NUMBER: _ClassVar[int]
+    steps: _containers.RepeatedCompositeFieldContainer[FixStep]
+    left: _containers.RepeatedScalarFieldContainer[str]
+    questions: int
+    def __init__(self, steps: _Optional[_Iterable[_Union[FixStep, _Mapping]]] = ..., left: _Optional[_Iterable[str]] = ..., questions: _Optional[int] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("allowed", "outcomes", "bundle_sha256", "limits_sha256", "input_sha256", "engine", "audit_plan", "as_of")
+    __slots__ = ("allowed", "outcomes", "bundle_sha256", "limits_sha256", "input_sha256", "engine", "audit_plan", "as_of", "minimal_fix")
     ALLOWED_FIELD_NUMBER: _ClassVar[int]
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +205,7 @@ class Decision(_message.Message):
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     AUDIT_PLAN_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
+    MINIMAL_FIX_FIELD_NUMBER: _ClassVar[int]
     allowed: bool
     outcomes: _containers.RepeatedCompositeFieldContainer[RuleOutcome]
     bundle_sha256: str
@@ -126,7 +214,8 @@ class Decision(_message.Message):
     engine: str
     audit_plan: _measurement_pb2.AuditPlan
     as_of: str
-    def __init__(self, allowed: _Optional[bool] = ..., outcomes: _Optional[_Iterable[_Union[RuleOutcome, _Mapping]]] = ..., bundle_sha256: _Optional[str] = ..., limits_sha256: _Optional[str] = ..., input_sha256: _Optional[str] = ..., engine: _Optional[str] = ..., audit_plan: _Optional[_Union[_measurement_pb2.AuditPlan, _Mapping]] = ..., as_of: _Optional[str] = ...) -> None: ...
+    minimal_fix: MinimalFix
+    def __init__(self, allowed: _Optional[bool] = ..., outcomes: _Optional[_Iterable[_Union[RuleOutcome, _Mapping]]] = ..., bundle_sha256: _Optional[str] = ..., limits_sha256: _Optional[str] = ..., input_sha256: _Optional[str] = ..., engine: _Optional[str] = ..., audit_plan: _Optional[_Union[_measurement_pb2.AuditPlan, _Mapping]] = ..., as_of: _Optional[str] = ..., minimal_fix: _Optional[_Union[MinimalFix, _Mapping]] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("outcome", "outcomes", "bundle_sha256", "limits_sha256", "input_sha256", "engine", "as_of")

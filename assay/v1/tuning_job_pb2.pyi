@@ -183,7 +183,7 @@ class TuningJob(_message.Message):
     def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., etag: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., transitions: _Optional[_Iterable[_Union[Transition, _Mapping]]] = ..., data: _Optional[_Union[_policy_input_pb2.DataFacts, _Mapping]] = ..., decision: _Optional[_Union[_policy_pb2.Decision, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., audit: _Optional[_Union[_measurement_pb2.AuditReport, _Mapping]] = ..., verdict: _Optional[_Union[_policy_pb2.Verdict, _Mapping]] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., quote_usd_micros: _Optional[int] = ..., cost_usd_micros: _Optional[int] = ..., trace_id: _Optional[str] = ...) -> None: ...
 
 class CreateTuningJobRequest(_message.Message):
-    __slots__ = ("parent", "tuning_job_id", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "request_id", "validate_only")
+    __slots__ = ("parent", "tuning_job_id", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "request_id", "validate_only", "use")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     TUNING_JOB_ID_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +196,7 @@ class CreateTuningJobRequest(_message.Message):
     DIFFERENTIAL_PRIVACY_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    USE_FIELD_NUMBER: _ClassVar[int]
     parent: str
     tuning_job_id: str
     dataset: str
@@ -208,7 +209,8 @@ class CreateTuningJobRequest(_message.Message):
     differential_privacy: _policy_input_pb2.DifferentialPrivacy
     request_id: str
     validate_only: bool
-    def __init__(self, parent: _Optional[str] = ..., tuning_job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    use: _policy_input_pb2.UseDeclaration
+    def __init__(self, parent: _Optional[str] = ..., tuning_job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., use: _Optional[_Union[_policy_input_pb2.UseDeclaration, _Mapping]] = ...) -> None: ...
 
 class CreateTuningJobResponse(_message.Message):
     __slots__ = ("tuning_job",)

@@ -38,7 +38,7 @@ def answered(id_: str, title: str, answer: Record) -> dict[str, Any]:
 def open_rules(answer: Record) -> list[list[Any]]:
     """Rules that stand in the way: id, outcome, why."""
     rows = [_row(o)[:3] for o in answer.get("outcomes", [])]
-    return [row for row in rows if row[1] not in ("PASS", "NOT_APPLICABLE")]
+    return [row for row in rows if row[1] not in ("PASS", "NOT_APPLICABLE", "WARN")]
 
 
 def counted(answer: Record) -> str:

@@ -10,6 +10,8 @@ from audit.verify import keys
 from audit.verify.people import COMPLIANCE_OFFICER, EVERY_UNIT, OPERATOR, Grant, role_name
 from audit.verify.state import Handler, State, text
 
+PUBLISHERS = 2
+
 
 def grant(state: State, entry: Entry) -> None:
     """An operator, or the founder, gives a subject a role."""
@@ -41,11 +43,14 @@ def key_event(state: State, entry: Entry) -> None:
 
 
 def policy(state: State, entry: Entry) -> None:
-    """A person who may publish puts rules and limits into force, once by each publication's id."""
-    signer, predicate = state.signed(entry)
-    publisher = any(state.roles.holds(signer.subject, role, EVERY_UNIT) for role in (OPERATOR, COMPLIANCE_OFFICER))
-    state.findings.demand(names.ROLES, publisher, f"{signer.subject} may not publish a policy",
-                         missing=not state.whole("system"))  # fmt: skip
+    """Two people who may publish put rules and limits into force, once by each publication's id."""
+    signers, predicate = state.signatures(entry)
+    two = len(signers) == len({signer.subject for signer in signers}) == PUBLISHERS
+    state.findings.demand(names.SIGNATURES, two, "a policy is published by two people")
+    for signer in signers:
+        publisher = any(state.roles.holds(signer.subject, role, EVERY_UNIT) for role in (OPERATOR, COMPLIANCE_OFFICER))
+        state.findings.demand(names.ROLES, publisher, f"{signer.subject} may not publish a policy",
+                             missing=not state.whole("system"))  # fmt: skip
     publication = text(predicate, "publication_id")
     fresh = publication and publication not in state.publications
     state.findings.demand(names.SIGNATURES, bool(fresh), "the publication's id is empty or was used before")

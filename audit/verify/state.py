@@ -93,17 +93,23 @@ class State:
         return self.jobs.setdefault(record.job, Job(record.job, record.unit))
 
     def signed(self, entry: Entry) -> tuple[Signer, dict[str, Any]]:
-        """Verifies a person's record by the people root at the record's time; exactly one person signs an act."""
+        """As :meth:`signatures`; exactly one person signs an act."""
+        signers, predicate = self.signatures(entry)
+        self.findings.demand(names.SIGNATURES, len(signers) == 1, "more than one person signed one act")
+        return signers[0], predicate
+
+    def signatures(self, entry: Entry) -> tuple[tuple[Signer, ...], dict[str, Any]]:
+        """Verifies the people's signatures of a record by the people root at the record's time."""
         try:
             verified = dsse.verify_person(
                 entry.record.envelope(), self.trust.people_root, entry.record.time, self.trust.relying_party
             )
         except AssayError as error:
             raise Problem(names.SIGNATURES, f"{error.reason}: {error.message}") from error
-        self.findings.demand(names.SIGNATURES, len(verified.signers) == 1, "more than one person signed one act")
         with self.key_checked():
-            self.keys.demand_person(verified.signers[0], entry.index)
-        return verified.signers[0], verified.predicate
+            for signer in verified.signers:
+                self.keys.demand_person(signer, entry.index)
+        return verified.signers, verified.predicate
 
     @contextmanager
     def key_checked(self) -> Iterator[None]:

@@ -64,7 +64,7 @@ def _waivable(value: Any) -> Iterator[tuple[str, str]]:
     """Rules that did not pass and the role that may waive each, from a decision's or verdict's outcomes."""
     if isinstance(value, dict):
         rule, role = value.get("rule_id"), value.get("waivable_by")
-        passed = value.get("outcome") in ("OUTCOME_PASS", "OUTCOME_NOT_APPLICABLE")
+        passed = value.get("outcome") in ("OUTCOME_PASS", "OUTCOME_NOT_APPLICABLE", "OUTCOME_WARN")
         if isinstance(rule, str) and isinstance(role, str) and role and not passed:
             yield rule, role_name(role)
         for item in value.values():

@@ -69,6 +69,8 @@ def request_facts(
         audit_profile=request.audit_profile,
         epochs=hyperparameters(request.hyperparameters).epochs,
     )
+    if request.HasField("use"):
+        facts.use.CopyFrom(request.use)
     if request.HasField("differential_privacy"):
         facts.differential_privacy.CopyFrom(request.differential_privacy)
     return facts

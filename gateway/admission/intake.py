@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,16 +16,23 @@ from assay import canonical
 from assay.digests import sha256_bytes
 from assay.errors import IntegrityError
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2
-from gateway.admission import facts
+from gateway.admission import account, facts
 from gateway.admission.exchange import PRIVATE_FILE, Result, Task
+from gateway.admission.fixes import minimal_fix
 from gateway.admission.office import Known, Office, failed, make_task, task_id
+from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
 from gateway.store.blobs import put
 from gateway.store.tables import JobRow
+from policies.rule import GOOD
 
 SPLITS = ("train.jsonl", "validation.jsonl", "selection.jsonl")
 FACTS_FILE = "facts.json"
+_FULL_WORDS = 20
+"""With more rules that fired than this, their words are cut in the record; the job shows them whole."""
+_SHORT = 160
+_HELD = (policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_NOT_APPLICABLE)
 FILE_RULE = "INTAKE-FILE"
 FILE_FAULTS = frozenset({
     "BAD_COLUMN_NAME", "DUPLICATE_COLUMN", "EMPTY_COLUMN_NAME", "EMPTY_FILE", "FAVOURABLE_LABEL_ABSENT",
@@ -88,8 +96,13 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
     request = views.request_of(job)
     base = office.base_models.get(request.base_model)
     question = facts.intake_input(office.settings, request, job.creator, known.dataset, data, base)
-    decision = await asyncio.to_thread(office.policy.decide, question)
-    established = await asyncio.to_thread(_store, office, job, result)
+    now = dt.datetime.now(dt.UTC)
+    question.account.CopyFrom(await office.store.fetch(lambda c: account.read(c, job, now)))
+    decision = await asyncio.to_thread(_answer, office, question)
+    established = {
+        **await asyncio.to_thread(_store, office, job, result),
+        INTAKE_QUESTION: views.to_json(question),
+    }
     predicate = {
         **decision_predicate(decision),
         "data_facts_sha256": result.files[FACTS_FILE],
@@ -110,7 +123,17 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
             **office.spent(job, "prepare", result.seconds),
         },
         facts=established,
+        after=partial(account.reserve, job=job, question=question) if decision.allowed else None,
     )
+
+
+def _answer(office: Office, question: policy_input_pb2.IntakeInput) -> policy_pb2.Decision:
+    """Policy's answer; a denial says what would change it."""
+    decision = office.policy.decide(question)
+    if not decision.allowed:
+        fix = minimal_fix(office.policy, office.settings, office.base_models, question)
+        decision.minimal_fix.CopyFrom(fix)
+    return decision
 
 
 async def _deny_file(office: Office, job: JobRow, known: Known, code: str, words: str) -> None:
@@ -147,11 +170,32 @@ def decision_predicate(decision: policy_pb2.Decision) -> dict[str, Any]:
     bare = policy_pb2.Decision()
     bare.CopyFrom(decision)
     bare.ClearField("audit_plan")
+    _shorten(bare.outcomes)
     predicate = {"decision": canonical.from_message(bare)}
     if decision.HasField("audit_plan"):
         predicate["audit_plan"] = canonical.from_message(decision.audit_plan)
         predicate["audit_plan_sha256"] = plan_digest(decision.audit_plan)
     return predicate
+
+
+def shortened(verdict: policy_pb2.Verdict) -> policy_pb2.Verdict:
+    """A verdict as it is recorded."""
+    bare = policy_pb2.Verdict()
+    bare.CopyFrom(verdict)
+    _shorten(bare.outcomes)
+    return bare
+
+
+def _shorten(outcomes: Sequence[policy_pb2.RuleOutcome]) -> None:
+    """Keeps a record within its size: what a bundle says of a rule that held is left to the bundle's digest."""
+    fired = [outcome for outcome in outcomes if outcome.outcome not in _HELD]
+    for outcome in outcomes:
+        if outcome.outcome in _HELD:
+            for name in ("title", "citation", "caveat", "fix", "message"):
+                outcome.ClearField(name)
+        elif len(fired) > _FULL_WORDS:
+            for name in ("message", "fix", "caveat", "citation"):
+                setattr(outcome, name, getattr(outcome, name)[:_SHORT])
 
 
 def plan_digest(plan: measurement_pb2.AuditPlan) -> str:
@@ -161,8 +205,7 @@ def plan_digest(plan: measurement_pb2.AuditPlan) -> str:
 
 def reason_of(answer: policy_pb2.Decision | policy_pb2.Verdict) -> str:
     """The rules that stood in the way, as one line."""
-    good = (policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_NOT_APPLICABLE)
-    fired = [o for o in answer.outcomes if o.outcome not in good]
+    fired = [o for o in answer.outcomes if o.outcome not in GOOD]
     return "; ".join(f"{o.rule_id}: {o.message}" for o in fired)[:2000]
 
 

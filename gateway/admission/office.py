@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,7 @@ class Office:
         values: Mapping[str, Any] | None = None,
         facts: Mapping[str, str] | None = None,
         before: Any = None,
+        after: Callable[[UnitOfWork, int], None] | None = None,
     ) -> None:
         """Moves a job on the gateway's own behalf, if nobody moved it since ``job`` was read.
 
@@ -73,6 +74,7 @@ class Office:
             values: columns to set.
             facts: facts to establish.
             before: called with the unit of work first, for rows and records that commit together with the change.
+            after: called last, with the index of the change's record.
         """
         change = machine.Change(
             event,
@@ -90,7 +92,9 @@ class Office:
         def work(uow: UnitOfWork) -> None:
             if before is not None:
                 before(uow)
-            machine.transition(uow, job.name, change)
+            changed = machine.transition(uow, job.name, change)
+            if after is not None:
+                after(uow, changed.index)
 
         await self.store.commit(work)
         self.board.moved(job.name)

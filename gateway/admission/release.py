@@ -18,8 +18,9 @@ from audit.ledger.records import MAX_BODY, RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway.admission import facts
 from gateway.admission.exchange import ADAPTER_FOLDER, PRIVATE_FILE, Result, Task
-from gateway.admission.intake import plan_digest, reason_of
+from gateway.admission.intake import plan_digest, reason_of, shortened
 from gateway.admission.office import Known, Office, failed, make_task
+from gateway.history import RELEASE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
 from gateway.settings import Settings
@@ -110,14 +111,18 @@ async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, res
         reason="" if passed else reason_of(verdict),
         predicate={
             "model": model.name,
-            "verdict": canonical.from_message(verdict),
+            "verdict": canonical.from_message(shortened(verdict)),
             "run": canonical.from_message(run),
             "report_sha256": digest,
             "audit_plan_sha256": plan_digest(plan),
         },
         subjects=subjects,
         values={"audit": views.to_json(report), "verdict": views.to_json(verdict), **spent},
-        facts={"audit.predicate": json.dumps(result.predicate, sort_keys=True), "audit.report": digest},
+        facts={
+            "audit.predicate": json.dumps(result.predicate, sort_keys=True),
+            "audit.report": digest,
+            RELEASE_QUESTION: views.to_json(question),
+        },
         before=record,
     )
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from google.protobuf import json_format
 from rich.progress import BarColumn, Progress, TextColumn
 
+from assay.digests import sha256_file
+from assay.errors import InvalidInputError
 from assay.v1 import policy_input_pb2, policy_pb2, tuning_job_pb2
 from gateway.cli.errors import EXIT_REFUSED, exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, progress_console, state_name, table, usd
@@ -40,6 +45,12 @@ def create(
     max_train_tokens: Annotated[int, typer.Option(help="Upper bound on trained tokens.")] = 1_000_000,
     epsilon: Annotated[float | None, typer.Option(help="Target epsilon of differential privacy.")] = None,
     delta: Annotated[float | None, typer.Option(help="Target delta of differential privacy.")] = None,
+    use: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="UseDeclaration as JSON: places, domain, tier.")
+    ] = None,
+    artefact: Annotated[
+        list[str] | None, typer.Option(help="KIND=FILE, repeat for more; the file's digest is handed in.")
+    ] = None,
     request_id: Annotated[str | None, typer.Option(help="UUID; repeat it to retry safely.")] = None,
     validate_only: Annotated[bool, typer.Option("--validate-only", help="Ask policy, store nothing.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it rests.")] = False,
@@ -64,12 +75,34 @@ def create(
     if epsilon is not None or delta is not None:
         request.differential_privacy.CopyFrom(policy_input_pb2.DifferentialPrivacy(epsilon=epsilon, delta=delta))
     with exit_on_error(), open_session(identity, address) as session:
+        declare(request.use, use, artefact or ())
         job = session.jobs.CreateTuningJob(request).tuning_job
         if watch and not validate_only:
             job = follow(session, job.name, quiet=output is Output.JSON)
         emit(output, job, describe(job))
     if job.state in REFUSED_STATES or (validate_only and job.HasField("decision") and not job.decision.allowed):
         raise typer.Exit(EXIT_REFUSED)
+
+
+def declare(target: policy_input_pb2.UseDeclaration, file: Path | None, artefacts: Sequence[str]) -> None:
+    """Fills a declaration from a file, and adds documents named ``KIND=FILE`` by their digest.
+
+    Raises:
+        InvalidInputError: ``BAD_USE`` or ``BAD_ARTEFACT``.
+    """
+    if file is not None:
+        try:
+            json_format.Parse(file.read_text("utf-8"), target)
+        except (json_format.ParseError, UnicodeDecodeError) as error:
+            raise InvalidInputError("BAD_USE", f"{file.name} is no use declaration: {error}") from error
+    for item in artefacts:
+        kind, _, path = item.partition("=")
+        try:
+            digest = sha256_file(Path(path))
+        except OSError as error:
+            remedy = "such as DPIA=assessment.pdf"
+            raise InvalidInputError("BAD_ARTEFACT", f"{item!r} is not KIND=FILE", remedy=remedy) from error
+        target.artefacts.add(kind=kind, sha256=digest, title=Path(path).name)
 
 
 @app.command()
@@ -225,6 +258,7 @@ def describe(job: tuning_job_pb2.TuningJob) -> list[Any]:
         lines.append(f"  {job.reason}")
     if job.HasField("decision"):
         lines += _outcomes("Intake decision", "allowed" if job.decision.allowed else "denied", job.decision.outcomes)
+        lines += _fix(job.decision.minimal_fix) if job.decision.HasField("minimal_fix") else []
     if job.HasField("verdict"):
         word = policy_pb2.Outcome.Name(job.verdict.outcome).removeprefix("OUTCOME_")
         lines += _outcomes("Release verdict", word, job.verdict.outcomes)
@@ -233,6 +267,15 @@ def describe(job: tuning_job_pb2.TuningJob) -> list[Any]:
     if job.etag:
         lines.append(f"  etag {job.etag}  trace {job.trace_id}")
     return lines
+
+
+def _fix(fix: policy_pb2.MinimalFix) -> list[Any]:
+    head = "would not be enough" if fix.left else "would pass, as policy said when it was asked"
+    lines: list[Any] = [f"  Smallest change ({head}):"] if fix.steps else []
+    for step in fix.steps:
+        rows = f" Rows {', '.join(map(str, step.rows[:20]))}{'…' if len(step.rows) > 20 else ''}." if step.rows else ""
+        lines.append(f"    {step.words}{rows} ({', '.join(step.rule_ids)})")
+    return [*lines, *([f"  No change of the request was found for {', '.join(fix.left)}"] if fix.left else [])]
 
 
 def _outcomes(title: str, word: str, outcomes: Any) -> list[Any]:

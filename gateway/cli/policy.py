@@ -1,33 +1,28 @@
-"""``assay policy``: list, explain, publish, evaluate, lint, test."""
+"""``assay policy``: list, explain, publish, evaluate; what needs no gateway is in :mod:`gateway.cli.policy_packs`."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 from google.protobuf import json_format
 
-import policies
 from assay.errors import InvalidInputError
 from assay.identity import Layout
 from assay.v1 import policy_input_pb2, policy_pb2
 from gateway import publications
-from gateway.cli.errors import EXIT_CODES, EXIT_REFUSED, exit_on_error
+from gateway.cli import policy_packs
+from gateway.cli.errors import EXIT_REFUSED, exit_on_error
 from gateway.cli.job import _outcomes
 from gateway.cli.output import Output, OutputOption, emit, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
 from policies.engine import PolicyEngine
-from policies.lint import lint_pack
-from policies.testing import test_pack
+from policies.pack import load
 
 M = TypeVar("M", policy_input_pb2.IntakeInput, policy_input_pb2.ReleaseInput)
-BASELINE = Path(policies.__file__).parent / "packs" / "baseline"
-PackArgument = Annotated[
-    Path, typer.Argument(exists=True, file_okay=False, help="A pack's folder; default: the baseline.")
-]
-app = typer.Typer(no_args_is_help=True, help="Policies: list, explain, publish, evaluate, lint, test.")
+app = typer.Typer(no_args_is_help=True, help="Policies: list, explain, publish, evaluate, lint, test, diff, replay.")
+policy_packs.register(app)
 
 
 @app.command("list")
@@ -53,6 +48,9 @@ def list_(identity: IdentityOption = None, address: AddressOption = None, output
 @app.command()
 def explain(
     rule_id: Annotated[str, typer.Argument(help="Such as BASE-PURPOSE.")],
+    packs: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Explain from this bundle or pack, not by RPC.")
+    ] = None,
     identity: IdentityOption = None,
     address: AddressOption = None,
     output: OutputOption = Output.TEXT,
@@ -61,16 +59,25 @@ def explain(
 
     Example: assay policy explain BASE-PURPOSE
     """
-    with exit_on_error(), open_session(identity, address) as session:
-        answer = session.policies.ExplainPolicy(policy_pb2.ExplainPolicyRequest(rule_id=rule_id))
+    with exit_on_error():
+        if packs is not None:
+            answer = PolicyEngine(load(packs)).explain(rule_id)
+        else:
+            with open_session(identity, address) as session:
+                answer = session.policies.ExplainPolicy(policy_pb2.ExplainPolicyRequest(rule_id=rule_id))
         rule = answer.rule
         lines = [
             f"{rule.id}  {rule.title}  ({_status(rule.status)})",
+            f"  instrument: {', '.join(filter(None, (rule.instrument, rule.reference)))}",
+            f"  holds in: {', '.join(rule.jurisdictions)}",
             f"  source: {rule.citation}{' — ' + rule.caveat if rule.caveat else ''}",
             f"  in force from {rule.effective_from} to {rule.effective_to or 'further notice'}",
+            *([f"  asked when: {rule.applies}"] if rule.applies != "true" else []),
+            *([f"  artefacts: {', '.join(rule.artefacts)}"] if rule.artefacts else []),
             f"  expression: {rule.expression}",
+            f"  {_freedoms(rule)}",
             f"  {answer.explanation}",
-            *[f"  limit {name} = {value}" for name, value in sorted(answer.limits.items())],
+            *[f"  limit {name} = {value}, an internal choice" for name, value in sorted(answer.limits.items())],
         ]
         emit(output, answer, lines)
 
@@ -81,9 +88,9 @@ def publish(
     identity: IdentityOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Sign the installed rules and limits with your own key; the gateway runs under them from its next start.
+    """Sign the installed rules and limits with your own key; two people sign, then they hold from the next start.
 
-    Without a publication that names exactly what is installed the gateway does not start.
+    Without a publication that names exactly what is installed, signed by two, the gateway does not start.
 
     Example: assay policy publish ./bank --as ./bank/people/cora
     """
@@ -91,10 +98,12 @@ def publish(
         if identity is None:
             raise InvalidInputError("NO_IDENTITY", "no identity given", remedy="pass --as FOLDER or set ASSAY_IDENTITY")
         rules = PolicyEngine.load().policy()
-        publications.publish(Layout(directory), identity, rules)
+        envelope = publications.publish(Layout(directory), identity, rules)
+        left = publications.SIGNERS - len(envelope["signatures"])
+        next_ = f"restart the gateway of {directory} to put it in force" if not left else "one more person must sign"
         emit(output, rules, [
             f"{rules.name} {rules.version}  rules {rules.bundle_sha256[:16]}  limits {rules.limits_sha256[:16]}",
-            f"signed; restart the gateway of {directory} to put it in force",
+            f"signed; {next_}",
         ])  # fmt: skip
 
 
@@ -131,6 +140,13 @@ def evaluate(
         raise typer.Exit(EXIT_REFUSED)
 
 
+def _freedoms(rule: policy_pb2.Rule) -> str:
+    severity = policy_pb2.Severity.Name(rule.severity).removeprefix("SEVERITY_").lower()
+    role = rule.waivable_by.removeprefix("ROLE_").lower()
+    waiver = f"{role} may waive it for {rule.waiver_days} days" if role else "nobody may waive it"
+    return f"severity {severity}; {'may' if rule.appealable else 'may not'} be appealed; {waiver}"
+
+
 def _status(status: policy_pb2.RuleStatus) -> str:
     return policy_pb2.RuleStatus.Name(status).removeprefix("RULE_STATUS_").lower()
 
@@ -140,40 +156,3 @@ def _parse(file: Path, message: M) -> M:
         return json_format.Parse(file.read_text("utf-8"), message)
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise InvalidInputError("BAD_POLICY_INPUT", f"{file.name}: {error}") from error
-
-
-@app.command()
-def lint(folder: PackArgument = BASELINE, output: OutputOption = Output.TEXT) -> None:
-    """Check a pack's files: every fault with file, line, column and rule. Exit 3 when there is one.
-
-    Example: assay policy lint policies/packs/baseline
-    """
-    report = lint_pack(folder)
-    rows = [(f"{f.file}:{f.line}:{f.column}", f.rule, f.reason, f.message) for f in report.findings]
-    lines: list[Any] = [f"{report.folder}: {report.rules} rules, {len(rows)} faults"]
-    emit(
-        output,
-        dataclasses.asdict(report),
-        [*lines, *([table(("where", "rule", "reason", "fault"), rows)] if rows else [])],
-    )
-    if not report.ok:
-        raise typer.Exit(EXIT_CODES["INVALID_ARGUMENT"])
-
-
-@app.command()
-def test(folder: PackArgument = BASELINE, output: OutputOption = Output.TEXT) -> None:
-    """Run a pack's own cases, with rule coverage and the mutation check. Exit 6 when one does not hold.
-
-    Example: assay policy test policies/packs/baseline
-    """
-    with exit_on_error():
-        report = test_pack(folder)
-        lines = [
-            f"{report.cases} cases, {len(report.failures)} failed",
-            f"{len(report.coverage)} rules, not covered: {', '.join(report.uncovered) or 'none'}",
-            f"mutation survivors: {', '.join(report.survivors) or 'none'}",
-            *[str(f) for f in report.failures],
-        ]
-        emit(output, dataclasses.asdict(report), lines)
-    if not report.ok:
-        raise typer.Exit(EXIT_REFUSED)

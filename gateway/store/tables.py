@@ -181,6 +181,24 @@ class ErasureRow(Row, table=True):
     executed_index: int = Field(default=-1, sa_type=BigInteger)
 
 
+class BudgetRow(Row, table=True):
+    """What was reserved for a job when it was let train; never taken back."""
+
+    __tablename__ = "budget_entry"
+    __table_args__ = (
+        Index("budget_entry_dataset", "dataset", "reserved_us"),
+        Index("budget_entry_unit", "unit", "reserved_us"),
+    )
+
+    job: str = Field(primary_key=True, max_length=128)
+    unit: str = Field(max_length=31)
+    dataset: str = Field(max_length=128)
+    epsilon_micros: int = Field(sa_type=BigInteger)
+    usd_micros: int = Field(sa_type=BigInteger)
+    reserved_us: int = Field(sa_type=BigInteger)
+    record_index: int = Field(sa_type=BigInteger)
+
+
 class RequestRow(Row, table=True):
     """A request that was answered: the same subject, method and id again gets the same resource, or a refusal."""
 

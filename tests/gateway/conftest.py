@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from assay import canonical, dsse, installation
 from assay.identity import Layout, load_p256
-from assay.v1 import dataset_pb2, identity_pb2, tuning_job_pb2
+from assay.v1 import dataset_pb2, identity_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger import dialect
 from audit.ledger.schema import RECORDS
 from gateway.application import Application
@@ -40,6 +40,12 @@ BASE = {
 }
 
 
+def publish_by_two(layout: Layout, policy: policy_pb2.Policy, *people: str) -> None:
+    """A publication signed by the founding operator and a compliance officer, unless others are named."""
+    for name in people or ("oscar", "cora"):
+        publish(layout, layout.person(name), policy)
+
+
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory, engine: PolicyEngine) -> Path:
     """Made once; making keys is slow."""
@@ -50,7 +56,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory, engine: PolicyEngine) -> 
     layout = installation.create(root, installation.Plan(people, "oscar"))
     layout.settings.write_text(default_toml())
     (layout.service("gateway") / "base_models.json").write_text(json.dumps([BASE]))
-    publish(layout, layout.person("oscar"), engine.policy())
+    publish_by_two(layout, engine.policy())
     return root
 
 

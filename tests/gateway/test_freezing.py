@@ -19,10 +19,9 @@ from audit.ledger.records import SYSTEM_UNIT, RecordDraft
 from audit.verify.trust import TrustFile
 from gateway.cli.app import app as cli
 from gateway.freezing import freeze, sign_continuation, sign_order
-from gateway.publications import publish
 from gateway.settings import Settings, default_toml
 from policies.engine import PolicyEngine
-from tests.gateway.conftest import BASE, House
+from tests.gateway.conftest import BASE, House, publish_by_two
 
 REFUSAL = {"method": "X", "code": "NOT_FOUND", "reason": "NOT_FOUND", "fields": [], "surplus": 0,
            "actor": "spiffe://assay.local/people/rita", "trace_id": ""}  # fmt: skip
@@ -125,7 +124,7 @@ async def test_a_successor_cites_the_final_checkpoint(closed: House, tmp_path: P
     layout = installation.create(tmp_path / "next", plan)
     layout.settings.write_text(default_toml(origin="assay.local/log2"))
     (layout.service("gateway") / "base_models.json").write_text(json.dumps([BASE]))
-    publish(layout, layout.person("oscar"), engine.policy())
+    publish_by_two(layout, engine.policy())
     old_trust, note = closed.layout.trust.read_text(), done.checkpoint.encode()
 
     def sign(origin: str = "assay.local/log2", trust: str = old_trust) -> object:

@@ -22,6 +22,8 @@ from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway.application import Application
 from gateway.settings import Settings
+from gateway.store import rows as store_rows
+from gateway.store.tables import BudgetRow
 from policies.engine import PolicyEngine
 from tests.gateway.conftest import House, messages, now, schema_violations
 from tests.gateway.judged import decide
@@ -186,6 +188,9 @@ async def test_policy_denies_with_rules_and_rows(street: Street) -> None:
     job = await street.rest()
     assert job.state == pb.TuningJob.STATE_DENIED
     assert "BASE-PII-CEILING" in job.reason
+    # 540 of 600 rows hold identifiers, and 120 may.
+    (step,) = job.decision.minimal_fix.steps
+    assert list(step.rule_ids) == ["BASE-PII-CEILING"] and step.after == "420" and not job.decision.minimal_fix.left
     assert street.types(NAME) == ["job.received", "job.preparing", "intake.decided"]
     assert spooled(street) == []
 
@@ -206,6 +211,27 @@ async def test_a_waived_denial_goes_back_into_the_path(street: Street) -> None:
     await street.app.approvals.waive_rules(await street.caller("cora"), request)
     assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
     assert street.types(NAME) == [*CLEAN[:3], "rules.waived", "job.waived", *CLEAN[3:]]
+    (entry,) = await street.app.store.fetch(lambda c: store_rows.select_all(c, BudgetRow))
+    assert entry.job == NAME and entry.usd_micros == job.quote_usd_micros
+
+
+async def test_past_questions_can_be_decided_again(street: Street) -> None:
+    from gateway import history
+    from policies.replay import replay
+
+    await street.ask()
+    await street.ask(job="second", pii=0.9)
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    await street.rest("units/credit/tuningJobs/second")
+    past = list(history.decided(street.layout.root))
+    assert [(d.name.rsplit("/", 1)[-1], d.moment, d.passed) for d in past] == [
+        ("first", "decision", True), ("first", "verdict", True), ("second", "decision", False)
+    ]  # fmt: skip
+    assert replay(street.app.policy, past).changes == ()
+    everybody = PolicyEngine(street.app.policy.pack, packs=frozenset({"baseline", "gdpr"}))
+    changed = replay(everybody, past)
+    assert [c.name.rsplit("/", 1)[-1] for c in changed.flips] == ["first"]
+    assert changed.questions == 3 and all("GDPR-USE" in c.started for c in changed.changes if c.moment == "decision")
 
 
 async def test_a_file_that_is_none_is_denied_and_the_outcome_names_the_fault(street: Street) -> None:

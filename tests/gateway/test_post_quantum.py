@@ -12,10 +12,9 @@ from assay.errors import InvalidInputError
 from audit.ledger.note import Checkpoint, SignedNote, open_checkpoint
 from audit.verify.trust import TrustFile
 from gateway.application import Application
-from gateway.publications import publish
 from gateway.settings import Settings, default_toml
 from policies.engine import PolicyEngine
-from tests.gateway.conftest import BASE
+from tests.gateway.conftest import BASE, publish_by_two
 
 
 def install(root: Path, engine: PolicyEngine, *, key: bool) -> Path:
@@ -23,7 +22,7 @@ def install(root: Path, engine: PolicyEngine, *, key: bool) -> Path:
     layout = installation.create(root, plan)
     layout.settings.write_text(default_toml(post_quantum=True))
     (layout.service("gateway") / "base_models.json").write_text(json.dumps([BASE]))
-    publish(layout, layout.person("oscar"), engine.policy())
+    publish_by_two(layout, engine.policy())
     return root
 
 

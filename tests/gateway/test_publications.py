@@ -1,4 +1,4 @@
-"""A policy comes into force by a person's signature, once, and the gateway runs under no other."""
+"""A policy comes into force by the signatures of two people, once, and the gateway runs under no other."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from typer.testing import CliRunner
 
+from assay import dsse
 from assay.errors import AssayError
-from assay.identity import Layout
+from assay.identity import Layout, load_p256
 from assay.v1 import policy_pb2
 from audit.ledger import records
 from gateway.cli.app import app as cli
-from gateway.publications import publish
 from policies.engine import PolicyEngine
-from tests.gateway.conftest import House
+from tests.gateway.conftest import House, publish_by_two
 
 DATABASE = "services/gateway/data/assay.db"
 
@@ -48,7 +49,7 @@ def other(policy: policy_pb2.Policy) -> policy_pb2.Policy:
 async def test_the_founding_publication_is_a_persons(house: House) -> None:
     (stored,) = [r for r in house.app.ledger.records("system", None, -1, 50) if r.type == "policy.published"]
     record = records.read(stored.body)
-    assert len(record.signatures) == 1
+    assert len(record.signatures) == 2
     assert record.predicate["bundle_sha256"] == house.app.policy.policy().bundle_sha256
 
 
@@ -60,7 +61,7 @@ async def test_without_a_publication_nothing_starts(opened: Callable[[], House],
 async def test_a_publication_of_other_limits_is_none(
     opened: Callable[[], House], layout: Layout, engine: PolicyEngine
 ) -> None:
-    publish(layout, layout.person("oscar"), other(engine.policy()))
+    publish_by_two(layout, other(engine.policy()))
     assert refused(opened, layout.root) == "POLICY_UNPUBLISHED"
 
 
@@ -68,8 +69,45 @@ async def test_a_publication_of_other_limits_is_none(
 async def test_only_operators_and_compliance_officers_of_every_unit_publish(
     opened: Callable[[], House], layout: Layout, engine: PolicyEngine, name: str
 ) -> None:
-    publish(layout, layout.person(name), engine.policy())
+    layout.policy_publication.unlink()
+    publish_by_two(layout, engine.policy(), "oscar", name)
     assert refused(opened, layout.root) == "ROLE_MISSING"
+
+
+@pytest.mark.parametrize("people", [("oscar",), ("oscar", "oscar"), ("cora",)])
+async def test_one_person_publishes_nothing(
+    opened: Callable[[], House], layout: Layout, engine: PolicyEngine, people: tuple[str, ...]
+) -> None:
+    layout.policy_publication.unlink()
+    publish_by_two(layout, engine.policy(), *people)
+    assert refused(opened, layout.root) == "POLICY_UNPUBLISHED"
+
+
+async def test_a_signature_twice_by_one_key_is_one_signer(
+    opened: Callable[[], House], layout: Layout, engine: PolicyEngine
+) -> None:
+    layout.policy_publication.unlink()
+    publish_by_two(layout, engine.policy(), "oscar")
+    envelope = json.loads(layout.policy_publication.read_text())
+    envelope["signatures"] *= 2
+    layout.policy_publication.write_text(json.dumps(envelope))
+    assert refused(opened, layout.root) == "POLICY_UNPUBLISHED"
+
+
+async def test_three_signers_are_not_two(opened: Callable[[], House], layout: Layout, engine: PolicyEngine) -> None:
+    person = layout.person("olga")
+    envelope = json.loads(layout.policy_publication.read_text())
+    certificate = x509.load_pem_x509_certificate((person / "person.crt").read_bytes())
+    more = dsse.cosign_person(envelope, load_p256(person / "person.key"), certificate)
+    layout.policy_publication.write_text(json.dumps(more))
+    assert refused(opened, layout.root) == "POLICY_UNPUBLISHED"
+
+
+async def test_a_second_signature_goes_to_the_same_policy_only(layout: Layout, engine: PolicyEngine) -> None:
+    layout.policy_publication.unlink()
+    publish_by_two(layout, other(engine.policy()), "oscar")
+    publish_by_two(layout, engine.policy(), "cora")
+    assert len(json.loads(layout.policy_publication.read_text())["signatures"]) == 1
 
 
 async def test_a_changed_publication_is_refused(opened: Callable[[], House], layout: Layout) -> None:
@@ -100,11 +138,12 @@ async def test_coming_back_to_a_policy_takes_a_new_signature(
     with pytest.raises(AssayError) as caught:
         opened()
     assert caught.value.reason == "POLICY_UNPUBLISHED"
-    done = CliRunner().invoke(cli, ["policy", "publish", str(layout.root), "--as", str(layout.person("cora"))])
-    assert done.exit_code == 0, done.output
+    for name, next_ in (("cora", "one more person must sign"), ("olga", "restart the gateway")):
+        done = CliRunner().invoke(cli, ["policy", "publish", str(layout.root), "--as", str(layout.person(name))])
+        assert done.exit_code == 0 and next_ in " ".join(done.output.split()), done.output
     back = opened()
     published = [r for r in back.app.ledger.records("system", None, -1, 50) if r.type == "policy.published"]
-    assert len(published) == 2 and len(records.read(published[1].body).signatures) == 1
+    assert len(published) == 2 and len(records.read(published[1].body).signatures) == 2
     await back.app.close()
 
 

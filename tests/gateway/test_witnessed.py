@@ -31,10 +31,9 @@ from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway import doctor
 from gateway.application import Application
-from gateway.publications import publish
 from gateway.settings import Settings, default_toml
 from policies.engine import PolicyEngine
-from tests.gateway.conftest import BASE, House, now
+from tests.gateway.conftest import BASE, House, now, publish_by_two
 from tests.gateway.judged import NAME, approved, awaiting, decide
 from tests.gateway.test_evidence import export
 from tests.gateway.test_permits import asked, issued, offline, online
@@ -76,7 +75,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory, engine: PolicyEngine) -> P
     )
     layout.settings.write_text(default_toml().replace("quorum_seconds = 20", "quorum_seconds = 60"))
     (layout.service("gateway") / "base_models.json").write_text(json.dumps([BASE]))
-    publish(layout, layout.person("oscar"), engine.policy())
+    publish_by_two(layout, engine.policy())
     vkey = Verifier.of("assay.local/log", load_ed25519(layout.service("gateway") / "log.key").public_key()).vkey()
     clients = ["spiffe://assay.local/services/gateway"]
     name = installation.witness_name("assay.local")

@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from assay.v1 import policy_input_pb2
 from policies import testing
 from policies.engine import PolicyEngine
-from policies.pack import load
+from policies.pack import BASELINE, load
 from policies.rule import Pack
 
 Edit = Callable[[dict[str, object]], None]
@@ -18,7 +18,7 @@ Edit = Callable[[dict[str, object]], None]
 
 @pytest.fixture(scope="session")
 def pack() -> Pack:
-    return load()
+    return load(BASELINE)
 
 
 @pytest.fixture(scope="session")

@@ -45,8 +45,11 @@ metadata: {{name: one, version: '1', owner: tests, description: one rule}}
 rules:
   - id: ONE
     title: One fact
-    stage: intake
+    stage: pre_train
     status: internal
+    severity: deny
+    instrument: Internal standard
+    jurisdictions: [ANY]
     citation: Internal standard
     effective_from: 2026-01-01
     message: {message}

@@ -232,7 +232,7 @@ def test_a_needed_fact_is_looked_for_before_the_condition(tmp_path: Path, chat: 
 
 def test_asking_needs_no_engine(tmp_path: Path) -> None:
     pack = load(one_rule_pack(tmp_path, "expression: 'true'"))
-    out = ask(pack.rules[0], pack.intake.bind({}), lambda name: (policy_pb2.OUTCOME_PASS, ""))
+    out = ask(pack.rules[0], pack.intake.bind({}), lambda name: (policy_pb2.OUTCOME_PASS, ""), [])
     assert out.outcome == policy_pb2.OUTCOME_PASS
 
 

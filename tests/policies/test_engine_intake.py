@@ -16,7 +16,7 @@ from assay.v1 import dataset_pb2, identity_pb2, measurement_pb2, policy_input_pb
 from policies import inputs, statistics
 from policies.engine import PolicyEngine
 from policies.pack import load
-from policies.rule import Pack
+from policies.rule import AT_INTAKE, Pack
 from tests.policies.packs import one_rule_pack
 
 PASS, FAIL, ERROR = policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_FAIL, policy_pb2.OUTCOME_ERROR
@@ -311,7 +311,7 @@ def test_no_question_crashes_the_engine_or_is_allowed_without_a_plan(
     question.format = cast(dataset_pb2.DatasetFormat, data.draw(st.sampled_from([0, 1, 2])))
     decision = engine.decide(question)
     assert decision.allowed <= decision.HasField("audit_plan")
-    assert len(decision.outcomes) == sum(rule.stage == "intake" for rule in engine.pack.rules)
+    assert len(decision.outcomes) == sum(rule.stage in AT_INTAKE for rule in engine.pack.rules)
 
 
 def test_the_policy_lists_and_explains_every_rule(engine: PolicyEngine, pack: Pack) -> None:

@@ -43,15 +43,34 @@ def line_of(path: Path, text: str) -> int:
         (PURPOSE, "    expression: request.budget_usd_micros <= limits.alpha\n", "PACK_COMPILE", "limits.alpha", 43),
         (PURPOSE, "", "PACK_SCHEMA", "- id: BASE-PURPOSE", 5),
         (PURPOSE, PURPOSE + "    gate: {}\n", "PACK_MISSING_KEY", "gate: {}", 11),
-        (PURPOSE, PURPOSE + "    severity: high\n", "PACK_UNKNOWN_KEY", "severity", 15),
+        (PURPOSE, PURPOSE + "    severity: high\n", "PACK_SCHEMA", "severity: high", 15),
+        (PURPOSE, PURPOSE + "    colour: red\n", "PACK_UNKNOWN_KEY", "colour: red", 13),
+        (PURPOSE, PURPOSE + "    artefacts: [LETTER]\n", "PACK_SCHEMA", "[LETTER]", 16),
+        (PURPOSE, PURPOSE + "    waivable_by: validator\n", "PACK_SCHEMA", "- id: BASE-PURPOSE", 5),
+        (PURPOSE, PURPOSE + "    waivable_by: validator\n    waiver_days: 9999\n", "PACK_SCHEMA", "9999", 18),
+        (PURPOSE, PURPOSE + "    waiver_days: 30\n", "PACK_SCHEMA", "waiver_days: 30", 18),
+        (PURPOSE, "    expression: data.rows > 0\n", "PACK_STAGE", "data.rows > 0", 17),
+        (PURPOSE, "    expression: request.quote_usd_micros > 0\n", "PACK_STAGE", "request.quote_usd_micros > 0", 17),
+        (PURPOSE, PURPOSE + "    needs: [data.rows]\n", "PACK_STAGE", "needs: [data.rows]", 12),
+        ("{move: set, field: datasheet.purposes", "{move: pray, field: datasheet.purposes", "PACK_SCHEMA", "pray", 16),
+        ("field: datasheet.purposes,", "field: request.nothing,", "PACK_UNKNOWN_FIELD", "request.nothing", 28),
+        ("    jurisdictions: [EU]\n", "    jurisdictions: [Europe]\n", "PACK_SCHEMA", "[Europe]", 20),
+        ("    reference: Article 5(1)(b)\n", "", "PACK_CITATION", "- id: BASE-PURPOSE", 5),
+        (
+            "    unconfirmed: article quoted from general knowledge; confirm it in the official text.\n",
+            "",
+            "PACK_UNCONFIRMED",
+            "- id: BASE-PURPOSE",
+            5,
+        ),
         (PURPOSE, PURPOSE + PURPOSE, "PACK_AMBIGUOUS", "", 0),
         (PURPOSE, PURPOSE + "    rows: data.rows\n", "PACK_TYPE", "rows: data.rows", 11),
         (PURPOSE, PURPOSE + "    needs: [data.nothing]\n", "PACK_UNKNOWN_FIELD", "data.nothing", 12),
         (PURPOSE, PURPOSE + "    waivable_by: boss\n", "PACK_SCHEMA", "boss", 18),
         ("    appealable: true\n", "    appealable: perhaps\n", "PACK_SCHEMA", "perhaps", 17),
         ("    appealable: true\n" + PURPOSE, "    appealable: yes\n" + PURPOSE, "PACK_AMBIGUOUS", "", 0),
-        ("citation: GDPR Article 5(1)(b), purpose limitation", "citation: ''", "PACK_SCHEMA", "citation: ''", 16),
-        ("    citation: GDPR Article 5(1)(b), purpose limitation\n", "", "PACK_MISSING_KEY", "- id: BASE-PURPOSE", 5),
+        ("citation: Purpose limitation", "citation: ''", "PACK_SCHEMA", "citation: ''", 16),
+        ("    citation: Purpose limitation\n", "", "PACK_MISSING_KEY", "- id: BASE-PURPOSE", 5),
         ("effective_from: 2018-05-25", "effective_from: yesterday", "PACK_DATE", "yesterday", 21),
         ("effective_from: 2018-05-25", "effective_from: 2018-13-25", "PACK_AMBIGUOUS", "", 0),
         (
@@ -154,7 +173,7 @@ def test_a_gate_of_the_intake_stage_is_refused(tmp_path: Path) -> None:
     text = (folder / "rules.yaml").read_text("utf-8")
     head, tail = text.split("- id: GATE-CANARY-AUC", 1)
     (folder / "rules.yaml").write_text(
-        head + "- id: GATE-CANARY-AUC" + tail.replace("stage: release", "stage: intake", 1)
+        head + "- id: GATE-CANARY-AUC" + tail.replace("stage: pre_deploy", "stage: intake", 1)
     )
     assert refusal(folder).reason == "PACK_SCHEMA"
 
@@ -240,9 +259,8 @@ def test_collect_returns_the_pack_or_the_faults(tmp_path: Path) -> None:
 def test_lint_of_the_baseline_is_clean_and_of_a_vague_citation_is_not(tmp_path: Path) -> None:
     assert lint_pack(BASELINE).ok
     folder = copy_baseline(tmp_path)
-    replace(
-        folder / "rules.yaml", "citation: GDPR Article 5(1)(b), purpose limitation", "citation: data protection law"
-    )
+    replace(folder / "rules.yaml", "instrument: Regulation (EU) 2016/679 (GDPR)", "instrument: data protection law")
+    replace(folder / "rules.yaml", "reference: Article 5(1)(b)", "reference: on purposes")
     assert [f.reason for f in lint_pack(folder).findings] == ["PACK_CITATION"]
     shutil.rmtree(folder)
     assert not lint_pack(folder).ok

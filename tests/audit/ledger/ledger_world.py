@@ -337,11 +337,18 @@ class Story:
         self.record("dataset.created", "dataset", dataset, [("dataset", DATASET)], unit=self.unit)
         return self
 
-    def publish_policy(self, by: str = "oscar", publication: str = "first") -> int:
-        """Rules and limits in force, signed by a person."""
+    def publish_policy(self, *by: str, publication: str = "first") -> int:
+        """Rules and limits in force, signed by two people unless others are named."""
         rules = {"bundle_sha256": digest("policy"), "limits_sha256": digest("limits"), "rules": ["BASE-ROWS"]}
         said = {"policy": "baseline", "version": "1", **rules, "publication_id": digest(publication)[:32]}
-        return self.act(by, "policy.published", "policy", said, unit="system")
+        first, *others = by or ("oscar", "cora")
+        envelope = self.world.people[first].sign("policy", said)
+        for name in others:
+            envelope = dsse.cosign_person(envelope, self.world.people[name].key, self.world.people[name].cert)
+        self.indices["policy.published"] = self.world.append(
+            RecordDraft("system", "policy.published", "policy", {}, envelope=envelope)
+        )
+        return self.indices["policy.published"]
 
     def grant(self, person: str, role: str, unit: str, by: str = "oscar") -> int:
         """A grant; its id tells whose and what."""

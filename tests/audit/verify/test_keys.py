@@ -237,7 +237,7 @@ def test_a_third_certificate_of_a_person_with_events(world: World) -> None:
     story.rotate_person("oscar", by="oscar")
     third = p256("oscar's other machine")
     world.people["other"] = Person("other", third, person_certificate(third, [subject("oscar")], world.root))
-    story.publish_policy("other", "second")
+    story.publish_policy("other", "cora", publication="second")
     one(world, KEYS, "failed", "not by a key that its events name")
 
 
@@ -246,9 +246,9 @@ def test_the_last_operators_key_is_replaced_by_its_own_successor(world: World) -
     story = Story(world).found()
     story.compromise("oscar", 1)
     story.rotate_person("oscar", by="new oscar")
-    story.publish_policy("oscar", "second")
+    story.publish_policy("oscar", "cora", publication="second")
     assert [(n, o) for n, o, _ in complaints(world)] == [(DOUBT, "suspect")] * len(complaints(world))
-    story.publish_policy("old oscar", "third")
+    story.publish_policy("old oscar", "cora", publication="third")
     assert (KEYS, "failed") in {(n, o) for n, o, _ in complaints(world)}
 
 
@@ -272,7 +272,7 @@ def test_a_rotation_removed_from_the_bundle(world: World, last: bool, outcome: s
     story = Story(world).found()
     index = story.rotate_key("permit", "permit 2")
     if not last:
-        story.publish_policy("oscar", "second")
+        story.publish_policy("oscar", "cora", publication="second")
     story.permit_key = "permit 2"
     story.ask().decide().train().audit().release()
     report = verify_bytes(repack(world.export(), without_record(index)), world.trust, START)

@@ -194,8 +194,14 @@ def test_grant_id_used_twice_and_unknown_grant_revoked(world: World) -> None:
 
 
 def test_policy_published_by_somebody_who_may_not(world: World) -> None:
-    Story(world).found().publish_policy(by="rita", publication="second")
+    Story(world).found().publish_policy("oscar", "rita", publication="second")
     assert "rita may not publish a policy" in complaints(world)[ROLES]
+
+
+@pytest.mark.parametrize("by", [("oscar",), ("oscar", "oscar"), ("oscar", "cora", "vik")])
+def test_a_policy_that_not_exactly_two_people_published(world: World, by: tuple[str, ...]) -> None:
+    Story(world).found().publish_policy(*by, publication="second")
+    assert "a policy is published by two people" in complaints(world)[SIGNATURES]
 
 
 def test_an_old_publication_put_into_force_again(world: World) -> None:

@@ -1,0 +1,141 @@
+"""What a unit and a dataset have used up: facts for policy, and the entry that a decision to train reserves.
+
+An entry is made in the unit of work that lets a job train, and no event takes it back: a cancelled job may have shown
+its rows to somebody, and the epsilon of a search is that of all its trials. Money counts as the quote until the job has
+ended, then as what it cost, if that is more or the job has trained at all.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from assay.errors import AbortedError
+from assay.v1 import policy_input_pb2
+from audit.ledger.writer import UnitOfWork
+from gateway.jobs import views
+from gateway.jobs.transitions import State
+from gateway.store import rows
+from gateway.store.tables import BudgetRow, JobRow
+
+MICROS = 1_000_000
+_SHOWN = 100
+_ENDED = tuple(state.value for state in (
+    State.DENIED, State.QUARANTINED, State.AWAITING_APPROVAL, State.REJECTED, State.APPROVED, State.REVOKED,
+    State.EXPIRED, State.CANCELLED, State.FAILED,
+))  # fmt: skip
+
+
+def read(connection: Connection, job: JobRow, now: dt.datetime) -> policy_input_pb2.AccountFacts:
+    """What was used up before this job asked; sums cover everything, the entries shown are the newest hundred."""
+    dataset = views.request_of(job).dataset
+    day = dt.datetime(now.year, now.month, now.day, tzinfo=dt.UTC)
+    month = rows.micros(day.replace(day=1))
+    budget, table = rows.table(BudgetRow).c, rows.table(JobRow).c
+    others = table.name != job.name
+    epsilon = _sum(connection, budget.epsilon_micros, budget.dataset == dataset, budget.job != job.name)
+    out = policy_input_pb2.AccountFacts(
+        dataset_epsilon_micros=epsilon,
+        unit_jobs_today=_count(
+            connection, others, table.unit == job.unit, table.created_us >= rows.micros(day),
+            table.created_us <= job.created_us,
+        ),
+        unit_jobs_under_way=_count(
+            connection, others, table.unit == job.unit, table.state.not_in(_ENDED), table.created_us <= job.created_us
+        ),
+    )  # fmt: skip
+    if epsilon:
+        out.dataset_entries.extend(_newest(connection, budget.dataset == dataset, budget.epsilon_micros > 0))
+    spent = _spent(connection, job, month)
+    out.unit_usd_micros = spent
+    if spent:
+        out.unit_entries.extend(_newest(connection, budget.unit == job.unit, budget.reserved_us >= month))
+    return out
+
+
+def reserve(
+    uow: UnitOfWork,
+    record_index: int,
+    job: JobRow,
+    question: policy_input_pb2.IntakeInput,
+    *,
+    decided: bool = True,
+) -> None:
+    """Reserves what an allowed job may use up, in the unit of work that allows it.
+
+    Args:
+        uow: of the change to QUEUED.
+        record_index: of the record that allows it.
+        job: the job, as read before the change.
+        question: what policy was told.
+        decided: policy allowed it on the account in ``question``, which must still be the account; False for a waiver,
+            where a person answers for it.
+
+    Raises:
+        AbortedError: ``STALE`` when another job has reserved since the question was asked.
+    """
+    known = rows.get(uow.connection, BudgetRow, job=job.name)
+    if known is not None:
+        return
+    if decided and _sums(read(uow.connection, job, uow.now)) != _sums(question.account):
+        raise AbortedError("STALE", f"the account of {job.unit} changed meanwhile", remedy="it is decided again")
+    entry = BudgetRow(
+        job=job.name,
+        unit=job.unit,
+        dataset=views.request_of(job).dataset,
+        epsilon_micros=epsilon_micros(question.request),
+        usd_micros=question.request.quote_usd_micros,
+        reserved_us=rows.micros(uow.now),
+        record_index=record_index,
+    )
+    rows.insert(uow.connection, entry)
+
+
+def epsilon_micros(request: policy_input_pb2.RequestFacts) -> int:
+    """Epsilon asked for in millionths, rounded up, so that a budget is never overspent by rounding; 0 for none."""
+    privacy = request.differential_privacy
+    return math.ceil(privacy.epsilon * MICROS) if privacy.HasField("epsilon") else 0
+
+
+def _sums(account: policy_input_pb2.AccountFacts) -> tuple[int, int]:
+    """What reservations of others change; the number of jobs is a quota and not a sum that can be overspent."""
+    return account.dataset_epsilon_micros, account.unit_usd_micros
+
+
+def _spent(connection: Connection, job: JobRow, month: int) -> int:
+    """Money of the unit in the month: the quote of what is under way, the cost of what has ended."""
+    budget, table = rows.table(BudgetRow), rows.table(JobRow)
+    statement = (
+        select(budget.c.usd_micros, table.c.cost_usd_micros, table.c.state)
+        .join(table, table.c.name == budget.c.job)
+        .where(budget.c.unit == job.unit, budget.c.reserved_us >= month, budget.c.job != job.name)
+    )
+    found = connection.execute(statement).all()
+    return sum(int(cost if state in _ENDED else max(quote, cost)) for quote, cost, state in found)
+
+
+def _sum(connection: Connection, column: Any, *where: Any) -> int:
+    return int(connection.execute(select(func.coalesce(func.sum(column), 0)).where(*where)).scalar_one())
+
+
+def _count(connection: Connection, *where: Any) -> int:
+    return int(connection.execute(select(func.count()).select_from(rows.table(JobRow)).where(*where)).scalar_one())
+
+
+def _newest(connection: Connection, *where: Any) -> Sequence[policy_input_pb2.BudgetEntry]:
+    table = rows.table(BudgetRow)
+    statement = select(table).where(*where).order_by(table.c.reserved_us.desc(), table.c.job).limit(_SHOWN)
+    return [
+        policy_input_pb2.BudgetEntry(
+            job=found["job"],
+            epsilon_micros=found["epsilon_micros"],
+            usd_micros=found["usd_micros"],
+            day=rows.moment(found["reserved_us"]).date().isoformat(),
+            record_index=found["record_index"],
+        )
+        for found in connection.execute(statement).mappings()
+    ]

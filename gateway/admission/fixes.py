@@ -1,0 +1,32 @@
+"""The minimal fix of a denied request, with what this installation works out again after each change of it."""
+
+from __future__ import annotations
+
+import math
+
+from assay.errors import AssayError
+from assay.v1 import policy_input_pb2, policy_pb2
+from gateway.admission import facts
+from gateway.base_models import BaseModels
+from gateway.settings import Settings
+from policies import fixing
+from policies.engine import PolicyEngine
+
+
+def minimal_fix(
+    policy: PolicyEngine, settings: Settings, base_models: BaseModels, question: policy_input_pb2.IntakeInput
+) -> policy_pb2.MinimalFix:
+    """Searches the smallest change that would pass here; CPU-bound, up to a second."""
+
+    def derive(changed: policy_input_pb2.IntakeInput) -> None:
+        request = changed.request
+        request.planned_train_tokens = math.ceil(changed.data.train_tokens * request.epochs)
+        request.quote_usd_micros = facts.quote(settings.price_book, request.planned_train_tokens)
+        if changed.base_model.id != question.base_model.id:
+            try:
+                changed.base_model.CopyFrom(base_models.get(changed.base_model.id))
+            except AssayError:
+                # Not in this installation's registry: the rules on base models then say so.
+                return
+
+    return fixing.minimal_fix(policy, question, derive)

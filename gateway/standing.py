@@ -1,0 +1,81 @@
+"""Whether what was decided still stands: under the policy in force now, on this day, with the waivers that still hold.
+
+A verdict binds the digests of rules and limits that it was made by. When others are in force since, the question that
+was stored is asked again before anybody signs or gets a permit, so that a policy that was swapped after a verdict can
+let nothing through that it would refuse. The rules of stage ``live`` are asked each time.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+from sqlalchemy import Connection
+
+from assay.errors import PreconditionError
+from assay.v1 import policy_input_pb2, policy_pb2
+from gateway.history import RELEASE_QUESTION
+from gateway.jobs import views
+from gateway.jobs.transitions import State
+from gateway.store import jobs, rows
+from gateway.store.tables import JobRow
+from policies.engine import PolicyEngine
+from policies.rule import GOOD
+
+_DAY_US = 86_400 * 1_000_000
+
+
+def demand(
+    connection: Connection, policy: PolicyEngine, job: JobRow, now: dt.datetime, environment: str | None = None
+) -> None:
+    """Refuses when the job's verdict would not stand now.
+
+    Args:
+        connection: to read on.
+        policy: in force.
+        job: judged before.
+        now: of the act.
+        environment: where a permit would let the model run; None where no permit is asked for.
+
+    Raises:
+        PreconditionError: ``WAIVER_EXPIRED`` when a waiver that let the job on has run out, ``POLICY_CHANGED`` when
+            the policy in force would refuse what an earlier one passed, ``POLICY_LIVE`` when a rule of the model's life
+            does not hold, each naming the rules.
+    """
+    known = jobs.facts(connection, job.name)
+    day = now.date().isoformat()
+    waivers = [json.loads(value) for key, value in known.items() if key.startswith("waiver.")]
+    expired = sorted({rule for waiver in waivers if waiver["expires"] < day for rule in waiver["rules"]})
+    if expired:
+        raise PreconditionError(
+            "WAIVER_EXPIRED", f"the waiver of {', '.join(expired)} has expired", remedy="ask for a new job"
+        )
+    waived = frozenset(rule for waiver in waivers for rule in waiver["rules"])
+    if RELEASE_QUESTION not in known:
+        return
+    question = views.from_json(known[RELEASE_QUESTION], policy_input_pb2.ReleaseInput)
+    verdict = views.from_json(job.verdict, policy_pb2.Verdict)
+    if (verdict.bundle_sha256, verdict.limits_sha256) != (policy.pack.bundle_sha256, policy.pack.limits_sha256):
+        _refuse("POLICY_CHANGED", "the policy in force since would refuse it", policy.judge(question), waived)
+    if environment is not None:
+        question.live.CopyFrom(_life(connection, job, now, environment))
+        _refuse("POLICY_LIVE", "it may not be used further", policy.renew(question), waived)
+
+
+def _refuse(reason: str, words: str, verdict: policy_pb2.Verdict, waived: frozenset[str]) -> None:
+    fired = [o for o in verdict.outcomes if o.outcome not in GOOD and o.rule_id not in waived]
+    if fired:
+        said = "; ".join(f"{outcome.rule_id}: {outcome.message}" for outcome in fired)
+        raise PreconditionError(reason, f"{words}: {said[:1000]}", remedy=fired[0].fix or "ask for a new job")
+
+
+def _life(connection: Connection, job: JobRow, now: dt.datetime, environment: str) -> policy_input_pb2.LiveFacts:
+    steps, now_us = jobs.transitions(connection, job.name), rows.micros(now)
+    # An audit is recorded with the verdict on it, by the change out of AUDITING.
+    audited = next((step.time_us for step in steps if step.from_state == State.AUDITING), now_us)
+    approved = next((step.time_us for step in reversed(steps) if step.to_state == State.APPROVED), now_us)
+    return policy_input_pb2.LiveFacts(
+        days_since_audit=max(0, (now_us - audited) // _DAY_US),
+        days_since_approval=max(0, (now_us - approved) // _DAY_US),
+        environment=environment,
+    )

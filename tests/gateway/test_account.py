@@ -1,0 +1,125 @@
+"""Budgets: a reservation is never given back, sums cover every job, and a race is decided again."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from assay.errors import AbortedError
+from assay.v1 import policy_input_pb2, tuning_job_pb2
+from gateway.admission import account
+from gateway.store import jobs, rows
+from gateway.store.tables import BudgetRow, JobRow
+from policies.engine import PolicyEngine
+from policies.pack import BASELINE, load
+from policies.testing import read_cases
+from tests.gateway.conftest import House
+
+DP = policy_input_pb2.DifferentialPrivacy(epsilon=3.0, delta=1e-6)
+
+
+async def received(house: House, name: str) -> JobRow:
+    """A job that waits, asking for differential privacy."""
+    rita = await house.caller("rita")
+    request = house.request(job=name, differential_privacy=DP)
+    await house.app.jobs.create_tuning_job(rita, request)
+    job = await house.app.store.fetch(lambda c: jobs.get(c, f"units/credit/tuningJobs/{name}"))
+    assert job is not None
+    return job
+
+
+async def told(house: House, job: JobRow) -> policy_input_pb2.IntakeInput:
+    """What policy would be told of a job's account."""
+    question = policy_input_pb2.IntakeInput(
+        request=policy_input_pb2.RequestFacts(quote_usd_micros=700, differential_privacy=DP)
+    )
+    now = dt.datetime.now(dt.UTC)
+    question.account.CopyFrom(await house.app.store.fetch(lambda c: account.read(c, job, now)))
+    return question
+
+
+async def reserve(house: House, job: JobRow, question: policy_input_pb2.IntakeInput, index: int = 5) -> None:
+    await house.app.store.commit(lambda uow: account.reserve(uow, index, job, question))
+
+
+async def test_what_is_reserved_adds_up_and_is_shown(house: House) -> None:
+    await house.upload("rita")
+    first, second = await received(house, "first"), await received(house, "second")
+    assert (await told(house, first)).account.dataset_epsilon_micros == 0
+    await reserve(house, first, await told(house, first), 17)
+    seen = (await told(house, second)).account
+    assert seen.dataset_epsilon_micros == 3_000_000 and seen.unit_usd_micros == 700
+    (entry,) = seen.dataset_entries
+    assert (entry.job, entry.epsilon_micros, entry.record_index) == (first.name, 3_000_000, 17)
+    assert seen.unit_jobs_today == 1 and seen.unit_jobs_under_way == 1
+    # A job's own reservation does not stand against it, and it reserves once.
+    assert (await told(house, first)).account.dataset_epsilon_micros == 0
+    await reserve(house, first, await told(house, first))
+    assert (await told(house, second)).account.dataset_epsilon_micros == 3_000_000
+
+
+async def test_a_cancelled_job_gives_no_epsilon_back(house: House) -> None:
+    await house.upload("rita")
+    first, second = await received(house, "first"), await received(house, "second")
+    await reserve(house, first, await told(house, first))
+    rita = await house.caller("rita")
+    await house.app.jobs.cancel_tuning_job(
+        rita, tuning_job_pb2.CancelTuningJobRequest(name=first.name, reason="not needed")
+    )
+    seen = (await told(house, second)).account
+    assert seen.dataset_epsilon_micros == 3_000_000
+    # Money is given back: nothing was computed.
+    assert seen.unit_usd_micros == 0 and seen.unit_jobs_under_way == 0 and seen.unit_jobs_today == 1
+
+
+async def test_of_two_that_were_told_the_same_account_one_is_decided_again(house: House) -> None:
+    await house.upload("rita")
+    first, second = await received(house, "first"), await received(house, "second")
+    one, two = await told(house, first), await told(house, second)
+    await reserve(house, first, one)
+    with pytest.raises(AbortedError) as caught:
+        await reserve(house, second, two)
+    assert caught.value.reason == "STALE"
+    found = await house.app.store.fetch(lambda c: rows.select_all(c, BudgetRow))
+    assert [row.job for row in found] == [first.name]
+    await reserve(house, second, await told(house, second))
+
+
+async def test_another_dataset_and_another_month_have_their_own(house: House) -> None:
+    await house.upload("rita")
+    await house.upload("rita", dataset="others")
+    first = await received(house, "first")
+    await reserve(house, first, await told(house, first))
+    rita = await house.caller("rita")
+    await house.app.jobs.create_tuning_job(rita, house.request(job="third", dataset="others"))
+    third = await house.app.store.fetch(lambda c: jobs.get(c, "units/credit/tuningJobs/third"))
+    assert third is not None
+    seen = (await told(house, third)).account
+    assert seen.dataset_epsilon_micros == 0 and seen.unit_usd_micros == 700
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=40)
+    seen = await house.app.store.fetch(lambda c: account.read(c, third, later))
+    assert seen.unit_usd_micros == 0 and seen.unit_jobs_today == 0
+
+
+async def test_the_rule_refuses_with_the_ledger_attached(house: House) -> None:
+    await house.upload("rita")
+    names = ("a", "b", "c")
+    waiting = [await received(house, name) for name in names]
+    for index, job in enumerate(waiting[:2]):
+        await reserve(house, job, await told(house, job), 40 + index)
+    case = next(c for c in read_cases(load(BASELINE)) if c.name == "a clean chat request is allowed")
+    question = policy_input_pb2.IntakeInput()
+    question.CopyFrom(case.intake)
+    question.request.differential_privacy.CopyFrom(DP)
+    question.account.CopyFrom((await told(house, waiting[2])).account)
+    outcomes = {o.rule_id: o for o in PolicyEngine(load(BASELINE)).decide(question).outcomes}
+    said = outcomes["BASE-EPSILON"].message
+    assert all(f"units/credit/tuningJobs/{name} on" in said for name in "ab") and "record 41" in said
+    assert "Ask for at most 2" in outcomes["BASE-EPSILON"].fix
+
+
+def test_epsilon_is_rounded_up() -> None:
+    request = policy_input_pb2.RequestFacts(differential_privacy={"epsilon": 0.1 + 0.2, "delta": 1e-6})
+    assert account.epsilon_micros(request) == 300_001
+    assert account.epsilon_micros(policy_input_pb2.RequestFacts()) == 0
