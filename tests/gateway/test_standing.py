@@ -81,18 +81,15 @@ async def test_a_stricter_policy_since_refuses_and_a_looser_one_does_not(house: 
     assert error.reason == "POLICY_CHANGED" and "REL-EPSILON" in error.message
 
 
-async def test_a_policy_that_was_loosened_does_not_hide_that_another_judged(
-    house: House, bundle: PolicyEngine
-) -> None:
+async def test_a_policy_that_was_loosened_does_not_hide_that_another_judged(house: House, bundle: PolicyEngine) -> None:
     # Judged by a loose policy that was swapped in, and asked under the real one.
     loose = swapped(bundle, "epsilon_lower_bound", 1000.0)
     name = await judged(house, loose)
 
     def worsen(uow: object) -> None:
         connection = uow.connection  # type: ignore[attr-defined]
-        connection.exec_driver_sql(
-            "UPDATE job_fact SET value = replace(value, '\"value\": 0.1', '\"value\": 9.5') WHERE key = 'question.release'"
-        )
+        swap = "replace(value, '\"value\": 0.1', '\"value\": 9.5')"
+        connection.exec_driver_sql(f"UPDATE job_fact SET value = {swap} WHERE key = 'question.release'")
 
     await house.app.store.commit(worsen)
     assert (await refusal(house, bundle, name)).reason == "POLICY_CHANGED"
@@ -118,9 +115,7 @@ async def test_a_rule_of_the_models_life_is_asked_for_a_permit_only(house: House
     name = await judged(house, bundle)
     whole = load()
     iso = PolicyEngine(whole, packs=frozenset({"baseline", "iso-42001"}))
-    same = dataclasses.replace(
-        whole, bundle_sha256=bundle.pack.bundle_sha256, limits_sha256=bundle.pack.limits_sha256
-    )
+    same = dataclasses.replace(whole, bundle_sha256=bundle.pack.bundle_sha256, limits_sha256=bundle.pack.limits_sha256)
     iso = PolicyEngine(same, packs=frozenset({"baseline", "iso-42001"}))
     await demand(house, iso, name)
     await demand(house, iso, name, "production")
