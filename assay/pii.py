@@ -27,7 +27,7 @@ from assay.errors import InvalidInputError
 if TYPE_CHECKING:
     from assay.pii_engine import PiiEngine
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Raised whenever recognisers, thresholds or the overlap rule change, so that two scans can be told apart."""
 
 DIRECT_IDENTIFIERS = frozenset(
@@ -44,12 +44,25 @@ DIRECT_IDENTIFIERS = frozenset(
         "US_BANK_NUMBER",
         "UK_NINO",
         "IP_ADDRESS",
+        "FAX_NUMBER",
+        "MEDICAL_RECORD_NUMBER",
+        "HEALTH_PLAN_NUMBER",
+        "LICENCE_NUMBER",
+        "VEHICLE_ID",
+        "DEVICE_SERIAL",
+        "STREET_ADDRESS",
     }
 )
-"""Types that single out a person. DATE_TIME, LOCATION and NRP are reported but identify only in combination."""
+"""Types that single out a person."""
+
+QUASI_IDENTIFIERS = frozenset({"ZIP_CODE", "AGE_OVER_89", "URL", "UNIQUE_CODE"})
+"""Types that identify in combination, or whose form alone does not say whether a person is behind it."""
 
 OTHER_ENTITIES = frozenset({"DATE_TIME", "LOCATION", "NRP"})
-"""Types that are reported and never counted against a density ceiling."""
+"""Dates, places and nationalities. Neither these nor the former count against a density ceiling."""
+
+ENTITY_TYPES = DIRECT_IDENTIFIERS | QUASI_IDENTIFIERS | OTHER_ENTITIES
+"""Everything that a scan can report."""
 
 _NAME_MARKS = "-'’."
 _PARTICLES = frozenset("al bin da de dei del den der di do dos du el ibn la le van vom von y zu".split())
@@ -101,7 +114,7 @@ class PiiScanner:
     def _engine(self) -> PiiEngine:
         from assay.pii_engine import PiiEngine
 
-        return PiiEngine(self.config, DIRECT_IDENTIFIERS | OTHER_ENTITIES)
+        return PiiEngine(self.config)
 
     @property
     def identity(self) -> str:
@@ -160,12 +173,9 @@ def windows(text: str, window: int, overlap: int) -> list[tuple[int, int, int, i
 
 
 def resolve_overlaps(spans: Iterable[Span]) -> list[Span]:
-    """Keeps one span where several overlap: a direct identifier before others, then the surer, then the longer."""
+    """Keeps one span where several overlap: the type that says more, then the surer, then the longer."""
     kept: list[Span] = []
-    best_first = sorted(
-        spans,
-        key=lambda s: (s.entity_type not in DIRECT_IDENTIFIERS, -s.score, s.start - s.end, s.start, s.entity_type),
-    )
+    best_first = sorted(spans, key=lambda s: (_rank(s.entity_type), -s.score, s.start - s.end, s.start, s.entity_type))
     for s in best_first:
         at = bisect_left(kept, s)
         if (at == 0 or kept[at - 1].end <= s.start) and (at == len(kept) or s.end <= kept[at].start):
@@ -173,13 +183,19 @@ def resolve_overlaps(spans: Iterable[Span]) -> list[Span]:
     return kept
 
 
+def _rank(entity_type: str) -> int:
+    return 0 if entity_type in DIRECT_IDENTIFIERS else 2 if entity_type in OTHER_ENTITIES else 1
+
+
 def is_direct_identifier(span: Span, text: str) -> bool:
     """Tells whether a span singles a person out on its own.
 
     A PERSON span does so only when it reads as a full name: two or more capitalised words, nothing but particles such
     as "van" beside them. A lone first name does not identify, and lone capitalised words are most of the model's
-    false alarms.
+    false alarms. A STREET_ADDRESS does so only with a number: a street alone is a place.
     """
+    if span.entity_type == "STREET_ADDRESS":
+        return any(map(str.isdigit, text[span.start : span.end]))
     if span.entity_type != "PERSON":
         return span.entity_type in DIRECT_IDENTIFIERS
     words = text[span.start : span.end].removesuffix("'s").removesuffix("’s").split()

@@ -8,7 +8,7 @@ import pytest
 
 from assay import canonical
 from assay.errors import InvalidInputError, PreconditionError
-from assay.pii_engine import luhn_valid
+from assay.pii_health import luhn_valid
 from audit.prepare.canaries import CanaryNumbers, Carrier, coin, derive, manifest
 from audit.prepare.code_shapes import GENERAL, CodeShapes, shape
 from audit.prepare.secrets_of_nobody import RESERVED, KeyedChoices, code_in
