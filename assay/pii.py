@@ -116,6 +116,10 @@ class PiiScanner:
 
         return PiiEngine(self.config)
 
+    def warm_up(self) -> None:
+        """Loads the model now rather than at the first scan; errors as of :meth:`scan`."""
+        next(self.scan(["."]))
+
     @property
     def identity(self) -> str:
         """Names the detector: versions, the checked digest of the model and the version of the rules here."""

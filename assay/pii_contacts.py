@@ -61,9 +61,14 @@ _CANDIDATE = re.compile(
     r"(?<![\w$€£¥/+])(?<!\d[.,-])(?:(?:\+|00)\s?)?\(?\+?\d(?:[\d().\-/–]|[ \xa0](?=[\d(.\-/–x])){4,22}\d"
     r"(?:\s?(?:x|ext\.?|extension)\s?\d{1,6})?(?![\w%])"
 )
-_NANP = re.compile(r"(?:(?:\+?|00)1[-. ]?)?(?:\([2-9]\d{2}\)\s?|[2-9]\d{2}[-. ])[2-9]\d{2}[-. ]\d{4}(?:\s?(?:x|ext\.?|extension)\s?\d{1,6})?\Z")
+_NANP = re.compile(
+    r"(?:(?:\+?|00)1[-. ]?)?(?:\([2-9]\d{2}\)\s?|[2-9]\d{2}[-. ])[2-9]\d{2}[-. ]\d{4}"
+    r"(?:\s?(?:x|ext\.?|extension)\s?\d{1,6})?\Z"
+)
 _DATE = re.compile(r"(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./](?:\d{4}|\d{2}))\Z")
-_CALLS = re.compile(r"(?<![^\W\d_])(?:phone|telephone|tel\b|mobile|cell|call|dial|whatsapp|sms|text|hotline|landline|reach|ring|answer|messag|office|desk)")
+_CALLS = re.compile(
+    r"(?<![^\W\d_])(?:phone|telephone|tel\b|mobile|cell|call|dial|whatsapp|sms|text|hotline|landline|reach|ring|answer|messag|office|desk)"
+)
 _FAX = re.compile(r"(?<![^\W\d_])(?:fax|facsimile|telefax)")
 _AFTER = re.compile(r"[\s(-]{0,3}(?:(fax|facsimile)|(?:phone|mobile|cell|home|office|work|landline|main))\b")
 _NEAR = 40
@@ -91,9 +96,7 @@ class PhoneFinder:
             if not _LEAST_DIGITS <= digits <= _MOST_DIGITS + 7 or _DATE.match(value):
                 continue
             near = small[max(0, start - _NEAR) : start]
-            fax = None
-            for fax in _FAX.finditer(near):
-                pass
+            fax = next(reversed(list(_FAX.finditer(near))), None)
             after = _AFTER.match(small, match.end())
             named = after is not None or fax is not None or _CALLS.search(near) is not None
             if score := self._score(value, digits, named):

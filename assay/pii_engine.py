@@ -18,6 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from assay import digests
 from assay.errors import IntegrityError, UnavailableError
+from assay.pii import Span
+from assay.pii_contacts import EmailFinder, PhoneFinder, find_cards
+from assay.pii_health import RECOGNISERS
+from assay.pii_names import Gazetteer
+from assay.pii_recognisers import find_all, from_presidio
 
 if TYPE_CHECKING:
     from assay.pii import PiiConfig
@@ -39,12 +44,7 @@ with _imported_without("torch", "transformers", "stanza", "gliner", "tensorflow"
     import numpy as np
     import spacy
     from thinc.backends import NumpyOps
-
-from assay.pii import Span
-from assay.pii_contacts import EmailFinder, PhoneFinder, find_cards
-from assay.pii_health import RECOGNISERS
-from assay.pii_names import Gazetteer
-from assay.pii_recognisers import find_all, from_presidio
+    from threadpoolctl import ThreadpoolController
 
 _ENTITY_OF = {
     "PERSON": "PERSON",
@@ -79,10 +79,11 @@ class PiiEngine:
         folder = model_folder(config.model)
         check_model(folder, config.ner_sha256)
         self._config = config
-        self._nlp: Any = spacy.load(folder, exclude=list(_UNUSED_PIPES))
-        self._ner: Any = self._nlp.get_pipe("ner")
+        nlp: Any = spacy.load(folder, exclude=list(_UNUSED_PIPES))
+        self._nlp, self._ner = nlp, nlp.get_pipe("ner")
         for node in self._ner.model.walk():
             node.ops = _OpenBlas()
+        self._blas: Any = ThreadpoolController()
         with _imported_without("torch", "transformers", "stanza", "gliner", "tensorflow", "mxnet"):
             self._patterns = (*from_presidio(), *RECOGNISERS)
             from presidio_analyzer.predefined_recognizers import IbanRecognizer
@@ -98,7 +99,10 @@ class PiiEngine:
         """Yields each text's spans above the threshold, unsorted; spans of different types may overlap."""
         docs = [self._nlp.make_doc(text) for text in texts]
         if docs:
-            self._ner.set_annotations(docs, self._ner.predict(docs))
+            # One thread a process: products this small gain nothing from more, and forks would fight over the cores.
+            with self._blas.limit(limits=1, user_api="blas"):
+                states = self._ner.predict(docs)
+            self._ner.set_annotations(docs, states)
         for text, doc in zip(texts, docs, strict=True):
             yield [s for s in self._find(text, doc) if s.score >= self._config.score_threshold]
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a table of expressions: one a line)
 """Recognisers that Presidio lacks: the identifiers of HIPAA's Safe Harbor, 45 CFR 164.514(b)(2), and postal addresses.
 
 Most are values without a shape of their own, so they are found by the words that name them
@@ -55,7 +56,9 @@ _SUFFIXED = (
 _TWO_WORDS = rf"\b{_CAP}\s+(?:utca|út|tér|ulice|ulica|nám\.|tänav|iela|allé|väg|vej|gt\.)\s+\d{{1,4}}(?![\w])"
 # "Parkring 50, Graz, 4251": a street with its number, a town and a postcode, whatever the words mean.
 _LISTED = rf"\b{_CAP}(?:[ \t][^\W\d_][\w'’.-]{{0,20}}){{0,4}}[ \t]{_NUMBER}\.?,\s+{_CAP}(?:[ \t/-][^\W\d_][\w'’.-]{{0,20}}){{0,4}},\s+(?:[A-Z]{{1,2}}-?)?\d[\dA-Z]{{2,4}}(?:[ -]\d?[\dA-Z]{{2,3}})?\b"
-_BARE_STREET = r"\b(?:[A-Z][a-z]{2,20}\s){1,2}(?:Street|Avenue|Road|Boulevard|Lane|Drive|Parkway|Highway|Terrace|Crescent)\b"
+_BARE_STREET = (
+    r"\b(?:[A-Z][a-z]{2,20}\s){1,2}(?:Street|Avenue|Road|Boulevard|Lane|Drive|Parkway|Highway|Terrace|Crescent)\b"
+)
 
 _AGE = r"(?:9\d|1[0-2]\d)"
 _SPELLED = "ninety(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?|(?:one|a) hundred(?: and \\w+)?"
@@ -66,7 +69,13 @@ _SHORT_MONTHS = r"Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec"
 
 def _vin(value: str) -> bool | None:
     """Check digit of 49 CFR 565.15(c); European numbers need not carry one."""
-    letters = dict(zip("ABCDEFGHJKLMNPRSTUVWXYZ", (1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 7, 9, 2, 3, 4, 5, 6, 7, 8, 9)))
+    letters = dict(
+        zip(
+            "ABCDEFGHJKLMNPRSTUVWXYZ",
+            (1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 7, 9, 2, 3, 4, 5, 6, 7, 8, 9),
+            strict=True,
+        )
+    )
     weights = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
     value = value.upper()
     if not any(map(str.isdigit, value)) or not any(map(str.isalpha, value)):

@@ -20,7 +20,7 @@ from importlib.resources import files
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*\.?")
 _PARTICLES = frozenset("al bin da de dei del della den der di do dos du el ibn la le ten ter van vom von y zu".split())
 _TITLES = frozenset(
-    "mr mrs ms miss mx dr prof professor doctor sir madam herr frau monsieur madame mme mlle señor señora sr sra".split()
+    "mr mrs ms miss mx dr prof professor doctor sir madam herr frau monsieur mme mlle señor señora sr sra".split()
 )
 # After a name these say that it names a thing: a bank, a river, a hospital.
 _THINGS = frozenset(
@@ -95,8 +95,10 @@ class Gazetteer:
             if other.particle or other.initial:
                 initials += other.initial
                 end += 1
-            elif known or run[end - 1].particle or (
-                names == 0 and given and self._may_be_a_name(other.text) and self._sure(word.text)
+            elif (
+                known
+                or run[end - 1].particle
+                or (names == 0 and given and self._may_be_a_name(other.text) and self._sure(word.text))
             ):
                 names += 1
                 end += 1

@@ -120,7 +120,7 @@ def from_presidio() -> tuple[Recogniser, ...]:
     """Presidio's own patterns, checks and context words for the types whose recognisers it ships."""
     from presidio_analyzer import predefined_recognizers as p
 
-    ip = p.IpRecognizer()
+    ip: Any = p.IpRecognizer()
     four = [x for x in ip.patterns if x.name == "IPv4"]
     six = [x for x in ip.patterns if x.name.startswith("IPv6") and x.score > 0.4]
     return (

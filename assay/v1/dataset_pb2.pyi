@@ -35,6 +35,14 @@ class LegalBasis(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEGAL_BASIS_PUBLIC_TASK: _ClassVar[LegalBasis]
     LEGAL_BASIS_LEGITIMATE_INTERESTS: _ClassVar[LegalBasis]
     LEGAL_BASIS_NO_PERSONAL_DATA: _ClassVar[LegalBasis]
+
+class PiiAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PII_ACTION_UNSPECIFIED: _ClassVar[PiiAction]
+    PII_ACTION_REPORT: _ClassVar[PiiAction]
+    PII_ACTION_REDACT: _ClassVar[PiiAction]
+    PII_ACTION_PSEUDONYMISE: _ClassVar[PiiAction]
+    PII_ACTION_REFUSE: _ClassVar[PiiAction]
 DATASET_FORMAT_UNSPECIFIED: DatasetFormat
 DATASET_FORMAT_CHAT_JSONL: DatasetFormat
 DATASET_FORMAT_DECISION_CSV: DatasetFormat
@@ -51,9 +59,14 @@ LEGAL_BASIS_VITAL_INTERESTS: LegalBasis
 LEGAL_BASIS_PUBLIC_TASK: LegalBasis
 LEGAL_BASIS_LEGITIMATE_INTERESTS: LegalBasis
 LEGAL_BASIS_NO_PERSONAL_DATA: LegalBasis
+PII_ACTION_UNSPECIFIED: PiiAction
+PII_ACTION_REPORT: PiiAction
+PII_ACTION_REDACT: PiiAction
+PII_ACTION_PSEUDONYMISE: PiiAction
+PII_ACTION_REFUSE: PiiAction
 
 class Datasheet(_message.Message):
-    __slots__ = ("purposes", "legal_basis", "licence", "classification", "residency", "retention_days", "provenance", "sensitive_attributes", "label_column", "favourable_label", "hidden_columns")
+    __slots__ = ("purposes", "legal_basis", "licence", "classification", "residency", "retention_days", "provenance", "sensitive_attributes", "label_column", "favourable_label", "hidden_columns", "pii_action", "group_field")
     PURPOSES_FIELD_NUMBER: _ClassVar[int]
     LEGAL_BASIS_FIELD_NUMBER: _ClassVar[int]
     LICENCE_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +78,8 @@ class Datasheet(_message.Message):
     LABEL_COLUMN_FIELD_NUMBER: _ClassVar[int]
     FAVOURABLE_LABEL_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    PII_ACTION_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_FIELD_NUMBER: _ClassVar[int]
     purposes: _containers.RepeatedScalarFieldContainer[str]
     legal_basis: LegalBasis
     licence: str
@@ -76,7 +91,9 @@ class Datasheet(_message.Message):
     label_column: str
     favourable_label: str
     hidden_columns: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, purposes: _Optional[_Iterable[str]] = ..., legal_basis: _Optional[_Union[LegalBasis, str]] = ..., licence: _Optional[str] = ..., classification: _Optional[_Union[Classification, str]] = ..., residency: _Optional[str] = ..., retention_days: _Optional[int] = ..., provenance: _Optional[str] = ..., sensitive_attributes: _Optional[_Iterable[str]] = ..., label_column: _Optional[str] = ..., favourable_label: _Optional[str] = ..., hidden_columns: _Optional[_Iterable[str]] = ...) -> None: ...
+    pii_action: PiiAction
+    group_field: str
+    def __init__(self, purposes: _Optional[_Iterable[str]] = ..., legal_basis: _Optional[_Union[LegalBasis, str]] = ..., licence: _Optional[str] = ..., classification: _Optional[_Union[Classification, str]] = ..., residency: _Optional[str] = ..., retention_days: _Optional[int] = ..., provenance: _Optional[str] = ..., sensitive_attributes: _Optional[_Iterable[str]] = ..., label_column: _Optional[str] = ..., favourable_label: _Optional[str] = ..., hidden_columns: _Optional[_Iterable[str]] = ..., pii_action: _Optional[_Union[PiiAction, str]] = ..., group_field: _Optional[str] = ...) -> None: ...
 
 class Dataset(_message.Message):
     __slots__ = ("name", "format", "datasheet", "sha256", "size_bytes", "creator", "create_time", "record_index")

@@ -33,8 +33,28 @@ class PiiFinding(_message.Message):
     row_numbers: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, entity_type: _Optional[str] = ..., count: _Optional[int] = ..., rows: _Optional[int] = ..., row_numbers: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class DetectorQuality(_message.Message):
+    __slots__ = ("labelled", "recall", "recall_lower", "recall_upper", "detections", "precision", "precision_lower", "precision_upper")
+    LABELLED_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    RECALL_LOWER_FIELD_NUMBER: _ClassVar[int]
+    RECALL_UPPER_FIELD_NUMBER: _ClassVar[int]
+    DETECTIONS_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_LOWER_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_UPPER_FIELD_NUMBER: _ClassVar[int]
+    labelled: int
+    recall: float
+    recall_lower: float
+    recall_upper: float
+    detections: int
+    precision: float
+    precision_lower: float
+    precision_upper: float
+    def __init__(self, labelled: _Optional[int] = ..., recall: _Optional[float] = ..., recall_lower: _Optional[float] = ..., recall_upper: _Optional[float] = ..., detections: _Optional[int] = ..., precision: _Optional[float] = ..., precision_lower: _Optional[float] = ..., precision_upper: _Optional[float] = ...) -> None: ...
+
 class DataFacts(_message.Message):
-    __slots__ = ("rows", "valid_rows", "findings", "invalid_rows", "pii", "pii_row_share", "pii_rows", "train_rows", "validation_rows", "selection_rows", "test_rows", "duplicate_rows", "train_tokens", "canaries_inserted", "canaries_held_out", "canary_manifest_sha256", "split_sha256", "columns", "label_counts", "group_counts", "pii_detector", "longest_row_tokens", "train_pii_spans", "canary_rows", "identifier_classes")
+    __slots__ = ("rows", "valid_rows", "findings", "invalid_rows", "pii", "pii_row_share", "pii_rows", "train_rows", "validation_rows", "selection_rows", "test_rows", "duplicate_rows", "train_tokens", "canaries_inserted", "canaries_held_out", "canary_manifest_sha256", "split_sha256", "columns", "label_counts", "group_counts", "pii_detector", "longest_row_tokens", "train_pii_spans", "canary_rows", "identifier_classes", "pii_quality", "pii_action", "pii_replaced", "pii_found_row_share")
     class SplitSha256Entry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +83,13 @@ class DataFacts(_message.Message):
         key: str
         value: IdentifierClass
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[IdentifierClass, _Mapping]] = ...) -> None: ...
+    class PiiQualityEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: DetectorQuality
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[DetectorQuality, _Mapping]] = ...) -> None: ...
     ROWS_FIELD_NUMBER: _ClassVar[int]
     VALID_ROWS_FIELD_NUMBER: _ClassVar[int]
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +115,10 @@ class DataFacts(_message.Message):
     TRAIN_PII_SPANS_FIELD_NUMBER: _ClassVar[int]
     CANARY_ROWS_FIELD_NUMBER: _ClassVar[int]
     IDENTIFIER_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    PII_QUALITY_FIELD_NUMBER: _ClassVar[int]
+    PII_ACTION_FIELD_NUMBER: _ClassVar[int]
+    PII_REPLACED_FIELD_NUMBER: _ClassVar[int]
+    PII_FOUND_ROW_SHARE_FIELD_NUMBER: _ClassVar[int]
     rows: int
     valid_rows: int
     findings: _containers.RepeatedCompositeFieldContainer[RowFinding]
@@ -113,7 +144,11 @@ class DataFacts(_message.Message):
     train_pii_spans: int
     canary_rows: int
     identifier_classes: _containers.MessageMap[str, IdentifierClass]
-    def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ..., train_pii_spans: _Optional[int] = ..., canary_rows: _Optional[int] = ..., identifier_classes: _Optional[_Mapping[str, IdentifierClass]] = ...) -> None: ...
+    pii_quality: _containers.MessageMap[str, DetectorQuality]
+    pii_action: _dataset_pb2.PiiAction
+    pii_replaced: int
+    pii_found_row_share: float
+    def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ..., train_pii_spans: _Optional[int] = ..., canary_rows: _Optional[int] = ..., identifier_classes: _Optional[_Mapping[str, IdentifierClass]] = ..., pii_quality: _Optional[_Mapping[str, DetectorQuality]] = ..., pii_action: _Optional[_Union[_dataset_pb2.PiiAction, str]] = ..., pii_replaced: _Optional[int] = ..., pii_found_row_share: _Optional[float] = ...) -> None: ...
 
 class BaseModelFacts(_message.Message):
     __slots__ = ("id", "licence", "sha256", "parameters", "provenance", "training_flop")
@@ -206,16 +241,24 @@ class AccountFacts(_message.Message):
     def __init__(self, dataset_epsilon_micros: _Optional[int] = ..., unit_usd_micros: _Optional[int] = ..., unit_jobs_today: _Optional[int] = ..., unit_jobs_under_way: _Optional[int] = ..., dataset_entries: _Optional[_Iterable[_Union[BudgetEntry, _Mapping]]] = ..., unit_entries: _Optional[_Iterable[_Union[BudgetEntry, _Mapping]]] = ...) -> None: ...
 
 class IdentifierClass(_message.Message):
-    __slots__ = ("detector", "alternative", "recall_lower", "n")
+    __slots__ = ("detector", "alternative", "recall_lower", "n", "title", "found", "removed", "recall")
     DETECTOR_FIELD_NUMBER: _ClassVar[int]
     ALTERNATIVE_FIELD_NUMBER: _ClassVar[int]
     RECALL_LOWER_FIELD_NUMBER: _ClassVar[int]
     N_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
     detector: str
     alternative: str
     recall_lower: float
     n: int
-    def __init__(self, detector: _Optional[str] = ..., alternative: _Optional[str] = ..., recall_lower: _Optional[float] = ..., n: _Optional[int] = ...) -> None: ...
+    title: str
+    found: int
+    removed: bool
+    recall: float
+    def __init__(self, detector: _Optional[str] = ..., alternative: _Optional[str] = ..., recall_lower: _Optional[float] = ..., n: _Optional[int] = ..., title: _Optional[str] = ..., found: _Optional[int] = ..., removed: _Optional[bool] = ..., recall: _Optional[float] = ...) -> None: ...
 
 class RequestFacts(_message.Message):
     __slots__ = ("unit", "purpose", "requester", "method", "region", "budget_usd_micros", "quote_usd_micros", "max_train_tokens", "planned_train_tokens", "differential_privacy", "audit_profile", "epochs", "use")

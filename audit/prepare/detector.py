@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from pathlib import Path
 
 from assay.pii import ENTITY_TYPES, PiiScanner, Span
 from audit.prepare.labelled import SEED, TEXTS, Label, LabelledText, labelled_set
@@ -115,13 +116,12 @@ def main() -> None:
     scanner = PiiScanner()
     found = measure(lambda texts: scanner.scan(texts), list(labelled_set()))
     kept = {"detector": scanner.identity, "seed": SEED, "texts": TEXTS, "types": [asdict(q) for q in found.values()]}
-    from pathlib import Path
-
     path = Path(__file__).with_name(_KEPT)
     path.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
     for q in found.values():
         (r, low, high), (p, p_low, _) = q.recall, q.precision
-        print(f"{q.entity_type:24}{q.labelled:5} recall {r:.3f} [{low:.3f}, {high:.3f}] precision {p:.3f} [{p_low:.3f}] of {q.detections}")
+        print(f"{q.entity_type:24}{q.labelled:5} recall {r:.3f} [{low:.3f}, {high:.3f}]", end=" ")
+        print(f"precision {p:.3f} [{p_low:.3f}] of {q.detections}")
 
 
 if __name__ == "__main__":

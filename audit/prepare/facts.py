@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from assay import canonical, digests
+from audit.prepare.actions import PiiAction
 from audit.prepare.canaries import Canary
+from audit.prepare.detector import Quality
 from audit.prepare.findings import Findings
 from audit.prepare.parse_table import Survey
+from audit.prepare.safe_harbor import coverage
 from audit.prepare.scan import PiiTally
 from audit.prepare.splits import SELECTION, TEST, TRAIN, VALIDATION
+from audit.prepare.text_checks import EMBEDDED_MEDIA
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Found:
         canaries: all of them, planted and controls.
         manifest_sha256: the commitment to them.
         pii: tallies of the scan.
+        pii_action: what became of what it found.
+        quality: the detector's recall and precision by type.
         train_pii_values: distinct direct identifiers in user and assistant messages of the train split.
         detector: identity of the scanner.
         train_tokens: tokens of the train file, canaries included.
@@ -43,6 +49,8 @@ class Found:
     canaries: Sequence[Canary]
     manifest_sha256: str
     pii: PiiTally
+    pii_action: PiiAction
+    quality: Mapping[str, Quality]
     train_pii_values: int
     detector: str
     train_tokens: int
@@ -92,12 +100,38 @@ def to_message(found: Found) -> Any:
         validation_rows=found.split_rows[VALIDATION],
         selection_rows=found.split_rows[SELECTION],
         test_rows=found.split_rows[TEST],
+        pii_action=f"PII_ACTION_{found.pii_action}",
+        pii_replaced=found.pii.replaced,
+        pii_found_row_share=found.pii.found_share,
+        pii_quality={name: _quality(q) for name, q in found.quality.items()},
+        identifier_classes=coverage(
+            found.quality,
+            {name: t.count for name, t in found.pii.types.items()},
+            found.findings.by_code[EMBEDDED_MEDIA],
+            found.pii_action not in (PiiAction.REPORT,),
+        ),
     )
     if found.table is not None:
         message.columns.extend(found.table.columns)
         message.label_counts.update(found.table.labels)
         message.group_counts.update({f"{column}={value}": n for (column, value), n in found.table.groups.items()})
     return message
+
+
+def _quality(q: Quality) -> Any:
+    from assay.v1 import policy_input_pb2 as pb
+
+    (recall, low, high), (precision, p_low, p_high) = q.recall, q.precision
+    return pb.DetectorQuality(
+        labelled=q.labelled,
+        recall=recall,
+        recall_lower=low,
+        recall_upper=high,
+        detections=q.detections,
+        precision=precision,
+        precision_lower=p_low,
+        precision_upper=p_high,
+    )
 
 
 def to_json(message: Any) -> bytes:
@@ -135,5 +169,7 @@ def claim(found: Found, dataset: Path, facts: Path, seed: int) -> dict[str, Any]
         ),
         "pii_row_share": canonical.decimal(found.pii.direct_share),
         "pii_spans": {name: t.count for name, t in sorted(found.pii.types.items())},
+        "pii_action": str(found.pii_action),
+        "pii_replaced": found.pii.replaced,
         "pii_detector": found.detector,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,9 +39,11 @@ class Findings:
     def __init__(self) -> None:
         self.kept: list[Finding] = []
         self.refused_rows = 0
+        self.by_code: Counter[str] = Counter()
 
     def refuse(self, row: int, problems: Sequence[Problem]) -> None:
         """Notes that a row goes no further, and why; ``problems`` must not be empty."""
         self.refused_rows += 1
+        self.by_code.update({p.code for p in problems})
         room = min(MAX_PER_ROW, MAX_KEPT - len(self.kept))
         self.kept.extend(Finding(row, p) for p in problems[: max(room, 0)])

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a table of slots: one a line)
 """A labelled set of texts with personal data that belongs to nobody, to measure what the detector misses.
 
 Texts come from ``labelled_texts.txt`` and a seeded generator; the same seed gives the same texts. Values are drawn
@@ -18,13 +19,17 @@ from importlib.resources import files
 from assay.pii_health import luhn_valid
 
 SEED = 20261127
-TEXTS = 2400
+TEXTS = 4800
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _STATES = "AL AZ CA CO FL GA IL KY MA MI MN NC NJ NM NY OH OR PA TX UT VA WA WI".split()
-_STREETS = "Maple Cedar Harbor Sunset Washington Old_Mill Elm Prospect Chestnut Franklin Bay Lincoln Spruce Ridge_View".split()
+_STREETS = (
+    "Maple Cedar Harbor Sunset Washington Old_Mill Elm Prospect Chestnut Franklin Bay Lincoln Spruce Ridge_View".split()
+)
 _KINDS = "Street St Avenue Ave Road Rd Boulevard Blvd Lane Ln Drive Dr Court Ct Place Way Terrace Parkway".split()
-_CITIES = "Springfield Riverton Fairview Clayton Georgetown Milton Ashland Burlington Dayton Oxford Salem Newport".split()
+_CITIES = (
+    "Springfield Riverton Fairview Clayton Georgetown Milton Ashland Burlington Dayton Oxford Salem Newport".split()
+)
 _PLACES = "Paris Hamburg Nairobi Toronto Lisbon Osaka Chicago Mexico Denmark Brazil Warsaw Boston Kenya Prague".split()
 _MONTHS = "January February March April May June July August September October November December".split()
 
@@ -135,23 +140,42 @@ def _phone(rng: random.Random) -> str:
 
 
 def _iban(rng: random.Random) -> str:
-    country, body = rng.choice([("DE", "99999999" + _digits(rng, 10)), ("NL", "TEST" + _digits(rng, 10)), ("GB", "TEST" + _digits(rng, 14))])
+    country, body = rng.choice(
+        [("DE", "99999999" + _digits(rng, 10)), ("NL", "TEST" + _digits(rng, 10)), ("GB", "TEST" + _digits(rng, 14))]
+    )
     check = 98 - int("".join(str(int(c, 36)) for c in body + country + "00")) % 97
     number = f"{country}{check:02d}{body}"
     return " ".join(number[i : i + 4] for i in range(0, len(number), 4)) if rng.random() < 0.4 else number
 
 
 def _vin(rng: random.Random) -> str:
-    values = {**{str(i): i for i in range(10)}, **dict(zip("ABCDEFGHJKLMNPRSTUVWXYZ", [*range(1, 9), *range(1, 6), 7, 9, *range(2, 10)], strict=True))}
+    values = {
+        **{str(i): i for i in range(10)},
+        **dict(zip("ABCDEFGHJKLMNPRSTUVWXYZ", [*range(1, 9), *range(1, 6), 7, 9, *range(2, 10)], strict=True)),
+    }
     weights = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
-    vin = "7ZZ" + _letters(rng, 5, "ABCDEFGHJKLMNPRSTUVWXYZ0123456789") + "0" + _letters(rng, 2) .replace("Q", "P") + _digits(rng, 6)
+    vin = (
+        "7ZZ"
+        + _letters(rng, 5, "ABCDEFGHJKLMNPRSTUVWXYZ0123456789")
+        + "0"
+        + _letters(rng, 2).replace("Q", "P")
+        + _digits(rng, 6)
+    )
     check = sum(w * values[c] for w, c in zip(weights, vin, strict=True)) % 11
     return vin[:8] + "0123456789X"[check] + vin[9:]
 
 
 def _date(rng: random.Random) -> str:
     y, m, d = rng.randrange(1950, 2027), rng.randrange(1, 13), rng.randrange(1, 29)
-    return rng.choice([f"{m:02d}/{d:02d}/{y}", f"{y}-{m:02d}-{d:02d}", f"{_MONTHS[m - 1]} {d}, {y}", f"{d} {_MONTHS[m - 1]} {y}", f"{d}.{m}.{y}"])
+    return rng.choice(
+        [
+            f"{m:02d}/{d:02d}/{y}",
+            f"{y}-{m:02d}-{d:02d}",
+            f"{_MONTHS[m - 1]} {d}, {y}",
+            f"{d} {_MONTHS[m - 1]} {y}",
+            f"{d}.{m}.{y}",
+        ]
+    )
 
 
 def _street(rng: random.Random) -> str:

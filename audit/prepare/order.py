@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, NoReturn
 
 from assay.errors import FieldViolation, InvalidInputError
+from audit.prepare.actions import PiiAction
 from audit.prepare.canaries import CanaryNumbers
 from audit.prepare.parse_table import TableColumns
 from audit.prepare.splits import SplitPlan
@@ -31,6 +32,8 @@ class PrepareOrder:
         seed: of the splits.
         canaries: how many.
         splits: shares.
+        pii_action: what becomes of personal data.
+        group_field: what says that rows belong together; empty for nothing.
     """
 
     format: str
@@ -39,6 +42,8 @@ class PrepareOrder:
     seed: int
     canaries: CanaryNumbers
     splits: SplitPlan
+    pii_action: PiiAction = PiiAction.REPORT
+    group_field: str = ""
 
     @classmethod
     def parse(cls, order: Mapping[str, Any]) -> PrepareOrder:
@@ -60,13 +65,31 @@ class PrepareOrder:
         plan = SplitPlan(test=TABLE_TEST_SHARE) if kind == TABLE else SplitPlan()
         if order.get("test_fraction") is not None:
             plan = SplitPlan(test=_share(order["test_fraction"]))
-        return cls(kind, _columns(order.get("datasheet") or {}), base_model, _whole(order, "seed", 0), numbers, plan)
+        sheet = order.get("datasheet") or {}
+        if not isinstance(sheet, Mapping):
+            _refuse("datasheet", "must be an object")
+        return cls(
+            kind,
+            _columns(sheet),
+            base_model,
+            _whole(order, "seed", 0),
+            numbers,
+            plan,
+            _action(sheet),
+            str(sheet.get("group_field", sheet.get("groupField", "")) or ""),
+        )
 
 
-def _columns(sheet: Any) -> TableColumns:
-    if not isinstance(sheet, Mapping):
-        _refuse("datasheet", "must be an object")
+def _action(sheet: Mapping[str, Any]) -> PiiAction:
+    name = str(sheet.get("pii_action", sheet.get("piiAction", "")) or "").removeprefix("PII_ACTION_")
+    if name in ("", "UNSPECIFIED"):
+        return PiiAction.REPORT
+    if name not in PiiAction.__members__:
+        _refuse("datasheet.pii_action", f"must be one of {', '.join(PiiAction)}")
+    return PiiAction[name]
 
+
+def _columns(sheet: Mapping[str, Any]) -> TableColumns:
     def text(name: str, camel: str) -> str:
         return str(sheet.get(name, sheet.get(camel, "")) or "")
 

@@ -20,6 +20,16 @@ class Message(TypedDict):
     weight: NotRequired[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    """A direct identifier at ``texts()[message][start:end]``."""
+
+    message: int
+    start: int
+    end: int
+    entity_type: str
+
+
 @dataclass(frozen=True)
 class Row:
     """A valid row.
@@ -30,6 +40,9 @@ class Row:
         weight: weight of the row in the loss, None where the file says nothing.
         label: decision of a decision table, empty for chat.
         groups: protected attribute to value (decision tables).
+        rejected: the answer that is worse than the last message (preference pairs), else empty.
+        unit: what says that rows belong together, such as a customer; empty where the owner named no field.
+        identifiers: direct identifiers that stand in the row.
     """
 
     number: int
@@ -37,20 +50,31 @@ class Row:
     weight: float | None = None
     label: str = ""
     groups: Mapping[str, str] = field(default_factory=dict)
+    rejected: str = ""
+    unit: str = ""
+    identifiers: Sequence[Identifier] = ()
+
+    def texts(self) -> list[str]:
+        """Every text of the row: those of the messages, then the rejected answer where there is one."""
+        return [m["content"] for m in self.messages] + ([self.rejected] if self.rejected else [])
 
     def training_json(self) -> bytes:
-        """The line that the trainer sees: ``messages`` and, where given, ``weight``."""
-        return training_line(self.messages, self.weight)
+        """The line that the trainer sees: ``messages`` and, where given, ``weight`` and ``rejected``."""
+        return training_line(self.messages, self.weight, self.rejected)
 
     def content_digest(self) -> bytes:
         """16 bytes, equal for rows that say the same: roles and texts, Unicode form, case and spacing aside."""
         parts = [[m["role"], _normalise(m["content"])] for m in self.messages]
+        if self.rejected:
+            parts.append(["rejected", _normalise(self.rejected)])
         return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
 
 
-def training_line(messages: Sequence[Message], weight: float | None = None) -> bytes:
+def training_line(messages: Sequence[Message], weight: float | None = None, rejected: str = "") -> bytes:
     """One line of ``train.jsonl`` or ``validation.jsonl``."""
     value: dict[str, Any] = {"messages": list(messages)}
+    if rejected:
+        value["rejected"] = rejected
     if weight is not None:
         value["weight"] = weight
     return json_line(value)
@@ -74,12 +98,14 @@ class Entry:
         offset: where its line starts in the spool.
         digest: :meth:`Row.content_digest`.
         stratum: rows with equal strata are spread evenly over the splits.
+        unit: 16 bytes, equal for rows that must share a split; empty where nothing says so.
     """
 
     number: int
     offset: int
     digest: bytes
     stratum: str
+    unit: bytes = b""
 
 
 class Spool:
@@ -93,17 +119,24 @@ class Spool:
     def append(self, row: Row) -> Entry:
         """Writes a row and returns its entry."""
         value = {"n": row.number, "m": row.messages, "w": row.weight, "l": row.label, "g": row.groups}
+        value |= {
+            "r": row.rejected,
+            "u": row.unit,
+            "i": [[i.message, i.start, i.end, i.entity_type] for i in row.identifiers],
+        }
         line, offset = json_line(value), self._end
         self._file.write(line)
         self._end += len(line)
         stratum = "\x1f".join([row.label, *(f"{k}={v}" for k, v in sorted(row.groups.items()))])
-        return Entry(row.number, offset, row.content_digest(), stratum)
+        unit = hashlib.sha256(row.unit.encode()).digest()[:16] if row.unit else b""
+        return Entry(row.number, offset, row.content_digest(), stratum, unit)
 
     def read(self, entry: Entry) -> Row:
         """Reads one row back."""
         self._file.seek(entry.offset)
         value = json.loads(self._file.readline())
-        return Row(value["n"], value["m"], value["w"], value["l"], value["g"])
+        found = tuple(Identifier(*i) for i in value["i"])
+        return Row(value["n"], value["m"], value["w"], value["l"], value["g"], value["r"], value["u"], found)
 
     def read_all(self, entries: Sequence[Entry]) -> Iterator[Row]:
         """Reads rows in the order of the entries."""

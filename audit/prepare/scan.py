@@ -7,21 +7,29 @@ import heapq
 import hmac
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
-from assay.pii import PiiScanner, Span, is_direct_identifier
-from audit.prepare.rows import Row
+from assay.pii import Span
+from audit.prepare.actions import Acted, Actor
+from audit.prepare.rows import Identifier, Row
 from audit.prepare.splits import TEST, TRAIN
 
 MAX_ROW_NUMBERS = 100
 TRAIN_SPANS = 400
 TEST_SPANS = 200
-_BLOCK_ROWS = 256
+_BLOCK_ROWS = 1024
 # Test spans whose value training holds too are no control; this many times the cap is kept until that is known.
 _SPARE = 3
+
+
+class Scanner(Protocol):
+    """A detector: :class:`assay.pii.PiiScanner`, or several of them side by side."""
+
+    def scan(self, texts: Iterable[str]) -> Iterator[list[Span]]:
+        """Yields each text's spans."""
 
 
 @dataclass
@@ -39,35 +47,49 @@ class PiiTally:
 
     Attributes:
         types: by Presidio entity type.
-        direct_rows: rows with at least one direct identifier.
+        direct_rows: rows that go on with at least one direct identifier.
         direct_row_numbers: the first of them, at most :data:`MAX_ROW_NUMBERS`.
         rows: rows scanned.
+        found_rows: rows with at least one direct identifier before any action.
+        refused_rows: rows refused for one.
+        replaced: spans replaced.
     """
 
     types: dict[str, TypeTally] = field(default_factory=dict)
     direct_rows: int = 0
     direct_row_numbers: list[int] = field(default_factory=list)
     rows: int = 0
+    found_rows: int = 0
+    refused_rows: int = 0
+    replaced: int = 0
 
     @property
     def direct_share(self) -> float:
-        """Share of rows with a direct identifier; 0 when there is no row."""
-        return self.direct_rows / self.rows if self.rows else 0.0
+        """Share of the rows that go on with a direct identifier; 0 when there is no row."""
+        left = self.rows - self.refused_rows
+        return self.direct_rows / left if left else 0.0
 
-    def add(self, number: int, spans: Iterable[tuple[Span, bool]]) -> None:
-        """Counts one row's spans, each with whether it is a direct identifier."""
+    @property
+    def found_share(self) -> float:
+        """The same before any action."""
+        return self.found_rows / self.rows if self.rows else 0.0
+
+    def add(self, row: Row, found: Sequence[Span], acted: Acted) -> None:
+        """Counts one row's spans, and what became of them."""
         self.rows += 1
-        found = list(spans)
-        for entity_type, count in Counter(s.entity_type for s, _ in found).items():
+        self.replaced += acted.replaced
+        for entity_type, count in Counter(s.entity_type for s in found).items():
             tally = self.types.setdefault(entity_type, TypeTally())
             tally.count += count
             tally.rows += 1
             if len(tally.row_numbers) < MAX_ROW_NUMBERS:
-                tally.row_numbers.append(number)
-        if any(direct for _, direct in found):
+                tally.row_numbers.append(row.number)
+        self.found_rows += acted.direct
+        self.refused_rows += bool(acted.problems)
+        if acted.row.identifiers:
             self.direct_rows += 1
             if len(self.direct_row_numbers) < MAX_ROW_NUMBERS:
-                self.direct_row_numbers.append(number)
+                self.direct_row_numbers.append(row.number)
 
 
 class SpanSample:
@@ -82,9 +104,14 @@ class SpanSample:
         self._held: dict[str, set[bytes]] = {TRAIN: set(), TEST: set()}
         self._train_values: set[bytes] = set()
 
-    def offer(self, row: Row, split: str, message_index: int, span: Span) -> None:
-        """Considers one span of a row of the train or the test split."""
-        text = row.messages[message_index]["content"][span.start : span.end]
+    def offer(self, row: Row, split: str) -> None:
+        """Considers the direct identifiers of a row of the train or the test split, system prompts left out."""
+        for span in row.identifiers:
+            if span.message < len(row.messages) and row.messages[span.message]["role"] != "system":
+                self._offer(row, split, span)
+
+    def _offer(self, row: Row, split: str, span: Identifier) -> None:
+        text = row.messages[span.message]["content"][span.start : span.end]
         value = f"{span.entity_type}\x1f{' '.join(text.casefold().split())}"
         # Inverted, since heapq keeps the smallest on top and the top is what gets replaced.
         rank = bytes(255 - b for b in hmac.digest(self._key, value.encode(), hashlib.sha256)[:16])
@@ -99,7 +126,7 @@ class SpanSample:
             "split": split,
             "entity_type": span.entity_type,
             "messages": list(row.messages),
-            "message_index": message_index,
+            "message_index": span.message,
             "start": span.start,
             "end": span.end,
         }
@@ -126,44 +153,34 @@ class SpanSample:
 def scan_rows(
     rows: Iterator[Row],
     total: int,
-    scanner: PiiScanner,
-    split_of: Mapping[int, str],
-    sample: SpanSample,
+    scanner: Scanner,
+    actor: Actor,
     progress: Callable[[int, float], None],
-) -> PiiTally:
-    """Scans every message of every row.
+) -> Iterator[tuple[PiiTally, Acted]]:
+    """Scans every message of every row, and acts on what is found.
 
     Args:
         rows: the valid rows, duplicates included.
         total: how many there are.
         scanner: detector.
-        split_of: row number to split; a dropped duplicate has none.
-        sample: takes direct identifiers of user and assistant messages in train and test rows.
+        actor: what is done about it.
         progress: called after each block with rows done and seconds left.
 
-    Returns:
-        The tallies.
+    Yields:
+        The tallies so far, and the row after the action.
     """
     tally, started = PiiTally(), time.monotonic()
     while block := list(islice(rows, _BLOCK_ROWS)):
         for row, found in zip(block, _scan_block(block, scanner), strict=True):
-            marked = []
-            for index, spans in enumerate(found):
-                message = row.messages[index]
-                for span in spans:
-                    direct = is_direct_identifier(span, message["content"])
-                    marked.append((span, direct))
-                    split = split_of.get(row.number)
-                    if direct and split in (TRAIN, TEST) and message["role"] != "system":
-                        sample.offer(row, split, index, span)
-            tally.add(row.number, marked)
+            acted = actor.act(row, found)
+            tally.add(row, [s for spans in found for s in spans], acted)
+            yield tally, acted
         per_row = (time.monotonic() - started) / tally.rows
         progress(tally.rows, per_row * (total - tally.rows))
-    return tally
 
 
-def _scan_block(block: Sequence[Row], scanner: PiiScanner) -> list[list[list[Span]]]:
-    """Spans by row and message; a text that rows share, such as a system prompt, is scanned once a block."""
-    texts = list(dict.fromkeys(m["content"] for row in block for m in row.messages))
+def _scan_block(block: Sequence[Row], scanner: Scanner) -> list[list[list[Span]]]:
+    """Spans by row and text; a text that rows share, such as a system prompt, is scanned once a block."""
+    texts = list(dict.fromkeys(text for row in block for text in row.texts()))
     spans = dict(zip(texts, scanner.scan(texts), strict=True))
-    return [[spans[m["content"]] for m in row.messages] for row in block]
+    return [[spans[text] for text in row.texts()] for row in block]

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from assay import digests
 from assay.pii import PiiConfig, PiiScanner
+from assay.pii_pool import ScannerPool
 from audit.prepare import facts as facts_of
+from audit.prepare.actions import Actor
 from audit.prepare.canaries import Canary, CanaryNumbers, Carrier, derive, manifest
 from audit.prepare.code_shapes import CodeShapes
+from audit.prepare.detector import Quality, quality_of
 from audit.prepare.findings import Findings
 from audit.prepare.lines import FileLimits
 from audit.prepare.order import CHAT, PrepareOrder
@@ -39,6 +42,7 @@ MAX_CANARY_SHARE = {True: 1 / 2, False: 1 / 3}
 _COMMON_SYSTEM_SHARE = 0.5
 _CARRIER_COLUMNS = 3
 _STEPS = 4
+_MANY_ROWS = 5000
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,16 @@ class _Intake:
     table: Survey | None
     system: str
     shapes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Scanned:
+    """What the scan left behind: rows after the action, tallies, and the detector with its figures."""
+
+    entries: list[Entry]
+    tally: PiiTally
+    detector: str
+    quality: Mapping[str, Quality]
 
 
 @dataclass(frozen=True)
@@ -76,12 +90,13 @@ def run(context: TaskContext) -> dict[str, Any]:
     dataset = context.inputs / "dataset"
     private = context.outputs / "private"
     private.mkdir(parents=True, exist_ok=True)
-    with Spool(context.work / "rows.spool") as spool:
+    with Spool(context.work / "rows.spool") as raw, Spool(context.work / "scanned.spool") as spool:
         context.progress(0, _STEPS, "reading rows")
-        intake = _read(dataset, order, spool, counter.control_tokens)
-        unique, duplicates = drop_duplicates(intake.entries)
+        intake = _read(dataset, order, raw, counter.control_tokens)
+        scanned = _scan(context, order, raw, spool, intake)
+        unique, duplicates = drop_duplicates(scanned.entries)
         splits = split(unique, order.splits, context.secret, order.seed)
-        tally, sample, detector = _scan(context, spool, intake.entries, splits)
+        sample = _sample(context, spool, splits)
         context.progress(2, _STEPS, "planting canaries")
         numbers = _canary_numbers(order, len(splits[TRAIN]))
         canaries = derive(context.secret, numbers, _carrier(intake, order))
@@ -92,15 +107,17 @@ def run(context: TaskContext) -> dict[str, Any]:
         tokens = _count_tokens(spool, splits, canaries, counter)
     found = facts_of.Found(
         findings=intake.findings,
-        valid_rows=len(intake.entries),
+        valid_rows=len(scanned.entries),
         duplicates=duplicates,
         split_rows={name: len(splits[name]) for name in NAMES},
         split_sha256={name: digests.sha256_file(_split_path(context.outputs, name)) for name in NAMES},
         canaries=canaries,
         manifest_sha256=digests.sha256_file(private / "canaries.json"),
-        pii=tally,
+        pii=scanned.tally,
+        pii_action=order.pii_action,
+        quality=scanned.quality,
         train_pii_values=sample.train_values,
-        detector=detector,
+        detector=scanned.detector,
         train_tokens=tokens.train,
         longest_row_tokens=tokens.longest,
         table=intake.table,
@@ -136,19 +153,34 @@ def _read(dataset: Path, order: PrepareOrder, spool: Spool, forbidden: Sequence[
     return _Intake(findings, entries, table, common[0] if common else "", shapes.common())
 
 
-def _scan(
-    context: TaskContext, spool: Spool, entries: Sequence[Entry], splits: Mapping[str, Sequence[Entry]]
-) -> tuple[PiiTally, SpanSample, str]:
-    """Scans every valid row, before any canary exists."""
-    split_of = {e.number: name for name in NAMES for e in splits[name]}
-    sample, scanner, total = SpanSample(context.secret), PiiScanner(PiiConfig()), len(entries)
+def _scan(context: TaskContext, order: PrepareOrder, raw: Spool, spool: Spool, intake: _Intake) -> _Scanned:
+    """Scans every valid row, before any canary exists, and does what the owner asked for about personal data."""
+    total = len(intake.entries)
+    actor = Actor(order.pii_action, context.secret)
 
     def progress(done: int, seconds_left: float) -> None:
         context.progress(1, _STEPS, f"scanning for personal data: {done} of {total} rows", seconds_left, rows=done)
 
     context.progress(1, _STEPS, "loading the detector of personal data")
-    tally = scan_rows(spool.read_all(entries), total, scanner, split_of, sample, progress)
-    return tally, sample, scanner.identity
+    entries, tally = [], PiiTally()
+    detector = PiiScanner(PiiConfig())
+    # A second copy of the detector pays from a few seconds of work on.
+    with ScannerPool(detector, None if total >= _MANY_ROWS else 1) as scanner:
+        for tally, acted in scan_rows(raw.read_all(intake.entries), total, scanner, actor, progress):  # noqa: B007
+            if acted.problems:
+                intake.findings.refuse(acted.row.number, acted.problems)
+            else:
+                entries.append(spool.append(acted.row))
+    return _Scanned(entries, tally, detector.identity, quality_of(detector))
+
+
+def _sample(context: TaskContext, spool: Spool, splits: Mapping[str, Sequence[Entry]]) -> SpanSample:
+    """Chooses the direct identifiers that the extraction probe will ask for."""
+    sample = SpanSample(context.secret)
+    for name in (TRAIN, TEST):
+        for row in spool.read_all(sorted(splits[name], key=lambda e: e.number)):
+            sample.offer(row, name)
+    return sample
 
 
 def _canary_numbers(order: PrepareOrder, train_rows: int) -> CanaryNumbers:

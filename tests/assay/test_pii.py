@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import socket
+import time
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from assay.errors import IntegrityError, InvalidInputError, UnavailableError
 from assay.pii import PiiConfig, PiiScanner, Span, is_direct_identifier, resolve_overlaps, windows
+from assay.pii_names import Gazetteer
+from assay.pii_pool import ScannerPool
 
 PLANTED = {
     "EMAIL_ADDRESS": ("Write to maria.schmidt@example.org today.", "maria.schmidt@example.org"),
@@ -171,3 +174,86 @@ def test_windows_own_the_whole_text_once(length: int, window: int, overlap: int)
     assert owned[0][0] == 0 and owned[-1][1] == length
     assert all(a[1] == b[0] for a, b in pairwise(owned))
     assert all(s <= a <= b <= e and e - s <= window for s, e, a, b in pieces)
+
+
+HEALTH = {
+    "MEDICAL_RECORD_NUMBER": ("Seen today, MRN 00482913, no allergies.", "00482913"),
+    "HEALTH_PLAN_NUMBER": ("Medicare beneficiary 1EG4-TE5-MK73 was billed.", "1EG4-TE5-MK73"),
+    "VEHICLE_ID": ("The car 1HGCM82633A004352 was recalled.", "1HGCM82633A004352"),
+    "DEVICE_SERIAL": ("Pacemaker serial no. SN-882713-X failed.", "SN-882713-X"),
+    "FAX_NUMBER": ("Phone (212) 555-0142, fax (212) 555-0143.", "(212) 555-0143"),
+    "AGE_OVER_89": ("A 93-year-old man fell.", "93"),
+    "ZIP_CODE": ("We deliver to Salem, OR 97301 on Fridays.", "97301"),
+    "STREET_ADDRESS": ("Ship it to 42 Old Mill Lane, Apt 3, please.", "42 Old Mill Lane, Apt 3"),
+    "LICENCE_NUMBER": ("NPI number 1234567893 referred her.", "1234567893"),
+    "US_BANK_NUMBER": ("Debit my checking account 0012345678.", "0012345678"),
+    "UNIQUE_CODE": ("Employee ID KX-204418 opened it.", "KX-204418"),
+    "URL": ("See https://example.org/u/4411 for more.", "https://example.org/u/4411"),
+}
+
+
+@pytest.mark.parametrize("entity_type", sorted(HEALTH))
+def test_identifier_that_presidio_lacks_is_found_at_its_place(scanner: PiiScanner, entity_type: str) -> None:
+    text, value = HEALTH[entity_type]
+    assert (entity_type, value) in [(s.entity_type, text[s.start : s.end]) for s in scan_one(scanner, text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "She is 34 years old and weighs 93 kilograms.",
+        "The part 1HGCM82633A0O4352 does not exist.",  # no vehicle number holds an O
+        "Take 2 tablets twice a day for 10 days.",
+        "Serial entrepreneurs met in the plan room.",
+        "Fax machines are rare in 2024.",
+    ],
+)
+def test_words_that_name_an_identifier_are_none_without_a_value(scanner: PiiScanner, text: str) -> None:
+    kinds = {s.entity_type for s in scan_one(scanner, text)}
+    assert not kinds & (set(HEALTH) - {"STREET_ADDRESS"})
+
+
+def test_names_that_the_network_misses_are_found_by_the_list(scanner: PiiScanner) -> None:
+    text = "Ask Morgan King, Eliza, or Dr Vanterpool about it."
+    names = [text[s.start : s.end] for s in scan_one(scanner, text) if s.entity_type == "PERSON"]
+    assert names == ["Morgan King", "Eliza", "Vanterpool"]
+
+
+@pytest.mark.parametrize("text", ["Will grant programmes end in May?", "The Rose Garden is closed.", "Jordan River"])
+def test_words_that_are_also_names_are_no_persons(text: str) -> None:
+    assert Gazetteer().find(text) == []
+
+
+def test_a_street_identifies_only_with_its_number() -> None:
+    assert is_direct_identifier(Span(0, 12, "STREET_ADDRESS", 0.9), "42 Mill Lane")
+    assert not is_direct_identifier(Span(0, 9, "STREET_ADDRESS", 0.9), "Mill Lane")
+
+
+def test_several_processes_find_what_one_finds(scanner: PiiScanner) -> None:
+    texts = [t for t, _ in [*PLANTED.values(), *HEALTH.values()]] * 5
+    with ScannerPool(scanner, 3) as pool:
+        assert list(pool.scan(texts)) == list(scanner.scan(texts))
+        assert list(pool.scan([])) == []
+
+
+def test_a_dead_process_of_the_pool_is_named(scanner: PiiScanner) -> None:
+    with ScannerPool(scanner, 2) as pool:
+        pool._forks[0][0].kill()
+        pool._forks[0][0].join()
+        with pytest.raises(UnavailableError) as caught:
+            list(pool.scan(["a", "b", "c", "d"]))
+    assert caught.value.reason == "PII_WORKER_DIED"
+
+
+@pytest.mark.parametrize(
+    "unit", ["1 ", "A1-", "1 Main ", "(212) ", "a@", "Jean ", "12/", "1:", "member ID ", "www.", "rue de "]
+)
+def test_a_hostile_text_buys_no_quadratic_time(scanner: PiiScanner, unit: str) -> None:
+    def seconds(length: int) -> float:
+        text = (unit * length)[:length]
+        start = time.process_time()
+        list(scanner.scan([text]))
+        return time.process_time() - start
+
+    seconds(2000)
+    assert seconds(16_000) < 12 * max(seconds(4_000), 0.05)

@@ -377,3 +377,29 @@ def test_the_audit_gets_the_selection_split_with_its_groups(tmp_path: Path, mode
     with pytest.raises(InvalidInputError) as error:
         read_private_rows(outputs)
     assert error.value.reason == "PRIVATE_ROWS_MALFORMED"
+
+
+def test_redacted_rows_hold_nothing_that_was_found_in_any_split(tmp_path: Path, models: Path) -> None:
+    out = prepare(
+        tmp_path, models, chat_file(60), datasheet={"pii_action": "PII_ACTION_REDACT"}, canaries={"a": 0, "b": 0}
+    )
+    rows = [x for n in ("train", "validation", "selection") for x in out.lines(f"{n}.jsonl")] + out.private(
+        "test.jsonl"
+    )
+    assert len(rows) == out.facts.valid_rows - out.facts.duplicate_rows
+    assert "Schmidt" not in json.dumps(rows) and "@example" not in json.dumps(rows)
+    assert sum("[EMAIL_ADDRESS]" in json.dumps(r) for r in rows) == 6
+    f = out.facts
+    assert f.pii_row_share == 0 and f.pii_found_row_share > 0.05 and f.pii_replaced >= 12 and f.pii_action == 2
+    assert next(p for p in f.pii if p.entity_type == "EMAIL_ADDRESS").count == 6
+    assert f.pii_quality["PERSON"].recall_lower > 0.9 and f.identifier_classes["F"].removed
+    assert out.private("pii.jsonl") == [] and f.train_pii_spans == 0
+
+
+def test_rows_with_direct_identifiers_can_be_refused(tmp_path: Path, models: Path) -> None:
+    out = prepare(
+        tmp_path, models, chat_file(60), datasheet={"piiAction": "PII_ACTION_REFUSE"}, canaries={"a": 0, "b": 0}
+    )
+    refused = [f.row for f in out.facts.findings if f.code == "PERSONAL_DATA"]
+    assert set(range(1, 60, 10)) <= set(refused) and out.facts.pii_row_share == 0
+    assert out.facts.rows == 60 == out.facts.valid_rows + out.facts.invalid_rows
