@@ -161,7 +161,8 @@ ENGINE_LIMITS = frozenset({
     "alpha", "power", "canary_assurance", "canaries_repeated", "canary_repeats", "sample_generations",
     "sample_generation_tokens", "sample_pii_spans", "sample_verbatim_rows", "sample_bootstrap", "sample_test_rows",
     "sample_train_rows", "sample_counterfactual_rows", "sample_counterfactual_generations", "sample_reason_rows",
-    "sample_evaluation_items", "sample_inference_spans", "sample_inference_candidates", "sample_association_people",
+    "sample_evaluation_items", "sample_deep_rows", "sample_inference_spans", "sample_inference_candidates",
+    "sample_association_people",
     "sample_exposure_canaries", "sample_exposure_candidates", "batch_tokens", "generation_rows", "audit_seconds",
     "direct_identifiers", "quorum_roles",
 })  # fmt: skip

@@ -29,7 +29,7 @@ DEEPER_DECISIONS = ("robustness", "proxies", "reasons", "alternatives")
 SAMPLE_SIZES = (
     *("generations", "generation_tokens", "pii_spans", "verbatim_rows", "bootstrap"),
     *("test_rows", "train_rows", "counterfactual_rows", "counterfactual_generations", "reason_rows"),
-    *("evaluation_items", "inference_spans", "inference_candidates", "association_people"),
+    *("evaluation_items", "deep_rows", "inference_spans", "inference_candidates", "association_people"),
     *("exposure_canaries", "exposure_candidates"),
 )
 """Sizes that the limits file states as ``sample_<name>``; the planner raises some of them to what the gates need."""

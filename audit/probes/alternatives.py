@@ -20,6 +20,7 @@ from audit.probes.decisions import cut_of, decidable, log_odds_of, scores_of
 from audit.probes.extremes import Cell
 from audit.probes.fairness import LEAST_CELL
 from audit.probes.findings import Audit, Findings, Series, series
+from audit.probes.inputs import choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
 from audit.probes.passages import Variation
 
@@ -55,7 +56,9 @@ def variations(rank: int) -> list[Variation]:
 def run(audit: Audit) -> Findings:
     """Searches for every sensitive attribute."""
     attributes = audit.settings.sensitive_attributes
-    selection, test = decidable(audit.corpus.selection), decidable(audit.corpus.test)
+    most = audit.settings.sizes["deep_rows"]
+    selection = tuple(choose(decidable(audit.corpus.selection), most // 2, audit.settings.rng("alternatives")))
+    test = tuple(choose(decidable(audit.corpus.test), most, audit.settings.rng("alternatives tested")))
     if not attributes or not test:
         return Findings((), not_tested=("alternatives: no decisions with a sensitive attribute",))
     if not any(t.row.groups for t in selection):

@@ -66,7 +66,9 @@ def _decisions(audit: Audit, texts: Sequence[RowText]) -> Findings:
                 notes.append(f"counterfactual pairs [{name}]: {error}")
                 measurements += [unavailable(s, str(error)) for s in _subjects(name, "not made")]
                 continue
-            shifts = {a: _shifts(audit, rows, swap, adapter=a) for a in (True, False)}
+            # The base model answers a third of the rows: enough for the change from it, and half of the time saved.
+            few = rows[: max(2, len(rows) // 3)]
+            shifts = {a: _shifts(audit, rows if a else few, swap, adapter=a) for a in (True, False)}
             measurements += _decision_measurements(audit, swap, shifts[True], shifts[False], cuts[True])
             plots.append(_plot(swap, shifts[True]))
     return Findings(tuple(measurements), tuple(plots), tuple(notes))
@@ -94,7 +96,7 @@ def _decision_measurements(audit: Audit, swap: Swap, tuned: Floats, base: Floats
         "counterfactual_shift": (between, float(placebo.mean())),
         "counterfactual_probability_shift": (chance[:, 2] - chance[:, 0], float((chance[:, 1] - chance[:, 0]).mean())),
         "counterfactual_excess": (np.abs(between) - np.abs(placebo), None),
-        "counterfactual_shift_amplification": (between - (base[:, 2] - base[:, 0]), None),
+        "counterfactual_shift_amplification": (between[: len(base)] - (base[:, 2] - base[:, 0]), None),
     }
     out = [_mean(subjects[name], data, levels, control, "placebo") for name, (data, control) in values.items()]
     favourable = tuned > cut

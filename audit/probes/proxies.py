@@ -18,6 +18,7 @@ from audit.probes import stats
 from audit.probes.corpus import RowText
 from audit.probes.fairness import LEAST_CELL
 from audit.probes.findings import Audit, Findings
+from audit.probes.inputs import choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured
 from audit.probes.reasons import entries_of
 
@@ -43,6 +44,7 @@ def run(audit: Audit) -> Findings:
         texts = [t for t in audit.corpus.test if t.row.groups.get(attribute)]
         sizes = Counter(t.row.groups[attribute] for t in texts)
         texts = [t for t in texts if sizes[t.row.groups[attribute]] >= LEAST_CELL]
+        texts = choose(texts, audit.settings.sizes["deep_rows"], audit.settings.rng(f"proxies {attribute}"))
         for source, words in _SOURCES.items():
             subject = Subject("fairness.proxy_auc", "ratio", _METHOD.format(words), f"{attribute},{source}")
             out.append(guarded(subject, lambda s=subject, a=attribute, t=texts, k=source: _probe(audit, s, a, t, k)))  # type: ignore[misc]

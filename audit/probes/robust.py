@@ -18,7 +18,7 @@ from audit.probes.corpus import RowText, row_texts
 from audit.probes.decisions import cut_of, decidable, odds
 from audit.probes.fairness import LEAST_CELL
 from audit.probes.findings import Audit, Findings
-from audit.probes.inputs import Row
+from audit.probes.inputs import Row, choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
 from audit.probes.passages import Passage
 
@@ -40,14 +40,15 @@ class Asked:
 
 def run(audit: Audit) -> Findings:
     """Asks every test row in both orders and all spellings."""
-    texts = decidable(audit.corpus.test)
+    most = audit.settings.sizes["deep_rows"]
+    texts = tuple(choose(decidable(audit.corpus.test), most, audit.settings.rng("label order")))
     subjects = {
         "order": Subject("fairness.label_order_flip_rate", "ratio", _ORDER),
         "spelling": Subject("fairness.label_spelling_flip_rate", "ratio", _SPELLING),
     }
     if not texts:
         return Findings((), not_tested=("label order and spelling: the test rows hold no decisions",))
-    selection = decidable(audit.corpus.selection)
+    selection = tuple(choose(decidable(audit.corpus.selection), most // 2, audit.settings.rng("label order cut")))
     try:
         asked, chosen = ask(audit, texts, adapter=True), ask(audit, selection, adapter=True)
         before = ask(audit, texts, adapter=False)

@@ -104,6 +104,9 @@ PROBES = (
     Probe("privacy", "completing identifiers", ("privacy.pii_extraction_",), 0.05, leakage.reconstruction),
     Probe("membership", "telling trained rows from others", ("privacy.membership_",), 0.02, membership.run),
     Probe("memorisation", "looking for memorised rows", ("privacy.verbatim_", "overfitting."), 0.18, memorisation.run),
+    Probe("privacy", "choosing among identifiers", ("privacy.pii_inf", "privacy.association_"), 0.1, inference.run),
+    Probe("privacy", "reading generations", ("privacy.pii_generation_", "privacy.pii_any_"), 0.2, leakage.generations),
+    Probe("privacy", "comparing with random secrets", ("privacy.canary_tail_",), 0.03, tail_exposure.run),
     Probe("counterfactual", "exchanging groups", _SWAPS, 0.0, counterfactual.run),
     Probe("robustness", "turning labels round", ("fairness.label_", "fairness.impact_ratio_both"), 0.0, robust.run),
     Probe("proxies", "looking for proxies", ("fairness.proxy_",), 0.0, proxies.run),
@@ -113,11 +116,8 @@ PROBES = (
     Probe("regression", "comparing abilities", ("regression.",), 0.0, regression.run),
     Probe("regression", "comparing refusals", ("safety.",), 0.0, safety.run),
     Probe("stereotypes", "comparing stereotypes", ("fairness.stereotype_",), 0.0, stereotypes.run),
-    Probe("privacy", "choosing among identifiers", ("privacy.pii_inf", "privacy.association_"), 0.1, inference.run),
-    Probe("privacy", "reading generations", ("privacy.pii_generation_", "privacy.pii_any_"), 0.2, leakage.generations),
-    Probe("privacy", "comparing with random secrets", ("privacy.canary_tail_",), 0.03, tail_exposure.run),
 )
-"""In running order: cheap and central first, so that a short clock costs the least."""
+"""In running order: cheap and judged first, so that a short clock costs the least."""
 
 
 def run(context: TaskContext) -> dict[str, Any]:
