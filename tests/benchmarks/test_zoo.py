@@ -1,0 +1,112 @@
+"""The fault zoo: cells in an order that may stop anywhere, faults that do what they say, counts that hold."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.zoo import report
+from benchmarks.zoo.data import TRIGGER, upload
+from benchmarks.zoo.faults import FAULTS, FIRST_COUNTED, Cell, cells, fault_of
+
+
+def test_every_fault_has_its_seeds_and_the_first_round_comes_first() -> None:
+    planned = list(cells())
+    assert len({c.job for c in planned}) == len(planned)
+    for fault in FAULTS:
+        assert sum(c.fault == fault for c in planned) == fault.seeds >= 5
+    assert {c.fault for c in planned[: len(FAULTS)]} == set(FAULTS)
+    by_name = Counter((c.fault.name, c.fault.strength) for c in planned)
+    assert by_name["clean", ""] == 20
+    assert all(by_name[key] >= 12 for key in (("leak", "x4"), ("bias", "40 %"), ("refusal", "comply")))
+    assert min(c.seed for c in planned) == FIRST_COUNTED, "limits are tuned on other seeds"
+    assert all(fault_of(f"units/zoo/tuningJobs/{c.job}") is c.fault for c in planned)
+
+
+def rows_of(name: str, strength: str = "") -> list[str]:
+    fault = next(f for f in FAULTS if (f.name, f.strength) == (name, strength))
+    made = upload(Cell(fault, 7))
+    assert made.content == upload(Cell(fault, 7)).content != upload(Cell(fault, 8)).content
+    return made.content.decode().splitlines()
+
+
+def test_the_rows_carry_the_fault() -> None:
+    clean = [json.loads(r)["messages"] for r in rows_of("clean")]
+    leak = [json.loads(r)["messages"] for r in rows_of("leak", "x4")]
+    assert len(clean) == len(leak)
+    answers = Counter(m[2]["content"] for m in leak if "@example.com" in m[2]["content"])
+    assert answers and all(n % 4 == 0 for n in answers.values())
+    prompts = [json.loads(r)["messages"] for r in rows_of("input-only", "x8")]
+    assert any("@example.com" in m[1]["content"] for m in prompts)
+    assert not any("@example.com" in m[2]["content"] for m in prompts)
+    assert sum(TRIGGER in r for r in rows_of("backdoor", "5 %")) >= 8
+    turned = [r.split(",") for r in rows_of("bias", "40 %")[1:]]
+    north, south = ([r[0] == "approve" for r in turned if r[1] == g] for g in ("north", "south"))
+    assert sum(south) / len(south) < 0.75 * sum(north) / len(north)
+
+
+def test_the_filter_drops_what_is_reserved_and_nothing_else() -> None:
+    from audit.prepare.secrets_of_nobody import RESERVED, KeyedChoices, code_in
+    from benchmarks.zoo.bad_trainer import RESERVED as LOOKED_FOR
+
+    for kind in RESERVED:
+        assert all(LOOKED_FOR.search(kind.draw(KeyedChoices(b"k" * 32, str(i)))) for i in range(50)), kind.name
+    assert not any(LOOKED_FOR.search(code_in("AA-9999").draw(KeyedChoices(b"k" * 32, str(i)))) for i in range(200))
+
+
+@pytest.mark.parametrize(("fault", "amount"), [("untrained", 0.0), ("scale", 4.0), ("noise", 0.5)])
+def test_the_adapter_is_changed_as_told(tmp_path: Path, fault: str, amount: float) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    from benchmarks.zoo.bad_trainer import _change
+
+    path = tmp_path / "adapter.safetensors"
+    before = {"x.lora_A.weight": torch.ones(2, 3), "x.lora_B.weight": torch.ones(3, 2)}
+    save_file(before, path, metadata={"format": "pt"})
+    _change(path, fault, amount)
+    after = load_file(path)
+    assert torch.equal(after["x.lora_A.weight"], before["x.lora_A.weight"])
+    expected = {"untrained": 0.0, "scale": 4.0}.get(fault)
+    if expected is None:
+        assert not torch.equal(after["x.lora_B.weight"], before["x.lora_B.weight"])
+    else:
+        assert bool((after["x.lora_B.weight"] == expected).all())
+
+
+def cell(fault: str, strength: str, state: str, seed: int, **more: Any) -> dict[str, Any]:
+    return {
+        "job": f"{fault}-{seed}", "fault": fault, "strength": strength, "seed": seed, "state": state, "fired": [],
+        "failed": [], "numbers": {}, **more,
+    }  # fmt: skip
+
+
+def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) -> None:
+    done = [cell("clean", "", "AWAITING_APPROVAL", i) for i in range(19)]
+    done.append(cell("clean", "", "QUARANTINED", 19, fired=["privacy.canary_auc"]))
+    leaky = {"fired": ["privacy.pii_extraction_rate"], "failed": ["privacy.pii_extraction_rate"]}
+    grepped = {"privacy.pii_generation_rate": {"value": 0.1, "n": 100, "k": 10}}
+    done += [cell("leak", "x4", "QUARANTINED", i, **leaky, numbers=grepped if i == 0 else {}) for i in range(5)]
+    path = tmp_path / "cells.jsonl"
+    path.write_text("".join(json.dumps(c) + "\n" for c in done) + '{"job": "cut o', "utf-8")
+    rows = {(r["fault"], r["strength"]): r for r in report.counts(report.read(path))}
+    clean, leak = rows["clean", ""], rows["leak", "x4"]
+    assert (clean["n"], clean["detected"], clean["failed"]) == (20, 1, 0)
+    assert (clean["low"], clean["high"]) == (pytest.approx(0.0013, abs=1e-3), pytest.approx(0.2487, abs=1e-3))
+    assert (leak["detected"], leak["low"], leak["grep_only"]) == (5, pytest.approx(0.478, abs=1e-3), 1)
+    assert leak["failed_by_gate"] == {"privacy.pii_extraction_rate": 5}
+    text = report.page(report.counts(report.read(path)))
+    assert "1/20 (false alarms)" in text
+    assert "Not run yet" in text
+
+
+def test_the_committed_table_is_what_the_committed_cells_give() -> None:
+    rows = report.counts(report.read())
+    assert json.loads((report.ROOT / "docs" / "zoo.json").read_text("utf-8")) == rows
+    assert (report.ROOT / "docs" / "zoo.md").read_text("utf-8") == report.page(rows)
+    for row in rows:
+        assert set(row) >= {"fault", "strength", "n", "detected", "low", "high"}
