@@ -20,7 +20,7 @@ from audit.ledger.anchor import FileAnchor
 from audit.ledger.ledger import Ledger
 from audit.ledger.restore import marker
 from audit.verify.trust import TrustFile
-from gateway import continuations, key_files, key_registry, publications
+from gateway import active_policy, continuations, key_files, key_registry, publications
 from gateway.admission.cards import CardOffice
 from gateway.admission.exchange import Exchange, Peer
 from gateway.admission.office import Office
@@ -78,14 +78,14 @@ class Application:
 
         Args:
             settings: of this installation.
-            policy: an engine loaded before; the packaged baseline otherwise.
+            policy: an engine loaded before; otherwise the installed bundle, or the one in force where it is malformed.
 
         Raises:
             AssayError: whatever is wrong with settings, keys, database or ledger; nothing is signed then.
         """
         asyncio.get_running_loop()
         folder = settings.folder
-        policy = policy or PolicyEngine.load()
+        policy = policy or active_policy.load(settings)
         base_models = BaseModels.load(folder / "base_models.json")
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         _demand_rows(settings)
@@ -131,6 +131,7 @@ class Application:
         identities.bootstrap(settings.layout.bootstrap_grants)
         continuations.record(settings, store, people)
         publications.put_in_force(settings, store, policy.policy(), people)
+        active_policy.keep(settings, policy.pack)
         keys = FileScopeKeys(blobs)
         erasures = ErasureService(settings, store, blobs, keys, people)
         erasures.resume()

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from assay.errors import InvalidInputError
 from assay.identity import Layout
 from assay.v1 import policy_input_pb2, policy_pb2
-from gateway import publications
+from gateway import active_policy, publications
 from gateway.cli import policy_packs
 from gateway.cli.errors import EXIT_REFUSED, exit_on_error
 from gateway.cli.job import _outcomes
@@ -97,8 +97,9 @@ def publish(
     with exit_on_error():
         if identity is None:
             raise InvalidInputError("NO_IDENTITY", "no identity given", remedy="pass --as FOLDER or set ASSAY_IDENTITY")
-        rules = PolicyEngine.load().policy()
-        envelope = publications.publish(Layout(directory), identity, rules)
+        layout = Layout(directory)
+        rules = PolicyEngine.load(active_policy.folder(layout)).policy()
+        envelope = publications.publish(layout, identity, rules)
         left = publications.SIGNERS - len(envelope["signatures"])
         next_ = f"restart the gateway of {directory} to put it in force" if not left else "one more person must sign"
         emit(output, rules, [

@@ -1,0 +1,80 @@
+"""Which policy an installation runs under: its own folder ``policies/``, else the packaged one; or the last good one.
+
+A pack that does not load must not take the gateway's policy away. So the bundle that was put into force last is kept
+beside the gateway's rows; when the installed one is malformed, the gateway says where and why, and stays with the kept
+one. A bundle that loads and that nobody published is another matter: then nothing starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from assay.errors import InvalidInputError
+from assay.identity import Layout
+from gateway.settings import Settings
+from policies.bundle import BUNDLE
+from policies.engine import PolicyEngine
+from policies.pack import LIMITS, PACKS, RULES, TESTS
+from policies.rule import Pack
+
+_LOG = logging.getLogger(__name__)
+
+
+def folder(layout: Layout) -> Path:
+    """Where the installation's rules lie: its own folder where there is one."""
+    own = layout.root / "policies"
+    return own if own.is_dir() else PACKS
+
+
+def load(settings: Settings) -> PolicyEngine:
+    """Loads what is installed, or, where that is malformed, what was in force before.
+
+    Raises:
+        InvalidInputError: ``PACK_*`` with file, line, column and rule, when nothing was in force before.
+    """
+    try:
+        return PolicyEngine.load(folder(settings.layout))
+    except InvalidInputError as fault:
+        if not _kept(settings).is_dir():
+            raise
+        _LOG.error("the installed policy does not load, the one before it stays in force: %s", fault.diagnostics())
+        return PolicyEngine.load(_kept(settings))
+
+
+def keep(settings: Settings, pack: Pack) -> None:
+    """Keeps a bundle that is in force, so that a malformed one after it cannot take its place."""
+    target = _kept(settings)
+    marker = target / "sha256"
+    digests = f"{pack.bundle_sha256} {pack.limits_sha256}\n"
+    if marker.is_file() and marker.read_text("utf-8") == digests:
+        return
+    staging, old = target.with_name("staging"), target.with_name("replaced")
+    for leftover in (staging, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    staging.mkdir(parents=True)
+    root = pack.parts[0].folder.parent
+    if (root / BUNDLE).is_file() and len(pack.parts) > 1:
+        shutil.copy(root / BUNDLE, staging / BUNDLE)
+        for part in pack.parts:
+            _copy(part.folder, staging / part.folder.name)
+    else:
+        for part in pack.parts:
+            _copy(part.folder, staging)
+    (staging / "sha256").write_text(digests, "utf-8")
+    if target.is_dir():
+        os.replace(target, old)
+    os.replace(staging, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for name in (RULES, LIMITS, TESTS):
+        shutil.copy(source / name, target / name)
+
+
+def _kept(settings: Settings) -> Path:
+    return settings.data / "policy" / "in-force"

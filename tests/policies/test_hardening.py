@@ -1,0 +1,125 @@
+"""Each hardening of the engine beside the failure that it closes: first the raw engine says yes, then ours does not."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from assay.errors import InvalidInputError
+from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
+from policies import guards, inputs
+from policies.cel import Environment
+from policies.engine import PolicyEngine
+from policies.pack import load
+from policies.rule import INTAKE, RELEASE
+from policies.testing import Case, release_question
+from tests.policies.packs import one_rule_pack, replace
+
+RAW = Environment.of(INTAKE)
+RAW_RELEASE = Environment.of(RELEASE)
+
+
+def raw(source: str, environment: Environment = RAW, **values: object) -> object:
+    """What the engine by itself says, without lint, needs or caps."""
+    bound: dict[str, object] = {"request": policy_input_pb2.RequestFacts(), "data": policy_input_pb2.DataFacts()}
+    return environment.compile(source, cap=False).value(environment.bind({**bound, **values}))
+
+
+def test_a_number_never_set_reads_as_zero_and_lint_refuses_it(tmp_path: Path) -> None:
+    source = "request.differential_privacy.epsilon <= 8.0"
+    assert raw(source) is True
+    with pytest.raises(InvalidInputError) as caught:
+        load(one_rule_pack(tmp_path, f"expression: {source}"))
+    assert caught.value.reason == "PACK_UNGUARDED"
+
+
+def test_all_of_nothing_holds_and_lint_refuses_it(tmp_path: Path) -> None:
+    source = "data.findings.all(f, f.row == 12345)"
+    assert raw(source) is True
+    with pytest.raises(InvalidInputError) as caught:
+        load(one_rule_pack(tmp_path, f"expression: {source}"))
+    assert caught.value.reason == "PACK_UNGUARDED"
+
+
+def test_nan_is_not_above_a_limit_and_needs_refuse_it(tmp_path: Path, chat: policy_input_pb2.IntakeInput) -> None:
+    source = "!(data.pii_row_share > 0.1)"
+    assert raw(source, data=policy_input_pb2.DataFacts(pii_row_share=math.nan)) is True
+    chat.data.pii_row_share = math.nan
+    (outcome,) = PolicyEngine(load(one_rule_pack(tmp_path, f'expression: "{source}"'))).decide(chat).outcomes
+    assert outcome.outcome == policy_pb2.OUTCOME_ERROR and "not a finite number" in outcome.message
+
+
+@pytest.mark.parametrize("state", ["absent", "nan", "unavailable", "exploratory"])
+def test_a_measurement_that_is_none_denies_before_the_rule_is_asked(
+    tmp_path: Path, engine: PolicyEngine, cases: dict[str, Case], state: str
+) -> None:
+    name = "privacy.epsilon_lower_bound"
+    source = f"!('{name}' in measurements && has(measurements['{name}'].value) && measurements['{name}'].value > 1.0)"
+    question = release_question(engine, cases["a clean chat model passes"])
+    if state == "absent":
+        del question.measurements[name]
+    else:
+        # Each of these would be refused above the limit, were it a number that counts.
+        odd = {"nan": {"value": math.nan}, "unavailable": {"unavailable": "no"}, "exploratory": {"exploratory": True}}
+        question.measurements[name].CopyFrom(measurement_pb2.Measurement(name=name, **odd[state]))
+    seen = {"measurements": dict(question.measurements.items())}
+    assert raw(source, RAW_RELEASE, **seen) is True
+    folder = one_rule_pack(tmp_path, f'expression: "{source}"\n    needs: [{name}]')
+    replace(folder / "rules.yaml", "stage: pre_train", "stage: pre_deploy")
+    outcomes = PolicyEngine(load(folder)).judge(question).outcomes
+    assert [o.outcome for o in outcomes if o.rule_id == "ONE"] == [policy_pb2.OUTCOME_ERROR]
+
+
+def test_a_measurement_whose_gate_is_undecided_decides_nothing_else(
+    engine: PolicyEngine, release: policy_input_pb2.ReleaseInput
+) -> None:
+    name = "privacy.canary_auc"
+    found = release.measurements[name]
+    found.value = 0.66
+    for interval in found.intervals:
+        interval.lower, interval.upper = 0.55, 0.77
+    source = f"'{name}' in measurements && has(measurements['{name}'].value) && measurements['{name}'].value < 0.70"
+    assert raw(source, RAW_RELEASE, measurements=dict(release.measurements.items())) is True
+    verdict = engine.judge(release)
+    assert verdict.outcome == policy_pb2.OUTCOME_INCONCLUSIVE
+
+
+def test_a_field_without_end_is_computed_with_and_the_cap_refuses_it_unasked(
+    tmp_path: Path, chat: policy_input_pb2.IntakeInput
+) -> None:
+    chat.request.purpose = "a" * (1 << 20)
+    source = "size(" + " + ".join(["request.purpose"] * 20) + ") > 0"
+    assert raw(source, request=chat.request) is True  # twenty megabytes, in this process
+    (outcome,) = PolicyEngine(load(one_rule_pack(tmp_path, f"expression: {source}"))).decide(chat).outcomes
+    assert outcome.outcome == policy_pb2.OUTCOME_ERROR and f"at most {inputs.MAX_STRING:,}" in outcome.message
+
+
+def test_loops_in_loops_in_loops_run_and_lint_refuses_them(tmp_path: Path) -> None:
+    inner = "data.pii_rows.exists(c, a == b && b == c && c < 0)"
+    source = f"!data.pii_rows.exists(a, data.pii_rows.exists(b, {inner}))"
+    assert raw(source, data=policy_input_pb2.DataFacts(pii_rows=range(15))) is True
+    assert any("nest" in finding.message for finding in guards.check(RAW.compile(source).tree))
+    with pytest.raises(InvalidInputError):
+        load(one_rule_pack(tmp_path, f'expression: "size(data.pii_rows) > 0 && {source}"'))
+
+
+def test_an_error_under_not_is_no_yes(tmp_path: Path, chat: policy_input_pb2.IntakeInput) -> None:
+    # An author who takes "not true" for "false" would let an error through; the raw answer is an error value.
+    from policies.cel import EvaluationError
+
+    with pytest.raises(EvaluationError):
+        raw("!(1 / data.rows == 1)")
+    chat.data.rows = 0
+    outcome = (
+        PolicyEngine(load(one_rule_pack(tmp_path, 'expression: "!(1 / data.rows == 1)"'))).decide(chat).outcomes[0]
+    )
+    assert outcome.outcome == policy_pb2.OUTCOME_ERROR
+
+
+def test_money_as_a_double_would_not_add_up_and_does_not_compile(tmp_path: Path) -> None:
+    assert raw("0.1 + 0.2 <= 0.3") is False
+    with pytest.raises(InvalidInputError) as caught:
+        load(one_rule_pack(tmp_path, "expression: request.quote_usd_micros <= 0.3"))
+    assert caught.value.reason == "PACK_COMPILE"
