@@ -187,6 +187,10 @@ class PolicyEngine:
         """
         return self._planner.preparation(profile, self._day(""))
 
+    def days(self, limit: str) -> int:
+        """A limit of the bundle that counts days and that the gateway reads, such as ``appeal_days``."""
+        return round(self.pack.limits.number(limit, "strict"))
+
     def quorum(self, purpose: str) -> tuple[identity_pb2.Role, ...]:
         """Roles that must sign, each by another subject; the same for every purpose in this version."""
         words = self.pack.limits.by_name["quorum_roles"].value("strict")

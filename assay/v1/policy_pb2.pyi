@@ -305,3 +305,47 @@ class ExplainPolicyResponse(_message.Message):
     limits: _containers.ScalarMap[str, str]
     explanation: str
     def __init__(self, rule: _Optional[_Union[Rule, _Mapping]] = ..., limits: _Optional[_Mapping[str, str]] = ..., explanation: _Optional[str] = ...) -> None: ...
+
+class ListPrecedentsRequest(_message.Message):
+    __slots__ = ("parent", "rule_id", "text", "page_size")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    RULE_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    rule_id: str
+    text: str
+    page_size: int
+    def __init__(self, parent: _Optional[str] = ..., rule_id: _Optional[str] = ..., text: _Optional[str] = ..., page_size: _Optional[int] = ...) -> None: ...
+
+class Precedent(_message.Message):
+    __slots__ = ("tuning_job", "purpose", "moment", "rule_id", "outcome", "message", "waived", "appeals", "state", "as_of", "bundle_sha256")
+    TUNING_JOB_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    MOMENT_FIELD_NUMBER: _ClassVar[int]
+    RULE_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    WAIVED_FIELD_NUMBER: _ClassVar[int]
+    APPEALS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    tuning_job: str
+    purpose: str
+    moment: str
+    rule_id: str
+    outcome: Outcome
+    message: str
+    waived: bool
+    appeals: int
+    state: str
+    as_of: str
+    bundle_sha256: str
+    def __init__(self, tuning_job: _Optional[str] = ..., purpose: _Optional[str] = ..., moment: _Optional[str] = ..., rule_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., message: _Optional[str] = ..., waived: _Optional[bool] = ..., appeals: _Optional[int] = ..., state: _Optional[str] = ..., as_of: _Optional[str] = ..., bundle_sha256: _Optional[str] = ...) -> None: ...
+
+class ListPrecedentsResponse(_message.Message):
+    __slots__ = ("precedents",)
+    PRECEDENTS_FIELD_NUMBER: _ClassVar[int]
+    precedents: _containers.RepeatedCompositeFieldContainer[Precedent]
+    def __init__(self, precedents: _Optional[_Iterable[_Union[Precedent, _Mapping]]] = ...) -> None: ...

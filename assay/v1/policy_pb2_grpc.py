@@ -50,6 +50,11 @@ class PolicyServiceStub:
                 request_serializer=assay_dot_v1_dot_policy__pb2.ExplainPolicyRequest.SerializeToString,
                 response_deserializer=assay_dot_v1_dot_policy__pb2.ExplainPolicyResponse.FromString,
                 _registered_method=True)
+        self.ListPrecedents = channel.unary_unary(
+                '/assay.v1.PolicyService/ListPrecedents',
+                request_serializer=assay_dot_v1_dot_policy__pb2.ListPrecedentsRequest.SerializeToString,
+                response_deserializer=assay_dot_v1_dot_policy__pb2.ListPrecedentsResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
@@ -77,6 +82,13 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPrecedents(self, request, context):
+        """Searches past decisions for precedents.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.ExplainPolicy,
                     request_deserializer=assay_dot_v1_dot_policy__pb2.ExplainPolicyRequest.FromString,
                     response_serializer=assay_dot_v1_dot_policy__pb2.ExplainPolicyResponse.SerializeToString,
+            ),
+            'ListPrecedents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPrecedents,
+                    request_deserializer=assay_dot_v1_dot_policy__pb2.ListPrecedentsRequest.FromString,
+                    response_serializer=assay_dot_v1_dot_policy__pb2.ListPrecedentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class PolicyService:
             '/assay.v1.PolicyService/ExplainPolicy',
             assay_dot_v1_dot_policy__pb2.ExplainPolicyRequest.SerializeToString,
             assay_dot_v1_dot_policy__pb2.ExplainPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPrecedents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/assay.v1.PolicyService/ListPrecedents',
+            assay_dot_v1_dot_policy__pb2.ListPrecedentsRequest.SerializeToString,
+            assay_dot_v1_dot_policy__pb2.ListPrecedentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

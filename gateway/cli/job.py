@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -256,6 +257,10 @@ def describe(job: tuning_job_pb2.TuningJob) -> list[Any]:
     lines: list[Any] = [f"{job.name}  {state_name(State.Name(job.state))}"]
     if job.reason:
         lines.append(f"  {job.reason}")
+    if job.HasField("appeal_due_time"):
+        answer_by = job.appeal_due_time.ToDatetime(dt.UTC)
+        overdue = " (overdue)" if answer_by < dt.datetime.now(dt.UTC) else ""
+        lines.append(f"  an appeal waits, to be answered by {answer_by.date()}{overdue}")
     if job.HasField("decision"):
         lines += _outcomes("Intake decision", "allowed" if job.decision.allowed else "denied", job.decision.outcomes)
         lines += _fix(job.decision.minimal_fix) if job.decision.HasField("minimal_fix") else []

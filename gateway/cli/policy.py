@@ -109,6 +109,29 @@ def publish(
 
 
 @app.command()
+def precedents(
+    parent: Annotated[str, typer.Argument(help="The unit, or units/- for all that you may see.")] = "units/-",
+    rule: Annotated[str, typer.Option(help="Rule that stood in the way.")] = "",
+    text: Annotated[str, typer.Option(help="Words in purpose or message.")] = "",
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Search past decisions: which rule stood in whose way, and how it ended.
+
+    Example: assay policy precedents units/support --rule BASE-PII-CEILING
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        request = policy_pb2.ListPrecedentsRequest(parent=parent, rule_id=rule, text=text)
+        answer = session.policies.ListPrecedents(request)
+        rows = [
+            (p.tuning_job, p.rule_id, p.message, "waived" if p.waived else "", p.state, p.as_of)
+            for p in answer.precedents
+        ]
+        emit(output, answer, [table(("job", "rule", "why", "", "job is", "rules as of"), rows)])
+
+
+@app.command()
 def evaluate(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="IntakeInput or ReleaseInput as JSON.")],
     stage: Annotated[str, typer.Option(help="intake or release.")] = "intake",

@@ -20,7 +20,7 @@ from gateway.admission import facts
 from gateway.base_models import BaseModels
 from gateway.caller import Caller, not_found
 from gateway.erasures import demand_not_erased
-from gateway.jobs import machine, views
+from gateway.jobs import appeals, machine, views
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event, State
 from gateway.settings import Settings
@@ -191,7 +191,8 @@ class JobService:
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
-            PreconditionError: ``JOB_STATE``, or ``SCOPE_ERASED`` for a job whose payloads were erased.
+            PreconditionError: ``JOB_STATE``, ``SCOPE_ERASED`` for a job whose payloads were erased,
+                ``APPEAL_LATE``, ``APPEAL_WAITS`` or ``NOT_APPEALABLE``.
         """
         message = await self._by_person(caller, request.name, Event.APPEAL, request.reason)
         return tuning_job_pb2.AppealTuningJobResponse(tuning_job=message)
@@ -229,6 +230,9 @@ class JobService:
                 record = records.read(self.store.ledger.record(step.record_index).body)
                 grounds = words.reference(record.predicate["grounds_commitment"])
                 step.reason = words.shown(connection, self.keys, grounds)
+        answer_by = appeals.due(self.policy, job, jobs.transitions(connection, job.name))
+        if answer_by is not None:
+            message.appeal_due_time.FromDatetime(answer_by)
         return message
 
     def _summary(self, connection: Connection, job: JobRow) -> tuning_job_pb2.TuningJob:
@@ -317,6 +321,7 @@ class JobService:
             predicate: dict[str, Any] = {}
             said = self._keep(uow.connection, job, event, reason)
             if event is Event.APPEAL:
+                appeals.demand(self.policy, job, jobs.transitions(uow.connection, name), uow.now)
                 values = {"needs_work": job.needs_work, "reason": job.reason}
                 predicate, said = {"grounds_commitment": said}, ""
             change = machine.Change(

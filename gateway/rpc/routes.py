@@ -23,6 +23,7 @@ from assay.v1 import (
 )
 from gateway.application import Application
 from gateway.caller import Caller
+from gateway.precedents import Precedents
 from policies.engine import PolicyEngine
 
 
@@ -42,8 +43,9 @@ class Route:
 class PolicyAnswers:
     """Policies have no state of their own here; CPU-bound work leaves the event loop."""
 
-    def __init__(self, engine: PolicyEngine) -> None:
+    def __init__(self, engine: PolicyEngine, precedents: Precedents) -> None:
         self._engine = engine
+        self.list_precedents = precedents.list_precedents
 
     async def list_policies(
         self, caller: Caller, request: policy_pb2.ListPoliciesRequest
@@ -77,7 +79,7 @@ def routes(app: Application) -> dict[ServiceDescriptor, list[Route]]:
     domains: dict[ServiceDescriptor, Any] = {
         dataset_pb2.DESCRIPTOR.services_by_name["DatasetService"]: app.datasets,
         tuning_job_pb2.DESCRIPTOR.services_by_name["TuningJobService"]: app.jobs,
-        policy_pb2.DESCRIPTOR.services_by_name["PolicyService"]: PolicyAnswers(app.policy),
+        policy_pb2.DESCRIPTOR.services_by_name["PolicyService"]: PolicyAnswers(app.policy, Precedents(app.store)),
         model_pb2.DESCRIPTOR.services_by_name["ModelService"]: app.models,
         approval_pb2.DESCRIPTOR.services_by_name["ApprovalService"]: app.approvals,
         permit_pb2.DESCRIPTOR.services_by_name["PermitService"]: app.permits,

@@ -61,6 +61,7 @@ TABLE: dict[str, set[str]] = {
     "ListPolicies": {"any"},
     "EvaluatePolicy": {"any"},
     "ExplainPolicy": {"any"},
+    "ListPrecedents": {"any"},
     "WhoAmI": {"everybody"},
     "ListRoleGrants": {"anywhere", A, O},
     "GrantRole": {"installation", O},

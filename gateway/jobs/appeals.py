@@ -1,0 +1,61 @@
+"""The clock of an appeal: until when one may be filed, which rules allow it, and when it must be answered."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+from assay.errors import PreconditionError
+from assay.v1 import policy_pb2
+from gateway.jobs import views
+from gateway.jobs.transitions import Event, State
+from gateway.store import rows
+from gateway.store.tables import JobRow, TransitionRow
+from policies.engine import PolicyEngine
+from policies.rule import GOOD
+
+_REFUSALS = (Event.DENY, Event.QUARANTINE)
+
+
+def demand(policy: PolicyEngine, job: JobRow, steps: Sequence[TransitionRow], now: dt.datetime) -> None:
+    """Refuses an appeal that comes too late, is the second while one waits, or is against rules that allow none.
+
+    Raises:
+        PreconditionError: ``APPEAL_LATE``, ``APPEAL_WAITS`` or ``NOT_APPEALABLE``.
+    """
+    days = policy.days("appeal_days")
+    refused = next((step.time_us for step in reversed(steps) if step.event in _REFUSALS), None)
+    if refused is not None and rows.micros(now) > refused + _micros(days):
+        raise PreconditionError(
+            "APPEAL_LATE", f"an appeal is filed within {days} days of the refusal", remedy="ask for a new job"
+        )
+    if due(policy, job, steps) is not None:
+        raise PreconditionError("APPEAL_WAITS", "an appeal waits for its answer already")
+    fired = [outcome.rule_id for outcome in _outcomes(job) if outcome.outcome not in GOOD]
+    known = {rule.id: rule for rule in policy.pack.rules}
+    if fired and all(rule_id in known and not known[rule_id].appealable for rule_id in fired):
+        raise PreconditionError(
+            "NOT_APPEALABLE", f"{', '.join(fired)} cannot be appealed", remedy="mend what the rules name"
+        )
+
+
+def due(policy: PolicyEngine, job: JobRow, steps: Sequence[TransitionRow]) -> dt.datetime | None:
+    """When the newest appeal must be answered, while the job still stands where it was refused."""
+    if job.state not in (State.DENIED, State.QUARANTINED):
+        return None
+    for step in reversed(steps):
+        if step.event == Event.APPEAL:
+            return rows.moment(step.time_us + _micros(policy.days("appeal_answer_days")))
+        if step.event in _REFUSALS:
+            return None
+    return None
+
+
+def _outcomes(job: JobRow) -> Sequence[policy_pb2.RuleOutcome]:
+    if job.state == State.DENIED:
+        return views.from_json(job.decision, policy_pb2.Decision).outcomes
+    return views.from_json(job.verdict, policy_pb2.Verdict).outcomes
+
+
+def _micros(days: int) -> int:
+    return days * 86_400 * 1_000_000

@@ -1,0 +1,108 @@
+"""Past decisions are found by rule, words and unit, in the units that a caller may see; and appeals have a clock."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+import pytest
+
+from assay.errors import NotFoundError, PreconditionError
+from assay.v1 import policy_pb2
+from gateway.jobs import appeals, views
+from gateway.jobs.transitions import Event, State
+from gateway.precedents import Precedents
+from gateway.store import jobs, rows
+from gateway.store.tables import JobRow, TransitionRow
+from policies.engine import PolicyEngine
+from tests.gateway.conftest import House
+
+NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
+FAIL = policy_pb2.OUTCOME_FAIL
+
+
+async def refused(house: House, unit: str, name: str, rule: str, message: str, **facts: str) -> None:
+    """A job that intake denied by one rule."""
+    await house.upload("carl" if unit == "credit" else "rita", unit=unit, dataset=name)
+    maker = await house.caller("carl" if unit == "credit" else "rita")
+    created = await house.app.jobs.create_tuning_job(maker, house.request(unit=unit, job=name, dataset=name))
+    decision = policy_pb2.Decision(as_of="2026-11-01", outcomes=[
+        policy_pb2.RuleOutcome(rule_id=rule, outcome=FAIL, message=message),
+        policy_pb2.RuleOutcome(rule_id="BASE-PURPOSE", outcome=policy_pb2.OUTCOME_PASS),
+    ])  # fmt: skip
+
+    def work(uow: object) -> None:
+        connection = uow.connection  # type: ignore[attr-defined]
+        jobs.note(connection, created.tuning_job.name, {"decision": views.to_json(decision), "state": "DENIED"})
+        jobs.establish(connection, created.tuning_job.name, facts)
+
+    await house.app.store.commit(work)
+
+
+async def search(house: House, who: str, parent: str = "units/-", **asked: str) -> list[tuple[str, str]]:
+    request = policy_pb2.ListPrecedentsRequest(parent=parent, **asked)
+    answer = await Precedents(house.app.store).list_precedents(await house.caller(who), request)
+    return [(p.tuning_job.rsplit("/", 1)[-1], p.rule_id) for p in answer.precedents]
+
+
+async def test_precedents_are_found_by_rule_words_and_unit(house: House) -> None:
+    waiver = json.dumps({"rules": ["BASE-PII-CEILING"], "expires": "2026-12-01"})
+    await refused(house, "credit", "names", "BASE-PII-CEILING", "93 % of the rows hold identifiers",
+                  **{"waiver.3": waiver})  # fmt: skip
+    await refused(house, "credit", "dear", "BASE-BUDGET", "The quote is $9")
+    assert await search(house, "cora") == [("dear", "BASE-BUDGET"), ("names", "BASE-PII-CEILING")]
+    assert await search(house, "cora", rule_id="BASE-BUDGET") == [("dear", "BASE-BUDGET")]
+    assert await search(house, "cora", text="IDENTIFIERS") == [("names", "BASE-PII-CEILING")]
+    # A rule that held is no precedent of a refusal.
+    assert await search(house, "cora", rule_id="BASE-PURPOSE") == []
+    request = policy_pb2.ListPrecedentsRequest(parent="units/credit", rule_id="BASE-PII-CEILING")
+    (found,) = (await Precedents(house.app.store).list_precedents(await house.caller("cora"), request)).precedents
+    assert found.waived and found.state == "DENIED" and found.moment == "decision" and found.as_of == "2026-11-01"
+
+
+async def test_another_units_decisions_are_not_told(house: House) -> None:
+    await refused(house, "credit", "names", "BASE-PII-CEILING", "identifiers")
+    assert await search(house, "mia") == []
+    with pytest.raises(NotFoundError):
+        await search(house, "mia", "units/credit")
+
+
+def job(state: State = State.DENIED, *rules: str) -> JobRow:
+    outcomes = [policy_pb2.RuleOutcome(rule_id=rule, outcome=FAIL) for rule in rules or ("BASE-PURPOSE",)]
+    return JobRow(
+        name="units/credit/tuningJobs/first", unit="credit", creator="x", state=state.value, version=3, request="{}",
+        decision=views.to_json(policy_pb2.Decision(outcomes=outcomes)), created_us=0, updated_us=0,
+    )  # fmt: skip
+
+
+def step(event: Event, days_ago: float) -> TransitionRow:
+    when = rows.micros(NOW - dt.timedelta(days=days_ago))
+    return TransitionRow(
+        job="j", version=1, event=event.value, from_state="", to_state="", actor="a", time_us=when, record_index=1
+    )
+
+
+def test_an_appeal_is_filed_in_time(engine: PolicyEngine) -> None:
+    appeals.demand(engine, job(), [step(Event.DENY, 29.9)], NOW)
+    with pytest.raises(PreconditionError) as caught:
+        appeals.demand(engine, job(), [step(Event.DENY, 30.1)], NOW)
+    assert caught.value.reason == "APPEAL_LATE"
+
+
+def test_one_appeal_waits_at_a_time_and_is_answered_in_time(engine: PolicyEngine) -> None:
+    steps = [step(Event.DENY, 5), step(Event.APPEAL, 4)]
+    assert appeals.due(engine, job(), steps) == NOW + dt.timedelta(days=10)
+    with pytest.raises(PreconditionError) as caught:
+        appeals.demand(engine, job(), steps, NOW)
+    assert caught.value.reason == "APPEAL_WAITS"
+    # A waiver answers it: the job is no longer where it was refused; and a later refusal is a new one.
+    assert appeals.due(engine, job(State.QUEUED), steps) is None
+    assert appeals.due(engine, job(State.QUARANTINED), [*steps, step(Event.QUARANTINE, 1)]) is None
+
+
+def test_what_allows_no_appeal_says_so(engine: PolicyEngine) -> None:
+    with pytest.raises(PreconditionError) as caught:
+        appeals.demand(engine, job(State.DENIED, "BASE-SPLITS", "BASE-CANARIES"), [step(Event.DENY, 1)], NOW)
+    assert caught.value.reason == "NOT_APPEALABLE"
+    appeals.demand(engine, job(State.DENIED, "BASE-SPLITS", "BASE-PURPOSE"), [step(Event.DENY, 1)], NOW)
+    appeals.demand(engine, job(State.DENIED, "INTAKE-FILE"), [step(Event.DENY, 1)], NOW)
