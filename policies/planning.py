@@ -33,6 +33,10 @@ SAMPLE_SIZES = (
     *("exposure_canaries", "exposure_candidates"),
 )
 """Sizes that the limits file states as ``sample_<name>``; the planner raises some of them to what the gates need."""
+ABILITY_SETS = 4
+"""Public sets over which the change of abilities is averaged."""
+_NEEDED = ("test_rows", "canaries", "canaries_included", "pii_spans", "generations")
+_DEEPER_NEEDED = ("counterfactual_rows", "evaluation_items", "all_items")
 BATCH_PLAN = ("batch_tokens", "generation_rows")
 """How texts are put into batches, which decides the bits of every score; stated as limits of these names."""
 _OF_RATE = ("impact_ratio", "rate_gap")
@@ -101,7 +105,7 @@ class Planner:
         return self._kept(("needed", question.request.audit_profile, rate, day), lambda: self._needed(question, day))
 
     def _needed(self, question: policy_input_pb2.IntakeInput, day: dt.date) -> dict[str, int]:
-        counts = {"test_rows": 0, "canaries": 0, "canaries_included": 0, "pii_spans": 0, "generations": 0}
+        counts = dict.fromkeys((*_NEEDED, *_DEEPER_NEEDED), 0)
         for rule in self.pack.rules:
             if rule.gate is not None and rule.in_force(day) and rule.gate.sample.counts in counts:
                 kind = rule.gate.sample.counts
@@ -216,8 +220,9 @@ class Planner:
 
     def _sizes(self, profile: str, data: policy_input_pb2.DataFacts, needed: Mapping[str, int]) -> dict[str, int]:
         chosen = dict(self._kept(("sizes", profile), lambda: self._chosen(profile)))
-        for name in ("generations", "pii_spans", "test_rows"):
+        for name in ("generations", "pii_spans", "test_rows", "counterfactual_rows", "evaluation_items"):
             chosen[name] = max(chosen[name], needed[name])
+        chosen["evaluation_items"] = max(chosen["evaluation_items"], -(-needed["all_items"] // ABILITY_SETS))
         chosen["train_rows"] = max(chosen["train_rows"], needed["test_rows"])
         chosen["canaries"] = data.canaries_inserted + data.canaries_held_out
         chosen["test_rows"] = min(chosen["test_rows"], data.test_rows)

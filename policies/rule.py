@@ -90,7 +90,11 @@ SAMPLES: Mapping[str, tuple[str, ...]] = {
     "rate_gap": (),
 }
 """How a gate's n is computed, and which limits each way reads; see :mod:`policies.statistics`."""
-COUNTS = ("test_rows", "canaries", "canaries_included", "pii_spans", "generations", "group_rows")
+COUNTS = (
+    *("test_rows", "canaries", "canaries_included", "pii_spans", "generations", "group_rows"),
+    *("counterfactual_rows", "evaluation_items", "all_items"),
+)
+"""What a gate counts; ``evaluation_items`` are those of one public set, ``all_items`` of the four of abilities."""
 
 
 @dataclass(frozen=True)

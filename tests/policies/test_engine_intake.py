@@ -335,3 +335,28 @@ def test_no_internal_limit_is_presented_as_law(pack: Pack) -> None:
         assert "SR 11-7" not in rule.citation and "anonymous" not in rule.title.lower()
         if "AI Act" in rule.citation:
             assert "2027" in rule.caveat
+
+
+def test_the_default_profile_asks_more_with_enough_of_everything(
+    engine: PolicyEngine, table: policy_input_pb2.IntakeInput
+) -> None:
+    quick = engine.decide(table).audit_plan
+    table.request.audit_profile = "default"
+    plan = engine.decide(table).audit_plan
+    more = {
+        "counterfactual",
+        "regression",
+        "stereotypes",
+        "baselines",
+        "robustness",
+        "proxies",
+        "reasons",
+        "alternatives",
+    }
+    assert more <= set(plan.probes) and not more & set(quick.probes)
+    n = {gate.measurement: gate.n for gate in plan.gates}
+    assert n["fairness.counterfactual_flip_rate[race]"] == 124 <= plan.sample_sizes["counterfactual_rows"]
+    assert n["regression.capability_delta"] <= 4 * plan.sample_sizes["evaluation_items"]
+    for name in ("regression.forgetting_delta", "safety.refusal_preference_delta"):
+        assert 0 < n[name] <= plan.sample_sizes["evaluation_items"]
+    assert not any(gate.measurement.startswith(("regression.", "safety.")) for gate in quick.gates)
