@@ -12,7 +12,8 @@ from audit.probes.clock import Clock
 from audit.probes.passages import Decoding, shared_opening
 
 if TYPE_CHECKING:
-    from audit.probes.model import Opening, TunedModel
+    from audit.probes.model import TunedModel
+    from audit.probes.openings import Openings
 
 TOP_K = 40
 """Sampling draws from the 40 likeliest tokens at temperature 1, as Carlini et al. (USENIX Security 2021) extract."""
@@ -34,7 +35,7 @@ def generate(
     shared = shared_opening(prompts, min(len(p) for p in prompts) - 1)
     out: list[list[int]] = [[] for _ in prompts]
     with model.using(adapter):
-        opening = model.opening(prompts[0][:shared]) if shared else None
+        opening = model.openings([prompts[0][:shared]]) if shared else None
         for start in range(0, len(order), model.batches.rows):
             batch = order[start : start + model.batches.rows]
             reading = _read(model, [tuple(prompts[i]) for i in batch], shared, opening)
@@ -63,7 +64,7 @@ class _Reading:
         self.logits, self.mask, self.position = self.logits[index], self.mask[index], self.position[index]
 
 
-def _read(model: TunedModel, prompts: Sequence[tuple[int, ...]], shared: int, opening: Opening | None) -> _Reading:
+def _read(model: TunedModel, prompts: Sequence[tuple[int, ...]], shared: int, opening: Openings | None) -> _Reading:
     """Runs each distinct prompt once: the shared opening, padding, then the rest of it."""
     distinct = list(dict.fromkeys(prompts))
     rests = [p[shared:] for p in distinct]
@@ -76,7 +77,7 @@ def _read(model: TunedModel, prompts: Sequence[tuple[int, ...]], shared: int, op
         input_ids=ids,
         attention_mask=mask,
         position_ids=positions,
-        past_key_values=opening.cache(len(distinct)) if opening is not None else None,
+        past_key_values=opening.cache([0] * len(distinct)) if opening is not None else None,
         use_cache=True,
     )
     logits = model.next_logits(state.last_hidden_state[:, -1])[0]

@@ -14,7 +14,6 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,14 @@ from assay import modelfiles
 from assay.errors import IntegrityError, InvalidInputError
 from audit.probes.clock import Clock
 from audit.probes.generation import generate
+from audit.probes.openings import Openings
 from audit.probes.passages import (
     BatchPlan,
     Decoding,
     Passage,
     Scores,
     Variation,
+    bundles,
     by_opening,
     plan_batches,
     shared_length,
@@ -40,29 +41,9 @@ from audit.probes.states import last_states, rank_of, varied
 
 _HEAD_ROWS = 256
 _REFINED = 8
+_HELD = 4
 _BATCHES = BatchPlan()
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
-
-
-@dataclass(frozen=True)
-class Opening:
-    """Keys and values of opening tokens, by layer, for one text."""
-
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-
-    @property
-    def length(self) -> int:
-        """How many tokens it holds."""
-        return int(self.layers[0][0].shape[-2])
-
-    def cache(self, rows: int) -> Any:
-        """A cache that begins with the opening in every one of ``rows`` texts."""
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
-        for i, (keys, values) in enumerate(self.layers):
-            cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), i)
-        return cache
 
 
 class TunedModel:
@@ -102,17 +83,25 @@ class TunedModel:
         out: list[Scores | None] = [None] * len(passages)
         common = shared_length(passages)
         with self.using(adapter):
-            first = self.opening(passages[0].ids[:common]) if common else None
-            for shared, members in by_opening(passages):
+            first = self.openings([passages[0].ids[:common]]) if common else None
+            for bundle in bundles(by_opening(passages), self.batches.tokens):
+                starts = [max(shared, common) for shared, _ in bundle]
                 prefix = first
-                if shared > common:
-                    prefix = self.opening(passages[members[0]].ids[:shared], first)
-                shared = max(shared, common)
-                for batch in plan_batches([passages[i].marks[-1] - shared for i in members], self.batches.tokens):
+                if starts[0] > common:
+                    prefix = self.openings(
+                        [passages[m[0]].ids[:n] for n, (_, m) in zip(starts, bundle, strict=True)], first
+                    )
+                rows = [(i, k) for k, (_, members) in enumerate(bundle) for i in members]
+                held = prefix.longest if prefix is not None else 0
+                rests = [passages[i].marks[-1] - starts[k] for i, k in rows]
+                # A row holds its opening's keys and values too, which are read but not multiplied.
+                for batch in plan_batches([max(r, (held + r) // _HELD) for r in rests], self.batches.tokens):
                     clock.check()
-                    index = [members[k] for k in batch]
-                    found = self._score_batch([passages[i] for i in index], shared, prefix)
-                    for i, scores in zip(index, found, strict=True):
+                    some = [rows[n] for n in batch]
+                    found = self._score_batch(
+                        [passages[i] for i, _ in some], [starts[k] for _, k in some], [k for _, k in some], prefix
+                    )
+                    for (i, _), scores in zip(some, found, strict=True):
                         out[i] = scores
         return [s for s in out if s is not None]
 
@@ -158,24 +147,27 @@ class TunedModel:
             raise IntegrityError("MODEL_NOT_FINITE", "the model returned a logit that is not a finite number")
         return logits, highest
 
-    def opening(self, ids: Sequence[int], before: Opening | None = None) -> Opening:
-        """Runs opening tokens that texts share and keeps keys and values; goes on from ``before``, their start."""
-        done = before.length if before is not None else 0
-        cache = before.cache(1) if before is not None else None
-        rest = torch.tensor([list(ids[done:])], device=self.device)
-        out = self.decoder(input_ids=rest, past_key_values=cache, use_cache=True)
-        return Opening(tuple((layer.keys, layer.values) for layer in out.past_key_values.layers))
+    def openings(self, texts: Sequence[Sequence[int]], before: Openings | None = None) -> Openings:
+        """Runs openings side by side and keeps their keys and values; goes on from ``before``, which all begin with."""
+        done = before.longest if before is not None else 0
+        rests = [list(t[done:]) for t in texts]
+        width = max(len(r) for r in rests)
+        ids = torch.tensor([[*r, *[0] * (width - len(r))] for r in rests], device=self.device)
+        cache = before.cache([0] * len(texts)) if before is not None else None
+        out = self.decoder(input_ids=ids, past_key_values=cache, use_cache=True)
+        layers = tuple((layer.keys, layer.values) for layer in out.past_key_values.layers)
+        return Openings(layers, tuple(len(t) for t in texts))
 
-    def _score_batch(self, batch: Sequence[Passage], shared: int, prefix: Opening | None) -> list[Scores]:
+    def _score_batch(
+        self, batch: Sequence[Passage], starts: Sequence[int], owners: Sequence[int], prefix: Openings | None
+    ) -> list[Scores]:
         # Tokens after the last scored place are never run, and the last scored token is only predicted, not read.
-        rows = [p.ids[shared : p.marks[-1]] for p in batch]
+        rows = [p.ids[start : p.marks[-1]] for p, start in zip(batch, starts, strict=True)]
         width = max(len(r) for r in rows)
         ids = torch.tensor([[*r, *[0] * (width - len(r))] for r in rows], device=self.device)
-        options: dict[str, Any] = {"use_cache": False}
-        if prefix is not None:
-            options = {"use_cache": True, "past_key_values": prefix.cache(len(rows))}
+        options = {"use_cache": False} if prefix is None else prefix.options(owners, width)
         hidden = self.decoder(input_ids=ids, **options).last_hidden_state
-        at = [(i, place - shared - 1) for i, p in enumerate(batch) for place in p.marks]
+        at = [(i, place - starts[i] - 1) for i, p in enumerate(batch) for place in p.marks]
         index = torch.tensor(at, device=self.device)
         targets = torch.tensor([p.ids[place] for p in batch for place in p.marks], device=self.device)
         wanted = {k: p.choices for k, p in _choice_rows(batch)}

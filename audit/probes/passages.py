@@ -232,6 +232,21 @@ def by_opening(passages: Sequence[Passage]) -> list[tuple[int, list[int]]]:
     return out
 
 
+def bundles(groups: Sequence[tuple[int, list[int]]], budget: int) -> list[list[tuple[int, list[int]]]]:
+    """Puts groups of like openings together so that openings times the longest stay within ``budget`` tokens.
+
+    The last group of :func:`by_opening`, whose passages share little, stays alone.
+    """
+    alone = [[g] for g in groups if len(g[1]) < _SHARED_TEXTS or g[0] < _SHARED_LEAST]
+    out: list[list[tuple[int, list[int]]]] = []
+    for group in sorted((g for g in groups if [g] not in alone), key=lambda g: (-g[0], g[1])):
+        if out and out[-1][0][0] * (len(out[-1]) + 1) <= budget:
+            out[-1].append(group)
+        else:
+            out.append([group])
+    return out + alone
+
+
 def shared_length(passages: Sequence[Passage]) -> int:
     """How many opening tokens all passages share before their first scored place; 0 when too few to be worth it."""
     return shared_opening([p.ids for p in passages], min((p.marks[0] for p in passages), default=0) - 1)
