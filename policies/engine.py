@@ -7,7 +7,7 @@ because of what a question says: a question that cannot be judged is denied.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -40,11 +40,13 @@ class _View:
     by_profile: dict[str, dict[str, Any]]
 
     def limits(self, profile: str) -> dict[str, Any]:
-        """Values of the limits that the view's rules read, by CEL name; not to be changed."""
+        """Values of the limits that a decision reads, by CEL name; not to be changed."""
         known = profile if profile in PROFILES else "strict"
         if known not in self.by_profile:
-            read = {f"limits.{name}" for rule in self.pack.rules for name in rule.limit_names()}
+            asked = [rule.names() for rule in self.pack.rules if rule.stage in AT_INTAKE]
+            planned = [rule.applies.names() for rule in self.pack.rules if rule.gate is not None]
             bound = self.pack.limits.bindings(known)
+            read = bound.keys() & frozenset().union(*asked, *planned)
             self.by_profile[known] = {name: bound[name] for name in read}
         return self.by_profile[known]
 
@@ -178,7 +180,8 @@ class PolicyEngine:
         """
         view = self._view(question.request.unit)
         there = artefacts.at_intake(question)
-        return expression.value(self._bind(view, question, self._day(question.as_of), there))
+        every = self.pack.limits.bindings(question.request.audit_profile)
+        return expression.value(self._bind(view, question, self._day(question.as_of), there, every))
 
     def preparation(self, profile: str, format: object = None) -> dict[str, int]:
         """Canaries that the prepare task must derive: ``a`` and ``b`` in all (planted and held out), ``b_repeats``.
@@ -239,9 +242,11 @@ class PolicyEngine:
             decision.outcomes.extend(asking.failed(rule, "; ".join(faults[:3])) for rule in asked)
             return decision
         there = artefacts.at_intake(question)
-        activation = self._bind(view, question, day, there)
-        decision.MergeFromString(self._outcomes(view, question, activation, day, there, rows=rows))
-        answers = {outcome.outcome for outcome in decision.outcomes}
+        activation = self._bind(view, question, day, there, view.limits(question.request.audit_profile))
+        written, simple = self._outcomes(view, question, activation, day, there, rows=rows)
+        decision.MergeFromString(written)
+        # Where no rule was asked by itself, all passed or did not apply, and there is nothing to look through.
+        answers = _GOOD if simple else {outcome.outcome for outcome in decision.outcomes}
         decision.allowed = answers <= _GOOD and policy_pb2.OUTCOME_PASS in answers
         # A denial that people may waive has a plan too: a waiver must not lead to a job that could never be judged.
         waivable = policy_pb2.OUTCOME_FAIL in answers and all(map(_waivable, decision.outcomes))
@@ -262,8 +267,11 @@ class PolicyEngine:
         there: Sequence[str],
         *,
         rows: bool,
-    ) -> bytes:
-        """The outcomes of one question as wire bytes: all rules at once, and by itself each that does not just hold."""
+    ) -> tuple[bytes, bool]:
+        """The outcomes of one question as wire bytes: all rules at once, and by itself each that does not just hold.
+
+        The second value tells that at least one rule passed and none was asked by itself.
+        """
         fused, out = view.fused(day, rows=rows), []
 
         def lacks(name: str) -> str:
@@ -276,6 +284,7 @@ class PolicyEngine:
             reason = lacks(name)
             return (policy_pb2.OUTCOME_ERROR, reason) if reason else (policy_pb2.OUTCOME_PASS, "")
 
+        alone = 0
         answers = fused.answers(activation) if not self._always_true else None
         for i, answer in enumerate(answers if answers is not None else [FAILS] * len(fused.rules)):
             if answer == HOLDS and (fused.plain[i] or satisfied(fused.rules[i])):
@@ -285,11 +294,18 @@ class PolicyEngine:
             elif fused.rules[i].id == self._always_true:
                 out.append(fused.passed[i])
             else:
+                alone += 1
                 out.append(entry(asking.ask(fused.rules[i], activation, missing, there)))
-        return b"".join((*out, fused.others))
+        simple = answers is not None and HOLDS in answers and alone == 0
+        return b"".join((*out, fused.others)), simple
 
     def _bind(
-        self, view: _View, question: policy_input_pb2.IntakeInput, day: dt.date, there: Sequence[str]
+        self,
+        view: _View,
+        question: policy_input_pb2.IntakeInput,
+        day: dt.date,
+        there: Sequence[str],
+        limits: Mapping[str, Any],
     ) -> Activation:
         needed = view.planner.needed(question, day)
         return self.pack.intake.bind({
@@ -303,7 +319,7 @@ class PolicyEngine:
             "needed.canaries": needed["canaries"],
             "needed.canaries_included": needed["canaries_included"],
             "needed.pii_spans": needed["pii_spans"],
-            **view.limits(question.request.audit_profile),
+            **limits,
         })  # fmt: skip
 
     def _day(self, asked: str) -> dt.date:

@@ -6,11 +6,15 @@ import datetime as dt
 
 import pytest
 
+from assay import canonical
 from assay.errors import AbortedError
 from assay.v1 import policy_input_pb2, tuning_job_pb2
+from audit.ledger.records import MAX_BODY
 from gateway.admission import account
+from gateway.admission.intake import decision_predicate
 from gateway.store import jobs, rows
 from gateway.store.tables import BudgetRow, JobRow
+from policies import fixing
 from policies.engine import PolicyEngine
 from policies.pack import BASELINE, load
 from policies.testing import read_cases
@@ -123,3 +127,19 @@ def test_epsilon_is_rounded_up() -> None:
     request = policy_input_pb2.RequestFacts(differential_privacy={"epsilon": 0.1 + 0.2, "delta": 1e-6})
     assert account.epsilon_micros(request) == 300_001
     assert account.epsilon_micros(policy_input_pb2.RequestFacts()) == 0
+
+
+@pytest.mark.parametrize("case", ["a clean decision request is allowed", "a datasheet that says nothing"])
+def test_a_decision_of_every_pack_fits_into_one_record(case: str) -> None:
+    bundle = load()
+    engine = PolicyEngine(bundle, packs=frozenset(part.name for part in bundle.parts))
+    question = next(c for c in read_cases(load(BASELINE)) if c.name == case).intake
+    worst = policy_input_pb2.IntakeInput(format=question.format)
+    for asked in (question, worst):
+        answer = engine.decide(asked)
+        answer.minimal_fix.CopyFrom(fixing.minimal_fix(engine, asked))
+        recorded = decision_predicate(answer)
+        assert len(canonical.encode(recorded)) < MAX_BODY - 20_000
+        told = recorded["decision"]["outcomes"]
+        assert [o["rule_id"] for o in told] == [o.rule_id for o in answer.outcomes]
+        assert all(o.get("message") for o in told if o["outcome"] in ("OUTCOME_FAIL", "OUTCOME_ERROR"))

@@ -191,6 +191,13 @@ async def test_policy_denies_with_rules_and_rows(street: Street) -> None:
     # 540 of 600 rows hold identifiers, and 120 may.
     (step,) = job.decision.minimal_fix.steps
     assert list(step.rule_ids) == ["BASE-PII-CEILING"] and step.after == "420" and not job.decision.minimal_fix.left
+    (stored,) = [r for r in street.app.ledger.records("credit", NAME, -1, 99) if r.type == "intake.decided"]
+    recorded = json.loads(stored.body)["statement"]["predicate"]["decision"]
+    assert recorded["bundle_sha256"] == street.app.policy.pack.bundle_sha256
+    assert recorded["limits_sha256"] == street.app.policy.pack.limits_sha256
+    assert recorded["input_sha256"] == job.decision.input_sha256 and recorded["engine"].startswith("cel-expr-python")
+    assert [o["rule_id"] for o in recorded["outcomes"]] == [o.rule_id for o in job.decision.outcomes]
+    assert all(o["outcome"].startswith("OUTCOME_") for o in recorded["outcomes"])
     assert street.types(NAME) == ["job.received", "job.preparing", "intake.decided"]
     assert spooled(street) == []
 

@@ -108,7 +108,13 @@ def test_rules_asked_together_say_what_they_say_one_by_one(pack: Pack, cases: di
     for case in cases.values():
         question = case.intake
         there = artefacts.at_intake(question)
-        activation = engine._bind(engine._view(question.request.unit), question, dt.date(2026, 11, 1), there)
+        activation = engine._bind(
+            engine._view(question.request.unit),
+            question,
+            dt.date(2026, 11, 1),
+            there,
+            pack.limits.bindings(question.request.audit_profile),
+        )
 
         def missing(name: str, question: policy_input_pb2.IntakeInput = question) -> tuple[policy_pb2.Outcome, str]:
             reason = inputs.missing_fact(question, name)
