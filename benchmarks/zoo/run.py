@@ -35,6 +35,7 @@ from gateway.install import install
 HERE = Path(__file__).parent
 CELLS = HERE / "cells.jsonl"
 State = tuning_job_pb2.TuningJob.State
+PAUSE = 5.0
 _SPACE = uuid.UUID("b6c7fd0c-3f0e-4b8a-9b57-3e6f0f6d2a11")
 _KEPT = ("privacy.", "overfitting.", "quality.test_loss", "fairness.impact_ratio", "fairness.selection_rate")
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=0, help="stop after so many cells; 0 for none")
     parser.add_argument("--lock", type=Path, help="file to lock while a cell runs, for machines with other work")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are ended too
     todo = [c for c in cells() if c.job not in {line["job"] for line in report.read(CELLS)}]
     todo = todo[: options.most] if options.most else todo
     directory, port = options.state / "bank", _port(options.state)
@@ -60,6 +62,7 @@ def main() -> None:
             with CELLS.open("a", encoding="utf-8") as out:
                 out.write(json.dumps({**line, "seconds": round(time.monotonic() - started, 1)}, sort_keys=True) + "\n")
             print(f"{cell.job}: {line['state']} {' '.join(line['fired'])}", flush=True)
+            time.sleep(PAUSE if options.lock else 0)  # whoever waits for the lock is woken and must win it
 
 
 def one(cell: Cell, directory: Path, address: str, uploads: Path) -> dict[str, Any]:
