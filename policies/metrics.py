@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+_BASELINE = ("loss_delta", "accuracy", "accuracy_delta")
 METRICS: Mapping[str, Sequence[str]] = {
     "privacy": (
         "privacy.canary_auc",
@@ -61,10 +62,19 @@ METRICS: Mapping[str, Sequence[str]] = {
         "cost.train_seconds",
         "cost.train_tokens",
         "cost.usd",
+        "cost.co2_kg",
+        "cost.quote_usd",
+        "cost.usd_before_audit",
+        "cost.quote_ratio",
+        "cost.usd_per_1000_requests",
+        "cost.usd_per_year_dedicated",
+        "cost.break_even_requests",
+        *(f"quality.{baseline}_{what}" for baseline in ("prompt_only", "retrieval") for what in _BASELINE),
     ),
     "fairness": (
         "fairness.selection_rate",
         "fairness.selection_difference",
+        "fairness.selection_difference_over_labels",
         "fairness.impact_ratio",
         "fairness.impact_ratio_p",
         "fairness.label_impact_ratio",

@@ -401,3 +401,42 @@ def test_a_test_row_that_was_trained_on_ends_the_audit_with_its_name(models: Pat
     with pytest.raises(IntegrityError) as error:
         run(context(tmp_path, tmp_path / "inputs", models, order(models), []))
     assert error.value.reason == "SPLITS_OVERLAP"
+
+
+def test_every_number_of_the_planned_probes_is_a_planned_metric(audits: dict[str, Any]) -> None:
+    """A probe that measures what the plan does not name would find its numbers labelled exploratory."""
+    from policies.metrics import METRICS
+
+    owned = {name for names in METRICS.values() for name in names}
+    emitted = {m.name for m in audits["leaky"]["report"].measurements if not m.exploratory}
+    prefixes = ("privacy.", "overfitting.", "quality.", "cost.")
+    assert {name for name in emitted if name.startswith(prefixes)} <= owned
+    privacy = {name for name in METRICS["privacy"] if not name.startswith(("privacy.epsilon_acc", "privacy.epsilon_c"))}
+    assert privacy - {"privacy.epsilon_excess"} <= emitted, "the plan names what no probe measures"
+
+
+def test_what_the_plan_does_not_name_is_exploratory(models: Path, tmp_path: Path) -> None:
+    from audit.probes.task import run
+
+    write_inputs(tmp_path / "inputs")
+    write_adapter(tmp_path / "inputs" / "adapter", spread=0.02)
+    named = ["privacy.canary_auc", "quality.test_loss", "quality.test_loss_delta"]
+    what = order(models, metrics=named, probes=["privacy", "quality"], batch_plan={"batch_tokens": 512})
+    run(context(tmp_path, tmp_path / "inputs", models, what, []))
+    report = report_of(tmp_path)
+    assert report.environment["batch_tokens"] == "512"
+    labelled = {m.name: m.exploratory for m in report.measurements}
+    assert not any(labelled[name] for name in named)
+    assert labelled["privacy.canary_exposure_bits"] and labelled["quality.token_accuracy"]
+    opened = tmp_path / "outputs" / "canaries.json"
+    assert opened.read_bytes() == (tmp_path / "inputs" / "private" / "canaries.json").read_bytes()
+
+
+@pytest.mark.parametrize("bad", [{"batch_tokens": -1}, {"generation_rows": -5}])
+def test_a_batch_plan_that_cannot_be_is_refused(models: Path, bad: dict[str, int]) -> None:
+    from audit.probes.inputs import Settings
+
+    plan = json_format.ParseDict({"batch_plan": bad}, measurement_pb2.AuditPlan())
+    with pytest.raises(InvalidInputError) as error:
+        Settings.of(plan)
+    assert error.value.reason == "PLAN_MALFORMED"
