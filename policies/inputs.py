@@ -23,7 +23,13 @@ MAX_ITEMS = 2000
 _DEFERRED = frozenset({"measurements"})
 """Fields whose numbers are judged one by one later: a NaN there is that gate's error, not the whole question's."""
 
-TASKS = {dataset_pb2.DATASET_FORMAT_CHAT_JSONL: "chat", dataset_pb2.DATASET_FORMAT_DECISION_CSV: "decision"}
+TASKS = {
+    dataset_pb2.DATASET_FORMAT_CHAT_JSONL: "chat",
+    dataset_pb2.DATASET_FORMAT_PROMPT_COMPLETION_JSONL: "chat",
+    dataset_pb2.DATASET_FORMAT_PREFERENCE_JSONL: "chat",
+    dataset_pb2.DATASET_FORMAT_DECISION_CSV: "decision",
+    dataset_pb2.DATASET_FORMAT_DECISION_PARQUET: "decision",
+}
 
 
 def faults(message: Message) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from assay.errors import InternalError
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2
 from policies import statistics
 from policies.cel import Activation, EvaluationError, Expression
+from policies.inputs import TASKS
 from policies.limits import PROFILES, Limits
 from policies.metrics import metrics_of
 from policies.rule import Gate, Pack, Rule
@@ -167,7 +168,7 @@ class Planner:
         """The part of a plan that profile, format and gates settle, as wire bytes."""
         gates = [planned for rule, gate in applying for planned in self._gates(rule, gate, question)]
         profile = question.request.audit_profile
-        decides = question.format == dataset_pb2.DATASET_FORMAT_DECISION_CSV
+        decides = TASKS.get(question.format) == "decision"
         probes = probes_of(profile, decides=decides)
         return measurement_pb2.AuditPlan(
             profile=profile,

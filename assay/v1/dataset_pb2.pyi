@@ -16,6 +16,9 @@ class DatasetFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATASET_FORMAT_UNSPECIFIED: _ClassVar[DatasetFormat]
     DATASET_FORMAT_CHAT_JSONL: _ClassVar[DatasetFormat]
     DATASET_FORMAT_DECISION_CSV: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_PROMPT_COMPLETION_JSONL: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_PREFERENCE_JSONL: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_DECISION_PARQUET: _ClassVar[DatasetFormat]
 
 class Classification(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -46,6 +49,9 @@ class PiiAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 DATASET_FORMAT_UNSPECIFIED: DatasetFormat
 DATASET_FORMAT_CHAT_JSONL: DatasetFormat
 DATASET_FORMAT_DECISION_CSV: DatasetFormat
+DATASET_FORMAT_PROMPT_COMPLETION_JSONL: DatasetFormat
+DATASET_FORMAT_PREFERENCE_JSONL: DatasetFormat
+DATASET_FORMAT_DECISION_PARQUET: DatasetFormat
 CLASSIFICATION_UNSPECIFIED: Classification
 CLASSIFICATION_PUBLIC: Classification
 CLASSIFICATION_INTERNAL: Classification

@@ -5,11 +5,15 @@ Reading order:
 ``lines``        bounded, strict UTF-8 lines; what is wrong with a file as a whole
 ``findings``     what is wrong with single rows: row, field, code, reason, never content
 ``rows``         the one shape a row has from here on, and its spool on disk
+``unpack``       gzip and zip, under caps
 ``parse_chat``   JSONL in the OpenAI chat fine-tuning shape
-``parse_table``  CSV decision tables, rendered to chat by a fixed template
+``parse_pairs``, ``tool_calls``, ``parse_parquet``  the other formats
+``parse_table``  decision tables, rendered to chat by a fixed template
 ``tokens``       counts tokens as the trainer will see them
 ``splits``       exact duplicates out, then train, validation, selection and test
-``scan``         personal data in every valid row, before any canary is planted
+``scan``, ``actions``  personal data in every valid row, before any canary is planted, and what becomes of it
+``labelled``, ``detector``, ``safe_harbor``  how much of it is found, and HIPAA's 18 classes
+``duplicates``, ``screens``, ``screening``  near duplicates, poison, harm, leakage between splits
 ``secrets_of_nobody``, ``canaries``  secrets that belong to nobody, derived from the job's key
 ``facts``        what was found, for policies and for the signed statement
 ``order``        what the task was asked

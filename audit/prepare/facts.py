@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,11 @@ from audit.prepare.findings import Findings
 from audit.prepare.parse_table import Survey
 from audit.prepare.safe_harbor import coverage
 from audit.prepare.scan import PiiTally
+from audit.prepare.screens import MAX_ROW_NUMBERS, ScreenFinding
 from audit.prepare.splits import SELECTION, TEST, TRAIN, VALIDATION
 from audit.prepare.text_checks import EMBEDDED_MEDIA
+
+MAX_SCREENS = 200
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class Found:
         train_tokens: tokens of the train file, canaries included.
         longest_row_tokens: longest row of any split.
         table: what the survey of a decision table found; None for chat.
+        screens: what the screens found.
+        screened: the screens that ran, with their methods.
+        split_units: groups of rows that share a split.
+        lengths: tokens of the kept rows, ascending.
     """
 
     findings: Findings
@@ -56,6 +64,10 @@ class Found:
     train_tokens: int
     longest_row_tokens: int
     table: Survey | None
+    screens: Sequence[ScreenFinding]
+    screened: Mapping[str, str]
+    split_units: int
+    lengths: Sequence[int]
 
     @property
     def planted(self) -> int:
@@ -100,6 +112,18 @@ def to_message(found: Found) -> Any:
         validation_rows=found.split_rows[VALIDATION],
         selection_rows=found.split_rows[SELECTION],
         test_rows=found.split_rows[TEST],
+        screens=[
+            pb.ScreenFinding(
+                screen=f.screen,
+                method=found.screened[f.screen],
+                rows=len(f.rows),
+                row_numbers=f.rows[:MAX_ROW_NUMBERS],
+                reason=f.reason,
+            )
+            for f in found.screens[:MAX_SCREENS]
+        ],
+        screened=dict(found.screened),
+        split_units=found.split_units,
         pii_action=f"PII_ACTION_{found.pii_action}",
         pii_replaced=found.pii.replaced,
         pii_found_row_share=found.pii.found_share,
@@ -111,7 +135,16 @@ def to_message(found: Found) -> Any:
             found.pii_action not in (PiiAction.REPORT,),
         ),
     )
+    if found.lengths:
+        at = found.lengths
+        message.lengths.CopyFrom(
+            pb.LengthStatistics(minimum=at[0], median=at[len(at) // 2], p95=at[len(at) * 95 // 100], maximum=at[-1])
+        )
     if found.table is not None:
+        if counts := found.table.labels.values():
+            message.label_balance = min(counts) / max(counts)
+        if found.table.groups:
+            message.smallest_group_rows = min(found.table.groups.values())
         message.columns.extend(found.table.columns)
         message.label_counts.update(found.table.labels)
         message.group_counts.update({f"{column}={value}": n for (column, value), n in found.table.groups.items()})
@@ -169,6 +202,8 @@ def claim(found: Found, dataset: Path, facts: Path, seed: int) -> dict[str, Any]
         ),
         "pii_row_share": canonical.decimal(found.pii.direct_share),
         "pii_spans": {name: t.count for name, t in sorted(found.pii.types.items())},
+        "screens": dict(Counter(f.screen for f in found.screens)),
+        "split_units": found.split_units,
         "pii_action": str(found.pii_action),
         "pii_replaced": found.pii.replaced,
         "pii_detector": found.detector,

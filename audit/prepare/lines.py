@@ -41,7 +41,7 @@ def bounded_lines(stream: BinaryIO, limits: FileLimits) -> Iterator[tuple[int, s
     Raises:
         InvalidInputError: ``ROW_TOO_LONG``, ``UNREADABLE_ENCODING`` or ``EMPTY_FILE`` (no byte but a mark).
     """
-    number = 0
+    number, empty = 0, True
     cap = limits.row_bytes + len(_BOM) + len(b"\r\n")
     while raw := stream.readline(cap):
         number += 1
@@ -54,11 +54,12 @@ def bounded_lines(stream: BinaryIO, limits: FileLimits) -> Iterator[tuple[int, s
         unfinished = len(raw) >= cap - len(_BOM) and not raw.endswith(b"\n")
         if unfinished or len(raw.rstrip(b"\r\n")) > limits.row_bytes:
             refuse_long_row(number, limits)
+        empty = False
         try:
             yield number, raw.decode("utf-8", "strict")
         except UnicodeDecodeError as error:
             refuse_encoding(number, f"byte {error.start + 1} of the line is not UTF-8")
-    if number == 0 or (number == 1 and not raw):
+    if empty:
         refuse_empty()
 
 

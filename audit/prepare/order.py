@@ -15,10 +15,15 @@ from audit.prepare.splits import SplitPlan
 
 CHAT = "DATASET_FORMAT_CHAT_JSONL"
 TABLE = "DATASET_FORMAT_DECISION_CSV"
+PARQUET = "DATASET_FORMAT_DECISION_PARQUET"
+COMPLETION = "DATASET_FORMAT_PROMPT_COMPLETION_JSONL"
+PREFERENCE = "DATASET_FORMAT_PREFERENCE_JSONL"
+TABLES = frozenset({TABLE, PARQUET})
 TABLE_TEST_SHARE = Fraction(1, 4)
 """A table's test split is larger by default: the fairness audit is only as good as its smallest group."""
 
-_FORMATS = {CHAT: CHAT, TABLE: TABLE, "CHAT_JSONL": CHAT, "DECISION_CSV": TABLE}
+_PREFIX = "DATASET_FORMAT_"
+_FORMATS = {name.removeprefix(_PREFIX): name for name in (CHAT, TABLE, PARQUET, COMPLETION, PREFERENCE)}
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,9 @@ class PrepareOrder:
         Raises:
             InvalidInputError: ``PREPARE_ORDER`` naming the field.
         """
-        kind = _FORMATS.get(str(order.get("format")))
+        kind = _FORMATS.get(str(order.get("format")).removeprefix(_PREFIX))
         if kind is None:
-            _refuse("format", "must be CHAT_JSONL or DECISION_CSV")
+            _refuse("format", f"must be one of {', '.join(_FORMATS)}")
         base_model = order.get("base_model")
         if not isinstance(base_model, str) or not base_model or "/" in base_model or base_model.startswith("."):
             _refuse("base_model", "must be a registry id")
@@ -62,7 +67,7 @@ class PrepareOrder:
         numbers = CanaryNumbers(
             *(_whole(wanted, name, default) for name, default in (("a", 0), ("b", 0), ("b_repeats", 1)))
         )
-        plan = SplitPlan(test=TABLE_TEST_SHARE) if kind == TABLE else SplitPlan()
+        plan = SplitPlan(test=TABLE_TEST_SHARE) if kind in TABLES else SplitPlan()
         if order.get("test_fraction") is not None:
             plan = SplitPlan(test=_share(order["test_fraction"]))
         sheet = order.get("datasheet") or {}
@@ -101,6 +106,7 @@ def _columns(sheet: Mapping[str, Any]) -> TableColumns:
         sensitive=texts("sensitive_attributes", "sensitiveAttributes"),
         hidden=texts("hidden_columns", "hiddenColumns"),
         favourable=text("favourable_label", "favourableLabel"),
+        group=text("group_field", "groupField"),
     )
 
 

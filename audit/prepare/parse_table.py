@@ -13,8 +13,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO
 
+from audit.prepare import parse_parquet
 from audit.prepare.findings import Findings, Problem
 from audit.prepare.lines import FileLimits, bounded_lines, check_row_count, refuse_empty, refuse_file, refuse_long_row
 from audit.prepare.rows import Message, Row
@@ -34,12 +36,13 @@ _SPACES = re.compile("[ \\t\\r\\n\u00a0\u2028\u2029]+")
 
 @dataclass(frozen=True)
 class TableColumns:
-    """What the datasheet says of the columns."""
+    """What the datasheet says of the columns; ``group`` says which rows belong together, and is hidden too."""
 
     label: str
     sensitive: tuple[str, ...]
     hidden: tuple[str, ...]
     favourable: str
+    group: str = ""
 
 
 @dataclass
@@ -68,9 +71,9 @@ MIN_COMMON = 5
 
 
 def survey(
-    stream: BinaryIO, declared: TableColumns, findings: Findings, forbidden: Sequence[str], limits: FileLimits
+    source: BinaryIO | Path, declared: TableColumns, findings: Findings, forbidden: Sequence[str], limits: FileLimits
 ) -> Survey:
-    """Reads the whole table once; refused rows go to ``findings``.
+    """Reads the whole table once; refused rows go to ``findings``. A path is a Parquet file, a stream is CSV.
 
     Raises:
         InvalidInputError: a reason of :func:`audit.prepare.lines.bounded_lines`, or ``MALFORMED_CSV``,
@@ -80,7 +83,7 @@ def survey(
             ``FAVOURABLE_LABEL_ABSENT``.
     """
     found: Survey | None = None
-    for number, cells, problems in _records(stream, limits):
+    for number, cells, problems in _records(source, limits):
         if found is None:
             found = _header(cells, problems, declared, forbidden, limits)
             continue
@@ -100,11 +103,11 @@ def survey(
 
 
 def render_rows(
-    stream: BinaryIO, found: Survey, declared: TableColumns, forbidden: Sequence[str], limits: FileLimits
+    source: BinaryIO | Path, found: Survey, declared: TableColumns, forbidden: Sequence[str], limits: FileLimits
 ) -> Iterator[Row]:
     """Reads the table again and yields its valid rows as chat, in order."""
     ask = question(found)
-    records = _records(stream, limits)
+    records = _records(source, limits)
     next(records)  # the header
     for number, cells, problems in records:
         if problems or _check_record(cells, found.columns, declared, forbidden, limits):
@@ -112,7 +115,13 @@ def render_rows(
         record = dict(zip(found.columns, cells, strict=True))
         lines = record_lines([(c, record[c]) for c in found.visible])
         groups = {c: record[c] or UNKNOWN_GROUP for c in declared.sensitive}
-        yield Row(number, chat(lines + ask, record[declared.label]), label=record[declared.label], groups=groups)
+        yield Row(
+            number,
+            chat(lines + ask, record[declared.label]),
+            label=record[declared.label],
+            groups=groups,
+            unit=record[declared.group] if declared.group else "",
+        )
 
 
 def record_lines(cells: Sequence[tuple[str, str]]) -> str:
@@ -134,7 +143,13 @@ def chat(prompt: str, answer: str) -> list[Message]:
     ]
 
 
-def _records(stream: BinaryIO, limits: FileLimits) -> Iterator[tuple[int, list[str], list[Problem]]]:
+def _records(source: BinaryIO | Path, limits: FileLimits) -> Iterator[tuple[int, list[str], list[Problem]]]:
+    if isinstance(source, Path):
+        return parse_parquet.records(source, limits)
+    return _csv_records(source, limits)
+
+
+def _csv_records(stream: BinaryIO, limits: FileLimits) -> Iterator[tuple[int, list[str], list[Problem]]]:
     """Yields ``(row number, cells with spaces collapsed, problems of the CSV)``; blank lines are only counted."""
     state = _RecordBytes(limits)
     reader = csv.reader(state.lines(stream), strict=True)
@@ -225,7 +240,7 @@ def _header(
             remedy="give every column its own name",
         )
     _check_declared(cells, declared)
-    visible = tuple(c for c in cells if c != declared.label and c not in declared.hidden)
+    visible = tuple(c for c in cells if c not in (declared.label, declared.group) and c not in declared.hidden)
     if not visible:
         refuse_file(
             "NO_VISIBLE_COLUMN",
@@ -251,6 +266,7 @@ def _check_declared(cells: Sequence[str], declared: TableColumns) -> None:
         ("LABEL_COLUMN_MISSING", "label_column", (declared.label,)),
         ("SENSITIVE_COLUMN_MISSING", "sensitive_attributes", declared.sensitive),
         ("HIDDEN_COLUMN_MISSING", "hidden_columns", declared.hidden),
+        ("GROUP_COLUMN_MISSING", "group_field", (declared.group,) if declared.group else ()),
     )
     for reason, name, columns in wanted:
         if missing := sorted(set(columns) - set(cells)):
@@ -288,13 +304,16 @@ def _check_record(
         problems += check_text(cell, column, forbidden)
         if column == declared.label:
             problems += _check_label(column, cell)
+        elif column == declared.group and not cell:
+            problems.append(Problem(column, "GROUP_MISSING", "is empty; the datasheet's group_field needs a value"))
         elif column in declared.sensitive and len(cell) > MAX_LABEL_CHARS:
             problems.append(
                 Problem(
                     column, "GROUP_TOO_LONG", f"is longer than {MAX_LABEL_CHARS} characters; use a short group name"
                 )
             )
-    visible = [c for k, c in zip(columns, cells, strict=True) if k != declared.label and k not in declared.hidden]
+    unseen = (declared.label, declared.group, *declared.hidden)
+    visible = [c for k, c in zip(columns, cells, strict=True) if k not in unseen]
     if not any(visible):
         problems.append(Problem("row", "EMPTY_ROW", "has no value in any visible column; remove it"))
     return problems

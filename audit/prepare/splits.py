@@ -67,27 +67,57 @@ def drop_duplicates(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
     return list(seen.values()), len(entries) - len(seen)
 
 
-def split(entries: Sequence[Entry], plan: SplitPlan, secret: bytes, seed: int) -> dict[str, list[Entry]]:
+def split(
+    entries: Sequence[Entry], plan: SplitPlan, secret: bytes, seed: int, tied: Sequence[int] = ()
+) -> dict[str, list[Entry]]:
     """Assigns every entry to one split.
 
     Within a stratum the keyed digest decides; strata are then walked one after another and each row goes to the split
     that is furthest behind its share, so every stratum is spread evenly and the totals are exactly
     :meth:`SplitPlan.counts`.
 
+    Rows that share a unit go to one split together, so totals are then only near the shares.
+
     Args:
         entries: rows with distinct digests.
         plan: shares.
         secret: the job's key.
         seed: of the job; another seed gives other splits.
+        tied: for every entry the position of an entry that it must share a split with; none for no such ties.
     """
     key = hmac.digest(secret, b"assay/splits/v1/" + str(seed).encode(), hashlib.sha256)
-    ordered = sorted(entries, key=lambda e: (e.stratum, hmac.digest(key, e.digest, hashlib.sha256)))
-    targets = plan.counts(len(ordered))
+    ordered = sorted(
+        units(entries, tied), key=lambda unit: (unit[0].stratum, hmac.digest(key, unit[0].digest, hashlib.sha256))
+    )
+    targets = plan.counts(len(entries))
     out: dict[str, list[Entry]] = {name: [] for name in NAMES}
-    for position, entry in enumerate(ordered, 1):
-        behind = max(NAMES, key=lambda name: targets[name] * position - len(out[name]) * len(ordered))
-        out[behind].append(entry)
+    position = 0
+    for unit in ordered:
+        position += len(unit)
+        behind = max(NAMES, key=lambda name: targets[name] * position - len(out[name]) * len(entries))
+        out[behind] += unit
     return out
+
+
+def units(entries: Sequence[Entry], tied: Sequence[int] = ()) -> list[list[Entry]]:
+    """Groups entries that must share a split: those of one unit, and those that are tied; most stand alone."""
+    parent = list(range(len(entries)))
+
+    def find(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[bytes, int] = {}
+    for i, entry in enumerate(entries):
+        for other in (first.setdefault(entry.unit, i) if entry.unit else i, tied[i] if tied else i):
+            a, b = find(other), find(i)
+            parent[max(a, b)] = min(a, b)
+    found: dict[int, list[Entry]] = {}
+    for i, entry in enumerate(entries):
+        found.setdefault(find(i), []).append(entry)
+    return list(found.values())
 
 
 def keyed_order(secret: bytes, label: str, item: bytes) -> bytes:

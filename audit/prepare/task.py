@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from assay import digests
 from assay.pii import PiiConfig, PiiScanner
@@ -24,13 +25,16 @@ from audit.prepare.code_shapes import CodeShapes
 from audit.prepare.detector import Quality, quality_of
 from audit.prepare.findings import Findings
 from audit.prepare.lines import FileLimits
-from audit.prepare.order import CHAT, PrepareOrder
-from audit.prepare.parse_chat import parse_chat
+from audit.prepare.order import CHAT, COMPLETION, PARQUET, PREFERENCE, TABLES, PrepareOrder
+from audit.prepare.parse_chat import RowParser, parse_chat, parse_json_lines
+from audit.prepare.parse_pairs import parse_completion, parse_preference
 from audit.prepare.parse_table import SYSTEM_TEXT, Survey, render_rows, survey
 from audit.prepare.rows import Entry, Row, Spool, json_line, training_line
 from audit.prepare.scan import PiiTally, SpanSample, scan_rows
+from audit.prepare.screening import collisions, leaks, methods, screen
 from audit.prepare.splits import NAMES, SELECTION, TEST, TRAIN, VALIDATION, drop_duplicates, keyed_order, split
 from audit.prepare.tokens import TokenCounter
+from audit.prepare.unpack import plain
 
 if TYPE_CHECKING:
     from assay.worker.task import TaskContext
@@ -41,6 +45,7 @@ MAX_CANARY_SHARE = {True: 1 / 2, False: 1 / 3}
 
 _COMMON_SYSTEM_SHARE = 0.5
 _CARRIER_COLUMNS = 3
+_PARSERS: Mapping[str, RowParser] = {CHAT: parse_chat, COMPLETION: parse_completion, PREFERENCE: parse_preference}
 _STEPS = 4
 _MANY_ROWS = 5000
 
@@ -69,7 +74,7 @@ class _Scanned:
 @dataclass(frozen=True)
 class _Tokens:
     train: int
-    longest: int
+    lengths: Sequence[int]
 
 
 def run(context: TaskContext) -> dict[str, Any]:
@@ -87,19 +92,22 @@ def run(context: TaskContext) -> dict[str, Any]:
     """
     order = PrepareOrder.parse(context.order)
     counter = TokenCounter(context.models, order.base_model)
-    dataset = context.inputs / "dataset"
+    upload = context.inputs / "dataset"
     private = context.outputs / "private"
     private.mkdir(parents=True, exist_ok=True)
     with Spool(context.work / "rows.spool") as raw, Spool(context.work / "scanned.spool") as spool:
         context.progress(0, _STEPS, "reading rows")
+        dataset = plain(upload, context.work)
         intake = _read(dataset, order, raw, counter.control_tokens)
         scanned = _scan(context, order, raw, spool, intake)
         unique, duplicates = drop_duplicates(scanned.entries)
-        splits = split(unique, order.splits, context.secret, order.seed)
+        screened = screen(spool, scanned.entries, unique, order.format in TABLES)
+        splits = split(unique, order.splits, context.secret, order.seed, screened.tied)
         sample = _sample(context, spool, splits)
         context.progress(2, _STEPS, "planting canaries")
         numbers = _canary_numbers(order, len(splits[TRAIN]))
         canaries = derive(context.secret, numbers, _carrier(intake, order))
+        screens = [*screened.findings, *leaks(unique, screened.root, splits), *collisions(spool, unique, canaries)]
         _write_splits(context, spool, splits, canaries, intake, order)
         (private / "canaries.json").write_bytes(manifest(canaries))
         _write_lines(private / "pii.jsonl", map(json_line, sample.items()))
@@ -119,13 +127,17 @@ def run(context: TaskContext) -> dict[str, Any]:
         train_pii_values=sample.train_values,
         detector=scanned.detector,
         train_tokens=tokens.train,
-        longest_row_tokens=tokens.longest,
+        longest_row_tokens=tokens.lengths[-1] if tokens.lengths else 0,
         table=intake.table,
+        screens=screens,
+        screened=methods(order.format in TABLES),
+        split_units=screened.units,
+        lengths=tokens.lengths,
     )
     message = facts_of.to_message(found)
     (context.outputs / "facts.json").write_bytes(facts_of.to_json(message))
     context.progress(_STEPS, _STEPS, "done", seconds_left=0.0)
-    return facts_of.claim(found, dataset, context.outputs / "facts.json", order.seed)
+    return facts_of.claim(found, upload, context.outputs / "facts.json", order.seed)
 
 
 def _read(dataset: Path, order: PrepareOrder, spool: Spool, forbidden: Sequence[str]) -> _Intake:
@@ -133,14 +145,14 @@ def _read(dataset: Path, order: PrepareOrder, spool: Spool, forbidden: Sequence[
     findings, limits, table = Findings(), FileLimits(), None
     systems: dict[str, int] = {}
     shapes = CodeShapes()
-    if order.format != CHAT:
-        with dataset.open("rb") as stream:
-            table = survey(stream, order.columns, findings, forbidden, limits)
-    with dataset.open("rb") as stream:
+    if order.format in TABLES:
+        with _source(dataset, order) as source:
+            table = survey(source, order.columns, findings, forbidden, limits)
+    with _source(dataset, order) as source:
         rows: Iterator[Row] = (
-            parse_chat(stream, findings, forbidden, limits)
+            parse_json_lines(source, findings, forbidden, limits, _PARSERS[order.format], order.group_field)  # type: ignore[arg-type]
             if table is None
-            else render_rows(stream, table, order.columns, forbidden, limits)
+            else render_rows(source, table, order.columns, forbidden, limits)
         )
         entries = []
         for row in rows:
@@ -151,6 +163,16 @@ def _read(dataset: Path, order: PrepareOrder, spool: Spool, forbidden: Sequence[
                 systems[first["content"]] = systems.get(first["content"], 0) + 1
     common = [text for text, count in systems.items() if count > _COMMON_SYSTEM_SHARE * len(entries)]
     return _Intake(findings, entries, table, common[0] if common else "", shapes.common())
+
+
+@contextmanager
+def _source(dataset: Path, order: PrepareOrder) -> Iterator[BinaryIO | Path]:
+    """An open file; for Parquet, which is not read from front to back, its path."""
+    if order.format == PARQUET:
+        yield dataset
+        return
+    with dataset.open("rb") as stream:
+        yield stream
 
 
 def _scan(context: TaskContext, order: PrepareOrder, raw: Spool, spool: Spool, intake: _Intake) -> _Scanned:
@@ -185,7 +207,7 @@ def _sample(context: TaskContext, spool: Spool, splits: Mapping[str, Sequence[En
 
 def _canary_numbers(order: PrepareOrder, train_rows: int) -> CanaryNumbers:
     """The ordered numbers, scaled down together where canaries would make too large a share of the training rows."""
-    share = MAX_CANARY_SHARE[order.format == CHAT]
+    share = MAX_CANARY_SHARE[order.format not in TABLES]
     return order.canaries.within(math.floor(train_rows * share / (1 - share)))
 
 
@@ -242,16 +264,16 @@ def _private_line(row: Row, labels: Sequence[str], favourable: str) -> bytes:
 def _count_tokens(
     spool: Spool, splits: Mapping[str, Sequence[Entry]], canaries: Sequence[Canary], counter: TokenCounter
 ) -> _Tokens:
-    train = longest = 0
+    train, lengths = 0, []
     for name in NAMES:
         for row in spool.read_all(splits[name]):
             count = counter.count(row.messages)
-            longest = max(longest, count)
+            lengths.append(count)
             train += count if name == TRAIN else 0
     for canary in canaries:
         if canary.included:
             train += canary.repeats * counter.count(canary.messages)
-    return _Tokens(train, longest)
+    return _Tokens(train, sorted(lengths))
 
 
 def _split_path(outputs: Path, name: str) -> Path:

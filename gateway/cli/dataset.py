@@ -29,7 +29,12 @@ def upload(
     dataset_id: Annotated[str, typer.Argument(help="Last part of the resource name.")],
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="JSONL or CSV.")],
     datasheet: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="YAML or JSON.")],
-    format: Annotated[str | None, typer.Option(help="chat-jsonl or decision-csv; default: by extension.")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="chat-jsonl, prompt-completion-jsonl, preference-jsonl, decision-csv or decision-parquet; default: by extension."
+        ),
+    ] = None,
     request_id: Annotated[str | None, typer.Option(help="UUID; repeat it to retry safely.")] = None,
     identity: IdentityOption = None,
     address: AddressOption = None,
@@ -129,7 +134,11 @@ def read_datasheet(path: Path) -> dataset_pb2.Datasheet:
 
 def _long_enums(data: dict[str, Any]) -> dict[str, Any]:
     out = dict(data)
-    for key, prefix in (("classification", "CLASSIFICATION_"), ("legal_basis", "LEGAL_BASIS_")):
+    for key, prefix in (
+        ("classification", "CLASSIFICATION_"),
+        ("legal_basis", "LEGAL_BASIS_"),
+        ("pii_action", "PII_ACTION_"),
+    ):
         value = out.get(key)
         if isinstance(value, str) and not value.startswith(prefix):
             out[key] = prefix + value.upper().replace("-", "_").replace(" ", "_")
@@ -138,15 +147,18 @@ def _long_enums(data: dict[str, Any]) -> dict[str, Any]:
 
 def _format(file: Path, given: str | None) -> dataset_pb2.DatasetFormat:
     names = {
-        "chat-jsonl": dataset_pb2.DATASET_FORMAT_CHAT_JSONL,
-        "decision-csv": dataset_pb2.DATASET_FORMAT_DECISION_CSV,
+        name.removeprefix("DATASET_FORMAT_").lower().replace("_", "-"): dataset_pb2.DatasetFormat.Value(name)
+        for name, value in dataset_pb2.DatasetFormat.items()
+        if value
     }
-    word = given or {".jsonl": "chat-jsonl", ".csv": "decision-csv"}.get(file.suffix.lower(), "")
+    suffixes = [s for s in file.suffixes if s.lower() not in (".gz", ".zip")]
+    by_suffix = {".jsonl": "chat-jsonl", ".csv": "decision-csv", ".parquet": "decision-parquet"}
+    word = given or by_suffix.get(suffixes[-1].lower() if suffixes else "", "")
     if word not in names:
         raise InvalidInputError(
             "UNKNOWN_FORMAT",
             f"cannot tell the format of {file.name}",
-            remedy="pass --format chat-jsonl or decision-csv",
+            remedy=f"pass --format {', '.join(names)}",
         )
     return names[word]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from assay.errors import AssayError, InvalidInputError
 from audit.prepare.findings import MAX_KEPT, Findings
 from audit.prepare.lines import FileLimits
-from audit.prepare.parse_chat import parse_chat
+from audit.prepare.parse_chat import parse_chat, parse_json_lines
 from audit.prepare.rows import Row
 
 CONTROL = ("<|im_start|>", "<|im_end|>")
@@ -23,7 +23,7 @@ SECRET = "SECRET-CONTENT-7731"
 
 def parse(data: bytes, limits: FileLimits | None = None) -> tuple[list[Row], Findings]:
     findings = Findings()
-    return list(parse_chat(io.BytesIO(data), findings, CONTROL, limits or FileLimits())), findings
+    return list(parse_json_lines(io.BytesIO(data), findings, CONTROL, limits or FileLimits(), parse_chat)), findings
 
 
 def row(*messages: Any, **extra: Any) -> str:
@@ -43,7 +43,9 @@ BAD_ROWS = [
     ("MISSING_MESSAGES", "messages", '{"messages": null}'),
     ("MISSING_MESSAGES", "messages", '{"messages": []}'),
     ("UNKNOWN_FIELD", "(unknown)", row(USER, REPLY, **{SECRET: 1})),
-    ("UNKNOWN_FIELD", "tools", row(USER, REPLY, tools=[])),
+    ("UNKNOWN_FIELD", "functions", row(USER, REPLY, functions=[])),
+    ("BAD_TOOLS", "tools", row(USER, REPLY, tools=[])),
+    ("UNKNOWN_ROLE", "messages[1].role", row(USER, {**REPLY, "role": "аssistant"})),
     ("UNKNOWN_FIELD", "messages[0].name", row({**USER, "name": SECRET}, REPLY)),
     ("NOT_AN_OBJECT", "messages[0]", row(SECRET, REPLY)),
     ("UNKNOWN_ROLE", "messages[0].role", row({"role": SECRET, "content": "x"}, REPLY)),
@@ -137,7 +139,7 @@ class Endless(io.RawIOBase):
 def test_two_gigabyte_line_is_refused_without_reading_it() -> None:
     source = Endless(2 << 30)
     with pytest.raises(InvalidInputError) as caught:
-        list(parse_chat(io.BufferedReader(source, 1 << 16), Findings(), CONTROL, FileLimits()))
+        list(parse_json_lines(io.BufferedReader(source, 1 << 16), Findings(), CONTROL, FileLimits(), parse_chat))
     assert caught.value.reason == "ROW_TOO_LONG"
     assert caught.value.violations[0].field == "row 1"
     assert source.read_bytes < 2 << 20
@@ -198,3 +200,9 @@ def test_any_bytes_give_rows_or_a_named_refusal(lines: list[bytes]) -> None:
         for r in rows:
             assert r.messages[-1]["role"] == "assistant"
             r.training_json().decode("utf-8", "strict")
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_file_of_one_row_is_not_empty(end: bytes) -> None:
+    rows, findings = parse(GOOD.encode() + end)
+    assert len(rows) == 1 and findings.refused_rows == 0

@@ -1,0 +1,92 @@
+"""The screens in order, over the rows that are kept, and what ties rows to one split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from audit.prepare import duplicates
+from audit.prepare.canaries import Canary
+from audit.prepare.rows import Entry, Spool
+from audit.prepare.screens import METHODS, CanaryScreen, Screener, ScreenFinding, repeated
+from audit.prepare.splits import TRAIN, units
+
+_LEAKAGE = "rows of validation, selection or test with a near duplicate in train"
+
+
+@dataclass(frozen=True)
+class Screened:
+    """What the screens found, and which rows belong together.
+
+    Attributes:
+        findings: what stands out.
+        root: for every kept row the position of the first row of its family of near duplicates; itself when alone.
+        tied: the same without families too large to be tied.
+        units: groups of two rows and more that share a split.
+    """
+
+    findings: list[ScreenFinding]
+    root: Sequence[int]
+    tied: Sequence[int]
+    units: int
+
+
+def methods(table: bool) -> dict[str, str]:
+    """The screens that run on such rows, with how they look; tables have no prose to compare or to read."""
+    prose = {"NEAR_DUPLICATES": duplicates.METHOD, "SPLIT_LEAKAGE": f"{_LEAKAGE}: {duplicates.METHOD}"}
+    left_out = "HARMFUL_ANSWER" if table else "LABEL_FLIP"
+    return {**({} if table else prose), **{k: v for k, v in METHODS.items() if k != left_out}}
+
+
+def screen(spool: Spool, entries: Sequence[Entry], unique: Sequence[Entry], table: bool) -> Screened:
+    """Reads the kept rows three times: for near duplicates, to count phrases, and to look.
+
+    Args:
+        spool: where the rows lie.
+        entries: all valid rows, duplicates included.
+        unique: the rows that are kept.
+        table: they are those of a decision table.
+    """
+    first: dict[bytes, int] = {}
+    counts: Counter[bytes] = Counter()
+    for e in entries:
+        first.setdefault(e.digest, e.number)
+        counts[e.digest] += 1
+    findings = repeated(((first[d], n) for d, n in counts.items()), len(entries))
+    root: Sequence[int] = range(len(unique))
+    tied = root
+    if not table:
+        texts = ("\n".join(m["content"] for m in r.messages if m["role"] != "system") for r in spool.read_all(unique))
+        families = duplicates.families(texts)
+        root, tied = families.root, families.tied()
+        if members := families.members():
+            reason = "nearly the same as another row; they share a split, unless they are most of the file"
+            findings.append(ScreenFinding("NEAR_DUPLICATES", [unique[i].number for i in members], reason))
+    screener = Screener(table)
+    for row in spool.read_all(unique):
+        screener.count(row)
+    for row in spool.read_all(unique):
+        screener.add(row)
+    findings += screener.findings()
+    return Screened(findings, root, tied, sum(len(u) > 1 for u in units(unique, tied)))
+
+
+def leaks(unique: Sequence[Entry], root: Sequence[int], splits: Mapping[str, Sequence[Entry]]) -> list[ScreenFinding]:
+    """Near duplicates that the splits tore apart after all."""
+    family = {e.number: root[i] for i, e in enumerate(unique)}
+    trained = {family[e.number] for e in splits[TRAIN]}
+    rows = sorted(
+        e.number for name, kept in splits.items() if name != TRAIN for e in kept if family[e.number] in trained
+    )
+    return [ScreenFinding("SPLIT_LEAKAGE", rows, _LEAKAGE)] if rows else []
+
+
+def collisions(spool: Spool, unique: Sequence[Entry], canaries: Sequence[Canary]) -> list[ScreenFinding]:
+    """Rows that hold a name or a secret of a canary."""
+    look = CanaryScreen(c.secret for c in canaries)
+    if canaries:
+        for row in spool.read_all(unique):
+            look.add(row)
+    reason = "holds the secret of a canary of this job, whose leak would prove nothing"
+    return [ScreenFinding("CANARY_COLLISION", look.rows, reason)] if look.rows else []
