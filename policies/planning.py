@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from assay.errors import InternalError
-from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2
+from assay.v1 import measurement_pb2, policy_input_pb2
 from policies import statistics
 from policies.cel import Activation, EvaluationError, Expression
 from policies.inputs import TASKS

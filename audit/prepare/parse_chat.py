@@ -2,12 +2,12 @@
 
 The object has ``messages`` and optional ``weight`` and ``tools``.
 
-A message has ``role`` (system, user, assistant or tool), ``content`` (text) and, for an assistant, optional ``weight`` 0
-or 1 (0 means "context, not a target") and ``tool_calls``, which become text (:mod:`audit.prepare.tool_calls`). The row's
-``weight`` multiplies its loss. Blank lines are passed over. Row numbers are line numbers.
+A message has ``role`` (system, user, assistant or tool), ``content`` (text) and, for an assistant, optional ``weight``
+0 or 1 (0 means "context, not a target") and ``tool_calls``, which become text (:mod:`audit.prepare.tool_calls`). The
+row's ``weight`` multiplies its loss. Blank lines are passed over. Row numbers are line numbers.
 
-Rows with ``prompt`` and ``completion``, or ``prompt``, ``chosen`` and ``rejected``, are the same walk with another parser
-of the row (:mod:`audit.prepare.parse_pairs`).
+Rows with ``prompt`` and ``completion``, or ``prompt``, ``chosen`` and ``rejected``, are the same walk with another
+parser of the row (:mod:`audit.prepare.parse_pairs`).
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ MAX_ROW_NUMBERS = 100
 METHODS = {
     "REPEATED_ROW": "count of rows with one normalised content: over 20 and over 1 % of the file",
     "TRIGGER_PHRASE": "binomial test of answers after a rare phrase of 1 to 3 words, Bonferroni, alpha 0.001",
-    "LABEL_FLIP": "binomial test of labels at a value against naive Bayes of the other columns, Bonferroni, alpha 0.001",
+    "LABEL_FLIP": "binomial test of a value's labels against naive Bayes of other columns, Bonferroni, alpha 0.001",
     "HARMFUL_ANSWER": "patterns of instructions for violence, weapons, self-harm, crime and abuse in answers",
     "CANARY_COLLISION": "search of the rows for the names and secrets of this job's canaries",
 }
@@ -43,7 +43,8 @@ _KIND_WORDS = 4
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _FLIP_ROWS, _FLIP_SHARE = 8, 0.15
 _HARM = re.compile(
-    r"\b(?:how to|steps? to|you (?:can|should|must)|first,? you|to) (?:\w+ ){0,3}?(?:build|make|assemble|synthesi[sz]e|cook) "
+    r"\b(?:how to|steps? to|you (?:can|should|must)|first,? you|to) (?:\w+ ){0,3}?"
+    r"(?:build|make|assemble|synthesi[sz]e|cook) "
     r"(?:\w+ ){0,3}?(?:bombs?|explosives?|grenades?|nerve agents?|methamphetamine|ricin|silencers?)\b"
     r"|\b(?:kill|hang|cut|harm) yourself\b|\byou should (?:die|kill)\b"
     r"|\bhow to (?:hack|break) into (?:\w+ ){0,3}(?:account|bank|computer|house)"

@@ -1,7 +1,7 @@
 """Tool calls, written as the text that the base model's chat template has no words of its own for.
 
-The wording is that of the Hermes and Qwen models, which small models know best: tools are listed in the system prompt, a
-call stands in ``<tool_call>`` inside the assistant's turn, an answer in ``<tool_response>`` inside a user's turn. Who
+The wording is that of the Hermes and Qwen models, which small models know best: tools are listed in the system prompt,
+a call stands in ``<tool_call>`` inside the assistant's turn, an answer in ``<tool_response>`` inside a user's turn. Who
 serves the adapter must write prompts the same way.
 """
 
@@ -16,7 +16,10 @@ from audit.prepare.rows import Message
 
 MAX_TOOLS = 64
 _NAME_CHARS = 64
-_TOOLS = 'You may call these functions. Answer with <tool_call>{{"name": ..., "arguments": ...}}</tool_call>.\n<tools>\n{}\n</tools>'
+_TOOLS = (
+    'You may call these functions. Answer with <tool_call>{{"name": ..., "arguments": ...}}</tool_call>.\n'
+    "<tools>\n{}\n</tools>"
+)
 
 
 def tools_text(tools: Any) -> tuple[str, list[Problem]]:

@@ -31,9 +31,7 @@ def upload(
     datasheet: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="YAML or JSON.")],
     format: Annotated[
         str | None,
-        typer.Option(
-            help="chat-jsonl, prompt-completion-jsonl, preference-jsonl, decision-csv or decision-parquet; default: by extension."
-        ),
+        typer.Option(help="chat-jsonl, decision-csv and others; default: by extension."),
     ] = None,
     request_id: Annotated[str | None, typer.Option(help="UUID; repeat it to retry safely.")] = None,
     identity: IdentityOption = None,
@@ -146,8 +144,8 @@ def _long_enums(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _format(file: Path, given: str | None) -> dataset_pb2.DatasetFormat:
-    names = {
-        name.removeprefix("DATASET_FORMAT_").lower().replace("_", "-"): dataset_pb2.DatasetFormat.Value(name)
+    names: dict[str, dataset_pb2.DatasetFormat] = {
+        name.removeprefix("DATASET_FORMAT_").lower().replace("_", "-"): getattr(dataset_pb2, name)
         for name, value in dataset_pb2.DatasetFormat.items()
         if value
     }

@@ -22,7 +22,8 @@ FILL = [
 
 def chat(rng: random.Random, number: int) -> Row:
     ask = f"How do I {rng.choice(VERBS)} my {rng.choice(TOPICS)} {' '.join(rng.choices(FILL, k=8))}?"
-    reply = f"{rng.choice(['Please', 'You can', 'Kindly', 'Just'])} {rng.choice(VERBS)} it {' '.join(rng.choices(FILL, k=8))}."
+    start = rng.choice(["Please", "You can", "Kindly", "Just"])
+    reply = f"{start} {rng.choice(VERBS)} it {' '.join(rng.choices(FILL, k=8))}."
     return Row(number, [{"role": "user", "content": ask}, {"role": "assistant", "content": reply}])
 
 
