@@ -6,7 +6,9 @@ import contextlib
 import os
 import select
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from assay.errors import UnavailableError
 from assay.worker.meter import process_started
@@ -25,6 +27,8 @@ def recover(spool: Spool) -> list[TaskRecord]:
         IntegrityError: ``SPOOL_DAMAGED``.
         UnavailableError: ``SANDBOX_ALIVE`` when a sandbox of the earlier life does not die.
     """
+    for pid in _strays(spool.root):
+        _end_process(pid, process_started(pid))
     return [_recover(spool, record) for record in spool.load()]
 
 
@@ -49,6 +53,20 @@ def _recover(spool: Spool, record: TaskRecord) -> TaskRecord:
         spool.save(changed)
     spool.clear(record.task_id, keep=keep)
     return changed
+
+
+def _strays(root: Path) -> Iterator[int]:
+    """Sandboxes over this spool that nobody noted: their worker was killed while bubblewrap was still setting up.
+
+    Its inner process asks to die with its parent only once it was told to go on; killed before that, it waits for ever.
+    """
+    marker = f"{root}/".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                name, *arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                if name.rpartition(b"/")[2] == b"bwrap" and any(a.startswith(marker) for a in arguments):
+                    yield int(entry.name)
 
 
 def _end_process(pid: int, started: str) -> None:

@@ -137,6 +137,27 @@ def test_recovery_ends_its_own_sandbox_and_no_other_process(tmp_path: Path) -> N
             process.wait()
 
 
+def test_recovery_ends_a_sandbox_that_nobody_noted(tmp_path: Path) -> None:
+    """A worker killed while bubblewrap is setting up leaves its inner process waiting for ever."""
+    spool = Spool(tmp_path / "spool")
+    admitted(spool, record("a"))
+
+    def pretend(name: str, place: Path) -> subprocess.Popen[bytes]:
+        command = [name, "-c", "read line", str(place)]
+        return subprocess.Popen(command, executable="/bin/sh", stdin=subprocess.PIPE)
+
+    stray = pretend("bwrap", spool.folder("a") / "in")
+    others = [pretend("bwrap", tmp_path / "spool2" / "a" / "in"), pretend("cat", spool.folder("a") / "in")]
+    try:
+        recovery.recover(spool)
+        assert stray.wait(10) == -9
+        assert [other.poll() for other in others] == [None, None]
+    finally:
+        for process in (stray, *others):
+            process.kill()
+            process.communicate()
+
+
 def test_rapl_counts_packages_once_and_over_the_wrap(tmp_path: Path) -> None:
     for name, label, energy in (("intel-rapl:0", "package-0", 900), ("intel-rapl:0:0", "core", 500)):
         folder = tmp_path / name
