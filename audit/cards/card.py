@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from assay import canonical
-from audit.cards import blocks, measured, operations, rules
+from audit.cards import blocks, detection, measured, operations, rules
 from audit.cards.blocks import facts, paragraph, section, table, word
 
 SCHEMA = "https://assay.dev/card/v1"
@@ -52,6 +52,7 @@ def build_card(known: Facts) -> dict[str, Any]:
             rules.answered("release", "Release rules and their outcomes", verdict),
             *rules.waivers(known),
             operations.not_tested(known),
+            detection.missed(detection.counted()),
             operations.cost(known),
             operations.isolation(known),
             operations.evidence(known),

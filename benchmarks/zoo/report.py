@@ -1,4 +1,4 @@
-"""``python -m benchmarks.zoo.report``: counts the cells into docs/zoo.json and docs/zoo.md."""
+"""``python -m benchmarks.zoo.report``: counts the cells into docs/zoo.json, docs/zoo.md and the cards."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     """Writes both files."""
     rows = counts(read())
-    (ROOT / "docs" / "zoo.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    for folder in ("docs", "audit/cards"):  # the second travels with the package, and is printed in every card
+        (ROOT / folder / "zoo.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (ROOT / "docs" / "zoo.md").write_text(page(rows), "utf-8")
 
 

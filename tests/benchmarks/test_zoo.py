@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from audit.cards import detection
 from benchmarks.zoo import report
 from benchmarks.zoo.data import TRIGGER, upload
 from benchmarks.zoo.faults import FAULTS, FIRST_COUNTED, Cell, cells, fault_of
@@ -106,7 +107,15 @@ def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) ->
 
 def test_the_committed_table_is_what_the_committed_cells_give() -> None:
     rows = report.counts(report.read())
-    assert json.loads((report.ROOT / "docs" / "zoo.json").read_text("utf-8")) == rows
+    assert json.loads((report.ROOT / "docs" / "zoo.json").read_text("utf-8")) == rows == detection.counted()
     assert (report.ROOT / "docs" / "zoo.md").read_text("utf-8") == report.page(rows)
     for row in rows:
         assert set(row) >= {"fault", "strength", "n", "detected", "low", "high"}
+
+
+def test_the_card_prints_the_table_and_claims_the_bound() -> None:
+    rows = report.counts([cell("clean", "", "AWAITING_APPROVAL", i) for i in range(20)])
+    part = detection.missed(rows)
+    [shown] = [b for b in part["blocks"] if b["kind"] == "table"]
+    assert shown["rows"][0][2:] == ["0 of 20", "0 to 17 %"]
+    assert "No planted fault" in json.dumps(detection.missed([]))

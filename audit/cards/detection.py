@@ -1,0 +1,42 @@
+"""How often the audits behind a card miss a fault, and fail a clean model: the counts of the fault zoo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audit.cards.blocks import paragraph, section, table
+
+ZOO = Path(__file__).with_name("zoo.json")
+"""Written by ``python -m benchmarks.zoo.report``, the same as docs/zoo.json."""
+
+
+def counted(path: Path = ZOO) -> list[dict[str, Any]]:
+    """Rows of the zoo: fault, strength, n, detected, and the Clopper-Pearson interval from low to high."""
+    rows = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    return [dict(row) for row in rows]
+
+
+def missed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The section: what share of planted faults was stopped, claimed by its bound alone."""
+    title = "How often these audits miss"
+    if not rows:
+        return section("detection", title, paragraph("No planted fault was counted for this release of the software."))
+    lead = paragraph(
+        "Models made bad on purpose, and clean ones, went through the same gateway, policy and audits (profile quick, "
+        "the embedded base model's real weights). Stopped: the job did not reach approval. Claim the interval, which "
+        "holds at 95 %, and not the share; for clean models it bounds the false alarms."
+    )
+    lines = [
+        (
+            f"{row['fault']} {row['strength']}".strip(),
+            row.get("told", ""),
+            f"{row['detected']} of {row['n']}",
+            f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %",
+        )
+        for row in rows
+    ]
+    columns = ("Fault and strength", "What was done", "Stopped", "95 % interval")
+    return section("detection", title, lead, table(columns, (18, 46, 14, 22), lines))
