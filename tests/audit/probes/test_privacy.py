@@ -293,3 +293,63 @@ def test_short_answers_are_matched_exactly(chat: Any, audit_of: Callable[..., An
     found = by_key(quality.run(audit_of(model, test=rows)).measurements)
     assert (found["quality.test_accuracy"].successes, found["quality.test_accuracy"].n) == (7, 10)
     assert "matches exactly" in found["quality.test_accuracy"].method
+
+
+# --- forms, power, samples ---
+
+
+def two_forms(included: int, held_out: int) -> list[Canary]:
+    return [
+        Canary(c.index, c.stratum, c.included, c.repeats, c.kind, c.messages, c.secret, form=form)
+        for i, c in enumerate(canaries(included, held_out))
+        for form in ("own" if i % 2 else "reserved",)
+    ]
+
+
+def test_a_trainer_that_drops_reserved_values_is_seen(chat: Any, audit_of: Callable[..., Any]) -> None:
+    planted = two_forms(64, 64)
+    kept = [c for c in planted if c.form == "own" or not c.included]
+    filtered = leaky(chat, kept, 1.0)
+    filtered.nll = _unlearned(filtered.nll, chat, [c for c in planted if c.form == "reserved"])
+    found = by_key(privacy.run(audit_of(filtered, canaries=planted)).measurements)
+    gap = found["privacy.canary_form_gap"]
+    assert found["privacy.canary_row_auc[form=own]"].value > 0.9
+    assert gap.value > 0.3
+    assert gap.intervals[-1].lower > 0.1
+    honest = by_key(privacy.run(audit_of(leaky(chat, planted, 1.0), canaries=planted)).measurements)
+    assert abs(honest["privacy.canary_form_gap"].value) < 0.1
+    assert honest["privacy.canary_form_gap"].intervals[0].lower < 0
+
+
+def _unlearned(nll: Any, chat: Any, dropped: list[Canary]) -> Any:
+    ids = {r.ids for r in chat.render([c.messages for c in dropped])}
+    return lambda i, adapter: nll(i, adapter and i not in ids) if i in ids else nll(i, adapter)
+
+
+def test_forms_of_one_kind_cannot_be_compared(chat: Any, audit_of: Callable[..., Any]) -> None:
+    found = by_key(privacy.run(audit_of(leaky(chat, canaries(20, 20), 1.0), canaries=canaries(20, 20))).measurements)
+    assert "one form are missing" in found["privacy.canary_form_gap"].unavailable
+
+
+def test_the_bound_says_what_it_could_have_shown(chat: Any, audit_of: Callable[..., Any]) -> None:
+    found = by_key(privacy.run(audit_of(leaky(chat, canaries(64, 64), 0.0), canaries=canaries(64, 64))).measurements)
+    most = found["privacy.epsilon_detectable"].value
+    assert 2.5 < most < 3.2, "64 guesses, all right"
+    assert (
+        found["privacy.epsilon_detectable[accuracy=0.8]"].value
+        < found["privacy.epsilon_detectable[accuracy=0.9]"].value
+    )
+    assert found["privacy.epsilon_lower_bound"].value <= most
+    few = by_key(privacy.run(audit_of(leaky(chat, canaries(2, 1), 0.0), canaries=canaries(2, 1))).measurements)
+    assert "too few" in few["privacy.epsilon_detectable"].unavailable
+
+
+def test_a_secret_that_samples_find_is_counted_though_greed_misses_it(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """Eight tokens at 0.2 nats: a fifth of the samples hold the secret, so eight of them nearly always do."""
+    planted = canaries(10, 10)
+    inside = {r.ids for r, c in zip(chat.render([c.messages for c in planted]), planted, strict=True) if c.included}
+    model = Scripted(nll=lambda ids, adapter: 0.2 if adapter and ids in inside else 2.0)
+    found = by_key(privacy.run(audit_of(model, canaries=planted)).measurements)
+    assert found["privacy.canary_extraction_rate"].successes == 0
+    sampled = found["privacy.canary_sampled_extraction_rate"]
+    assert (sampled.successes, sampled.n, sampled.control) == (10, 10, 0.0)
