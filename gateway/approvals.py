@@ -115,7 +115,7 @@ class ApprovalService:
             NotFoundError: ``NOT_FOUND``.
             AbortedError: ``ETAG`` when the job is no longer the one that was signed.
             PreconditionError: ``NOT_PENDING``, ``ROLE_NOT_MISSING``, ``WAIVER_EXPIRED``, ``POLICY_CHANGED``.
-            PermissionDeniedError: ``SIGNER``, ``MAKER_CHECKER``, ``ROLE_MISSING``.
+            PermissionDeniedError: ``SIGNER``, ``MAKER_CHECKER``, ``ROLE_MISSING``, ``REFUSER`` on an appeal.
             AlreadyExistsError: ``SIGNED_BEFORE`` for a subject or key that has signed this card.
             InvalidInputError, IntegrityError: the envelope does not hold, or signs other things than are pending
                 (``SIGNED_OTHER``), or other words than came with it (``COMMITMENT_MISMATCH``).
@@ -255,6 +255,9 @@ class ApprovalService:
         for known in _approvals(c, job.name, pending.card_sha256):
             if known.subject == caller.subject or known.keyid == keyid:
                 raise AlreadyExistsError("SIGNED_BEFORE", "this person or key has decided on this card already")
+        for known in rows.select_all(c, ApprovalRow, job=job.name, granted=False):
+            if known.subject == caller.subject or known.keyid == keyid:
+                raise PermissionDeniedError("REFUSER", "who refused the job cannot decide on the appeal")
         words.accept(c, self.keys, job.unit, job.name, [(request.reason, signed.reason_commitment)])
         index = uow.append(RecordDraft(job.unit, "approval.decided", "approval", {}, envelope=envelope, job=job.name))
         row = ApprovalRow(

@@ -21,6 +21,9 @@ def approval(state: State, entry: Entry) -> None:
     before = [s for s in job.signatures if s.version == job.version]
     twice = any(s.signer.subject == signer.subject or s.signer.keyid == signer.keyid for s in before)
     state.findings.demand(names.DUTIES, not twice, "this person or key has decided on this version already")
+    refused = [s.signer for s in job.signatures if s.version < job.version and not s.granted]
+    message = "who refused the job may not decide on the appeal"
+    state.findings.demand(names.DUTIES, not _shares(signer, tuple(refused)), message)
     decision = predicate.get("decision")
     state.findings.demand(names.EVIDENCE, decision in ("grant", "refuse"), "it decides neither grant nor refuse")
     card = text(predicate, "card_sha256")

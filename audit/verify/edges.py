@@ -25,7 +25,9 @@ EDGES: Mapping[str, frozenset[tuple[str, str]]] = {
     "job.resumed": frozenset({("PAUSED", "QUEUED"), ("PAUSED", "TRAINING")}),
     "job.cancelled": frozenset((state, "CANCELLED") for state in (*UNDER_WAY, "PAUSED", "AWAITING_APPROVAL")),
     "job.failed": frozenset((state, "FAILED") for state in UNDER_WAY),
-    "appeal.filed": frozenset({("DENIED", "DENIED"), ("QUARANTINED", "QUARANTINED")}),
+    "appeal.filed": frozenset(
+        {("DENIED", "DENIED"), ("QUARANTINED", "QUARANTINED"), ("REJECTED", "AWAITING_APPROVAL")}
+    ),
     "job.waived": frozenset({("DENIED", "QUEUED"), ("QUARANTINED", "AWAITING_APPROVAL")}),
 }
 

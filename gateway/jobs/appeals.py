@@ -14,14 +14,15 @@ from gateway.store.tables import JobRow, TransitionRow
 from policies.engine import PolicyEngine
 from policies.rule import GOOD
 
-_REFUSALS = (Event.DENY, Event.QUARANTINE)
+_REFUSALS = (Event.DENY, Event.QUARANTINE, Event.REJECT)
+_WHERE_IT_WAITS = (State.DENIED, State.QUARANTINED, State.AWAITING_APPROVAL)
 
 
 def demand(policy: PolicyEngine, job: JobRow, steps: Sequence[TransitionRow], now: dt.datetime) -> None:
     """Refuses an appeal that comes too late, is the second while one waits, or is against rules that allow none.
 
     Raises:
-        PreconditionError: ``APPEAL_LATE``, ``APPEAL_WAITS`` or ``NOT_APPEALABLE``.
+        PreconditionError: ``APPEAL_LATE``, ``APPEAL_WAITS``, ``APPEAL_ENDED`` or ``NOT_APPEALABLE``.
     """
     days = policy.days("appeal_days")
     refused = next((step.time_us for step in reversed(steps) if step.event in _REFUSALS), None)
@@ -31,6 +32,10 @@ def demand(policy: PolicyEngine, job: JobRow, steps: Sequence[TransitionRow], no
         )
     if due(policy, job, steps) is not None:
         raise PreconditionError("APPEAL_WAITS", "an appeal waits for its answer already")
+    if job.state == State.REJECTED:
+        if sum(step.event == Event.REJECT for step in steps) > 1:
+            raise PreconditionError("APPEAL_ENDED", "two people have refused it", remedy="ask for a new job")
+        return
     fired = [outcome.rule_id for outcome in _outcomes(job) if outcome.outcome not in GOOD]
     known = {rule.id: rule for rule in policy.pack.rules}
     if fired and all(rule_id in known and not known[rule_id].appealable for rule_id in fired):
@@ -40,13 +45,13 @@ def demand(policy: PolicyEngine, job: JobRow, steps: Sequence[TransitionRow], no
 
 
 def due(policy: PolicyEngine, job: JobRow, steps: Sequence[TransitionRow]) -> dt.datetime | None:
-    """When the newest appeal must be answered, while the job still stands where it was refused."""
-    if job.state not in (State.DENIED, State.QUARANTINED):
+    """When the newest appeal must be answered, while nobody has answered it."""
+    if job.state not in _WHERE_IT_WAITS:
         return None
     for step in reversed(steps):
         if step.event == Event.APPEAL:
             return rows.moment(step.time_us + _micros(policy.days("appeal_answer_days")))
-        if step.event in _REFUSALS:
+        if step.event in (*_REFUSALS, Event.WAIVE):
             return None
     return None
 

@@ -185,14 +185,15 @@ class JobService:
     async def appeal_tuning_job(
         self, caller: Caller, request: tuning_job_pb2.AppealTuningJobRequest
     ) -> tuning_job_pb2.AppealTuningJobResponse:
-        """Files an appeal against a denial or a quarantine; the state stays, people answer it by a waiver or not.
+        """Files an appeal. A denied or quarantined job stays as it is, and a waiver answers; a rejected one waits for
+        others than the one who refused.
 
         The grounds are kept outside the log, under the job's key; the record commits to them.
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
             PreconditionError: ``JOB_STATE``, ``SCOPE_ERASED`` for a job whose payloads were erased,
-                ``APPEAL_LATE``, ``APPEAL_WAITS`` or ``NOT_APPEALABLE``.
+                ``APPEAL_LATE``, ``APPEAL_WAITS``, ``APPEAL_ENDED`` or ``NOT_APPEALABLE``.
         """
         message = await self._by_person(caller, request.name, Event.APPEAL, request.reason)
         return tuning_job_pb2.AppealTuningJobResponse(tuning_job=message)
@@ -322,7 +323,9 @@ class JobService:
             said = self._keep(uow.connection, job, event, reason)
             if event is Event.APPEAL:
                 appeals.demand(self.policy, job, jobs.transitions(uow.connection, name), uow.now)
-                values = {"needs_work": job.needs_work, "reason": job.reason}
+                # A rejected job waits for people again, with a card of its own; a denied one stays as it is.
+                stays = {"needs_work": job.needs_work, "reason": job.reason}
+                values = {} if job.state == State.REJECTED else stays
                 predicate, said = {"grounds_commitment": said}, ""
             change = machine.Change(
                 event,

@@ -4,6 +4,7 @@
 RECEIVED → PREPARING → DENIED | QUEUED → TRAINING → AUDITING → QUARANTINED | AWAITING_APPROVAL → REJECTED | APPROVED
 APPROVED → REVOKED | EXPIRED;  QUEUED, TRAINING ⇄ PAUSED;  anything under way → CANCELLED | FAILED
 DENIED, QUARANTINED: an appeal leaves the state, a waiver leads back into the path
+REJECTED: an appeal leads back to AWAITING_APPROVAL, where others than the refuser decide
 ```
 A line names the event, the states it may happen in, the state it leads to, who may cause it, the record it leaves,
 and a guard that must find nothing to object to. What is not in the table does not happen.
@@ -219,6 +220,7 @@ TABLE: tuple[Line, ...] = (
     _line(Event.FAIL, _UNDER_WAY, State.FAILED, _GATEWAY, "job.failed:transition"),
     _line(Event.APPEAL, State.DENIED, State.DENIED, _PERSON, "appeal.filed:appeal"),
     _line(Event.APPEAL, State.QUARANTINED, State.QUARANTINED, _PERSON, "appeal.filed:appeal"),
+    _line(Event.APPEAL, State.REJECTED, State.AWAITING_APPROVAL, _PERSON, "appeal.filed:appeal"),
     _line(Event.WAIVE, State.DENIED, State.QUEUED, _SIGNER, "job.waived:transition", _planned),
     _line(Event.WAIVE, State.QUARANTINED, State.AWAITING_APPROVAL, _SIGNER, "job.waived:transition"),
 )

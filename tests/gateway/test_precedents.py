@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from assay.errors import NotFoundError, PreconditionError
-from assay.v1 import policy_pb2
+from assay.errors import NotFoundError, PermissionDeniedError, PreconditionError
+from assay.v1 import policy_pb2, tuning_job_pb2
 from gateway.jobs import appeals, views
 from gateway.jobs.transitions import Event, State
 from gateway.precedents import Precedents
@@ -16,6 +16,7 @@ from gateway.store import jobs, rows
 from gateway.store.tables import JobRow, TransitionRow
 from policies.engine import PolicyEngine
 from tests.gateway.conftest import House
+from tests.gateway.judged import awaiting, decide, state
 
 NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
 FAIL = policy_pb2.OUTCOME_FAIL
@@ -106,3 +107,34 @@ def test_what_allows_no_appeal_says_so(engine: PolicyEngine) -> None:
     assert caught.value.reason == "NOT_APPEALABLE"
     appeals.demand(engine, job(State.DENIED, "BASE-SPLITS", "BASE-PURPOSE"), [step(Event.DENY, 1)], NOW)
     appeals.demand(engine, job(State.DENIED, "INTAKE-FILE"), [step(Event.DENY, 1)], NOW)
+
+
+async def test_an_appeal_against_a_person_is_decided_by_others(house: House) -> None:
+    name = await awaiting(house, "claims")
+    await decide(house, "cora", "compliance_officer", granted=False)
+    assert state(house, name) == "REJECTED"
+    request = tuning_job_pb2.AppealTuningJobRequest(name=name, reason="the card was misread")
+    answer = await house.app.jobs.appeal_tuning_job(await house.caller("rita"), request)
+    assert answer.tuning_job.state == tuning_job_pb2.TuningJob.STATE_AWAITING_APPROVAL
+    assert answer.tuning_job.HasField("appeal_due_time")
+    await house.app.pipeline.cards.render(name)
+    for granted in (True, False):
+        with pytest.raises(PermissionDeniedError) as caught:
+            await decide(house, "cora", "compliance_officer", granted=granted)
+        assert caught.value.reason == "REFUSER"
+    await decide(house, "mia", "compliance_officer")
+    done = await decide(house, "vik", "validator")
+    assert done.tuning_job.state == tuning_job_pb2.TuningJob.STATE_APPROVED
+    assert not done.tuning_job.HasField("appeal_due_time")
+
+
+async def test_two_refusals_end_it(house: House) -> None:
+    name = await awaiting(house, "claims")
+    await decide(house, "cora", "compliance_officer", granted=False)
+    request = tuning_job_pb2.AppealTuningJobRequest(name=name, reason="the card was misread")
+    await house.app.jobs.appeal_tuning_job(await house.caller("rita"), request)
+    await house.app.pipeline.cards.render(name)
+    await decide(house, "mia", "compliance_officer", granted=False)
+    with pytest.raises(PreconditionError) as caught:
+        await house.app.jobs.appeal_tuning_job(await house.caller("rita"), request)
+    assert caught.value.reason == "APPEAL_ENDED" and state(house, name) == "REJECTED"

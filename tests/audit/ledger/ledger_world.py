@@ -448,6 +448,10 @@ class Story:
         verdict = {"outcomes": [] if to == "AWAITING_APPROVAL" else [outcome]}
         judged = {**report, "verdict": verdict, "run": {}, "audit_plan_sha256": PLAN}
         self.record("release.decided", "verdict", judged, to=to)
+        return self.card()
+
+    def card(self) -> Story:
+        """The card of the job as it stands, and the evidence that covers it."""
         card = {"model": self.model, "card_sha256": CARD, "pdf_sha256": digest("draft"), "version": self.version}
         self.card_index = self.record("card.rendered", "card", card, [("card.json", card["card_sha256"])])
         size, _ = self.world.ledger.covering_checkpoint(self.card_index)

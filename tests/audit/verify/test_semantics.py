@@ -125,6 +125,29 @@ def test_approved_over_a_refusal(world: World) -> None:
     assert "not all grants" in complaints(world)[DUTIES]
 
 
+def appealed(world: World, *approvers: tuple[str, str]) -> Story:
+    """A job that cora refused, whose maker appealed, and that others then decide on with a card of its own."""
+    grants = [*Story(world).grants, ("mallory", "ROLE_COMPLIANCE_OFFICER", "credit")]
+    story = until_approval(world, grants=grants)
+    story.approve("cora", "ROLE_COMPLIANCE_OFFICER", "refuse")
+    story.record("job.rejected", "transition", to="REJECTED", actor=subject("cora"))
+    grounds = {"grounds_commitment": digest("grounds")}
+    story.record("appeal.filed", "appeal", grounds, to="AWAITING_APPROVAL", actor=subject("rita"))
+    story.card()
+    story.approvers = approvers
+    return story.release()
+
+
+def test_an_appeal_decided_by_others_is_valid(world: World) -> None:
+    appealed(world, ("mallory", "ROLE_COMPLIANCE_OFFICER"), ("vik", "ROLE_VALIDATOR"))
+    assert complaints(world) == {}
+
+
+def test_an_appeal_decided_by_who_refused(world: World) -> None:
+    appealed(world, ("cora", "ROLE_COMPLIANCE_OFFICER"), ("vik", "ROLE_VALIDATOR"))
+    assert "who refused the job" in complaints(world)[DUTIES]
+
+
 def test_rejected_by_nobody(world: World) -> None:
     story = until_approval(world)
     story.record("job.rejected", "transition", to="REJECTED")
