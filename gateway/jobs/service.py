@@ -185,8 +185,10 @@ class JobService:
     async def appeal_tuning_job(
         self, caller: Caller, request: tuning_job_pb2.AppealTuningJobRequest
     ) -> tuning_job_pb2.AppealTuningJobResponse:
-        """Files an appeal. A denied or quarantined job stays as it is, and a waiver answers; a rejected one waits for
-        others than the one who refused.
+        """Files an appeal.
+
+        A denied or quarantined job stays as it is, and a waiver answers; a rejected one waits for others than the one
+        who refused.
 
         The grounds are kept outside the log, under the job's key; the record commits to them.
 
