@@ -286,6 +286,10 @@ class PolicyEngine:
 
         alone = 0
         answers = fused.answers(activation) if not self._always_true else None
+        if answers is not None:
+            known = fused.written.get(tuple(answers))
+            if known is not None and all(satisfied(fused.rules[i]) for i in fused.more if answers[i] == HOLDS):
+                return known, True
         for i, answer in enumerate(answers if answers is not None else [FAILS] * len(fused.rules)):
             if answer == HOLDS and (fused.plain[i] or satisfied(fused.rules[i])):
                 out.append(fused.passed[i])
@@ -297,7 +301,10 @@ class PolicyEngine:
                 alone += 1
                 out.append(entry(asking.ask(fused.rules[i], activation, missing, there)))
         simple = answers is not None and HOLDS in answers and alone == 0
-        return b"".join((*out, fused.others)), simple
+        whole = b"".join((*out, fused.others))
+        if simple and answers is not None:
+            fused.keep(tuple(answers), whole)
+        return whole, simple
 
     def _bind(
         self,
@@ -349,10 +356,15 @@ def _waivable(outcome: policy_pb2.RuleOutcome) -> bool:
 
 def _digest(question: Message) -> tuple[tuple[str, ...], str]:
     """What makes the question unfit, and the SHA-256 of its canonical JSON; the digest is empty when it is unfit."""
-    faults = inputs.faults(question)
+    small = question.ByteSize() <= inputs.MAX_ITEMS
+    faults = () if small else inputs.faults(question)
     if faults:
         return faults, ""
     try:
-        return (), digests.sha256_bytes(canonical.encode_message(question))
+        text = canonical.encode_message(question)
+        # In a message of so few bytes only a number that is none can be at fault, and it would be spelled out.
+        if small and (b'"NaN"' in text or b'Infinity"' in text) and (faults := inputs.faults(question)):
+            return faults, ""
+        return (), digests.sha256_bytes(text)
     except AssayError as error:
         return (error.message,), ""

@@ -9,7 +9,7 @@ that answer counts. Here nothing is decided that asking one by one would decide 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from assay.v1 import policy_pb2
 from policies import asking
@@ -17,6 +17,7 @@ from policies.cel import Activation, CompileError, Environment, EvaluationError,
 from policies.rule import Rule
 
 NOT_APPLICABLE, HOLDS, FAILS = 0, 1, 2
+_KEPT = 256
 _CHUNK = 40
 """Rules in one list: the iteration budget of the engine is shared by them, and its parser has a limit on length."""
 
@@ -32,6 +33,8 @@ class Fused:
         passed_over: the same for when its conditions do not hold.
         others: outcomes of the rules that are not in force, already written.
         plain: whether a rule asks for no fact and no artefact beside its condition.
+        written: outcomes already written, by answers in which every rule held or did not apply.
+        more: places of the rules that ask for facts or artefacts.
     """
 
     rules: tuple[Rule, ...]
@@ -40,6 +43,14 @@ class Fused:
     passed_over: tuple[bytes, ...]
     others: bytes
     plain: tuple[bool, ...]
+    written: dict[tuple[int, ...], bytes] = field(default_factory=dict, repr=False, compare=False)
+    more: tuple[int, ...] = ()
+
+    def keep(self, answers: tuple[int, ...], outcomes: bytes) -> None:
+        """Keeps the outcomes of a question in which every rule held or did not apply."""
+        if len(self.written) >= _KEPT:
+            self.written.clear()
+        self.written[answers] = outcomes
 
     @classmethod
     def of(cls, rules: Sequence[Rule], environment: Environment, others: bytes = b"") -> Fused:
@@ -55,6 +66,7 @@ class Fused:
             tuple(entry(asking.not_applicable(rule)) for rule in rules),
             others,
             tuple(not rule.needs and not rule.artefacts for rule in rules),
+            more=tuple(i for i, rule in enumerate(rules) if rule.needs or rule.artefacts),
         )
 
     def answers(self, activation: Activation) -> list[int] | None:

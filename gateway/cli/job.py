@@ -203,7 +203,7 @@ def appeal(
     name: JobArgument, reason: ReasonOption,
     identity: IdentityOption = None, address: AddressOption = None, output: OutputOption = Output.TEXT,
 ) -> None:  # fmt: skip
-    """Appeal a denial or a quarantine; another subject decides.
+    """Appeal a denial, a quarantine or a person's refusal; another subject decides.
 
     Example: assay job appeal units/support/tuningJobs/replies --reason "names are fictional, see provenance"
     """

@@ -137,6 +137,26 @@ def test_one_rule_that_cannot_be_evaluated_leaves_the_others_as_they_are(
     assert [o.outcome for o in outcomes] == [policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_ERROR]
 
 
+def test_what_was_written_once_is_not_believed_of_a_question_that_lacks_a_fact(
+    pack: Pack, chat: policy_input_pb2.IntakeInput
+) -> None:
+    engine = PolicyEngine(pack)
+    assert engine.decide(chat).allowed and engine.decide(chat).allowed
+    # The condition still holds, and the fact that the rule needs is gone.
+    chat.data.pii_detector = ""
+    fired = {o.rule_id: o.outcome for o in engine.decide(chat).outcomes}
+    assert fired["BASE-PII-CEILING"] == policy_pb2.OUTCOME_ERROR
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
+def test_a_word_that_looks_like_no_number_is_a_word(pack: Pack, chat: policy_input_pb2.IntakeInput, text: str) -> None:
+    chat.request.purpose = text
+    chat.datasheet.purposes.append(text)
+    assert PolicyEngine(pack).decide(chat).allowed
+    chat.request.epochs = float(text)
+    assert not PolicyEngine(pack).decide(chat).allowed
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=st.text(st.characters(exclude_categories=["Cs"])),
