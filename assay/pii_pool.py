@@ -27,8 +27,14 @@ class ScannerPool:
         for _ in range((processes or usable_cores()) - 1):
             here, there = context.Pipe()
             fork = context.Process(target=_serve, args=(scanner, there), daemon=True)
-            fork.start()
-            there.close()
+            try:
+                fork.start()
+            except OSError:
+                # A sandbox that allows no further process: this one does the work.
+                here.close()
+                break
+            finally:
+                there.close()
             self._forks.append((fork, here))
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from assay.v1 import policy_input_pb2
+from benchmarks.admission_data import dataset, dedup, pii_scan
 from policies import testing
 from policies.cel import ENGINE
 from policies.engine import PolicyEngine
@@ -65,7 +66,7 @@ def decision() -> Mapping[str, Any]:
     }
 
 
-PARTS: tuple[Callable[[], Mapping[str, Any]], ...] = (decision,)
+PARTS: tuple[Callable[[], Mapping[str, Any]], ...] = (pii_scan, dedup, dataset, decision)
 """In the order of a request's journey; each prints nothing and returns its own keys."""
 
 

@@ -8,15 +8,23 @@ are wall time of two processes against wall time of the peer's one.
 
 from __future__ import annotations
 
+import json
 import logging
+import multiprocessing
+import random
+import resource
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from assay.pii import PiiConfig, PiiScanner, Span
 from assay.pii_engine import model_folder
-from assay.pii_pool import ScannerPool
+from assay.pii_pool import ScannerPool, usable_cores
 from audit.prepare.detector import Quality, measure
+from audit.prepare.duplicates import families
 from audit.prepare.labelled import LabelledText, labelled_set
 
 TEXTS = 2000
@@ -104,3 +112,81 @@ def presidio() -> Callable[[Sequence[str]], Iterable[list[Span]]]:
         ]
 
     return analyze
+
+
+ROWS = 100_000
+
+
+def dataset() -> Mapping[str, Any]:
+    """Admission of a dataset of a hundred thousand rows by the real prepare task, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(_admit, Path(folder), ROWS).result()
+
+
+def _admit(folder: Path, rows: int) -> Mapping[str, Any]:
+    from assay.worker.task import TaskContext
+    from audit.prepare.task import run
+
+    for name in ("inputs", "outputs", "work"):
+        (folder / name).mkdir()
+    _tokenizer(folder / "models" / "bytes" / "files")
+    with (folder / "inputs" / "dataset").open("w") as out:
+        out.writelines(json.dumps(row) + "\n" for row in _rows(rows))
+    order = {"format": "CHAT_JSONL", "base_model": "bytes", "seed": 1, "canaries": {"a": 400, "b": 100, "b_repeats": 4}}
+    paths = (folder / "inputs", folder / "outputs", folder / "work", folder / "models")
+    task = TaskContext("bench", "prepare", order, *paths, b"k" * 32, folder / "pause", lambda line: None)
+    start = time.perf_counter()
+    claim = run(task)
+    seconds = time.perf_counter() - start
+    # Of the processes that shared the work, the largest of each kind: an upper bound of what was held at once.
+    usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    forks = max(0, usable_cores() - 1)
+    return {
+        "admission_rows": claim["rows"],
+        "admission_bytes": claim["dataset_bytes"],
+        "admission_seconds": round(seconds, 1),
+        "admission_rows_per_s": round(rows / seconds),
+        "admission_peak_mib": round((usage[0] + forks * usage[1]) / 1024),
+        "admission_screens": claim["screens"],
+    }
+
+
+def _rows(count: int) -> Iterator[Mapping[str, Any]]:
+    rng = random.Random(11)
+    words = [f"{a}{b}{c}" for a in "bdfglmnprst" for b in "aeiou" for c in ("n", "r", "lo", "mi", "ste")]
+    labelled = [t.text for t in labelled_set(1000)]
+    for i in range(count):
+        ask = f"{rng.choice(labelled)} {' '.join(rng.choices(words, k=8))}"
+        reply = f"Thank you. {' '.join(rng.choices(words, k=10))}. Reference {i}."
+        yield {"messages": [{"role": "user", "content": ask}, {"role": "assistant", "content": reply}]}
+
+
+def _tokenizer(files: Path) -> None:
+    """A byte-level tokenizer with a plain template, so that no base model need be installed."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    files.mkdir(parents=True)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.save(str(files / "tokenizer.json"))
+    (files / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    )
+
+
+def dedup() -> Mapping[str, Any]:
+    """Time of the near-duplicate pass a row, of 10**5 rows over that of 10**4: 1 where it is linear."""
+    rng = random.Random(5)
+    words = [f"w{i}" for i in range(4000)]
+
+    def seconds(rows: int) -> float:
+        texts = [" ".join(rng.choices(words, k=25)) for _ in range(rows)]
+        start = time.process_time()
+        families(texts)
+        return time.process_time() - start
+
+    seconds(1000)
+    small, large = seconds(10_000), seconds(100_000)
+    return {"dedup_growth": round(large / small / 10, 2), "dedup_rows_per_s": round(100_000 / large)}

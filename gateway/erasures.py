@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -256,3 +257,24 @@ def _blank(c: Connection, dataset: str) -> None:
     if sheet.provenance:
         sheet.provenance = ERASED_TEXT
         rows.update(c, DatasetRow, {"name": dataset}, {"datasheet": views.to_json(sheet)})
+
+
+def demand_within_retention(dataset: DatasetRow, now: datetime) -> None:
+    """Refuses new work on rows that were to be erased by now; the refusal is recorded like every other.
+
+    Raises:
+        PreconditionError: ``RETENTION_OVER``.
+    """
+    end = retention_end(dataset)
+    if end is not None and now >= end:
+        raise PreconditionError(
+            "RETENTION_OVER",
+            f"the rows of {dataset.name} were to be erased by {end.date().isoformat()}",
+            remedy="erase it: assay erase with the reason code retention-ended",
+        )
+
+
+def retention_end(dataset: DatasetRow) -> datetime | None:
+    """When the datasheet's days are over, counted from the upload; None where it names no days."""
+    days = views.from_json(dataset.datasheet, dataset_pb2.Datasheet).retention_days
+    return rows.moment(dataset.created_us) + timedelta(days=days) if days else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from assay import canonical
-from audit.cards import blocks, detection, measured, operations, rules
+from audit.cards import blocks, detection, measured, operations, rows, rules
 from audit.cards.blocks import facts, paragraph, section, table, word
 
 SCHEMA = "https://assay.dev/card/v1"
@@ -167,14 +167,12 @@ def _data(known: Facts) -> dict[str, Any]:
                 ("Canary manifest, before training", data.get("canary_manifest_sha256"), counted),
                 ("PII detector", data.get("pii_detector"), counted),
                 ("Rows with direct identifiers", _share(data), counted),
+                ("Personal data: action", word(data.get("pii_action"), "PII_ACTION_"), counted),
+                *((name, value, counted) for name, value in _shape(data) if value is not None),
             ]
         )
     ]
-    pii = [
-        [p.get("entity_type"), *(blocks.number(p.get(n, 0)) for n in ("count", "rows"))] for p in data.get("pii", [])
-    ]
-    if pii:
-        parts.append(table(("Personal data found in the rows", "Spans", "Rows"), (60, 20, 20), pii))
+    parts += rows.parts_of(data)
     counts = [sorted(data.get(n, {}).items()) for n in ("label_counts", "group_counts")]
     groups = [[name, blocks.number(n)] for part in counts for name, n in part]
     if groups:
@@ -191,17 +189,17 @@ def _training(known: Facts) -> dict[str, Any]:
     source = "training statement"
     first = ("method", "device", "dtype", "seed", "trained_tokens", "steps")
     rest = sorted(k for k, v in claim.items() if k not in first and isinstance(v, str | int | float | bool))
-    rows = [(k.replace("_", " ").capitalize(), claim.get(k), source) for k in (*first, *rest)]
+    found = [(k.replace("_", " ").capitalize(), claim.get(k), source) for k in (*first, *rest)]
     hyper, where = claim.get("hyperparameters"), source
     if not hyper:
         hyper, where = job.get("hyperparameters", {}), "job.received"
-    rows += [(f"Hyperparameter: {k.replace('_', ' ')}", v, where) for k, v in sorted(hyper.items())]
-    rows += [
+    found += [(f"Hyperparameter: {k.replace('_', ' ')}", v, where) for k, v in sorted(hyper.items())]
+    found += [
         (f"Environment: {k.replace('_', ' ')}", v, source)
         for k, v in sorted(environment.items())
         if isinstance(v, str | int | float)
     ]
-    parts = [facts(rows)]
+    parts = [facts(found)]
     curve = measured.loss_curve(known)
     parts.append(curve or paragraph(f"Loss during training: {blocks.GAP}."))
     return section("training", "Training", *parts)
@@ -217,6 +215,15 @@ def _counts(data: Facts, *names: str) -> str | None:
     if not data:
         return None
     return ", ".join(f"{n.replace('_', ' ')} {blocks.number(data.get(n, 0))}" for n in names)
+
+
+def _shape(data: Facts) -> list[tuple[str, Any]]:
+    """Lengths, balance and coverage, where the kind of dataset has them."""
+    return [
+        ("Row lengths in tokens", ", ".join(f"{k} {v}" for k, v in data.get("lengths", {}).items()) or None),
+        ("Rarest label over commonest", data.get("label_balance")),
+        ("Smallest protected group, rows", data.get("smallest_group_rows")),
+    ]
 
 
 def _share(data: Facts) -> str | None:

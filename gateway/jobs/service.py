@@ -19,7 +19,7 @@ from gateway import pages, requests, words
 from gateway.admission import facts
 from gateway.base_models import BaseModels
 from gateway.caller import Caller, not_found
-from gateway.erasures import demand_not_erased
+from gateway.erasures import demand_not_erased, demand_within_retention
 from gateway.jobs import appeals, machine, views
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event, State
@@ -80,6 +80,7 @@ class JobService:
             if dataset is None:
                 raise not_found(request.dataset)
             demand_not_erased(c, request.dataset)
+            demand_within_retention(dataset, uow.now)
             job = self._receive(uow, caller, request, name, dataset, base)
             requests.remember(c, caller.subject, _METHOD, request.request_id, content, name)
             return views.whole(c, job)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from assay.errors import AssayError
+from assay.errors import AssayError, PreconditionError
 from assay.v1 import dataset_pb2, erasure_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger.evidence import read_zip
 from audit.verify.erasures import PAYLOADS
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
-from gateway.erasures import ErasureService
+from gateway.erasures import ErasureService, demand_within_retention, retention_end
 from gateway.statements import erasure_order_statement
 from gateway.store import jobs
 from tests.gateway.conftest import House, now
@@ -277,3 +278,28 @@ async def test_adapters_stay_but_are_named(house: House) -> None:
     await erase(house)
     (executed,) = bodies(house, "erasure.executed")
     assert executed["affected_models"] == [MODEL] and ADAPTER not in json.dumps(executed)
+
+
+async def test_no_work_begins_on_rows_past_their_retention_and_the_refusal_is_recorded(house: House) -> None:
+    from gateway.jobs.views import to_json
+    from gateway.store import rows
+    from gateway.store.tables import DatasetRow
+
+    await house.upload("rita")
+    sheet = {"datasheet": to_json(dataset_pb2.Datasheet(retention_days=365))}
+    await house.app.store.commit(lambda uow: rows.update(uow.connection, DatasetRow, {"name": DATASET}, sheet))
+    row = await house.app.store.fetch(lambda c: rows.get(c, DatasetRow, name=DATASET))
+    assert row is not None
+    end = retention_end(row)
+    assert end is not None and end - rows.moment(row.created_us) == timedelta(days=365)
+    demand_within_retention(row, end - timedelta(seconds=1))
+    with pytest.raises(PreconditionError) as caught:
+        demand_within_retention(row, end)
+    assert caught.value.reason == "RETENTION_OVER" and "assay erase" in caught.value.remedy
+
+    def age(uow: Any) -> None:
+        past = rows.micros(rows.moment(row.created_us) - timedelta(days=365))
+        rows.update(uow.connection, DatasetRow, {"name": DATASET}, {"created_us": past})
+
+    await house.app.store.commit(age)
+    await refused("RETENTION_OVER", house.app.jobs.create_tuning_job(await house.caller("rita"), house.request()))

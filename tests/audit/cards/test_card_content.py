@@ -8,6 +8,7 @@ import pytest
 
 from assay import canonical
 from audit.cards import build_card
+from audit.cards.rows import parts_of
 from tests.audit.cards import samples
 
 SECTIONS = [
@@ -271,3 +272,12 @@ def test_what_changes_the_facts_changes_the_card() -> None:
     before = canonical.encode(build_card(known))
     known["audit"]["measurements"][0]["value"] += 1e-12
     assert canonical.encode(build_card(known)) != before
+
+
+def test_the_data_section_names_rows_with_reasons_and_what_the_detector_finds() -> None:
+    text = str(parts_of(samples.rich()["data"]))
+    assert "0.999 [0.992, 1.000], n 731" in text and "0.829 [0.802, 0.853], n 881" in text
+    assert "A names" in text and "0.992, n 731" in text
+    assert "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13 …" in text and "Screens that found nothing: REPEATED_ROW." in text
+    assert "LABEL_NAN" in text and "3 rows were refused" in text
+    assert parts_of({}) == []

@@ -1,0 +1,89 @@
+"""What preparation found in the rows, as parts of the card's data section: personal data, screens, refused rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from audit.cards import blocks
+from audit.cards.blocks import paragraph, table
+
+_MOST_ROWS = 12
+_MOST_FINDINGS = 20
+
+
+def parts_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tables; none for what the facts do not hold."""
+    return [*_personal(data), *_safe_harbor(data), *_screens(data), *_refused(data)]
+
+
+def _personal(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Spans by type, with the detector's recall and precision on its labelled set and their 95 % intervals."""
+    quality = data.get("pii_quality", {})
+    rows = [
+        [
+            p.get("entity_type"),
+            blocks.number(p.get("count", 0)),
+            blocks.number(p.get("rows", 0)),
+            _interval(quality.get(p.get("entity_type"), {}), "recall", "labelled"),
+            _interval(quality.get(p.get("entity_type"), {}), "precision", "detections"),
+        ]
+        for p in data.get("pii", [])
+    ]
+    if not rows:
+        return []
+    heads = ("Personal data found in the rows", "Spans", "Rows", "Recall of the detector", "Precision")
+    return [table(heads, (32, 8, 8, 26, 26), rows)]
+
+
+def _safe_harbor(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    classes = data.get("identifier_classes", {})
+    if not classes:
+        return []
+    rows = [
+        [
+            f"{letter} {c.get('title', '')}",
+            c.get("detector") or c.get("alternative") or blocks.GAP,
+            blocks.number(c.get("found", 0)),
+            "yes" if c.get("removed") else "no",
+            f"{float(c['recall_lower']):.3f}, n {c.get('n', 0)}" if "recall_lower" in c else blocks.GAP,
+        ]
+        for letter, c in sorted(classes.items())
+    ]
+    heads = ("HIPAA Safe Harbor class", "Covered by", "Found", "Removed", "Recall, lower bound")
+    return [table(heads, (28, 34, 8, 10, 20), rows)]
+
+
+def _screens(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    screened = data.get("screened", {})
+    if not screened:
+        return []
+    rows = [
+        [f.get("screen"), blocks.number(f.get("rows", 0)), _some(f.get("row_numbers", [])), f.get("reason")]
+        for f in data.get("screens", [])[:_MOST_FINDINGS]
+    ]
+    clean = sorted(set(screened) - {f.get("screen") for f in data.get("screens", [])})
+    found = [table(("Screen", "Rows", "First rows", "Reason"), (20, 8, 26, 46), rows)] if rows else []
+    return [*found, paragraph(f"Screens that found nothing: {', '.join(clean) or 'none'}.")]
+
+
+def _refused(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    kept = data.get("findings", [])
+    if not kept:
+        return []
+    rows = [[f.get("row"), f.get("code"), f.get("field"), f.get("reason")] for f in kept[:_MOST_FINDINGS]]
+    left = int(data.get("invalid_rows", 0))
+    told = f"{left} rows were refused; the first {len(rows)} findings:"
+    return [paragraph(told), table(("Row", "Code", "Field", "Reason"), (10, 22, 22, 46), rows)]
+
+
+def _interval(quality: Mapping[str, Any], name: str, n: str) -> str:
+    count = int(quality.get(n, 0))
+    if not count:
+        return "not measured"
+    value, lower, upper = (float(quality.get(f"{name}{end}", 0)) for end in ("", "_lower", "_upper"))
+    return f"{value:.3f} [{lower:.3f}, {upper:.3f}], n {count}"
+
+
+def _some(numbers: Sequence[Any]) -> str:
+    return ", ".join(map(str, numbers[:_MOST_ROWS])) + (" …" if len(numbers) > _MOST_ROWS else "")
