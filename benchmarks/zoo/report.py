@@ -28,7 +28,11 @@ def read(path: Path = CELLS) -> list[dict[str, Any]]:
 
 
 def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One object a fault and strength; for ``clean``, ``detected`` counts false alarms."""
+    """One object a fault and strength; for ``clean``, ``detected`` counts false alarms.
+
+    Cells that were judged by another policy than the newest cell are left out: their verdicts are another product's.
+    """
+    cells = [c for c in cells if c.get("policy") == cells[-1].get("policy")]
     out = []
     for fault in FAULTS:
         mine = [c for c in cells if (c["fault"], c["strength"]) == (fault.name, fault.strength)]
@@ -74,7 +78,8 @@ worker's task does the planted wrong, and the audit has no time limit. *Stopped*
 answers, which is all that a gate sees that looks for leaks in generations. Intervals are Clopper–Pearson at 95 %; claim
 the bound and not the share.
 
-Written by `python -m benchmarks.zoo.report` from `benchmarks/zoo/cells.jsonl`; `make zoo` runs what is missing.
+Only cells under the policy of the newest cell are counted. Written by `python -m benchmarks.zoo.report` from
+`benchmarks/zoo/cells.jsonl`; `make zoo` runs what is missing.
 
 | Fault | Strength | What was done | Stopped | 95 % interval | Failed | Grep only | Gates that did not pass |
 |---|---|---|---|---|---|---|---|

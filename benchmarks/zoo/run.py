@@ -31,6 +31,7 @@ from demo.processes import free_ports
 from gateway.cli.dataset import upload_parts
 from gateway.cli.session import Session, open_session
 from gateway.install import install
+from policies.engine import PolicyEngine
 
 HERE = Path(__file__).parent
 CELLS = HERE / "cells.jsonl"
@@ -48,7 +49,9 @@ def main() -> None:
     parser.add_argument("--lock", type=Path, help="file to lock while a cell runs, for machines with other work")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are ended too
-    todo = [c for c in cells() if c.job not in {line["job"] for line in report.read(CELLS)}]
+    policy = PolicyEngine.load().policy().bundle_sha256
+    done = {line["job"] for line in report.read(CELLS) if line.get("policy") == policy}
+    todo = [c for c in cells() if c.job not in done]
     todo = todo[: options.most] if options.most else todo
     directory, port = options.state / "bank", _port(options.state)
     if not (directory / "client").exists() and not Layout(directory).settings.exists():
@@ -102,6 +105,7 @@ def line_of(cell: Cell, job: tuning_job_pb2.TuningJob) -> dict[str, Any]:
         "fault": cell.fault.name,
         "strength": cell.fault.strength,
         "seed": cell.seed,
+        "policy": job.decision.bundle_sha256,
         "state": State.Name(job.state).removeprefix("STATE_"),
         "reason": job.reason[:200],
         "fired": sorted(k for k, v in outcomes.items() if v in bad),

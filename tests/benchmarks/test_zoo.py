@@ -105,6 +105,13 @@ def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) ->
     assert "Not run yet" in text
 
 
+def test_cells_under_an_older_policy_are_not_counted() -> None:
+    old = [cell("clean", "", "QUARANTINED", i, policy="a") for i in range(3)]
+    [row] = report.counts([*old, cell("clean", "", "AWAITING_APPROVAL", 9, policy="b")])
+    assert (row["n"], row["detected"]) == (1, 0)
+    assert report.counts([]) == []
+
+
 def test_the_committed_table_is_what_the_committed_cells_give() -> None:
     rows = report.counts(report.read())
     assert json.loads((report.ROOT / "docs" / "zoo.json").read_text("utf-8")) == rows == detection.counted()
