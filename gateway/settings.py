@@ -56,6 +56,9 @@ class PriceBook(_Frozen):
         audit_seconds: seconds that preparation and audit take together.
         grid_gco2_per_kwh: grams of CO2 equivalent for a kilowatt hour where the workers stand; 0 where nobody said.
         grid_source: where that figure comes from.
+        device_watts: what a device draws while it works; 0 where nobody said, and then no energy is quoted.
+        hosting_usd_micros_per_month: what it costs to serve an adapter for a month; 0 where nobody said.
+        hosting_months: months of serving that a quote covers.
     """
 
     as_of: dt.date
@@ -66,6 +69,9 @@ class PriceBook(_Frozen):
     audit_seconds: int = Field(ge=0)
     grid_gco2_per_kwh: int = Field(default=0, ge=0, le=5000)
     grid_source: str = ""
+    device_watts: int = Field(default=0, ge=0, le=100_000)
+    hosting_usd_micros_per_month: int = Field(default=0, ge=0)
+    hosting_months: int = Field(default=12, ge=1, le=120)
 
     @model_validator(mode="after")
     def _priced(self) -> PriceBook:

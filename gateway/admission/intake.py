@@ -20,6 +20,7 @@ from gateway.admission import account, facts
 from gateway.admission.exchange import PRIVATE_FILE, Result, Task
 from gateway.admission.fixes import minimal_fix
 from gateway.admission.office import Known, Office, failed, make_task, task_id
+from gateway.admission.quotes import quote_record
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
@@ -110,6 +111,7 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
         "data_facts_sha256": result.files[FACTS_FILE],
         "statement": result.envelope,
         "quote_usd_micros": question.request.quote_usd_micros,
+        "quote": quote_record(office.settings.price_book, question),
     }
     subjects = [("dataset", known.dataset.sha256), *sorted(result.files.items())]
     await office.change(
