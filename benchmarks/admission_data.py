@@ -8,21 +8,24 @@ are wall time of two processes against wall time of the peer's one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import multiprocessing
 import random
-import resource
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from assay.pii import PiiConfig, PiiScanner, Span
 from assay.pii_engine import model_folder
-from assay.pii_pool import ScannerPool, usable_cores
+from assay.pii_pool import ScannerPool
 from audit.prepare.detector import Quality, measure
 from audit.prepare.duplicates import families
 from audit.prepare.labelled import LabelledText, labelled_set
@@ -136,20 +139,33 @@ def _admit(folder: Path, rows: int) -> Mapping[str, Any]:
     order = {"format": "CHAT_JSONL", "base_model": "bytes", "seed": 1, "canaries": {"a": 400, "b": 100, "b_repeats": 4}}
     paths = (folder / "inputs", folder / "outputs", folder / "work", folder / "models")
     task = TaskContext("bench", "prepare", order, *paths, b"k" * 32, folder / "pause", lambda line: None)
+    peak, ended = [0], threading.Event()
+    watch = threading.Thread(target=_watch, args=(peak, ended), daemon=True)
+    watch.start()
     start = time.perf_counter()
     claim = run(task)
     seconds = time.perf_counter() - start
-    # Of the processes that shared the work, the largest of each kind: an upper bound of what was held at once.
-    usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    forks = max(0, usable_cores() - 1)
+    ended.set()
+    watch.join()
     return {
         "admission_rows": claim["rows"],
         "admission_bytes": claim["dataset_bytes"],
         "admission_seconds": round(seconds, 1),
         "admission_rows_per_s": round(rows / seconds),
-        "admission_peak_mib": round((usage[0] + forks * usage[1]) / 1024),
+        "admission_peak_mib": round(peak[0] / 2**20),
         "admission_screens": claim["screens"],
     }
+
+
+def _watch(peak: list[int], ended: threading.Event) -> None:
+    """Notes the most memory that this process and its forks held at once, pages that they share counted once."""
+    while not ended.wait(0.5):
+        family = [psutil.Process(), *psutil.Process().children()]
+        held = 0
+        for process in family:
+            with contextlib.suppress(psutil.Error):
+                held += process.memory_full_info().pss
+        peak[0] = max(peak[0], held)
 
 
 def _rows(count: int) -> Iterator[Mapping[str, Any]]:
