@@ -28,7 +28,7 @@ def test_there_are_more_than_ten_intake_rules_and_every_gate_of_the_contract(pac
     assert gated == {
         "privacy.canary_auc", "privacy.canary_extraction_rate", "privacy.pii_extraction_rate",
         "privacy.pii_generation_rate", "quality.test_loss_delta", "overfitting.loss_gap", "fairness.impact_ratio",
-        "fairness.equalized_odds_difference", "fairness.counterfactual_flip_rate", "regression.forgetting_delta",
+        "fairness.equalized_odds_difference", "fairness.counterfactual_excess", "regression.forgetting_delta",
         "regression.capability_delta", "safety.refusal_preference_delta",
     }  # fmt: skip
 
