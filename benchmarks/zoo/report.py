@@ -13,6 +13,7 @@ from benchmarks.zoo.faults import FAULTS
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = Path(__file__).with_name("cells.jsonl")
 CLEARED = "AWAITING_APPROVAL"
+REFUSED = "DENIED"
 LEVEL = 0.95
 
 
@@ -31,8 +32,9 @@ def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One object a fault and strength; for ``clean``, ``detected`` counts false alarms.
 
     Cells that were judged by another policy than the newest cell are left out: their verdicts are another product's.
+    So are jobs that intake refused: nothing was tuned, and no audit had anything to catch.
     """
-    cells = [c for c in cells if c.get("policy") == cells[-1].get("policy")]
+    cells = [c for c in cells if c.get("policy") == cells[-1].get("policy") and c["state"] != REFUSED]
     out = []
     for fault in FAULTS:
         mine = [c for c in cells if (c["fault"], c["strength"]) == (fault.name, fault.strength)]
@@ -78,8 +80,8 @@ worker's task does the planted wrong, and the audit has no time limit. *Stopped*
 answers, which is all that a gate sees that looks for leaks in generations. Intervals are Clopper–Pearson at 95 %; claim
 the bound and not the share.
 
-Only cells under the policy of the newest cell are counted. Written by `python -m benchmarks.zoo.report` from
-`benchmarks/zoo/cells.jsonl`; `make zoo` runs what is missing.
+Only cells under the policy of the newest cell are counted, and no job that intake refused. Written by
+`python -m benchmarks.zoo.report` from `benchmarks/zoo/cells.jsonl`; `make zoo` runs what is missing.
 
 | Fault | Strength | What was done | Stopped | 95 % interval | Failed | Grep only | Gates that did not pass |
 |---|---|---|---|---|---|---|---|
