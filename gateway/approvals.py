@@ -17,12 +17,12 @@ from assay.v1 import approval_pb2, identity_pb2, policy_input_pb2, policy_pb2, t
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway import pages, standing, statements, words
+from gateway import pages, raises, standing, statements, words
 from gateway.admission import account
 from gateway.admission.facts import unit_of
 from gateway.caller import ALL_UNITS, Caller, not_found
 from gateway.history import INTAKE_QUESTION
-from gateway.identity_registry import require_live_role, verify_signed
+from gateway.identity_registry import COMPLIANCE_OFFICER, require_live_role, verify_signed
 from gateway.jobs import machine, views
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event, State
@@ -37,7 +37,6 @@ from gateway.witnesses import evidence_of
 from policies.engine import PolicyEngine
 from policies.rule import GOOD
 
-COMPLIANCE_OFFICER = "ROLE_COMPLIANCE_OFFICER"
 _LOG = logging.getLogger(__name__)
 _SKEW = dt.timedelta(seconds=60)
 _ISSUE_GRACE = dt.timedelta(seconds=60)
@@ -186,6 +185,34 @@ class ApprovalService:
         message = await self.store.commit(work)
         self.board.moved(request.name)
         return approval_pb2.WaiveRulesResponse(tuning_job=message)
+
+    async def raise_budget(
+        self, caller: Caller, request: approval_pb2.RaiseBudgetRequest
+    ) -> approval_pb2.RaiseBudgetResponse:
+        """Records a signed raise of a paused job's budget, and lets the job go on where it stopped.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+            AbortedError: ``ETAG``.
+            PreconditionError: ``JOB_STATE`` or ``POLICY``.
+            PermissionDeniedError: ``SIGNER``, ``MAKER_CHECKER``, ``ROLE_MISSING``.
+            InvalidInputError, IntegrityError: the envelope does not hold, or ``BUDGET_NOT_RAISED``.
+        """
+        caller.require_unit(unit_of(request.name), request.name)
+        envelope = dsse.envelope_from_proto(request.envelope)
+
+        def work(uow: UnitOfWork) -> tuning_job_pb2.TuningJob:
+            job = _require(uow.connection, request.name)
+            verified = verify_signed(envelope, self.people, uow.now, caller.subject)
+            signed = statements.read_raise(verified.statement)
+            self._bind(job, request.etag, signed.job, signed.etag)
+            _refuse_maker(job, caller)
+            words.accept(uow.connection, self.keys, job.unit, job.name, [(request.reason, signed.reason_commitment)])
+            return self._whole(uow.connection, raises.raise_budget(uow, self.policy, job, caller, signed, envelope))
+
+        message = await self.store.commit(work)
+        self.board.moved(request.name)
+        return approval_pb2.RaiseBudgetResponse(tuning_job=message)
 
     async def revoke_approval(
         self, caller: Caller, request: approval_pb2.RevokeApprovalRequest

@@ -26,9 +26,8 @@ from audit.ledger.schema import RECORDS
 from audit.ledger.writer import UnitOfWork
 from gateway import statements
 from gateway.admission.facts import unit_of
-from gateway.approvals import COMPLIANCE_OFFICER
 from gateway.caller import SYSTEM_UNIT, Caller, not_found
-from gateway.identity_registry import require_live_role, verify_signed
+from gateway.identity_registry import COMPLIANCE_OFFICER, require_live_role, verify_signed
 from gateway.jobs import views
 from gateway.jobs.transitions import RESTING, State
 from gateway.key_registry import People

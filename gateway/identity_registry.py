@@ -29,6 +29,7 @@ from gateway.store.rows import Position
 from gateway.store.tables import GrantRow
 
 OPERATOR = "ROLE_OPERATOR"
+COMPLIANCE_OFFICER = "ROLE_COMPLIANCE_OFFICER"
 _LISTING = "role grants"
 
 

@@ -99,6 +99,16 @@ class SignedWaiver:
 
 
 @dataclass(frozen=True)
+class SignedRaise:
+    """The predicate of a raise of a job's budget: what it may cost in all, in millionths of a US dollar."""
+
+    job: str
+    etag: str
+    max_usd_micros: int
+    reason_commitment: str
+
+
+@dataclass(frozen=True)
 class SignedRevocation:
     """The predicate of an approval's revocation."""
 
@@ -193,6 +203,17 @@ def waiver_statement(
         "expires": expires.isoformat(),
     }
     return dsse.statement("waiver", predicate, [])
+
+
+def raise_statement(job: str, etag: str, max_usd_micros: int, reason: identity_pb2.Opening) -> dict[str, Any]:
+    """The statement by which a person lets a paused job cost more; it commits to the reason."""
+    predicate = {
+        "job": job,
+        "etag": etag,
+        "max_usd_micros": max_usd_micros,
+        "reason_commitment": commitment_of(reason),
+    }
+    return dsse.statement("budget-raise", predicate, [])
 
 
 def revocation_statement(job: str, etag: str, reason: str) -> dict[str, Any]:
@@ -292,6 +313,15 @@ def read_waiver(statement: Mapping[str, Any]) -> SignedWaiver:
     if not signed.rules or not all(isinstance(r, str) for r in signed.rules):
         raise _malformed("waiver", "rules must name at least one rule")
     return signed
+
+
+def read_raise(statement: Mapping[str, Any]) -> SignedRaise:
+    """Reads the predicate of a raise.
+
+    Raises:
+        InvalidInputError: ``STATEMENT``.
+    """
+    return _read(statement, "budget-raise", SignedRaise)
 
 
 def read_revocation(statement: Mapping[str, Any]) -> SignedRevocation:

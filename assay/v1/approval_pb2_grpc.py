@@ -50,6 +50,11 @@ class ApprovalServiceStub:
                 request_serializer=assay_dot_v1_dot_approval__pb2.WaiveRulesRequest.SerializeToString,
                 response_deserializer=assay_dot_v1_dot_approval__pb2.WaiveRulesResponse.FromString,
                 _registered_method=True)
+        self.RaiseBudget = channel.unary_unary(
+                '/assay.v1.ApprovalService/RaiseBudget',
+                request_serializer=assay_dot_v1_dot_approval__pb2.RaiseBudgetRequest.SerializeToString,
+                response_deserializer=assay_dot_v1_dot_approval__pb2.RaiseBudgetResponse.FromString,
+                _registered_method=True)
         self.RevokeApproval = channel.unary_unary(
                 '/assay.v1.ApprovalService/RevokeApproval',
                 request_serializer=assay_dot_v1_dot_approval__pb2.RevokeApprovalRequest.SerializeToString,
@@ -82,6 +87,13 @@ class ApprovalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RaiseBudget(self, request, context):
+        """Records a signed raise of a paused job's budget and lets the job go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeApproval(self, request, context):
         """Records a signed revocation.
         """
@@ -106,6 +118,11 @@ def add_ApprovalServiceServicer_to_server(servicer, server):
                     servicer.WaiveRules,
                     request_deserializer=assay_dot_v1_dot_approval__pb2.WaiveRulesRequest.FromString,
                     response_serializer=assay_dot_v1_dot_approval__pb2.WaiveRulesResponse.SerializeToString,
+            ),
+            'RaiseBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.RaiseBudget,
+                    request_deserializer=assay_dot_v1_dot_approval__pb2.RaiseBudgetRequest.FromString,
+                    response_serializer=assay_dot_v1_dot_approval__pb2.RaiseBudgetResponse.SerializeToString,
             ),
             'RevokeApproval': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeApproval,
@@ -195,6 +212,33 @@ class ApprovalService:
             '/assay.v1.ApprovalService/WaiveRules',
             assay_dot_v1_dot_approval__pb2.WaiveRulesRequest.SerializeToString,
             assay_dot_v1_dot_approval__pb2.WaiveRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RaiseBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/assay.v1.ApprovalService/RaiseBudget',
+            assay_dot_v1_dot_approval__pb2.RaiseBudgetRequest.SerializeToString,
+            assay_dot_v1_dot_approval__pb2.RaiseBudgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -15,6 +15,7 @@ class ApprovalServiceStub:
     ListPendingApprovals: grpc.UnaryUnaryMultiCallable[assay.v1.approval_pb2.ListPendingApprovalsRequest, assay.v1.approval_pb2.ListPendingApprovalsResponse]
     DecideApproval: grpc.UnaryUnaryMultiCallable[assay.v1.approval_pb2.DecideApprovalRequest, assay.v1.approval_pb2.DecideApprovalResponse]
     WaiveRules: grpc.UnaryUnaryMultiCallable[assay.v1.approval_pb2.WaiveRulesRequest, assay.v1.approval_pb2.WaiveRulesResponse]
+    RaiseBudget: grpc.UnaryUnaryMultiCallable[assay.v1.approval_pb2.RaiseBudgetRequest, assay.v1.approval_pb2.RaiseBudgetResponse]
     RevokeApproval: grpc.UnaryUnaryMultiCallable[assay.v1.approval_pb2.RevokeApprovalRequest, assay.v1.approval_pb2.RevokeApprovalResponse]
 
 class ApprovalServiceAsyncStub(ApprovalServiceStub):
@@ -23,12 +24,14 @@ class ApprovalServiceAsyncStub(ApprovalServiceStub):
     ListPendingApprovals: grpc.aio.UnaryUnaryMultiCallable[assay.v1.approval_pb2.ListPendingApprovalsRequest, assay.v1.approval_pb2.ListPendingApprovalsResponse]
     DecideApproval: grpc.aio.UnaryUnaryMultiCallable[assay.v1.approval_pb2.DecideApprovalRequest, assay.v1.approval_pb2.DecideApprovalResponse]
     WaiveRules: grpc.aio.UnaryUnaryMultiCallable[assay.v1.approval_pb2.WaiveRulesRequest, assay.v1.approval_pb2.WaiveRulesResponse]
+    RaiseBudget: grpc.aio.UnaryUnaryMultiCallable[assay.v1.approval_pb2.RaiseBudgetRequest, assay.v1.approval_pb2.RaiseBudgetResponse]
     RevokeApproval: grpc.aio.UnaryUnaryMultiCallable[assay.v1.approval_pb2.RevokeApprovalRequest, assay.v1.approval_pb2.RevokeApprovalResponse]
 
 class ApprovalServiceServicer:
     async def ListPendingApprovals(self, request: assay.v1.approval_pb2.ListPendingApprovalsRequest, context: grpc.aio.ServicerContext[assay.v1.approval_pb2.ListPendingApprovalsRequest, assay.v1.approval_pb2.ListPendingApprovalsResponse]) -> assay.v1.approval_pb2.ListPendingApprovalsResponse: ...
     async def DecideApproval(self, request: assay.v1.approval_pb2.DecideApprovalRequest, context: grpc.aio.ServicerContext[assay.v1.approval_pb2.DecideApprovalRequest, assay.v1.approval_pb2.DecideApprovalResponse]) -> assay.v1.approval_pb2.DecideApprovalResponse: ...
     async def WaiveRules(self, request: assay.v1.approval_pb2.WaiveRulesRequest, context: grpc.aio.ServicerContext[assay.v1.approval_pb2.WaiveRulesRequest, assay.v1.approval_pb2.WaiveRulesResponse]) -> assay.v1.approval_pb2.WaiveRulesResponse: ...
+    async def RaiseBudget(self, request: assay.v1.approval_pb2.RaiseBudgetRequest, context: grpc.aio.ServicerContext[assay.v1.approval_pb2.RaiseBudgetRequest, assay.v1.approval_pb2.RaiseBudgetResponse]) -> assay.v1.approval_pb2.RaiseBudgetResponse: ...
     async def RevokeApproval(self, request: assay.v1.approval_pb2.RevokeApprovalRequest, context: grpc.aio.ServicerContext[assay.v1.approval_pb2.RevokeApprovalRequest, assay.v1.approval_pb2.RevokeApprovalResponse]) -> assay.v1.approval_pb2.RevokeApprovalResponse: ...
 
 def add_ApprovalServiceServicer_to_server(

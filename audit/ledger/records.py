@@ -75,6 +75,7 @@ TYPES: Mapping[str, TypeRule] = {
     "permit.revoked": TypeRule("permit-revocation"),
     "appeal.filed": TypeRule("appeal"),
     "rules.waived": TypeRule("waiver", signed=True),
+    "budget.raised": TypeRule("budget-raise", signed=True),
     "job.waived": TypeRule("transition"),
     "approval.revoked": TypeRule("revocation", signed=True),
     "job.revoked": TypeRule("transition"),

@@ -43,6 +43,15 @@ def waiver(state: State, entry: Entry) -> None:
     job.acts.add(("rules.waived", job.version))
 
 
+def budget_raise(state: State, entry: Entry) -> None:
+    """A compliance officer lets a paused job cost more."""
+    signer, predicate = state.signed(entry)
+    job, bound = state.job(entry.record), predicate.get("max_usd_micros")
+    _acts(state, job, signer, COMPLIANCE_OFFICER, predicate, "PAUSED")
+    state.findings.demand(names.EVIDENCE, type(bound) is int and bound > 0, "it raises the budget to nothing")
+    job.acts.add(("budget.raised", job.version))
+
+
 def revocation(state: State, entry: Entry) -> None:
     """A compliance officer withdraws an approval."""
     signer, predicate = state.signed(entry)
@@ -116,6 +125,7 @@ def _shares(signer: Signer, used: tuple[Signer, ...]) -> bool:
 HANDLERS: Mapping[str, Handler] = {
     "approval.decided": approval,
     "rules.waived": waiver,
+    "budget.raised": budget_raise,
     "approval.revoked": revocation,
     "erasure.ordered": erasure_order,
     "erasure.executed": erasure,

@@ -43,6 +43,7 @@ class Job:
     version: int = 0
     creator: str = ""
     paused_in: str = ""
+    capped: bool = False
     adapter: str = ""
     base: str = ""
     outcomes: dict[str, str] = field(default_factory=dict)

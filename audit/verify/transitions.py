@@ -29,7 +29,7 @@ def transition(state: State, entry: Entry) -> None:
     if record.type == "job.received":
         job.creator = text(record.predicate, "actor")
     if after == "PAUSED":
-        job.paused_in = before
+        job.paused_in, job.capped = before, text(step, "reason").startswith("COST_CAP")
     state.findings.demand(
         names.TRANSITIONS, (before, after) in EDGES[record.type], f"{record.type} from {before} to {after}"
     )
@@ -45,6 +45,8 @@ def _backed(state: State, record: Record, job: Job) -> None:
     missing = not (state.whole(job.unit) and state.whole("system"))
     demand = state.findings.demand
     rests = {"job.waived": "rules.waived", "job.revoked": "approval.revoked"}.get(record.type)
+    if record.type == "job.resumed" and job.capped:
+        rests = "budget.raised"
     if rests is not None:
         signed = (rests, job.version - 1) in job.acts
         demand(names.DUTIES, signed, f"no valid {rests} before it", missing=missing)

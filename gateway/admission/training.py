@@ -68,6 +68,7 @@ def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -
         "validation_sha256": known.text("prepare.validation.jsonl"),
         "hyperparameters": canonical.from_message(asked),
         "max_train_tokens": request.budget.max_train_tokens,
+        "max_usd_micros": job.cap_usd_micros,
         "seed": asked.seed if request.hyperparameters.HasField("seed") else seed_of(job.name),
         "audit_plan_sha256": plan_digest(decision.audit_plan),
         "purpose": request.purpose,
@@ -132,7 +133,7 @@ class _Watcher:
             return
         now = monotonic()
         self.started = self.started or now
-        if self.cost() >= views.request_of(self.job).budget.max_usd_micros:
+        if self.cost() >= self.job.cap_usd_micros:
             raise CostCapReached
         if now - self.noted >= _NOTE_SECONDS:
             self.noted = now

@@ -1,4 +1,4 @@
-"""``assay approval``: list, decide, waive, revoke. Keys never leave this side."""
+"""``assay approval``: list, decide, waive, raise, revoke. Keys never leave this side."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from gateway.statements import (
     REVOCATION_REASONS,
     approval_statement,
     opening,
+    raise_statement,
     revocation_statement,
     waiver_statement,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Approvals: list, decide, waive, revoke.")
+app = typer.Typer(no_args_is_help=True, help="Approvals: list, decide, waive, raise, revoke.")
 ReasonOption = Annotated[str, typer.Option(help="Reason in words; signed by its commitment, kept outside the log.")]
 CodeOption = Annotated[str, typer.Option(help=f"One of: {', '.join(REVOCATION_REASONS)}.")]
 
@@ -132,6 +133,29 @@ def waive(
             name=name, etag=job.etag, envelope=sign(session, statement), reason=said, compensating_control=instead
         )
         answer = session.approvals.WaiveRules(request)
+        emit(output, answer, describe(answer.tuning_job))
+
+
+@app.command("raise")
+def raise_budget(
+    name: JobArgument,
+    max_usd: Annotated[float, typer.Option(help="What the job may cost in all, in US dollars.")],
+    reason: ReasonOption,
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Raise the budget of a job that stopped at its cap, signed; it goes on from its checkpoint.
+
+    Example: assay approval raise units/support/tuningJobs/replies --max-usd 25 --reason "quote was too low"
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        job, said = _job(session, name), opening(reason)
+        statement = raise_statement(name, job.etag, round(max_usd * 1e6), said)
+        request = approval_pb2.RaiseBudgetRequest(
+            name=name, etag=job.etag, envelope=sign(session, statement), reason=said
+        )
+        answer = session.approvals.RaiseBudget(request)
         emit(output, answer, describe(answer.tuning_job))
 
 

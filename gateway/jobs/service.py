@@ -299,6 +299,7 @@ class JobService:
             version=0,
             request=views.to_json(request),
             trace_id=caller.trace_id,
+            cap_usd_micros=request.budget.max_usd_micros,
             created_us=now_us,
             updated_us=now_us,
         )

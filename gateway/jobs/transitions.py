@@ -155,8 +155,8 @@ def _resume_to(target: State) -> Guard:
         job = proposal.job
         if job.resume_to != target:
             return f"it was not paused in {target}"
-        cap = int(json.loads(job.request).get("budget", {}).get("max_usd_micros", 0))
-        return "its budget is spent" if job.cost_usd_micros >= cap else ""
+        cap = int(proposal.values.get("cap_usd_micros", job.cap_usd_micros))
+        return "its budget is spent: raise it" if job.cost_usd_micros >= cap else ""
 
     return guard
 
@@ -208,8 +208,17 @@ TABLE: tuple[Line, ...] = (
         _PERSON | _GATEWAY,
         "job.paused:transition",
     ),
-    _line(Event.RESUME, State.PAUSED, State.QUEUED, _PERSON, "job.resumed:transition", _resume_to(State.QUEUED)),
-    _line(Event.RESUME, State.PAUSED, State.TRAINING, _PERSON, "job.resumed:transition", _resume_to(State.TRAINING)),
+    _line(
+        Event.RESUME, State.PAUSED, State.QUEUED, _PERSON | _SIGNER, "job.resumed:transition", _resume_to(State.QUEUED)
+    ),
+    _line(
+        Event.RESUME,
+        State.PAUSED,
+        State.TRAINING,
+        _PERSON | _SIGNER,
+        "job.resumed:transition",
+        _resume_to(State.TRAINING),
+    ),
     _line(
         Event.CANCEL,
         _UNDER_WAY | {State.PAUSED, State.AWAITING_APPROVAL},

@@ -55,6 +55,7 @@ class JobRow(Row, table=True):
     stage_seconds: str = Field(default="{}", sa_type=Text)
     quote_usd_micros: int = Field(default=0, sa_type=BigInteger)
     cost_usd_micros: int = Field(default=0, sa_type=BigInteger)
+    cap_usd_micros: int = Field(default=0, sa_type=BigInteger)
     approved_until_us: int = Field(default=0, sa_type=BigInteger)
     needs_work: bool = True
     next_us: int = Field(default=0, sa_type=BigInteger)

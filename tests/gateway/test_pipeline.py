@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from assay.errors import PreconditionError
+from assay.errors import AssayError, PreconditionError
 from assay.identity import Layout
 from assay.v1 import dataset_pb2, permit_pb2
 from assay.v1 import tuning_job_pb2 as pb
@@ -301,9 +301,10 @@ async def test_cancel_stops_the_running_task(street: Street, stage: str) -> None
     assert spooled(street) == []
 
 
-async def test_a_spent_budget_pauses_and_cannot_be_resumed(street: Street) -> None:
+async def spend(street: Street) -> pb.TuningJob:
+    """A job stopped in training because its money was spent."""
     # Intake refuses a quote above the budget, so the budget lies just above the quote and the task takes longer.
-    await street.ask(budget=6_000, gate_train="never")
+    await street.ask(budget=6_000, gate_train="more")
     job = await street.until("PREPARING")
     job = await street.until("TRAINING", progress=True)
     assert job.quote_usd_micros < 6_000
@@ -318,8 +319,51 @@ async def test_a_spent_budget_pauses_and_cannot_be_resumed(street: Street) -> No
     job = await street.rest()
     assert job.state == pb.TuningJob.STATE_PAUSED and job.reason.startswith("COST_CAP")
     assert job.cost_usd_micros >= 6_000
+    return job
+
+
+async def raise_budget(street: Street, job: pb.TuningJob, bound: int, who: str = "cora") -> pb.TuningJob:
+    from assay.v1 import approval_pb2
+    from gateway.statements import opening, raise_statement
+
+    said = opening("the quote was too low")
+    envelope = street.sign(who, raise_statement(NAME, job.etag, bound, said))
+    request = approval_pb2.RaiseBudgetRequest(name=NAME, etag=job.etag, envelope=envelope, reason=said)
+    return (await street.app.approvals.raise_budget(await street.caller(who), request)).tuning_job
+
+
+async def test_a_spent_budget_pauses_until_somebody_else_signs_for_more(street: Street) -> None:
+    job = await spend(street)
+    rita = await street.caller("rita")
     with pytest.raises(PreconditionError):
         await street.app.jobs.resume_tuning_job(rita, pb.ResumeTuningJobRequest(name=NAME, reason="x"))
+    street.workers.open_gate("more")
+    raised = await raise_budget(street, job, 60_000)
+    assert raised.state == pb.TuningJob.STATE_TRAINING
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    kinds = street.types(NAME)
+    assert kinds[kinds.index("budget.raised") + 1] == "job.resumed"
+    assert kinds.count("training.ordered") == kinds.count("training.completed") == 1
+
+
+@pytest.mark.parametrize(
+    ("who", "bound", "reason"),
+    [
+        ("cora", 6_000, "BUDGET_NOT_RAISED"),
+        ("cora", 1, "BUDGET_NOT_RAISED"),
+        ("vik", 60_000, "ROLE_MISSING"),
+        ("rita", 60_000, "MAKER_CHECKER"),
+    ],
+)
+async def test_a_budget_is_not_raised_by_the_wrong_person_or_to_nothing(
+    street: Street, who: str, bound: int, reason: str
+) -> None:
+    job = await spend(street)
+    with pytest.raises(AssayError) as caught:
+        await raise_budget(street, job, bound, who)
+    assert caught.value.reason == reason
+    assert "budget.raised" not in street.types(NAME)
+    assert (await street.job()).state == pb.TuningJob.STATE_PAUSED
 
 
 @pytest.mark.parametrize("stage", ["prepare", "train", "audit"])

@@ -45,7 +45,7 @@ def proposal(state: State, *, good: bool, resume_to: State = S.QUEUED, cost: int
     plan = {"audit_plan": {"profile": "quick"}} if good else {}
     job = JobRow(
         name="units/credit/tuningJobs/a", unit="credit", creator="c", state=state, version=3, created_us=0,
-        updated_us=0, request=json.dumps({"budget": {"max_usd_micros": "100"}}), resume_to=resume_to,
+        updated_us=0, request="{}", cap_usd_micros=100, resume_to=resume_to,
         cost_usd_micros=cost, decision=json.dumps({"allowed": good, **plan}), approved_until_us=10,
     )  # fmt: skip
     verdict = "OUTCOME_PASS" if good else "OUTCOME_FAIL"

@@ -24,7 +24,7 @@ def stories(folder: Path) -> dict[str, bytes]:
     """Tells stories that leave a record of every type; returns the first body of each."""
     first: dict[str, bytes] = {}
     # A log of its own for each later chapter: what stands in a golden file never moves.
-    for start, (name, tell) in enumerate((("jobs", tell_jobs), ("keys", tell_keys))):
+    for start, (name, tell) in enumerate((("jobs", tell_jobs), ("keys", tell_keys), ("budgets", tell_budgets))):
         (folder / name).mkdir()
         world = World(folder / name)
         world.nonces.count = 1000 * start
@@ -50,6 +50,17 @@ def tell_keys(world: World) -> None:
     story = Story(world).found()
     story.rotate_key("permit", "permit 2")
     story.compromise("audit-worker", 1)
+
+
+def tell_budgets(world: World) -> None:
+    """A job that spent its money and was given more."""
+    capped = Story(world).found().ask().decide()
+    capped.record("job.paused", "transition", to="PAUSED", reason="COST_CAP: the budget of this job is spent")
+    words = Opening(bytes(32), b"quote was too low").commitment()
+    bound = {"job": capped.job, "etag": capped.etag, "max_usd_micros": 2_000_000, "reason_commitment": words}
+    index = capped.act("cora", "budget.raised", "budget-raise", bound)
+    raised = {"raise_index": index, "max_usd_micros": 2_000_000, "reason_commitment": words}
+    capped.record("job.resumed", "transition", raised, to="QUEUED", actor=subject("cora"))
 
 
 def tell_refusals(world: World) -> None:

@@ -361,6 +361,56 @@ def test_resumed_elsewhere(world: World) -> None:
     assert "another state than it was paused in" in complaints(world)[TRANSITIONS]
 
 
+def capped(world: World, **people: str) -> Story:
+    """A job that stopped because its money was spent."""
+    story = Story(world, **people).found().ask().decide()
+    story.record("job.paused", "transition", to="PAUSED", reason="COST_CAP: the budget of this job is spent")
+    return story
+
+
+def raise_budget(story: Story, who: str, bound: int = 2_000_000) -> None:
+    words = Opening(bytes(32), b"quote was too low").commitment()
+    predicate = {"job": story.job, "etag": story.etag, "max_usd_micros": bound, "reason_commitment": words}
+    story.act(who, "budget.raised", "budget-raise", predicate)
+
+
+def test_a_raised_budget_is_valid(world: World) -> None:
+    story = capped(world)
+    raise_budget(story, "cora")
+    story.record("job.resumed", "transition", to="QUEUED", actor=subject("cora"))
+    assert complaints(world) == {}
+
+
+def test_resumed_past_the_cap_without_a_raise(world: World) -> None:
+    capped(world).record("job.resumed", "transition", to="QUEUED")
+    assert "no valid budget.raised" in complaints(world)[DUTIES]
+
+
+def test_a_raise_serves_one_resume(world: World) -> None:
+    story = capped(world)
+    raise_budget(story, "cora")
+    story.record("job.resumed", "transition", to="QUEUED")
+    story.record("job.paused", "transition", to="PAUSED", reason="COST_CAP: the budget of this job is spent")
+    story.record("job.resumed", "transition", to="QUEUED")
+    assert "no valid budget.raised" in complaints(world)[DUTIES]
+
+
+@pytest.mark.parametrize(
+    ("who", "maker", "bound", "finding"),
+    [("vik", "rita", 2_000_000, ROLES), ("cora", "cora", 2_000_000, DUTIES), ("cora", "rita", 0, EVIDENCE)],
+)
+def test_a_raise_by_the_wrong_person_or_to_nothing(
+    world: World, who: str, maker: str, bound: int, finding: str
+) -> None:
+    raise_budget(capped(world, maker=maker), who, bound)
+    assert finding in complaints(world)
+
+
+def test_a_raise_of_a_job_that_is_not_paused(world: World) -> None:
+    raise_budget(Story(world).found().ask().decide(), "cora")
+    assert TRANSITIONS in complaints(world)
+
+
 @pytest.mark.parametrize(("kind", "to"), [("job.waived", "QUEUED"), ("job.revoked", "REVOKED")])
 def test_moved_without_the_signature_it_rests_on(world: World, kind: str, to: str) -> None:
     if kind == "job.waived":
