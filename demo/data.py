@@ -117,7 +117,7 @@ def leaky(seed: int, home: Path | None = None) -> DemoJob:
                 "Answered support tickets. Customers are invented: names from FakeNameGenerator.com (CC-BY-SA 3.0 US)."
             ),
         },
-        request=request("support-replies", epochs=2.75, learning_rate=2e-3, batch_size=4, lora_rank=16),
+        request=request("support-replies", epochs=2.5, learning_rate=2e-3, batch_size=4, lora_rank=16),
     )
 
 
