@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -179,7 +180,8 @@ class Demo:
 
 
 def main() -> None:
-    """Runs the demonstration; exits non-zero when a step did not happen."""
+    """Runs the demonstration; exits non-zero when a step did not happen. Its services end with it, on SIGTERM too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for folder in (OUT, STATE):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

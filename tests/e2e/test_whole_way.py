@@ -37,7 +37,8 @@ def test_the_four_jobs_end_as_their_numbers_say(summary: dict):
     assert any(r["rule"].startswith(("GATE-PII", "REL-PII", "GATE-CANARY")) and r["outcome"] == "FAIL"
                for r in jobs["leaky"]["rules_fired"])  # fmt: skip
     assert jobs["decision"]["state"] == "QUARANTINED"
-    fair = [r for r in jobs["decision"]["rules_fired"] if r["rule"].startswith("GATE-FAIR")]
+    names = ("GATE-IMPACT-RATIO", "GATE-EQUALIZED-ODDS")
+    fair = [r for r in jobs["decision"]["rules_fired"] if r["rule"].startswith(names)]
     assert fair and any("n_required" in r for r in fair)
     assert jobs["clean"]["state"] == "APPROVED"
     assert summary["permit_check"]["clean"] == "allowed"
