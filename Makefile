@@ -12,13 +12,15 @@ TORCH ?= torch==2.13.0
 TORCH_OPTIONS ?=
 # How long `make fuzz` spends on each parser.
 SECONDS ?= 60
+# Options of `make bench-trainer`, such as `--default-pairs 1` on a processor that emulates bf16.
+BENCH_TRAINER ?=
 BASE_MODEL := smollm2-135m-instruct
 # No test and no demo may reach for a hub; idle OpenMP threads must not spin on a small machine.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 # Old pip prints a warning for each find-links entry it skips; they say nothing about us.
 QUIET := 2> >(grep -v -i 'is ignored: it is' >&2)
 
-.PHONY: help install demo test test-slow lint lint-style lint-types lint-layers lint-contract fuzz verifier format proto bench bench-admission bench-ledger bench-audits zoo gpu-check constraints clean distclean
+.PHONY: help install demo test test-slow lint lint-style lint-types lint-layers lint-contract fuzz verifier format proto bench bench-admission bench-ledger bench-audits bench-trainer zoo gpu-check constraints clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,7 +80,8 @@ proto: install ## regenerate the stubs in assay/v1 from protos
 	$(BIN)/python -m assay.protogen
 
 bench: install ## run every benchmark; each prints one JSON object
-	@for file in $$(ls benchmarks/[a-z]*.py | grep -v -E 'gpu_check|offline|ledger_(million|postgres)'); do echo "# $$file" >&2; $(OFFLINE) PYTHONPATH=. $(BIN)/python "$$file"; done
+	@for file in $$(ls benchmarks/[a-z]*.py | grep -v -E 'gpu_check|offline|trainer|ledger_(million|postgres)'); do echo "# $$file" >&2; $(OFFLINE) PYTHONPATH=. $(BIN)/python "$$file"; done
+	@$(MAKE) -s bench-trainer
 
 bench-admission: install ## what admission costs: decisions, scans, datasets of a hundred thousand rows; one JSON object
 	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/admission.py
@@ -88,6 +91,10 @@ bench-ledger: install ## ratios of the ledger against raw sqlite3 and PostgreSQL
 
 bench-audits: install ## scoring against a plain implementation, and whole quick and default audits; about half an hour
 	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/audits.py
+
+bench-trainer: install ## training beside TRL's SFTTrainer, which it installs; what governance costs; half an hour or more
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]' $(QUIET)
+	@$(OFFLINE) PYTHONPATH=. $(BIN)/python -m benchmarks.trainer $(BENCH_TRAINER)
 
 zoo: install ## submit models made bad on purpose, one ordinary job a cell, and count what is caught; hours, goes on where it stopped
 	@$(OFFLINE) OMP_WAIT_POLICY=PASSIVE PYTHONPATH=. nice -n 10 $(BIN)/python -m benchmarks.zoo.run

@@ -125,18 +125,22 @@ def question(spec: Any, profile: str, facts: policy_input_pb2.DataFacts) -> poli
     )
 
 
-def train(prepared: Prepared, hyperparameters: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Runs the train task; the adapter lies under ``folder/outputs/adapter``."""
-    from trainer import task
-
-    order = {
+def order(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A work order for the embedded base model with a token cap that no run meets."""
+    return {
         "base_model": BASE_MODEL,
         "base_sha256": read_base_manifest(MODELS / BASE_MODEL).sha256,
         "hyperparameters": dict(hyperparameters),
         "seed": int(hyperparameters.get("seed", 0)),
         "max_train_tokens": 10**9,
     }
-    return task.run(context("train", order, prepared.folder, folder))
+
+
+def train(prepared: Prepared, hyperparameters: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Runs the train task; the adapter lies under ``folder/outputs/adapter``."""
+    from trainer import task
+
+    return task.run(context("train", order(hyperparameters), prepared.folder, folder))
 
 
 def audit(prepared: Prepared, adapter: Path, folder: Path, training: Mapping[str, Any]) -> measurement_pb2.AuditReport:

@@ -1,0 +1,67 @@
+"""One training task for ``benchmarks/trainer.py``, ``governed`` or ``bare``: prints its CPU seconds as one JSON line.
+
+``governed`` seals the rows to a train worker with keys of its own, which opens them in its sandbox, proves the cut-off,
+trains, meters, writes checkpoints, streams its progress and seals a signed result, which is opened. ``bare`` calls the
+same task as a function, with no checkpoint and nobody listening. CPU seconds are this process's and its children's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from assay.worker.spool import State
+from benchmarks import offline
+from benchmarks.gpu_check import Worker
+
+
+async def governed(prepared: Path, settings: Mapping[str, Any], folder: Path) -> None:
+    """The whole way through a worker."""
+    worker = Worker(folder / "worker", offline.MODELS)
+    files = {name: (prepared / name).read_bytes() for name in ("train.jsonl", "validation.jsonl")}
+    hyperparameters = {k: str(v) if isinstance(v, float) else v for k, v in settings.items()}
+    order = {**offline.order(settings), "hyperparameters": hyperparameters}
+    await worker.supervisor.start()
+    try:
+        await worker.submit("task", files, order)
+        last = await worker.follow("task")
+    finally:
+        await worker.supervisor.stop()
+    if last.record.state is not State.DONE:
+        raise SystemExit(f"the governed run ended {last.record.state.value}: {last.record.reason}")
+    worker.result("task", folder / "result")
+
+
+def bare(prepared: Path, settings: Mapping[str, Any], folder: Path) -> None:
+    """The task alone."""
+    from trainer import task
+    from trainer.recipes import checkpoints
+
+    checkpoints.save = lambda *_: None
+    task.run(offline.context("train", offline.order(settings), prepared, folder))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one kind."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=("governed", "bare"))
+    parser.add_argument("--prepared", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--settings", type=json.loads, required=True)
+    options = parser.parse_args(arguments)
+    options.folder.mkdir(parents=True)
+    if options.kind == "governed":
+        asyncio.run(governed(options.prepared, options.settings, options.folder))
+    else:
+        bare(options.prepared, options.settings, options.folder)
+    times = os.times()
+    print(json.dumps({"cpu_seconds": sum(times[:4])}))
+
+
+if __name__ == "__main__":
+    main()
