@@ -13,15 +13,13 @@ from sqlalchemy import Connection, func, select
 
 from assay import dsse
 from assay.errors import AbortedError, AlreadyExistsError, InvalidInputError, PermissionDeniedError, PreconditionError
-from assay.v1 import approval_pb2, identity_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
+from assay.v1 import approval_pb2, identity_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway import pages, raises, standing, statements, words
-from gateway.admission import account
+from gateway import pages, raises, standing, statements, waivers, words
 from gateway.admission.facts import unit_of
 from gateway.caller import ALL_UNITS, Caller, not_found
-from gateway.history import INTAKE_QUESTION
 from gateway.identity_registry import COMPLIANCE_OFFICER, require_live_role, verify_signed
 from gateway.jobs import machine, views
 from gateway.jobs.board import Board
@@ -35,7 +33,6 @@ from gateway.store.rows import Position
 from gateway.store.tables import ApprovalRow, JobRow, ModelRow
 from gateway.witnesses import evidence_of
 from policies.engine import PolicyEngine
-from policies.rule import GOOD
 
 _LOG = logging.getLogger(__name__)
 _SKEW = dt.timedelta(seconds=60)
@@ -155,32 +152,13 @@ class ApprovalService:
             signed = statements.read_waiver(verified.statement)
             self._bind(job, request.etag, signed.job, signed.etag)
             _refuse_maker(job, caller)
-            self._check_waiver(uow, job, caller, signed)
+            waivers.check(uow, job, caller, signed)
             said = [
                 (request.reason, signed.reason_commitment),
                 (request.compensating_control, signed.compensating_control_commitment),
             ]
             words.accept(uow.connection, self.keys, job.unit, job.name, said)
-            index = uow.append(RecordDraft(job.unit, "rules.waived", "waiver", {}, envelope=envelope, job=job.name))
-            change = machine.Change(
-                Event.WAIVE,
-                caller.subject,
-                ActorKind.SIGNER,
-                predicate={"rules": list(signed.rules), "waiver_index": index, "expires": signed.expires},
-                words=signed.reason_commitment,
-                facts={
-                    f"waiver.{job.version}": json.dumps(
-                        {**verified.predicate, "subject": caller.subject, "index": index}
-                    )
-                },
-                trace_id=caller.trace_id,
-            )
-            changed = machine.transition(uow, job.name, change)
-            if changed.job.state == State.QUEUED:
-                told = jobs.facts(uow.connection, job.name)[INTAKE_QUESTION]
-                question = views.from_json(told, policy_input_pb2.IntakeInput)
-                account.reserve(uow, changed.index, job, question, decided=False)
-            return self._whole(uow.connection, changed.job)
+            return self._whole(uow.connection, waivers.waive_rules(uow, job, caller, signed, envelope))
 
         message = await self.store.commit(work)
         self.board.moved(request.name)
@@ -399,32 +377,6 @@ class ApprovalService:
         if not granted and role not in self._quorum(job):
             raise PermissionDeniedError("ROLE_MISSING", f"{role} has no say in this approval")
 
-    def _check_waiver(self, uow: UnitOfWork, job: JobRow, caller: Caller, signed: statements.SignedWaiver) -> None:
-        if job.state not in (State.DENIED, State.QUARANTINED) or (job.state == State.QUARANTINED and job.needs_work):
-            raise PreconditionError("JOB_STATE", f"a job in {job.state} has no rules to waive")
-        if signed.expires < uow.now.date().isoformat():
-            raise PreconditionError("WAIVER_EXPIRED", "the waiver has expired")
-        fired = {o.rule_id: o for o in _outcomes(job) if o.outcome not in GOOD}
-        if set(signed.rules) - set(fired):
-            odd = ", ".join(sorted(set(signed.rules) - set(fired)))
-            raise InvalidInputError("STATEMENT", f"these rules did not fire: {odd[:200]}")
-        if set(fired) - set(signed.rules):
-            left = ", ".join(sorted(set(fired) - set(signed.rules)))
-            raise PreconditionError(
-                "RULES_LEFT", f"the job would still be refused by {left[:200]}", remedy="waive all or none"
-            )
-        for rule_id, outcome in fired.items():
-            if not outcome.waivable_by:
-                raise PreconditionError("NOT_WAIVABLE", f"{rule_id} cannot be waived")
-            longest = uow.now.date() + dt.timedelta(days=outcome.waiver_days)
-            if outcome.waiver_days and signed.expires > longest.isoformat():
-                raise PreconditionError(
-                    "WAIVER_TOO_LONG",
-                    f"{rule_id} may be waived for {outcome.waiver_days} days at most",
-                    remedy=f"sign a waiver that expires on {longest} or before",
-                )
-            require_live_role(uow.connection, caller.subject, statements.role_name(outcome.waivable_by), job.unit)
-
     def _check_age(self, signed: statements.SignedApproval, now: dt.datetime) -> None:
         at = statements.parse_time(signed.signed_at, "approval")
         if not now - dt.timedelta(seconds=self.settings.limits.signature_age_seconds) <= at <= now + _SKEW:
@@ -463,13 +415,6 @@ def _refuse_maker(job: JobRow, caller: Caller) -> None:
         raise PermissionDeniedError(
             "MAKER_CHECKER", "who asked for a job cannot decide on it", remedy="ask another person"
         )
-
-
-def _outcomes(job: JobRow) -> Sequence[policy_pb2.RuleOutcome]:
-    """What policy said rule by rule, of intake for a denied job, else of release."""
-    if job.state == State.DENIED:
-        return views.from_json(job.decision, policy_pb2.Decision).outcomes
-    return views.from_json(job.verdict, policy_pb2.Verdict).outcomes
 
 
 def _approvals(connection: Connection, job: str, card_sha256: str) -> list[ApprovalRow]:

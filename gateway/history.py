@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
+import sqlalchemy as sa
 from google.protobuf import json_format
 
 from assay.errors import InvalidInputError
 from assay.v1 import policy_input_pb2, policy_pb2
+from audit.ledger import dialect
 from gateway.settings import Settings
+from gateway.store import rows
+from gateway.store.tables import FactRow, JobRow
 from policies.replay import Decided
 
 INTAKE_QUESTION, RELEASE_QUESTION = "question.intake", "question.release"
 """Facts of a job under which the question is kept as policy was asked it, as protobuf JSON."""
-
-_QUERY = """
-    SELECT job.name, fact.key, fact.value, job.decision, job.verdict
-    FROM job_fact AS fact JOIN tuning_job AS job ON job.name = fact.job
-    WHERE fact.key IN (?, ?) ORDER BY job.created_us, job.name, fact.key
-"""
 
 
 def decided(directory: Path) -> Iterator[Decided]:
@@ -30,15 +26,32 @@ def decided(directory: Path) -> Iterator[Decided]:
     Raises:
         InvalidInputError: ``SETTINGS_MISSING`` when there is no installation, ``HISTORY`` when its rows cannot be read.
     """
-    database = Settings.load(directory).database
-    if not database.is_file():
+    settings = Settings.load(directory)
+    if not settings.postgres_url and not settings.database.is_file():
         raise InvalidInputError("HISTORY", f"{directory} has decided nothing yet", remedy="start its gateway first")
+    engine = _reader(settings)
+    job, fact = rows.table(JobRow).c, rows.table(FactRow).c
+    query = (
+        sa.select(job.name, fact.key, fact.value, job.decision, job.verdict)
+        .where(fact.job == job.name, fact.key.in_((INTAKE_QUESTION, RELEASE_QUESTION)))
+        .order_by(job.created_us, job.name, fact.key)
+    )
     try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            for name, key, text, decision, verdict in connection.execute(_QUERY, (INTAKE_QUESTION, RELEASE_QUESTION)):
+        with engine.connect() as connection:
+            for name, key, text, decision, verdict in connection.execution_options(stream_results=True).execute(query):
                 yield _decided(name, key, text, decision if key == INTAKE_QUESTION else verdict)
-    except (sqlite3.Error, json_format.ParseError) as error:
-        raise InvalidInputError("HISTORY", f"the rows of {directory} cannot be read: {error}") from error
+    except (sa.exc.SQLAlchemyError, json_format.ParseError) as error:
+        why = getattr(error, "orig", error)
+        raise InvalidInputError("HISTORY", f"the rows of {directory} cannot be read: {why}") from error
+    finally:
+        engine.dispose()
+
+
+def _reader(settings: Settings) -> sa.Engine:
+    """The file opened so that nothing can be written; PostgreSQL as the gateway reads it."""
+    if settings.postgres_url:
+        return dialect.connect(settings.postgres_url)
+    return sa.create_engine(f"sqlite:///file:{settings.database.absolute()}?mode=ro&uri=true", poolclass=sa.NullPool)
 
 
 def _decided(name: str, key: str, text: str, answer: str) -> Decided:

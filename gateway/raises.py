@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
+from typing import Any
 
 from assay.errors import InvalidInputError, PreconditionError
 from assay.v1 import policy_input_pb2, policy_pb2
@@ -27,7 +29,7 @@ def raise_budget(
     job: JobRow,
     caller: Caller,
     signed: statements.SignedRaise,
-    envelope: dict[str, object],
+    envelope: Mapping[str, Any],
 ) -> JobRow:
     """Records the raise and resumes the job at its checkpoint; the caller has checked signature, version and maker.
 

@@ -9,8 +9,11 @@ from collections.abc import Callable
 import pytest
 
 from assay.errors import AbortedError, AlreadyExistsError, InvalidInputError, NotFoundError, PreconditionError
+from assay.v1 import dataset_pb2, policy_input_pb2, policy_pb2
 from assay.v1 import tuning_job_pb2 as pb
-from gateway.jobs import machine
+from audit.ledger.writer import UnitOfWork
+from gateway import history
+from gateway.jobs import machine, views
 from gateway.jobs.transitions import ActorKind, Event
 from gateway.store import jobs
 from gateway.store.jobs import Lease
@@ -43,6 +46,22 @@ async def test_create_records_and_answers_at_once(house: House) -> None:
     assert predicate["trace_id"] == job.trace_id == "0af7651916cd43dd8448eb211c80319c"
     step = {"event": "receive", "from": "NONE", "to": "RECEIVED", "version": 1, "reason": ""}
     assert predicate["transition"] == step
+
+
+async def test_past_questions_are_read_from_the_rows(house: House) -> None:
+    await created(house)
+    asked = policy_input_pb2.IntakeInput(format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL)
+    fired = policy_pb2.RuleOutcome(rule_id="BASE-MIN-ROWS", outcome=policy_pb2.OUTCOME_FAIL)
+    answer = views.to_json(policy_pb2.Decision(as_of="2026-11-01", outcomes=[fired]))
+
+    def answered(uow: UnitOfWork) -> None:
+        jobs.establish(uow.connection, NAME, {history.INTAKE_QUESTION: views.to_json(asked)})
+        jobs.note(uow.connection, NAME, {"decision": answer})
+
+    await house.app.store.commit(answered)
+    (past,) = history.decided(house.layout.root)
+    assert (past.name, past.question, past.passed, past.as_of) == (NAME, asked, False, "2026-11-01")
+    assert past.fired == {"BASE-MIN-ROWS"}
 
 
 async def test_the_same_request_twice_is_one_job(house: House) -> None:

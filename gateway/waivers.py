@@ -1,0 +1,88 @@
+"""A signed waiver: another person than the maker answers for the rules that refused a job, and it goes on."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from assay.errors import InvalidInputError, PreconditionError
+from assay.v1 import policy_input_pb2, policy_pb2
+from audit.ledger.records import RecordDraft
+from audit.ledger.writer import UnitOfWork
+from gateway import statements
+from gateway.admission import account
+from gateway.caller import Caller
+from gateway.history import INTAKE_QUESTION
+from gateway.identity_registry import require_live_role
+from gateway.jobs import machine, views
+from gateway.jobs.transitions import ActorKind, Event, State
+from gateway.store import jobs
+from gateway.store.tables import JobRow
+from policies.rule import GOOD
+
+
+def check(uow: UnitOfWork, job: JobRow, caller: Caller, signed: statements.SignedWaiver) -> None:
+    """Demands that the waiver names every rule that stands in the way and none else, by who may waive each, in time.
+
+    Raises:
+        PreconditionError: ``JOB_STATE``, ``WAIVER_EXPIRED``, ``RULES_LEFT``, ``NOT_WAIVABLE`` or ``WAIVER_TOO_LONG``.
+        InvalidInputError: ``STATEMENT`` for a rule that did not fire.
+        PermissionDeniedError: ``ROLE_MISSING``.
+    """
+    if job.state not in (State.DENIED, State.QUARANTINED) or (job.state == State.QUARANTINED and job.needs_work):
+        raise PreconditionError("JOB_STATE", f"a job in {job.state} has no rules to waive")
+    if signed.expires < uow.now.date().isoformat():
+        raise PreconditionError("WAIVER_EXPIRED", "the waiver has expired")
+    fired = {o.rule_id: o for o in _outcomes(job) if o.outcome not in GOOD}
+    if set(signed.rules) - set(fired):
+        odd = ", ".join(sorted(set(signed.rules) - set(fired)))
+        raise InvalidInputError("STATEMENT", f"these rules did not fire: {odd[:200]}")
+    if set(fired) - set(signed.rules):
+        left = ", ".join(sorted(set(fired) - set(signed.rules)))
+        raise PreconditionError(
+            "RULES_LEFT", f"the job would still be refused by {left[:200]}", remedy="waive all or none"
+        )
+    for rule_id, outcome in fired.items():
+        if not outcome.waivable_by:
+            raise PreconditionError("NOT_WAIVABLE", f"{rule_id} cannot be waived")
+        longest = uow.now.date() + dt.timedelta(days=outcome.waiver_days)
+        if outcome.waiver_days and signed.expires > longest.isoformat():
+            raise PreconditionError(
+                "WAIVER_TOO_LONG",
+                f"{rule_id} may be waived for {outcome.waiver_days} days at most",
+                remedy=f"sign a waiver that expires on {longest} or before",
+            )
+        require_live_role(uow.connection, caller.subject, statements.role_name(outcome.waivable_by), job.unit)
+
+
+def waive_rules(
+    uow: UnitOfWork, job: JobRow, caller: Caller, signed: statements.SignedWaiver, envelope: Mapping[str, Any]
+) -> JobRow:
+    """Records a checked waiver and moves the job back into the path, where it reserves what it may use up."""
+    index = uow.append(RecordDraft(job.unit, "rules.waived", "waiver", {}, envelope=envelope, job=job.name))
+    told = {**asdict(signed), "subject": caller.subject, "index": index}
+    change = machine.Change(
+        Event.WAIVE,
+        caller.subject,
+        ActorKind.SIGNER,
+        predicate={"rules": list(signed.rules), "waiver_index": index, "expires": signed.expires},
+        words=signed.reason_commitment,
+        facts={f"waiver.{job.version}": json.dumps(told)},
+        trace_id=caller.trace_id,
+    )
+    changed = machine.transition(uow, job.name, change)
+    if changed.job.state == State.QUEUED:
+        asked = jobs.facts(uow.connection, job.name)[INTAKE_QUESTION]
+        question = views.from_json(asked, policy_input_pb2.IntakeInput)
+        account.reserve(uow, changed.index, job, question, decided=False)
+    return changed.job
+
+
+def _outcomes(job: JobRow) -> Sequence[policy_pb2.RuleOutcome]:
+    """What policy said rule by rule, of intake for a denied job, else of release."""
+    if job.state == State.DENIED:
+        return views.from_json(job.decision, policy_pb2.Decision).outcomes
+    return views.from_json(job.verdict, policy_pb2.Verdict).outcomes
