@@ -80,7 +80,7 @@ proto: install ## regenerate the stubs in assay/v1 from protos
 	$(BIN)/python -m assay.protogen
 
 bench: install ## run every benchmark; each prints one JSON object
-	@for file in $$(ls benchmarks/[a-z]*.py | grep -v -E 'gpu_check|offline|trainer|ledger_(million|postgres)'); do echo "# $$file" >&2; $(OFFLINE) PYTHONPATH=. $(BIN)/python "$$file"; done
+	@for file in $$(ls benchmarks/[a-z]*.py | grep -v -E 'gpu_check|offline|training|ledger_(million|postgres)'); do echo "# $$file" >&2; $(OFFLINE) PYTHONPATH=. $(BIN)/python "$$file"; done
 	@$(MAKE) -s bench-trainer
 
 bench-admission: install ## what admission costs: decisions, scans, datasets of a hundred thousand rows; one JSON object
@@ -94,7 +94,7 @@ bench-audits: install ## scoring against a plain implementation, and whole quick
 
 bench-trainer: install ## training beside TRL's SFTTrainer, which it installs; what governance costs; half an hour or more
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]' $(QUIET)
-	@$(OFFLINE) PYTHONPATH=. $(BIN)/python -m benchmarks.trainer $(BENCH_TRAINER)
+	@$(OFFLINE) PYTHONPATH=. $(BIN)/python -m benchmarks.training $(BENCH_TRAINER)
 
 zoo: install ## submit models made bad on purpose, one ordinary job a cell, and count what is caught; hours, goes on where it stopped
 	@$(OFFLINE) OMP_WAIT_POLICY=PASSIVE PYTHONPATH=. nice -n 10 $(BIN)/python -m benchmarks.zoo.run

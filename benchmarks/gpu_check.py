@@ -251,13 +251,14 @@ def loss_difference(models: Path, device: str, words: int) -> dict[str, Any]:
 
     from trainer.device import Device
     from trainer.recipes.lora import load
-    from trainer.recipes.rows import encode_rows
-    from trainer.recipes.sft import row_losses
+    from trainer.recipes.objectives import row_losses
+    from trainer.recipes.rows import Encoder
     from trainer.settings import Settings
 
     files = models / DEFAULT_BASE_MODEL / "files"
     tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
-    rows = encode_rows([json.loads(line) for line in chat_rows(16, words, 3).splitlines()], tokenizer, 1024).rows
+    lines = chat_rows(16, words, 3).splitlines()
+    rows = [row.plain for row in Encoder(tokenizer, 1024).encode(json.loads(line) for line in lines).rows]
     losses = []
     for place in (Device("cpu", "float32", ""), Device(device, "bfloat16", "")):
         model = load(files, Settings(), place, max(len(row.tokens) for row in rows))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from assay import canonical
-from trainer.recipes.sft import SftJob, SftResult
+from trainer.recipes.loop import TuneJob, TuneResult
 
 MAX_POINTS = 200
 
 
-def claim(job: SftJob, result: SftResult) -> dict[str, Any]:
+def claim(job: TuneJob, result: TuneResult) -> dict[str, Any]:
     """What the run claims, float-free.
 
     ``flop`` is the usual estimate 6·N·D for N parameters and D trained tokens (Kaplan et al. 2020, arXiv 2001.08361),
@@ -20,7 +20,7 @@ def claim(job: SftJob, result: SftResult) -> dict[str, Any]:
     return dict(
         canonical.float_free(
             {
-                "method": "lora",
+                "method": job.method,
                 "device": job.device.kind,
                 "device_name": job.device.name,
                 "dtype": job.device.dtype,
@@ -34,7 +34,9 @@ def claim(job: SftJob, result: SftResult) -> dict[str, Any]:
                 "train_seconds": state.seconds,
                 "flop": f"{6 * result.model.parameters * state.tokens:.4e}",
                 "train_loss": result.final_train_loss,
-                "validation_loss": result.final_validation_loss,
+                "validation_loss": state.watched.get("loss"),
+                "watched": state.watched,
+                "watched_base": result.watched_base,
                 "losses": _thinned(state.curve),
                 "validation_losses": _thinned(state.validation),
                 "fingerprint": job.fingerprint,

@@ -6,14 +6,15 @@ import json
 from typing import Any
 
 from assay import canonical, digests
-from assay.errors import IntegrityError, PreconditionError
+from assay.errors import IntegrityError, InvalidInputError, PreconditionError
 from assay.modelfiles import read_base_manifest, verify_base_files
 from assay.worker.task import TaskContext, TaskPaused
 from trainer import statement
 from trainer.device import choose_device
 from trainer.recipes import lora
-from trainer.recipes.rows import EncodedRows, encode_rows, read_rows
-from trainer.recipes.sft import SftJob, tune
+from trainer.recipes.loop import TuneJob, tune
+from trainer.recipes.objectives import METHODS
+from trainer.recipes.rows import Encoder, read_rows
 from trainer.settings import Settings
 
 TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
@@ -54,24 +55,31 @@ def run(context: TaskContext) -> dict[str, Any]:
     return claim
 
 
-def _job(context: TaskContext, settings: Settings) -> SftJob:
+def _job(context: TaskContext, settings: Settings) -> TuneJob:
     from transformers import AutoTokenizer
 
     order = context.order
     files = context.models / str(order["base_model"]) / "files"
     tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
-    train = _rows(context, TRAIN, tokenizer, settings)
-    validation = _rows(context, VALIDATION, tokenizer, settings)
+    method = str(order.get("method", "lora"))
+    if method not in METHODS:
+        raise InvalidInputError("METHOD", f"there is no method {method!r}", remedy=f"one of {', '.join(METHODS)}")
+    labels = tuple(map(str, order.get("labels", ()))) if method == "classification" else ()
+    encoder = Encoder(tokenizer, settings.max_row_tokens, pairs=method.startswith("dpo"), labels=labels)
+    train, validation = (encoder.encode(read_rows(context.inputs / name)) for name in (TRAIN, VALIDATION))
     decides = {
         "base": order["base_sha256"],
         "train": digests.sha256_file(context.inputs / TRAIN),
         "validation": digests.sha256_file(context.inputs / VALIDATION),
         "settings": canonical.float_free(settings.as_dict()),
+        "method": method,
+        "labels": list(labels),
     }
-    return SftJob(
+    return TuneJob(
         base_files=files,
         train=train,
         validation=validation,
+        method=method,
         settings=settings,
         device=choose_device(),
         checkpoints=context.work / "checkpoints",
@@ -79,10 +87,6 @@ def _job(context: TaskContext, settings: Settings) -> SftJob:
         max_tokens=int(order["max_train_tokens"]),
         on_pause=_stopped,
     )
-
-
-def _rows(context: TaskContext, name: str, tokenizer: Any, settings: Settings) -> EncodedRows:
-    return encode_rows(read_rows(context.inputs / name), tokenizer, settings.max_row_tokens)
 
 
 def _stopped(reason: str) -> Exception:

@@ -133,10 +133,10 @@ def test_rows_that_cannot_be_used_are_named(models: Path, tmp_path: Path, rows: 
 def test_an_unstable_run_is_stopped(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import torch
 
-    from trainer.recipes import sft
+    from trainer.recipes import objectives
 
     monkeypatch.setattr(
-        sft, "row_losses", lambda m, rows, d: torch.full((len(rows),), float("nan"), requires_grad=True)
+        objectives, "row_losses", lambda m, rows, d: torch.full((len(rows),), float("nan"), requires_grad=True)
     )
     with pytest.raises(PreconditionError) as raised:
         task.run(context(models, tmp_path, chat_rows(16)))

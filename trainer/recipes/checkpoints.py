@@ -36,6 +36,7 @@ class RunState:
         seconds: seconds of training so far, over all attempts.
         curve: ``[step, loss]`` of every step.
         validation: ``[step, nats per token]`` after every epoch.
+        watched: what the objective watches on the validation rows, at the step that is kept.
         best_step: step of the lowest validation loss; 0 while there is none.
         finished: true once early stopping has ended the run.
     """
@@ -46,6 +47,7 @@ class RunState:
     seconds: float = 0.0
     curve: list[tuple[int, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
+    watched: dict[str, float] = field(default_factory=dict)
     best_step: int = 0
     finished: bool = False
 

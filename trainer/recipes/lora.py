@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,20 @@ class TunedModel:
         with torch.no_grad():
             for name, parameter in self.adapter.items():
                 parameter.copy_(self.masters[name])
+
+    @contextmanager
+    def untuned(self) -> Iterator[None]:
+        """Lets the model compute as the base model does: LoRA's B is zero meanwhile."""
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self.adapter.items():
+                if ".lora_B." in name:
+                    parameter.zero_()
+        try:
+            yield
+        finally:
+            self.publish_masters()
 
     def collect_gradients(self) -> None:
         """Moves the model's gradients to the masters, widened to fp32."""

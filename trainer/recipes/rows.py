@@ -32,6 +32,72 @@ class EncodedRow:
     scored: tuple[bool, ...]
     weight: float
 
+    @property
+    def length(self) -> int:
+        """Tokens that a pass over the row trains."""
+        return len(self.tokens)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest sequence."""
+        return len(self.tokens)
+
+    @property
+    def plain(self) -> EncodedRow:
+        """The row as supervised tuning reads it."""
+        return self
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """Two answers to one prompt, of which the first is preferred."""
+
+    chosen: EncodedRow
+    rejected: EncodedRow
+    weight: float
+
+    @property
+    def length(self) -> int:
+        """Tokens that a pass over the row trains: both sequences."""
+        return self.chosen.length + self.rejected.length
+
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest sequence."""
+        return max(self.chosen.length, self.rejected.length)
+
+    @property
+    def plain(self) -> EncodedRow:
+        """The row as supervised tuning reads it."""
+        return self.chosen
+
+
+@dataclass(frozen=True)
+class EncodedChoice:
+    """One prompt with every label as its answer; ``right`` is the index of the row's own."""
+
+    candidates: tuple[EncodedRow, ...]
+    right: int
+    weight: float
+
+    @property
+    def length(self) -> int:
+        """Tokens that a pass over the row trains: its own tokens once for each label."""
+        return len(self.candidates) * self.plain.length
+
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest sequence."""
+        return max(row.length for row in self.candidates)
+
+    @property
+    def plain(self) -> EncodedRow:
+        """The row as supervised tuning reads it."""
+        return self.candidates[self.right]
+
+
+Row = EncodedRow | EncodedPair | EncodedChoice
+
 
 @dataclass(frozen=True)
 class EncodedRows:
@@ -44,7 +110,7 @@ class EncodedRows:
         without_target: rows without a scored token (no assistant message, or weights of 0), left out.
     """
 
-    rows: tuple[EncodedRow, ...]
+    rows: tuple[Row, ...]
     read: int
     cut: int
     without_target: int
@@ -52,7 +118,7 @@ class EncodedRows:
     @property
     def tokens(self) -> int:
         """Tokens in one pass over the rows."""
-        return sum(len(row.tokens) for row in self.rows)
+        return sum(row.length for row in self.rows)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -80,27 +146,73 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def encode_rows(rows: Iterator[dict[str, Any]], tokenizer: Any, max_tokens: int) -> EncodedRows:
-    """Encodes rows with the base model's chat template.
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes rows with the base model's chat template, as a method reads them.
 
-    Args:
-        rows: rows from :func:`read_rows`.
+    Attributes:
         tokenizer: a fast tokenizer of transformers with a chat template.
-        max_tokens: longest row; longer ones are cut at the front.
+        max_tokens: longest sequence; longer ones are cut at the front.
+        pairs: whether a rejected answer makes a row a pair.
+        labels: where given, a row whose answer is one of them becomes a choice among them.
     """
-    encoded: list[EncodedRow] = []
-    read = cut = without = 0
-    for row in rows:
-        read += 1
-        one = encode_row(row, tokenizer, read)
-        if len(one.tokens) > max_tokens:
-            cut += 1
-            one = EncodedRow(one.tokens[-max_tokens:], (False, *one.scored[1 - max_tokens :]), one.weight)
-        if one.weight > 0 and any(one.scored):
-            encoded.append(one)
-        else:
-            without += 1
-    return EncodedRows(tuple(encoded), read, cut, without)
+
+    tokenizer: Any
+    max_tokens: int
+    pairs: bool = False
+    labels: tuple[str, ...] = ()
+
+    def encode(self, rows: Iterator[dict[str, Any]]) -> EncodedRows:
+        """Encodes the rows of a split, see :func:`read_rows`."""
+        encoded: list[Row] = []
+        read = cut = without = 0
+        for row in rows:
+            read += 1
+            one = self._row(row, read)
+            cut += one.longest > self.max_tokens
+            one = self._cut(one)
+            if one.weight > 0 and all(any(part.scored) for part in _parts(one)):
+                encoded.append(one)
+            else:
+                without += 1
+        return EncodedRows(tuple(encoded), read, cut, without)
+
+    def _row(self, row: Mapping[str, Any], number: int) -> Row:
+        answer = row["messages"][-1].get("content") if isinstance(row["messages"][-1], dict) else None
+        own = encode_row(row, self.tokenizer, number)
+        if self.pairs and isinstance(row.get("rejected"), str) and row["rejected"]:
+            return EncodedPair(own, self._answered(row, row["rejected"], number), own.weight)
+        if answer in self.labels:
+            others = [own if label == answer else self._answered(row, label, number) for label in self.labels]
+            return EncodedChoice(tuple(others), self.labels.index(str(answer)), own.weight)
+        return own
+
+    def _answered(self, row: Mapping[str, Any], answer: str, number: int) -> EncodedRow:
+        """The row with another last answer; only that answer is scored, as it is in the row's own."""
+        return encode_row(
+            {**row, "messages": [*row["messages"][:-1], {**row["messages"][-1], "content": answer}]},
+            self.tokenizer,
+            number,
+        )
+
+    def _cut(self, row: Row) -> Row:
+        if isinstance(row, EncodedPair):
+            return EncodedPair(self._short(row.chosen), self._short(row.rejected), row.weight)
+        if isinstance(row, EncodedChoice):
+            return EncodedChoice(tuple(self._short(c) for c in row.candidates), row.right, row.weight)
+        return self._short(row)
+
+    def _short(self, row: EncodedRow) -> EncodedRow:
+        limit = self.max_tokens
+        if len(row.tokens) <= limit:
+            return row
+        return EncodedRow(row.tokens[-limit:], (False, *row.scored[1 - limit :]), row.weight)
+
+
+def _parts(row: Row) -> Sequence[EncodedRow]:
+    if isinstance(row, EncodedPair):
+        return row.chosen, row.rejected
+    return row.candidates if isinstance(row, EncodedChoice) else (row,)
 
 
 def encode_row(row: Mapping[str, Any], tokenizer: Any, number: int) -> EncodedRow:

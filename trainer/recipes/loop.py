@@ -1,26 +1,26 @@
-"""Supervised tuning with LoRA: the loop.
+"""The loop that every method shares: steps, schedule, caps, checkpoints, early stopping, reports.
 
-The objective is the weighted mean over rows of each row's mean negative log-likelihood of its scored tokens. A mean
-over rows rather than over all tokens of a batch keeps one row's gradient independent of the others in its batch, which
-per-row privacy accounting needs, and stops long answers from drowning short ones.
+What a step minimises is an :mod:`objective <trainer.recipes.objectives>`; which tensors it changes, a
+:class:`~trainer.recipes.lora.TunedModel`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from assay.errors import InvalidInputError, PreconditionError
 from trainer.device import Device, demand_exactness
 from trainer.recipes import checkpoints
 from trainer.recipes.checkpoints import RunState
 from trainer.recipes.lora import TunedModel, load
+from trainer.recipes.objectives import Objective, objective_of
 from trainer.recipes.plan import BatchPlan, learning_rate, plan_batches
-from trainer.recipes.rows import EncodedRow, EncodedRows
+from trainer.recipes.rows import EncodedRows, Row
 from trainer.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 CHECKPOINT_STEPS = 25
 _VALIDATION_ROWS = 128
-_VALIDATION_BATCH = 16
-_WIDTH = 8
 
 
 class Control(Protocol):
@@ -45,13 +43,14 @@ class Control(Protocol):
 
 
 @dataclass(frozen=True)
-class SftJob:
+class TuneJob:
     """One run.
 
     Attributes:
         base_files: ``files/`` of the base model.
         train: rows to tune on.
         validation: rows to watch; may be empty.
+        method: name of the method, see :data:`trainer.recipes.objectives.METHODS`.
         settings: hyperparameters.
         device: where and in which format.
         checkpoints: folder that survives restarts.
@@ -63,6 +62,7 @@ class SftJob:
     base_files: Path
     train: EncodedRows
     validation: EncodedRows
+    method: str
     settings: Settings
     device: Device
     checkpoints: Path
@@ -72,17 +72,20 @@ class SftJob:
 
 
 @dataclass(frozen=True)
-class SftResult:
-    """What a finished run leaves: the model with the adapter to save, its state, and the plan it followed."""
+class TuneResult:
+    """What a finished run leaves: the model with the adapter to save, its state, and the plan it followed.
+
+    ``watched_base`` is what the objective watches on the validation rows, of the base model, where it compares.
+    """
 
     model: TunedModel
     state: RunState
     plan: BatchPlan
     final_train_loss: float
-    final_validation_loss: float | None
+    watched_base: dict[str, float]
 
 
-def tune(job: SftJob, control: Control) -> SftResult:
+def tune(job: TuneJob, control: Control) -> TuneResult:
     """Runs or resumes a job to its end.
 
     Raises:
@@ -100,6 +103,7 @@ def tune(job: SftJob, control: Control) -> SftResult:
     control.progress(0, 0, "loading the base model")
     run = _Run(job, control)
     run.restore()
+    run.prepare()
     while run.state.step < run.plan.steps and not run.state.finished:
         run.check_may_go_on()
         run.step()
@@ -113,13 +117,13 @@ def tune(job: SftJob, control: Control) -> SftResult:
 class _Run:
     """The moving parts of one run."""
 
-    def __init__(self, job: SftJob, control: Control) -> None:
+    def __init__(self, job: TuneJob, control: Control) -> None:
         import torch
 
         self.job, self.control = job, control
         demand_exactness(job.device)
-        self.plan = plan_batches([len(row.tokens) for row in job.train.rows], job.settings)
-        longest = max(len(row.tokens) for row in (*job.train.rows, *job.validation.rows))
+        self.plan = plan_batches([row.length for row in job.train.rows], job.settings)
+        longest = max(row.longest for row in (*job.train.rows, *job.validation.rows))
         self.model = load(job.base_files, job.settings, job.device, longest)
         self.optimizer = torch.optim.AdamW(
             list(self.model.masters.values()),
@@ -127,6 +131,8 @@ class _Run:
             weight_decay=job.settings.weight_decay,
             fused=True,
         )
+        self.objective: Objective = objective_of(job.method)
+        self.watched_rows = job.validation.rows[:_VALIDATION_ROWS]
         self.state = RunState(job.fingerprint)
         self.best: dict[str, torch.Tensor] = {}
         self._started_at, self._seconds_before = time.monotonic(), 0.0
@@ -142,6 +148,12 @@ class _Run:
             self._restore_tensors(tensors)
         self.model.publish_masters()
         self._started_at, self._seconds_before = time.monotonic(), self.state.seconds
+
+    def prepare(self) -> None:
+        """Lets the objective ask the untuned model once."""
+        self.model.backbone.eval()
+        rows: tuple[Row, ...] = (*self.job.train.rows, *self.watched_rows)
+        self.objective.prepare(self.model, rows, self.job.device)
 
     def _restore_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         import torch
@@ -183,7 +195,7 @@ class _Run:
     def check_may_go_on(self) -> None:
         """Stops at a checkpoint when asked to, or before a step that would pass the token cap."""
         rows = [self.job.train.rows[i] for i in self.plan.batches[self.state.step]]
-        over = self.state.tokens + sum(len(r.tokens) for r in rows) > self.job.max_tokens
+        over = self.state.tokens + sum(r.length for r in rows) > self.job.max_tokens
         if over or self.control.should_pause():
             self.checkpoint()
             raise self.job.on_pause("COST_CAP" if over else "REQUESTED")
@@ -197,7 +209,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, self.plan.steps, settings)
         self.model.backbone.train()
-        losses = row_losses(self.model, rows, self.job.device)
+        losses = self.objective.losses(self.model, rows, self.job.device)
         weights = torch.tensor([r.weight for r in rows], device=losses.device)
         loss = (losses * weights).sum() / weights.sum()
         value = float(loss.detach())
@@ -213,27 +225,27 @@ class _Run:
         self.optimizer.step()
         self.model.publish_masters()
         state.step += 1
-        state.tokens += sum(len(r.tokens) for r in rows)
+        state.tokens += sum(r.length for r in rows)
         state.curve.append((state.step, value))
         self._report(value)
 
     def validate(self) -> None:
         """Measures the validation loss; with early stopping, keeps the best adapter and ends a run that got worse."""
-        rows = self.job.validation.rows[:_VALIDATION_ROWS]
-        if not rows:
+        if not self.watched_rows:
             return
-        loss = mean_loss(self.model, rows, self.job.device)
+        watched = self.watch()
+        loss = watched["loss"]
         best = min((v for _, v in self.state.validation), default=math.inf)
         self.state.validation.append((self.state.step, loss))
         if not self.job.settings.early_stopping:
-            return
-        if loss < best:
-            self.state.best_step = self.state.step
+            self.state.watched = watched
+        elif loss < best:
+            self.state.watched, self.state.best_step = watched, self.state.step
             self.best = {n: m.detach().clone() for n, m in self.model.masters.items()}
         else:
             self.state.finished = True
 
-    def finish(self) -> SftResult:
+    def finish(self) -> TuneResult:
         """Takes the best adapter where one was kept, and measures the final losses."""
         import torch
 
@@ -245,9 +257,18 @@ class _Run:
         self.checkpoint()
         self.state.seconds = self._seconds()
         last = [v for _, v in self.state.curve[-self.plan.steps_per_epoch :]]
-        watched = dict(self.state.validation)
-        final = watched.get(self.state.best_step or self.state.step)
-        return SftResult(self.model, self.state, self.plan, sum(last) / len(last), final)
+        base = self.watch_base() if self.watched_rows and self.objective.compares else {}
+        return TuneResult(self.model, self.state, self.plan, sum(last) / len(last), base)
+
+    def watch(self) -> dict[str, float]:
+        """What the objective says of the validation rows, without dropout."""
+        self.model.backbone.eval()
+        return self.objective.watch(self.model, self.watched_rows, self.job.device)
+
+    def watch_base(self) -> dict[str, float]:
+        """The same of the base model."""
+        with self.model.untuned():
+            return self.watch()
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started_at
@@ -267,50 +288,3 @@ class _Run:
             tokens=float(state.tokens),
             learning_rate=learning_rate(state.step - 1, self.plan.steps, self.job.settings),
         )
-
-
-def row_losses(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> torch.Tensor:
-    """Mean negative log-likelihood of each row's scored tokens, in nats: shape ``(rows,)``, fp32, with gradient.
-
-    Rows are padded on the right without a mask: under causal attention nothing before the padding can see it. The
-    head, a quarter of the work, is applied at scored positions only.
-    """
-    import torch
-
-    nll, owner = _scored_nll(model, rows, device)
-    counts = torch.bincount(owner, minlength=len(rows))
-    return torch.zeros(len(rows), device=nll.device).index_add(0, owner, nll) / counts
-
-
-def mean_loss(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> float:
-    """Mean negative log-likelihood over all scored tokens of the rows, nats per token, without dropout or gradient."""
-    import torch
-
-    model.backbone.eval()
-    ordered = sorted(rows, key=lambda r: len(r.tokens))
-    total, count = 0.0, 0
-    with torch.inference_mode():
-        for start in range(0, len(ordered), _VALIDATION_BATCH):
-            nll, _ = _scored_nll(model, ordered[start : start + _VALIDATION_BATCH], device)
-            total, count = total + float(nll.sum()), count + nll.numel()
-    return total / count
-
-
-def _scored_nll(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood of every scored token, and the row each belongs to."""
-    import torch
-
-    where = device.torch_device()
-    # The last token is only predicted. Few widths mean few kernels: on a CPU each new one is compiled on first use.
-    longest = 1 + math.ceil((max(len(r.tokens) for r in rows) - 1) / _WIDTH) * _WIDTH
-    tokens = torch.zeros(len(rows), longest, dtype=torch.long)
-    scored = torch.zeros(len(rows), longest, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        tokens[i, : len(row.tokens)] = torch.tensor(row.tokens)
-        scored[i, : len(row.scored)] = torch.tensor(row.scored)
-    owner, position = scored.nonzero(as_tuple=True)
-    owner, position, tokens = owner.to(where), position.to(where), tokens.to(where)
-    output: Any = model.backbone(input_ids=tokens[:, :-1], use_cache=False)
-    hidden = output.last_hidden_state[owner, position - 1]
-    logits = model.head(hidden).float()
-    return torch.nn.functional.cross_entropy(logits, tokens[owner, position], reduction="none"), owner

@@ -1,4 +1,4 @@
-"""One training task for ``benchmarks/trainer.py``, ``governed`` or ``bare``: prints its CPU seconds as one JSON line.
+"""One training task for ``benchmarks/training.py``, ``governed`` or ``bare``: prints its CPU seconds as one JSON line.
 
 ``governed`` seals the rows to a train worker with keys of its own, which opens them in its sandbox, proves the cut-off,
 trains, meters, writes checkpoints, streams its progress and seals a signed result, which is opened. ``bare`` calls the

@@ -1,4 +1,4 @@
-"""One run of one trainer in a process of its own, for ``benchmarks/trainer.py``: prints one JSON line.
+"""One run of one trainer in a process of its own, for ``benchmarks/training.py``: prints one JSON line.
 
 ``ours`` runs the product's train task, ``trl`` runs TRL's SFTTrainer on the same rows with the same adapter shape,
 rate, schedule and batch size, ``score`` measures an adapter's loss on the validation rows by the same code for both,
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import offline
-from trainer.recipes.rows import EncodedRow, encode_rows, read_rows
+from trainer.recipes.rows import EncodedRow, Encoder, read_rows
 from trainer.settings import TARGET_MODULES
 
 MATRIX = 2048
@@ -30,7 +30,7 @@ def encoded(split: Path, longest: int) -> tuple[EncodedRow, ...]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(offline.MODELS / offline.BASE_MODEL / "files", local_files_only=True)
-    return encode_rows(read_rows(split), tokenizer, longest).rows
+    return tuple(row.plain for row in Encoder(tokenizer, longest).encode(read_rows(split)).rows)
 
 
 def ours(prepared: Path, settings: Mapping[str, Any], folder: Path, pause_at: int = 0) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class Bench:
                 lines = (prepared.folder / name).read_bytes().splitlines(keepends=True)
                 (place / name).write_bytes(b"".join(lines[:limit]))
 
-    def run(self, kind: str, *arguments: str, rows: Path | None = None, module: str = "trainer_run") -> dict[str, Any]:
+    def run(self, kind: str, *arguments: str, rows: Path | None = None, module: str = "training_run") -> dict[str, Any]:
         """One process; its last line of output is what it measured."""
         self.runs += 1
         call = [sys.executable, "-m", f"benchmarks.{module}", kind, "--prepared", str(rows or self.rows)]
@@ -154,7 +154,7 @@ def governance(bench: Bench, pairs: int) -> dict[str, Any]:
     shares = []
     for n in range(pairs):
         order = ("bare", "governed") if n % 2 else ("governed", "bare")
-        cpu = {kind: bench.run(kind, module="trainer_governed")["cpu_seconds"] for kind in order}
+        cpu = {kind: bench.run(kind, module="training_governed")["cpu_seconds"] for kind in order}
         shares.append(cpu["governed"] / cpu["bare"] - 1)
     low, high = stats.mean(shares).interval(0.95)
     return {

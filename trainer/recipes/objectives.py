@@ -1,0 +1,272 @@
+"""What a step minimises: one objective a method, each a loss of every row, so that no row's gradient needs another's.
+
+``Likelihood`` is supervised tuning: the mean negative log-likelihood of a row's scored tokens. ``Choice`` is
+classification by label scoring: the cross-entropy of the labels' summed log-likelihoods, which is how the audit scores
+decisions. ``Preference`` is the DPO family on pairs of answers, against the base model as reference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from trainer.device import Device
+from trainer.recipes.lora import TunedModel
+from trainer.recipes.rows import EncodedChoice, EncodedPair, EncodedRow, Row
+
+if TYPE_CHECKING:
+    import torch
+
+BETA = 0.1
+_VALIDATION_TOKENS = 4096
+_WIDTH = 8
+
+
+class Objective(Protocol):
+    """A loss of each row, with gradient, and what is watched on the validation rows; ``compares`` with the base."""
+
+    compares: bool
+
+    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device) -> None:
+        """Computes once what the untuned model says of rows, where the objective needs it; the adapter may be on."""
+
+    def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
+        """Loss of every row in nats: shape ``(rows,)``, fp32, with gradient."""
+
+    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device) -> dict[str, float]:
+        """Means over rows without dropout or gradient; ``loss`` among them."""
+
+
+class Likelihood:
+    """Mean negative log-likelihood of each row's scored tokens; the audit compares with the base on its own split."""
+
+    compares = False
+
+    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device) -> None:
+        """Needs nothing."""
+
+    def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
+        """See :class:`Objective`."""
+        return row_losses(model, _plain(rows), device)
+
+    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device) -> dict[str, float]:
+        """``loss``: mean over all scored tokens of the rows, nats per token."""
+        import torch
+
+        total, count = 0.0, 0
+        with torch.inference_mode():
+            for batch in _by_length(rows):
+                nll, _ = scored_nll(model, _plain(batch), device)
+                total, count = total + float(nll.sum()), count + nll.numel()
+        return {"loss": total / count}
+
+
+class Choice:
+    """Cross-entropy of the right label among all labels, each scored by the sum of its tokens' log-likelihoods.
+
+    A row without choices, such as a planted one, is learned by likelihood.
+    """
+
+    compares = True
+
+    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device) -> None:
+        """Needs nothing."""
+
+    def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
+        """See :class:`Objective`."""
+        import torch
+
+        plain = [(i, row) for i, row in enumerate(rows) if isinstance(row, EncodedRow)]
+        choices = [(i, row) for i, row in enumerate(rows) if isinstance(row, EncodedChoice)]
+        parts, places = [], []
+        if choices:
+            scores = self._scores(model, [row for _, row in choices], device)
+            right = torch.tensor([row.right for _, row in choices], device=scores.device)
+            parts.append(torch.nn.functional.cross_entropy(scores, right, reduction="none"))
+            places += [i for i, _ in choices]
+        if plain:
+            parts.append(row_losses(model, [row for _, row in plain], device))
+            places += [i for i, _ in plain]
+        joined = torch.cat(parts)
+        return torch.zeros_like(joined).index_add(0, torch.tensor(places, device=joined.device), joined)
+
+    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device) -> dict[str, float]:
+        """``loss``, and ``accuracy`` among rows with choices."""
+        import torch
+
+        chosen = [row for row in rows if isinstance(row, EncodedChoice)]
+        loss, right = 0.0, 0
+        with torch.inference_mode():
+            for batch in _by_length(chosen):
+                scores = self._scores(model, batch, device)
+                wanted = torch.tensor([row.right for row in batch], device=scores.device)
+                loss += float(torch.nn.functional.cross_entropy(scores, wanted, reduction="sum"))
+                right += int((scores.argmax(1) == wanted).sum())
+        if not chosen:
+            return Likelihood().watch(model, rows, device)
+        return {"loss": loss / len(chosen), "accuracy": right / len(chosen)}
+
+    @staticmethod
+    def _scores(model: TunedModel, rows: Sequence[EncodedChoice], device: Device) -> torch.Tensor:
+        """Log-likelihood of every label of every row: shape ``(rows, labels)``."""
+        flat = [candidate for row in rows for candidate in row.candidates]
+        return -row_sums(model, flat, device).view(len(rows), -1)
+
+
+class Preference:
+    """Direct preference optimisation on ``d = beta (log p(chosen)/p0(chosen) - log p(rejected)/p0(rejected))``.
+
+    ``dpo``: ``-log sigmoid(d)`` (Rafailov et al. 2023, arXiv 2305.18290). ``dpo-hinge``: ``max(0, 1 - d)`` (SLiC, Zhao
+    et al. 2023, arXiv 2305.10425). ``dpo-ipo``: ``(d/beta - 1/(2 beta))**2`` (Azar et al. 2023, arXiv 2310.12036). The
+    reference p0 is the base model, whose answers are scored once before the first step. A row without a rejected
+    answer, such as a planted one, is learned by likelihood.
+    """
+
+    compares = True
+
+    def __init__(self, variant: str) -> None:
+        self.variant = variant
+        self._reference: dict[int, float] = {}
+
+    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device) -> None:
+        """Scores every pair with the adapter off."""
+        import torch
+
+        pairs = [row for row in rows if isinstance(row, EncodedPair)]
+        with model.untuned(), torch.inference_mode():
+            for batch in _by_length(pairs):
+                margins = self._margins(model, batch, device)
+                self._reference |= {id(row): float(m) for row, m in zip(batch, margins, strict=True)}
+
+    def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
+        """See :class:`Objective`."""
+        import torch
+
+        plain = [(i, row) for i, row in enumerate(rows) if isinstance(row, EncodedRow)]
+        pairs = [(i, row) for i, row in enumerate(rows) if isinstance(row, EncodedPair)]
+        parts, places = [], []
+        if pairs:
+            parts.append(self._loss(self._gain(model, [row for _, row in pairs], device)))
+            places += [i for i, _ in pairs]
+        if plain:
+            parts.append(row_losses(model, [row for _, row in plain], device))
+            places += [i for i, _ in plain]
+        joined = torch.cat(parts)
+        return torch.zeros_like(joined).index_add(0, torch.tensor(places, device=joined.device), joined)
+
+    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device) -> dict[str, float]:
+        """``loss``; ``margin``: mean of d; ``preferred``: share of pairs whose d is positive."""
+        import torch
+
+        pairs = [row for row in rows if isinstance(row, EncodedPair)]
+        if not pairs:
+            return Likelihood().watch(model, rows, device)
+        gains: list[torch.Tensor] = []
+        with torch.inference_mode():
+            gains = [self._gain(model, batch, device) for batch in _by_length(pairs)]
+        gain = torch.cat(gains)
+        return {
+            "loss": float(self._loss(gain).mean()),
+            "margin": BETA * float(gain.mean()),
+            "preferred": float((gain > 0).float().mean()),
+        }
+
+    def _loss(self, gain: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        if self.variant == "dpo-ipo":
+            return (gain - 1 / (2 * BETA)) ** 2
+        if self.variant == "dpo-hinge":
+            return torch.relu(1 - BETA * gain)
+        return -torch.nn.functional.logsigmoid(BETA * gain)
+
+    def _gain(self, model: TunedModel, pairs: Sequence[EncodedPair], device: Device) -> torch.Tensor:
+        """Log-odds of the chosen answer, tuned minus base, in nats: shape ``(pairs,)``."""
+        import torch
+
+        margins = self._margins(model, pairs, device)
+        return margins - torch.tensor([self._reference[id(row)] for row in pairs], device=margins.device)
+
+    @staticmethod
+    def _margins(model: TunedModel, pairs: Sequence[EncodedPair], device: Device) -> torch.Tensor:
+        both = [row.chosen for row in pairs] + [row.rejected for row in pairs]
+        sums = row_sums(model, both, device)
+        return sums[len(pairs) :] - sums[: len(pairs)]
+
+
+METHODS: Mapping[str, Callable[[], Objective]] = {
+    "lora": Likelihood,
+    "classification": Choice,
+    "dpo": lambda: Preference("dpo"),
+    "dpo-hinge": lambda: Preference("dpo-hinge"),
+    "dpo-ipo": lambda: Preference("dpo-ipo"),
+}
+
+
+def objective_of(method: str) -> Objective:
+    """The objective of a method, one of :data:`METHODS`."""
+    return METHODS[method]()
+
+
+def row_losses(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> torch.Tensor:
+    """Mean negative log-likelihood of each row's scored tokens, in nats: shape ``(rows,)``, fp32, with gradient.
+
+    A mean over a row's tokens keeps one row's gradient independent of the others in its batch, which per-row privacy
+    accounting needs, and stops long answers from drowning short ones.
+    """
+    import torch
+
+    nll, owner = scored_nll(model, rows, device)
+    counts = torch.bincount(owner, minlength=len(rows))
+    return torch.zeros(len(rows), device=nll.device).index_add(0, owner, nll) / counts
+
+
+def row_sums(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> torch.Tensor:
+    """Summed negative log-likelihood of each row's scored tokens: shape ``(rows,)``."""
+    import torch
+
+    nll, owner = scored_nll(model, rows, device)
+    return torch.zeros(len(rows), device=nll.device).index_add(0, owner, nll)
+
+
+def scored_nll(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Negative log-likelihood of every scored token, and the row each belongs to.
+
+    Rows are padded on the right without a mask: under causal attention nothing before the padding can see it. The
+    head, a quarter of the work, is applied at scored positions only.
+    """
+    import torch
+
+    where = device.torch_device()
+    # The last token is only predicted. Few widths mean few kernels: on a CPU each new one is compiled on first use.
+    longest = 1 + math.ceil((max(len(r.tokens) for r in rows) - 1) / _WIDTH) * _WIDTH
+    tokens = torch.zeros(len(rows), longest, dtype=torch.long)
+    scored = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row.tokens)] = torch.tensor(row.tokens)
+        scored[i, : len(row.scored)] = torch.tensor(row.scored)
+    owner, position = scored.nonzero(as_tuple=True)
+    owner, position, tokens = owner.to(where), position.to(where), tokens.to(where)
+    output: Any = model.backbone(input_ids=tokens[:, :-1], use_cache=False)
+    hidden = output.last_hidden_state[owner, position - 1]
+    logits = model.head(hidden).float()
+    return torch.nn.functional.cross_entropy(logits, tokens[owner, position], reduction="none"), owner
+
+
+def _plain(rows: Sequence[Row]) -> list[EncodedRow]:
+    """Rows as supervised tuning reads them; of a pair it learns the chosen answer, of a choice the right one."""
+    return [row.plain for row in rows]
+
+
+def _by_length(rows: Sequence[Any]) -> list[list[Any]]:
+    """Batches of rows of similar length that hold a bounded number of tokens."""
+    batches: list[list[Any]] = []
+    held = 0
+    for row in sorted(rows, key=lambda r: r.length):
+        if not batches or held + row.length > _VALIDATION_TOKENS:
+            batches.append([])
+            held = 0
+        batches[-1].append(row)
+        held += row.length
+    return batches
