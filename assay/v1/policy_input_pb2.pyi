@@ -80,7 +80,7 @@ class DetectorQuality(_message.Message):
     def __init__(self, labelled: _Optional[int] = ..., recall: _Optional[float] = ..., recall_lower: _Optional[float] = ..., recall_upper: _Optional[float] = ..., detections: _Optional[int] = ..., precision: _Optional[float] = ..., precision_lower: _Optional[float] = ..., precision_upper: _Optional[float] = ...) -> None: ...
 
 class DataFacts(_message.Message):
-    __slots__ = ("rows", "valid_rows", "findings", "invalid_rows", "pii", "pii_row_share", "pii_rows", "train_rows", "validation_rows", "selection_rows", "test_rows", "duplicate_rows", "train_tokens", "canaries_inserted", "canaries_held_out", "canary_manifest_sha256", "split_sha256", "columns", "label_counts", "group_counts", "pii_detector", "longest_row_tokens", "train_pii_spans", "canary_rows", "identifier_classes", "screens", "screened", "lengths", "label_balance", "smallest_group_rows", "split_units", "pii_quality", "pii_action", "pii_replaced", "pii_found_row_share")
+    __slots__ = ("rows", "valid_rows", "findings", "invalid_rows", "pii", "pii_row_share", "pii_rows", "train_rows", "validation_rows", "selection_rows", "test_rows", "duplicate_rows", "train_tokens", "canaries_inserted", "canaries_held_out", "canary_manifest_sha256", "split_sha256", "columns", "label_counts", "group_counts", "pii_detector", "longest_row_tokens", "train_pii_spans", "canary_rows", "identifier_classes", "labels", "rejected_tokens", "screens", "screened", "lengths", "label_balance", "smallest_group_rows", "split_units", "pii_quality", "pii_action", "pii_replaced", "pii_found_row_share")
     class SplitSha256Entry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,8 @@ class DataFacts(_message.Message):
     TRAIN_PII_SPANS_FIELD_NUMBER: _ClassVar[int]
     CANARY_ROWS_FIELD_NUMBER: _ClassVar[int]
     IDENTIFIER_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SCREENS_FIELD_NUMBER: _ClassVar[int]
     SCREENED_FIELD_NUMBER: _ClassVar[int]
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
@@ -183,6 +185,8 @@ class DataFacts(_message.Message):
     train_pii_spans: int
     canary_rows: int
     identifier_classes: _containers.MessageMap[str, IdentifierClass]
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    rejected_tokens: int
     screens: _containers.RepeatedCompositeFieldContainer[ScreenFinding]
     screened: _containers.ScalarMap[str, str]
     lengths: LengthStatistics
@@ -193,7 +197,7 @@ class DataFacts(_message.Message):
     pii_action: _dataset_pb2.PiiAction
     pii_replaced: int
     pii_found_row_share: float
-    def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ..., train_pii_spans: _Optional[int] = ..., canary_rows: _Optional[int] = ..., identifier_classes: _Optional[_Mapping[str, IdentifierClass]] = ..., screens: _Optional[_Iterable[_Union[ScreenFinding, _Mapping]]] = ..., screened: _Optional[_Mapping[str, str]] = ..., lengths: _Optional[_Union[LengthStatistics, _Mapping]] = ..., label_balance: _Optional[float] = ..., smallest_group_rows: _Optional[int] = ..., split_units: _Optional[int] = ..., pii_quality: _Optional[_Mapping[str, DetectorQuality]] = ..., pii_action: _Optional[_Union[_dataset_pb2.PiiAction, str]] = ..., pii_replaced: _Optional[int] = ..., pii_found_row_share: _Optional[float] = ...) -> None: ...
+    def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ..., train_pii_spans: _Optional[int] = ..., canary_rows: _Optional[int] = ..., identifier_classes: _Optional[_Mapping[str, IdentifierClass]] = ..., labels: _Optional[_Iterable[str]] = ..., rejected_tokens: _Optional[int] = ..., screens: _Optional[_Iterable[_Union[ScreenFinding, _Mapping]]] = ..., screened: _Optional[_Mapping[str, str]] = ..., lengths: _Optional[_Union[LengthStatistics, _Mapping]] = ..., label_balance: _Optional[float] = ..., smallest_group_rows: _Optional[int] = ..., split_units: _Optional[int] = ..., pii_quality: _Optional[_Mapping[str, DetectorQuality]] = ..., pii_action: _Optional[_Union[_dataset_pb2.PiiAction, str]] = ..., pii_replaced: _Optional[int] = ..., pii_found_row_share: _Optional[float] = ...) -> None: ...
 
 class BaseModelFacts(_message.Message):
     __slots__ = ("id", "licence", "sha256", "parameters", "provenance", "training_flop")

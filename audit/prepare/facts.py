@@ -21,6 +21,7 @@ from audit.prepare.splits import SELECTION, TEST, TRAIN, VALIDATION
 from audit.prepare.text_checks import EMBEDDED_MEDIA
 
 MAX_SCREENS = 200
+MAX_LABELS = 64
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Found:
         train_pii_values: distinct direct identifiers in user and assistant messages of the train split.
         detector: identity of the scanner.
         train_tokens: tokens of the train file, canaries included.
+        rejected_tokens: tokens of its rejected answers with their prompts.
         longest_row_tokens: longest row of any split.
         table: what the survey of a decision table found; None for chat.
         screens: what the screens found.
@@ -62,6 +64,7 @@ class Found:
     train_pii_values: int
     detector: str
     train_tokens: int
+    rejected_tokens: int
     longest_row_tokens: int
     table: Survey | None
     screens: Sequence[ScreenFinding]
@@ -101,6 +104,8 @@ def to_message(found: Found) -> Any:
         train_pii_spans=found.train_pii_values,
         duplicate_rows=found.duplicates,
         train_tokens=found.train_tokens,
+        rejected_tokens=found.rejected_tokens,
+        labels=sorted(found.table.labels)[:MAX_LABELS] if found.table is not None else (),
         longest_row_tokens=found.longest_row_tokens,
         canaries_inserted=found.planted,
         canaries_held_out=len(found.canaries) - found.planted,

@@ -74,6 +74,7 @@ class _Scanned:
 @dataclass(frozen=True)
 class _Tokens:
     train: int
+    rejected: int
     lengths: Sequence[int]
 
 
@@ -127,6 +128,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         train_pii_values=sample.train_values,
         detector=scanned.detector,
         train_tokens=tokens.train,
+        rejected_tokens=tokens.rejected,
         longest_row_tokens=tokens.lengths[-1] if tokens.lengths else 0,
         table=intake.table,
         screens=screens,
@@ -264,16 +266,18 @@ def _private_line(row: Row, labels: Sequence[str], favourable: str) -> bytes:
 def _count_tokens(
     spool: Spool, splits: Mapping[str, Sequence[Entry]], canaries: Sequence[Canary], counter: TokenCounter
 ) -> _Tokens:
-    train, lengths = 0, []
+    train, rejected, lengths = 0, 0, []
     for name in NAMES:
         for row in spool.read_all(splits[name]):
             count = counter.count(row.messages)
             lengths.append(count)
             train += count if name == TRAIN else 0
+            if row.rejected and name == TRAIN:
+                rejected += counter.count([*row.messages[:-1], {**row.messages[-1], "content": row.rejected}])
     for canary in canaries:
         if canary.included:
             train += canary.repeats * counter.count(canary.messages)
-    return _Tokens(train, sorted(lengths))
+    return _Tokens(train, rejected, sorted(lengths))
 
 
 def _split_path(outputs: Path, name: str) -> Path:

@@ -34,8 +34,13 @@ def hyperparameters(asked: tuning_job_pb2.Hyperparameters) -> tuning_job_pb2.Hyp
 
 
 def planned_tokens(request: tuning_job_pb2.CreateTuningJobRequest, data: policy_input_pb2.DataFacts) -> int:
-    """Tokens that the run would train: train tokens times epochs."""
-    return math.ceil(data.train_tokens * hyperparameters(request.hyperparameters).epochs)
+    """Tokens that the run would train: those that the method reads in one pass, times epochs."""
+    tokens = data.train_tokens
+    if request.method == "classification":
+        tokens *= max(1, len(data.labels))
+    elif request.method.startswith("dpo"):
+        tokens += data.rejected_tokens
+    return math.ceil(tokens * hyperparameters(request.hyperparameters).epochs)
 
 
 def quote(book: PriceBook, tokens: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from assay import canonical, dsse, modelfiles
 from assay.errors import IntegrityError
-from assay.v1 import policy_pb2, worker_pb2
+from assay.v1 import policy_input_pb2, policy_pb2, worker_pb2
 from audit.ledger.writer import UnitOfWork
 from gateway.admission import facts
 from gateway.admission.exchange import ADAPTER_FOLDER, Result, Task
@@ -66,6 +66,8 @@ def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -
         "dataset_sha256": known.dataset.sha256,
         "train_sha256": known.text("prepare.train.jsonl"),
         "validation_sha256": known.text("prepare.validation.jsonl"),
+        "method": request.method,
+        **({"labels": list(_labels(job))} if request.method == "classification" else {}),
         "hyperparameters": canonical.from_message(asked),
         "max_train_tokens": request.budget.max_train_tokens,
         "max_usd_micros": job.cap_usd_micros,
@@ -74,6 +76,11 @@ def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -
         "purpose": request.purpose,
         "decision_index": decision_index,
     }
+
+
+def _labels(job: JobRow) -> list[str]:
+    """What the rows are classified into, as preparation found it."""
+    return list(views.from_json(job.data, policy_input_pb2.DataFacts).labels)
 
 
 async def train(office: Office, job: JobRow) -> None:

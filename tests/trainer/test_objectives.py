@@ -1,0 +1,194 @@
+"""Objectives on a tiny random Llama: against the same written out, and that each learns what it says."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.errors import InvalidInputError
+from assay.modelfiles import read_base_manifest
+from assay.worker.task import TaskContext, TaskPaused
+from tests.trainer.tiny_models import BASE_MODEL, tiny_models
+from trainer import task
+from trainer.device import Device
+from trainer.recipes.lora import TunedModel, load
+from trainer.recipes.objectives import BETA, METHODS, Choice, Preference, row_sums
+from trainer.recipes.rows import EncodedChoice, EncodedPair, EncodedRow, Encoder
+from trainer.settings import Settings
+
+CPU = Device("cpu", "float32", "")
+LABELS = ["approve", "deny"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(models: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(models / BASE_MODEL / "files", local_files_only=True)
+
+
+@pytest.fixture
+def model(models: Path) -> TunedModel:
+    """Tuned a little: B is no longer zero."""
+    import torch
+
+    made = load(models / BASE_MODEL / "files", Settings(lora_rank=4, lora_alpha=8), CPU, 64)
+    with torch.no_grad():
+        for name, master in made.masters.items():
+            if ".lora_B." in name:
+                master.normal_(std=0.5, generator=torch.Generator().manual_seed(len(name)))
+    made.publish_masters()
+    made.backbone.eval()
+    return made
+
+
+def pairs(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Questions whose better answer is the short one."""
+    pick = random.Random(seed)
+    rows = []
+    for n in range(count):
+        word = pick.choice(["fee", "card", "loan", "rate"])
+        asked = {"role": "user", "content": f"Ticket {n}: what about my {word}?"}
+        better = {"role": "assistant", "content": f"Your {word} is fine."}
+        worse = f"As an assistant I cannot talk about any {word} at all."
+        rows.append({"messages": [asked, better], "rejected": worse})
+    return rows
+
+
+def decisions(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Applications that are denied when the income is low."""
+    pick = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        income = pick.choice(["high", "low"])
+        asked = {"role": "user", "content": f"income: {income}; term: {pick.randint(10, 40)}"}
+        rows.append({"messages": [asked, {"role": "assistant", "content": LABELS[income == "low"]}]})
+    return rows
+
+
+def alone(model: TunedModel, row: EncodedRow) -> float:
+    """Log-likelihood of a row's scored tokens by one plain forward pass."""
+    import torch
+
+    tokens = torch.tensor(row.tokens)
+    with torch.inference_mode():
+        states = model.backbone(input_ids=tokens[None, :-1]).last_hidden_state[0]
+        logs = torch.log_softmax(model.head(states).float(), -1)
+    return sum(float(logs[i - 1, row.tokens[i]]) for i, scored in enumerate(row.scored) if scored)
+
+
+def test_rows_become_what_the_method_reads(tokenizer: Any):
+    (pair,) = Encoder(tokenizer, 512, pairs=True).encode(iter(pairs(1))).rows
+    assert isinstance(pair, EncodedPair) and pair.length == len(pair.chosen.tokens) + len(pair.rejected.tokens)
+    (plain,) = Encoder(tokenizer, 512).encode(iter(pairs(1))).rows
+    assert plain == pair.chosen == pair.plain
+    said = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "maybe"}]}
+    choice, other = Encoder(tokenizer, 512, labels=tuple(LABELS)).encode(iter([*decisions(1), said])).rows
+    assert isinstance(choice, EncodedChoice) and isinstance(other, EncodedRow)
+    assert choice.length == 2 * len(choice.plain.tokens)
+    text = tokenizer.decode([t for t, s in zip(choice.plain.tokens, choice.plain.scored, strict=True) if s])
+    assert text.startswith(LABELS[choice.right])
+
+
+@pytest.mark.parametrize("variant", ["dpo", "dpo-hinge", "dpo-ipo"])
+def test_preference_losses_are_those_of_the_papers(model: TunedModel, tokenizer: Any, variant: str):
+    rows = Encoder(tokenizer, 512, pairs=True).encode(iter(pairs(5))).rows
+    objective = Preference(variant)
+    objective.prepare(model, rows, CPU)
+    with model.untuned():
+        before = [alone(model, r.chosen) - alone(model, r.rejected) for r in rows]
+    after = [alone(model, r.chosen) - alone(model, r.rejected) for r in rows]
+    losses = objective.losses(model, rows, CPU)
+    for a, b, loss in zip(after, before, losses.tolist(), strict=True):
+        d = BETA * (a - b)
+        wanted = {
+            "dpo": math.log1p(math.exp(-d)),
+            "dpo-hinge": max(0.0, 1 - d),
+            "dpo-ipo": ((a - b) - 1 / (2 * BETA)) ** 2,
+        }[variant]
+        assert loss == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+    watched = objective.watch(model, rows, CPU)
+    mean = sum(a - b for a, b in zip(after, before, strict=True)) / 5
+    assert watched["margin"] == pytest.approx(BETA * mean, abs=1e-3)
+    with model.untuned():
+        assert objective.watch(model, rows, CPU)["margin"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_choice_is_scored_by_whole_labels(model: TunedModel, tokenizer: Any):
+    rows = Encoder(tokenizer, 512, labels=tuple(LABELS)).encode(iter(decisions(4))).rows
+    for row, loss in zip(rows, Choice().losses(model, rows, CPU).tolist(), strict=True):
+        scores = [alone(model, candidate) for candidate in row.candidates]
+        wanted = math.log(sum(math.exp(s - scores[row.right]) for s in scores))
+        assert loss == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+
+
+def test_mixed_rows_keep_their_places(model: TunedModel, tokenizer: Any):
+    said = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "maybe"}]}
+    mixed = [said, *decisions(2), said, *decisions(1, seed=3)]
+    rows = Encoder(tokenizer, 512, labels=tuple(LABELS)).encode(iter(mixed)).rows
+    together = Choice().losses(model, rows, CPU).tolist()
+    apart = [Choice().losses(model, [row], CPU).item() for row in rows]
+    assert together == pytest.approx(apart, rel=1e-4)
+    plain = rows[0].plain
+    assert together[0] == pytest.approx(float(row_sums(model, [plain], CPU)) / sum(plain.scored), rel=1e-5)
+
+
+def context(models: Path, folder: Path, rows: list[dict[str, Any]], method: str, **order: Any) -> TaskContext:
+    for name in ("in", "out", "work"):
+        (folder / name).mkdir(parents=True)
+    for name, part in (("train", rows[:-16]), ("validation", rows[-16:])):
+        (folder / "in" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    wanted = {
+        "base_model": BASE_MODEL, "base_sha256": read_base_manifest(models / BASE_MODEL).sha256, "method": method,
+        "hyperparameters": {"epochs": 3.0, "learning_rate": 0.02, "batch_size": 8, "lora_rank": 8}, "seed": 5,
+        "max_train_tokens": 1_000_000, **order,
+    }  # fmt: skip
+    return TaskContext(
+        task_id="t", kind="train", order=wanted, inputs=folder / "in", outputs=folder / "out", work=folder / "work",
+        models=models, secret=b"", pause_flag=folder / "pause", send=lambda line: None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["dpo", "dpo-hinge", "dpo-ipo"])
+def test_preferences_are_learned_and_a_resume_changes_nothing(models: Path, tmp_path: Path, method: str):
+    whole = context(models, tmp_path / "whole", pairs(64), method)
+    claim = task.run(whole)
+    assert claim["method"] == method
+    assert float(claim["watched_base"]["margin"]) == pytest.approx(0.0, abs=0.02)
+    assert float(claim["watched"]["margin"]) > 0.1 and float(claim["watched"]["preferred"]) > 0.9
+    parts = context(models, tmp_path / "parts", pairs(64), method)
+
+    def pause(line: bytes) -> None:
+        if json.loads(line)["step"] == 4:
+            parts.pause_flag.touch()
+
+    object.__setattr__(parts, "send", pause)
+    with pytest.raises(TaskPaused):
+        task.run(parts)
+    parts.pause_flag.unlink()
+    object.__setattr__(parts, "send", lambda line: None)
+    assert task.run(parts)["watched"] == claim["watched"]
+    name = "adapter/adapter_model.safetensors"
+    assert (parts.outputs / name).read_bytes() == (whole.outputs / name).read_bytes()
+
+
+def test_labels_are_learned(models: Path, tmp_path: Path):
+    claim = task.run(context(models, tmp_path, decisions(80), "classification", labels=LABELS))
+    assert float(claim["watched"]["accuracy"]) > float(claim["watched_base"]["accuracy"]) - 0.01
+    assert float(claim["watched"]["accuracy"]) > 0.9
+
+
+def test_a_method_that_there_is_none_of_is_named(models: Path, tmp_path: Path):
+    with pytest.raises(InvalidInputError) as caught:
+        task.run(context(models, tmp_path, pairs(20), "telepathy"))
+    assert caught.value.reason == "METHOD" and all(name in caught.value.remedy for name in METHODS)
