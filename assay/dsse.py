@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_BASE = "https://assay.dev/predicate/"
+# Predicates that others defined, by the short name that they have here.
+FOREIGN: Mapping[str, str] = {"provenance": "https://slsa.dev/provenance/v1"}
 MAX_PAYLOAD = 60_000
 MAX_SERVICE_PAYLOAD = 4_000_000
 MAX_SIGNATURES = 8
@@ -89,14 +91,16 @@ class VerifiedEnvelope:
 
 def predicate_type(name: str) -> str:
     """Predicate type URI of a short name."""
-    return f"{PREDICATE_BASE}{name}/v1"
+    return FOREIGN.get(name) or f"{PREDICATE_BASE}{name}/v1"
 
 
 def predicate_name(uri: str) -> str:
-    """Short name of one of our predicate types, or an empty string."""
-    if uri.startswith(PREDICATE_BASE) and uri.endswith("/v1"):
-        return uri[len(PREDICATE_BASE) : -len("/v1")]
-    return ""
+    """Short name of a predicate type that is used here, or an empty string."""
+    for name, foreign in FOREIGN.items():
+        if uri == foreign:
+            return name
+    name = uri[len(PREDICATE_BASE) : -len("/v1")] if uri.startswith(PREDICATE_BASE) and uri.endswith("/v1") else ""
+    return "" if name in FOREIGN else name
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:

@@ -26,7 +26,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from assay import bundle, canonical, digests, dsse
+from assay import bundle, canonical, digests, dsse, provenance
 from assay.digests import sha256_bytes
 from assay.identity import raw_public, write_key
 from assay.modelfiles import read_base_manifest
@@ -98,12 +98,12 @@ class Worker:
         return last
 
     def result(self, task_id: str, into: Path) -> dict[str, Any]:
-        """Opens a result and returns the predicate of the worker's statement."""
+        """Opens a result and returns the members of the worker's statement."""
         signer = self.keys.statement.public_key()
         with self.supervisor.result(task_id).open("rb") as stream:
             bundle.unseal(stream, self.sealing, signer, into, max_bytes=1 << 34)
         envelope = canonical.decode((into / "statement.json").read_bytes())
-        return dict(dsse.verify_service(envelope, signer).predicate)
+        return provenance.read_training(dsse.verify_service(envelope, signer).statement)
 
 
 def chat_rows(count: int, words: int, seed: int) -> bytes:

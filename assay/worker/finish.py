@@ -10,21 +10,27 @@ from pathlib import Path
 from assay import bundle
 from assay.worker.admit import Admitted
 from assay.worker.attempt import Outcome
+from assay.worker.sandbox import TaskModule
 from assay.worker.settings import WorkerKeys, WorkerSettings
 from assay.worker.spool import RESULT_FILE, TaskRecord
 from assay.worker.statement import (
     PRIVATE_FILE,
     STATEMENT_FILE,
     Account,
+    Lock,
     Outputs,
-    environment,
-    order_sha256,
     sign,
 )
 
 
 def make_result(
-    folder: Path, record: TaskRecord, admitted: Admitted, outcome: Outcome, settings: WorkerSettings, keys: WorkerKeys
+    folder: Path,
+    record: TaskRecord,
+    admitted: Admitted,
+    outcome: Outcome,
+    settings: WorkerSettings,
+    keys: WorkerKeys,
+    module: TaskModule,
 ) -> str:
     """Writes ``result.bin`` and returns its hex SHA-256.
 
@@ -35,6 +41,7 @@ def make_result(
         outcome: a ``done`` outcome.
         settings: the worker's settings.
         keys: the worker's keys.
+        module: what ran.
 
     Raises:
         AssayError: whatever :meth:`assay.worker.statement.Outputs.collect` or :func:`assay.worker.statement.sign`
@@ -49,12 +56,13 @@ def make_result(
             bundle.seal(outputs.private, {**facts, "kind": "private"}, keys.seal.public_key(), keys.statement, stream)
         files[PRIVATE_FILE] = private
     account = Account(
-        order_sha256=order_sha256(admitted.order),
+        builder=settings.subject,
+        order=admitted.order,
         claim=outcome.claim,
         isolation=outcome.isolation,
         meter=record.meter,
         ended=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        environment=environment(),
+        lock=Lock.take(settings, module),
     )
     sealed: Mapping[str, Path | bytes] = {**files, STATEMENT_FILE: sign(record, account, files, keys.statement)}
     partial = folder / (RESULT_FILE + ".part")

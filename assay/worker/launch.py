@@ -55,6 +55,7 @@ class Launcher:
             limits=self.settings.sandbox_limits(),
             uid=uid,
             threads=self.settings.task_threads(),
+            cpu_isa=self.settings.cpu_isa,
         )
         sealed, inputs = folder / TASK_FILE, folder / "in" / "files"
         hooks = Hooks(

@@ -31,7 +31,7 @@ from assay.worker import seccomp
 from assay.worker.diagnosis import bubblewrap, diagnose
 
 METHOD = "bubblewrap+seccomp"
-__all__ = ["METHOD", "Limits", "Running", "Spec", "TaskModule", "diagnose", "sandbox_uid", "start"]
+__all__ = ["METHOD", "Limits", "Running", "Spec", "TaskModule", "diagnose", "sandbox_uid", "start", "task_environment"]
 
 # A range that systemd's conventions leave unassigned, clear of accounts, dynamic users and containers.
 _UID_FIRST, _UID_COUNT = 60_706, 470
@@ -108,6 +108,7 @@ class Spec:
     uid: int
     threads: int
     gpu: bool = True
+    cpu_isa: str = ""
     extra_read_only: tuple[Path, ...] = field(default=())
 
     @property
@@ -202,7 +203,7 @@ def _command(spec: Spec, channel: int, info: int, filter_fd: int, data: Mapping[
     else:
         out += ["--unshare-user", "--disable-userns", "--cap-drop", "ALL"]
     out += ["--new-session", "--die-with-parent", "--hostname", "assay-sandbox", "--clearenv"]
-    for name, value in _environment(spec.threads).items():
+    for name, value in task_environment(spec.threads, spec.cpu_isa).items():
         out += ["--setenv", name, value]
     # First what covers a folder, then the binds: code may lie below /tmp.
     out += ["--proc", "/proc", "--dev", "/dev"]
@@ -229,7 +230,9 @@ def _command(spec: Spec, channel: int, info: int, filter_fd: int, data: Mapping[
     return [*out, "--", sys.executable, "-I", "-B", "-c", boot]
 
 
-def _environment(threads: int) -> dict[str, str]:
+def task_environment(threads: int, cpu_isa: str = "") -> dict[str, str]:
+    """Every variable that a task sees; ``cpu_isa`` bounds oneDNN's instruction set, empty for the processor's own."""
+    isa = {"ONEDNN_MAX_CPU_ISA": cpu_isa} if cpu_isa else {}
     return {
         "PATH": "/usr/bin:/bin",
         "HOME": "/tmp",  # noqa: S108
@@ -249,6 +252,7 @@ def _environment(threads: int) -> dict[str, str]:
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
+        **isa,
     }
 
 

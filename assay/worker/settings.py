@@ -59,6 +59,8 @@ class WorkerSettings(BaseModel):
         gateway_port: a port on 127.0.0.1 that the cut-off probe must find refused; 0 for none.
         isolation: the only method there is; anything else is refused.
         threads: threads a task computes with; 0 for all cores of this process.
+        cpu_isa: the widest instruction set that oneDNN may use (``ONEDNN_MAX_CPU_ISA``), so that a run can be repeated
+            bit by bit on a newer processor; empty for the processor's own.
         watts_per_core: what a busy core is taken to draw where no energy counter can be read.
         max_interruptions: times that the worker may die in a task before the task counts as failed.
         max_task_bytes: cap on a sealed task.
@@ -76,6 +78,7 @@ class WorkerSettings(BaseModel):
     gateway_port: int = Field(default=0, ge=0, le=65535)
     isolation: Literal["bubblewrap+seccomp"] = "bubblewrap+seccomp"
     threads: int = Field(default=0, ge=0, le=1024)
+    cpu_isa: Literal["", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI", "AVX512_CORE_BF16"] = ""
     watts_per_core: float = Field(default=12.0, gt=0, le=1000)
     max_interruptions: int = Field(default=5, ge=0, le=100)
     max_task_bytes: int = Field(default=16 << 30, ge=1 << 16)

@@ -12,14 +12,16 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from assay import canonical, dsse
+from assay import canonical, dsse, provenance
 from assay.bundle import check_paths
 from assay.digests import folder_manifest, sha256_bytes, sha256_file
 from assay.errors import AssayError, ExhaustedError, IntegrityError, InvalidInputError
-from assay.worker.sandbox import METHOD, package_versions
+from assay.worker import lock
+from assay.worker.sandbox import METHOD, TaskModule, package_versions
+from assay.worker.settings import WorkerSettings
 from assay.worker.spool import MeterTotals, TaskRecord
 
-PREDICATES = {"prepare": "preparation", "train": "training", "audit": "audit"}
+PREDICATES = {"prepare": "preparation", "audit": "audit"}
 STATEMENT_FILE, PRIVATE_FILE, PRIVATE_FOLDER, ADAPTER = "statement.json", "private.bin", "private", "adapter"
 _CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 _PACKAGES = ("torch", "transformers", "peft", "presidio-analyzer", "fairlearn")
@@ -70,22 +72,40 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Account:
-    """What the supervisor knows of a finished task beside its outputs."""
+    """What the supervisor knows of a finished task beside its outputs; ``lock`` is its environment in full."""
 
-    order_sha256: str
+    builder: str
+    order: Mapping[str, Any]
     claim: Mapping[str, Any]
     isolation: Mapping[str, Any]
     meter: MeterTotals
     ended: str
+    lock: Lock
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What decides the bits of a run and stands in no order, see :mod:`assay.worker.lock`."""
+
     environment: Mapping[str, str]
+    packages: Mapping[str, str]
+    sources: Mapping[str, str]
+
+    @classmethod
+    def take(cls, settings: WorkerSettings, module: TaskModule) -> Lock:
+        """The lock of a task of this worker now."""
+        deciding = lock.environment(settings.task_threads(), settings.cpu_isa)
+        return cls({**environment(), **deciding}, lock.packages(), lock.sources(module.packages))
 
 
 def sign(record: TaskRecord, account: Account, files: Mapping[str, Path], key: Ed25519PrivateKey) -> bytes:
     """Makes the DSSE envelope over all output files and returns its canonical bytes.
 
+    A training statement is SLSA provenance (:mod:`assay.provenance`), the others are of our own types.
+
     Args:
         record: the task, after its last attempt.
-        account: claim, proof of cut-off, meter, environment.
+        account: order, claim, proof of cut-off, meter, environment.
         files: every file of the result by path, ``private.bin`` included.
         key: the supervisor's statement key.
 
@@ -97,31 +117,57 @@ def sign(record: TaskRecord, account: Account, files: Mapping[str, Path], key: E
     if adapter:
         folder = next(parent for parent in adapter[0].parents if parent.name == ADAPTER)
         subjects.append((ADAPTER, folder_manifest(folder).sha256))
-    predicate = {
+    meter = {
+        "wall_ms": account.meter.wall_ms,
+        "cpu_ms": account.meter.cpu_ms,
+        "max_rss_bytes": account.meter.max_rss_bytes,
+        "energy_uwh": account.meter.energy_uwh,
+        "energy_method": account.meter.energy_method,
+        "started": record.started,
+        "ended": account.ended,
+        "attempts": record.attempts,
+    }
+    try:
+        if record.kind == "train":
+            beside = {path: digest for path, digest in subjects if path.partition("/")[0] != ADAPTER}
+            name, predicate = provenance.NAME, provenance.predicate(_run(record, account, meter, beside))
+        else:
+            name, predicate = PREDICATES[record.kind], _predicate(record, account, meter)
+        payload = canonical.encode(dsse.statement(name, canonical.float_free(predicate), subjects))
+    except (AssayError, RecursionError, TypeError, KeyError) as error:
+        raise InvalidInputError("TASK_CLAIM", "the task's claim does not fit canonical JSON") from error
+    return canonical.encode(dsse.sign_service(payload, key))
+
+
+def _predicate(record: TaskRecord, account: Account, meter: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "task_id": record.task_id,
         "job": record.job,
         "kind": record.kind,
-        "order_sha256": account.order_sha256,
+        "order_sha256": order_sha256(account.order),
         "claim": dict(account.claim),
         "isolation": dict(account.isolation),
-        "meter": {
-            "wall_ms": account.meter.wall_ms,
-            "cpu_ms": account.meter.cpu_ms,
-            "max_rss_bytes": account.meter.max_rss_bytes,
-            "energy_uwh": account.meter.energy_uwh,
-            "energy_method": account.meter.energy_method,
-            "started": record.started,
-            "ended": account.ended,
-            "attempts": record.attempts,
-        },
-        "environment": dict(account.environment),
+        "meter": dict(meter),
+        "environment": environment(),
     }
-    try:
-        statement = dsse.statement(PREDICATES[record.kind], canonical.float_free(predicate), subjects)
-        payload = canonical.encode(statement)
-    except (AssayError, RecursionError, TypeError) as error:
-        raise InvalidInputError("TASK_CLAIM", "the task's claim does not fit canonical JSON") from error
-    return canonical.encode(dsse.sign_service(payload, key))
+
+
+def _run(record: TaskRecord, account: Account, meter: Mapping[str, Any], files: Mapping[str, str]) -> provenance.Run:
+    checkpoint = str(account.claim.get("checkpoint_sha256", ""))
+    return provenance.Run(
+        builder=account.builder,
+        version=account.lock.packages.get("assay", "unknown"),
+        task_id=record.task_id,
+        order=account.order,
+        order_sha256=order_sha256(account.order),
+        environment=account.lock.environment,
+        packages=account.lock.packages,
+        sources=account.lock.sources,
+        claim=account.claim,
+        isolation=account.isolation,
+        meter=meter,
+        byproducts={**files, **({"checkpoint": checkpoint} if checkpoint else {})},
+    )
 
 
 def isolation_of(report: Mapping[str, Any]) -> dict[str, Any]:

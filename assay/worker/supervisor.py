@@ -340,7 +340,14 @@ class Supervisor:
             await self._end(task_id, State.CANCELLED, "", keep=())
         elif outcome.kind == "done":
             digest = await asyncio.to_thread(
-                finish.make_result, self._spool.folder(task_id), record, admitted, outcome, self.settings, self.keys
+                finish.make_result,
+                self._spool.folder(task_id),
+                record,
+                admitted,
+                outcome,
+                self.settings,
+                self.keys,
+                self._modules[record.kind],
             )
             if self._records[task_id].cancel_requested:
                 await self._end(task_id, State.CANCELLED, "", keep=())

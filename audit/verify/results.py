@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 
-from assay import canonical, dsse
+from assay import canonical, dsse, provenance
 from assay.dsse import VerifiedEnvelope
 from assay.errors import AssayError
 from audit.ledger.evidence import Entry
@@ -38,7 +38,7 @@ def worker(state: State, entry: Entry) -> None:
     job.base = text(entry.record.predicate, "base_sha256") or job.base
     for envelope in found:
         verified = _service(state, entry.index, key, envelope)
-        about = verified.predicate_name == name and verified.predicate.get("job") == job.name
+        about = _about(verified, name) == job.name
         state.findings.demand(names.WORKERS, about, f"its statement is not a {name} statement of this job")
         _facts(job, name, verified)
     state.findings.demand(
@@ -110,6 +110,16 @@ def _statement_wanted(record: Record) -> tuple[str, str, bool] | None:
         "training.completed": (keys.TRAIN_WORKER, "training", True),
         "audit.completed": (keys.AUDIT_WORKER, "audit", True),
     }.get(record.type)
+
+
+def _about(verified: VerifiedEnvelope, name: str) -> str:
+    """The job that a statement of this name is about; empty for another statement."""
+    if name == "training" and provenance.is_training(verified.statement):
+        try:
+            return text(provenance.read_training(verified.statement), "job")
+        except AssayError:
+            return ""
+    return text(verified.predicate, "job") if verified.predicate_name == name else ""
 
 
 def _facts(job: Job, name: str, verified: VerifiedEnvelope) -> None:

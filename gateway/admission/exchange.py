@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from assay import bundle, canonical, dsse
+from assay import bundle, canonical, dsse, provenance
 from assay.digests import folder_manifest, sha256_bytes, sha256_file
 from assay.errors import IntegrityError, NotFoundError, PreconditionError
 from assay.v1 import worker_pb2
@@ -35,7 +35,7 @@ KINDS: Mapping[str, worker_pb2.TaskKind] = {
     "train": worker_pb2.TASK_KIND_TRAIN,
     "audit": worker_pb2.TASK_KIND_AUDIT,
 }
-PREDICATES: Mapping[str, str] = {"prepare": "preparation", "train": "training", "audit": "audit"}
+PREDICATES: Mapping[str, str] = {"prepare": "preparation", "audit": "audit"}
 
 
 class Worker(Protocol):
@@ -263,14 +263,16 @@ class Exchange:
         except (OSError, ValueError) as error:
             raise IntegrityError("STATEMENT_FILES", "the result carries no statement") from error
         verified = dsse.verify_service(envelope, peer.statement_key)
-        predicate = verified.predicate
+        train = task.kind == "train" and provenance.is_training(verified.statement)
+        predicate = provenance.read_training(verified.statement) if train else verified.predicate
         bound = {
             "task_id": task.task_id,
             "job": task.job,
             "kind": task.kind,
             "order_sha256": sha256_bytes(canonical.encode(canonical.float_free(task.seen_order))),
         }
-        if verified.predicate_name != PREDICATES[task.kind] or {k: predicate.get(k) for k in bound} != bound:
+        known = train or verified.predicate_name == PREDICATES.get(task.kind)
+        if not known or {k: predicate.get(k) for k in bound} != bound:
             raise IntegrityError("STATEMENT_BINDING", "the worker's statement is about another task or order")
         return Result(into, _check_files(into, verified.statement), envelope, predicate)
 

@@ -93,6 +93,8 @@ class House:
             "job": JOB,
             "train_sha256": sha256_bytes(files["train.jsonl"]),
             "validation_sha256": sha256_bytes(files["validation.jsonl"]),
+            "base_model": "tiny",
+            "base_sha256": sha256_bytes(b"tiny"),
             "steps": 1,
             **changes,
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from assay import dsse
+from assay import dsse, provenance
 from assay.errors import AlreadyExistsError, AssayError, PreconditionError
 from assay.worker.spool import Spool, State, TaskRecord
 
@@ -261,7 +261,7 @@ async def test_what_is_not_the_gateways_is_refused_before_it_is_kept(house: Hous
 
 
 async def test_a_verified_work_order_reaches_the_task_without_the_canary_secret(house: House) -> None:
-    supervisor = house.supervisor()
+    supervisor = house.supervisor(cpu_isa="AVX2")
     await supervisor.start()
     data = {"train.jsonl": b"a\n", "validation.jsonl": b"b\n"}
     await submit(supervisor, "t1", "train", house.seal("t1", "train", house.work_order(data, steps=2), data))
@@ -270,6 +270,14 @@ async def test_a_verified_work_order_reaches_the_task_without_the_canary_secret(
     house.open_result(supervisor, "t1", house.root / "result")
     seen = json.loads((house.root / "result" / "seen.json").read_text())
     assert seen == {"inputs": ["train.jsonl", "validation.jsonl"], "trace": ["0", "1"], "secret": ""}
+    envelope = json.loads((house.root / "result" / "statement.json").read_bytes())
+    verified = dsse.verify_service(envelope, house.keys().statement.public_key())
+    assert verified.statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    flat, lock = provenance.read_training(verified.statement), provenance.lock_of(verified.statement)
+    assert (flat["task_id"], flat["job"], flat["isolation"]["proven"]) == ("t1", JOB, True)
+    assert verified.predicate["runDetails"]["builder"]["id"] == house.settings().subject
+    assert [b["name"] for b in verified.predicate["runDetails"]["byproducts"]] == ["seen.json"]
+    assert lock["ONEDNN_MAX_CPU_ISA"] == "AVX2" and {"package torch", "source assay"} <= set(lock)
     await supervisor.stop()
 
 

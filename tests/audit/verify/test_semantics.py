@@ -18,6 +18,7 @@ from audit.verify import Report, verify_bundle
 from audit.verify.edges import EDGES
 from tests.audit.ledger.ledger_world import (
     ADAPTER,
+    JOB,
     ORIGIN,
     START,
     Person,
@@ -461,6 +462,22 @@ def test_revocation_by_somebody_without_the_role(world: World) -> None:
 def test_attack_37_statement_by_another_key(world: World, change: dict[str, str], what: str) -> None:
     Story(world, **change).whole()  # type: ignore[arg-type]
     assert what in complaints(world)[WORKERS]
+
+
+@pytest.mark.parametrize("job", [JOB, "units/credit/tuningJobs/other", None])
+def test_a_training_statement_may_be_slsa_provenance(world: World, job: str | None) -> None:
+    story = Story(world).found().ask().decide()
+    story.record("training.ordered", "work-order", {"base_sha256": digest("b")}, to="TRAINING")
+    order = {"order": {"job": job} if job else {}, "order_sha256": digest("o")}
+    made = {
+        "buildDefinition": {"externalParameters": order, "internalParameters": {"environment": {}}},
+        "runDetails": {
+            "metadata": {"invocationId": "t"}, "assay_claim": {}, "assay_isolation": {}, "assay_meter": {},
+        },
+    }  # fmt: skip
+    signed = story.service("train-worker", "provenance", made, [("adapter", ADAPTER)])
+    story.record("training.completed", "training", {"statement": signed}, to="AUDITING")
+    assert (WORKERS in complaints(world)) == (job != JOB)
 
 
 def test_statement_of_another_job_or_kind(world: World) -> None:
