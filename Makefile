@@ -80,7 +80,7 @@ proto: install ## regenerate the stubs in assay/v1 from protos
 	$(BIN)/python -m assay.protogen
 
 bench: install ## run every benchmark; each prints one JSON object
-	@for file in $$(ls benchmarks/[a-z]*.py | grep -v -E 'gpu_check|offline|training|ledger_(million|postgres)'); do echo "# $$file" >&2; $(OFFLINE) PYTHONPATH=. $(BIN)/python "$$file"; done
+	@for file in $$(ls benchmarks/[a-z]*.py | grep -v -E 'gpu_check|offline|sandbox|training|ledger_(million|postgres)'); do echo "# $$file" >&2; $(OFFLINE) PYTHONPATH=. $(BIN)/python "$$file"; done
 	@$(MAKE) -s bench-trainer
 
 bench-admission: install ## what admission costs: decisions, scans, datasets of a hundred thousand rows; one JSON object

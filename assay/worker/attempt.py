@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from assay.worker import sandbox
 from assay.worker.decoys import Decoys
+from assay.worker.disk import DiskWatch
 from assay.worker.entry import EXIT_DONE, EXIT_PAUSED, MAX_LINE
 from assay.worker.meter import Meter
 from assay.worker.spool import MeterTotals
@@ -21,6 +22,7 @@ from assay.worker.statement import isolation_of
 
 _PROBE_SECONDS = 120.0
 _SAMPLE_SECONDS = 0.25
+_DISK_TICKS = 4
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
 _METRIC = re.compile(r"[a-zA-Z0-9_.\[\]=,-]{1,64}")
 
@@ -114,7 +116,11 @@ class Attempt:
         Raises:
             AssayError: the sandbox cannot be started or an input cannot be opened.
         """
-        running = self._running = sandbox.start(self._spec)
+        with self._decoys:
+            return await self._run()
+
+    async def _run(self) -> Outcome:
+        running = self._running = sandbox.start(self._spec, self._decoys.targets)
         leader = os.pidfd_open(running.process.pid)
         meter = self._hooks.meter(running.init_pid)
         drain = _LogDrain(running.log, self._log, self._spec.limits.log_bytes)
@@ -150,14 +156,11 @@ class Attempt:
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, meter: Meter
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        limits = self._spec.limits.inside()
         isolation: Mapping[str, Any] = {}
         end: Mapping[str, Any] = {}
         try:
-            with self._decoys as decoys:
-                settings = {"probe": decoys.targets, "limits": limits, "identity": self._spec.identity}
-                writer.write(json.dumps(settings).encode() + b"\n")
-                first = _parse(await asyncio.wait_for(reader.readline(), _PROBE_SECONDS))
+            first = _parse(await asyncio.wait_for(reader.readline(), _PROBE_SECONDS))
+            self._decoys.close()
             isolation = isolation_of(first) if first.get("type") == "isolation" else {}
             if not isolation.get("proven"):
                 self.kill(_not_proven(isolation))
@@ -184,6 +187,7 @@ class Attempt:
 
     async def _watch(self, meter: Meter) -> None:
         limits, ticks = self._spec.limits, 0
+        disk = DiskWatch((self._spec.work, self._spec.outputs), limits.disk_bytes)
         while True:
             meter.sample()
             totals = meter.totals()
@@ -191,6 +195,8 @@ class Attempt:
                 self.kill("TASK_MEMORY: the task used more memory than it may")
             if totals.wall_ms > limits.wall_seconds * 1000:
                 self.kill("TASK_TIMEOUT: the task ran longer than it may")
+            if ticks % _DISK_TICKS == 0 and (full := await asyncio.to_thread(disk.verdict)):
+                self.kill(full)
             ticks += 1
             if ticks % 20 == 0:
                 self._hooks.metered(totals)

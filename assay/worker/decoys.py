@@ -75,6 +75,10 @@ class Decoys:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Removes the decoys; they need not outlive the probes. May be called again."""
         self._stack.close()
 
 

@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from assay.errors import InternalError, PreconditionError
 from assay.worker import seccomp
@@ -72,6 +72,7 @@ class Limits:
         open_files: descriptors of one process.
         tmp_bytes: size of ``/tmp`` and of ``/dev/shm``, which are memory.
         output_bytes: all outputs together.
+        disk_bytes: what work and output folders may hold together while the task runs, watched by the supervisor.
         wall_seconds: running time.
         log_bytes: what is kept of the task's own output, on this worker only.
     """
@@ -83,6 +84,7 @@ class Limits:
     open_files: int = 4096
     tmp_bytes: int = 1 << 30
     output_bytes: int = 16 << 30
+    disk_bytes: int = 0
     wall_seconds: int = 24 * 3600
     log_bytes: int = 1 << 20
 
@@ -150,10 +152,14 @@ def sandbox_uid(worker: Path, slot: int) -> int:
     return _UID_FIRST + (zlib.crc32(str(worker.resolve()).encode()) + slot) % _UID_COUNT
 
 
-def start(spec: Spec) -> Running:
-    """Starts bubblewrap with the entry inside, which then waits for its settings on the channel.
+def start(spec: Spec, targets: Mapping[str, Any]) -> Running:
+    """Starts bubblewrap with the entry inside, which proves the cut-off and then waits for its order on the channel.
 
     Must be called from the thread that lives as long as the worker: the sandbox dies with the thread that started it.
+
+    Args:
+        spec: what runs and what it may see.
+        targets: what the probes try to reach, from :class:`assay.worker.decoys.Decoys`; they must exist by now.
 
     Raises:
         PreconditionError: ``ISOLATION_MISSING`` or ``SECCOMP_MISSING``, with the remedy.
@@ -167,7 +173,7 @@ def start(spec: Spec) -> Running:
     handed = [theirs.fileno(), info_write, filter_fd, *data.values()]
     try:
         process = subprocess.Popen(
-            _command(spec, theirs.fileno(), info_write, filter_fd, data),
+            _command(spec, targets, theirs.fileno(), info_write, filter_fd, data),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -196,7 +202,9 @@ def start(spec: Spec) -> Running:
     return Running(process, ours, log, pid, os.pidfd_open(pid))
 
 
-def _command(spec: Spec, channel: int, info: int, filter_fd: int, data: Mapping[str, int]) -> list[str]:
+def _command(
+    spec: Spec, targets: Mapping[str, Any], channel: int, info: int, filter_fd: int, data: Mapping[str, int]
+) -> list[str]:
     out = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     if os.geteuid() == 0:
         out += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
@@ -223,11 +231,28 @@ def _command(spec: Spec, channel: int, info: int, filter_fd: int, data: Mapping[
     out += ["--ro-bind", str(spec.models), "/models"]
     out += ["--ro-bind", str(spec.inputs), "/task/in", "--ro-bind", str(spec.control), "/task/control"]
     out += ["--bind", str(spec.outputs), "/task/out", "--bind", str(spec.work), "/task/work"]
-    # The root itself is a tmpfs without a size, so it must not be writable.
-    out += ["--remount-ro", "/", "--chdir", "/task/work", "--seccomp", str(filter_fd), "--info-fd", str(info)]
+    # The root and /dev are each a tmpfs without a size, so they must not be writable; an ordinary user would own /dev.
+    out += [
+        "--remount-ro",
+        "/",
+        "--remount-ro",
+        "/dev",
+        "--chdir",
+        "/task/work",
+        "--seccomp",
+        str(filter_fd),
+        "--info-fd",
+        str(info),
+    ]
+    return [*out, "--", sys.executable, *_boot(spec, targets, channel)]
+
+
+def _boot(spec: Spec, targets: Mapping[str, Any], channel: int) -> list[str]:
+    """Python's arguments. The settings are a literal in the code: nothing need be imported to read them."""
     roots = list(dict.fromkeys(str(folder.parent) for folder in spec.module.packages))
-    boot = f"import sys; sys.path[:0] = {roots!r}; from assay.worker.entry import main; sys.exit(main({channel}))"
-    return [*out, "--", sys.executable, "-I", "-B", "-c", boot]
+    settings = {"probe": dict(targets), "limits": spec.limits.inside(), "identity": spec.identity}
+    code = f"import sys; sys.path += {roots!r}; from assay.worker.entry import main; "
+    return ["-I", "-B", "-S", "-c", code + f"sys.exit(main({channel}, {settings!r}))"]
 
 
 def task_environment(threads: int, cpu_isa: str = "") -> dict[str, str]:

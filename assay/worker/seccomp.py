@@ -8,6 +8,7 @@ comparisons see all 64 bits, so a family with high bits set falls into the last,
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 
@@ -39,8 +40,9 @@ _DENIED = (
 ).split()
 
 
+@functools.cache
 def program() -> bytes:
-    """Compiles the filter for this machine's architecture.
+    """Compiles the filter for this machine's architecture, once a process.
 
     Raises:
         PreconditionError: ``SECCOMP_MISSING`` when libseccomp is not installed.

@@ -43,6 +43,7 @@ class LimitSettings(BaseModel):
     tmp_bytes: int = Field(default=1 << 30, ge=1 << 20)
     file_bytes: int = Field(default=16 << 30, ge=1 << 20)
     output_bytes: int = Field(default=16 << 30, ge=1 << 20)
+    disk_bytes: int = Field(default=0, ge=0)
     wall_seconds: int = Field(default=24 * 3600, ge=1)
 
 
@@ -117,7 +118,10 @@ class WorkerSettings(BaseModel):
         return int(self.listen.rpartition(":")[2])
 
     def sandbox_limits(self) -> Limits:
-        """The caps of one sandbox; memory that is not set is bounded by what the machine has."""
+        """The caps of one sandbox; memory that is not set is bounded by what the machine has.
+
+        Disk that is not set is bounded by :class:`assay.worker.disk.DiskWatch` alone, which keeps a reserve free.
+        """
         limits = Limits(**self.limits.model_dump())
         memory = psutil.virtual_memory().total
         # CUDA maps more than the machine has into each process, which RLIMIT_DATA would count.

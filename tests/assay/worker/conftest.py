@@ -53,8 +53,8 @@ class House:
     def keys(self) -> WorkerKeys:
         return WorkerKeys.load(self.folder)
 
-    def supervisor(self, **changes: Any) -> Supervisor:
-        return Supervisor(self.folder, self.settings(**changes), self.keys(), TABLE)
+    def supervisor(self, table: dict[str, TaskModule] | None = None, **changes: Any) -> Supervisor:
+        return Supervisor(self.folder, self.settings(**changes), self.keys(), table or TABLE)
 
     def tls(
         self, subject: str = "spiffe://assay.local/services/gateway", authority: Authority | None = None
@@ -109,8 +109,12 @@ class House:
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
+    return make_house(tmp_path)
+
+
+def make_house(root: Path) -> House:
     services = Authority.create("services")
-    folder, models = tmp_path / "services" / "worker", tmp_path / "models"
+    folder, models = root / "services" / "worker", root / "models"
     folder.mkdir(parents=True)
     models.mkdir()
     tls = ec.generate_private_key(ec.SECP256R1())
@@ -128,7 +132,7 @@ def house(tmp_path: Path) -> House:
         f'listen = "127.0.0.1:0"\nsubject = "{subject}"\nkinds = ["prepare", "train", "audit"]\n'
         f'slot_file = "../../slot"\nmodels_dir = "../../models"\n'
     )
-    return House(tmp_path, services, permit, sealing, folder, models)
+    return House(root, services, permit, sealing, folder, models)
 
 
 async def submit(supervisor: Supervisor, task_id: str, kind: str, sealed: bytes) -> Snapshot:
@@ -152,4 +156,4 @@ async def ended(supervisor: Supervisor, task_id: str) -> Snapshot:
     return [snapshot async for snapshot in supervisor.watch(task_id)][-1]
 
 
-__all__ = ["JOB", "TABLE", "House", "ended", "replace", "submit", "until"]
+__all__ = ["JOB", "TABLE", "House", "ended", "make_house", "replace", "submit", "task_module", "until"]

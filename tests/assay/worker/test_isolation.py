@@ -1,19 +1,16 @@
-"""The escape table: what a hostile task tries inside the real sandbox, and what it gets."""
+"""What stands before a task: the probes, that they can fail, and that nothing runs where the sandbox is missing."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
 import assay
-from assay import dsse
 from assay.worker import sandbox
 from assay.worker.attempt import Attempt, Handover, Hooks
 from assay.worker.decoys import Decoys
@@ -23,90 +20,6 @@ from assay.worker.spool import State
 from .conftest import TABLE, House, ended, submit
 
 pytestmark = pytest.mark.isolation
-
-DENIED = {"EPERM", "EACCES"}
-GONE = {"ENOENT", "EACCES"}
-ESCAPES: dict[str, set[str]] = {
-    "clone3": {"ENOSYS"},
-    "tcp_to_host": {"ECONNREFUSED"},
-    "udp_out": {"ENETUNREACH"},
-    "path_socket": {"ENOENT"},
-    "abstract_socket": {"ECONNREFUSED"},
-    "signal_host": {"ESRCH"},
-    "big_file": {"EFBIG"},
-    "forks": {"EAGAIN"},
-    "own_loopback": {"succeeded"},
-}
-for names, words in (
-    {
-        "ptrace mount pivot_root chroot unshare unshare_user setns keyctl add_key bpf perf_event_open": {"EPERM"},
-        "io_uring_setup userfaultfd open_by_handle_at process_vm_readv pidfd_getfd kexec_load fsopen": {"EPERM"},
-        "vsock vsock_high_bits packet alg raw netlink_audit": DENIED,
-        # Inside a user namespace uid 0 is not even mapped.
-        "become_root": DENIED | {"EINVAL"},
-        "sysctl fill_root write_inputs write_models write_code": {"EROFS", "EACCES"},
-        "read_decoy read_key read_canary read_spool read_other_task read_shadow": GONE,
-        "read_repository read_socket_folder": GONE,
-    }
-).items():
-    ESCAPES |= {name: words for name in names.split()}
-
-
-async def test_no_way_out(house: House, tmp_path: Path) -> None:
-    limits = house.settings().limits.model_copy(update={"pids": 64, "file_bytes": 1 << 20})
-    supervisor = house.supervisor(limits=limits)
-    supervisor_spool = house.folder / "spool"
-    other = supervisor_spool / "other"
-    other.mkdir(mode=0o755)
-    (other / "rows.jsonl").write_text("rows of another task")
-    decoy = tmp_path / "decoy.txt"
-    decoy.write_text("readable on the host")
-    short = Path(tempfile.mkdtemp())
-    with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as path, socket.socket(socket.AF_UNIX) as abstract:
-        tcp.bind(("127.0.0.1", 0))
-        path.bind(str(short / "s"))
-        abstract.bind(f"\0assay-test-{os.getpid()}")
-        for listener in (tcp, path, abstract):
-            listener.listen()
-        order = {
-            "host_pid_namespace": os.readlink("/proc/self/ns/pid"),
-            "host_pid": os.getpid(),
-            "port": tcp.getsockname()[1],
-            "path_socket": str(short / "s"),
-            "abstract_socket": f"assay-test-{os.getpid()}",
-            "code": str(Path(assay.__file__).parent),
-            "file_bytes": 1 << 20,
-            "pids": 64,
-            "host_paths": {
-                "decoy": str(decoy),
-                "key": str(house.folder / "statement.key"),
-                "canary": str(house.folder / "canary.key"),
-                "spool": str(supervisor_spool) + "/",
-                "other_task": str(other / "rows.jsonl"),
-                "shadow": "/etc/shadow",
-                "repository": str(Path(assay.__file__).parent.parent / "pyproject.toml"),
-                "socket_folder": str(short) + "/",
-            },
-        }
-        # Each target is real: on the host it can be reached.
-        for host_path in order["host_paths"].values():  # type: ignore[attr-defined]
-            assert os.path.exists(host_path)
-        socket.create_connection(("127.0.0.1", order["port"]), 2).close()
-        rows = other / "rows.jsonl"
-        kept = rows.read_bytes()
-        os.rename(other, tmp_path / "aside")
-        await supervisor.start()
-        os.rename(tmp_path / "aside", other)
-        await submit(supervisor, "t1", "audit", house.seal("t1", "audit", order))
-        last = await ended(supervisor, "t1")
-    assert last.record.state is State.DONE, last.record.reason
-    house.open_result(supervisor, "t1", tmp_path / "result")
-    envelope = json.loads((tmp_path / "result" / "statement.json").read_bytes())
-    saw = dsse.verify_service(envelope, house.keys().statement.public_key()).predicate["claim"]["saw"]
-    assert set(saw) == set(ESCAPES)
-    assert {name: word for name, word in saw.items() if word not in ESCAPES[name]} == {}
-    assert rows.read_bytes() == kept
-    await supervisor.stop()
 
 
 def _spec(house: House, root: Path, *extra: Path) -> sandbox.Spec:
@@ -193,7 +106,7 @@ def test_the_fork_probe_sees_that_root_escapes_rlimit_nproc() -> None:
     )
     root = Path(assay.__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root)
-    assert done.stdout.strip() == "(False, '12 forks passed a limit of 8')"
+    assert done.stdout.strip() == "(False, '6 forks passed a limit of 3')"
 
 
 def test_diagnose_names_every_part_and_a_remedy_where_one_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

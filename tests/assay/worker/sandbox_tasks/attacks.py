@@ -2,11 +2,13 @@
 
 import ctypes
 import errno
+import mmap
 import os
 import platform
 import resource
 import signal
 import socket
+import time
 from pathlib import Path
 
 from assay.worker.task import TaskContext
@@ -38,7 +40,13 @@ def run(context: TaskContext) -> dict:
     order = context.order
     if os.readlink("/proc/self/ns/pid") == order["host_pid_namespace"]:
         raise RuntimeError("refusing to attack outside a sandbox")
-    saw = {name: _call(numbers) for name, numbers in CALLS.items()}
+    # The pids limit first: what follows may be dangerous only where it does not hold.
+    saw = {"forks": _forks(order["pids"])}
+    if saw["forks"] != "EAGAIN":
+        return {"saw": saw}
+    if order.get("ending"):
+        ENDINGS[order["ending"]](context)
+    saw |= {name: _call(numbers) for name, numbers in CALLS.items()}
     saw["unshare_user"] = _call(CALLS["unshare"], 0x10000000)
     saw |= {
         "tcp_to_host": _try(lambda: socket.create_connection(("127.0.0.1", order["port"]), 2)),
@@ -64,20 +72,15 @@ def run(context: TaskContext) -> dict:
         saw["read_" + name] = _try(
             lambda path=path: os.listdir(path) if path.endswith("/") else open(path, "rb").read(1)
         )
-    saw["forks"] = _forks(order["pids"])
+    for place in ("/tmp", "/dev/shm", "/dev"):
+        saw["fill_" + place.strip("/").replace("/", "_")] = _try(lambda place=place: _fill(place, order["tmp_bytes"]))
+    saw["memory_hog"] = _hog(order["data_bytes"])
     with socket.socket() as listener:
         # The sandbox's own loopback must work: torch's process groups need it.
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         saw["own_loopback"] = _try(lambda: socket.create_connection(listener.getsockname(), 2))
     return {"saw": saw}
-
-
-def _look(path: str) -> None:
-    if path.endswith("/"):
-        os.listdir(path)
-    else:
-        Path(path).read_bytes()
 
 
 def _try(attempt) -> str:
@@ -101,6 +104,64 @@ def _write_big(path: Path, size: int) -> None:
     with path.open("wb") as stream:
         stream.seek(size - 1)
         stream.write(b"x")
+
+
+def _fill(place: str, room: int) -> None:
+    """Writes a little more than there should be room for, in files that are each small enough."""
+    paths = [Path(place, f"fill{i}") for i in range(2 + room // (256 << 10))]
+    try:
+        for path in paths:
+            path.write_bytes(b"x" * (256 << 10))
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+def _hog(room: int) -> str:
+    """Asks for a little more private memory than one process may have, and touches none of it."""
+    try:
+        with mmap.mmap(-1, room + (16 << 20), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
+            return "succeeded"
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, "?")
+
+
+def _many_hogs(context: TaskContext) -> None:
+    """Several processes of which none has too much: 12 of 32 MiB, in all no more than the machine bears."""
+    for _ in range(12):
+        if os.fork() == 0:
+            hoard = b"x" * (32 << 20)
+            time.sleep(30)
+            os._exit(len(hoard) % 2)
+    time.sleep(30)
+
+
+def _fill_disk(context: TaskContext) -> None:
+    """Many files that are each small enough, 96 MiB in all."""
+    for i in range(96):
+        (context.work / f"fill{i}").write_bytes(os.urandom(1 << 20))
+    time.sleep(30)
+
+
+def _never_end(context: TaskContext) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(120)
+
+
+def _die_and_leave_a_child(context: TaskContext) -> None:
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(120)
+        os._exit(0)
+    os._exit(0)
+
+
+ENDINGS = {
+    "memory": _many_hogs,
+    "disk": _fill_disk,
+    "time": _never_end,
+    "orphan": _die_and_leave_a_child,
+}
 
 
 def _forks(limit: int) -> str:

@@ -1,0 +1,67 @@
+"""Watches what a running task writes to the host's disk, since no quota binds a folder everywhere.
+
+Two bounds, looked at once a second: what lies in the task's folders, files and bytes; and what the file system has
+left, which also sees files that were deleted while they are open.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+MAX_FILES = 100_000
+RESERVE_BYTES = 1 << 30
+_BLOCK = 512
+
+
+class DiskWatch:
+    """The disk of one attempt.
+
+    Args:
+        folders: where the task may write; all on one file system.
+        limit_bytes: what they may hold together on disk; 0 for no limit of its own.
+        reserve_bytes: free space below which the task is ended; where less than twice as much is free at the start,
+            half of what is free.
+        max_files: files and folders that they may hold together.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        limit_bytes: int,
+        *,
+        reserve_bytes: int = RESERVE_BYTES,
+        max_files: int = MAX_FILES,
+    ) -> None:
+        self._folders = folders
+        self._limit = limit_bytes
+        self._max_files = max_files
+        self._reserve = min(reserve_bytes, self._free() // 2)
+
+    def verdict(self) -> str:
+        """Why the task must end, as ``TASK_DISK: words``; empty while it may go on."""
+        if self._free() < self._reserve:
+            return "TASK_DISK: the worker's disk is nearly full"
+        used = 0
+        for count, size in enumerate(self._sizes(), start=1):
+            used += size
+            if count > self._max_files:
+                return f"TASK_DISK: the task wrote more than {self._max_files} files"
+            if self._limit and used > self._limit:
+                return "TASK_DISK: the task wrote more than it may"
+        return ""
+
+    def _free(self) -> int:
+        facts = os.statvfs(self._folders[0])
+        return facts.f_bavail * facts.f_frsize
+
+    def _sizes(self) -> Iterator[int]:
+        """Bytes on disk of every entry. What vanishes meanwhile or hides from this worker counts by free space."""
+        for top in self._folders:
+            for root, folders, names in os.walk(top):
+                for name in (*folders, *names):
+                    try:
+                        yield os.lstat(os.path.join(root, name)).st_blocks * _BLOCK
+                    except OSError:
+                        yield 0
