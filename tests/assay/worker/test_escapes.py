@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 import assay
-from assay import dsse
+from assay import dsse, provenance
 from assay.worker.spool import State
 
 from .conftest import House, ended, make_house, submit, task_module
@@ -142,7 +142,8 @@ async def attack(house: House, kind: str) -> dict[str, str]:
     assert last.record.state is State.DONE, last.record.reason
     house.open_result(supervisor, "t1", house.root / "result")
     envelope = json.loads((house.root / "result" / "statement.json").read_bytes())
-    predicate = dsse.verify_service(envelope, house.keys().statement.public_key()).predicate
+    verified = dsse.verify_service(envelope, house.keys().statement.public_key())
+    predicate = provenance.read_training(verified.statement) if kind == "train" else verified.predicate
     assert predicate["isolation"]["proven"] is True
     saw = predicate["claim"]["saw"]
     assert isinstance(saw, dict)
