@@ -15,7 +15,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Hyperparameters(_message.Message):
-    __slots__ = ("epochs", "learning_rate", "batch_size", "lora_rank", "lora_alpha", "lora_dropout", "seed", "max_row_tokens")
+    __slots__ = ("epochs", "learning_rate", "batch_size", "lora_rank", "lora_alpha", "lora_dropout", "seed", "early_stopping", "auto", "max_row_tokens")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,8 @@ class Hyperparameters(_message.Message):
     LORA_ALPHA_FIELD_NUMBER: _ClassVar[int]
     LORA_DROPOUT_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    EARLY_STOPPING_FIELD_NUMBER: _ClassVar[int]
+    AUTO_FIELD_NUMBER: _ClassVar[int]
     MAX_ROW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     epochs: float
     learning_rate: float
@@ -31,8 +33,10 @@ class Hyperparameters(_message.Message):
     lora_alpha: int
     lora_dropout: float
     seed: int
+    early_stopping: bool
+    auto: bool
     max_row_tokens: int
-    def __init__(self, epochs: _Optional[float] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., lora_rank: _Optional[int] = ..., lora_alpha: _Optional[int] = ..., lora_dropout: _Optional[float] = ..., seed: _Optional[int] = ..., max_row_tokens: _Optional[int] = ...) -> None: ...
+    def __init__(self, epochs: _Optional[float] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., lora_rank: _Optional[int] = ..., lora_alpha: _Optional[int] = ..., lora_dropout: _Optional[float] = ..., seed: _Optional[int] = ..., early_stopping: _Optional[bool] = ..., auto: _Optional[bool] = ..., max_row_tokens: _Optional[int] = ...) -> None: ...
 
 class Budget(_message.Message):
     __slots__ = ("max_usd_micros", "max_train_tokens")

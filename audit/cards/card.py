@@ -199,6 +199,11 @@ def _training(known: Facts) -> dict[str, Any]:
         for k, v in sorted(environment.items())
         if isinstance(v, str | int | float)
     ]
+    tuned, base = claim.get("watched") or {}, claim.get("watched_base") or {}
+    found += [
+        (f"Validation rows: {name}", f"{value}; base model {base.get(name, blocks.GAP)}", source)
+        for name, value in sorted(tuned.items())
+    ]
     parts = [facts(found)]
     curve = measured.loss_curve(known)
     parts.append(curve or paragraph(f"Loss during training: {blocks.GAP}."))

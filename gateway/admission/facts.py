@@ -6,41 +6,24 @@ import math
 from collections.abc import Iterable
 
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, tuning_job_pb2
+from gateway.admission.hyperparameters import Chosen, choose
 from gateway.jobs.views import from_json
 from gateway.settings import PriceBook, Settings
 from gateway.store.tables import DatasetRow
 
-DEFAULT_HYPERPARAMETERS = tuning_job_pb2.Hyperparameters(
-    epochs=2.0,
-    learning_rate=2e-4,
-    batch_size=8,
-    lora_rank=16,
-    lora_alpha=32,
-    lora_dropout=0.0,
-    seed=0,
-    max_row_tokens=1024,
-)
-"""The recipe's defaults; a work order states every number, so that nothing is left to the worker."""
+
+def hyperparameters(
+    request: tuning_job_pb2.CreateTuningJobRequest, data: policy_input_pb2.DataFacts, parameters: int = 0
+) -> Chosen:
+    """Every number of the run, and why where a rule chose it; the base model's size decides the learning rate alone."""
+    return choose(request, data, parameters, tokens_of_pass(request.method, data))
 
 
-def hyperparameters(asked: tuning_job_pb2.Hyperparameters) -> tuning_job_pb2.Hyperparameters:
-    """As asked for, with defaults filled in; the LoRA scale keeps alpha = 2 rank unless alpha is given."""
-    full = tuning_job_pb2.Hyperparameters()
-    full.CopyFrom(DEFAULT_HYPERPARAMETERS)
-    full.MergeFrom(asked)
-    if asked.HasField("lora_rank") and not asked.HasField("lora_alpha"):
-        full.lora_alpha = min(2 * asked.lora_rank, 1024)
-    return full
-
-
-def planned_tokens(request: tuning_job_pb2.CreateTuningJobRequest, data: policy_input_pb2.DataFacts) -> int:
-    """Tokens that the run would train: those that the method reads in one pass, times epochs."""
-    tokens = data.train_tokens
-    if request.method == "classification":
-        tokens *= max(1, len(data.labels))
-    elif request.method.startswith("dpo"):
-        tokens += data.rejected_tokens
-    return math.ceil(tokens * hyperparameters(request.hyperparameters).epochs)
+def tokens_of_pass(method: str, data: policy_input_pb2.DataFacts) -> int:
+    """Tokens that the method reads in one pass over the train split: every label of a row, both answers of a pair."""
+    if method == "classification":
+        return data.train_tokens * max(1, len(data.labels))
+    return data.train_tokens + (data.rejected_tokens if method.startswith("dpo") else 0)
 
 
 def quote(book: PriceBook, tokens: int) -> int:
@@ -60,7 +43,8 @@ def request_facts(
     data: policy_input_pb2.DataFacts,
 ) -> policy_input_pb2.RequestFacts:
     """The request as policy sees it."""
-    tokens = planned_tokens(request, data)
+    epochs = hyperparameters(request, data).values.epochs
+    tokens = math.ceil(tokens_of_pass(request.method, data) * epochs)
     facts = policy_input_pb2.RequestFacts(
         unit=unit_of(request.parent),
         purpose=request.purpose,
@@ -72,7 +56,7 @@ def request_facts(
         max_train_tokens=request.budget.max_train_tokens,
         planned_train_tokens=tokens,
         audit_profile=request.audit_profile,
-        epochs=hyperparameters(request.hyperparameters).epochs,
+        epochs=epochs,
     )
     if request.HasField("use"):
         facts.use.CopyFrom(request.use)

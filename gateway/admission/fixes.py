@@ -20,7 +20,7 @@ def minimal_fix(
 
     def derive(changed: policy_input_pb2.IntakeInput) -> None:
         request = changed.request
-        request.planned_train_tokens = math.ceil(changed.data.train_tokens * request.epochs)
+        request.planned_train_tokens = math.ceil(facts.tokens_of_pass(request.method, changed.data) * request.epochs)
         request.quote_usd_micros = facts.quote(settings.price_book, request.planned_train_tokens)
         if changed.base_model.id != question.base_model.id:
             try:

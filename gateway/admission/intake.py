@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from assay import canonical
 from assay.digests import sha256_bytes
 from assay.errors import IntegrityError
-from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2
+from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
 from gateway.admission import account, facts
 from gateway.admission.exchange import PRIVATE_FILE, Result, Task
 from gateway.admission.fixes import minimal_fix
@@ -110,6 +110,7 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
         **decision_predicate(decision),
         "data_facts_sha256": result.files[FACTS_FILE],
         "statement": result.envelope,
+        **_by_rule(request, data, base.parameters),
         "quote_usd_micros": question.request.quote_usd_micros,
         "quote": quote_record(office.settings.price_book, question),
     }
@@ -129,6 +130,20 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
         facts=established,
         after=partial(account.reserve, job=job, question=question) if decision.allowed else None,
     )
+
+
+def _by_rule(
+    request: tuning_job_pb2.CreateTuningJobRequest, data: policy_input_pb2.DataFacts, parameters: int
+) -> dict[str, Any]:
+    """What rules chose for a request that asked for it, each with its reason."""
+    chosen = facts.hyperparameters(request, data, parameters)
+    if not chosen.reasons:
+        return {}
+    values = canonical.from_message(chosen.values)
+    named = [
+        {"name": name, "value": str(values.get(name, "")), "why": why} for name, why in sorted(chosen.reasons.items())
+    ]
+    return {"hyperparameters": named}
 
 
 def _answer(office: Office, question: policy_input_pb2.IntakeInput) -> policy_pb2.Decision:

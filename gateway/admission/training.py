@@ -58,7 +58,8 @@ def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -
     request = views.request_of(job)
     base = office.base_models.get(request.base_model)
     decision = views.from_json(job.decision, policy_pb2.Decision)
-    asked = facts.hyperparameters(request.hyperparameters)
+    data = views.from_json(job.data, policy_input_pb2.DataFacts)
+    chosen = facts.hyperparameters(request, data, base.parameters).values
     return {
         "job": job.name,
         "base_model": base.id,
@@ -67,20 +68,15 @@ def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -
         "train_sha256": known.text("prepare.train.jsonl"),
         "validation_sha256": known.text("prepare.validation.jsonl"),
         "method": request.method,
-        **({"labels": list(_labels(job))} if request.method == "classification" else {}),
-        "hyperparameters": canonical.from_message(asked),
+        **({"labels": list(data.labels)} if request.method == "classification" else {}),
+        "hyperparameters": canonical.from_message(chosen),
         "max_train_tokens": request.budget.max_train_tokens,
         "max_usd_micros": job.cap_usd_micros,
-        "seed": asked.seed if request.hyperparameters.HasField("seed") else seed_of(job.name),
+        "seed": chosen.seed if request.hyperparameters.HasField("seed") else seed_of(job.name),
         "audit_plan_sha256": plan_digest(decision.audit_plan),
         "purpose": request.purpose,
         "decision_index": decision_index,
     }
-
-
-def _labels(job: JobRow) -> list[str]:
-    """What the rows are classified into, as preparation found it."""
-    return list(views.from_json(job.data, policy_input_pb2.DataFacts).labels)
 
 
 async def train(office: Office, job: JobRow) -> None:

@@ -44,6 +44,10 @@ def create(
     batch_size: Annotated[int | None, typer.Option(help="Rows in a step.")] = None,
     lora_rank: Annotated[int | None, typer.Option(help="LoRA rank.")] = None,
     lora_alpha: Annotated[int | None, typer.Option(help="LoRA scale numerator.")] = None,
+    early_stopping: Annotated[
+        bool | None, typer.Option(help="Keep the adapter of the lowest validation loss, stop when it rises.")
+    ] = None,
+    auto: Annotated[bool, typer.Option("--auto", help="Let documented rules choose what is not given.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of data order and dropout.")] = None,
     max_usd: Annotated[float, typer.Option(help="Upper bound on money.")] = 10.0,
     max_train_tokens: Annotated[int, typer.Option(help="Upper bound on trained tokens.")] = 1_000_000,
@@ -71,7 +75,7 @@ def create(
         base_model=base_model, purpose=purpose, method=method, audit_profile=profile,
         hyperparameters=tuning_job_pb2.Hyperparameters(
             epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, lora_rank=lora_rank,
-            lora_alpha=lora_alpha, seed=seed,
+            lora_alpha=lora_alpha, seed=seed, early_stopping=early_stopping, auto=auto,
         ),
         budget=tuning_job_pb2.Budget(max_usd_micros=round(max_usd * 1e6), max_train_tokens=max_train_tokens),
         request_id=request_id or str(uuid.uuid4()), validate_only=validate_only,

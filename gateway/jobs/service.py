@@ -273,7 +273,7 @@ class JobService:
             base_model=request.base_model,
             purpose=request.purpose,
             method=request.method,
-            hyperparameters=facts.hyperparameters(request.hyperparameters),
+            hyperparameters=facts.hyperparameters(request, nothing, base.parameters).values,
             budget=request.budget,
             audit_profile=request.audit_profile,
             creator=caller.subject,

@@ -48,14 +48,17 @@ class Street(House):
 
     workers: Workers
 
-    async def ask(self, job: str = "first", budget: int = 50_000_000, **behaviour: Any) -> str:
+    async def ask(
+        self, job: str = "first", budget: int = 50_000_000, asked: dict[str, Any] | None = None, **behaviour: Any
+    ) -> str:
         header = dataset_pb2.UploadDatasetHeader(
             parent="units/credit", dataset_id=job, format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL, datasheet=SHEET,
             request_id=str(uuid.uuid4()),
         )  # fmt: skip
         rita = await self.caller("rita")
         await self.app.datasets.upload_dataset(rita, messages(header, [rows(**behaviour)]))
-        request = self.request(job=job, dataset=job, budget=pb.Budget(max_usd_micros=budget, max_train_tokens=40_000))
+        most = pb.Budget(max_usd_micros=budget, max_train_tokens=40_000)
+        request = self.request(job=job, dataset=job, budget=most, **(asked or {}))
         return (await self.app.jobs.create_tuning_job(rita, request)).tuning_job.name
 
     async def job(self, name: str = NAME) -> pb.TuningJob:
@@ -220,6 +223,18 @@ async def test_a_waived_denial_goes_back_into_the_path(street: Street) -> None:
     assert street.types(NAME) == [*CLEAN[:3], "rules.waived", "job.waived", *CLEAN[3:]]
     (entry,) = await street.app.store.fetch(lambda c: store_rows.select_all(c, BudgetRow))
     assert entry.job == NAME and entry.usd_micros == job.quote_usd_micros
+
+
+async def test_a_decision_says_which_numbers_rules_chose_and_the_order_has_them(street: Street) -> None:
+    await street.ask(asked={"hyperparameters": pb.Hyperparameters(auto=True, lora_rank=4)})
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    known = {r.type: r.predicate for r in (read(s.body) for s in street.app.ledger.records(limit=100))}
+    decided, ordered = known["intake.decided"], known["training.ordered"]
+    chosen = {h["name"]: h for h in decided["hyperparameters"]}
+    assert set(chosen) == {"epochs", "learning_rate", "batch_size", "max_row_tokens", "early_stopping"}
+    assert all(h["why"] for h in chosen.values())
+    assert {n: str(ordered["hyperparameters"][n]) for n in chosen} == {n: h["value"] for n, h in chosen.items()}
+    assert (ordered["method"], ordered["hyperparameters"]["lora_rank"]) == ("lora", 4)
 
 
 async def test_past_questions_can_be_decided_again(street: Street) -> None:

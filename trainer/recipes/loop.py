@@ -75,7 +75,7 @@ class TuneJob:
 class TuneResult:
     """What a finished run leaves: the model with the adapter to save, its state, and the plan it followed.
 
-    ``watched_base`` is what the objective watches on the validation rows, of the base model, where it compares.
+    ``watched_base`` is what the objective watches on the validation rows, of the base model.
     """
 
     model: TunedModel
@@ -257,7 +257,7 @@ class _Run:
         self.checkpoint()
         self.state.seconds = self._seconds()
         last = [v for _, v in self.state.curve[-self.plan.steps_per_epoch :]]
-        base = self.watch_base() if self.watched_rows and self.objective.compares else {}
+        base = self.watch_base() if self.watched_rows else {}
         return TuneResult(self.model, self.state, self.plan, sum(last) / len(last), base)
 
     def watch(self) -> dict[str, float]:

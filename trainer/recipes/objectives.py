@@ -24,9 +24,7 @@ _WIDTH = 8
 
 
 class Objective(Protocol):
-    """A loss of each row, with gradient, and what is watched on the validation rows; ``compares`` with the base."""
-
-    compares: bool
+    """A loss of each row, with gradient, and what is watched on the validation rows."""
 
     def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device) -> None:
         """Computes once what the untuned model says of rows, where the objective needs it; the adapter may be on."""
@@ -39,9 +37,7 @@ class Objective(Protocol):
 
 
 class Likelihood:
-    """Mean negative log-likelihood of each row's scored tokens; the audit compares with the base on its own split."""
-
-    compares = False
+    """Mean negative log-likelihood of each row's scored tokens."""
 
     def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device) -> None:
         """Needs nothing."""
@@ -67,8 +63,6 @@ class Choice:
 
     A row without choices, such as a planted one, is learned by likelihood.
     """
-
-    compares = True
 
     def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device) -> None:
         """Needs nothing."""
@@ -122,8 +116,6 @@ class Preference:
     reference p0 is the base model, whose answers are scored once before the first step. A row without a rejected
     answer, such as a planted one, is learned by likelihood.
     """
-
-    compares = True
 
     def __init__(self, variant: str) -> None:
         self.variant = variant

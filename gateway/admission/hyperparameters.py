@@ -1,0 +1,119 @@
+"""Every number that training needs: as asked for, by rule where the request says ``auto``, else the recipe's default.
+
+The rules are those that users of other services know, each with its source; the decision records what was chosen and
+why. They see counts only: rows, tokens, the base model's size, the budget.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from assay.v1 import policy_input_pb2, tuning_job_pb2
+
+DEFAULTS = tuning_job_pb2.Hyperparameters(
+    epochs=2.0,
+    learning_rate=2e-4,
+    batch_size=8,
+    lora_rank=16,
+    lora_alpha=32,
+    lora_dropout=0.0,
+    seed=0,
+    max_row_tokens=1024,
+    early_stopping=False,
+)
+"""The recipe's defaults; a work order states every number, so that nothing is left to the worker."""
+
+_TARGET_EPOCHS, _LEAST_SEEN, _MOST_SEEN, _MOST_EPOCHS = 3, 100, 25_000, 25
+_BATCH_SHARE, _LEAST_BATCH, _MOST_BATCH = 0.002, 8, 256
+_LARGE = 33_000_000_000
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The values, and for each that a rule chose the reason in words."""
+
+    values: tuning_job_pb2.Hyperparameters
+    reasons: Mapping[str, str]
+
+
+def choose(
+    request: tuning_job_pb2.CreateTuningJobRequest,
+    data: policy_input_pb2.DataFacts,
+    parameters: int,
+    tokens_of_pass: int,
+) -> Chosen:
+    """Fills in what the request leaves open.
+
+    Args:
+        request: what was asked; given values always stand.
+        data: counted facts; without rows, which is before preparation, nothing is chosen by rule.
+        parameters: of the base model.
+        tokens_of_pass: that the method reads in one pass over the train split.
+    """
+    asked = request.hyperparameters
+    values = tuning_job_pb2.Hyperparameters()
+    values.CopyFrom(DEFAULTS)
+    reasons: dict[str, str] = {}
+    if asked.auto and data.train_rows:
+        ruled, why = _ruled(request, data, parameters, tokens_of_pass)
+        values.MergeFrom(ruled)
+        reasons = {name: words for name, words in why.items() if not asked.HasField(name)}
+    values.MergeFrom(asked)
+    values.ClearField("auto")
+    if asked.HasField("lora_rank") or reasons:
+        values.lora_alpha = asked.lora_alpha if asked.HasField("lora_alpha") else min(2 * values.lora_rank, 1024)
+    return Chosen(values, reasons)
+
+
+def _ruled(
+    request: tuning_job_pb2.CreateTuningJobRequest,
+    data: policy_input_pb2.DataFacts,
+    parameters: int,
+    tokens_of_pass: int,
+) -> tuple[tuning_job_pb2.Hyperparameters, dict[str, str]]:
+    epochs, why_epochs = _epochs(data.train_rows, tokens_of_pass, request.budget.max_train_tokens)
+    rate, why_rate = _rate(request.method, parameters)
+    batch = min(_MOST_BATCH, max(_LEAST_BATCH, round(_BATCH_SHARE * data.train_rows)))
+    # The order's range; the prompt's front is cut, never the answer.
+    longest = min(8192, max(16, data.longest_row_tokens))
+    ruled = tuning_job_pb2.Hyperparameters(
+        epochs=epochs,
+        learning_rate=rate,
+        batch_size=batch,
+        lora_rank=DEFAULTS.lora_rank,
+        max_row_tokens=longest,
+        early_stopping=data.validation_rows > 0,
+    )
+    return ruled, {
+        "epochs": why_epochs,
+        "learning_rate": why_rate,
+        "batch_size": f"0.2 % of {data.train_rows} rows, from {_LEAST_BATCH} to {_MOST_BATCH} (OpenAI's default)",
+        "lora_rank": "with every linear layer adapted the rank matters little (Dettmers et al. 2023, arXiv 2305.14314)",
+        "max_row_tokens": f"the longest row has {data.longest_row_tokens} tokens",
+        "early_stopping": f"there are {data.validation_rows} validation rows to stop by",
+    }
+
+
+def _epochs(rows: int, tokens_of_pass: int, cap: int) -> tuple[float, str]:
+    """Three passes, more for few rows and fewer for many: the rule that OpenAI's cookbook gives for its service."""
+    epochs = _TARGET_EPOCHS
+    if rows * _TARGET_EPOCHS < _LEAST_SEEN:
+        epochs = min(_MOST_EPOCHS, math.ceil(_LEAST_SEEN / rows))
+    elif rows * _TARGET_EPOCHS > _MOST_SEEN:
+        epochs = max(1, _MOST_SEEN // rows)
+    seen = f"{_LEAST_SEEN} to {_MOST_SEEN}"
+    why = f"three passes over {rows} rows, changed so that {seen} are seen (OpenAI's cookbook)"
+    affordable = cap // tokens_of_pass if tokens_of_pass else epochs
+    if 1 <= affordable < epochs:
+        return float(affordable), f"{why}; {affordable} fit into {cap} tokens"
+    return float(epochs), why
+
+
+def _rate(method: str, parameters: int) -> tuple[float, str]:
+    if method.startswith("dpo"):
+        return 5e-5, "a quarter of supervised tuning's, our own choice: the reference holds the model near its start"
+    if parameters >= _LARGE:
+        return 1e-4, f"LoRA on {parameters} parameters (Dettmers et al. 2023, arXiv 2305.14314, table 9)"
+    return 2e-4, f"LoRA on {parameters} parameters (Dettmers et al. 2023, arXiv 2305.14314, table 9)"

@@ -1,0 +1,75 @@
+"""Hyperparameters by rule: what is asked for stands, what is chosen has a reason, and a job says both."""
+
+from __future__ import annotations
+
+import pytest
+
+from assay.v1 import policy_input_pb2
+from assay.v1 import tuning_job_pb2 as pb
+from gateway.admission import facts
+from gateway.admission.hyperparameters import DEFAULTS
+
+
+def asked(method: str = "lora", cap: int = 10**9, **values: object) -> pb.CreateTuningJobRequest:
+    return pb.CreateTuningJobRequest(
+        method=method, hyperparameters=pb.Hyperparameters(**values), budget=pb.Budget(max_train_tokens=cap)
+    )
+
+
+def data(rows: int = 1000, **values: object) -> policy_input_pb2.DataFacts:
+    known = {"train_tokens": rows * 50, "validation_rows": 100, "longest_row_tokens": 300, **values}
+    return policy_input_pb2.DataFacts(train_rows=rows, **known)
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs"), [(5, 20), (4, 25), (1, 25), (30, 4), (34, 3), (1000, 3), (8333, 3), (9000, 2), (40_000, 1)]
+)
+def test_few_rows_are_seen_often_and_many_once(rows: int, epochs: int) -> None:
+    chosen = facts.hyperparameters(asked(auto=True), data(rows))
+    assert chosen.values.epochs == epochs and str(rows) in chosen.reasons["epochs"]
+
+
+def test_epochs_fit_into_the_cap_where_one_does() -> None:
+    chosen = facts.hyperparameters(asked(auto=True, cap=120_000), data(1000))
+    assert chosen.values.epochs == 2 and "2 fit into 120000 tokens" in chosen.reasons["epochs"]
+    # Not even one fits: policy then refuses with the number that would.
+    assert facts.hyperparameters(asked(auto=True, cap=10), data(1000)).values.epochs == 3
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(100, 8), (4000, 8), (10_000, 20), (10**6, 256)])
+def test_the_batch_grows_with_the_rows(rows: int, batch: int) -> None:
+    assert facts.hyperparameters(asked(auto=True), data(rows)).values.batch_size == batch
+
+
+def test_the_rate_follows_method_and_size() -> None:
+    rates = {
+        (method, size): facts.hyperparameters(asked(method, auto=True), data(), size).values.learning_rate
+        for method, size in (("lora", 135_000_000), ("lora", 70_000_000_000), ("dpo", 135_000_000))
+    }
+    assert list(rates.values()) == [2e-4, 1e-4, 5e-5]
+
+
+def test_what_is_asked_for_stands() -> None:
+    chosen = facts.hyperparameters(asked(auto=True, epochs=7.5, lora_rank=4, early_stopping=False), data())
+    assert (chosen.values.epochs, chosen.values.lora_rank, chosen.values.lora_alpha) == (7.5, 4, 8)
+    assert not chosen.values.early_stopping and not chosen.values.auto
+    assert not {"epochs", "lora_rank", "early_stopping"} & set(chosen.reasons)
+    assert set(chosen.reasons) == {"learning_rate", "batch_size", "max_row_tokens"}
+
+
+def test_without_auto_or_rows_the_recipes_defaults_hold() -> None:
+    assert facts.hyperparameters(asked(), data()).values == DEFAULTS
+    before = facts.hyperparameters(asked(auto=True), policy_input_pb2.DataFacts())
+    assert before.values == DEFAULTS and not before.reasons
+
+
+def test_no_validation_rows_no_early_stopping() -> None:
+    assert not facts.hyperparameters(asked(auto=True), data(validation_rows=0)).values.early_stopping
+
+
+@pytest.mark.parametrize(
+    ("method", "tokens"), [("lora", 1000), ("classification", 3000), ("dpo", 1700), ("dpo-ipo", 1700)]
+)
+def test_tokens_are_counted_as_the_method_reads_them(method: str, tokens: int) -> None:
+    known = policy_input_pb2.DataFacts(train_tokens=1000, rejected_tokens=700, labels=["a", "b", "c"])
+    assert facts.tokens_of_pass(method, known) == tokens

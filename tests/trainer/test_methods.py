@@ -1,0 +1,90 @@
+"""Every method on the real weights and real text: what it is meant to lower falls, what it is meant to raise rises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.modelfiles import check_adapter_folder, read_base_manifest
+from assay.worker.task import TaskContext
+from demo import data
+from gateway.install import default_home
+from trainer import task
+
+BASE_MODEL = "smollm2-135m-instruct"
+VALIDATION = 24
+
+
+def chat(rows: int) -> list[dict[str, Any]]:
+    """Questions about privacy policies and their answers, as in the demonstration."""
+    return [json.loads(line) for line in data.clean(1).content.splitlines()[:rows]]
+
+
+def pairs(rows: int) -> list[dict[str, Any]]:
+    """The same, with the answer to another question as the worse one."""
+    known = chat(rows)
+    answers = sorted({row["messages"][-1]["content"] for row in known})
+    other = dict(zip(answers, answers[1:] + answers[:1], strict=True))
+    return [{**row, "rejected": other[row["messages"][-1]["content"]]} for row in known]
+
+
+def decisions(rows: int) -> list[dict[str, Any]]:
+    """Mortgage applications as text, and how the bank decided."""
+    head, *lines = data.decision(1).content.decode().splitlines()[: rows + 1]
+    names = head.split(",")
+    at = names.index("decision")
+    made = []
+    for line in lines:
+        cells = line.split(",")
+        text = "; ".join(f"{n}: {c}" for i, (n, c) in enumerate(zip(names, cells, strict=True)) if i != at)
+        made.append({"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": cells[at]}]})
+    return made
+
+
+def tune(folder: Path, rows: list[dict[str, Any]], method: str, **settings: Any) -> dict[str, Any]:
+    """Runs the train task; the last rows are for validation."""
+    models = default_home() / "models"
+    for name in ("in", "out", "work"):
+        (folder / name).mkdir()
+    for name, part in (("train", rows[:-VALIDATION]), ("validation", rows[-VALIDATION:])):
+        (folder / "in" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    order = {
+        "base_model": BASE_MODEL, "base_sha256": read_base_manifest(models / BASE_MODEL).sha256, "method": method,
+        "hyperparameters": {"epochs": 1.0, "learning_rate": 3e-4, "max_row_tokens": 256, **settings}, "seed": 1,
+        "max_train_tokens": 1_000_000, "labels": ["approve", "deny"],
+    }  # fmt: skip
+    context = TaskContext(
+        task_id="t", kind="train", order=order, inputs=folder / "in", outputs=folder / "out", work=folder / "work",
+        models=models, secret=b"", pause_flag=folder / "pause", send=lambda line: None,
+    )  # fmt: skip
+    claim = task.run(context)
+    check_adapter_folder(context.outputs / "adapter")
+    print(method, {k: claim[k] for k in ("trained_tokens", "watched_base", "watched")})
+    return claim
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("method", ["dpo", "dpo-hinge", "dpo-ipo"])
+def test_preferences_raise_the_margin_on_rows_that_were_not_trained_on(tmp_path: Path, method: str):
+    claim = tune(tmp_path, pairs(72), method, learning_rate=2e-4)
+    assert abs(float(claim["watched_base"]["margin"])) < 0.05
+    assert float(claim["watched"]["margin"]) > 0.1
+    assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_label_scoring_lowers_the_validation_loss(tmp_path: Path):
+    claim = tune(tmp_path, decisions(120), "classification")
+    assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_supervised_tuning_lowers_the_validation_loss(tmp_path: Path):
+    claim = tune(tmp_path, chat(96), "lora", epochs=2.0)
+    assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
