@@ -37,6 +37,7 @@ from gateway.key_registry import People
 from gateway.permits import PermitService
 from gateway.refusals import RefusalRecorder
 from gateway.registry import ModelRegistry
+from gateway.replays import ReplayService
 from gateway.settings import Settings
 from gateway.store.blobs import FileBlobStore
 from gateway.store.database import Store
@@ -60,6 +61,7 @@ class Application:
     identities: IdentityRegistry
     datasets: DatasetService
     jobs: JobService
+    replays: ReplayService
     approvals: ApprovalService
     permits: PermitService
     models: ModelRegistry
@@ -162,6 +164,7 @@ class Application:
             identities=identities,
             datasets=DatasetService(settings, store, blobs, keys),
             jobs=JobService(settings, store, policy, base_models, board, keys),
+            replays=ReplayService(office),
             approvals=ApprovalService(settings, store, policy, board, people, cards, keys),
             permits=PermitService(settings, store, order_key, people, policy),
             models=ModelRegistry(store, blobs),

@@ -323,3 +323,61 @@ class WatchTuningJobResponse(_message.Message):
     tuning_job: TuningJob
     resting: bool
     def __init__(self, tuning_job: _Optional[_Union[TuningJob, _Mapping]] = ..., resting: _Optional[bool] = ...) -> None: ...
+
+class EnvironmentDifference(_message.Message):
+    __slots__ = ("name", "recorded", "now")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RECORDED_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    recorded: str
+    now: str
+    def __init__(self, name: _Optional[str] = ..., recorded: _Optional[str] = ..., now: _Optional[str] = ...) -> None: ...
+
+class Replay(_message.Message):
+    __slots__ = ("tuning_job", "number", "verdict", "reason", "adapter_sha256", "replayed_sha256", "differences", "validation_loss", "replayed_validation_loss", "record_index")
+    class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        VERDICT_UNSPECIFIED: _ClassVar[Replay.Verdict]
+        VERDICT_REPRODUCED: _ClassVar[Replay.Verdict]
+        VERDICT_DIFFERS: _ClassVar[Replay.Verdict]
+        VERDICT_NOT_REPLAYABLE: _ClassVar[Replay.Verdict]
+    VERDICT_UNSPECIFIED: Replay.Verdict
+    VERDICT_REPRODUCED: Replay.Verdict
+    VERDICT_DIFFERS: Replay.Verdict
+    VERDICT_NOT_REPLAYABLE: Replay.Verdict
+    TUNING_JOB_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_SHA256_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_SHA256_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+    RECORD_INDEX_FIELD_NUMBER: _ClassVar[int]
+    tuning_job: str
+    number: int
+    verdict: Replay.Verdict
+    reason: str
+    adapter_sha256: str
+    replayed_sha256: str
+    differences: _containers.RepeatedCompositeFieldContainer[EnvironmentDifference]
+    validation_loss: str
+    replayed_validation_loss: str
+    record_index: int
+    def __init__(self, tuning_job: _Optional[str] = ..., number: _Optional[int] = ..., verdict: _Optional[_Union[Replay.Verdict, str]] = ..., reason: _Optional[str] = ..., adapter_sha256: _Optional[str] = ..., replayed_sha256: _Optional[str] = ..., differences: _Optional[_Iterable[_Union[EnvironmentDifference, _Mapping]]] = ..., validation_loss: _Optional[str] = ..., replayed_validation_loss: _Optional[str] = ..., record_index: _Optional[int] = ...) -> None: ...
+
+class ReplayTuningJobRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ReplayTuningJobResponse(_message.Message):
+    __slots__ = ("progress", "replay")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    REPLAY_FIELD_NUMBER: _ClassVar[int]
+    progress: Progress
+    replay: Replay
+    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ...) -> None: ...

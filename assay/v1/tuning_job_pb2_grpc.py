@@ -75,6 +75,11 @@ class TuningJobServiceStub:
                 request_serializer=assay_dot_v1_dot_tuning__job__pb2.WatchTuningJobRequest.SerializeToString,
                 response_deserializer=assay_dot_v1_dot_tuning__job__pb2.WatchTuningJobResponse.FromString,
                 _registered_method=True)
+        self.ReplayTuningJob = channel.unary_stream(
+                '/assay.v1.TuningJobService/ReplayTuningJob',
+                request_serializer=assay_dot_v1_dot_tuning__job__pb2.ReplayTuningJobRequest.SerializeToString,
+                response_deserializer=assay_dot_v1_dot_tuning__job__pb2.ReplayTuningJobResponse.FromString,
+                _registered_method=True)
 
 
 class TuningJobServiceServicer:
@@ -137,6 +142,13 @@ class TuningJobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplayTuningJob(self, request, context):
+        """Does a job's training again from its sealed bundle and compares the adapters; asked again while one runs, joins it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TuningJobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +191,11 @@ def add_TuningJobServiceServicer_to_server(servicer, server):
                     servicer.WatchTuningJob,
                     request_deserializer=assay_dot_v1_dot_tuning__job__pb2.WatchTuningJobRequest.FromString,
                     response_serializer=assay_dot_v1_dot_tuning__job__pb2.WatchTuningJobResponse.SerializeToString,
+            ),
+            'ReplayTuningJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReplayTuningJob,
+                    request_deserializer=assay_dot_v1_dot_tuning__job__pb2.ReplayTuningJobRequest.FromString,
+                    response_serializer=assay_dot_v1_dot_tuning__job__pb2.ReplayTuningJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -398,6 +415,33 @@ class TuningJobService:
             '/assay.v1.TuningJobService/WatchTuningJob',
             assay_dot_v1_dot_tuning__job__pb2.WatchTuningJobRequest.SerializeToString,
             assay_dot_v1_dot_tuning__job__pb2.WatchTuningJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayTuningJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/assay.v1.TuningJobService/ReplayTuningJob',
+            assay_dot_v1_dot_tuning__job__pb2.ReplayTuningJobRequest.SerializeToString,
+            assay_dot_v1_dot_tuning__job__pb2.ReplayTuningJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

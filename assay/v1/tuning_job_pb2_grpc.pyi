@@ -20,6 +20,7 @@ class TuningJobServiceStub:
     ResumeTuningJob: grpc.UnaryUnaryMultiCallable[assay.v1.tuning_job_pb2.ResumeTuningJobRequest, assay.v1.tuning_job_pb2.ResumeTuningJobResponse]
     AppealTuningJob: grpc.UnaryUnaryMultiCallable[assay.v1.tuning_job_pb2.AppealTuningJobRequest, assay.v1.tuning_job_pb2.AppealTuningJobResponse]
     WatchTuningJob: grpc.UnaryStreamMultiCallable[assay.v1.tuning_job_pb2.WatchTuningJobRequest, assay.v1.tuning_job_pb2.WatchTuningJobResponse]
+    ReplayTuningJob: grpc.UnaryStreamMultiCallable[assay.v1.tuning_job_pb2.ReplayTuningJobRequest, assay.v1.tuning_job_pb2.ReplayTuningJobResponse]
 
 class TuningJobServiceAsyncStub(TuningJobServiceStub):
     """What ``TuningJobServiceStub`` is on an asyncio channel; exists for types only."""
@@ -32,6 +33,7 @@ class TuningJobServiceAsyncStub(TuningJobServiceStub):
     ResumeTuningJob: grpc.aio.UnaryUnaryMultiCallable[assay.v1.tuning_job_pb2.ResumeTuningJobRequest, assay.v1.tuning_job_pb2.ResumeTuningJobResponse]
     AppealTuningJob: grpc.aio.UnaryUnaryMultiCallable[assay.v1.tuning_job_pb2.AppealTuningJobRequest, assay.v1.tuning_job_pb2.AppealTuningJobResponse]
     WatchTuningJob: grpc.aio.UnaryStreamMultiCallable[assay.v1.tuning_job_pb2.WatchTuningJobRequest, assay.v1.tuning_job_pb2.WatchTuningJobResponse]
+    ReplayTuningJob: grpc.aio.UnaryStreamMultiCallable[assay.v1.tuning_job_pb2.ReplayTuningJobRequest, assay.v1.tuning_job_pb2.ReplayTuningJobResponse]
 
 class TuningJobServiceServicer:
     async def CreateTuningJob(self, request: assay.v1.tuning_job_pb2.CreateTuningJobRequest, context: grpc.aio.ServicerContext[assay.v1.tuning_job_pb2.CreateTuningJobRequest, assay.v1.tuning_job_pb2.CreateTuningJobResponse]) -> assay.v1.tuning_job_pb2.CreateTuningJobResponse: ...
@@ -42,6 +44,7 @@ class TuningJobServiceServicer:
     async def ResumeTuningJob(self, request: assay.v1.tuning_job_pb2.ResumeTuningJobRequest, context: grpc.aio.ServicerContext[assay.v1.tuning_job_pb2.ResumeTuningJobRequest, assay.v1.tuning_job_pb2.ResumeTuningJobResponse]) -> assay.v1.tuning_job_pb2.ResumeTuningJobResponse: ...
     async def AppealTuningJob(self, request: assay.v1.tuning_job_pb2.AppealTuningJobRequest, context: grpc.aio.ServicerContext[assay.v1.tuning_job_pb2.AppealTuningJobRequest, assay.v1.tuning_job_pb2.AppealTuningJobResponse]) -> assay.v1.tuning_job_pb2.AppealTuningJobResponse: ...
     def WatchTuningJob(self, request: assay.v1.tuning_job_pb2.WatchTuningJobRequest, context: grpc.aio.ServicerContext[assay.v1.tuning_job_pb2.WatchTuningJobRequest, assay.v1.tuning_job_pb2.WatchTuningJobResponse]) -> AsyncIterator[assay.v1.tuning_job_pb2.WatchTuningJobResponse]: ...
+    def ReplayTuningJob(self, request: assay.v1.tuning_job_pb2.ReplayTuningJobRequest, context: grpc.aio.ServicerContext[assay.v1.tuning_job_pb2.ReplayTuningJobRequest, assay.v1.tuning_job_pb2.ReplayTuningJobResponse]) -> AsyncIterator[assay.v1.tuning_job_pb2.ReplayTuningJobResponse]: ...
 
 def add_TuningJobServiceServicer_to_server(
     servicer: TuningJobServiceServicer, server: grpc.Server | grpc.aio.Server

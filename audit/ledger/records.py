@@ -60,6 +60,7 @@ TYPES: Mapping[str, TypeRule] = {
     "intake.decided": TypeRule("decision"),
     "training.ordered": TypeRule("work-order"),
     "training.completed": TypeRule("training"),
+    "training.replayed": TypeRule("replay"),
     "job.paused": TypeRule("transition"),
     "job.resumed": TypeRule("transition"),
     "job.cancelled": TypeRule("transition"),

@@ -40,9 +40,28 @@ def worker(state: State, entry: Entry) -> None:
         verified = _service(state, entry.index, key, envelope)
         about = _about(verified, name) == job.name
         state.findings.demand(names.WORKERS, about, f"its statement is not a {name} statement of this job")
-        _facts(job, name, verified)
+        if entry.record.type == "training.replayed":
+            _replayed(state, job, entry.record, verified)
+        else:
+            _facts(job, name, verified)
     state.findings.demand(
         names.WORKERS, bool(found) or not needed, f"it carries no signed {name} statement", missing=True
+    )
+
+
+def _replayed(state: State, job: Job, record: Record, verified: VerifiedEnvelope) -> None:
+    """A replay's verdict follows from the adapter that its own statement names, and the one that was trained."""
+    again = {s["name"]: s["digest"]["sha256"] for s in verified.statement["subject"]}.get("adapter", "")
+    said = text(record.predicate, "verdict")
+    state.findings.demand(
+        names.WORKERS,
+        again == text(record.predicate, "replayed_sha256"),
+        "the replay's statement names another adapter",
+    )
+    trained = job.adapter or text(record.predicate, "adapter_sha256")
+    same = again == trained == text(record.predicate, "adapter_sha256")
+    state.findings.demand(
+        names.WORKERS, said == ("REPRODUCED" if same else "DIFFERS"), "the replay's verdict is not what its digests say"
     )
 
 
@@ -108,6 +127,7 @@ def _statement_wanted(record: Record) -> tuple[str, str, bool] | None:
         "intake.decided": (keys.AUDIT_WORKER, "preparation", to == "QUEUED"),
         "training.ordered": (keys.PERMIT, "work-order", False),
         "training.completed": (keys.TRAIN_WORKER, "training", True),
+        "training.replayed": (keys.TRAIN_WORKER, "training", bool(text(record.predicate, "replayed_sha256"))),
         "audit.completed": (keys.AUDIT_WORKER, "audit", True),
     }.get(record.type)
 

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli import approval, audit, dataset, erase, job, key, ledger, model, permit, policy, role, setup, witness
+from gateway.cli import (
+    approval,
+    audit,
+    dataset,
+    erase,
+    job,
+    key,
+    ledger,
+    model,
+    permit,
+    policy,
+    replay,
+    role,
+    setup,
+    witness,
+)
 
 app = typer.Typer(
     name="assay",
@@ -23,6 +38,7 @@ for name, noun in (
     ("key", key), ("witness", witness),
 ):  # fmt: skip
     app.add_typer(noun.app, name=name)
+replay.add_to(job.app)
 app.command("init")(setup.init)
 app.command("serve")(setup.serve)
 app.command("doctor")(setup.doctor)

@@ -23,7 +23,9 @@ from assay.v1 import (
 )
 from gateway.application import Application
 from gateway.caller import Caller
+from gateway.jobs.service import JobService
 from gateway.precedents import Precedents
+from gateway.replays import ReplayService
 from policies.engine import PolicyEngine
 
 
@@ -70,6 +72,17 @@ class PolicyAnswers:
         return self._engine.explain(request.rule_id)
 
 
+class JobAnswers:
+    """Jobs, and their replays, which are a domain of their own."""
+
+    def __init__(self, service: JobService, replays: ReplayService) -> None:
+        self._service = service
+        self.replay_tuning_job = replays.replay_tuning_job
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._service, name)
+
+
 def routes(app: Application) -> dict[ServiceDescriptor, list[Route]]:
     """All public RPCs.
 
@@ -78,7 +91,7 @@ def routes(app: Application) -> dict[ServiceDescriptor, list[Route]]:
     """
     domains: dict[ServiceDescriptor, Any] = {
         dataset_pb2.DESCRIPTOR.services_by_name["DatasetService"]: app.datasets,
-        tuning_job_pb2.DESCRIPTOR.services_by_name["TuningJobService"]: app.jobs,
+        tuning_job_pb2.DESCRIPTOR.services_by_name["TuningJobService"]: JobAnswers(app.jobs, app.replays),
         policy_pb2.DESCRIPTOR.services_by_name["PolicyService"]: PolicyAnswers(app.policy, Precedents(app.store)),
         model_pb2.DESCRIPTOR.services_by_name["ModelService"]: app.models,
         approval_pb2.DESCRIPTOR.services_by_name["ApprovalService"]: app.approvals,

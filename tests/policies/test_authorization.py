@@ -35,6 +35,7 @@ TABLE: dict[str, set[str]] = {
     "ListDatasets": {R, C, V, A},
     "CreateTuningJob": {R},
     "GetTuningJob": {R, C, V, D, A},
+    "ReplayTuningJob": {C, V, A},
     "ListTuningJobs": {R, C, V, D, A},
     "WatchTuningJob": {R, C, V, D, A},
     "CancelTuningJob": {R, C},

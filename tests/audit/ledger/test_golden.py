@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,21 @@ from audit.ledger import records
 from audit.ledger.commitment import Opening
 from audit.ledger.note import Checkpoint
 from audit.ledger.records import TYPES
-from tests.audit.ledger.ledger_world import GATEWAY, ORIGIN, START, Story, World, refused, subject
+from tests.audit.ledger.ledger_world import ADAPTER, GATEWAY, ORIGIN, START, Story, World, refused, subject
 from tests.audit.ledger.record_schemas import SCHEMAS, schema_faults
 
 GOLDEN = Path(__file__).parents[2] / "data/vectors/records"
 
 
+def chapters() -> dict[str, Callable[[World], None]]:
+    """By name; each has a log of its own, since what stands in a golden file never moves."""
+    return {"jobs": tell_jobs, "keys": tell_keys, "budgets": tell_budgets, "replays": tell_replays}
+
+
 def stories(folder: Path) -> dict[str, bytes]:
     """Tells stories that leave a record of every type; returns the first body of each."""
     first: dict[str, bytes] = {}
-    # A log of its own for each later chapter: what stands in a golden file never moves.
-    for start, (name, tell) in enumerate((("jobs", tell_jobs), ("keys", tell_keys), ("budgets", tell_budgets))):
+    for start, (name, tell) in enumerate(chapters().items()):
         (folder / name).mkdir()
         world = World(folder / name)
         world.nonces.count = 1000 * start
@@ -61,6 +66,25 @@ def tell_budgets(world: World) -> None:
     index = capped.act("cora", "budget.raised", "budget-raise", bound)
     raised = {"raise_index": index, "max_usd_micros": 2_000_000, "reason_commitment": words}
     capped.record("job.resumed", "transition", raised, to="QUEUED", actor=subject("cora"))
+
+
+def tell_replays(world: World) -> None:
+    """A run that was done again, and gave the same adapter."""
+    story = Story(world).found().ask().decide().train()
+    statement = story.service(story.train_key, "training", {"kind": "train"}, [("adapter", ADAPTER)])
+    predicate = {
+        "number": 1,
+        "verdict": "REPRODUCED",
+        "reason": "",
+        "training_index": story.indices["training.completed"],
+        "adapter_sha256": ADAPTER,
+        "replayed_sha256": ADAPTER,
+        "differences": [{"name": "package torch", "recorded": "2.13.0", "now": "2.14.0"}],
+        "validation_loss": "1.5",
+        "replayed_validation_loss": "1.5",
+        "statement": statement,
+    }
+    story.record("training.replayed", "replay", predicate, [("adapter", ADAPTER)], actor=subject("vera"))
 
 
 def tell_refusals(world: World) -> None:

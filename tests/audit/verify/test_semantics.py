@@ -480,6 +480,27 @@ def test_a_training_statement_may_be_slsa_provenance(world: World, job: str | No
     assert (WORKERS in complaints(world)) == (job != JOB)
 
 
+@pytest.mark.parametrize(
+    ("verdict", "made", "named", "key", "holds"),
+    [
+        ("REPRODUCED", ADAPTER, ADAPTER, "train-worker", True),
+        ("DIFFERS", digest("other"), digest("other"), "train-worker", True),
+        ("REPRODUCED", digest("other"), digest("other"), "train-worker", False),
+        ("REPRODUCED", digest("other"), ADAPTER, "train-worker", False),
+        ("DIFFERS", ADAPTER, ADAPTER, "train-worker", False),
+        ("REPRODUCED", ADAPTER, ADAPTER, "permit", False),
+    ],
+)
+def test_a_replays_verdict_follows_from_its_digests(
+    world: World, verdict: str, made: str, named: str, key: str, holds: bool
+) -> None:
+    story = Story(world).found().ask().decide().train()
+    signed = story.service(key, "training", {"kind": "train"}, [("adapter", made)])
+    said = {"verdict": verdict, "adapter_sha256": ADAPTER, "replayed_sha256": named, "statement": signed}
+    story.record("training.replayed", "replay", said)
+    assert (WORKERS not in complaints(world)) == holds
+
+
 def test_statement_of_another_job_or_kind(world: World) -> None:
     story = Story(world).found().ask().decide()
     story.record("training.ordered", "work-order", {"base_sha256": digest("b")}, to="TRAINING")

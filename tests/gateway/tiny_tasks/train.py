@@ -15,6 +15,8 @@ def run(context: TaskContext) -> dict:
     if asked.get("train") == "fault":
         raise InvalidInputError("TRAIN_DIVERGED", "the loss is not a number")
     moved = 0.0 if asked.get("train") == "idle" else 0.5
+    if (context.models / "drift").exists():
+        moved = 0.25
     tensors = {"a.q_proj.lora_A.weight": ([2, 3], [0.1] * 6), "a.q_proj.lora_B.weight": ([3, 2], [moved] * 6)}
     header, data = {}, b""
     for name, (shape, values) in tensors.items():
@@ -31,4 +33,4 @@ def run(context: TaskContext) -> dict:
         "bias": "none", "base_model_name_or_path": context.order["base_model"],
     }  # fmt: skip
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    return {"trained_tokens": 30000, "starts": int((context.work / "starts").read_text())}
+    return {"trained_tokens": 30000, "starts": int((context.work / "starts").read_text()), **asked.get("claim", {})}

@@ -1,0 +1,199 @@
+"""Replays: a job's training done again from its sealed bundle, by the order that was signed, and compared bit by bit.
+
+A replay is an ordinary train task under an id of its own; the job stays in the state that it is in. The worker's
+statement about it goes into the ledger with the verdict: REPRODUCED, DIFFERS (with what differs in the environment), or
+NOT_REPLAYABLE for a run whose noise is nobody's to know, and for rows that are gone. A call that is cut off leaves the
+task to its worker, and the next call joins it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection
+
+from assay import dsse, modelfiles, provenance
+from assay.errors import PreconditionError
+from assay.v1 import tuning_job_pb2 as pb
+from assay.v1 import worker_pb2
+from audit.ledger import records
+from audit.ledger.records import RecordDraft
+from audit.ledger.writer import UnitOfWork
+from gateway.admission.exchange import ADAPTER_FOLDER, Task
+from gateway.admission.facts import unit_of
+from gateway.admission.office import Office
+from gateway.admission.training import train_task
+from gateway.caller import Caller, not_found
+from gateway.jobs import views
+from gateway.jobs.transitions import Event
+from gateway.store import jobs, rows
+from gateway.store.tables import ErasureRow, JobRow
+
+REPRODUCED, DIFFERS, NOT_REPLAYABLE = "REPRODUCED", "DIFFERS", "NOT_REPLAYABLE"
+_FACT = "replay."
+_MOST_DIFFERENCES = 100
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The run that is to be repeated, as the ledger has it."""
+
+    job: JobRow
+    number: int
+    index: int
+    adapter_sha256: str
+    statement: Mapping[str, Any]
+
+    @property
+    def claim(self) -> Mapping[str, Any]:
+        """What the run claimed."""
+        claim: Mapping[str, Any] = provenance.read_training(self.statement)["claim"]
+        return claim
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a replay."""
+
+    verdict: str
+    reason: str = ""
+    adapter_sha256: str = ""
+    validation_loss: str = ""
+    differences: tuple[Mapping[str, str], ...] = ()
+    envelope: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class ReplayService:
+    """Domain service of replays."""
+
+    office: Office
+
+    async def replay_tuning_job(
+        self, caller: Caller, request: pb.ReplayTuningJobRequest
+    ) -> AsyncIterator[pb.ReplayTuningJobResponse]:
+        """Yields progress, and at last the recorded result.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+            PreconditionError: ``JOB_NOT_TRAINED``.
+            UnavailableError: the worker cannot be reached; call again.
+        """
+        caller.require_unit(unit_of(request.name), request.name)
+        trained = await self.office.store.fetch(lambda c: self._trained(c, request.name))
+        obstacle = await self.office.store.fetch(lambda c: self._obstacle(c, trained))
+        outcome = Outcome(NOT_REPLAYABLE, obstacle)
+        if not obstacle:
+            shown: asyncio.Queue[worker_pb2.Task | None] = asyncio.Queue()
+            running = asyncio.create_task(self._run(trained, shown))
+            try:
+                while (task := await shown.get()) is not None:
+                    yield pb.ReplayTuningJobResponse(progress=task.progress)
+                outcome = await running
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+        message = await self.office.store.commit(lambda uow: _record(uow, caller, trained, outcome))
+        await self.office.exchange.forget(self.office.train, _task_id(trained))
+        yield pb.ReplayTuningJobResponse(replay=message)
+
+    def _trained(self, c: Connection, name: str) -> Trained:
+        job = jobs.get(c, name)
+        if job is None:
+            raise not_found(name)
+        index = next((t.record_index for t in jobs.transitions(c, name) if t.event == Event.AUDIT), None)
+        if index is None:
+            raise PreconditionError("JOB_NOT_TRAINED", f"{name} has no adapter yet", remedy="wait until it is trained")
+        predicate = records.read(self.office.store.ledger.record(index).body).predicate
+        statement = dsse.read_statement(dsse.envelope_payload(predicate["statement"]))
+        number = 1 + sum(1 for key in jobs.facts(c, name) if key.startswith(_FACT))
+        return Trained(job, number, index, predicate["adapter_sha256"], statement)
+
+    def _obstacle(self, c: Connection, trained: Trained) -> str:
+        """Why the run cannot be repeated, as a stable word; empty when it can."""
+        if trained.claim.get("differential_privacy"):
+            return "DIFFERENTIAL_PRIVACY"
+        job = trained.job
+        dataset = views.request_of(job).dataset
+        if any(rows.get(c, ErasureRow, resource=name) is not None for name in (job.name, dataset)):
+            return "ERASED"
+        known = jobs.facts(c, job.name)
+        stored = [known.get(f"prepare.{name}", "") for name in ("train.jsonl", "validation.jsonl")]
+        return "" if all(s and self.office.blobs.exists(job.unit, s) for s in stored) else "BUNDLE_ABSENT"
+
+    async def _run(self, trained: Trained, shown: asyncio.Queue[worker_pb2.Task | None]) -> Outcome:
+        office = self.office
+
+        async def look(task: worker_pb2.Task) -> None:
+            shown.put_nowait(task)
+
+        try:
+            task = await self._task(trained)
+            ended = await office.exchange.follow(office.train, task, look)
+            if not ended.done:
+                return Outcome(NOT_REPLAYABLE, ended.task.reason.partition(":")[0][:63] or "TASK_FAILED")
+            async with office.exchange.result(office.train, task, ended) as result:
+                checked = await asyncio.to_thread(modelfiles.check_adapter_folder, result.folder / ADAPTER_FOLDER)
+                statement = dsse.read_statement(dsse.envelope_payload(result.envelope))
+                found = provenance.differences(provenance.lock_of(trained.statement), provenance.lock_of(statement))
+                return Outcome(
+                    REPRODUCED if checked.sha256 == trained.adapter_sha256 else DIFFERS,
+                    adapter_sha256=checked.sha256,
+                    validation_loss=str(result.predicate["claim"].get("validation_loss") or ""),
+                    differences=tuple(found[:_MOST_DIFFERENCES]),
+                    envelope=result.envelope,
+                )
+        finally:
+            shown.put_nowait(None)
+
+    async def _task(self, trained: Trained) -> Task:
+        known = await self.office.known(trained.job)
+        return replace(train_task(trained.job, known), task_id=_task_id(trained))
+
+
+def _task_id(trained: Trained) -> str:
+    """Follows from the job and the replay's number, so that a call after a crash finds the same task."""
+    return f"{trained.job.unit}.{trained.job.name.rsplit('/', 1)[-1]}.replay.{trained.number}"
+
+
+def _record(uow: UnitOfWork, caller: Caller, trained: Trained, outcome: Outcome) -> pb.Replay:
+    """Records the outcome once; two callers who followed the same replay get the same record."""
+    name, key = trained.job.name, f"{_FACT}{trained.number}"
+    known = jobs.facts(uow.connection, name)
+    if key in known:
+        return views.from_json(known[key], pb.Replay)
+    before = str(trained.claim.get("validation_loss") or "")
+    predicate = {
+        "job": name,
+        "actor": caller.subject,
+        "trace_id": caller.trace_id,
+        "number": trained.number,
+        "verdict": outcome.verdict,
+        "reason": outcome.reason,
+        "training_index": trained.index,
+        "adapter_sha256": trained.adapter_sha256,
+        "replayed_sha256": outcome.adapter_sha256,
+        "differences": [dict(d) for d in outcome.differences],
+        "validation_loss": before,
+        "replayed_validation_loss": outcome.validation_loss,
+        **({"statement": outcome.envelope} if outcome.envelope else {}),
+    }
+    subjects = [("adapter", trained.adapter_sha256)]
+    index = uow.append(RecordDraft(trained.job.unit, "training.replayed", "replay", predicate, subjects, job=name))
+    message = pb.Replay(
+        tuning_job=name,
+        number=trained.number,
+        verdict=f"VERDICT_{outcome.verdict}",
+        reason=outcome.reason,
+        adapter_sha256=trained.adapter_sha256,
+        replayed_sha256=outcome.adapter_sha256,
+        differences=[pb.EnvironmentDifference(**d) for d in outcome.differences],
+        validation_loss=before,
+        replayed_validation_loss=outcome.validation_loss,
+        record_index=index,
+    )
+    jobs.establish(uow.connection, name, {key: views.to_json(message)})
+    return message

@@ -1,0 +1,98 @@
+"""A run done again: the same bits, other bits with what differs, and runs that cannot be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from assay.errors import NotFoundError, PreconditionError
+from assay.v1 import tuning_job_pb2 as pb
+from gateway.store import jobs
+from tests.gateway.test_pipeline import NAME, Street, spooled, street
+
+__all__ = ["street"]
+REPLAYED = "training.replayed"
+
+
+async def replay(street: Street, who: str = "vik", name: str = NAME) -> pb.Replay:
+    """Follows a replay to its end."""
+    calls = street.app.replays.replay_tuning_job(await street.caller(who), pb.ReplayTuningJobRequest(name=name))
+    return [event async for event in calls][-1].replay
+
+
+async def test_the_same_bits_are_reproduced_and_recorded(street: Street) -> None:
+    await street.ask()
+    job = await street.rest()
+    first, second = await replay(street), await replay(street, "cora")
+    assert first.verdict == second.verdict == pb.Replay.VERDICT_REPRODUCED, first
+    assert (first.number, second.number) == (1, 2) and not first.differences
+    assert first.adapter_sha256 == first.replayed_sha256
+    assert street.types(NAME)[-2:] == [REPLAYED, REPLAYED]
+    assert (await street.job()).state == job.state
+    assert spooled(street) == []
+
+
+async def test_other_bits_differ_and_what_changed_is_named(street: Street) -> None:
+    await street.ask()
+    await street.rest()
+    street.workers.open_gate("drift")
+    path = street.layout.service("train-worker") / "worker.toml"
+    path.write_text(path.read_text() + 'cpu_isa = "AVX2"\n')
+    await street.workers.kill("train-worker")
+    await street.workers.start("train-worker")
+    found = await replay(street)
+    assert found.verdict == pb.Replay.VERDICT_DIFFERS and found.replayed_sha256 != found.adapter_sha256
+    assert [(d.name, d.recorded, d.now) for d in found.differences] == [("ONEDNN_MAX_CPU_ISA", "default", "AVX2")]
+
+
+async def test_two_who_ask_at_once_follow_one_replay(street: Street) -> None:
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    street.workers.open_gate("go")
+    await street.rest()
+    first, second = await asyncio.gather(replay(street), replay(street, "cora"))
+    assert first == second and street.types(NAME).count(REPLAYED) == 1
+
+
+async def test_a_call_that_is_cut_off_leaves_the_task_for_the_next(street: Street) -> None:
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    street.workers.open_gate("go")
+    await street.rest()
+    (street.workers.gates / "go").unlink()
+    calls = street.app.replays.replay_tuning_job(await street.caller("vik"), pb.ReplayTuningJobRequest(name=NAME))
+    async for event in calls:
+        if event.progress.step:
+            break
+    await calls.aclose()  # type: ignore[attr-defined]
+    street.workers.open_gate("go")
+    found = await replay(street)
+    assert found.verdict == pb.Replay.VERDICT_REPRODUCED and found.number == 1
+
+
+async def test_rows_that_are_gone_cannot_be_replayed(street: Street) -> None:
+    await street.ask()
+    await street.rest()
+    known = await street.app.store.fetch(lambda c: jobs.facts(c, NAME))
+    street.app.blobs.delete("credit", known["prepare.train.jsonl"])
+    found = await replay(street)
+    assert (found.verdict, found.reason) == (pb.Replay.VERDICT_NOT_REPLAYABLE, "BUNDLE_ABSENT")
+    assert found.replayed_sha256 == "" and street.types(NAME)[-1] == REPLAYED
+
+
+async def test_a_private_run_cannot_be_replayed(street: Street) -> None:
+    """Its noise is nobody's to know again."""
+    await street.ask(claim={"differential_privacy": {"epsilon": "4"}})
+    await street.rest()
+    found = await replay(street)
+    assert (found.verdict, found.reason) == (pb.Replay.VERDICT_NOT_REPLAYABLE, "DIFFERENTIAL_PRIVACY")
+
+
+@pytest.mark.parametrize(("who", "error"), [("carl", NotFoundError), ("vik", PreconditionError)])
+async def test_what_is_not_trained_or_not_ones_own(street: Street, who: str, error: Any) -> None:
+    await street.ask(gate_prepare="never")
+    name = NAME if who == "vik" else NAME.replace("credit", "claims")
+    with pytest.raises(error):
+        await replay(street, who, name)
