@@ -16,6 +16,7 @@ from assay.errors import InvalidInputError
 from assay.v1 import approval_pb2, dataset_pb2, policy_input_pb2, tuning_job_pb2
 from gateway import pages, requests, statements
 from gateway.admission import facts
+from gateway.admission.hyperparameters import DEFAULTS
 from gateway.admission.intake import FILE_FAULTS, seed_of
 from gateway.base_models import BaseModels
 from gateway.caller import Caller
@@ -104,26 +105,28 @@ def test_a_request_digest_covers_content_and_not_the_id() -> None:
 
 
 def test_hyperparameters_are_stated_in_full() -> None:
-    asked = tuning_job_pb2.Hyperparameters(lora_rank=4, epochs=1.0)
-    full = facts.hyperparameters(asked)
+    asked = tuning_job_pb2.CreateTuningJobRequest(hyperparameters={"lora_rank": 4, "epochs": 1.0})
+    full = facts.hyperparameters(asked, policy_input_pb2.DataFacts()).values
     assert (full.lora_rank, full.lora_alpha, full.epochs, full.batch_size) == (4, 8, 1.0, 8)
-    asked.lora_alpha = 3
-    assert facts.hyperparameters(asked).lora_alpha == 3
-    assert all(full.HasField(f.name) for f in full.DESCRIPTOR.fields)
+    asked.hyperparameters.lora_alpha = 3
+    assert facts.hyperparameters(asked, policy_input_pb2.DataFacts()).values.lora_alpha == 3
+    assert all(full.HasField(f.name) for f in full.DESCRIPTOR.fields if f.name != "auto")
 
 
 def test_the_trainers_defaults_are_stated() -> None:
     trainer = pytest.importorskip("trainer.settings").Settings().as_dict()
-    for name in ("epochs", "learning_rate", "batch_size", "lora_rank", "lora_alpha", "lora_dropout", "max_row_tokens"):
-        assert getattr(facts.DEFAULT_HYPERPARAMETERS, name) == trainer[name]
+    for name in (f.name for f in DEFAULTS.DESCRIPTOR.fields if f.name != "auto"):
+        assert getattr(DEFAULTS, name) == trainer[name]
 
 
 def test_quotes_and_costs(tmp_path: Path) -> None:
     book = Settings.load(written(tmp_path, default_toml())).price_book
     assert facts.quote(book, 40_000) == 100 * 28 + 120 * 28
     assert facts.run_cost(book, 10.1, 0.2) == 11 * 28 + 1 * 28
-    request = tuning_job_pb2.CreateTuningJobRequest()
-    assert facts.planned_tokens(request, policy_input_pb2.DataFacts(train_tokens=101)) == 202
+    request = tuning_job_pb2.CreateTuningJobRequest(parent="units/credit")
+    settings = Settings.load(written(tmp_path, default_toml()))
+    asked = facts.request_facts(settings, request, "rita", policy_input_pb2.DataFacts(train_tokens=101))
+    assert asked.planned_train_tokens == 202
 
 
 def test_exploratory_measurements_never_reach_the_judge(tmp_path: Path) -> None:

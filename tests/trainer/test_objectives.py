@@ -140,7 +140,7 @@ def test_mixed_rows_keep_their_places(model: TunedModel, tokenizer: Any):
     apart = [Choice().losses(model, [row], CPU).item() for row in rows]
     assert together == pytest.approx(apart, rel=1e-4)
     plain = rows[0].plain
-    assert together[0] == pytest.approx(float(row_sums(model, [plain], CPU)) / sum(plain.scored), rel=1e-5)
+    assert together[0] == pytest.approx(row_sums(model, [plain], CPU).item() / sum(plain.scored), rel=1e-5)
 
 
 def context(models: Path, folder: Path, rows: list[dict[str, Any]], method: str, **order: Any) -> TaskContext:
