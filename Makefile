@@ -20,7 +20,7 @@ OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 # Old pip prints a warning for each find-links entry it skips; they say nothing about us.
 QUIET := 2> >(grep -v -i 'is ignored: it is' >&2)
 
-.PHONY: help install demo test test-slow lint lint-style lint-types lint-layers lint-contract fuzz verifier format proto bench bench-admission bench-ledger bench-audits bench-trainer zoo gpu-check constraints clean distclean
+.PHONY: help install demo ray test test-slow lint lint-style lint-types lint-layers lint-contract fuzz verifier format proto bench bench-admission bench-ledger bench-audits bench-trainer zoo gpu-check constraints clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,8 +46,15 @@ demo: install ## run four jobs the whole way, on a real model, in about ten minu
 test: install ## run the tests, but not the slow ones
 	$(OFFLINE) $(BIN)/python -m pytest -m "not slow"
 
-test-slow: install ## run the slow tests: faults, isolation under load, the whole way
-	$(OFFLINE) $(BIN)/python -m pytest -m slow
+test-slow: install ray ## run the slow tests: faults, isolation under load, a Ray cluster, the whole way
+	$(OFFLINE) ASSAY_REQUIRE_RAY=1 $(BIN)/python -m pytest -m slow
+
+ray: .venv-ray/.installed ## install Ray into .venv-ray (377 MB), for the tests of the Ray engine
+
+.venv-ray/.installed: constraints.txt
+	@"$(PYTHON)" -m venv .venv-ray
+	@.venv-ray/bin/python -m pip install -q -c constraints.txt 'ray[default]' $(QUIET)
+	@touch $@
 
 lint: lint-style lint-types lint-layers lint-contract ## style, types, layering, contract, drift of the stubs
 
@@ -113,4 +120,4 @@ clean: ## remove what the tools and the demo wrote
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -print0 | xargs -0 rm -rf
 
 distclean: clean ## remove .venv as well
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-ray

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from sqlalchemy import Engine
 
 from assay.errors import InvalidInputError, PreconditionError
-from assay.identity import load_ed25519, load_mldsa44, load_x25519, read_private, service_tls
+from assay.identity import load_ed25519, load_mldsa44, load_p256, load_x25519, read_private, service_tls
 from assay.worker.client import WorkerClient
 from audit.ledger import dialect
 from audit.ledger.anchor import FileAnchor
@@ -167,7 +167,7 @@ class Application:
             replays=ReplayService(office),
             approvals=ApprovalService(settings, store, policy, board, people, cards, keys),
             permits=PermitService(settings, store, order_key, people, policy),
-            models=ModelRegistry(store, blobs),
+            models=ModelRegistry(store, blobs, load_p256(folder / "pdf.key")),
             evidence=EvidenceService(store, blobs, keys),
             erasures=erasures,
             refusals=RefusalRecorder(store, settings.limits.refusals_per_minute),

@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection
 
+from assay import model_signature
+from assay.digests import FileDigest, Manifest
 from assay.errors import PreconditionError
 from assay.v1 import model_pb2
 from gateway import pages
@@ -31,6 +34,7 @@ class ModelRegistry:
 
     store: Store
     blobs: BlobStore
+    signer: ec.EllipticCurvePrivateKey
 
     async def get_model(self, caller: Caller, request: model_pb2.GetModelRequest) -> model_pb2.GetModelResponse:
         """One model.
@@ -94,7 +98,7 @@ class ModelRegistry:
     async def download_adapter(
         self, caller: Caller, request: model_pb2.DownloadAdapterRequest
     ) -> AsyncIterator[model_pb2.DownloadAdapterResponse]:
-        """Yields the adapter's files one after another, each under its path.
+        """Yields the adapter's files one after another, each under its path, and last their OpenSSF signature.
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
@@ -109,6 +113,8 @@ class ModelRegistry:
             with await asyncio.to_thread(self.blobs.open, row.unit, file["sha256"]) as stream:
                 async for chunk in _chunks(stream):
                     yield model_pb2.DownloadAdapterResponse(path=file["path"], chunk=chunk)
+        manifest = Manifest(tuple(FileDigest(**file) for file in json.loads(row.files)))
+        yield model_pb2.DownloadAdapterResponse(signature=model_signature.sign(manifest, request.name, self.signer))
 
     async def _row(self, caller: Caller, name: str) -> ModelRow:
         caller.require_unit(unit_of(name), name)

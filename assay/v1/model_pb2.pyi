@@ -109,9 +109,11 @@ class DownloadAdapterRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class DownloadAdapterResponse(_message.Message):
-    __slots__ = ("path", "chunk")
+    __slots__ = ("path", "chunk", "signature")
     PATH_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     path: str
     chunk: bytes
-    def __init__(self, path: _Optional[str] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+    signature: bytes
+    def __init__(self, path: _Optional[str] = ..., chunk: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...

@@ -27,8 +27,7 @@ def recover(spool: Spool) -> list[TaskRecord]:
         IntegrityError: ``SPOOL_DAMAGED``.
         UnavailableError: ``SANDBOX_ALIVE`` when a sandbox of the earlier life does not die.
     """
-    for pid in _strays(spool.root):
-        _end_process(pid, process_started(pid))
+    end_strays(spool.root)
     return [_recover(spool, record) for record in spool.load()]
 
 
@@ -53,6 +52,12 @@ def _recover(spool: Spool, record: TaskRecord) -> TaskRecord:
         spool.save(changed)
     spool.clear(record.task_id, keep=keep)
     return changed
+
+
+def end_strays(root: Path) -> None:
+    """Ends every sandbox over the folders below ``root``. Errors are those of :func:`recover`."""
+    for pid in _strays(root):
+        _end_process(pid, process_started(pid))
 
 
 def _strays(root: Path) -> Iterator[int]:

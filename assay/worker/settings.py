@@ -47,6 +47,36 @@ class LimitSettings(BaseModel):
     wall_seconds: int = Field(default=24 * 3600, ge=1)
 
 
+class RaySettings(BaseModel):
+    """Where :class:`assay.worker.ray_jobs.RayJobs` runs attempts.
+
+    Attributes:
+        address: of the cluster's job service; ``https``, or ``http`` on this machine's loopback.
+        token_file: holds the cluster's token; a cluster without one is refused.
+        exchange: folder that this machine and all nodes see, for sealed bytes only.
+        node_dir: this worker's folder as the nodes see it: settings, keys and base models.
+        command: what starts :mod:`assay.worker.node` on a node, without its arguments.
+        resources: Ray resources that one attempt takes.
+        cpus: processors that one attempt takes.
+        gpus: GPUs that one attempt takes.
+        poll_seconds: how often the cluster and the exchange are looked at.
+        heartbeat_seconds: silence of a running attempt after which it counts as lost.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str = Field(pattern=r"^https?://[A-Za-z0-9_.\[\]:-]+$")
+    token_file: Path
+    exchange: Path
+    node_dir: Path
+    command: tuple[str, ...] = ("python3", "-m", "assay.worker.node")
+    resources: Mapping[str, float] = Field(default_factory=dict)
+    cpus: float = Field(default=1, ge=0)
+    gpus: float = Field(default=0, ge=0)
+    poll_seconds: float = Field(default=1.0, gt=0, le=60)
+    heartbeat_seconds: float = Field(default=60.0, ge=5, le=3600)
+
+
 class WorkerSettings(BaseModel):
     """``worker.toml``.
 
@@ -66,6 +96,7 @@ class WorkerSettings(BaseModel):
         max_interruptions: times that the worker may die in a task before the task counts as failed.
         max_task_bytes: cap on a sealed task.
         limits: caps of a sandbox.
+        ray: a Ray cluster that runs the attempts; this machine does where it is not set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,6 +115,7 @@ class WorkerSettings(BaseModel):
     max_interruptions: int = Field(default=5, ge=0, le=100)
     max_task_bytes: int = Field(default=16 << 30, ge=1 << 16)
     limits: LimitSettings = LimitSettings()
+    ray: RaySettings | None = None
 
     @classmethod
     def load(cls, folder: Path) -> WorkerSettings:

@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -179,14 +179,24 @@ class Spool:
                 _remove(folder / name)
 
 
+def record_of(raw: Mapping[str, Any]) -> TaskRecord:
+    """A task record from its JSON object.
+
+    Raises:
+        IntegrityError: ``RECORD_DAMAGED``.
+    """
+    try:
+        facts = {**raw, "state": State(raw["state"]), "meter": MeterTotals(**raw["meter"])}
+        facts["sandbox"] = tuple(raw["sandbox"]) if raw["sandbox"] else None
+        return TaskRecord(**facts)
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError("RECORD_DAMAGED", "a task's record cannot be read") from error
+
+
 def _read(folder: Path) -> TaskRecord:
     try:
-        raw: dict[str, Any] = json.loads((folder / STATE_FILE).read_bytes())
-        raw["state"] = State(raw["state"])
-        raw["meter"] = MeterTotals(**raw["meter"])
-        raw["sandbox"] = tuple(raw["sandbox"]) if raw["sandbox"] else None
-        record = TaskRecord(**raw)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = record_of(json.loads((folder / STATE_FILE).read_bytes()))
+    except (OSError, ValueError, IntegrityError) as error:
         raise IntegrityError(
             "SPOOL_DAMAGED",
             f"the state of task {folder.name!r} cannot be read",

@@ -8,7 +8,6 @@ event loop.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,14 +18,13 @@ from opentelemetry import trace
 from opentelemetry.propagate import extract
 
 from assay.errors import AlreadyExistsError, AssayError, NotFoundError, PreconditionError
-from assay.worker import admit, finish, recovery
-from assay.worker.attempt import Attempt, Outcome, Progress
-from assay.worker.launch import Callbacks, Launcher
-from assay.worker.meter import process_started
+from assay.worker import admit, recovery
+from assay.worker.attempt import Progress
+from assay.worker.engine import Ended, Engine, Events, ThisMachine
+from assay.worker.ray_jobs import RayJobs
 from assay.worker.sandbox import TaskModule
 from assay.worker.settings import WorkerKeys, WorkerSettings
-from assay.worker.slots import Slots
-from assay.worker.spool import ENDED, LOG_FILE, RESULT_FILE, TASK_FILE, MeterTotals, Spool, State, TaskRecord
+from assay.worker.spool import ENDED, LOG_FILE, RESULT_FILE, TASK_FILE, Spool, State, TaskRecord
 
 _LOG = logging.getLogger("assay.worker")
 _TRACER = trace.get_tracer("assay.worker")
@@ -58,12 +56,14 @@ class Supervisor:
         self.keys = keys
         self._modules: dict[str, TaskModule] = {kind: modules[kind] for kind in settings.kinds}
         self._spool = Spool(folder / "spool")
-        self._launcher = Launcher(folder, self._spool, settings, keys, self._modules)
-        self._slots = Slots(settings.slot_file, settings.slots)
+        self._engine: Engine = (
+            ThisMachine(folder, self._spool, settings, keys, self._modules)
+            if settings.ray is None
+            else RayJobs(folder, self._spool, settings.ray, settings.slots)
+        )
         self._records: dict[str, TaskRecord] = {}
         self._progress: dict[str, Progress] = {}
         self._changed: dict[str, asyncio.Event] = {}
-        self._attempts: dict[str, Attempt] = {}
         self._busy: set[str] = set()
         self._runners: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
@@ -78,18 +78,19 @@ class Supervisor:
         """
         for record in await asyncio.to_thread(recovery.recover, self._spool):
             self._records[record.task_id] = record
+            if record.state in ENDED:
+                await asyncio.to_thread(self._engine.forget, record.task_id)
         self._runners = [asyncio.create_task(self._runner()) for _ in range(self.settings.slots)]
 
     async def stop(self, grace_seconds: float = 10.0) -> None:
         """Stops working: running tasks get a moment to write a checkpoint, and go on after the next start."""
         self._stopping = True
-        for task_id in list(self._attempts):
-            self._touch_pause(task_id)
+        self._engine.detach()
         deadline = asyncio.get_running_loop().time() + grace_seconds
         while self._busy:
             if asyncio.get_running_loop().time() > deadline:
-                for attempt in list(self._attempts.values()):
-                    attempt.kill("WORKER_STOPPED: the worker stopped")
+                for task_id in self._busy:
+                    self._engine.kill(task_id, "WORKER_STOPPED: the worker stopped")
             await asyncio.sleep(0.05)
         for runner in self._runners:
             runner.cancel()
@@ -173,7 +174,7 @@ class Supervisor:
             self._save(replace(record, state=State.PAUSED))
         elif record.state is State.RUNNING:
             self._save(replace(record, pause_requested=True))
-            self._touch_pause(task_id)
+            self._engine.pause(task_id)
         return self.get(task_id)
 
     def resume(self, task_id: str) -> Snapshot:
@@ -189,7 +190,7 @@ class Supervisor:
             self._wake.set()
         elif record.pause_requested:
             self._save(replace(record, pause_requested=False))
-            self._pause_flag(task_id).unlink(missing_ok=True)
+            self._engine.unpause(task_id)
         return self.get(task_id)
 
     async def cancel(self, task_id: str) -> Snapshot:
@@ -198,9 +199,7 @@ class Supervisor:
         if record.released or record.state in (State.FAILED, State.CANCELLED):
             return self.get(task_id)
         self._save(replace(record, cancel_requested=True))
-        attempt = self._attempts.get(task_id)
-        if attempt is not None:
-            attempt.kill("TASK_CANCELLED: ended on request")
+        self._engine.kill(task_id, "TASK_CANCELLED: ended on request")
         while self._records[task_id].state is State.RUNNING:
             await self._changed.setdefault(task_id, asyncio.Event()).wait()
         await self._end(task_id, State.CANCELLED, "", keep=())
@@ -266,48 +265,46 @@ class Supervisor:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            slot, descriptor = await self._slots.acquire(waiting.accepted)
+            number, place = await self._engine.acquire(waiting.accepted)
             try:
                 record = self._next()
                 if record is not None:
-                    await self._run(record, slot)
+                    await self._run(record, number)
             except Exception:
                 # One task's fault must not stop the queue; the task itself was marked below.
                 _LOG.exception("runner fault")
             finally:
-                self._slots.release(descriptor)
+                self._engine.release(place)
 
     def _next(self) -> TaskRecord | None:
         waiting = [r for r in self._records.values() if r.state is State.WAITING and r.task_id not in self._busy]
         return None if self._stopping else min(waiting, key=lambda r: r.sequence, default=None)
 
-    async def _run(self, record: TaskRecord, slot: int) -> None:
+    async def _run(self, record: TaskRecord, number: int) -> None:
         self._busy.add(record.task_id)
         try:
-            await self._run_once(record, slot)
+            await self._run_once(record, number)
         finally:
             self._busy.discard(record.task_id)
 
-    async def _run_once(self, record: TaskRecord, slot: int) -> None:
+    async def _run_once(self, record: TaskRecord, number: int) -> None:
         task_id = record.task_id
         if record.interruptions > self.settings.max_interruptions:
-            await self._end(
-                task_id, State.FAILED, "TOO_MANY_INTERRUPTIONS: the worker died again and again in this task"
-            )
+            words = "TOO_MANY_INTERRUPTIONS: the worker died again and again in this task"
+            await self._end(task_id, State.FAILED, f"{words}; {record.reason}" if record.reason else words)
             return
         record = replace(
             record, state=State.RUNNING, attempts=record.attempts + 1, started=record.started or _now(), sandbox=None
         )
         self._save(record)
-        before = record.meter
         context = extract({"traceparent": record.traceparent}) if record.traceparent else None
         with _TRACER.start_as_current_span("worker.task", context=context) as span:
             span.set_attributes({"assay.task_id": task_id, "assay.kind": record.kind, "assay.attempt": record.attempts})
             try:
-                outcome, admitted = await self._attempt(record, slot)
-                self._save(replace(self._records[task_id], sandbox=None, meter=before.plus(outcome.meter)))
-                span.set_attribute("assay.outcome", outcome.kind)
-                await self._settle(task_id, outcome, admitted)
+                ended = await self._engine.run(record, number, self._events(record))
+                self._save(replace(self._records[task_id], sandbox=None, meter=record.meter.plus(ended.meter)))
+                span.set_attribute("assay.outcome", ended.kind)
+                await self._settle(task_id, ended)
             except AssayError as error:
                 await self._end(task_id, State.FAILED, f"{error.reason}: {error.message}"[:2000])
             except asyncio.CancelledError:
@@ -315,51 +312,37 @@ class Supervisor:
             except Exception as error:
                 _LOG.exception("task fault", extra={"facts": {"task_id": task_id}})
                 await self._end(task_id, State.FAILED, f"WORKER_FAULT: {type(error).__name__}")
-            finally:
-                self._attempts.pop(task_id, None)
 
-    async def _attempt(self, record: TaskRecord, slot: int) -> tuple[Outcome, admit.Admitted]:
+    def _events(self, record: TaskRecord) -> Events:
         task_id, before = record.task_id, record.meter
-        admitted = await asyncio.to_thread(self._launcher.admitted, record)
-        callbacks = Callbacks(
-            started=lambda pid: self._save(replace(self._records[task_id], sandbox=(pid, process_started(pid)))),
+        return Events(
+            sandbox=lambda found: self._save(replace(self._records[task_id], sandbox=found)),
             progress=lambda progress: self._show(task_id, progress),
             metered=lambda totals: self._save(replace(self._records[task_id], meter=before.plus(totals))),
+            wish=lambda: self._wish(task_id),
         )
-        attempt = await asyncio.to_thread(self._launcher.attempt, record, admitted, slot, callbacks)
-        self._attempts[task_id] = attempt
-        if self._records[task_id].pause_requested or self._stopping:
-            self._touch_pause(task_id)
-        if self._records[task_id].cancel_requested:
-            return Outcome("failed", MeterTotals(), reason="TASK_CANCELLED: ended on request"), admitted
-        return await attempt.run(), admitted
 
-    async def _settle(self, task_id: str, outcome: Outcome, admitted: admit.Admitted) -> None:
+    def _wish(self, task_id: str) -> str:
+        record = self._records[task_id]
+        if record.cancel_requested:
+            return "cancel"
+        return "pause" if record.pause_requested or self._stopping else ""
+
+    async def _settle(self, task_id: str, ended: Ended) -> None:
         record = self._records[task_id]
         if record.cancel_requested:
             await self._end(task_id, State.CANCELLED, "", keep=())
-        elif outcome.kind == "done":
-            digest = await asyncio.to_thread(
-                finish.make_result,
-                self._spool.folder(task_id),
-                record,
-                admitted,
-                outcome,
-                self.settings,
-                self.keys,
-                self._modules[record.kind],
-            )
-            if self._records[task_id].cancel_requested:
-                await self._end(task_id, State.CANCELLED, "", keep=())
-            else:
-                await self._end(task_id, State.DONE, "", keep=(RESULT_FILE,), result_sha256=digest)
-        elif outcome.kind == "paused" or self._stopping:
+        elif ended.kind == "done":
+            await self._end(task_id, State.DONE, "", keep=(RESULT_FILE,), result_sha256=ended.result_sha256)
+        elif ended.kind in ("paused", "lost") or self._stopping:
             await asyncio.to_thread(self._spool.clear, task_id, keep=(TASK_FILE, "work"))
-            state = State.PAUSED if self._records[task_id].pause_requested else State.WAITING
-            self._save(replace(self._records[task_id], state=state, pause_requested=False))
+            record = self._records[task_id]
+            state = State.PAUSED if record.pause_requested else State.WAITING
+            lost = record.interruptions + (ended.kind == "lost")
+            self._save(replace(record, state=state, pause_requested=False, interruptions=lost, reason=ended.reason))
             self._wake.set()
         else:
-            await self._end(task_id, State.FAILED, outcome.reason)
+            await self._end(task_id, State.FAILED, ended.reason)
 
     async def _end(
         self, task_id: str, state: State, reason: str, *, keep: tuple[str, ...] = (LOG_FILE,), result_sha256: str = ""
@@ -379,6 +362,7 @@ class Supervisor:
         self._spool.save(record)
         self._records[task_id] = record
         await asyncio.to_thread(self._spool.clear, task_id, keep=keep)
+        await asyncio.to_thread(self._engine.forget, task_id)
         self._notify(task_id)
         facts = {"task_id": task_id, "kind": record.kind, "state": state.value, "reason": reason.partition(":")[0]}
         _LOG.info("task ended", extra={"facts": facts})
@@ -400,14 +384,6 @@ class Supervisor:
     def _demand_open(self, record: TaskRecord, word: str) -> None:
         if record.state in ENDED:
             raise PreconditionError("TASK_ENDED", f"a task that ended cannot be {word}")
-
-    def _pause_flag(self, task_id: str) -> Path:
-        return self._spool.folder(task_id) / "control" / "pause"
-
-    def _touch_pause(self, task_id: str) -> None:
-        # Before an attempt has its folders there is nothing to touch; the attempt looks at the record itself.
-        with contextlib.suppress(FileNotFoundError):
-            self._pause_flag(task_id).touch()
 
 
 def _now() -> str:

@@ -110,13 +110,14 @@ def adapter(
     address: AddressOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Download an approved model's adapter and check its digest.
+    """Download an approved model's adapter and check its digest; its OpenSSF signature goes beside it, OUT.sig.
 
     Example: assay model adapter units/support/models/replies --out ./adapter
     """
     with exit_on_error(), open_session(identity, address) as session:
         sha256 = download_adapter(session, name, out)
-        emit(output, {"path": str(out), "sha256": sha256}, [f"{out}  adapter {sha256}"])
+        answer = {"path": str(out), "sha256": sha256, "signature": str(signature_path(out))}
+        emit(output, answer, [f"{out}  adapter {sha256}"])
 
 
 def check_card_file(path: Path, trust: Path, evidence: Path | None = None) -> str:
@@ -166,7 +167,11 @@ def download_adapter(session: Session, name: str, out: Path) -> str:
     model = session.models.GetModel(model_pb2.GetModelRequest(name=name)).model
     known = {f.path for f in model.files}
     out.mkdir(parents=True)
+    signature = b""
     for part in session.models.DownloadAdapter(model_pb2.DownloadAdapterRequest(name=name)):
+        if part.signature:
+            signature = part.signature
+            continue
         if part.path not in known or part.path != Path(part.path).name:
             raise IntegrityError("ADAPTER_MISMATCH", "the gateway sent a file that the model does not list")
         with (out / part.path).open("ab") as stream:
@@ -174,4 +179,11 @@ def download_adapter(session: Session, name: str, out: Path) -> str:
     sha256 = digests.folder_manifest(out).sha256
     if sha256 != model.adapter_sha256:
         raise IntegrityError("ADAPTER_MISMATCH", "the files are not the registered adapter", remedy="download again")
+    if signature:
+        signature_path(out).write_bytes(signature)
     return sha256
+
+
+def signature_path(folder: Path) -> Path:
+    """Where an adapter folder's OpenSSF signature lies: beside it, since everything inside is signed."""
+    return folder.with_name(folder.name + ".sig")

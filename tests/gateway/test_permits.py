@@ -6,11 +6,16 @@ import datetime as dt
 import json
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import json_format
 
+from assay import model_signature
+from assay.digests import folder_manifest
 from assay.errors import AlreadyExistsError, AssayError, NotFoundError, PreconditionError
 from assay.v1 import approval_pb2, identity_pb2, permit_pb2, tuning_job_pb2
 from audit.verify.permit import check_permit
@@ -264,14 +269,14 @@ async def test_a_changed_permit_is_refused_offline(house: House, what: str) -> N
     assert not with_reason[0] and with_reason[1]
 
 
-async def test_adapter_files_only_leave_when_approved(house: House) -> None:
+async def test_adapter_files_only_leave_when_approved_and_signed(house: House, tmp_path: Path) -> None:
     from assay.v1 import model_pb2
 
     async def files() -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         request = model_pb2.DownloadAdapterRequest(name=MODEL)
         async for piece in house.app.models.download_adapter(await house.caller("dana"), request):
-            found[piece.path] = found.get(piece.path, b"") + piece.chunk
+            found[piece.path] = found.get(piece.path, b"") + piece.chunk + piece.signature
         return found
 
     await awaiting(house)
@@ -280,4 +285,14 @@ async def test_adapter_files_only_leave_when_approved(house: House) -> None:
     assert caught.value.reason == "NOT_APPROVED"
     await decide(house, "cora", "compliance_officer")
     await decide(house, "vik", "validator")
-    assert await files() == {"adapter_model.safetensors": b"weights"}
+    found = await files()
+    signature = found.pop("")
+    assert found == {"adapter_model.safetensors": b"weights"}
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    certificate = x509.load_pem_x509_certificate(
+        (house.app.settings.layout.service("gateway") / "pdf.crt").read_bytes()
+    )
+    public = certificate.public_key()
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    assert model_signature.verify(signature, folder_manifest(tmp_path / "adapter"), public) == MODEL

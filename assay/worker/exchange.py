@@ -1,0 +1,49 @@
+"""The folder through which a supervisor and its nodes pass sealed bytes, when attempts run on other machines.
+
+``<exchange>/<task id>/``: ``task.bin``, the task as the gateway sealed it; ``work.bin``, a checkpoint that a paused
+attempt sealed to its own worker; and one folder a try, ``1``, ``2`` and so on, since a node that was given up may still
+be writing:
+
+* ``record.json`` from the supervisor: the task's record, with what earlier attempts took;
+* ``pause`` and ``cancel`` from the supervisor, empty files;
+* ``beat.json`` from the node, again and again: progress and meter;
+* ``result.bin`` from the node, sealed for the gateway, then ``end.json``: how it ended. Nothing follows.
+
+Nothing here is plain data, and nothing here is believed: the node verifies the task's seal, the gateway the result's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+TASK, WORK, RECORD, RESULT = "task.bin", "work.bin", "record.json", "result.bin"
+BEAT, END, PAUSE, CANCEL, GIVEN_UP = "beat.json", "end.json", "pause", "cancel", "given-up"
+
+
+def publish(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON object that a reader sees whole or not at all."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with partial.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.rename(path)
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None where there is none yet."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def newest_try(task: Path) -> int:
+    """Number of a task's newest try; 0 before the first."""
+    return max((int(p.name) for p in task.glob("[0-9]*") if p.name.isdecimal()), default=0)

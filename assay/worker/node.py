@@ -1,0 +1,216 @@
+"""``python -m assay.worker.node DIR TRY``: one attempt on a machine that another one's supervisor found.
+
+The entry point of a Ray job. ``DIR`` is the worker's folder on this node (settings, keys, models), ``TRY`` a folder of
+:mod:`assay.worker.exchange`. Runs the sealed task by the engine of this machine, in the same sandbox and under the same
+device slots, and hands back the sealed result. What is plain exists in this node's spool only, while the attempt runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from assay import bundle
+from assay.errors import AssayError, IntegrityError, PermissionDeniedError
+from assay.worker import admit, exchange, recovery
+from assay.worker.attempt import Progress
+from assay.worker.engine import Ended, Events, ThisMachine
+from assay.worker.sandbox import TaskModule
+from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
+from assay.worker.spool import RESULT_FILE, MeterTotals, Spool, TaskRecord, record_of
+
+_BEAT_SECONDS = 1.0
+
+
+async def run(folder: Path, attempt: Path, table: Mapping[str, TaskModule] | None = None) -> int:
+    """Runs one try to its end and returns an exit status; 0 also for a task that failed and said so.
+
+    Args:
+        folder: the worker's folder on this node.
+        attempt: the try's folder in the exchange.
+        table: which module runs for which kind; the installed ones by default.
+    """
+    settings, keys = WorkerSettings.load(folder), WorkerKeys.load(folder)
+    modules = table or {str(kind): TaskModule.installed(TASK_MODULES[kind]) for kind in settings.kinds}
+    with _own_spool(folder / "node-spool") as spool:
+        node = _Node(attempt, spool, ThisMachine(folder, spool, settings, keys, modules), settings, keys)
+        try:
+            ended = await node.run()
+        except AssayError as error:
+            ended = Ended("failed", MeterTotals(), f"{error.reason}: {error.message}"[:2000])
+        exchange.publish(attempt / exchange.END, {**node.signs(), **asdict(ended)})
+    return 0
+
+
+class _Node:
+    """One try."""
+
+    def __init__(
+        self, attempt: Path, spool: Spool, engine: ThisMachine, settings: WorkerSettings, keys: WorkerKeys
+    ) -> None:
+        self._attempt, self._spool, self._engine = attempt, spool, engine
+        self._settings, self._keys = settings, keys
+        self._progress, self._meter = Progress(), MeterTotals()
+
+    async def run(self) -> Ended:
+        record = self._admit()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            # Killed at once, the node would leave the opened task behind.
+            end = "NODE_STOPPED: the cluster stopped this job"
+            asyncio.get_running_loop().add_signal_handler(sign, self._engine.kill, record.task_id, end)
+        beat = asyncio.create_task(self._beat(record.task_id))
+        try:
+            number, place = await self._engine.acquire(record.accepted)
+            try:
+                events = Events(lambda found: None, self._show, self._count, self._wish)
+                ended = await self._engine.run(record, number, events)
+            finally:
+                self._engine.release(place)
+        finally:
+            beat.cancel()
+        if ended.kind == "done":
+            self._hand_over(self._spool.folder(record.task_id) / RESULT_FILE)
+        elif ended.kind == "paused":
+            self._seal_work(record)
+        return ended
+
+    def signs(self) -> dict[str, Any]:
+        """How far the task is and what it took so far."""
+        return {"progress": asdict(self._progress), "meter": asdict(self._meter)}
+
+    def _admit(self) -> TaskRecord:
+        """Takes the task into this node's spool; believes the record only where the sealed manifest says the same."""
+        raw = exchange.read(self._attempt / exchange.RECORD)
+        if raw is None:
+            raise IntegrityError("RECORD_MISSING", "the try holds no readable record")
+        record = replace(record_of(raw), sandbox=None)
+        if record.task_id != self._attempt.parent.name:
+            raise PermissionDeniedError("TASK_BINDING", "the record is of another task")
+        incoming, size = self._spool.incoming(), self._settings.max_task_bytes
+        shutil.copyfile(self._attempt.parent / exchange.TASK, incoming)
+        admitted = admit.inspect(incoming, record.task_id, record.kind, self._keys, max_bytes=size)
+        if (record.job, record.unit) != (admitted.job, admitted.unit):
+            raise PermissionDeniedError("TASK_BINDING", "the record names another job than the sealed task")
+        self._spool.admit(record, incoming)
+        self._open_work(record)
+        return record
+
+    def _open_work(self, record: TaskRecord) -> None:
+        sealed = self._attempt.parent / exchange.WORK
+        if not sealed.exists():
+            return
+        signer, size = self._keys.statement.public_key(), self._settings.max_task_bytes
+        with sealed.open("rb") as stream:
+            manifest = bundle.read_manifest(stream, self._keys.seal, signer, max_bytes=size)
+            if manifest.get("kind") != "work" or manifest.get("task_id") != record.task_id:
+                raise PermissionDeniedError("WORK_BINDING", "the checkpoint belongs to another task")
+            stream.seek(0)
+            work = self._spool.folder(record.task_id) / "work"
+            bundle.unseal(stream, self._keys.seal, signer, work, max_bytes=size)
+
+    def _seal_work(self, record: TaskRecord) -> None:
+        files = dict(_plain_files(self._spool.folder(record.task_id) / "work"))
+        facts = {"task_id": record.task_id, "job": record.job, "unit": record.unit, "order": {}, "kind": "work"}
+        partial = self._attempt.parent / f".{exchange.WORK}.{secrets.token_hex(4)}"
+        with partial.open("wb") as stream:
+            bundle.seal(files, facts, self._keys.seal.public_key(), self._keys.statement, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if not (self._attempt / exchange.GIVEN_UP).exists():
+            partial.rename(self._attempt.parent / exchange.WORK)
+
+    def _hand_over(self, result: Path) -> None:
+        partial = self._attempt / f".{exchange.RESULT}"
+        with result.open("rb") as source, partial.open("wb") as sink:
+            shutil.copyfileobj(source, sink)
+            sink.flush()
+            os.fsync(sink.fileno())
+        partial.rename(self._attempt / exchange.RESULT)
+
+    async def _beat(self, task_id: str) -> None:
+        count = 0
+        while True:
+            count += 1
+            try:
+                await asyncio.to_thread(exchange.publish, self._attempt / exchange.BEAT, {"n": count, **self.signs()})
+            except OSError:
+                self._engine.kill(task_id, "NODE_FORGOTTEN: the try's folder is gone or full")
+                return
+            if (self._attempt / exchange.CANCEL).exists():
+                self._engine.kill(task_id, "TASK_CANCELLED: ended on request")
+            elif (self._attempt / exchange.PAUSE).exists():
+                self._engine.pause(task_id)
+            else:
+                self._engine.unpause(task_id)
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    def _wish(self) -> str:
+        if (self._attempt / exchange.CANCEL).exists():
+            return "cancel"
+        return "pause" if (self._attempt / exchange.PAUSE).exists() else ""
+
+    def _show(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def _count(self, totals: MeterTotals) -> None:
+        self._meter = totals
+
+
+@contextlib.contextmanager
+def _own_spool(root: Path) -> Iterator[Spool]:
+    """A spool of this process alone; those of nodes that died are emptied first, with what still runs over them."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for old in [place for place in root.iterdir() if not place.name.startswith(".")]:
+        descriptor = os.open(old / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            recovery.end_strays(old)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+    own = root / secrets.token_hex(8)
+    staging = root / f".{own.name}"
+    staging.mkdir(mode=0o700)
+    descriptor = os.open(staging / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    staging.rename(own)
+    try:
+        yield Spool(own / "tasks")
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _plain_files(folder: Path) -> list[tuple[str, Path]]:
+    """A checkpoint's files; links and the like are left out, since a task could point them anywhere."""
+    found = []
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root, name)
+            if stat.S_ISREG(path.lstat().st_mode):
+                found.append((path.relative_to(folder).as_posix(), path))
+    return found
+
+
+def main() -> int:
+    """Runs the try that the command line names."""
+    _, folder, attempt = sys.argv
+    return asyncio.run(run(Path(folder), Path(attempt)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

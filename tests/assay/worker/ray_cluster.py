@@ -1,0 +1,114 @@
+"""A real Ray cluster of processes on this machine, with token authentication, for tests."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+
+import assay
+
+_START_SECONDS = 90
+_STORE_BYTES = 80_000_000
+
+
+def ray_command() -> str | None:
+    """Where ``ray`` is: beside this Python, or where `make ray` put it."""
+    root = Path(assay.__file__).parent.parent
+    for place in (Path(sys.executable).parent, root / ".venv-ray" / "bin"):
+        if (place / "ray").exists():
+            return str(place / "ray")
+    return shutil.which("ray")
+
+
+class Cluster:
+    """A head without resources and nodes that each take one attempt. Every process ends with :meth:`close`."""
+
+    def __init__(self, ray: str) -> None:
+        self._ray = ray
+        self.token = secrets.token_hex(32)
+        self._folder = tempfile.mkdtemp(prefix="assay-ray-")
+        self.port, self.dashboard = _free_port(), _free_port()
+        self.address = f"http://127.0.0.1:{self.dashboard}"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.head = self.start_head()
+
+    def start_head(self) -> subprocess.Popen[bytes]:
+        """Starts a head that knows nothing of an earlier one, and waits until its job service answers."""
+        dashboard = ["--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard}", "--include-dashboard=true"]
+        self.head = self._start(["--head", f"--port={self.port}", "--num-cpus=0", *dashboard])
+        self._wait_for_service()
+        return self.head
+
+    def start_node(self) -> subprocess.Popen[bytes]:
+        """Starts a node for one attempt at a time."""
+        resources = '--resources={"assay_attempt": 1}'
+        return self._start([f"--address=127.0.0.1:{self.port}", "--num-cpus=1", resources])
+
+    def _start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONPATH": str(Path(assay.__file__).parent.parent),
+        }
+        common = ["--node-ip-address=127.0.0.1", f"--object-store-memory={_STORE_BYTES}", "--disable-usage-stats"]
+        ports = ["--min-worker-port=0", "--max-worker-port=0"]
+        where = [f"--temp-dir={self._folder}"] if "--head" in arguments else []
+        process = subprocess.Popen(
+            [self._ray, "start", "--block", *common, *ports, *where, *arguments],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def _wait_for_service(self) -> None:
+        end = time.monotonic() + _START_SECONDS
+        while time.monotonic() < end:
+            try:
+                urllib.request.urlopen(self.address + "/api/jobs/", timeout=2)
+            except urllib.error.HTTPError as error:
+                if error.code == 401:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.3)
+        raise RuntimeError("the head of the Ray cluster does not answer")
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Ends one `ray start` with everything under it, at once."""
+        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for member in tree:
+            try:
+                member.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(tree, timeout=20)
+        process.wait()
+        self.processes.remove(process)
+
+    def close(self) -> None:
+        """Ends every process and removes what they wrote."""
+        for process in list(self.processes):
+            self.kill(process)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

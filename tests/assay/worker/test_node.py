@@ -1,0 +1,79 @@
+"""A node by itself: one try in the exchange, run by the process that a Ray job would start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import assay
+from assay.worker import exchange
+from assay.worker.spool import State, TaskRecord
+
+from .conftest import JOB, House
+
+pytestmark = pytest.mark.isolation
+
+HERE = Path(__file__).parent
+
+
+def lay_out(house: House, **changes: Any) -> Path:
+    """A try of a task that does two steps; returns its folder."""
+    attempt = house.root / "exchange" / "t1" / "1"
+    attempt.mkdir(parents=True)
+    (attempt.parent / exchange.TASK).write_bytes(house.seal("t1", "prepare", {"steps": 2}))
+    facts = {"task_id": "t1", "kind": "prepare", "state": State.RUNNING, "sha256": "0" * 64}
+    facts |= {"manifest_sha256": "0" * 64, "job": JOB, "unit": "credit", "accepted": "2026-01-01T00:00:00Z"}
+    record = TaskRecord(**{**facts, "sequence": 1, "attempts": 1, **changes})
+    exchange.publish(attempt / exchange.RECORD, asdict(record))
+    return attempt
+
+
+def run_node(house: House, attempt: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(HERE / "node_process.py"), str(house.folder), str(attempt)],
+        env={"PYTHONPATH": str(Path(assay.__file__).parent.parent), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    end = json.loads((attempt / exchange.END).read_text())
+    assert list((house.folder / "node-spool").iterdir()) == []
+    return dict(end)
+
+
+def test_a_try_leaves_a_sealed_result_and_its_end(house: House) -> None:
+    attempt = lay_out(house)
+    end = run_node(house, attempt)
+    assert (end["kind"], end["reason"]) == ("done", "")
+    assert (attempt / exchange.RESULT).stat().st_size > 1000
+    assert exchange.read(attempt / exchange.BEAT)
+
+
+@pytest.mark.parametrize("changes", [{"job": "units/other/tuningJobs/j2"}, {"unit": "other"}, {"task_id": "t2"}])
+def test_a_record_that_says_other_than_the_sealed_task_is_not_believed(house: House, changes: dict[str, str]) -> None:
+    end = run_node(house, lay_out(house, **changes))
+    assert end["kind"] == "failed"
+    assert end["reason"].startswith("TASK_BINDING:")
+
+
+def test_a_cancelled_try_never_opens_its_inputs(house: House) -> None:
+    attempt = lay_out(house)
+    (attempt / exchange.CANCEL).touch()
+    end = run_node(house, attempt)
+    assert (end["kind"], end["reason"]) == ("failed", "TASK_CANCELLED: ended on request")
+
+
+def test_a_try_paused_before_it_began_is_paused_with_an_empty_checkpoint(house: House) -> None:
+    attempt = lay_out(house)
+    (attempt / exchange.PAUSE).touch()
+    assert run_node(house, attempt)["kind"] == "paused"
+    (attempt / exchange.PAUSE).unlink()
+    (attempt / exchange.END).unlink()
+    assert run_node(house, attempt)["kind"] == "done"

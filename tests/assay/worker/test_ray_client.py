@@ -1,0 +1,62 @@
+"""What a Ray cluster must be before anything is sent to it. The cluster itself is real in test_engines.py."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from assay.errors import PreconditionError, UnavailableError
+from assay.worker.ray_jobs import RayClient
+
+TOKEN = "0123456789abcdef" * 4
+
+
+class AnswersAnybody(BaseHTTPRequestHandler):
+    """A job service without authentication, which is Ray's default."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, *arguments: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def open_service() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), AnswersAnybody)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_cluster_that_answers_anybody_is_refused(open_service: str) -> None:
+    with pytest.raises(PreconditionError, match="answers without its token") as caught:
+        RayClient(open_service, TOKEN).status("x")
+    assert caught.value.reason == "RAY_UNPROTECTED"
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "why"),
+    [
+        ("http://ray.bank.example:8265", TOKEN, "neither https nor this machine's loopback"),
+        ("http://127.0.0.1.bank.example:8265", TOKEN, "neither https nor this machine's loopback"),
+        ("https://ray.bank.example", "short", "fewer than 32 characters"),
+        ("https://ray.bank.example", "", "fewer than 32 characters"),
+    ],
+)
+def test_an_address_in_the_clear_or_no_token_is_refused(address: str, token: str, why: str) -> None:
+    with pytest.raises(PreconditionError, match=why):
+        RayClient(address, token)
+
+
+def test_a_cluster_that_is_away_is_unavailable() -> None:
+    with pytest.raises(UnavailableError) as caught:
+        RayClient("http://127.0.0.1:1", TOKEN).status("x")
+    assert caught.value.reason == "RAY_UNREACHABLE"
