@@ -162,7 +162,7 @@ def install(model_id: str, home: Path | None = None) -> BaseManifest:
         _write_files(source, gguf, staging / "files")
         _write_manifest(source, staging)
         staging.chmod(0o755)
-        _publish(staging, target)
+        publish(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return read_base_manifest(target)
@@ -209,10 +209,10 @@ def _write_files(source: BaseModelSource, gguf: Path, files: Path) -> None:
         k: v.to(torch.bfloat16).contiguous() for k, v in sorted(model.state_dict().items()) if k != "lm_head.weight"
     }
     save_file(tensors, files / "model.safetensors", metadata={"format": "pt"})
-    _write_json(files / "config.json", dict(source.config))
+    write_json(files / "config.json", dict(source.config))
     generation = {key: source.config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    _write_json(files / "generation_config.json", generation)
-    _write_json(files / "tokenizer_config.json", dict(source.tokenizer_config))
+    write_json(files / "generation_config.json", generation)
+    write_json(files / "tokenizer_config.json", dict(source.tokenizer_config))
     for path in files.iterdir():
         path.chmod(0o644)
     if digests.sha256_file(files / "model.safetensors") != source.weights_sha256:
@@ -221,7 +221,7 @@ def _write_files(source: BaseModelSource, gguf: Path, files: Path) -> None:
 
 def _write_manifest(source: BaseModelSource, folder: Path) -> None:
     files = digests.folder_manifest(folder / "files")
-    _write_json(
+    write_json(
         folder / "manifest.json",
         {
             "id": source.id,
@@ -239,7 +239,7 @@ def _write_manifest(source: BaseModelSource, folder: Path) -> None:
     )
 
 
-def _publish(staging: Path, target: Path) -> None:
+def publish(staging: Path, target: Path) -> None:
     """Renames the finished folder into place, moving a damaged one aside first."""
     for path in [*(staging / "files").iterdir(), staging / "manifest.json"]:
         with path.open("rb") as stream:
@@ -255,12 +255,13 @@ def _publish(staging: Path, target: Path) -> None:
             raise
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes JSON as it lies in a model's folder: sorted, indented, one newline at the end."""
     path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: ``install ID [--to DIR]`` prints the folder and its digest; ``list`` prints the registry."""
+    """Command line: ``install`` and the two imports print the folder and its digest, ``list`` prints the registry."""
     parser = argparse.ArgumentParser(prog="python -m trainer.base_models", description="Install base models.")
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("install", help="install a base model; does nothing when it is there already")
@@ -269,18 +270,36 @@ def main(arguments: list[str] | None = None) -> int:
         "--to", type=Path, default=None, metavar="DIR", help="home folder (default: ASSAY_HOME or ~/.cache/assay)"
     )
     commands.add_parser("list", help="name the base models")
+    for name, what in (("import-folder", "FOLDER"), ("import-hub", "OWNER/NAME")):
+        other = commands.add_parser(name, help="install a base model from elsewhere: safetensors only, no code")
+        other.add_argument("source", metavar=what)
+        other.add_argument("--id", required=True, help="registry id that jobs will name")
+        other.add_argument("--licence", required=True, help="SPDX identifier")
+        other.add_argument("--provenance", default="", help="where it came from, one sentence for the card")
+        other.add_argument("--to", type=Path, default=None, metavar="DIR", help="home folder, as above")
+        if name == "import-hub":
+            other.add_argument("--revision", required=True, help="full commit hash")
     options = parser.parse_args(arguments)
     if options.command == "list":
         for source in REGISTRY.values():
             print(f"{source.id}\t{source.licence}\t{source.parameters}\t{source.provenance}")
         return 0
     try:
-        manifest = install(options.id, options.to)
+        manifest = install(options.id, options.to) if options.command == "install" else _import(options)
     except AssayError as error:
         print(error.diagnostics(), file=sys.stderr)
         return 1
     print(f"{(options.to or assay_home()) / 'models' / options.id}\t{manifest.sha256}")
     return 0
+
+
+def _import(options: argparse.Namespace) -> BaseManifest:
+    from trainer import base_sources
+
+    described = base_sources.Described(options.id, options.licence, options.provenance)
+    if options.command == "import-folder":
+        return base_sources.from_folder(Path(options.source), described, options.to)
+    return base_sources.from_hub(options.source, options.revision, described, options.to)
 
 
 if __name__ == "__main__":
