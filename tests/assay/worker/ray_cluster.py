@@ -46,7 +46,9 @@ class Cluster:
     def start_head(self) -> subprocess.Popen[bytes]:
         """Starts a head that knows nothing of an earlier one, and waits until its job service answers."""
         dashboard = ["--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard}", "--include-dashboard=true"]
-        self.head = self._start(["--head", f"--port={self.port}", "--num-cpus=0", *dashboard])
+        self.head = self._start(
+            ["--head", f"--port={self.port}", "--num-cpus=0", f"--ray-client-server-port={_free_port()}", *dashboard]
+        )
         self._wait_for_service()
         return self.head
 
@@ -64,7 +66,9 @@ class Cluster:
             "PYTHONPATH": str(Path(assay.__file__).parent.parent),
         }
         common = ["--node-ip-address=127.0.0.1", f"--object-store-memory={_STORE_BYTES}", "--disable-usage-stats"]
-        ports = ["--min-worker-port=0", "--max-worker-port=0"]
+        # The defaults are one machine's, and here every node of every cluster lies on the same one.
+        agent = [f"--{name}-port={_free_port()}" for name in ("dashboard-agent-listen", "metrics-export")]
+        ports = ["--min-worker-port=0", "--max-worker-port=0", *agent]
         where = [f"--temp-dir={self._folder}"] if "--head" in arguments else []
         process = subprocess.Popen(
             [self._ray, "start", "--block", *common, *ports, *where, *arguments],
