@@ -49,6 +49,7 @@ def context(kind: str, order: Mapping[str, Any], inputs: Path, folder: Path, sec
         secret=secret,
         pause_flag=folder / "pause",
         send=lambda line: None,
+        work_key=bytes(32),
     )
 
 

@@ -40,6 +40,9 @@ def claim(job: TuneJob, result: TuneResult) -> dict[str, Any]:
                 "losses": _thinned(state.curve),
                 "validation_losses": _thinned(state.validation),
                 "fingerprint": job.fingerprint,
+                "checkpoint_sha256": state.tensors_sha256,
+                "damaged_checkpoints": state.damaged,
+                **({"differential_privacy": result.privacy} if result.privacy else {}),
             }
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from assay import canonical, digests
@@ -14,6 +15,7 @@ from trainer.device import choose_device
 from trainer.recipes import lora
 from trainer.recipes.loop import TuneJob, tune
 from trainer.recipes.objectives import METHODS
+from trainer.recipes.private import Target
 from trainer.recipes.rows import Encoder, read_rows
 from trainer.settings import Settings
 
@@ -64,6 +66,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
     method = str(order.get("method", "lora"))
     if method not in METHODS:
         raise InvalidInputError("METHOD", f"there is no method {method!r}", remedy=f"one of {', '.join(METHODS)}")
+    privacy = Target.from_order(order, method)
     labels = tuple(map(str, order.get("labels", ()))) if method == "classification" else ()
     encoder = Encoder(tokenizer, settings.max_row_tokens, pairs=method.startswith("dpo"), labels=labels)
     train, validation = (encoder.encode(read_rows(context.inputs / name)) for name in (TRAIN, VALIDATION))
@@ -74,7 +77,9 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         "settings": canonical.float_free(settings.as_dict()),
         "method": method,
         "labels": list(labels),
+        **({"privacy": [str(privacy.epsilon), str(privacy.delta)]} if privacy else {}),
     }
+    _demand_the_ordered_rows(order, decides)
     return TuneJob(
         base_files=files,
         train=train,
@@ -86,7 +91,18 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         fingerprint=digests.sha256_bytes(json.dumps(decides, sort_keys=True).encode()),
         max_tokens=int(order["max_train_tokens"]),
         on_pause=_stopped,
+        key=context.work_key,
+        privacy=privacy,
     )
+
+
+def _demand_the_ordered_rows(order: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """The rows are hashed once more where they are read, after the worker hashed them where it received them."""
+    for split in ("train", "validation"):
+        if order.get(f"{split}_sha256", found[split]) != found[split]:
+            raise IntegrityError(
+                "ROWS_CHANGED", f"the {split} rows are not those that were decided on", remedy="ask for a new job"
+            )
 
 
 def _stopped(reason: str) -> Exception:

@@ -57,6 +57,7 @@ class Handover:
     kind: str
     order: Mapping[str, Any]
     secret: bytes
+    work_key: bytes
     module: str
 
     def line(self) -> bytes:
@@ -66,6 +67,7 @@ class Handover:
             "kind": self.kind,
             "order": dict(self.order),
             "secret": base64.b64encode(self.secret).decode(),
+            "work_key": base64.b64encode(self.work_key).decode(),
             "module": self.module,
         }
         return json.dumps({"run": run}).encode() + b"\n"

@@ -67,7 +67,14 @@ class Launcher:
         )
         return Attempt(
             spec,
-            Handover(record.task_id, record.kind, admitted.order, self._secret(record), spec.module.module),
+            Handover(
+                record.task_id,
+                record.kind,
+                admitted.order,
+                self._secret(record),
+                self._work_key(record),
+                spec.module.module,
+            ),
             hooks,
             decoy_folder=self.spool.root,
             ports=self._ports(),
@@ -80,6 +87,12 @@ class Launcher:
         if not self.keys.canary or record.kind == "train":
             return b""
         return hmac.new(self.keys.canary, record.job.encode(), hashlib.sha256).digest()
+
+    def _work_key(self, record: TaskRecord) -> bytes:
+        """Derived from the key that opens the task itself: who cannot read the rows cannot read a checkpoint."""
+        raw = self.keys.seal.private_bytes_raw()
+        label = f"assay/work/{record.task_id}/{record.manifest_sha256}".encode()
+        return hmac.new(raw, label, hashlib.sha256).digest()
 
     def _meter(self, pid: int) -> Meter:
         return Meter(pid, EnergyModel(self.settings.watts_per_core), RaplCounter.open(), NvmlCounter.open())

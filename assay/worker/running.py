@@ -84,4 +84,5 @@ def _context(order: Mapping[str, Any], send: Callable[[bytes], None]) -> TaskCon
         secret=base64.b64decode(order["secret"]),
         pause_flag=root / "control" / "pause",
         send=send,
+        work_key=base64.b64decode(order["work_key"]),
     )

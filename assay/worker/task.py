@@ -33,6 +33,7 @@ class TaskContext:
         work: scratch folder that survives pauses and restarts; start from a checkpoint found here.
         models: base models, read-only.
         secret: 32 bytes derived for the job (canaries); empty for ``train``.
+        work_key: 32 bytes of the task's own, the same in every attempt: what ``work`` keeps is encrypted with them.
     """
 
     task_id: str
@@ -45,6 +46,7 @@ class TaskContext:
     secret: bytes = field(repr=False)
     pause_flag: Path = field(repr=False)
     send: Callable[[bytes], None] = field(repr=False)
+    work_key: bytes = field(default=b"", repr=False)
 
     def progress(
         self, step: int, steps: int, message: str = "", seconds_left: float | None = None, **metrics: float

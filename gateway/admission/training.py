@@ -11,7 +11,7 @@ from typing import Any
 
 from assay import canonical, dsse, modelfiles
 from assay.errors import IntegrityError
-from assay.v1 import policy_input_pb2, policy_pb2, worker_pb2
+from assay.v1 import policy_input_pb2, policy_pb2, tuning_job_pb2, worker_pb2
 from audit.ledger.writer import UnitOfWork
 from gateway.admission import facts
 from gateway.admission.exchange import ADAPTER_FOLDER, Result, Task
@@ -69,6 +69,7 @@ def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -
         "validation_sha256": known.text("prepare.validation.jsonl"),
         "method": request.method,
         **({"labels": list(data.labels)} if request.method == "classification" else {}),
+        **_privacy(request),
         "hyperparameters": canonical.from_message(chosen),
         "max_train_tokens": request.budget.max_train_tokens,
         "max_usd_micros": job.cap_usd_micros,
@@ -77,6 +78,13 @@ def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -
         "purpose": request.purpose,
         "decision_index": decision_index,
     }
+
+
+def _privacy(request: tuning_job_pb2.CreateTuningJobRequest) -> dict[str, Any]:
+    """The guarantee that the run must keep, where the request asks for one."""
+    if not request.HasField("differential_privacy"):
+        return {}
+    return {"differential_privacy": canonical.from_message(request.differential_privacy)}
 
 
 async def train(office: Office, job: JobRow) -> None:

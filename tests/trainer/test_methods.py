@@ -10,6 +10,7 @@ import pytest
 
 from assay.modelfiles import check_adapter_folder, read_base_manifest
 from assay.worker.task import TaskContext
+from audit.probes.accounting import Mechanism
 from demo import data
 from gateway.install import default_home
 from trainer import task
@@ -44,21 +45,24 @@ def decisions(rows: int) -> list[dict[str, Any]]:
     return made
 
 
-def tune(folder: Path, rows: list[dict[str, Any]], method: str, **settings: Any) -> dict[str, Any]:
-    """Runs the train task; the last rows are for validation."""
+def tune(
+    folder: Path, rows: list[dict[str, Any]], method: str, order: dict[str, Any] | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Runs the train task; the last rows are for validation, and ``order`` adds to the work order."""
     models = default_home() / "models"
     for name in ("in", "out", "work"):
         (folder / name).mkdir()
     for name, part in (("train", rows[:-VALIDATION]), ("validation", rows[-VALIDATION:])):
         (folder / "in" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    order = {
+    wanted = {
         "base_model": BASE_MODEL, "base_sha256": read_base_manifest(models / BASE_MODEL).sha256, "method": method,
         "hyperparameters": {"epochs": 1.0, "learning_rate": 3e-4, "max_row_tokens": 256, **settings}, "seed": 1,
         "max_train_tokens": 1_000_000, "labels": ["approve", "deny"],
+        **(order or {}),
     }  # fmt: skip
     context = TaskContext(
-        task_id="t", kind="train", order=order, inputs=folder / "in", outputs=folder / "out", work=folder / "work",
-        models=models, secret=b"", pause_flag=folder / "pause", send=lambda line: None,
+        task_id="t", kind="train", order=wanted, inputs=folder / "in", outputs=folder / "out", work=folder / "work",
+        models=models, secret=b"", pause_flag=folder / "pause", send=lambda line: None, work_key=bytes(32),
     )  # fmt: skip
     claim = task.run(context)
     check_adapter_folder(context.outputs / "adapter")
@@ -88,3 +92,14 @@ def test_label_scoring_lowers_the_validation_loss(tmp_path: Path):
 def test_supervised_tuning_lowers_the_validation_loss(tmp_path: Path):
     claim = tune(tmp_path, chat(96), "lora", epochs=2.0)
     assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_private_run_lowers_the_validation_loss_within_its_epsilon(tmp_path: Path):
+    """Defaults of private tuning: a large batch, a rate about four times the plain one."""
+    settings = {"epochs": 6.0, "batch_size": 32, "learning_rate": 2e-3, "lora_rank": 8}
+    claim = tune(tmp_path, chat(96), "lora", {"differential_privacy": {"epsilon": "8", "delta": "0.001"}}, **settings)
+    assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
+    said = claim["differential_privacy"]
+    assert Mechanism.of(said).accounted() <= float(said["epsilon"]) <= 8

@@ -155,7 +155,7 @@ def context(models: Path, folder: Path, rows: list[dict[str, Any]], method: str,
     }  # fmt: skip
     return TaskContext(
         task_id="t", kind="train", order=wanted, inputs=folder / "in", outputs=folder / "out", work=folder / "work",
-        models=models, secret=b"", pause_flag=folder / "pause", send=lambda line: None,
+        models=models, secret=b"", pause_flag=folder / "pause", send=lambda line: None, work_key=bytes(32),
     )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def context(models: Path, folder: Path, rows: bytes = b"", **order: Any) -> Task
     sent: list[bytes] = []
     return TaskContext(
         task_id="t", kind="train", order=wanted, inputs=folder / "in", outputs=folder / "out", work=folder / "work",
-        models=models, secret=b"", pause_flag=folder / "pause", send=sent.append,
+        models=models, secret=b"", pause_flag=folder / "pause", send=sent.append, work_key=bytes(32),
     )  # fmt: skip
 
 
@@ -88,13 +88,15 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(models: Path, tmp_path: Path
     with pytest.raises(TaskPaused):
         task.run(ctx)
     ctx.pause_flag.unlink()
-    state = next(ctx.work.rglob("state.safetensors"))
+    state = next(ctx.work.rglob("step-*"))
     data = bytearray(state.read_bytes())
+    whole = bytes(data)
     data[-1] ^= 1
     state.write_bytes(bytes(data))
     with pytest.raises(IntegrityError) as raised:
         task.run(ctx)
     assert raised.value.reason == "CHECKPOINT_DAMAGED"
+    state.write_bytes(whole)
     (ctx.inputs / "train.jsonl").write_bytes(chat_rows(41))
     with pytest.raises(IntegrityError) as raised:
         task.run(ctx)

@@ -1,28 +1,31 @@
-"""Checkpoints of a run: everything a bit-exact resume needs, in safetensors and JSON, never pickle.
+"""Checkpoints of a run: everything a bit-exact resume needs, in safetensors and JSON, never pickle, and encrypted.
 
-A checkpoint is a folder ``step-<n>`` with ``state.safetensors`` (masters, both AdamW moments, the random generators'
-states, the best adapter so far) and ``state.json`` (position, curve, counters and the digest of the tensors). It
-appears by one rename after everything is on the disk, so a killed run finds either the old one or the new one.
+A checkpoint is one file ``step-<n>``: position, curve and counters as JSON, and the tensors (masters, both AdamW
+moments, the random generators' states, the best adapter so far, a private run's secret), sealed with AES-256-GCM under
+the task's key. It appears by one rename after everything is on the disk, so a killed run finds either the old one or
+the new one.
+The one before is kept: a run whose newest checkpoint is damaged goes on from there, and says so.
 """
 
 from __future__ import annotations
 
+import errno
 import json
-import shutil
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assay import digests
-from assay.errors import IntegrityError
+from assay import digests, sealed_file
+from assay.errors import ExhaustedError, IntegrityError
 from trainer.recipes.lora import sync
 
 if TYPE_CHECKING:
     import torch
 
-_TENSORS = "state.safetensors"
-_STATE = "state.json"
+_KEPT = 2
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass
@@ -39,6 +42,8 @@ class RunState:
         watched: what the objective watches on the validation rows, at the step that is kept.
         best_step: step of the lowest validation loss; 0 while there is none.
         finished: true once early stopping has ended the run.
+        tensors_sha256: digest of the tensors of the checkpoint that was written last.
+        damaged: checkpoints that were found damaged and passed over.
     """
 
     fingerprint: str
@@ -50,57 +55,70 @@ class RunState:
     watched: dict[str, float] = field(default_factory=dict)
     best_step: int = 0
     finished: bool = False
+    tensors_sha256: str = ""
+    damaged: int = 0
 
 
-def save(folder: Path, state: RunState, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Stores a checkpoint and removes older ones."""
-    from safetensors.torch import save_file
+def save(folder: Path, state: RunState, tensors: Mapping[str, torch.Tensor], key: bytes) -> None:
+    """Stores a checkpoint and removes those before the last.
 
-    folder.mkdir(parents=True, exist_ok=True)
+    Raises:
+        ExhaustedError: ``DISK_FULL``; the checkpoint before is whole.
+    """
+    from safetensors.torch import save as encode
+
     final = folder / f"step-{state.step:08d}"
+    data = encode({k: t.detach().contiguous().cpu() for k, t in sorted(tensors.items())})
+    state.tensors_sha256 = digests.sha256_bytes(data)
     if final.exists():
         return
     staging = folder / ".partial"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    save_file({k: t.detach().contiguous() for k, t in sorted(tensors.items())}, staging / _TENSORS)
-    body = asdict(state) | {"tensors_sha256": digests.sha256_file(staging / _TENSORS)}
-    (staging / _STATE).write_text(json.dumps(body), encoding="utf-8")
-    for path in (staging / _TENSORS, staging / _STATE, staging):
-        sync(path)
-    staging.rename(final)
-    sync(folder)
-    for old in _steps(folder):
-        if old != final:
-            shutil.rmtree(old)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sealed_file.write(staging, json.dumps(asdict(state)).encode(), data, key)
+        sync(staging)
+        staging.rename(final)
+        sync(folder)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        staging.unlink(missing_ok=True)
+        raise ExhaustedError(
+            "DISK_FULL",
+            f"there is no room for the checkpoint of step {state.step}",
+            remedy="free space on the worker's disk; the checkpoint before is whole",
+        ) from error
+    for old in _steps(folder)[:-_KEPT]:
+        os.unlink(old)
 
 
-def load(folder: Path, fingerprint: str) -> tuple[RunState, dict[str, torch.Tensor]] | None:
-    """Reads the newest checkpoint; None where there is none.
+def load(folder: Path, fingerprint: str, key: bytes) -> tuple[RunState, dict[str, torch.Tensor]] | None:
+    """Reads the newest whole checkpoint; None where there is none at all.
 
     Raises:
-        IntegrityError: ``CHECKPOINT_DAMAGED`` when its bytes changed, ``CHECKPOINT_FOREIGN`` when it belongs to
-            another run.
+        IntegrityError: ``CHECKPOINT_DAMAGED`` when there are some and none is whole, ``CHECKPOINT_FOREIGN`` when it
+            belongs to another run.
     """
-    from safetensors.torch import load_file
+    from safetensors.torch import load as decode
 
     found = _steps(folder)
-    if not found:
-        return None
-    newest = found[-1]
-    try:
-        body = json.loads((newest / _STATE).read_text(encoding="utf-8"))
-        expected = body.pop("tensors_sha256")
-        state = RunState(**body)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise IntegrityError("CHECKPOINT_DAMAGED", f"checkpoint {newest.name} cannot be read") from error
-    if state.fingerprint != fingerprint:
-        raise IntegrityError("CHECKPOINT_FOREIGN", f"checkpoint {newest.name} belongs to another run")
-    if not (newest / _TENSORS).is_file() or digests.sha256_file(newest / _TENSORS) != expected:
-        raise IntegrityError("CHECKPOINT_DAMAGED", f"checkpoint {newest.name} has changed since it was written")
-    state.curve = [(int(s), float(v)) for s, v in state.curve]
-    state.validation = [(int(s), float(v)) for s, v in state.validation]
-    return state, load_file(newest / _TENSORS)
+    for damaged, path in enumerate(reversed(found)):
+        try:
+            head, data = sealed_file.read(path, key)
+        except IntegrityError:
+            continue
+        state = RunState(**json.loads(head))
+        if state.fingerprint != fingerprint:
+            raise IntegrityError("CHECKPOINT_FOREIGN", f"checkpoint {path.name} belongs to another run")
+        for passed in found[len(found) - damaged :]:
+            os.unlink(passed)
+        state.damaged += damaged
+        state.curve = [(int(s), float(v)) for s, v in state.curve]
+        state.validation = [(int(s), float(v)) for s, v in state.validation]
+        return state, decode(data)
+    if found:
+        raise IntegrityError("CHECKPOINT_DAMAGED", "no checkpoint of this run is whole", remedy="ask for the job again")
+    return None
 
 
 def _steps(folder: Path) -> list[Path]:

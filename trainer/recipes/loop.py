@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from assay.errors import InvalidInputError, PreconditionError
 from trainer.device import Device, demand_exactness
@@ -25,6 +25,8 @@ from trainer.settings import Settings
 
 if TYPE_CHECKING:
     import torch
+
+    from trainer.recipes.private import Target
 
 CHECKPOINT_STEPS = 25
 _VALIDATION_ROWS = 128
@@ -57,6 +59,8 @@ class TuneJob:
         fingerprint: digest of everything above that decides the result.
         max_tokens: tokens that may be trained in all.
         on_pause: makes the exception that ends a paused run, from a reason word.
+        key: 32 bytes that checkpoints are encrypted with.
+        privacy: the guarantee that the run must keep, or None.
     """
 
     base_files: Path
@@ -69,20 +73,24 @@ class TuneJob:
     fingerprint: str
     max_tokens: int
     on_pause: Callable[[str], Exception]
+    key: bytes = field(repr=False)
+    privacy: Target | None = None
 
 
 @dataclass(frozen=True)
 class TuneResult:
     """What a finished run leaves: the model with the adapter to save, its state, and the plan it followed.
 
-    ``watched_base`` is what the objective watches on the validation rows, of the base model.
+    ``watched_base`` is what the objective watches on the validation rows, of the base model; ``privacy`` the account
+    of a private run, empty for others.
     """
 
     model: TunedModel
     state: RunState
     plan: BatchPlan
-    final_train_loss: float
+    final_train_loss: float | None
     watched_base: dict[str, float]
+    privacy: dict[str, Any]
 
 
 def tune(job: TuneJob, control: Control) -> TuneResult:
@@ -101,7 +109,7 @@ def tune(job: TuneJob, control: Control) -> TuneResult:
             remedy="give rows an assistant message whose weight is not 0",
         )
     control.progress(0, 0, "loading the base model")
-    run = _Run(job, control)
+    run = _run_of(job, control)
     run.restore()
     run.prepare()
     while run.state.step < run.plan.steps and not run.state.finished:
@@ -114,7 +122,16 @@ def tune(job: TuneJob, control: Control) -> TuneResult:
     return run.finish()
 
 
-class _Run:
+def _run_of(job: TuneJob, control: Control) -> Run:
+    if job.privacy is None:
+        return Run(job, control)
+    # Deferred: it builds on this module, and its library is wanted by private runs alone.
+    from trainer.recipes.private import PrivateRun
+
+    return PrivateRun(job, control, job.privacy)
+
+
+class Run:
     """The moving parts of one run."""
 
     def __init__(self, job: TuneJob, control: Control) -> None:
@@ -122,9 +139,9 @@ class _Run:
 
         self.job, self.control = job, control
         demand_exactness(job.device)
-        self.plan = plan_batches([row.length for row in job.train.rows], job.settings)
+        self.plan = self.make_plan()
         longest = max(row.longest for row in (*job.train.rows, *job.validation.rows))
-        self.model = load(job.base_files, job.settings, job.device, longest)
+        self.model = self.make_model(longest)
         self.optimizer = torch.optim.AdamW(
             list(self.model.masters.values()),
             lr=job.settings.learning_rate,
@@ -137,12 +154,31 @@ class _Run:
         self.best: dict[str, torch.Tensor] = {}
         self._started_at, self._seconds_before = time.monotonic(), 0.0
 
+    def make_plan(self) -> BatchPlan:
+        """Which rows go into which step."""
+        return plan_batches([row.length for row in self.job.train.rows], self.job.settings)
+
+    def make_model(self, longest: int) -> TunedModel:
+        """The base model with a fresh adapter."""
+        return load(self.job.base_files, self.job.settings, self.job.device, longest)
+
+    def secrets(self) -> dict[str, torch.Tensor]:
+        """What else a checkpoint must hold."""
+        return {}
+
+    def take_secrets(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Takes it back."""
+
+    def account(self) -> dict[str, Any]:
+        """What the run spent of the rows' privacy; nothing is accounted here."""
+        return {}
+
     def restore(self) -> None:
         """Continues from the newest checkpoint, if there is one; else seeds the generators."""
         import torch
 
         torch.manual_seed(self.job.settings.seed)
-        found = checkpoints.load(self.job.checkpoints, self.job.fingerprint)
+        found = checkpoints.load(self.job.checkpoints, self.job.fingerprint, self.job.key)
         if found is not None:
             self.state, tensors = found
             self._restore_tensors(tensors)
@@ -168,6 +204,7 @@ class _Run:
                     "exp_avg": tensors[f"exp_avg.{name}"].to(master.device),
                     "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(master.device),
                 }
+        self.take_secrets(tensors)
         self.best = {k.removeprefix("best."): t for k, t in tensors.items() if k.startswith("best.")}
         torch.set_rng_state(tensors["rng.cpu"])
         if "rng.cuda" in tensors:
@@ -190,15 +227,18 @@ class _Run:
             tensors[f"exp_avg.{name}"] = moments["exp_avg"]
             tensors[f"exp_avg_sq.{name}"] = moments["exp_avg_sq"]
         tensors |= {f"best.{name}": t for name, t in self.best.items()}
-        checkpoints.save(self.job.checkpoints, self.state, tensors)
+        checkpoints.save(self.job.checkpoints, self.state, tensors | self.secrets(), self.job.key)
 
     def check_may_go_on(self) -> None:
         """Stops at a checkpoint when asked to, or before a step that would pass the token cap."""
-        rows = [self.job.train.rows[i] for i in self.plan.batches[self.state.step]]
-        over = self.state.tokens + sum(r.length for r in rows) > self.job.max_tokens
+        over = self.state.tokens + self.next_tokens() > self.job.max_tokens
         if over or self.control.should_pause():
             self.checkpoint()
             raise self.job.on_pause("COST_CAP" if over else "REQUESTED")
+
+    def next_tokens(self) -> int:
+        """Tokens that the next step trains."""
+        return sum(self.job.train.rows[i].length for i in self.plan.batches[self.state.step])
 
     def step(self) -> None:
         """Does one optimiser step and reports it."""
@@ -227,7 +267,7 @@ class _Run:
         state.step += 1
         state.tokens += sum(r.length for r in rows)
         state.curve.append((state.step, value))
-        self._report(value)
+        self.report({"loss": value})
 
     def validate(self) -> None:
         """Measures the validation loss; with early stopping, keeps the best adapter and ends a run that got worse."""
@@ -258,7 +298,8 @@ class _Run:
         self.state.seconds = self._seconds()
         last = [v for _, v in self.state.curve[-self.plan.steps_per_epoch :]]
         base = self.watch_base() if self.watched_rows else {}
-        return TuneResult(self.model, self.state, self.plan, sum(last) / len(last), base)
+        final = sum(last) / len(last) if last else None
+        return TuneResult(self.model, self.state, self.plan, final, base, self.account())
 
     def watch(self) -> dict[str, float]:
         """What the objective says of the validation rows, without dropout."""
@@ -273,7 +314,8 @@ class _Run:
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started_at
 
-    def _report(self, loss: float) -> None:
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """Tells how far the run is."""
         state = self.state
         done_here = max(1e-9, self._seconds())
         rate = state.tokens / done_here
@@ -283,7 +325,7 @@ class _Run:
             self.plan.steps,
             f"epoch {1 + (state.step - 1) // self.plan.steps_per_epoch}",
             max(0.0, left / rate),
-            loss=loss,
+            **metrics,
             tokens_per_s=rate,
             tokens=float(state.tokens),
             learning_rate=learning_rate(state.step - 1, self.plan.steps, self.job.settings),

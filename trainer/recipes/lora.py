@@ -74,7 +74,7 @@ class TunedModel:
             parameter.grad = None
 
 
-def load(base_files: Path, settings: Settings, device: Device, longest_row: int) -> TunedModel:
+def load(base_files: Path, settings: Settings, device: Device, longest_row: int, *, fused: bool = True) -> TunedModel:
     """Loads a base model from its ``files/`` folder and attaches a fresh adapter, drawn from the settings' seed.
 
     Args:
@@ -82,6 +82,7 @@ def load(base_files: Path, settings: Settings, device: Device, longest_row: int)
         settings: rank, scale, dropout and seed of the adapter.
         device: where, and in which format.
         longest_row: tokens of the longest row that will be read.
+        fused: let a LoRA layer compute as one operation; not where each row's own gradient is wanted.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -108,7 +109,8 @@ def load(base_files: Path, settings: Settings, device: Device, longest_row: int)
         target_modules=list(TARGET_MODULES),
     )
     wrapped = get_peft_model(base, config, autocast_adapter_dtype=False)
-    fuse(wrapped)
+    if fused:
+        fuse(wrapped)
     adapter = {n.replace(".default.", "."): p for n, p in wrapped.named_parameters() if p.requires_grad}
     masters = {n: torch.nn.Parameter(p.detach().float().clone()) for n, p in adapter.items()}
     inner: Any = wrapped.get_base_model()

@@ -1,0 +1,205 @@
+"""Tuning with differential privacy: DP-SGD (Abadi et al. 2016, arXiv 1607.00133) on the adapter, through Opacus.
+
+What is protected is one row of the train split: whether it was there changes the distribution of the adapter by at
+most epsilon and delta. Each step draws every row by itself with one probability (Poisson sampling, which the
+accountant assumes; an empty draw is a step of noise alone), clips each row's gradient, and adds Gaussian noise to
+their sum. A row's loss is a mean over its own tokens, so no row's gradient holds another row.
+
+Noise and draws come from 32 bytes of the operating system, stretched by HMAC-SHA256 a step. They stand in the
+encrypted checkpoint and nowhere else: who knew the noise could subtract it, and who knew the draws would lose the
+sampling's share of the guarantee. So a private run is never repeated bit by bit, but goes on exactly after a pause.
+``torchcsprng`` does not exist for this torch: within a step the noise is torch's generator, seeded anew with 64 bits;
+Opacus's remedy against attacks on floating-point noise (``secure_mode``, Mironov 2012) is on.
+
+Losses and lengths of drawn rows are no part of the guarantee, so a private run neither records nor reports them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from secrets import token_bytes
+from typing import TYPE_CHECKING, Any
+
+from assay.errors import FieldViolation, InvalidInputError, PreconditionError
+from trainer.recipes.loop import Control, Run, TuneJob
+from trainer.recipes.lora import TunedModel, load
+from trainer.recipes.plan import BatchPlan, learning_rate
+from trainer.recipes.rows import Row
+
+if TYPE_CHECKING:
+    import torch
+
+METHODS = ("lora",)
+ACCOUNTANT = "prv"
+UNIT = "row"
+_MICRO_BATCH = 8
+_SECRET = "private.secret"  # noqa: S105  (a name)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the order asks for: the run may spend at most ``epsilon`` at ``delta``."""
+
+    epsilon: float
+    delta: float
+
+    @classmethod
+    def from_order(cls, order: Mapping[str, Any], method: str) -> Target | None:
+        """Reads ``differential_privacy`` of an order; None where it asks for none.
+
+        Raises:
+            InvalidInputError: ``PRIVACY_TARGET`` naming the field, ``PRIVACY_METHOD`` for a method whose steps the
+                accountant does not describe.
+        """
+        asked = order.get("differential_privacy")
+        if asked is None:
+            return None
+        if method not in METHODS:
+            raise InvalidInputError(
+                "PRIVACY_METHOD",
+                f"method {method} trains without differential privacy",
+                remedy=f"one of {', '.join(METHODS)}",
+            )
+        found = {}
+        for name, most in (("epsilon", 100.0), ("delta", 1.0)):
+            try:
+                found[name] = float(asked[name])
+            except (KeyError, TypeError, ValueError):
+                found[name] = math.nan
+            if not 0 < found[name] < most:
+                violation = FieldViolation(f"differential_privacy.{name}", f"must lie between 0 and {most:g}")
+                raise InvalidInputError("PRIVACY_TARGET", "no such guarantee can be kept", violations=[violation])
+        return cls(**found)
+
+
+class PrivateRun(Run):
+    """A run whose adapter is differentially private in the rows."""
+
+    def __init__(self, job: TuneJob, control: Control, target: Target) -> None:
+        from opacus import GradSampleModule
+        from opacus.accountants.utils import get_noise_multiplier
+        from opacus.optimizers import DPOptimizer
+
+        self.target = target
+        self.rate = min(1.0, job.settings.batch_size / len(job.train.rows))
+        super().__init__(job, control)
+        self.noise = float(
+            get_noise_multiplier(
+                target_epsilon=target.epsilon,
+                target_delta=target.delta,
+                sample_rate=self.rate,
+                steps=self.plan.steps,
+                accountant=ACCOUNTANT,
+            )
+        )
+        self._secret = token_bytes(32)
+        # Its hooks leave every row's own gradient beside each trainable tensor.
+        self._hooked = GradSampleModule(self.model.backbone, loss_reduction="sum")
+        self._private = DPOptimizer(
+            self.optimizer,
+            noise_multiplier=self.noise,
+            max_grad_norm=job.settings.max_gradient_norm,
+            expected_batch_size=self.rate * len(job.train.rows),
+            secure_mode=True,
+        )
+
+    def make_plan(self) -> BatchPlan:
+        """As many steps as the epochs would have; which rows each draws is not planned."""
+        settings = self.job.settings
+        per_epoch = math.ceil(1 / self.rate)
+        steps = max(1, math.ceil(settings.epochs * per_epoch - 1e-9))
+        return BatchPlan(tuple(() for _ in range(steps)), per_epoch)
+
+    def make_model(self, longest: int) -> TunedModel:
+        """Without the fused layer, behind which Opacus could not see."""
+        return load(self.job.base_files, self.job.settings, self.job.device, longest, fused=False)
+
+    def next_tokens(self) -> int:
+        """What a step trains on average: how many tokens were drawn is not for the record."""
+        return round(self.rate * self.job.train.tokens)
+
+    def draw(self) -> list[Row]:
+        """The rows of this step, each drawn by itself."""
+        pick = random.Random(self._stream("draw"))
+        return [row for row in self.job.train.rows if pick.random() < self.rate]
+
+    def step(self) -> None:
+        """One step of DP-SGD; an empty draw adds its noise all the same."""
+        import torch
+
+        rows, state, settings = self.draw(), self.state, self.job.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(state.step, self.plan.steps, settings)
+        generator = torch.Generator(device=self.job.device.torch_device())
+        generator.manual_seed(int.from_bytes(self._stream("noise")[:8], "big", signed=True))
+        self._private.generator = generator
+        self.model.backbone.train()
+        parts = [rows[i : i + _MICRO_BATCH] for i in range(0, len(rows), _MICRO_BATCH)] or [[]]
+        for number, part in enumerate(parts):
+            self._row_gradients(part)
+            self._private.signal_skip_step(do_skip=number + 1 < len(parts))
+            self._private.step()
+            self._private.zero_grad(set_to_none=True)
+        self.model.publish_masters()
+        state.tokens += self.next_tokens()
+        state.step += 1
+        self.report({})
+
+    def account(self) -> dict[str, Any]:
+        """What was done and what it cost, for the statement; an auditor can compute epsilon from it by other means."""
+        from opacus.accountants import PRVAccountant
+
+        accountant = PRVAccountant()
+        accountant.history = [(self.noise, self.rate, self.state.step)]
+        return {
+            "mechanism": "DP-SGD: Poisson sampling, clipped rows, Gaussian noise",
+            "unit": UNIT,
+            "accountant": f"opacus {ACCOUNTANT}",
+            "epsilon": float(accountant.get_epsilon(self.target.delta)),
+            "delta": self.target.delta,
+            "target_epsilon": self.target.epsilon,
+            "noise_multiplier": self.noise,
+            "sampling_rate": self.rate,
+            "steps": self.state.step,
+            "max_gradient_norm": self.job.settings.max_gradient_norm,
+        }
+
+    def secrets(self) -> dict[str, torch.Tensor]:
+        """What goes on a private run, for the encrypted checkpoint alone."""
+        import torch
+
+        return {_SECRET: torch.tensor(list(self._secret), dtype=torch.uint8)}
+
+    def take_secrets(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Goes on with the noise and the draws of the run that was interrupted."""
+        self._secret = bytes(tensors[_SECRET].tolist())
+
+    def _stream(self, purpose: str) -> bytes:
+        return hmac.new(self._secret, f"{purpose}/{self.state.step}".encode(), hashlib.sha256).digest()
+
+    def _row_gradients(self, rows: Sequence[Row]) -> None:
+        """Leaves each row's gradient at the masters, fp32: shape ``(rows, *shape of the tensor)``."""
+        import torch
+
+        if rows:
+            losses = self.objective.losses(self.model, rows, self.job.device)
+            loss = (losses * torch.tensor([r.weight for r in rows], device=losses.device)).sum()
+            if not math.isfinite(float(loss.detach())):
+                raise PreconditionError(
+                    "LOSS_NOT_FINITE",
+                    f"the loss of step {self.state.step + 1} is not a finite number",
+                    remedy="lower the learning rate or check the row weights",
+                )
+            loss.backward()
+        for name, parameter in self.model.adapter.items():
+            found: Any = getattr(parameter, "grad_sample", None)
+            master: Any = self.model.masters[name]
+            empty = torch.zeros((0, *master.shape), device=master.device)
+            master.grad_sample = found.float() if rows and found is not None else empty
+            parameter.grad_sample = None  # type: ignore[attr-defined]
+            parameter.grad = None
