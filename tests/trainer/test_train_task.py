@@ -162,3 +162,16 @@ def test_each_epoch_visits_every_row_once_in_an_order_that_the_seed_decides():
         assert sorted(i for batch in epoch for i in batch) == list(range(45))
     assert plan == plan_batches(lengths, Settings(epochs=2.0, batch_size=8, seed=1))
     assert plan != plan_batches(lengths, Settings(epochs=2.0, batch_size=8, seed=2))
+
+
+def test_attack_21_rows_that_were_swapped_after_they_were_staged_are_named(models: Path, tmp_path: Path):
+    ctx = context(models, tmp_path, chat_rows(8), train_sha256="0" * 64)
+    with pytest.raises(IntegrityError) as raised:
+        task.run(ctx)
+    assert raised.value.reason == "ROWS_CHANGED" and not (ctx.outputs / "adapter").exists()
+
+
+def test_attack_21_a_base_model_that_was_swapped_after_the_decision_is_named(models: Path, tmp_path: Path):
+    with pytest.raises(IntegrityError) as raised:
+        task.run(context(models, tmp_path, chat_rows(8), base_sha256="1" * 64))
+    assert raised.value.reason == "BASE_MODEL_CHANGED"
