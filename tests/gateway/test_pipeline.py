@@ -15,7 +15,7 @@ import pytest
 
 from assay.errors import AssayError, PreconditionError
 from assay.identity import Layout
-from assay.v1 import dataset_pb2, permit_pb2
+from assay.v1 import dataset_pb2, permit_pb2, policy_input_pb2, policy_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from audit.ledger.records import read
 from audit.verify.trust import TrustFile
@@ -432,3 +432,21 @@ async def test_stopping_the_pipeline_and_running_another_goes_on(street: Street)
     assert street.types(NAME) == CLEAN
     again.cancel()
     await asyncio.gather(again, return_exceptions=True)
+
+
+async def test_a_private_job_is_ordered_with_its_guarantee(street: Street) -> None:
+    header = dataset_pb2.UploadDatasetHeader(
+        parent="units/credit", dataset_id="first", format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL, datasheet=SHEET,
+        request_id=str(uuid.uuid4()),
+    )  # fmt: skip
+    rita = await street.caller("rita")
+    await street.app.datasets.upload_dataset(rita, messages(header, [rows()]))
+    asked = policy_input_pb2.DifferentialPrivacy(epsilon=4, delta=0.000001)
+    budget = pb.Budget(max_usd_micros=50_000_000, max_train_tokens=40_000)
+    request = street.request(job="first", dataset="first", budget=budget, differential_privacy=asked)
+    await street.app.jobs.create_tuning_job(rita, request)
+    job = await street.rest()
+    assert job.decision.allowed, [o.message for o in job.decision.outcomes if o.outcome != policy_pb2.OUTCOME_PASS]
+    record = next(r for r in street.app.ledger.records("credit", NAME, -1, 99) if r.type == "training.ordered")
+    ordered = json.loads(record.body)["statement"]["predicate"]["differential_privacy"]
+    assert {name: float(value) for name, value in ordered.items()} == {"epsilon": 4, "delta": 0.000001}
