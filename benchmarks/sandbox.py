@@ -73,7 +73,7 @@ async def _one(root: Path, folder: Path, key: Path) -> float:
 
     attempt = Attempt(
         spec,
-        Handover("bench", "train", {}, b"", spec.module.module),
+        Handover("bench", "train", {}, b"", b"", spec.module.module),
         Hooks(
             started=lambda pid: None,
             open_inputs=stop_here,

@@ -109,6 +109,11 @@ class Cluster:
         """Ends every process and removes what they wrote."""
         for process in list(self.processes):
             self.kill(process)
+        # What Ray started apart from its parents names the cluster's own folder.
+        left = [p for p in psutil.process_iter(["cmdline"]) if self._folder in " ".join(p.info["cmdline"] or ())]
+        for process_left in left:
+            process_left.kill()
+        psutil.wait_procs(left, timeout=20)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

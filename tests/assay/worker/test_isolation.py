@@ -57,7 +57,7 @@ async def test_a_leaky_sandbox_is_refused_before_an_input_is_opened(house: House
     (house.folder / "statement.key").chmod(0o644)
     attempt = Attempt(
         spec,
-        Handover("t1", "prepare", {}, b"", "sandbox_tasks.steps"),
+        Handover("t1", "prepare", {}, b"", b"", "sandbox_tasks.steps"),
         hooks,
         decoy_folder=house.folder,
         ports={},
