@@ -25,11 +25,8 @@ def chat(rows: int) -> list[dict[str, Any]]:
 
 
 def pairs(rows: int) -> list[dict[str, Any]]:
-    """The same, with the answer to another question as the worse one."""
-    known = chat(rows)
-    answers = sorted({row["messages"][-1]["content"] for row in known})
-    other = dict(zip(answers, answers[1:] + answers[:1], strict=True))
-    return [{**row, "rejected": other[row["messages"][-1]["content"]]} for row in known]
+    """The same; worse than the answer is to say the question again."""
+    return [{**row, "rejected": row["messages"][-2]["content"].splitlines()[-1]} for row in chat(rows)]
 
 
 def decisions(rows: int) -> list[dict[str, Any]]:
