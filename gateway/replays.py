@@ -151,7 +151,7 @@ class ReplayService:
 
     async def _task(self, trained: Trained) -> Task:
         known = await self.office.known(trained.job)
-        return replace(train_task(trained.job, known), task_id=_task_id(trained))
+        return replace(await train_task(self.office, trained.job, known), task_id=_task_id(trained))
 
 
 def _task_id(trained: Trained) -> str:

@@ -21,6 +21,7 @@ def claim(job: TuneJob, result: TuneResult) -> dict[str, Any]:
         canonical.float_free(
             {
                 "method": job.method,
+                "continued": job.parent is not None,
                 "device": job.device.kind,
                 "device_name": job.device.name,
                 "dtype": job.device.dtype,

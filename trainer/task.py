@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from assay import canonical, digests
 from assay.errors import IntegrityError, InvalidInputError, PreconditionError
-from assay.modelfiles import read_base_manifest, verify_base_files
+from assay.modelfiles import (
+    ADAPTER_WEIGHTS,
+    AdapterFacts,
+    check_adapter_folder,
+    read_base_manifest,
+    verify_base_files,
+)
 from assay.worker.task import TaskContext, TaskPaused
 from trainer import statement
 from trainer.device import choose_device
@@ -19,7 +26,7 @@ from trainer.recipes.private import Target
 from trainer.recipes.rows import Encoder, read_rows
 from trainer.settings import Settings
 
-TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
+TRAIN, VALIDATION, PARENT = "train.jsonl", "validation.jsonl", "parent"
 
 
 def run(context: TaskContext) -> dict[str, Any]:
@@ -51,7 +58,7 @@ def run(context: TaskContext) -> dict[str, Any]:
     settings = Settings.from_order(order["hyperparameters"], int(order["seed"]))
     job = _job(context, settings)
     result = tune(job, context)
-    lora.save_adapter(result.model, settings, str(order["base_model"]), context.outputs / "adapter")
+    lora.save_adapter(result.model, job.settings, str(order["base_model"]), context.outputs / "adapter")
     claim = statement.claim(job, result)
     (context.outputs / "training.json").write_bytes(canonical.encode(claim))
     return claim
@@ -69,6 +76,16 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
     privacy = Target.from_order(order, method)
     labels = tuple(map(str, order.get("labels", ()))) if method == "classification" else ()
     encoder = Encoder(tokenizer, settings.max_row_tokens, pairs=method.startswith("dpo"), labels=labels)
+    parent = _parent(context)
+    if parent is not None and privacy is not None:
+        raise InvalidInputError(
+            "PARENT_AND_PRIVACY",
+            "a bound on what is learned now does not hold for what the parent learned",
+            remedy="start from the base model, or do not ask for differential privacy",
+        )
+    if parent is not None:
+        # The adapter's shape is the parent's; a rank asked for would be another adapter.
+        settings = replace(settings, lora_rank=parent.rank, lora_alpha=parent.alpha)
     train, validation = (encoder.encode(read_rows(context.inputs / name)) for name in (TRAIN, VALIDATION))
     decides = {
         "base": order["base_sha256"],
@@ -78,6 +95,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         "method": method,
         "labels": list(labels),
         **({"privacy": [str(privacy.epsilon), str(privacy.delta)]} if privacy else {}),
+        "parent": parent.sha256 if parent is not None else "",
     }
     _demand_the_ordered_rows(order, decides)
     return TuneJob(
@@ -85,6 +103,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         train=train,
         validation=validation,
         method=method,
+        parent=context.inputs / PARENT / ADAPTER_WEIGHTS if parent is not None else None,
         settings=settings,
         device=choose_device(),
         checkpoints=context.work / "checkpoints",
@@ -103,6 +122,21 @@ def _demand_the_ordered_rows(order: Mapping[str, Any], found: Mapping[str, Any])
             raise IntegrityError(
                 "ROWS_CHANGED", f"the {split} rows are not those that were decided on", remedy="ask for a new job"
             )
+
+
+def _parent(context: TaskContext) -> AdapterFacts | None:
+    """The adapter that the order says to go on from, checked as if nobody had."""
+    asked = context.order.get("parent")
+    if not asked:
+        return None
+    facts = check_adapter_folder(context.inputs / PARENT)
+    if facts.sha256 != asked["adapter_sha256"] or facts.base_model != context.order["base_model"]:
+        raise IntegrityError(
+            "PARENT_CHANGED",
+            "the adapter to go on from is not the one that was decided on",
+            remedy="ask for a new job; if it happens again, the store of adapters was changed",
+        )
+    return facts
 
 
 def _stopped(reason: str) -> Exception:

@@ -90,7 +90,7 @@ class Transition(_message.Message):
     def __init__(self, event: _Optional[str] = ..., from_state: _Optional[_Union[TuningJob.State, str]] = ..., to_state: _Optional[_Union[TuningJob.State, str]] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., record_index: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
 
 class TuningJob(_message.Message):
-    __slots__ = ("name", "state", "etag", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "creator", "create_time", "update_time", "transitions", "data", "decision", "progress", "audit", "verdict", "model", "reason", "stage_seconds", "quote_usd_micros", "cost_usd_micros", "trace_id", "appeal_due_time")
+    __slots__ = ("name", "state", "etag", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "creator", "create_time", "update_time", "transitions", "data", "decision", "progress", "audit", "verdict", "model", "reason", "stage_seconds", "quote_usd_micros", "cost_usd_micros", "trace_id", "appeal_due_time", "parent_model")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[TuningJob.State]
@@ -159,6 +159,7 @@ class TuningJob(_message.Message):
     COST_USD_MICROS_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     APPEAL_DUE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PARENT_MODEL_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: TuningJob.State
     etag: str
@@ -186,10 +187,11 @@ class TuningJob(_message.Message):
     cost_usd_micros: int
     trace_id: str
     appeal_due_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., etag: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., transitions: _Optional[_Iterable[_Union[Transition, _Mapping]]] = ..., data: _Optional[_Union[_policy_input_pb2.DataFacts, _Mapping]] = ..., decision: _Optional[_Union[_policy_pb2.Decision, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., audit: _Optional[_Union[_measurement_pb2.AuditReport, _Mapping]] = ..., verdict: _Optional[_Union[_policy_pb2.Verdict, _Mapping]] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., quote_usd_micros: _Optional[int] = ..., cost_usd_micros: _Optional[int] = ..., trace_id: _Optional[str] = ..., appeal_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    parent_model: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., etag: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., transitions: _Optional[_Iterable[_Union[Transition, _Mapping]]] = ..., data: _Optional[_Union[_policy_input_pb2.DataFacts, _Mapping]] = ..., decision: _Optional[_Union[_policy_pb2.Decision, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., audit: _Optional[_Union[_measurement_pb2.AuditReport, _Mapping]] = ..., verdict: _Optional[_Union[_policy_pb2.Verdict, _Mapping]] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., quote_usd_micros: _Optional[int] = ..., cost_usd_micros: _Optional[int] = ..., trace_id: _Optional[str] = ..., appeal_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_model: _Optional[str] = ...) -> None: ...
 
 class CreateTuningJobRequest(_message.Message):
-    __slots__ = ("parent", "tuning_job_id", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "request_id", "validate_only", "use")
+    __slots__ = ("parent", "tuning_job_id", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "request_id", "validate_only", "use", "parent_model")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     TUNING_JOB_ID_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
@@ -203,6 +205,7 @@ class CreateTuningJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     USE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_MODEL_FIELD_NUMBER: _ClassVar[int]
     parent: str
     tuning_job_id: str
     dataset: str
@@ -216,7 +219,8 @@ class CreateTuningJobRequest(_message.Message):
     request_id: str
     validate_only: bool
     use: _policy_input_pb2.UseDeclaration
-    def __init__(self, parent: _Optional[str] = ..., tuning_job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., use: _Optional[_Union[_policy_input_pb2.UseDeclaration, _Mapping]] = ...) -> None: ...
+    parent_model: str
+    def __init__(self, parent: _Optional[str] = ..., tuning_job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., use: _Optional[_Union[_policy_input_pb2.UseDeclaration, _Mapping]] = ..., parent_model: _Optional[str] = ...) -> None: ...
 
 class CreateTuningJobResponse(_message.Message):
     __slots__ = ("tuning_job",)

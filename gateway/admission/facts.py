@@ -72,15 +72,19 @@ def intake_input(
     dataset: DatasetRow,
     data: policy_input_pb2.DataFacts,
     base_model: policy_input_pb2.BaseModelFacts,
+    parent: policy_input_pb2.ParentModel | None = None,
 ) -> policy_input_pb2.IntakeInput:
     """Everything that intake rules may read."""
-    return policy_input_pb2.IntakeInput(
+    asked = policy_input_pb2.IntakeInput(
         request=request_facts(settings, request, requester, data),
         datasheet=from_json(dataset.datasheet, dataset_pb2.Datasheet),
         format=dataset_pb2.DatasetFormat.Name(dataset.format),
         data=data,
         base_model=base_model,
     )
+    if parent is not None:
+        asked.request.parent.CopyFrom(parent)
+    return asked
 
 
 def release_input(

@@ -16,6 +16,7 @@ from assay import canonical
 from assay.digests import sha256_bytes
 from assay.errors import IntegrityError
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
+from gateway import lineage
 from gateway.admission import account, facts
 from gateway.admission.exchange import PRIVATE_FILE, Result, Task
 from gateway.admission.fixes import minimal_fix
@@ -98,7 +99,8 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
     data = _read_facts(result)
     request = views.request_of(job)
     base = office.base_models.get(request.base_model)
-    question = facts.intake_input(office.settings, request, job.creator, known.dataset, data, base)
+    parent = await office.store.fetch(lambda c: lineage.parent_of(c, request))
+    question = facts.intake_input(office.settings, request, job.creator, known.dataset, data, base, parent)
     now = dt.datetime.now(dt.UTC)
     question.account.CopyFrom(await office.store.fetch(lambda c: account.read(c, job, now)))
     decision = await asyncio.to_thread(_answer, office, question)

@@ -13,6 +13,7 @@ from assay import canonical, dsse, modelfiles
 from assay.errors import IntegrityError
 from assay.v1 import policy_input_pb2, policy_pb2, tuning_job_pb2, worker_pb2
 from audit.ledger.writer import UnitOfWork
+from gateway import lineage
 from gateway.admission import facts
 from gateway.admission.exchange import ADAPTER_FOLDER, Result, Task
 from gateway.admission.intake import plan_digest, seed_of
@@ -36,6 +37,9 @@ async def order(office: Office, job: JobRow) -> None:
     transitions = await office.store.fetch(lambda c: jobs.transitions(c, job.name))
     decided = next(t.record_index for t in transitions if t.event in (Event.QUEUE, Event.DENY))
     predicate = work_order(office, job, known, decided)
+    parent = await office.store.fetch(lambda c: lineage.parent_of(c, views.request_of(job)))
+    if parent is not None:
+        predicate["parent"] = {"model": parent.name, "adapter_sha256": parent.adapter_sha256}
     subjects = [
         ("dataset", predicate["dataset_sha256"]),
         ("base", predicate["base_sha256"]),
@@ -97,7 +101,7 @@ async def train(office: Office, job: JobRow) -> None:
         IntegrityError, InvalidInputError: its result does not hold.
     """
     known = await office.known(job)
-    task = train_task(job, known)
+    task = await train_task(office, job, known)
     watcher = _Watcher(office, job, monotonic())
     try:
         ended = await office.exchange.follow(office.train, task, watcher.look)
@@ -115,11 +119,13 @@ async def train(office: Office, job: JobRow) -> None:
         await _take(office, job, result)
 
 
-def train_task(job: JobRow, known: Known) -> Task:
-    """The train task of a job; the same for ever."""
+async def train_task(office: Office, job: JobRow, known: Known) -> Task:
+    """The train task of a job, with the files of the model that it goes on from; the same for ever."""
+    name = views.request_of(job).parent_model
+    parent = await office.store.fetch(lambda c: lineage.files_of(c, name)) if name else {}
     envelope = known.json("train.order")
     seen = dsse.read_statement(dsse.envelope_payload(envelope))["predicate"]
-    blobs = {name: known.text(f"prepare.{name}") for name in ("train.jsonl", "validation.jsonl")}
+    blobs = {name: known.text(f"prepare.{name}") for name in ("train.jsonl", "validation.jsonl")} | dict(parent)
     return make_task(job, "train", {"order": envelope}, blobs, seen)
 
 
@@ -166,6 +172,9 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
         raise IntegrityError("ADAPTER_BASE", "the adapter names another base model than the work order")
     finite = await asyncio.to_thread(modelfiles.adapter_is_finite, folder)
     moved = await asyncio.to_thread(modelfiles.lora_b_moved, folder)
+    if request.parent_model:
+        parent = await office.store.fetch(lambda c: lineage.parent_of(c, request))
+        moved = moved and parent is not None and checked.sha256 != parent.adapter_sha256
     files = await asyncio.to_thread(_store_adapter, office, job, result)
     base = office.base_models.get(request.base_model)
     model = ModelRow(

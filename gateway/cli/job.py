@@ -39,6 +39,7 @@ def create(
     method: Annotated[
         str, typer.Option(help="lora, classification (decision tables), dpo, dpo-hinge or dpo-ipo (preference pairs).")
     ] = "lora",
+    parent_model: Annotated[str, typer.Option(help="units/UNIT/models/ID whose adapter is tuned further.")] = "",
     epochs: Annotated[float | None, typer.Option(help="Passes over the train split.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows in a step.")] = None,
@@ -72,7 +73,7 @@ def create(
     """
     request = tuning_job_pb2.CreateTuningJobRequest(
         parent=parent, tuning_job_id=job_id, dataset=dataset if "/" in dataset else f"{parent}/datasets/{dataset}",
-        base_model=base_model, purpose=purpose, method=method, audit_profile=profile,
+        base_model=base_model, purpose=purpose, method=method, audit_profile=profile, parent_model=parent_model,
         hyperparameters=tuning_job_pb2.Hyperparameters(
             epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, lora_rank=lora_rank,
             lora_alpha=lora_alpha, seed=seed, early_stopping=early_stopping, auto=auto,

@@ -15,7 +15,7 @@ from assay.v1 import policy_input_pb2, tuning_job_pb2
 from audit.ledger import records
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.writer import UnitOfWork
-from gateway import pages, requests, words
+from gateway import lineage, pages, requests, words
 from gateway.admission import facts
 from gateway.base_models import BaseModels
 from gateway.caller import Caller, not_found
@@ -81,6 +81,7 @@ class JobService:
                 raise not_found(request.dataset)
             demand_not_erased(c, request.dataset)
             demand_within_retention(dataset, uow.now)
+            lineage.parent_of(c, request)
             job = self._receive(uow, caller, request, name, dataset, base)
             requests.remember(c, caller.subject, _METHOD, request.request_id, content, name)
             return views.whole(c, job)
@@ -266,7 +267,8 @@ class JobService:
         if dataset is None:
             raise not_found(request.dataset)
         nothing = policy_input_pb2.DataFacts()
-        asked = facts.intake_input(self.settings, request, caller.subject, dataset, nothing, base)
+        parent = await self.store.fetch(lambda c: lineage.parent_of(c, request))
+        asked = facts.intake_input(self.settings, request, caller.subject, dataset, nothing, base, parent)
         message = tuning_job_pb2.TuningJob(
             name=name,
             dataset=request.dataset,
@@ -276,6 +278,7 @@ class JobService:
             hyperparameters=facts.hyperparameters(request, nothing, base.parameters).values,
             budget=request.budget,
             audit_profile=request.audit_profile,
+            parent_model=request.parent_model,
             creator=caller.subject,
         )
         message.decision.CopyFrom(self.policy.preflight(asked))

@@ -65,6 +65,7 @@ def summary(job: JobRow, progress: tuning_job_pb2.Progress | None = None) -> tun
         purpose=request.purpose,
         method=request.method,
         audit_profile=request.audit_profile,
+        parent_model=request.parent_model,
         creator=job.creator,
         create_time=rows.timestamp(job.created_us),
         update_time=rows.timestamp(job.updated_us),

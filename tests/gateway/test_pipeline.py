@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from assay.errors import AssayError, PreconditionError
+from assay.errors import AssayError, NotFoundError, PreconditionError
 from assay.identity import Layout
 from assay.v1 import dataset_pb2, permit_pb2, policy_input_pb2, policy_pb2
 from assay.v1 import tuning_job_pb2 as pb
@@ -235,6 +235,28 @@ async def test_a_decision_says_which_numbers_rules_chose_and_the_order_has_them(
     assert all(h["why"] for h in chosen.values())
     assert {n: str(ordered["hyperparameters"][n]) for n in chosen} == {n: h["value"] for n, h in chosen.items()}
     assert (ordered["method"], ordered["hyperparameters"]["lora_rank"]) == ("lora", 4)
+
+
+async def test_a_job_goes_on_from_an_approved_model_of_its_unit_only(street: Street) -> None:
+    await street.ask()
+    first = await street.rest()
+    await street.ask("second", asked={"parent_model": first.model})
+    second = await street.rest("units/credit/tuningJobs/second")
+    fired = [o.rule_id for o in second.decision.outcomes if o.outcome == policy_pb2.OUTCOME_FAIL]
+    assert second.state == pb.TuningJob.STATE_DENIED and fired == ["BASE-PARENT"]
+    # Approved without the people's part, which has tests of its own.
+    approve = "UPDATE tuning_job SET state = 'APPROVED' WHERE name = ?"
+    await street.app.store.commit(lambda u: u.connection.exec_driver_sql(approve, (NAME,)) and None)
+    await street.ask("third", asked={"parent_model": first.model})
+    third = await street.rest("units/credit/tuningJobs/third")
+    assert third.state == pb.TuningJob.STATE_AWAITING_APPROVAL and third.parent_model == first.model
+    known = {r.type: r.predicate for r in (read(s.body) for s in street.app.ledger.records(None, third.name, -1, 100))}
+    adapter = known["training.ordered"]["parent"]["adapter_sha256"]
+    assert known["training.ordered"]["parent"]["model"] == first.model and len(adapter) == 64
+    with pytest.raises(NotFoundError):
+        await street.ask("fourth", asked={"parent_model": "units/claims/models/first"})
+    with pytest.raises(NotFoundError):
+        await street.ask("fifth", asked={"parent_model": "units/credit/models/none"})
 
 
 async def test_past_questions_can_be_decided_again(street: Street) -> None:

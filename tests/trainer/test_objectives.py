@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from assay.errors import InvalidInputError
-from assay.modelfiles import read_base_manifest
+from assay.errors import IntegrityError, InvalidInputError
+from assay.modelfiles import check_adapter_folder, read_base_manifest
 from assay.worker.task import TaskContext, TaskPaused
 from tests.trainer.tiny_models import BASE_MODEL, tiny_models
 from trainer import task
@@ -192,3 +193,41 @@ def test_a_method_that_there_is_none_of_is_named(models: Path, tmp_path: Path):
     with pytest.raises(InvalidInputError) as caught:
         task.run(context(models, tmp_path, pairs(20), "telepathy"))
     assert caught.value.reason == "METHOD" and all(name in caught.value.remedy for name in METHODS)
+
+
+def continued(models: Path, folder: Path, parent: Path, rows: list[dict[str, Any]], **order: Any) -> TaskContext:
+    """A context whose inputs hold another run's adapter."""
+    wanted = {"model": "units/credit/models/first", "adapter_sha256": check_adapter_folder(parent).sha256}
+    made = context(models, folder, rows, "lora", parent=wanted, **order)
+    shutil.copytree(parent, made.inputs / "parent")
+    return made
+
+
+def test_a_run_goes_on_from_another_ones_adapter(models: Path, tmp_path: Path):
+    import torch
+    from safetensors.torch import load_file
+
+    first = context(models, tmp_path / "first", decisions(48), "lora")
+    before = task.run(first)
+    # So low a rate moves nothing: what comes out is what went in, of the parent's rank and not of the one asked for.
+    still = {"epochs": 1.0, "learning_rate": 1e-12, "batch_size": 8, "lora_rank": 2}
+    kept = continued(models, tmp_path / "kept", first.outputs / "adapter", decisions(48), hyperparameters=still)
+    assert task.run(kept)["continued"] and not before["continued"]
+    name = "adapter/adapter_model.safetensors"
+    before_it, after_it = (load_file(c.outputs / name) for c in (first, kept))
+    assert all(torch.allclose(tensor, after_it[n], rtol=0, atol=1e-9) for n, tensor in before_it.items())
+    moved = continued(models, tmp_path / "moved", first.outputs / "adapter", decisions(48))
+    claim = task.run(moved)
+    assert check_adapter_folder(moved.outputs / "adapter").rank == 8
+    assert (moved.outputs / name).read_bytes() != (first.outputs / name).read_bytes()
+    assert float(claim["losses"][0][1]) < float(before["losses"][0][1])
+
+
+def test_another_parent_than_the_decided_one_is_refused(models: Path, tmp_path: Path):
+    first = context(models, tmp_path / "first", decisions(24), "lora")
+    task.run(first)
+    swapped = continued(models, tmp_path / "swapped", first.outputs / "adapter", decisions(24))
+    swapped.order["parent"]["adapter_sha256"] = "0" * 64
+    with pytest.raises(IntegrityError) as caught:
+        task.run(swapped)
+    assert caught.value.reason == "PARENT_CHANGED" and not (swapped.outputs / "adapter").exists()

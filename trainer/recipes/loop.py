@@ -53,6 +53,7 @@ class TuneJob:
         train: rows to tune on.
         validation: rows to watch; may be empty.
         method: name of the method, see :data:`trainer.recipes.objectives.METHODS`.
+        parent: weights of the adapter to go on from; None starts with a fresh one.
         settings: hyperparameters.
         device: where and in which format.
         checkpoints: folder that survives restarts.
@@ -67,6 +68,7 @@ class TuneJob:
     train: EncodedRows
     validation: EncodedRows
     method: str
+    parent: Path | None
     settings: Settings
     device: Device
     checkpoints: Path
@@ -159,8 +161,8 @@ class Run:
         return plan_batches([row.length for row in self.job.train.rows], self.job.settings)
 
     def make_model(self, longest: int) -> TunedModel:
-        """The base model with a fresh adapter."""
-        return load(self.job.base_files, self.job.settings, self.job.device, longest)
+        """The base model with a fresh adapter, or a copy of the one to go on from."""
+        return load(self.job.base_files, self.job.settings, self.job.device, longest, parent=self.job.parent)
 
     def secrets(self) -> dict[str, torch.Tensor]:
         """What else a checkpoint must hold."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.errors import InvalidInputError
 from assay.modelfiles import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from trainer.device import Device
 from trainer.recipes.lora_linear import fuse
@@ -74,15 +75,27 @@ class TunedModel:
             parameter.grad = None
 
 
-def load(base_files: Path, settings: Settings, device: Device, longest_row: int, *, fused: bool = True) -> TunedModel:
-    """Loads a base model from its ``files/`` folder and attaches a fresh adapter, drawn from the settings' seed.
+def load(
+    base_files: Path,
+    settings: Settings,
+    device: Device,
+    longest_row: int,
+    *,
+    parent: Path | None = None,
+    fused: bool = True,
+) -> TunedModel:
+    """Loads a base model from its ``files/`` folder and attaches an adapter, fresh from the settings' seed or a copy.
 
     Args:
         base_files: the folder.
         settings: rank, scale, dropout and seed of the adapter.
         device: where, and in which format.
         longest_row: tokens of the longest row that will be read.
+        parent: weights of an adapter of the same shape to start from.
         fused: let a LoRA layer compute as one operation; not where each row's own gradient is wanted.
+
+    Raises:
+        InvalidInputError: ``ADAPTER_TENSORS`` when the parent's tensors are not those of the adapter.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -113,8 +126,23 @@ def load(base_files: Path, settings: Settings, device: Device, longest_row: int,
         fuse(wrapped)
     adapter = {n.replace(".default.", "."): p for n, p in wrapped.named_parameters() if p.requires_grad}
     masters = {n: torch.nn.Parameter(p.detach().float().clone()) for n, p in adapter.items()}
+    if parent is not None:
+        _copy(parent, masters)
     inner: Any = wrapped.get_base_model()
     return TunedModel(inner.model, inner.lm_head, adapter, masters, parameters)
+
+
+def _copy(parent: Path, masters: Mapping[str, torch.nn.Parameter]) -> None:
+    """Fills the masters from an adapter file."""
+    import torch
+    from safetensors.torch import load_file
+
+    found = load_file(parent)
+    if {n: t.shape for n, t in found.items()} != {n: m.shape for n, m in masters.items()}:
+        raise InvalidInputError("ADAPTER_TENSORS", "the adapter to go on from has other tensors than this base model's")
+    with torch.no_grad():
+        for name, master in masters.items():
+            master.copy_(found[name])
 
 
 def save_adapter(model: TunedModel, settings: Settings, base_model: str, folder: Path) -> None:

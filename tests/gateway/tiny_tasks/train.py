@@ -15,6 +15,8 @@ def run(context: TaskContext) -> dict:
     if asked.get("train") == "fault":
         raise InvalidInputError("TRAIN_DIVERGED", "the loss is not a number")
     moved = 0.0 if asked.get("train") == "idle" else 0.5
+    if (context.inputs / "parent" / "adapter_model.safetensors").exists():
+        moved = 0.75
     if (context.models / "drift").exists():
         moved = 0.25
     tensors = {"a.q_proj.lora_A.weight": ([2, 3], [0.1] * 6), "a.q_proj.lora_B.weight": ([3, 2], [moved] * 6)}
