@@ -10,6 +10,8 @@ STAMP := $(VENV)/.installed
 # Which torch, and extra pip options for it: docs/installation.md says how to choose a CUDA or a CPU build.
 TORCH ?= torch==2.13.0
 TORCH_OPTIONS ?=
+# Files of tests are shared out among so many processes.
+TEST_PROCESSES ?= 2
 # How long `make fuzz` spends on each parser.
 SECONDS ?= 60
 # Options of `make bench-trainer`, such as `--default-pairs 1` on a processor that emulates bf16.
@@ -44,7 +46,7 @@ demo: install ## run four jobs the whole way, on a real model; 11 to 14 minutes 
 	@$(OFFLINE) $(BIN)/python -m demo.run
 
 test: install ## run the tests, but not the slow ones
-	$(OFFLINE) $(BIN)/python -m pytest -m "not slow"
+	$(OFFLINE) $(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
 
 test-slow: install ray ## run the slow tests: faults, isolation under load, a Ray cluster, the whole way
 	$(OFFLINE) ASSAY_REQUIRE_RAY=1 $(BIN)/python -m pytest -m slow
