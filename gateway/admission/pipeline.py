@@ -150,7 +150,9 @@ class Pipeline:
         """Holds a train slot from work order to adapter, so that a job is TRAINING only when its turn has come."""
         async with slots:
             while (job := await self._read(name)) is not None and State(job.state) in _TRAINING:
-                await _STEPS[State(job.state)](self.office, job)
+                # Within the span that has waited for the turn, one of its own says how long the turn took.
+                with _span(job) if State(job.state) is State.TRAINING else contextlib.nullcontext():
+                    await _STEPS[State(job.state)](self.office, job)
 
     async def _stumble(self, name: str, attempts: int, error: Exception) -> timedelta:
         """A refused result fails the job at once; what may pass is tried again, and fails the job in the end."""

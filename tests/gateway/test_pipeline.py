@@ -237,6 +237,20 @@ async def test_a_decision_says_which_numbers_rules_chose_and_the_order_has_them(
     assert (ordered["method"], ordered["hyperparameters"]["lora_rank"]) == ("lora", 4)
 
 
+async def test_one_trace_has_a_span_for_every_state(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    seen, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(seen))
+    monkeypatch.setattr("gateway.admission.pipeline._TRACER", provider.get_tracer("test"))
+    await street.ask()
+    job = await street.rest()
+    spans = {s.name for s in seen.get_finished_spans() if format(s.context.trace_id, "032x") == job.trace_id}
+    assert spans >= {f"job.{s}" for s in ("received", "preparing", "queued", "training", "auditing")}
+
+
 async def test_a_job_goes_on_from_an_approved_model_of_its_unit_only(street: Street) -> None:
     await street.ask()
     first = await street.rest()
