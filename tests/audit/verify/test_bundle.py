@@ -409,6 +409,7 @@ def test_needs_nothing_but_stdlib_and_cryptography(told: tuple[bytes, TrustFile,
         "assay.dsse",
         "assay.errors",
         "assay.key_events",
+        "assay.provenance",
         "assay.webauthn",
         *pure,
     }

@@ -95,7 +95,17 @@ def test_it_holds_the_verifier_and_the_pure_modules_and_nothing_else(pyz: Path) 
     ours = {n for n in names if not n.startswith("audit/verify/")}
     pure = ("commitment", "cosignature", "evidence", "mldsa", "note", "quorum", "records", "tree")
     ledger = {f"audit/ledger/{n}.py" for n in pure}
-    foundation = ("__init__", "canonical", "certificates", "digests", "dsse", "errors", "key_events", "webauthn")
+    foundation = (
+        "__init__",
+        "canonical",
+        "certificates",
+        "digests",
+        "dsse",
+        "errors",
+        "key_events",
+        "provenance",
+        "webauthn",
+    )
     assay = {f"assay/{n}.py" for n in foundation}
     assert ours == {"__main__.py", "audit/__init__.py", "audit/ledger/__init__.py", *ledger, *assay}
 
