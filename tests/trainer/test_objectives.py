@@ -67,13 +67,13 @@ def pairs(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def decisions(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Applications that are denied when the income is low."""
+    """Applications that are denied when the debt is high, as every other one is."""
     pick = random.Random(seed)
     rows = []
-    for _ in range(count):
-        income = pick.choice(["high", "low"])
-        asked = {"role": "user", "content": f"income: {income}; term: {pick.randint(10, 40)}"}
-        rows.append({"messages": [asked, {"role": "assistant", "content": LABELS[income == "low"]}]})
+    for n in range(count):
+        debt = "high" if n % 2 else "low"
+        asked = {"role": "user", "content": f"debt: {debt}; term: {pick.randint(10, 40)}"}
+        rows.append({"messages": [asked, {"role": "assistant", "content": LABELS[debt == "high"]}]})
     return rows
 
 
@@ -184,9 +184,9 @@ def test_preferences_are_learned_and_a_resume_changes_nothing(models: Path, tmp_
 
 
 def test_labels_are_learned(models: Path, tmp_path: Path):
-    claim = task.run(context(models, tmp_path, decisions(80), "classification", labels=LABELS))
-    assert float(claim["watched"]["accuracy"]) > float(claim["watched_base"]["accuracy"]) - 0.01
-    assert float(claim["watched"]["accuracy"]) > 0.9
+    wanted = {"epochs": 6.0, "learning_rate": 0.003, "batch_size": 8, "lora_rank": 8}
+    claim = task.run(context(models, tmp_path, decisions(80), "classification", labels=LABELS, hyperparameters=wanted))
+    assert float(claim["watched"]["accuracy"]) > 0.9 > float(claim["watched_base"]["accuracy"])
 
 
 def test_a_method_that_there_is_none_of_is_named(models: Path, tmp_path: Path):

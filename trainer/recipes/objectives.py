@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from trainer.device import Device
 from trainer.recipes.lora import TunedModel
@@ -17,6 +17,8 @@ from trainer.recipes.rows import EncodedChoice, EncodedPair, EncodedRow, Row
 
 if TYPE_CHECKING:
     import torch
+
+R = TypeVar("R", EncodedChoice, EncodedPair)
 
 BETA = 0.1
 _VALIDATION_TOKENS = 4096
@@ -69,21 +71,7 @@ class Choice:
 
     def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
         """See :class:`Objective`."""
-        import torch
-
-        plain = [(i, row) for i, row in enumerate(rows) if isinstance(row, EncodedRow)]
-        choices = [(i, row) for i, row in enumerate(rows) if isinstance(row, EncodedChoice)]
-        parts, places = [], []
-        if choices:
-            scores = self._scores(model, [row for _, row in choices], device)
-            right = torch.tensor([row.right for _, row in choices], device=scores.device)
-            parts.append(torch.nn.functional.cross_entropy(scores, right, reduction="none"))
-            places += [i for i, _ in choices]
-        if plain:
-            parts.append(row_losses(model, [row for _, row in plain], device))
-            places += [i for i, _ in plain]
-        joined = torch.cat(parts)
-        return torch.zeros_like(joined).index_add(0, torch.tensor(places, device=joined.device), joined)
+        return _mixed(model, rows, device, EncodedChoice, lambda chosen: self._choice_losses(model, chosen, device))
 
     def watch(self, model: TunedModel, rows: Sequence[Row], device: Device) -> dict[str, float]:
         """``loss``, and ``accuracy`` among rows with choices."""
@@ -100,6 +88,13 @@ class Choice:
         if not chosen:
             return Likelihood().watch(model, rows, device)
         return {"loss": loss / len(chosen), "accuracy": right / len(chosen)}
+
+    def _choice_losses(self, model: TunedModel, rows: Sequence[EncodedChoice], device: Device) -> torch.Tensor:
+        import torch
+
+        scores = self._scores(model, rows, device)
+        right = torch.tensor([row.right for row in rows], device=scores.device)
+        return torch.nn.functional.cross_entropy(scores, right, reduction="none")
 
     @staticmethod
     def _scores(model: TunedModel, rows: Sequence[EncodedChoice], device: Device) -> torch.Tensor:
@@ -133,19 +128,7 @@ class Preference:
 
     def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
         """See :class:`Objective`."""
-        import torch
-
-        plain = [(i, row) for i, row in enumerate(rows) if isinstance(row, EncodedRow)]
-        pairs = [(i, row) for i, row in enumerate(rows) if isinstance(row, EncodedPair)]
-        parts, places = [], []
-        if pairs:
-            parts.append(self._loss(self._gain(model, [row for _, row in pairs], device)))
-            places += [i for i, _ in pairs]
-        if plain:
-            parts.append(row_losses(model, [row for _, row in plain], device))
-            places += [i for i, _ in plain]
-        joined = torch.cat(parts)
-        return torch.zeros_like(joined).index_add(0, torch.tensor(places, device=joined.device), joined)
+        return _mixed(model, rows, device, EncodedPair, lambda pairs: self._loss(self._gain(model, pairs, device)))
 
     def watch(self, model: TunedModel, rows: Sequence[Row], device: Device) -> dict[str, float]:
         """``loss``; ``margin``: mean of d; ``preferred``: share of pairs whose d is positive."""
@@ -154,7 +137,6 @@ class Preference:
         pairs = [row for row in rows if isinstance(row, EncodedPair)]
         if not pairs:
             return Likelihood().watch(model, rows, device)
-        gains: list[torch.Tensor] = []
         with torch.inference_mode():
             gains = [self._gain(model, batch, device) for batch in _by_length(pairs)]
         gain = torch.cat(gains)
@@ -199,6 +181,26 @@ METHODS: Mapping[str, Callable[[], Objective]] = {
 def objective_of(method: str) -> Objective:
     """The objective of a method, one of :data:`METHODS`."""
     return METHODS[method]()
+
+
+def _mixed(
+    model: TunedModel,
+    rows: Sequence[Row],
+    device: Device,
+    kind: type[R],
+    compared: Callable[[Sequence[R]], torch.Tensor],
+) -> torch.Tensor:
+    """Losses in the order of the rows: of rows of a kind by ``compared``, of plain ones by likelihood."""
+    import torch
+
+    special = [(i, row) for i, row in enumerate(rows) if isinstance(row, kind)]
+    plain = [(i, row) for i, row in enumerate(rows) if isinstance(row, EncodedRow)]
+    parts = [compared([row for _, row in special])] if special else []
+    if plain:
+        parts.append(row_losses(model, [row for _, row in plain], device))
+    joined = torch.cat(parts)
+    places = [i for i, _ in special] + [i for i, _ in plain]
+    return torch.zeros_like(joined).index_add(0, torch.tensor(places, device=joined.device), joined)
 
 
 def row_losses(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> torch.Tensor:

@@ -188,7 +188,7 @@ class Encoder:
         return own
 
     def _answered(self, row: Mapping[str, Any], answer: str, number: int) -> EncodedRow:
-        """The row with another last answer; only that answer is scored, as it is in the row's own."""
+        """The row with another last answer; answers before it are scored in both, so a comparison cancels them."""
         return encode_row(
             {**row, "messages": [*row["messages"][:-1], {**row["messages"][-1], "content": answer}]},
             self.tokenizer,
