@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, func, select
 
@@ -37,6 +37,11 @@ from policies.engine import PolicyEngine
 _LOG = logging.getLogger(__name__)
 _SKEW = dt.timedelta(seconds=60)
 _ISSUE_GRACE = dt.timedelta(seconds=60)
+
+Envelope = Mapping[str, Any]
+Statement = Mapping[str, Any]
+SignedRequest = approval_pb2.WaiveRulesRequest | approval_pb2.RaiseBudgetRequest | approval_pb2.RevokeApprovalRequest
+S = TypeVar("S", statements.SignedWaiver, statements.SignedRaise, statements.SignedRevocation)
 
 
 class CardIssuer(Protocol):
@@ -143,14 +148,8 @@ class ApprovalService:
             PermissionDeniedError: ``SIGNER``, ``MAKER_CHECKER``, ``ROLE_MISSING``.
             InvalidInputError, IntegrityError: the envelope does not hold.
         """
-        caller.require_unit(unit_of(request.name), request.name)
-        envelope = dsse.envelope_from_proto(request.envelope)
 
-        def work(uow: UnitOfWork) -> tuning_job_pb2.TuningJob:
-            job = _require(uow.connection, request.name)
-            verified = verify_signed(envelope, self.people, uow.now, caller.subject)
-            signed = statements.read_waiver(verified.statement)
-            self._bind(job, request.etag, signed.job, signed.etag)
+        def act(uow: UnitOfWork, job: JobRow, signed: statements.SignedWaiver, envelope: Envelope) -> JobRow:
             _refuse_maker(job, caller)
             waivers.check(uow, job, caller, signed)
             said = [
@@ -158,10 +157,9 @@ class ApprovalService:
                 (request.compensating_control, signed.compensating_control_commitment),
             ]
             words.accept(uow.connection, self.keys, job.unit, job.name, said)
-            return self._whole(uow.connection, waivers.waive_rules(uow, job, caller, signed, envelope))
+            return waivers.waive_rules(uow, job, caller, signed, envelope)
 
-        message = await self.store.commit(work)
-        self.board.moved(request.name)
+        message = await self._act(caller, request, statements.read_waiver, act)
         return approval_pb2.WaiveRulesResponse(tuning_job=message)
 
     async def raise_budget(
@@ -176,20 +174,13 @@ class ApprovalService:
             PermissionDeniedError: ``SIGNER``, ``MAKER_CHECKER``, ``ROLE_MISSING``.
             InvalidInputError, IntegrityError: the envelope does not hold, or ``BUDGET_NOT_RAISED``.
         """
-        caller.require_unit(unit_of(request.name), request.name)
-        envelope = dsse.envelope_from_proto(request.envelope)
 
-        def work(uow: UnitOfWork) -> tuning_job_pb2.TuningJob:
-            job = _require(uow.connection, request.name)
-            verified = verify_signed(envelope, self.people, uow.now, caller.subject)
-            signed = statements.read_raise(verified.statement)
-            self._bind(job, request.etag, signed.job, signed.etag)
+        def act(uow: UnitOfWork, job: JobRow, signed: statements.SignedRaise, envelope: Envelope) -> JobRow:
             _refuse_maker(job, caller)
             words.accept(uow.connection, self.keys, job.unit, job.name, [(request.reason, signed.reason_commitment)])
-            return self._whole(uow.connection, raises.raise_budget(uow, self.policy, job, caller, signed, envelope))
+            return raises.raise_budget(uow, self.policy, job, caller, signed, envelope)
 
-        message = await self.store.commit(work)
-        self.board.moved(request.name)
+        message = await self._act(caller, request, statements.read_raise, act)
         return approval_pb2.RaiseBudgetResponse(tuning_job=message)
 
     async def revoke_approval(
@@ -204,14 +195,8 @@ class ApprovalService:
             PermissionDeniedError: ``SIGNER`` or ``ROLE_MISSING``.
             InvalidInputError, IntegrityError: the envelope does not hold.
         """
-        caller.require_unit(unit_of(request.name), request.name)
-        envelope = dsse.envelope_from_proto(request.envelope)
 
-        def work(uow: UnitOfWork) -> tuning_job_pb2.TuningJob:
-            job = _require(uow.connection, request.name)
-            verified = verify_signed(envelope, self.people, uow.now, caller.subject)
-            signed = statements.read_revocation(verified.statement)
-            self._bind(job, request.etag, signed.job, signed.etag)
+        def act(uow: UnitOfWork, job: JobRow, signed: statements.SignedRevocation, envelope: Envelope) -> JobRow:
             require_live_role(uow.connection, caller.subject, COMPLIANCE_OFFICER, job.unit)
             if job.state != State.APPROVED:
                 raise PreconditionError("JOB_STATE", f"a job in {job.state} has no approval to revoke")
@@ -227,18 +212,38 @@ class ApprovalService:
                 {"revocation_index": index},
                 trace_id=caller.trace_id,
             )
-            return self._whole(uow.connection, machine.transition(uow, job.name, change).job)
+            return machine.transition(uow, job.name, change).job
+
+        message = await self._act(caller, request, statements.read_revocation, act)
+        return approval_pb2.RevokeApprovalResponse(tuning_job=message)
+
+    async def _act(
+        self,
+        caller: Caller,
+        request: SignedRequest,
+        read: Callable[[Statement], S],
+        act: Callable[[UnitOfWork, JobRow, S, Envelope], JobRow],
+    ) -> tuning_job_pb2.TuningJob:
+        """Does what a person signed, in one commit, if it was signed by the caller over the job as it stands."""
+        caller.require_unit(unit_of(request.name), request.name)
+        envelope = dsse.envelope_from_proto(request.envelope)
+
+        def work(uow: UnitOfWork) -> tuning_job_pb2.TuningJob:
+            job = _require(uow.connection, request.name)
+            signed = read(verify_signed(envelope, self.people, uow.now, caller.subject).statement)
+            self._bind(job, request.etag, signed.job, signed.etag)
+            return self._whole(uow.connection, act(uow, job, signed, envelope))
 
         message = await self.store.commit(work)
         self.board.moved(request.name)
-        return approval_pb2.RevokeApprovalResponse(tuning_job=message)
+        return message
 
     def _decide(
         self,
         uow: UnitOfWork,
         caller: Caller,
         request: approval_pb2.DecideApprovalRequest,
-        envelope: Mapping[str, Any],
+        envelope: Envelope,
     ) -> tuple[approval_pb2.Approval, bool]:
         c = uow.connection
         job = _require(c, request.name)
