@@ -42,7 +42,16 @@ def parent_of(
 
 def files_of(connection: Connection, name: str) -> Mapping[str, str]:
     """Blob digest of every file of a model, by its path in a task."""
+    return {f"{FOLDER}/{f['path']}": f["sha256"] for f in json.loads(_require(connection, name).files)}
+
+
+def job_of(connection: Connection, name: str) -> str:
+    """The job that made a model."""
+    return _require(connection, name).job
+
+
+def _require(connection: Connection, name: str) -> ModelRow:
     model = rows.get(connection, ModelRow, name=name)
     if model is None:
         raise not_found(name)
-    return {f"{FOLDER}/{f['path']}": f["sha256"] for f in json.loads(model.files)}
+    return model

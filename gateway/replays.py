@@ -22,6 +22,7 @@ from assay.v1 import worker_pb2
 from audit.ledger import records
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
+from gateway import lineage
 from gateway.admission.exchange import ADAPTER_FOLDER, Task
 from gateway.admission.facts import unit_of
 from gateway.admission.office import Office
@@ -117,11 +118,15 @@ class ReplayService:
         if trained.claim.get("differential_privacy"):
             return "DIFFERENTIAL_PRIVACY"
         job = trained.job
-        dataset = views.request_of(job).dataset
-        if any(rows.get(c, ErasureRow, resource=name) is not None for name in (job.name, dataset)):
-            return "ERASED"
+        request = views.request_of(job)
         known = jobs.facts(c, job.name)
         stored = [known.get(f"prepare.{name}", "") for name in ("train.jsonl", "validation.jsonl")]
+        named = [job.name, request.dataset]
+        if request.parent_model:
+            stored += lineage.files_of(c, request.parent_model).values()
+            named.append(lineage.job_of(c, request.parent_model))
+        if any(rows.get(c, ErasureRow, resource=name) is not None for name in named):
+            return "ERASED"
         return "" if all(s and self.office.blobs.exists(job.unit, s) for s in stored) else "BUNDLE_ABSENT"
 
     async def _run(self, trained: Trained, shown: asyncio.Queue[worker_pb2.Task | None]) -> Outcome:

@@ -61,6 +61,11 @@ class Street(House):
         request = self.request(job=job, dataset=job, budget=most, **(asked or {}))
         return (await self.app.jobs.create_tuning_job(rita, request)).tuning_job.name
 
+    async def approve(self, name: str) -> None:
+        """Without the people's part, which has tests of its own."""
+        approve = "UPDATE tuning_job SET state = 'APPROVED' WHERE name = ?"
+        await self.app.store.commit(lambda u: u.connection.exec_driver_sql(approve, (name,)) and None)
+
     async def job(self, name: str = NAME) -> pb.TuningJob:
         return (
             await self.app.jobs.get_tuning_job(await self.caller("rita"), pb.GetTuningJobRequest(name=name))
@@ -258,9 +263,7 @@ async def test_a_job_goes_on_from_an_approved_model_of_its_unit_only(street: Str
     second = await street.rest("units/credit/tuningJobs/second")
     fired = [o.rule_id for o in second.decision.outcomes if o.outcome == policy_pb2.OUTCOME_FAIL]
     assert second.state == pb.TuningJob.STATE_DENIED and fired == ["BASE-PARENT"]
-    # Approved without the people's part, which has tests of its own.
-    approve = "UPDATE tuning_job SET state = 'APPROVED' WHERE name = ?"
-    await street.app.store.commit(lambda u: u.connection.exec_driver_sql(approve, (NAME,)) and None)
+    await street.approve(NAME)
     await street.ask("third", asked={"parent_model": first.model})
     third = await street.rest("units/credit/tuningJobs/third")
     assert third.state == pb.TuningJob.STATE_AWAITING_APPROVAL and third.parent_model == first.model

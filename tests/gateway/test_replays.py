@@ -9,7 +9,9 @@ import pytest
 
 from assay.errors import NotFoundError, PreconditionError
 from assay.v1 import tuning_job_pb2 as pb
-from gateway.store import jobs
+from gateway import lineage
+from gateway.store import jobs, rows
+from gateway.store.tables import ErasureRow
 from tests.gateway.test_pipeline import NAME, Street, spooled, street
 
 __all__ = ["street"]
@@ -20,6 +22,12 @@ async def replay(street: Street, who: str = "vik", name: str = NAME) -> pb.Repla
     """Follows a replay to its end."""
     calls = street.app.replays.replay_tuning_job(await street.caller(who), pb.ReplayTuningJobRequest(name=name))
     return [event async for event in calls][-1].replay
+
+
+async def erase(street: Street, resource: str) -> None:
+    """As an erasure leaves it; orders of people have tests of their own."""
+    row = ErasureRow(resource=resource, unit="credit", reason_code="DATA_SUBJECT", order_index=1)
+    await street.app.store.commit(lambda uow: rows.insert(uow.connection, row))
 
 
 async def test_the_same_bits_are_reproduced_and_recorded(street: Street) -> None:
@@ -80,6 +88,29 @@ async def test_rows_that_are_gone_cannot_be_replayed(street: Street) -> None:
     found = await replay(street)
     assert (found.verdict, found.reason) == (pb.Replay.VERDICT_NOT_REPLAYABLE, "BUNDLE_ABSENT")
     assert found.replayed_sha256 == "" and street.types(NAME)[-1] == REPLAYED
+
+
+async def test_erased_rows_cannot_be_trained_on_again(street: Street) -> None:
+    await street.ask()
+    await street.rest()
+    await erase(street, "units/credit/datasets/first")
+    found = await replay(street)
+    assert (found.verdict, found.reason) == (pb.Replay.VERDICT_NOT_REPLAYABLE, "ERASED")
+
+
+async def test_a_run_whose_start_is_gone_cannot_be_replayed(street: Street) -> None:
+    """A run that went on from a model needs that model's adapter, and what an erasure took from it stays taken."""
+    await street.ask()
+    first = await street.rest()
+    await street.approve(NAME)
+    await street.ask("second", asked={"parent_model": first.model})
+    second = await street.rest("units/credit/tuningJobs/second")
+    assert (await replay(street, name=second.name)).verdict == pb.Replay.VERDICT_REPRODUCED
+    files = await street.app.store.fetch(lambda c: lineage.files_of(c, first.model))
+    street.app.blobs.delete("credit", next(iter(files.values())))
+    assert (await replay(street, name=second.name)).reason == "BUNDLE_ABSENT"
+    await erase(street, NAME)
+    assert (await replay(street, name=second.name)).reason == "ERASED"
 
 
 async def test_a_private_run_cannot_be_replayed(street: Street) -> None:
