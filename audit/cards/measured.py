@@ -90,7 +90,7 @@ def loss_curve(known: Record) -> Block | None:
     """The training curve: the audit's series, else the worker's claim; the claimed validation losses beside it."""
     claim = known.get("training", {}).get("claim", {})
     lines: dict[str, list[list[float]]] = {}
-    axes: Sequence[str] = ("step", "loss, nats per token")
+    axes: Sequence[str] = ("step", "loss")
     for series in known.get("audit", {}).get("series", []):
         if series.get("name") == "loss_curve":
             axes = series.get("axes", axes)

@@ -11,6 +11,14 @@ from assay.v1 import measurement_pb2
 from audit.probes.findings import Audit, Findings, series
 from audit.probes.measurements import Measurement, Subject, count, unavailable
 
+# What a row's loss is, by the method that was claimed: a curve of preferences is not one of likelihoods.
+_LOSS_UNITS = {
+    "lora": "nats per token",
+    "classification": "nats per row",
+    "dpo": "nats per pair",
+    "dpo-hinge": "hinge per pair",
+    "dpo-ipo": "squared nats per pair",
+}
 _MISSING = "the training statement does not tell {}"
 
 
@@ -119,7 +127,8 @@ def _loss_curve(claim: Mapping[str, Any]) -> tuple[measurement_pb2.Series, ...]:
             step, loss = number(entry[0]), number(entry[1])
             if step is not None and loss is not None:
                 points.append(("train", (step, loss)))
-    return (series("loss_curve", ("step", "loss, nats per token"), points),) if points else ()
+    unit = _LOSS_UNITS.get(str(claim.get("method")), "")
+    return (series("loss_curve", ("step", f"loss, {unit}" if unit else "loss"), points),) if points else ()
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

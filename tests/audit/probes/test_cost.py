@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from audit.probes import cost
+from trainer.recipes.objectives import METHODS
 
 
 class Order(NamedTuple):
@@ -53,3 +54,17 @@ def test_a_damaged_loss_curve_is_left_out_point_by_point() -> None:
     findings = cost.run(Order({"training": {"claim": {"losses": curve}}}))  # type: ignore[arg-type]
     [series] = findings.series
     assert [list(p.values) for p in series.points] == [[1, 2.5], [4, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("method", "axis"),
+    [("lora", "loss, nats per token"), ("dpo-hinge", "loss, hinge per pair"), ("telepathy", "loss"), (None, "loss")],
+)
+def test_a_loss_curve_says_what_the_method_minimised(method: str | None, axis: str) -> None:
+    claim = {"losses": [[1, 2.5]], "method": method}
+    [series] = cost.run(Order({"training": {"claim": claim}})).series  # type: ignore[arg-type]
+    assert list(series.axes) == ["step", axis]
+
+
+def test_every_method_has_a_unit_of_loss() -> None:
+    assert set(cost._LOSS_UNITS) == set(METHODS)
