@@ -43,6 +43,7 @@ from gateway.store.blobs import FileBlobStore
 from gateway.store.database import Store
 from gateway.store.migrations import demand_newest, migrate
 from gateway.store.scope_keys import FileScopeKeys
+from gateway.tracing import LineageService
 from gateway.witnesses import start_ledger
 from policies.engine import PolicyEngine
 
@@ -67,6 +68,7 @@ class Application:
     models: ModelRegistry
     evidence: EvidenceService
     erasures: ErasureService
+    lineage: LineageService
     refusals: RefusalRecorder
     pipeline: Pipeline
     clients: tuple[WorkerClient, ...]
@@ -170,6 +172,7 @@ class Application:
             models=ModelRegistry(store, blobs, load_p256(folder / "pdf.key")),
             evidence=EvidenceService(store, blobs, keys),
             erasures=erasures,
+            lineage=LineageService(settings, store, blobs),
             refusals=RefusalRecorder(store, settings.limits.refusals_per_minute),
             pipeline=Pipeline(office, cards),
             clients=tuple(clients.values()),

@@ -2,16 +2,18 @@
 
 The order is recorded first and alone, so that a crash at any later point is seen at the next start and the shredding
 goes on. Shredding destroys the scope's data key and payloads and, for a dataset, the data keys of its file and of what
-was split from it. At every start whatever was ordered is shredded again, before anything is served: a restored copy may
-have brought keys, files or rows back.
+was split from it. A data subject's rows lie in files with those of others: its order names every dataset that holds
+them and every model that they have reached, and no new work begins on those datasets. At every start whatever was
+ordered is shredded again, before anything is served: a restored copy may have brought keys, files or rows back.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -24,13 +26,14 @@ from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
 from audit.ledger.schema import RECORDS
 from audit.ledger.writer import UnitOfWork
-from gateway import statements
+from gateway import statements, subjects
 from gateway.admission.facts import unit_of
 from gateway.caller import SYSTEM_UNIT, Caller, not_found
 from gateway.identity_registry import COMPLIANCE_OFFICER, require_live_role, verify_signed
 from gateway.jobs import views
 from gateway.jobs.transitions import RESTING, State
 from gateway.key_registry import People
+from gateway.lineage import reach
 from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.blobs import BlobStore
@@ -40,7 +43,10 @@ from gateway.words import ERASED_TEXT
 
 _SCANNED = "erasure.scanned"
 _SPLIT = re.compile(r"prepare\.(?:[a-z]+\.jsonl|private\.bin)")
+_RESTRICTED = "erasure.subject"
 _MOST_NAMED = 500
+_MODEL_BYTES, _DATASET_BYTES = 16_000, 4_000
+"""Room for names in a record; the answer to the order names all of them."""
 _TYPES = ("erasure.ordered", "erasure.executed")
 
 
@@ -112,9 +118,10 @@ class ErasureService:
         """The resource exists, and nobody is working on it."""
         dataset = rows.get(c, DatasetRow, name=name)
         job = jobs.get(c, name)
-        if dataset is None and job is None and not payloads.commitments(c, unit, name):
+        held = self._holding(c, name)
+        if dataset is None and job is None and not held and not payloads.commitments(c, unit, name):
             raise not_found(name)
-        busy = [j.name for j in (_jobs_on(c, dataset) if dataset else [job] if job else []) if _under_way(j)]
+        busy = [j.name for j in ([job] if job else _jobs_on(c, unit, {name, *held})) if _under_way(j)]
         if busy:
             raise PreconditionError(
                 "JOBS_UNDER_WAY", f"{', '.join(busy[:5])} is under way", remedy="cancel it, or wait until it rests"
@@ -134,8 +141,12 @@ class ErasureService:
         if row is None:
             raise InternalError("ERASURE_ROW", f"{name} was not ordered to be erased")
         shredded = self._shred(c, row)
-        affected = [m.name for j in self._jobs(c, name) for m in rows.select_all(c, ModelRow, job=j.name)]
-        named = shredded.commitments[:_MOST_NAMED]
+        held = self._holding(c, name)
+        affected = sorted(m.name for m in reach(c, row.unit, {name, *held}, rows.micros(uow.now)).models)
+        left = subjects.live(c, list(held))
+        for dataset in left:
+            _restrict(c, dataset, row.order_index)
+        named, models = shredded.commitments[:_MOST_NAMED], _fitting(affected, _MODEL_BYTES)
         predicate: dict[str, Any] = {
             "resource": name,
             "reason_code": row.reason_code,
@@ -144,10 +155,17 @@ class ErasureService:
             "commitments_left_out": len(shredded.commitments) - len(named),
             "payloads": len(shredded.commitments),
             "blobs": shredded.blobs,
-            "affected_models": sorted(affected)[:_MOST_NAMED],
+            "affected_models": models,
             "actor": self.settings.subject,
             "trace_id": trace_id,
         }
+        if len(models) < len(affected):
+            predicate["affected_models_left_out"] = len(affected) - len(models)
+        if subjects.handle_in(name):
+            datasets = _fitting(left, _DATASET_BYTES)
+            predicate["affected_datasets"] = datasets
+            if len(datasets) < len(left):
+                predicate["affected_datasets_left_out"] = len(left) - len(datasets)
         index = row.executed_index
         if index < 0:
             index = uow.append(RecordDraft(row.unit, "erasure.executed", "erasure", predicate))
@@ -160,7 +178,8 @@ class ErasureService:
             commitments=named,
             payloads=len(shredded.commitments),
             blobs=shredded.blobs,
-            affected_models=predicate["affected_models"],
+            affected_models=affected,
+            affected_datasets=left,
         )
 
     def _shred(self, c: Connection, row: ErasureRow) -> _Shredded:
@@ -174,12 +193,18 @@ class ErasureService:
         return _Shredded(gone, len(digests))
 
     def _digests(self, c: Connection, dataset: str) -> Iterator[str]:
-        """Files of a dataset: the upload, and what preparation split from it. Nothing for another resource."""
+        """Files of a dataset: the upload, and what preparation split from it. Nothing for another resource.
+
+        The index of subjects goes too, unless a model was trained on the rows: while that lives, it must be found.
+        """
         found = rows.get(c, DatasetRow, name=dataset)
         if found is not None:
             yield found.sha256
-            for job in _jobs_on(c, found):
-                yield from (v for k, v in jobs.facts(c, job.name).items() if _SPLIT.fullmatch(k))
+            on = _jobs_on(c, found.unit, {found.name})
+            trained = any(rows.get(c, ModelRow, job=job.name) is not None for job in on)
+            for job in on:
+                known = jobs.facts(c, job.name)
+                yield from (v for k, v in known.items() if _SPLIT.fullmatch(k) or (k == subjects.FACT and not trained))
 
     def _still_needed(self, c: Connection, unit: str) -> Iterator[str]:
         """Files of datasets that nobody ordered to be erased: the same bytes may have been uploaded anew since."""
@@ -188,9 +213,10 @@ class ErasureService:
             if dataset.name not in erased:
                 yield from self._digests(c, dataset.name)
 
-    def _jobs(self, c: Connection, name: str) -> list[JobRow]:
-        dataset = rows.get(c, DatasetRow, name=name)
-        return _jobs_on(c, dataset) if dataset is not None else []
+    def _holding(self, c: Connection, name: str) -> Mapping[str, Sequence[int]]:
+        """A subject's rows by dataset; none for another resource."""
+        handle = subjects.handle_in(name)
+        return subjects.holding(c, self.blobs, unit_of(name), handle) if handle else {}
 
     def _learn(self, uow: UnitOfWork) -> None:
         """Takes over orders and executions that the log has and the rows have not: the log is what counts."""
@@ -204,6 +230,8 @@ class ErasureService:
             known = rows.get(c, ErasureRow, resource=name)
             if record.type == "erasure.executed":
                 rows.update(c, ErasureRow, {"resource": name}, {"executed_index": index})
+                for dataset in record.predicate.get("affected_datasets", ()):
+                    _restrict(c, str(dataset), int(record.predicate["order_index"]))
             elif known is None:
                 code = str(record.predicate["reason_code"])
                 rows.insert(c, ErasureRow(resource=name, unit=record.unit, reason_code=code, order_index=index))
@@ -222,10 +250,21 @@ class _Shredded:
     blobs: int
 
 
-def _jobs_on(c: Connection, dataset: DatasetRow) -> list[JobRow]:
-    """Every job on a dataset."""
-    found = rows.select_all(c, JobRow, unit=dataset.unit)
-    return [job for job in found if views.request_of(job).dataset == dataset.name]
+def _jobs_on(c: Connection, unit: str, datasets: Collection[str]) -> list[JobRow]:
+    """Every job of a unit on one of its datasets."""
+    return [job for job in rows.select_all(c, JobRow, unit=unit) if views.request_of(job).dataset in datasets]
+
+
+def _restrict(c: Connection, dataset: str, order_index: int) -> None:
+    """Notes that a dataset holds rows of an erased subject; the first order is as good a reason as the next."""
+    if rows.get(c, FactRow, job=dataset, key=_RESTRICTED) is None:
+        rows.insert(c, FactRow(job=dataset, key=_RESTRICTED, value=str(order_index)))
+
+
+def _fitting(names: Sequence[str], most_bytes: int) -> list[str]:
+    """As many of the names, from the first on, as have room in a record."""
+    sizes = accumulate(len(name) + 3 for name in names[:_MOST_NAMED])
+    return [name for name, size in zip(names, sizes, strict=False) if size <= most_bytes]
 
 
 def _under_way(job: JobRow) -> bool:
@@ -235,15 +274,22 @@ def _under_way(job: JobRow) -> bool:
 
 
 def demand_not_erased(c: Connection, resource: str) -> None:
-    """Refuses work on what was ordered to be erased.
+    """Refuses work on what was ordered to be erased, and on a dataset with rows of a subject that was.
 
     Raises:
-        PreconditionError: ``ERASED``.
+        PreconditionError: ``ERASED`` or ``SUBJECT_ERASED``.
     """
     row = rows.get(c, ErasureRow, resource=resource)
     if row is not None:
         raise PreconditionError(
             "ERASED", f"{resource} was erased by order {row.order_index}", remedy="upload a dataset under another name"
+        )
+    restricted = rows.get(c, FactRow, job=resource, key=_RESTRICTED)
+    if restricted is not None:
+        raise PreconditionError(
+            "SUBJECT_ERASED",
+            f"{resource} holds rows of a data subject whose erasure was ordered by record {restricted.value}",
+            remedy="upload it without those rows under another name, and erase this one",
         )
 
 
@@ -271,6 +317,21 @@ def demand_within_retention(dataset: DatasetRow, now: datetime) -> None:
             f"the rows of {dataset.name} were to be erased by {end.date().isoformat()}",
             remedy="erase it: assay erase with the reason code retention-ended",
         )
+
+
+def demand_usable(c: Connection, dataset: str, now: datetime) -> DatasetRow:
+    """A dataset that new work may begin on: its rows are here, and may be worked on.
+
+    Raises:
+        NotFoundError: ``NOT_FOUND``.
+        PreconditionError: ``ERASED``, ``SUBJECT_ERASED`` or ``RETENTION_OVER``.
+    """
+    row = rows.get(c, DatasetRow, name=dataset)
+    if row is None:
+        raise not_found(dataset)
+    demand_not_erased(c, dataset)
+    demand_within_retention(row, now)
+    return row
 
 
 def retention_end(dataset: DatasetRow) -> datetime | None:

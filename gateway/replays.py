@@ -28,10 +28,11 @@ from gateway.admission.facts import unit_of
 from gateway.admission.office import Office
 from gateway.admission.training import train_task
 from gateway.caller import Caller, not_found
+from gateway.erasures import demand_not_erased
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
-from gateway.store import jobs, rows
-from gateway.store.tables import ErasureRow, JobRow
+from gateway.store import jobs
+from gateway.store.tables import JobRow
 
 REPRODUCED, DIFFERS, NOT_REPLAYABLE = "REPRODUCED", "DIFFERS", "NOT_REPLAYABLE"
 _FACT = "replay."
@@ -125,8 +126,11 @@ class ReplayService:
         if request.parent_model:
             stored += lineage.files_of(c, request.parent_model).values()
             named.append(lineage.job_of(c, request.parent_model))
-        if any(rows.get(c, ErasureRow, resource=name) is not None for name in named):
-            return "ERASED"
+        try:
+            for name in named:
+                demand_not_erased(c, name)
+        except PreconditionError as error:
+            return error.reason
         return "" if all(s and self.office.blobs.exists(job.unit, s) for s in stored) else "BUNDLE_ABSENT"
 
     async def _run(self, trained: Trained, shown: asyncio.Queue[worker_pb2.Task | None]) -> Outcome:

@@ -15,6 +15,7 @@ from audit.ledger.writer import UnitOfWork
 from gateway import statements
 from gateway.admission import account
 from gateway.caller import Caller
+from gateway.erasures import demand_usable
 from gateway.history import INTAKE_QUESTION
 from gateway.identity_registry import require_live_role
 from gateway.jobs import machine, views
@@ -28,7 +29,8 @@ def check(uow: UnitOfWork, job: JobRow, caller: Caller, signed: statements.Signe
     """Demands that the waiver names every rule that stands in the way and none else, by who may waive each, in time.
 
     Raises:
-        PreconditionError: ``JOB_STATE``, ``WAIVER_EXPIRED``, ``RULES_LEFT``, ``NOT_WAIVABLE`` or ``WAIVER_TOO_LONG``.
+        PreconditionError: ``JOB_STATE``, ``WAIVER_EXPIRED``, ``RULES_LEFT``, ``NOT_WAIVABLE``, ``WAIVER_TOO_LONG``, or
+            a reason of :func:`gateway.erasures.demand_usable`.
         InvalidInputError: ``STATEMENT`` for a rule that did not fire.
         PermissionDeniedError: ``ROLE_MISSING``.
     """
@@ -36,6 +38,9 @@ def check(uow: UnitOfWork, job: JobRow, caller: Caller, signed: statements.Signe
         raise PreconditionError("JOB_STATE", f"a job in {job.state} has no rules to waive")
     if signed.expires < uow.now.date().isoformat():
         raise PreconditionError("WAIVER_EXPIRED", "the waiver has expired")
+    if job.state == State.DENIED:
+        # It would go on to train on the rows.
+        demand_usable(uow.connection, views.request_of(job).dataset, uow.now)
     fired = {o.rule_id: o for o in _outcomes(job) if o.outcome not in GOOD}
     if set(signed.rules) - set(fired):
         odd = ", ".join(sorted(set(signed.rules) - set(fired)))

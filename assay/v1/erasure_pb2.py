@@ -26,7 +26,7 @@ from assay.v1 import identity_pb2 as assay_dot_v1_dot_identity__pb2
 from assay.v1._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61ssay/v1/erasure.proto\x12\x08\x61ssay.v1\x1a\x17\x61ssay/v1/identity.proto\x1a\x1b\x62uf/validate/validate.proto\"\xa8\x01\n\x07\x45rasure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0breason_code\x18\x02 \x01(\t\x12\x13\n\x0border_index\x18\x03 \x01(\x03\x12\x16\n\x0e\x65xecuted_index\x18\x04 \x01(\x03\x12\x13\n\x0b\x63ommitments\x18\x05 \x03(\t\x12\x10\n\x08payloads\x18\x06 \x01(\x03\x12\r\n\x05\x62lobs\x18\x07 \x01(\x03\x12\x17\n\x0f\x61\x66\x66\x65\x63ted_models\x18\x08 \x03(\t\"\xd2\x01\n\x14\x45raseResourceRequest\x12\x8b\x01\n\x04name\x18\x01 \x01(\tB}\xbaHzrx2v^units/[a-z][a-z0-9-]{0,30}/(datasets/[a-z][a-z0-9-]{0,62}|tuningJobs/[a-z][a-z0-9-]{0,62}|dataSubjects/[0-9a-f]{64})$\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\";\n\x15\x45raseResourceResponse\x12\"\n\x07\x65rasure\x18\x01 \x01(\x0b\x32\x11.assay.v1.Erasure2b\n\x0e\x45rasureService\x12P\n\rEraseResource\x12\x1e.assay.v1.EraseResourceRequest\x1a\x1f.assay.v1.EraseResourceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61ssay/v1/erasure.proto\x12\x08\x61ssay.v1\x1a\x17\x61ssay/v1/identity.proto\x1a\x1b\x62uf/validate/validate.proto\"\xc3\x01\n\x07\x45rasure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0breason_code\x18\x02 \x01(\t\x12\x13\n\x0border_index\x18\x03 \x01(\x03\x12\x16\n\x0e\x65xecuted_index\x18\x04 \x01(\x03\x12\x13\n\x0b\x63ommitments\x18\x05 \x03(\t\x12\x10\n\x08payloads\x18\x06 \x01(\x03\x12\r\n\x05\x62lobs\x18\x07 \x01(\x03\x12\x17\n\x0f\x61\x66\x66\x65\x63ted_models\x18\x08 \x03(\t\x12\x19\n\x11\x61\x66\x66\x65\x63ted_datasets\x18\t \x03(\t\"\xd2\x01\n\x14\x45raseResourceRequest\x12\x8b\x01\n\x04name\x18\x01 \x01(\tB}\xbaHzrx2v^units/[a-z][a-z0-9-]{0,30}/(datasets/[a-z][a-z0-9-]{0,62}|tuningJobs/[a-z][a-z0-9-]{0,62}|dataSubjects/[0-9a-f]{64})$\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\";\n\x15\x45raseResourceResponse\x12\"\n\x07\x65rasure\x18\x01 \x01(\x0b\x32\x11.assay.v1.Erasure2b\n\x0e\x45rasureService\x12P\n\rEraseResource\x12\x1e.assay.v1.EraseResourceRequest\x1a\x1f.assay.v1.EraseResourceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,11 +38,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ERASERESOURCEREQUEST'].fields_by_name['envelope']._loaded_options = None
   _globals['_ERASERESOURCEREQUEST'].fields_by_name['envelope']._serialized_options = b'\272H\003\310\001\001'
   _globals['_ERASURE']._serialized_start=91
-  _globals['_ERASURE']._serialized_end=259
-  _globals['_ERASERESOURCEREQUEST']._serialized_start=262
-  _globals['_ERASERESOURCEREQUEST']._serialized_end=472
-  _globals['_ERASERESOURCERESPONSE']._serialized_start=474
-  _globals['_ERASERESOURCERESPONSE']._serialized_end=533
-  _globals['_ERASURESERVICE']._serialized_start=535
-  _globals['_ERASURESERVICE']._serialized_end=633
+  _globals['_ERASURE']._serialized_end=286
+  _globals['_ERASERESOURCEREQUEST']._serialized_start=289
+  _globals['_ERASERESOURCEREQUEST']._serialized_end=499
+  _globals['_ERASERESOURCERESPONSE']._serialized_start=501
+  _globals['_ERASERESOURCERESPONSE']._serialized_end=560
+  _globals['_ERASURESERVICE']._serialized_start=562
+  _globals['_ERASURESERVICE']._serialized_end=660
 # @@protoc_insertion_point(module_scope)

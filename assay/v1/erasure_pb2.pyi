@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Erasure(_message.Message):
-    __slots__ = ("name", "reason_code", "order_index", "executed_index", "commitments", "payloads", "blobs", "affected_models")
+    __slots__ = ("name", "reason_code", "order_index", "executed_index", "commitments", "payloads", "blobs", "affected_models", "affected_datasets")
     NAME_FIELD_NUMBER: _ClassVar[int]
     REASON_CODE_FIELD_NUMBER: _ClassVar[int]
     ORDER_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class Erasure(_message.Message):
     PAYLOADS_FIELD_NUMBER: _ClassVar[int]
     BLOBS_FIELD_NUMBER: _ClassVar[int]
     AFFECTED_MODELS_FIELD_NUMBER: _ClassVar[int]
+    AFFECTED_DATASETS_FIELD_NUMBER: _ClassVar[int]
     name: str
     reason_code: str
     order_index: int
@@ -26,7 +27,8 @@ class Erasure(_message.Message):
     payloads: int
     blobs: int
     affected_models: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., reason_code: _Optional[str] = ..., order_index: _Optional[int] = ..., executed_index: _Optional[int] = ..., commitments: _Optional[_Iterable[str]] = ..., payloads: _Optional[int] = ..., blobs: _Optional[int] = ..., affected_models: _Optional[_Iterable[str]] = ...) -> None: ...
+    affected_datasets: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., reason_code: _Optional[str] = ..., order_index: _Optional[int] = ..., executed_index: _Optional[int] = ..., commitments: _Optional[_Iterable[str]] = ..., payloads: _Optional[int] = ..., blobs: _Optional[int] = ..., affected_models: _Optional[_Iterable[str]] = ..., affected_datasets: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EraseResourceRequest(_message.Message):
     __slots__ = ("name", "envelope")

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from audit.prepare.findings import Findings, Problem
 from audit.prepare.lines import FileLimits, bounded_lines, check_row_count, refuse_empty
-from audit.prepare.rows import Message, Row
+from audit.prepare.rows import Message, Note, Row
 from audit.prepare.text_checks import check_text
 from audit.prepare.tool_calls import calls_text, response_text, tools_text, with_tools
 
@@ -54,6 +54,7 @@ def parse_json_lines(
     limits: FileLimits,
     parser: RowParser,
     group_field: str = "",
+    note: Note | None = None,
 ) -> Iterator[Row]:
     """Yields the valid rows; the others go to ``findings``.
 
@@ -64,6 +65,7 @@ def parse_json_lines(
         limits: caps.
         parser: of one row.
         group_field: member that says which rows belong together; empty for none.
+        note: is told that member's value of every row that has one, also of rows that are then refused.
 
     Raises:
         InvalidInputError: ``EMPTY_FILE``, ``UNREADABLE_ENCODING``, ``ROW_TOO_LONG`` or ``TOO_MANY_ROWS``.
@@ -74,7 +76,7 @@ def parse_json_lines(
             continue
         rows += 1
         check_row_count(rows, limits)
-        row, problems = parse_line(number, line, forbidden, limits, parser, group_field)
+        row, problems = parse_line(number, line, forbidden, limits, parser, group_field, note)
         if row is None:
             findings.refuse(number, problems)
         else:
@@ -84,7 +86,13 @@ def parse_json_lines(
 
 
 def parse_line(
-    number: int, line: str, forbidden: Sequence[str], limits: FileLimits, parser: RowParser, group_field: str = ""
+    number: int,
+    line: str,
+    forbidden: Sequence[str],
+    limits: FileLimits,
+    parser: RowParser,
+    group_field: str = "",
+    note: Note | None = None,
 ) -> tuple[Row | None, list[Problem]]:
     """Parses one line to a row, or to what is wrong with it; never raises."""
     try:
@@ -103,6 +111,8 @@ def parse_line(
         if not isinstance(given, str | int) or isinstance(given, bool) or str(given) == "":
             return None, [Problem("group_field", "GROUP_MISSING", "the datasheet's group_field is not in the row")]
         unit = str(given)
+        if note is not None:
+            note(number, unit)
     row, problems = parser(number, value, forbidden, limits)
     return (replace(row, unit=unit) if row is not None and unit else row), problems
 

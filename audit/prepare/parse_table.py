@@ -19,7 +19,7 @@ from typing import BinaryIO
 from audit.prepare import parse_parquet
 from audit.prepare.findings import Findings, Problem
 from audit.prepare.lines import FileLimits, bounded_lines, check_row_count, refuse_empty, refuse_file, refuse_long_row
-from audit.prepare.rows import Message, Row
+from audit.prepare.rows import Message, Note, Row
 from audit.prepare.text_checks import check_text
 
 MAX_LABELS = 20
@@ -103,13 +103,25 @@ def survey(
 
 
 def render_rows(
-    source: BinaryIO | Path, found: Survey, declared: TableColumns, forbidden: Sequence[str], limits: FileLimits
+    source: BinaryIO | Path,
+    found: Survey,
+    declared: TableColumns,
+    forbidden: Sequence[str],
+    limits: FileLimits,
+    note: Note | None = None,
 ) -> Iterator[Row]:
-    """Reads the table again and yields its valid rows as chat, in order."""
+    """Reads the table again and yields its valid rows as chat, in order.
+
+    ``note`` is told the group column's value of every row that has one, also of rows that are refused.
+    """
     ask = question(found)
     records = _records(source, limits)
     next(records)  # the header
     for number, cells, problems in records:
+        if note is not None and declared.group and len(cells) == len(found.columns):
+            value = cells[found.columns.index(declared.group)]
+            if value:
+                note(number, value)
         if problems or _check_record(cells, found.columns, declared, forbidden, limits):
             continue
         record = dict(zip(found.columns, cells, strict=True))

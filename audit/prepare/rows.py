@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NotRequired, Self, TypedDict
+
+Note = Callable[[int, str], None]
+"""Is told a row's number and the value that says whom or what the row belongs to."""
 
 
 class Message(TypedDict):

@@ -2,8 +2,9 @@
 
 Outputs: ``facts.json`` (``assay.v1.DataFacts``), ``train.jsonl`` with the planted canaries, ``validation.jsonl``,
 ``selection.jsonl``, and ``private/`` with ``test.jsonl``, ``train_sample.jsonl``, ``canaries.json`` and
-``pii.jsonl``, which leave only sealed to this worker. The same order, file and key give the same bytes, so a task
-that was killed starts over and ends as it would have.
+``pii.jsonl``, which leave only sealed to this worker; where the datasheet names a group field and the gateway sent the
+unit's key, ``subjects.idx`` (:mod:`assay.subjects`). The same order, file and key give the same bytes, so a task that
+was killed starts over and ends as it would have.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from assay import digests
 from assay.pii import PiiConfig, PiiScanner
 from assay.pii_pool import ScannerPool
+from assay.subjects import INDEX_FILE, KEY_FILE, IndexMaker
 from audit.prepare import facts as facts_of
 from audit.prepare.actions import Actor
 from audit.prepare.canaries import Canary, CanaryNumbers, Carrier, derive, manifest
@@ -99,7 +101,10 @@ def run(context: TaskContext) -> dict[str, Any]:
     with Spool(context.work / "rows.spool") as raw, Spool(context.work / "scanned.spool") as spool:
         context.progress(0, _STEPS, "reading rows")
         dataset = plain(upload, context.work)
-        intake = _read(dataset, order, raw, counter.control_tokens)
+        subjects = _subjects(context, order)
+        intake = _read(dataset, order, raw, counter.control_tokens, subjects)
+        if subjects is not None:
+            subjects.write(context.outputs / INDEX_FILE)
         scanned = _scan(context, order, raw, spool, intake)
         unique, duplicates = drop_duplicates(scanned.entries)
         screened = screen(spool, scanned.entries, unique, order.format in TABLES)
@@ -142,8 +147,17 @@ def run(context: TaskContext) -> dict[str, Any]:
     return facts_of.claim(found, upload, context.outputs / "facts.json", order.seed)
 
 
-def _read(dataset: Path, order: PrepareOrder, spool: Spool, forbidden: Sequence[str]) -> _Intake:
+def _subjects(context: TaskContext, order: PrepareOrder) -> IndexMaker | None:
+    """What takes rows down by keyed handle, under the unit's key; None where the datasheet names no group field."""
+    key = context.inputs / KEY_FILE
+    return IndexMaker(key.read_bytes()) if order.group_field and key.is_file() else None
+
+
+def _read(
+    dataset: Path, order: PrepareOrder, spool: Spool, forbidden: Sequence[str], subjects: IndexMaker | None
+) -> _Intake:
     """Parses the file to the spool, and notes the system prompt that most rows share and the shapes of codes."""
+    note = subjects.note if subjects is not None else None
     findings, limits, table = Findings(), FileLimits(), None
     systems: dict[str, int] = {}
     shapes = CodeShapes()
@@ -152,9 +166,9 @@ def _read(dataset: Path, order: PrepareOrder, spool: Spool, forbidden: Sequence[
             table = survey(source, order.columns, findings, forbidden, limits)
     with _source(dataset, order) as source:
         rows: Iterator[Row] = (
-            parse_json_lines(source, findings, forbidden, limits, _PARSERS[order.format], order.group_field)  # type: ignore[arg-type]
+            parse_json_lines(source, findings, forbidden, limits, _PARSERS[order.format], order.group_field, note)  # type: ignore[arg-type]
             if table is None
-            else render_rows(source, table, order.columns, forbidden, limits)
+            else render_rows(source, table, order.columns, forbidden, limits, note)
         )
         entries = []
         for row in rows:

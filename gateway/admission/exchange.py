@@ -84,6 +84,7 @@ class Task:
         order: float-free instructions, as they travel.
         seen_order: the order as the task sees it (for ``train`` the predicate of the signed work order).
         blobs: stored files by the path that they get, as digests.
+        secrets: small files by path that are stored nowhere: they travel sealed and are in no order.
     """
 
     task_id: str
@@ -93,6 +94,7 @@ class Task:
     order: Mapping[str, Any]
     seen_order: Mapping[str, Any]
     blobs: Mapping[str, str]
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ class Exchange:
         }
         sealed = scratch / "sealed.bin"
         with sealed.open("xb") as out:
-            bundle.seal(dict(files), manifest, peer.sealing_key, self.order_key, out)
+            bundle.seal({**files, **task.secrets}, manifest, peer.sealing_key, self.order_key, out)
         for plain in files.values():
             plain.unlink()
         return sealed

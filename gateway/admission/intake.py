@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from assay import canonical
 from assay.digests import sha256_bytes
 from assay.errors import IntegrityError
+from assay.subjects import INDEX_FILE, KEY_FILE, SubjectIndex
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
 from gateway import lineage
 from gateway.admission import account, facts
@@ -27,6 +28,7 @@ from gateway.jobs import views
 from gateway.jobs.transitions import Event
 from gateway.store.blobs import put
 from gateway.store.tables import JobRow
+from gateway.subjects import Erased, erased_in
 from policies.rule import GOOD
 
 SPLITS = ("train.jsonl", "validation.jsonl", "selection.jsonl")
@@ -79,15 +81,17 @@ def prepare_task(office: Office, job: JobRow, known: Known) -> Task:
     """The prepare task of a job; the same for ever."""
     request = views.request_of(job)
     kind = dataset_pb2.DatasetFormat.Name(known.dataset.format)
+    sheet = views.from_json(known.dataset.datasheet, dataset_pb2.Datasheet)
     order = {
         "format": kind.removeprefix("DATASET_FORMAT_"),
-        "datasheet": canonical.from_message(views.from_json(known.dataset.datasheet, dataset_pb2.Datasheet)),
+        "datasheet": canonical.from_message(sheet),
         "base_model": request.base_model,
         "seed": seed_of(job.name),
         "canaries": dict(office.policy.preparation(request.audit_profile, known.dataset.format)),
         "job": job.name,
     }
-    return make_task(job, "prepare", order, {"dataset": known.dataset.sha256})
+    secrets = {KEY_FILE: office.blobs.unit_keys(job.unit, create=True).subject_key} if sheet.group_field else {}
+    return make_task(job, "prepare", order, {"dataset": known.dataset.sha256}, secrets=secrets)
 
 
 def seed_of(name: str) -> int:
@@ -97,6 +101,13 @@ def seed_of(name: str) -> int:
 
 async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> None:
     data = _read_facts(result)
+    index = await asyncio.to_thread(_read_index, known, result)
+    if index is not None:
+        erased = await office.store.fetch(lambda c: erased_in(c, job.unit, index))
+        if erased:
+            kept = await asyncio.to_thread(_keep, office, job, result, (INDEX_FILE,))
+            await _deny_file(office, job, known, "SUBJECT_ERASED", _erased_words(erased), kept)
+            return
     request = views.request_of(job)
     base = office.base_models.get(request.base_model)
     parent = await office.store.fetch(lambda c: lineage.parent_of(c, request))
@@ -157,12 +168,14 @@ def _answer(office: Office, question: policy_input_pb2.IntakeInput) -> policy_pb
     return decision
 
 
-async def _deny_file(office: Office, job: JobRow, known: Known, code: str, words: str) -> None:
-    """Denies a file that could not be read as what it claims to be; the outcome names the fault."""
+async def _deny_file(
+    office: Office, job: JobRow, known: Known, code: str, words: str, established: Mapping[str, str] | None = None
+) -> None:
+    """Denies a file that could not be read as what it claims to be, or may not be; the outcome names the fault."""
     rules = office.policy.policy()
     outcome = policy_pb2.RuleOutcome(
         rule_id=FILE_RULE,
-        title="The file can be read as what it claims to be",
+        title="The file can be read as what it claims to be, and may be",
         outcome=policy_pb2.OUTCOME_FAIL,
         message=f"{code}: {words}",
         citation="Assay's own intake: a file that cannot be parsed cannot be judged",
@@ -183,7 +196,17 @@ async def _deny_file(office: Office, job: JobRow, known: Known, code: str, words
         predicate=decision_predicate(decision),
         subjects=[("dataset", known.dataset.sha256)],
         values={"decision": views.to_json(decision)},
+        facts=established,
     )
+
+
+def _erased_words(erased: Sequence[Erased]) -> str:
+    """Which rows must go, by number and order; no handle, which would be one word more than is needed."""
+    said = [
+        f"order {e.order_index}: rows {', '.join(map(str, e.rows[:20]))}{' and more' if len(e.rows) > 20 else ''}"
+        for e in erased[:20]
+    ]
+    return f"it holds rows of data subjects whose erasure was ordered ({'; '.join(said)})"
 
 
 def decision_predicate(decision: policy_pb2.Decision) -> dict[str, Any]:
@@ -244,11 +267,28 @@ def _read_facts(result: Result) -> policy_input_pb2.DataFacts:
     return data
 
 
+def _read_index(known: Known, result: Result) -> SubjectIndex | None:
+    """Whom the rows are about, by keyed handle; None where the datasheet names no group field."""
+    if not views.from_json(known.dataset.datasheet, dataset_pb2.Datasheet).group_field:
+        return None
+    if INDEX_FILE not in result.files:
+        raise IntegrityError("RESULT_FACTS", "the prepare task left no index of data subjects")
+    index = SubjectIndex.parse((result.folder / INDEX_FILE).read_bytes())
+    index.demand_ordered()
+    return index
+
+
 def _store(office: Office, job: JobRow, result: Result) -> Mapping[str, str]:
-    """Keeps the splits and the private part; returns the facts to establish."""
-    for name in (*SPLITS, PRIVATE_FILE):
-        with (result.folder / name).open("rb") as stream:
-            put(office.blobs, job.unit, stream)
-    established = {f"prepare.{name}": result.files[name] for name in (*SPLITS, PRIVATE_FILE)}
+    """Keeps the splits, the private part and the index of subjects; returns the facts to establish."""
+    index = (INDEX_FILE,) if INDEX_FILE in result.files else ()
+    established = _keep(office, job, result, (*SPLITS, PRIVATE_FILE, *index))
     established["prepare.predicate"] = json.dumps(result.predicate, sort_keys=True)
     return established
+
+
+def _keep(office: Office, job: JobRow, result: Result, names: Sequence[str]) -> dict[str, str]:
+    """Stores files of a result; returns their digests as facts."""
+    for name in names:
+        with (result.folder / name).open("rb") as stream:
+            put(office.blobs, job.unit, stream)
+    return {f"prepare.{name}": result.files[name] for name in names}

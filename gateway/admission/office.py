@@ -166,10 +166,16 @@ def task_id(job: JobRow, kind: str) -> str:
 
 
 def make_task(
-    job: JobRow, kind: str, order: Mapping[str, Any], blobs: Mapping[str, str], seen: Mapping[str, Any] | None = None
+    job: JobRow,
+    kind: str,
+    order: Mapping[str, Any],
+    blobs: Mapping[str, str],
+    seen: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, bytes] | None = None,
 ) -> Task:
     """A task of a job; ``seen`` is the order as the task sees it where that is not the order as it travels."""
-    return Task(task_id(job, kind), kind, job.name, job.unit, order, order if seen is None else seen, blobs)
+    seen_order = order if seen is None else seen
+    return Task(task_id(job, kind), kind, job.name, job.unit, order, seen_order, blobs, secrets or {})
 
 
 def failed(kind: str, reason: str) -> TaskFailedError:

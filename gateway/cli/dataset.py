@@ -1,10 +1,11 @@
-"""``assay dataset``: upload, get, list."""
+"""``assay dataset``: upload, get, list, lineage."""
 
 from __future__ import annotations
 
 import hashlib
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +15,12 @@ from google.protobuf import json_format
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from assay.errors import InvalidInputError
-from assay.v1 import dataset_pb2
+from assay.v1 import dataset_pb2, lineage_pb2, tuning_job_pb2
 from gateway.cli.errors import exit_on_error
-from gateway.cli.output import Output, OutputOption, emit, progress_console, table
+from gateway.cli.output import Output, OutputOption, emit, progress_console, state_name, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
 
-app = typer.Typer(no_args_is_help=True, help="Datasets: upload, get, list.")
+app = typer.Typer(no_args_is_help=True, help="Datasets: upload, get, list, lineage.")
 CHUNK_BYTES = 256 * 1024
 
 
@@ -40,8 +41,9 @@ def upload(
 ) -> None:
     """Upload a file of rows with its datasheet.
 
-    The datasheet is YAML or JSON: purposes, legal_basis, licence, classification, residency, retention_days, provenance
-    and, for decision tables, label_column, favourable_label, sensitive_attributes, hidden_columns.
+    The datasheet is YAML or JSON: purposes, legal_basis, licence, classification, residency, retention_days,
+    provenance, group_field (which says whom a row is about) and, for decision tables, label_column, favourable_label,
+    sensitive_attributes, hidden_columns.
 
     Example: assay dataset upload units/support replies-2026 replies.jsonl --datasheet replies.yaml
     """
@@ -108,6 +110,61 @@ def list_(
             (d.name, dataset_pb2.DatasetFormat.Name(d.format), d.size_bytes, d.sha256[:16]) for d in answer.datasets
         ]
         emit(output, answer, [table(("name", "format", "bytes", "sha256"), rows)])
+
+
+@app.command()
+def lineage(
+    name: Annotated[str, typer.Argument(help="units/UNIT/datasets/ID, units/UNIT/dataSubjects/HANDLE or units/UNIT.")],
+    subject: Annotated[
+        str,
+        typer.Option(help="With units/UNIT: a value of the rows' group_field; - reads it from standard input."),
+    ] = "",
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Follow a data subject or a dataset to rows, datasets, jobs, models and permits.
+
+    Example: assay dataset lineage units/support --subject - < customer.txt
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        value = sys.stdin.read().strip() if subject == "-" else subject
+        request = lineage_pb2.GetLineageRequest(name=name, subject=value)
+        found = session.lineage.GetLineage(request).lineage
+        emit(output, found, describe_lineage(found))
+
+
+def describe_lineage(found: lineage_pb2.Lineage) -> Iterator[Any]:
+    """A lineage for people: a table a link of the chain, and what was not searched."""
+    yield found.name
+    yield table(
+        ("dataset", "how", "rows", "which"),
+        [(d.name, _relation(d), d.row_count, _some(d.rows, d.row_count)) for d in found.datasets],
+    )
+    yield table(("job", "state", "dataset"), [(j.name, _state(j.state), j.dataset) for j in found.jobs])
+    yield table(("model", "state", "goes on from"), [(m.name, _state(m.state), m.inherited_from) for m in found.models])
+    yield table(
+        ("permit in force", "model", "environment", "until"),
+        [(p.name, p.model, p.environment, p.not_after.ToJsonString()) for p in found.permits],
+    )
+    for left in found.not_searched:
+        why = lineage_pb2.NotSearchedReason.Name(left.reason).removeprefix("NOT_SEARCHED_REASON_")
+        yield f"not searched: {left.dataset} ({why.lower().replace('_', ' ')})"
+
+
+def _relation(dataset: lineage_pb2.LineageDataset) -> str:
+    word = lineage_pb2.LineageRelation.Name(dataset.relation).removeprefix("LINEAGE_RELATION_").lower()
+    shared = f", {dataset.shared_subjects} in common" if dataset.shared_subjects else ""
+    erased = f", erased by record {dataset.erased_index}" if dataset.HasField("erased_index") else ""
+    return word.replace("_", " ") + shared + erased
+
+
+def _some(numbers: Sequence[int], count: int) -> str:
+    return ", ".join(map(str, numbers[:20])) + (" …" if numbers and count > 20 else "")
+
+
+def _state(state: tuning_job_pb2.TuningJob.State) -> str:
+    return state_name(tuning_job_pb2.TuningJob.State.Name(state))
 
 
 def read_datasheet(path: Path) -> dataset_pb2.Datasheet:

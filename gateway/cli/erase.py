@@ -15,13 +15,15 @@ from gateway.statements import ERASURE_REASONS, erasure_order_statement
 
 
 def erase(
-    resource: Annotated[str, typer.Argument(help="units/UNIT/datasets/ID, units/UNIT/tuningJobs/ID or a subject.")],
+    resource: Annotated[str, typer.Argument(help="units/UNIT/datasets/ID, …/tuningJobs/ID or …/dataSubjects/HANDLE.")],
     reason_code: Annotated[str, typer.Option(help=f"One of: {', '.join(ERASURE_REASONS)}.")],
     identity: IdentityOption = None,
     address: AddressOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Erase payloads and files for good; records and proofs stay. Signed with a compliance officer's own key.
+
+    A data subject's HANDLE is what `assay dataset lineage units/UNIT --subject VALUE` prints first.
 
     Example: assay erase units/support/datasets/replies --reason-code retention-ended
     """
@@ -35,6 +37,7 @@ def erase(
             [
                 f"{erasure.name} erased: {erasure.payloads} payloads, {erasure.blobs} files",
                 f"  ordered by record {erasure.order_index}, executed by record {erasure.executed_index}",
-                *[f"  affected: {model}, trained on it" for model in erasure.affected_models],
+                *[f"  affected: {model}, trained on it or on from it" for model in erasure.affected_models],
+                *[f"  still to be erased: {name} holds its rows" for name in erasure.affected_datasets],
             ],
         )

@@ -22,6 +22,7 @@ from assay.v1 import (
     dataset_pb2_grpc,
     erasure_pb2_grpc,
     identity_pb2_grpc,
+    lineage_pb2_grpc,
     model_pb2_grpc,
     permit_pb2_grpc,
     policy_pb2_grpc,
@@ -60,6 +61,7 @@ class Session:
         self.permits: Any = permit_pb2_grpc.PermitServiceStub(channel)
         self.audit: Any = audit_pb2_grpc.AuditServiceStub(channel)
         self.erasures: Any = erasure_pb2_grpc.ErasureServiceStub(channel)
+        self.lineage: Any = lineage_pb2_grpc.LineageServiceStub(channel)
         self.identity: Any = identity_pb2_grpc.IdentityServiceStub(channel)
 
 

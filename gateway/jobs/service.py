@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from gateway import lineage, pages, requests, words
 from gateway.admission import facts
 from gateway.base_models import BaseModels
 from gateway.caller import Caller, not_found
-from gateway.erasures import demand_not_erased, demand_within_retention
+from gateway.erasures import demand_usable
 from gateway.jobs import appeals, machine, views
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event, State
@@ -53,6 +54,7 @@ class JobService:
         Raises:
             NotFoundError: ``NOT_FOUND`` for a unit or dataset that is not there or not the caller's.
             InvalidInputError: ``OTHER_UNIT``, ``BASE_MODEL_UNKNOWN``.
+            PreconditionError: a reason of :func:`gateway.erasures.demand_usable`.
             AlreadyExistsError: ``JOB_EXISTS``, or ``REQUEST_ID`` for another content under the same id.
         """
         unit = facts.unit_of(request.parent)
@@ -76,11 +78,7 @@ class JobService:
                 return self._whole(c, _require(c, before))
             if jobs.get(c, name) is not None:
                 raise AlreadyExistsError("JOB_EXISTS", f"{name} exists", remedy="choose another tuning_job_id")
-            dataset = rows.get(c, DatasetRow, name=request.dataset)
-            if dataset is None:
-                raise not_found(request.dataset)
-            demand_not_erased(c, request.dataset)
-            demand_within_retention(dataset, uow.now)
+            dataset = demand_usable(c, request.dataset, uow.now)
             lineage.parent_of(c, request)
             job = self._receive(uow, caller, request, name, dataset, base)
             requests.remember(c, caller.subject, _METHOD, request.request_id, content, name)
@@ -263,9 +261,8 @@ class JobService:
         base: policy_input_pb2.BaseModelFacts,
     ) -> tuning_job_pb2.TuningJob:
         """The job as it would be, with what policy says as far as it needs no rows."""
-        dataset = await self.store.fetch(lambda c: rows.get(c, DatasetRow, name=request.dataset))
-        if dataset is None:
-            raise not_found(request.dataset)
+        now = dt.datetime.now(dt.UTC)
+        dataset = await self.store.fetch(lambda c: demand_usable(c, request.dataset, now))
         nothing = policy_input_pb2.DataFacts()
         parent = await self.store.fetch(lambda c: lineage.parent_of(c, request))
         asked = facts.intake_input(self.settings, request, caller.subject, dataset, nothing, base, parent)

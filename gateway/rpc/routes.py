@@ -16,6 +16,7 @@ from assay.v1 import (
     dataset_pb2,
     erasure_pb2,
     identity_pb2,
+    lineage_pb2,
     model_pb2,
     permit_pb2,
     policy_pb2,
@@ -98,6 +99,7 @@ def routes(app: Application) -> dict[ServiceDescriptor, list[Route]]:
         permit_pb2.DESCRIPTOR.services_by_name["PermitService"]: app.permits,
         audit_pb2.DESCRIPTOR.services_by_name["AuditService"]: app.evidence,
         erasure_pb2.DESCRIPTOR.services_by_name["ErasureService"]: app.erasures,
+        lineage_pb2.DESCRIPTOR.services_by_name["LineageService"]: app.lineage,
         identity_pb2.DESCRIPTOR.services_by_name["IdentityService"]: app.identities,
     }
     return {

@@ -21,7 +21,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -200,18 +200,23 @@ class FileBlobStore:
                 raise NotFoundError("BLOB_MISSING", "the stored file is gone")
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             create_durably(salt_file, self.scratch_file(), secrets.token_bytes(32))
-        material = HKDF(hashes.SHA256(), 64, salt_file.read_bytes(), b"assay/unit-kek/v1\0" + unit.encode()).derive(
+        # A longer output of HKDF begins with the shorter one: a third key leaves the first two as they were.
+        material = HKDF(hashes.SHA256(), 96, salt_file.read_bytes(), b"assay/unit-kek/v1\0" + unit.encode()).derive(
             self._master
         )
-        return UnitKeys(material[:32], material[32:])
+        return UnitKeys(material[:32], material[32:64], material[64:])
 
 
 @dataclass(frozen=True)
 class UnitKeys:
-    """Wrapping key of a unit, and the key under which its file names hide the digests."""
+    """Wrapping key of a unit, the key under which its file names hide the digests, and that of its data subjects.
 
-    kek: bytes
-    name_key: bytes
+    The last makes the handles of :mod:`assay.subjects`; it goes where rows are read, sealed, and nowhere else.
+    """
+
+    kek: bytes = field(repr=False)
+    name_key: bytes = field(repr=False)
+    subject_key: bytes = field(repr=False)
 
     def name(self, sha256: str) -> str:
         """File name of a digest: keyed, so that a listing does not tell which known file a unit holds."""

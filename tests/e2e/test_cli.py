@@ -21,11 +21,11 @@ provenance: Made up for a test; no row is about anybody.
 """
 
 
-def assay(bank: Bank, person: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def assay(bank: Bank, person: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gateway.cli", *arguments]
     if person:
         command += ["--as", str(bank.layout.person(person))]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, input=stdin)
 
 
 def test_upload_ask_and_be_told_why_not(bank: Bank, tmp_path: Path):
@@ -44,6 +44,30 @@ def test_upload_ask_and_be_told_why_not(bank: Bank, tmp_path: Path):
     assert job["state"] == "STATE_DENIED"
     shown = assay(bank, "rita", "job", "get", job["name"])
     assert "BASE-ROWS-ENOUGH" in shown.stdout and "to pass:" in shown.stdout
+
+
+def test_a_persons_rows_are_found_by_their_value_which_is_kept_nowhere(bank: Bank, tmp_path: Path):
+    name, value = f"cli-{uuid.uuid4().hex[:8]}", "Zebulon Quartermain 4711"
+    rows, sheet = tmp_path / "rows.jsonl", tmp_path / "sheet.yaml"
+    lines = [json.loads(line) | {"customer": f"c{i % 7}"} for i, line in enumerate(chat_rows(30).splitlines())]
+    lines[4]["customer"] = lines[9]["customer"] = value
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sheet.write_text(SHEET + "group_field: customer\n")
+    done = assay(bank, "rita", "dataset", "upload", "units/support", name, str(rows), "--datasheet", str(sheet))
+    assert done.returncode == 0, done.stderr
+    arguments = ["units/support", name, "--dataset", name, "--purpose", "support-replies", "--watch"]
+    assert assay(bank, "rita", "job", "create", *arguments).returncode == 6
+    lineage = ["dataset", "lineage", "units/support", "--subject", "-"]
+    found = assay(bank, "cora", *lineage, "--output", "json", stdin=value + "\n")
+    assert found.returncode == 0, found.stderr
+    answer = json.loads(found.stdout)
+    assert [d["rows"] for d in answer["datasets"]] == [["5", "10"]]
+    assert [j["name"] for j in answer["jobs"]] == [f"units/support/tuningJobs/{name}"]
+    assert "holds subject" in assay(bank, "cora", *lineage, stdin=value).stdout
+    assert assay(bank, "rita", *lineage, stdin=value).returncode == 5
+    assert assay(bank, "cora", "dataset", "lineage", "units/support", "--subject", "x" * 5000).returncode == 3
+    kept = [p for p in [*bank.layout.root.rglob("*"), bank.log] if p.is_file()]
+    assert kept and not [p for p in kept if value.encode() in p.read_bytes()]
 
 
 def test_exit_codes(bank: Bank, tmp_path: Path):

@@ -15,13 +15,14 @@ import pytest
 
 from assay.errors import AssayError, NotFoundError, PreconditionError
 from assay.identity import Layout
-from assay.v1 import dataset_pb2, permit_pb2, policy_input_pb2, policy_pb2
+from assay.v1 import dataset_pb2, erasure_pb2, lineage_pb2, permit_pb2, policy_input_pb2, policy_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from audit.ledger.records import read
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway.application import Application
 from gateway.settings import Settings
+from gateway.statements import erasure_order_statement
 from gateway.store import rows as store_rows
 from gateway.store.tables import BudgetRow
 from policies.engine import PolicyEngine
@@ -49,10 +50,15 @@ class Street(House):
     workers: Workers
 
     async def ask(
-        self, job: str = "first", budget: int = 50_000_000, asked: dict[str, Any] | None = None, **behaviour: Any
+        self,
+        job: str = "first",
+        budget: int = 50_000_000,
+        asked: dict[str, Any] | None = None,
+        sheet: dataset_pb2.Datasheet = SHEET,
+        **behaviour: Any,
     ) -> str:
         header = dataset_pb2.UploadDatasetHeader(
-            parent="units/credit", dataset_id=job, format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL, datasheet=SHEET,
+            parent="units/credit", dataset_id=job, format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL, datasheet=sheet,
             request_id=str(uuid.uuid4()),
         )  # fmt: skip
         rita = await self.caller("rita")
@@ -489,3 +495,40 @@ async def test_a_private_job_is_ordered_with_its_guarantee(street: Street) -> No
     record = next(r for r in street.app.ledger.records("credit", NAME, -1, 99) if r.type == "training.ordered")
     ordered = json.loads(record.body)["statement"]["predicate"]["differential_privacy"]
     assert {name: float(value) for name, value in ordered.items()} == {"epsilon": 4, "delta": 0.000001}
+
+
+async def test_rows_are_found_by_keyed_handle_and_an_erased_subject_comes_in_no_more(
+    street: Street, tmp_path: Path
+) -> None:
+    sheet = dataset_pb2.Datasheet()
+    sheet.CopyFrom(SHEET)
+    sheet.group_field = "customer"
+    await street.ask(sheet=sheet, subjects=["anna@example.org", "ben@example.org", "anna@example.org"])
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_AWAITING_APPROVAL, job.reason
+    cora = await street.caller("cora")
+    request = lineage_pb2.GetLineageRequest(name="units/credit", subject="anna@example.org")
+    found = (await street.app.lineage.get_lineage(cora, request)).lineage
+    assert [list(d.rows) for d in found.datasets] == [[2, 4]] and [m.name for m in found.models] == [job.model]
+    envelope = street.sign("cora", erasure_order_statement(found.name, "data-subject-request"))
+    order = erasure_pb2.EraseResourceRequest(name=found.name, envelope=envelope)
+    assert list((await street.app.erasures.erase_resource(cora, order)).erasure.affected_models) == [job.model]
+    await street.ask("second", sheet=sheet, subjects=["carl@example.org", "anna@example.org"])
+    second = await street.rest("units/credit/tuningJobs/second")
+    (outcome,) = second.decision.outcomes
+    assert second.state == pb.TuningJob.STATE_DENIED and outcome.message.startswith("SUBJECT_ERASED")
+    assert "rows 3)" in outcome.message and not outcome.waivable_by
+    later = (await street.app.lineage.get_lineage(cora, request)).lineage
+    assert [list(d.rows) for d in later.datasets] == [[3], [2, 4]], "the refused file lies here until it is erased"
+    bodies = [bytes(r.body) for r in street.app.ledger.records(limit=500)]
+    key = street.app.blobs.unit_keys("credit").subject_key
+    assert not any(b"example.org" in b or key.hex().encode() in b for b in bodies)
+
+
+async def test_a_result_without_its_index_is_refused(street: Street) -> None:
+    sheet = dataset_pb2.Datasheet()
+    sheet.CopyFrom(SHEET)
+    sheet.group_field = "customer"
+    await street.ask(sheet=sheet, prepare="no-index")
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_FAILED and job.reason.startswith("RESULT_FACTS")

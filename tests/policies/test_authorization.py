@@ -14,6 +14,7 @@ from assay.v1 import (
     dataset_pb2,
     erasure_pb2,
     identity_pb2,
+    lineage_pb2,
     model_pb2,
     permit_pb2,
     policy_pb2,
@@ -23,7 +24,8 @@ from policies.authorization import ACCESS, CedarAuthorizer, Principal
 from tests.policies.packs import replace
 
 FILES = (
-    approval_pb2, audit_pb2, dataset_pb2, erasure_pb2, identity_pb2, model_pb2, permit_pb2, policy_pb2, tuning_job_pb2,
+    approval_pb2, audit_pb2, dataset_pb2, erasure_pb2, identity_pb2, lineage_pb2, model_pb2, permit_pb2, policy_pb2,
+    tuning_job_pb2,
 )  # fmt: skip
 ROLES = [name for name in identity_pb2.Role.keys() if name != "ROLE_UNSPECIFIED"]
 R, C, V, D, A, O = ("requester", "compliance_officer", "validator", "deployer", "auditor", "operator")  # noqa: E741
@@ -51,6 +53,7 @@ TABLE: dict[str, set[str]] = {
     "WaiveRules": {C},
     "RaiseBudget": {C},
     "RevokeApproval": {C},
+    "GetLineage": {C, A},
     "EraseResource": {C},
     "IssuePermit": {D},
     "CheckPermit": {C, D, A},

@@ -1,9 +1,13 @@
-"""A prepare task: splits that are copies of the rows, facts that the baseline pack allows."""
+"""A prepare task: splits that are copies of the rows, facts that the baseline pack allows.
+
+Row ``i + 2`` is about the ``i``-th of the asked ``subjects``.
+"""
 
 import hashlib
 import json
 
 from assay.errors import InvalidInputError
+from assay.subjects import INDEX_FILE, KEY_FILE, IndexMaker
 from assay.worker.task import TaskContext
 from tiny_tasks import behaviour, wait
 
@@ -22,6 +26,11 @@ def run(context: TaskContext) -> dict:
         data = rows + f"{name}\n".encode()
         (context.outputs / f"{name}.jsonl").write_bytes(data)
         splits[name] = hashlib.sha256(data).hexdigest()
+    if (context.inputs / KEY_FILE).exists() and asked.get("prepare") != "no-index":
+        index = IndexMaker((context.inputs / KEY_FILE).read_bytes())
+        for number, subject in enumerate(asked.get("subjects", ()), 2):
+            index.note(number, subject)
+        index.write(context.outputs / INDEX_FILE)
     private = context.outputs / "private"
     private.mkdir()
     (private / "test.jsonl").write_bytes(rows)

@@ -1,0 +1,160 @@
+"""The lineage as it is asked for: from a data subject or a dataset to every adapter and permit that it has reached."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from assay.errors import FieldViolation, InvalidInputError
+from assay.subjects import SubjectIndex
+from assay.v1 import dataset_pb2
+from assay.v1 import lineage_pb2 as pb
+from gateway import subjects
+from gateway.admission.facts import unit_of
+from gateway.caller import Caller, not_found
+from gateway.jobs import views
+from gateway.jobs.transitions import State
+from gateway.lineage import Reach, reach
+from gateway.settings import Settings
+from gateway.store import rows
+from gateway.store.blobs import FileBlobStore
+from gateway.store.database import Store
+from gateway.store.tables import DatasetRow, ErasureRow, JobRow
+
+_MOST_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class LineageService:
+    """Domain service of lineage."""
+
+    settings: Settings
+    store: Store
+    blobs: FileBlobStore
+
+    async def get_lineage(self, caller: Caller, request: pb.GetLineageRequest) -> pb.GetLineageResponse:
+        """Follows a subject or a dataset. A subject of whom nothing is known gets an empty answer, not an error.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND`` for a dataset that is not there and for a unit that is not the caller's.
+            InvalidInputError: ``SUBJECT`` for a unit without a subject, or a subject beside another name.
+        """
+        unit = unit_of(request.name)
+        caller.require_unit(unit, request.name)
+        if unit not in self.settings.units:
+            raise not_found(request.name)
+        bare = request.name.count("/") == 1
+        if bare != bool(request.subject.strip()):
+            raise InvalidInputError(
+                "SUBJECT",
+                "the name of the unit goes with a subject, any other name without one",
+                violations=[FieldViolation("subject", "give it with units/UNIT, and only then")],
+                remedy="pass --subject, or name a dataset or units/UNIT/dataSubjects/HANDLE",
+            )
+        name = subjects.name_of(self.blobs, unit, request.subject) if bare else request.name
+        trace = self._of_subject if subjects.handle_in(name) else self._of_dataset
+        return pb.GetLineageResponse(lineage=await self.store.fetch(lambda c: trace(c, unit, name)))
+
+    def _of_subject(self, c: Connection, unit: str, name: str) -> pb.Lineage:
+        held = subjects.holding(c, self.blobs, unit, subjects.handle_in(name))
+        every = _datasets(c, unit)
+        found = [_dataset(c, row, pb.LINEAGE_RELATION_HOLDS_SUBJECT) for row in every if row.name in held]
+        for dataset in found:
+            dataset.row_count = len(held[dataset.name])
+            dataset.rows.extend(held[dataset.name][:_MOST_ROWS])
+        answer = _answer(name, found, reach(c, unit, held, _now()))
+        answer.not_searched.extend(self._not_searched(c, unit, every))
+        return answer
+
+    def _not_searched(self, c: Connection, unit: str, datasets: Sequence[DatasetRow]) -> Iterator[pb.NotSearched]:
+        known = subjects.digests(c, unit, rows.select_all(c, JobRow, unit=unit))
+        for row in datasets:
+            if row.name in known and self.blobs.exists(unit, known[row.name]):
+                continue
+            if not views.from_json(row.datasheet, dataset_pb2.Datasheet).group_field:
+                why = pb.NOT_SEARCHED_REASON_NO_GROUP_FIELD
+            elif rows.get(c, ErasureRow, resource=row.name) is not None:
+                why = pb.NOT_SEARCHED_REASON_ERASED
+            else:
+                why = pb.NOT_SEARCHED_REASON_ROWS_NOT_READ
+            yield pb.NotSearched(dataset=row.name, reason=why)
+
+    def _of_dataset(self, c: Connection, unit: str, name: str) -> pb.Lineage:
+        every = _datasets(c, unit)
+        asked = next((row for row in every if row.name == name), None)
+        if asked is None:
+            raise not_found(name)
+        known = subjects.digests(c, unit, rows.select_all(c, JobRow, unit=unit))
+        index = self._index(unit, known, name)
+        found = []
+        for row in every:
+            # One other index at a time: each may hold 250,000 rows.
+            other = index if row is asked else self._index(unit, known, row.name)
+            shared = index.shared_with(other) if index is not None and other is not None and row is not asked else 0
+            if row is asked:
+                relation = pb.LINEAGE_RELATION_ASKED
+            elif row.sha256 == asked.sha256:
+                relation = pb.LINEAGE_RELATION_SAME_BYTES
+            elif shared:
+                relation = pb.LINEAGE_RELATION_SHARES_SUBJECTS
+            else:
+                continue
+            dataset = _dataset(c, row, relation)
+            dataset.row_count, dataset.shared_subjects = len(other) if other is not None else 0, shared
+            found.append(dataset)
+        same = [row.name for row in every if row.sha256 == asked.sha256]
+        return _answer(name, found, reach(c, unit, same, _now()))
+
+    def _index(self, unit: str, known: Mapping[str, str], dataset: str) -> SubjectIndex | None:
+        return subjects.index_at(self.blobs, unit, known[dataset]) if dataset in known else None
+
+
+def _datasets(c: Connection, unit: str) -> list[DatasetRow]:
+    return rows.select_all(c, DatasetRow, order_by="created_us", unit=unit)[::-1]
+
+
+def _dataset(c: Connection, row: DatasetRow, relation: pb.LineageRelation) -> pb.LineageDataset:
+    dataset = pb.LineageDataset(name=row.name, relation=relation, sha256=row.sha256)
+    erasure = rows.get(c, ErasureRow, resource=row.name)
+    if erasure is not None and erasure.executed_index >= 0:
+        dataset.erased_index = erasure.executed_index
+    return dataset
+
+
+def _answer(name: str, datasets: Sequence[pb.LineageDataset], reached: Reach) -> pb.Lineage:
+    states = {job.name: State(job.state).proto for job in reached.jobs}
+    return pb.Lineage(
+        name=name,
+        datasets=datasets,
+        jobs=[
+            pb.LineageJob(name=job.name, dataset=views.request_of(job).dataset, state=states[job.name])
+            for job in reached.jobs
+        ],
+        models=[
+            pb.LineageModel(
+                name=model.name,
+                job=model.job,
+                state=states[model.job],
+                adapter_sha256=model.adapter_sha256,
+                inherited_from=reached.parents.get(model.name, ""),
+            )
+            for model in reached.models
+        ],
+        permits=[
+            pb.LineagePermit(
+                name=permit.name,
+                model=permit.model,
+                environment=permit.environment,
+                purpose=permit.purpose,
+                not_after=rows.timestamp(permit.not_after_us),
+            )
+            for permit in reached.permits
+        ],
+    )
+
+
+def _now() -> int:
+    return rows.micros(dt.datetime.now(dt.UTC))

@@ -1,0 +1,230 @@
+"""Lineage: from a data subject or a dataset to every adapter and permit, within one unit, by keyed handles."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from assay.errors import AssayError
+from assay.subjects import INDEX_FILE, IndexMaker
+from assay.v1 import erasure_pb2, permit_pb2
+from assay.v1 import lineage_pb2 as pb
+from audit.verify.trust import TrustFile
+from audit.verify.verifier import verify_bundle
+from gateway import subjects
+from gateway.cli.dataset import describe_lineage
+from gateway.statements import erasure_order_statement
+from gateway.store import jobs, rows
+from gateway.store.blobs import put_bytes
+from gateway.store.tables import DatasetRow, ModelRow
+from tests.gateway.conftest import House, now
+from tests.gateway.judged import ADAPTER, MODEL, NAME, approved
+from tests.gateway.test_erasures import DATASET, bodies, refused
+from tests.gateway.test_evidence import export
+
+SUBJECT = "customer 0815"
+UNIT = "units/credit"
+HOLDS, ASKED = pb.LINEAGE_RELATION_HOLDS_SUBJECT, pb.LINEAGE_RELATION_ASKED
+
+
+@pytest.fixture
+def postgres_url(either_database: str) -> str:
+    return either_database
+
+
+async def ask(house: House, name: str = UNIT, subject: str = "", by: str = "cora") -> pb.Lineage:
+    request = pb.GetLineageRequest(name=name, subject=subject)
+    return (await house.app.lineage.get_lineage(await house.caller(by), request)).lineage
+
+
+async def index(house: House, job: str, *values: str, folder: Path, unit: str = "credit") -> str:
+    """Gives a job's dataset the index that its prepare task would have left; returns its digest."""
+    maker = IndexMaker(house.app.blobs.unit_keys(unit, create=True).subject_key)
+    for number, value in enumerate(values, 1):
+        maker.note(number, value)
+    maker.write(folder / INDEX_FILE)
+    blob = put_bytes(house.app.blobs, unit, (folder / INDEX_FILE).read_bytes())
+    await house.app.store.commit(lambda u: jobs.establish(u.connection, job, {subjects.FACT: blob.sha256}))
+    return blob.sha256
+
+
+async def going_on(house: House, short: str, parent: str) -> str:
+    """A model of a job on a dataset of its own that goes on from another model; returns the model's name."""
+    await house.upload("rita", dataset=f"for-{short}", data=short.encode() + b"\n")
+    asked = house.request(job=short, dataset=f"for-{short}", parent_model=parent)
+    job = (await house.app.jobs.create_tuning_job(await house.caller("rita"), asked)).tuning_job.name
+    model = ModelRow(
+        name=job.replace("/tuningJobs/", "/models/"), unit="credit", job=job, files="[]", adapter_sha256="ae" * 32,
+        base_model="b", base_sha256="ba" * 32, created_us=1,
+    )  # fmt: skip
+    await house.app.store.commit(lambda uow: rows.insert(uow.connection, model))
+    return model.name
+
+
+async def permitted(house: House) -> str:
+    request = permit_pb2.IssuePermitRequest(
+        model=MODEL, purpose="support-replies", environment="production-eu", request_id=str(uuid.uuid4())
+    )
+    return (await house.app.permits.issue_permit(await house.caller("dana"), request)).permit.name
+
+
+async def erase(house: House, name: str, code: str = "data-subject-request") -> erasure_pb2.Erasure:
+    envelope = house.sign("cora", erasure_order_statement(name, code))
+    request = erasure_pb2.EraseResourceRequest(name=name, envelope=envelope)
+    return (await house.app.erasures.erase_resource(await house.caller("cora"), request)).erasure
+
+
+async def test_a_subject_leads_to_rows_jobs_models_their_descendants_and_permits(house: House, tmp_path: Path) -> None:
+    await approved(house)
+    await index(house, NAME, "someone", SUBJECT, "someone", SUBJECT, folder=tmp_path)
+    permit = await permitted(house)
+    child = await going_on(house, "second", MODEL)
+    grandchild = await going_on(house, "third", child)
+    found = await ask(house, subject=f"  {SUBJECT}\n")
+    assert found.name.startswith("units/credit/dataSubjects/") and SUBJECT not in str(found)
+    (dataset,) = found.datasets
+    assert (dataset.name, list(dataset.rows), dataset.row_count) == (DATASET, [2, 4], 2)
+    assert dataset.relation == HOLDS
+    assert [j.name for j in found.jobs] == [NAME, f"{UNIT}/tuningJobs/second", f"{UNIT}/tuningJobs/third"]
+    assert [(m.name, m.inherited_from) for m in found.models] == [(MODEL, ""), (child, MODEL), (grandchild, child)]
+    assert found.models[0].adapter_sha256 == ADAPTER
+    assert [(p.name, p.model, p.environment) for p in found.permits] == [(permit, MODEL, "production-eu")]
+    assert {n.dataset for n in found.not_searched} == {f"{UNIT}/datasets/for-second", f"{UNIT}/datasets/for-third"}
+    assert await ask(house, found.name) == found, "the handle asks the same as the value"
+    revoked = permit_pb2.RevokePermitRequest(name=permit, reason="superseded")
+    await house.app.permits.revoke_permit(await house.caller("dana"), revoked)
+    assert not (await ask(house, subject=SUBJECT)).permits
+
+
+async def test_somebody_of_whom_nothing_is_known_gets_an_empty_answer_that_says_what_was_not_searched(
+    house: House, tmp_path: Path
+) -> None:
+    await approved(house)
+    await index(house, NAME, "someone", folder=tmp_path)
+    await house.upload("rita", dataset="plain", data=b"a\n")
+    sheet = json.dumps({"group_field": "customer"})
+    await house.upload("rita", dataset="unread", data=b"b\n")
+    where = {"name": f"{UNIT}/datasets/unread"}
+    await house.app.store.commit(lambda uow: rows.update(uow.connection, DatasetRow, where, {"datasheet": sheet}))
+    found = await ask(house, subject=SUBJECT)
+    assert not (found.datasets or found.jobs or found.models or found.permits)
+    assert {n.dataset.rsplit("/", 1)[-1]: n.reason for n in found.not_searched} == {
+        "plain": pb.NOT_SEARCHED_REASON_NO_GROUP_FIELD, "unread": pb.NOT_SEARCHED_REASON_ROWS_NOT_READ
+    }  # fmt: skip
+
+
+async def test_a_dataset_leads_to_its_models_and_to_its_other_versions(house: House, tmp_path: Path) -> None:
+    await approved(house)
+    await index(house, NAME, "a", "b", "b", folder=tmp_path)
+    await house.upload("rita", dataset="twin")
+    await house.upload("rita", dataset="next", data=b"next\n")
+    await house.upload("rita", dataset="alien", data=b"alien\n")
+    for short, values in (("next", ("b", "c")), ("alien", ("d",))):
+        asked = house.request(job=short, dataset=short)
+        job = (await house.app.jobs.create_tuning_job(await house.caller("rita"), asked)).tuning_job.name
+        await index(house, job, *values, folder=tmp_path)
+    found = await ask(house, DATASET)
+    assert [(d.name.rsplit("/", 1)[-1], d.relation, d.row_count, d.shared_subjects) for d in found.datasets] == [
+        ("next", pb.LINEAGE_RELATION_SHARES_SUBJECTS, 2, 1),
+        ("twin", pb.LINEAGE_RELATION_SAME_BYTES, 0, 0),
+        ("rows", ASKED, 3, 0),
+    ]
+    assert [m.name for m in found.models] == [MODEL] and [j.name for j in found.jobs] == [NAME]
+
+
+async def test_another_unit_has_other_handles_and_learns_nothing(house: House, tmp_path: Path) -> None:
+    await approved(house)
+    await index(house, NAME, SUBJECT, folder=tmp_path)
+    theirs = await ask(house, "units/claims", SUBJECT, by="mia")
+    ours = await ask(house, subject=SUBJECT)
+    assert theirs.name.rsplit("/", 1)[-1] != ours.name.rsplit("/", 1)[-1] and not theirs.datasets
+    for name in (UNIT, DATASET, ours.name):
+        await refused("NOT_FOUND", ask(house, name, SUBJECT if name == UNIT else "", by="mia"))
+    await refused("NOT_FOUND", ask(house, f"{UNIT}/datasets/none"))
+    await refused("NOT_FOUND", ask(house, "units/nowhere", "x", by="anna"))
+    moved = ours.name.replace("units/credit", "units/claims")
+    assert not (await ask(house, moved, by="mia")).datasets
+
+
+@pytest.mark.parametrize(("name", "subject"), [(UNIT, ""), (UNIT, "  "), (DATASET, "x")])
+async def test_a_subject_goes_with_a_unit_alone(house: House, name: str, subject: str) -> None:
+    with pytest.raises(AssayError) as caught:
+        await ask(house, name, subject)
+    assert caught.value.reason == "SUBJECT" and caught.value.violations[0].field == "subject"
+
+
+async def test_an_erasure_order_of_a_subject_names_every_adapter_and_the_rows_go_on_no_further(
+    house: House, tmp_path: Path
+) -> None:
+    await approved(house)
+    await index(house, NAME, SUBJECT, folder=tmp_path)
+    child = await going_on(house, "second", MODEL)
+    name = (await ask(house, subject=SUBJECT)).name
+    made = await erase(house, name)
+    assert list(made.affected_models) == [MODEL, child] and list(made.affected_datasets) == [DATASET]
+    (executed,) = bodies(house, "erasure.executed")
+    assert executed["affected_models"] == [MODEL, child] and executed["affected_datasets"] == [DATASET]
+    assert executed["resource"] == name
+    everything = [p.read_bytes() for p in house.app.settings.data.rglob("*") if p.is_file()]
+    assert not any(SUBJECT.encode() in data for data in everything), "the value is nowhere"
+    for only in (True, False):
+        asked = house.request(job="again", validate_only=only)
+        await refused("SUBJECT_ERASED", house.app.jobs.create_tuning_job(await house.caller("rita"), asked))
+    again = await erase(house, DATASET)
+    assert list(again.affected_models) == [MODEL, child]
+    (dataset,) = (await ask(house, name)).datasets
+    assert dataset.erased_index == again.executed_index, "the model lives, so its lineage is still known"
+    await refused("ERASED_BEFORE", erase(house, name))
+    path = await export(house, "anna", "units/-", [], tmp_path / "bundle.zip")
+    report = verify_bundle(path, TrustFile.parse(house.layout.trust.read_text()), now())
+    assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
+
+
+async def test_the_index_goes_with_its_dataset_when_nothing_was_trained_on_it(house: House, tmp_path: Path) -> None:
+    await house.upload("rita")
+    job = (await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request())).tuning_job.name
+    digest = await index(house, job, SUBJECT, folder=tmp_path)
+    subject = (await ask(house, subject=SUBJECT)).name
+    await refused("JOBS_UNDER_WAY", erase(house, subject))
+    stop = "UPDATE tuning_job SET state = 'DENIED', needs_work = false"
+    await house.app.store.commit(lambda u: u.connection.exec_driver_sql(stop) and None)
+    assert (await erase(house, DATASET)).blobs == 2 and not house.app.blobs.exists("credit", digest)
+    await refused("NOT_FOUND", erase(house, subject))
+
+
+async def test_what_a_restored_database_forgot_of_a_subjects_erasure_is_learnt_from_the_log(
+    house: House, tmp_path: Path
+) -> None:
+    from gateway.store.tables import ErasureRow, FactRow
+
+    await approved(house)
+    await index(house, NAME, SUBJECT, folder=tmp_path)
+    await erase(house, (await ask(house, subject=SUBJECT)).name)
+
+    def forget(uow: Any) -> None:
+        uow.connection.execute(rows.table(ErasureRow).delete())
+        uow.connection.execute(rows.table(FactRow).delete().where(rows.table(FactRow).c.key.like("erasure.%")))
+
+    await house.app.store.commit(forget)
+    assert house.app.erasures.resume() == 0
+    asked = house.request(job="again")
+    await refused("SUBJECT_ERASED", house.app.jobs.create_tuning_job(await house.caller("rita"), asked))
+
+
+async def test_people_see_tables(house: House, tmp_path: Path) -> None:
+    await approved(house)
+    await index(house, NAME, *[SUBJECT] * 25, folder=tmp_path)
+    await permitted(house)
+    await house.upload("rita", dataset="plain", data=b"a\n")
+    console = Console(width=200, record=True)
+    with console.capture() as shown:
+        for item in describe_lineage(await ask(house, subject=SUBJECT)):
+            console.print(item)
+    text = shown.get()
+    assert "holds subject" in text and "1, 2, 3" in text and "20 …" in text and "21" not in text
+    assert MODEL in text and "production-eu" in text and "not searched: units/credit/datasets/plain (no group" in text
