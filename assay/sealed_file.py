@@ -54,25 +54,44 @@ def read(path: Path, key: bytes) -> tuple[bytes, bytes]:
         IntegrityError: ``SEALED_FILE`` when it was changed, cut, or sealed with another key.
         InternalError: ``WORK_KEY``.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise _damaged() from error
-    if not raw.startswith(_MAGIC):
-        raise _damaged()
-    cipher, at = _cipher(key, raw[len(_MAGIC) : len(_MAGIC) + _SALT]), len(_MAGIC) + _SALT
-    plain, number = bytearray(), 0
-    try:
-        while True:
-            end = min(at + _CHUNK + _TAG, len(raw))
-            plain += cipher.decrypt(_nonce(number, end == len(raw)), raw[at:end], None)
-            if end == len(raw):
-                break
-            at, number = end, number + 1
-    except (InvalidTag, ValueError) as error:
-        raise _damaged() from error
+    plain = bytearray().join(_opened(path, key))
     (length,) = struct.unpack(">I", plain[:4])
     return bytes(plain[4 : 4 + length]), bytes(plain[4 + length :])
+
+
+def head(path: Path, key: bytes) -> bytes:
+    """Returns the head of a file that is whole to its last byte, in memory of the head and one chunk.
+
+    Raises:
+        IntegrityError: ``SEALED_FILE``, as :func:`read`.
+        InternalError: ``WORK_KEY``.
+    """
+    plain, wanted = bytearray(), 4
+    for chunk in _opened(path, key):
+        if len(plain) < wanted:
+            plain += chunk
+            wanted = 4 + struct.unpack(">I", plain[:4])[0]
+    return bytes(plain[4:wanted])
+
+
+def _opened(path: Path, key: bytes) -> Iterator[bytes]:
+    """The plaintext, chunk by chunk, at least four bytes in the first; what was yielded counts once all of it came."""
+    try:
+        with path.open("rb") as stream:
+            if stream.read(len(_MAGIC)) != _MAGIC:
+                raise _damaged()
+            cipher, number, sealed = _cipher(key, stream.read(_SALT)), 0, stream.read(_CHUNK + _TAG)
+            while True:
+                following = stream.read(_CHUNK + _TAG)
+                chunk = cipher.decrypt(_nonce(number, not following), sealed, None)
+                if number == 0 and len(chunk) < 4:
+                    raise _damaged()
+                yield chunk
+                if not following:
+                    return
+                number, sealed = number + 1, following
+    except (OSError, InvalidTag, ValueError) as error:
+        raise _damaged() from error
 
 
 def _chunks(start: bytes, body: bytes) -> Iterator[tuple[bytes, bool]]:

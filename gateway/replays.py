@@ -99,7 +99,8 @@ class ReplayService:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
         message = await self.office.store.commit(lambda uow: _record(uow, caller, trained, outcome))
-        await self.office.exchange.forget(self.office.train, _task_id(trained))
+        # Stopped, not only forgotten: a fault may have paused it, and no person resumes a replay.
+        await self.office.exchange.stop(self.office.train, _task_id(trained))
         yield pb.ReplayTuningJobResponse(replay=message)
 
     def _trained(self, c: Connection, name: str) -> Trained:

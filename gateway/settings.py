@@ -40,6 +40,7 @@ class Limits(_Frozen):
     permit_seconds: int = Field(default=86_400, ge=1, le=86_400)
     signature_age_seconds: int = Field(default=900, ge=1)
     quorum_seconds: int = Field(default=20, ge=1, le=300)
+    worker_silence_seconds: int = Field(default=900, ge=1)
 
 
 class PriceBook(_Frozen):
@@ -268,6 +269,7 @@ approval_days = 365                 # an approval lapses after this
 permit_seconds = 86400              # longest permit
 signature_age_seconds = 900         # how old a person's signature may be when it is handed in
 quorum_seconds = 20                 # how long an answer waits for the witnesses
+worker_silence_seconds = 900        # a job pauses when its train worker has not answered for so long
 
 [price_book]                        # what runs cost, as of a day; money in millionths of a US dollar
 as_of = 2026-01-01

@@ -16,7 +16,7 @@ from assay.modelfiles import (
     read_base_manifest,
     verify_base_files,
 )
-from assay.worker.task import TaskContext, TaskPaused
+from assay.worker.task import CHECKPOINTS, TaskContext, TaskPaused
 from trainer import statement
 from trainer.device import choose_device
 from trainer.recipes import lora
@@ -106,7 +106,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         parent=context.inputs / PARENT / ADAPTER_WEIGHTS if parent is not None else None,
         settings=settings,
         device=choose_device(),
-        checkpoints=context.work / "checkpoints",
+        checkpoints=context.work / CHECKPOINTS,
         fingerprint=digests.sha256_bytes(json.dumps(decides, sort_keys=True).encode()),
         max_tokens=int(order["max_train_tokens"]),
         on_pause=_stopped,

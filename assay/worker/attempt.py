@@ -7,6 +7,8 @@ import base64
 import json
 import os
 import re
+import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,9 @@ from assay.worker.statement import isolation_of
 _PROBE_SECONDS = 120.0
 _SAMPLE_SECONDS = 0.25
 _DISK_TICKS = 4
+_SIGHT_SECONDS = 1.0
+_SIGN_MS = 100
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
 _METRIC = re.compile(r"[a-zA-Z0-9_.\[\]=,-]{1,64}")
 
@@ -84,6 +89,32 @@ class Hooks:
     meter: Callable[[int], Meter]
 
 
+class _Silence:
+    """How long a task has neither spoken nor computed.
+
+    Only looked-at time counts: a worker that was itself suspended must not blame its task. Computing is taken for a
+    sign of life since a step, a model's loading or a large file may take longer than any message is worth waiting for;
+    what computes for ever is ended by the limit on running time.
+    """
+
+    def __init__(self, limit_seconds: float) -> None:
+        self._limit = limit_seconds
+        self._cpu_ms, self._quiet, self._looked = 0, 0.0, time.monotonic()
+
+    def broken(self) -> None:
+        """The task spoke."""
+        self._quiet = 0.0
+
+    def too_long(self, cpu_ms: int) -> bool:
+        """Looks once; ``cpu_ms`` is what the task's processes computed so far."""
+        now = time.monotonic()
+        self._quiet += min(now - self._looked, _SIGHT_SECONDS)
+        self._looked = now
+        if cpu_ms - self._cpu_ms >= _SIGN_MS:
+            self._cpu_ms, self._quiet = cpu_ms, 0.0
+        return 0 < self._limit < self._quiet
+
+
 class Attempt:
     """Runs once. :meth:`kill` may be called at any time from the same event loop."""
 
@@ -105,6 +136,8 @@ class Attempt:
         self._log = log
         self._running: sandbox.Running | None = None
         self._verdict = ""
+        # None while it is not the task's turn to speak.
+        self._silence: _Silence | None = None
 
     def kill(self, reason: str = "") -> None:
         """Ends the sandbox at once; ``reason`` becomes the outcome's unless one was given before."""
@@ -122,6 +155,7 @@ class Attempt:
             return await self._run()
 
     async def _run(self) -> Outcome:
+        killed_before = _oom_kills()
         running = self._running = sandbox.start(self._spec, self._decoys.targets)
         leader = os.pidfd_open(running.process.pid)
         meter = self._hooks.meter(running.init_pid)
@@ -152,6 +186,8 @@ class Attempt:
             os.close(leader)
             os.close(running.init_fd)
             drain.close()
+        if running.process.returncode in _KILLED and not end and _oom_kills() > killed_before:
+            self._verdict = self._verdict or "TASK_MEMORY: the kernel killed the task because memory ran out"
         cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1000)
         return self._outcome(running.process.returncode, isolation, end, meter.totals(cpu_ms, usage.ru_maxrss * 1024))
 
@@ -169,8 +205,10 @@ class Attempt:
                 return isolation, end
             await asyncio.to_thread(self._hooks.open_inputs)
             writer.write(self._handover.line())
+            self._silence = _Silence(self._spec.limits.silent_seconds)
             while line := await reader.readline():
                 message = _parse(line)
+                self._silence.broken()
                 if message.get("type") == "progress":
                     self._hooks.progress(_progress(message))
                 elif message.get("type") == "end":
@@ -197,6 +235,8 @@ class Attempt:
                 self.kill("TASK_MEMORY: the task used more memory than it may")
             if totals.wall_ms > limits.wall_seconds * 1000:
                 self.kill("TASK_TIMEOUT: the task ran longer than it may")
+            if self._silence is not None and self._silence.too_long(totals.cpu_ms):
+                self.kill(f"TASK_SILENT: the task neither spoke nor computed for {limits.silent_seconds} s")
             if ticks % _DISK_TICKS == 0 and (full := await asyncio.to_thread(disk.verdict)):
                 self.kill(full)
             ticks += 1
@@ -292,6 +332,15 @@ def _failure(code: int, end: Mapping[str, Any]) -> str:
     if code < 0 or code > 128:
         return f"TASK_CRASHED: the task was ended by signal {-code if code < 0 else code - 128}"
     return f"TASK_CRASHED: the task ended with exit status {code} and no result"
+
+
+def _oom_kills() -> int:
+    """Processes of this machine that its kernel has killed for want of memory, by control groups' limits included."""
+    try:
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    return int(counts.get("oom_kill", 0))
 
 
 def _not_proven(isolation: Mapping[str, Any]) -> str:

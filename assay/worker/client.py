@@ -23,6 +23,12 @@ from assay.worker import wire
 _CHUNK = 1 << 18
 _UNARY_SECONDS = 30.0
 _CANCEL_SECONDS = 120.0
+# A worker whose process or machine stands still keeps its connection: without pings a stream would wait for ever.
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
 
 
 class WorkerClient:
@@ -33,7 +39,7 @@ class WorkerClient:
     """
 
     def __init__(self, address: str, credentials: grpc.ChannelCredentials) -> None:
-        self._channel = grpc.aio.secure_channel(address, credentials)
+        self._channel = grpc.aio.secure_channel(address, credentials, options=_KEEPALIVE)
         self._stub = pb_grpc.WorkerServiceStub(self._channel)
 
     async def __aenter__(self) -> WorkerClient:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from assay.worker import finish
-from assay.worker.attempt import Attempt, Progress
-from assay.worker.launch import Callbacks, Launcher
+from assay.worker import finish, kept
+from assay.worker.attempt import Attempt, Outcome, Progress
+from assay.worker.launch import Callbacks, Launcher, work_key
 from assay.worker.meter import process_started
 from assay.worker.sandbox import TaskModule
 from assay.worker.settings import WorkerKeys, WorkerSettings
@@ -48,7 +48,7 @@ class Ended:
         kind: ``done``: the sealed result lies in the task's spool folder; ``paused``: may go on from its checkpoint;
             ``failed``: for good; ``lost``: its machine went away, and the supervisor may try again.
         meter: what the attempt took.
-        reason: why it failed or was lost, ``CODE: words``.
+        reason: why it failed, was lost, or was paused by a fault, ``CODE: words``; empty where a pause was asked for.
         result_sha256: hex digest of the sealed result.
     """
 
@@ -136,8 +136,10 @@ class ThisMachine:
             outcome = await attempt.run()
         finally:
             del self._attempts[task_id]
-        if outcome.kind != "done":
-            return Ended(outcome.kind, outcome.meter, outcome.reason)
+        if outcome.kind == "failed":
+            return await asyncio.to_thread(self._faulted, record, outcome)
+        if outcome.kind == "paused":
+            return Ended("paused", outcome.meter)
         whole = replace(record, meter=record.meter.plus(outcome.meter))
         digest = await asyncio.to_thread(
             finish.make_result,
@@ -150,6 +152,12 @@ class ThisMachine:
             self._modules[record.kind],
         )
         return Ended("done", outcome.meter, result_sha256=digest)
+
+    def _faulted(self, record: TaskRecord, outcome: Outcome) -> Ended:
+        """A fault after a whole checkpoint is a pause: what was paid for is not thrown away."""
+        folder, key = self._spool.folder(record.task_id), work_key(self._keys, record)
+        reason = kept.after_fault(record, folder, outcome.reason, key)
+        return Ended("paused" if reason else "failed", outcome.meter, reason or outcome.reason)
 
     def pause(self, task_id: str) -> None:
         """Shows the task its pause flag."""

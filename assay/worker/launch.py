@@ -72,7 +72,7 @@ class Launcher:
                 record.kind,
                 admitted.order,
                 self._secret(record),
-                self._work_key(record),
+                work_key(self.keys, record),
                 spec.module.module,
             ),
             hooks,
@@ -88,15 +88,16 @@ class Launcher:
             return b""
         return hmac.new(self.keys.canary, record.job.encode(), hashlib.sha256).digest()
 
-    def _work_key(self, record: TaskRecord) -> bytes:
-        """Derived from the key that opens the task itself: who cannot read the rows cannot read a checkpoint."""
-        raw = self.keys.seal.private_bytes_raw()
-        label = f"assay/work/{record.task_id}/{record.manifest_sha256}".encode()
-        return hmac.new(raw, label, hashlib.sha256).digest()
-
     def _meter(self, pid: int) -> Meter:
         return Meter(pid, EnergyModel(self.settings.watts_per_core), RaplCounter.open(), NvmlCounter.open())
 
     def _ports(self) -> dict[str, int]:
         ports = {"worker": self.settings.port, "gateway": self.settings.gateway_port}
         return {name: port for name, port in ports.items() if port}
+
+
+def work_key(keys: WorkerKeys, record: TaskRecord) -> bytes:
+    """Derived from the key that opens the task itself: who cannot read the rows cannot read a checkpoint."""
+    raw = keys.seal.private_bytes_raw()
+    label = f"assay/work/{record.task_id}/{record.manifest_sha256}".encode()
+    return hmac.new(raw, label, hashlib.sha256).digest()

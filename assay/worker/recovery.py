@@ -47,7 +47,8 @@ def _recover(spool: Spool, record: TaskRecord) -> TaskRecord:
         changed = replace(record, state=state, pause_requested=False, sandbox=None, interruptions=again)
         keep = (TASK_FILE, "work")
     else:
-        changed, keep = record, (TASK_FILE, "work")
+        # The reason of a fault stands beside what the task printed before it.
+        changed, keep = record, (TASK_FILE, "work", *((LOG_FILE,) if record.reason else ()))
     if changed != record:
         spool.save(changed)
     spool.clear(record.task_id, keep=keep)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import importlib
 import json
+import os
+import re
 import socket
 import traceback
 from collections.abc import Callable, Mapping
@@ -16,6 +19,8 @@ from assay.errors import AssayError
 from assay.worker.entry import EXIT_DONE, EXIT_FAILED, EXIT_NOT_ISOLATED, EXIT_PAUSED, MAX_LINE
 from assay.worker.task import TaskContext, TaskPaused
 
+_TORCH_CPU = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _CLOSE_SECONDS = 30.0
 _EXITS = {"done": EXIT_DONE, "paused": EXIT_PAUSED, "failed": EXIT_FAILED}
 
@@ -63,12 +68,22 @@ def run(order: Mapping[str, Any], send: Callable[[bytes], None]) -> dict[str, An
             "remedy": error.remedy[:500],
             "violations": [[v.field[:200], v.description[:300]] for v in error.violations[:50]],
         }
-    except MemoryError:
-        return {"outcome": "failed", "reason": "TASK_MEMORY", "message": "memory ran out"}
     except Exception as error:
-        # The text of a foreign error may quote a row, so only its type leaves the sandbox.
         traceback.print_exc()
-        return {"outcome": "failed", "reason": "TASK_CRASHED", "message": f"the task ended by {type(error).__name__}"}
+        return {"outcome": "failed", **_foreign(error)}
+
+
+def _foreign(error: Exception) -> dict[str, str]:
+    """Tells a refused allocation and a full disk by name; torch has a class for the first on a GPU alone."""
+    words = str(error)[:1000]
+    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if no_memory or (isinstance(error, RuntimeError) and _TORCH_CPU.search(words)):
+        remedy = "give the worker more memory, or ask for smaller batches or shorter rows"
+        return {"reason": "TASK_MEMORY", "message": "memory ran out", "remedy": remedy}
+    if (isinstance(error, OSError) and error.errno in _FULL) or os.strerror(errno.ENOSPC) in words:
+        return {"reason": "DISK_FULL", "message": "the disk is full", "remedy": "free space on the worker's disk"}
+    # The text of a foreign error may quote a row, so only its type leaves the sandbox.
+    return {"reason": "TASK_CRASHED", "message": f"the task ended by {type(error).__name__}"}
 
 
 def _context(order: Mapping[str, Any], send: Callable[[bytes], None]) -> TaskContext:

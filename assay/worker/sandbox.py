@@ -74,6 +74,7 @@ class Limits:
         output_bytes: all outputs together.
         disk_bytes: what work and output folders may hold together while the task runs, watched by the supervisor.
         wall_seconds: running time.
+        silent_seconds: how long the task may neither speak nor compute.
         log_bytes: what is kept of the task's own output, on this worker only.
     """
 
@@ -86,6 +87,7 @@ class Limits:
     output_bytes: int = 16 << 30
     disk_bytes: int = 0
     wall_seconds: int = 24 * 3600
+    silent_seconds: int = 600
     log_bytes: int = 1 << 20
 
     def inside(self) -> dict[str, int]:

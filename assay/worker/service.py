@@ -194,7 +194,12 @@ async def serve(supervisor: Supervisor, tls: TlsFiles) -> tuple[grpc.aio.Server,
     Raises:
         InvalidInputError: ``LISTEN`` when the address cannot be bound, such as one in use.
     """
-    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 4 << 20)]
+    options = [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", 4 << 20),
+        # The gateway pings while it waits for a task; the default takes that for an attack.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ]
     server = grpc.aio.server(options=options)
     pb_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(supervisor), server)
     health_servicer = HealthServicer()

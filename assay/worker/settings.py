@@ -45,6 +45,7 @@ class LimitSettings(BaseModel):
     output_bytes: int = Field(default=16 << 30, ge=1 << 20)
     disk_bytes: int = Field(default=0, ge=0)
     wall_seconds: int = Field(default=24 * 3600, ge=1)
+    silent_seconds: int = Field(default=600, ge=0)
 
 
 class RaySettings(BaseModel):

@@ -77,7 +77,7 @@ class TaskRecord:
         sequence: order of acceptance; the queue is first in, first out.
         attempts: times that the sandbox was started.
         interruptions: times that the worker died meanwhile.
-        reason: why it failed, ``CODE: words``.
+        reason: why it failed, or was paused by a fault, ``CODE: words``.
         result_sha256: hex digest of the sealed result.
         pause_requested: a pause was asked for and has not happened yet.
         cancel_requested: a cancellation was asked for and has not finished yet.

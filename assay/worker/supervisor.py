@@ -8,6 +8,7 @@ event loop.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,13 +19,14 @@ from opentelemetry import trace
 from opentelemetry.propagate import extract
 
 from assay.errors import AlreadyExistsError, AssayError, NotFoundError, PreconditionError
-from assay.worker import admit, recovery
+from assay.worker import admit, kept, recovery
 from assay.worker.attempt import Progress
 from assay.worker.engine import Ended, Engine, Events, ThisMachine
+from assay.worker.launch import work_key
 from assay.worker.ray_jobs import RayJobs
 from assay.worker.sandbox import TaskModule
 from assay.worker.settings import WorkerKeys, WorkerSettings
-from assay.worker.spool import ENDED, LOG_FILE, RESULT_FILE, TASK_FILE, Spool, State, TaskRecord
+from assay.worker.spool import ENDED, LOG_FILE, RESULT_FILE, TASK_FILE, MeterTotals, Spool, State, TaskRecord
 
 _LOG = logging.getLogger("assay.worker")
 _TRACER = trace.get_tracer("assay.worker")
@@ -186,7 +188,7 @@ class Supervisor:
         record = self.get(task_id).record
         self._demand_open(record, "resumed")
         if record.state is State.PAUSED:
-            self._save(replace(record, state=State.WAITING, pause_requested=False))
+            self._save(replace(record, state=State.WAITING, pause_requested=False, reason="", interruptions=0))
             self._wake.set()
         elif record.pause_requested:
             self._save(replace(record, pause_requested=False))
@@ -291,7 +293,7 @@ class Supervisor:
         task_id = record.task_id
         if record.interruptions > self.settings.max_interruptions:
             words = "TOO_MANY_INTERRUPTIONS: the worker died again and again in this task"
-            await self._end(task_id, State.FAILED, f"{words}; {record.reason}" if record.reason else words)
+            await self._give_up(record, f"{words}; {record.reason}" if record.reason else words)
             return
         record = replace(
             record, state=State.RUNNING, attempts=record.attempts + 1, started=record.started or _now(), sandbox=None
@@ -306,12 +308,19 @@ class Supervisor:
                 span.set_attribute("assay.outcome", ended.kind)
                 await self._settle(task_id, ended)
             except AssayError as error:
-                await self._end(task_id, State.FAILED, f"{error.reason}: {error.message}"[:2000])
+                await self._give_up(record, f"{error.reason}: {error.message}"[:2000])
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 _LOG.exception("task fault", extra={"facts": {"task_id": task_id}})
-                await self._end(task_id, State.FAILED, f"WORKER_FAULT: {type(error).__name__}")
+                full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+                words = "DISK_FULL: the worker's disk is full" if full else f"WORKER_FAULT: {type(error).__name__}"
+                await self._give_up(record, words)
+
+    async def _give_up(self, record: TaskRecord, fault: str) -> None:
+        folder, key = self._spool.folder(record.task_id), work_key(self.keys, record)
+        reason = await asyncio.to_thread(kept.after_fault, record, folder, fault, key)
+        await self._settle(record.task_id, Ended("paused" if reason else "failed", MeterTotals(), reason or fault))
 
     def _events(self, record: TaskRecord) -> Events:
         task_id, before = record.task_id, record.meter
@@ -335,9 +344,11 @@ class Supervisor:
         elif ended.kind == "done":
             await self._end(task_id, State.DONE, "", keep=(RESULT_FILE,), result_sha256=ended.result_sha256)
         elif ended.kind in ("paused", "lost") or self._stopping:
-            await asyncio.to_thread(self._spool.clear, task_id, keep=(TASK_FILE, "work"))
+            faulted = ended.kind == "paused" and bool(ended.reason)
+            left = (TASK_FILE, "work", LOG_FILE) if faulted else (TASK_FILE, "work")
+            await asyncio.to_thread(self._spool.clear, task_id, keep=left)
             record = self._records[task_id]
-            state = State.PAUSED if record.pause_requested else State.WAITING
+            state = State.PAUSED if record.pause_requested or faulted else State.WAITING
             lost = record.interruptions + (ended.kind == "lost")
             self._save(replace(record, state=state, pause_requested=False, interruptions=lost, reason=ended.reason))
             self._wake.set()

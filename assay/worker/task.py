@@ -14,6 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+CHECKPOINTS = "checkpoints"
+"""Folder in ``work`` of checkpoints, each one file ``step-<n>`` sealed under the task's ``work_key`` by
+:mod:`assay.sealed_file`, whose head is JSON with ``step``."""
+
 
 class TaskPaused(Exception):
     """Raised by a task after it wrote a checkpoint into ``work``, when :meth:`TaskContext.should_pause` said so."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +114,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a task ended: ``DONE``, or ``FAILED`` with its reason."""
+    """How a task ended: ``DONE``, ``FAILED`` with its reason, or ``PAUSED`` by the fault that its reason names."""
 
     task: worker_pb2.Task
 
@@ -122,6 +122,11 @@ class Ended:
     def done(self) -> bool:
         """True when there is a result."""
         return self.task.state == worker_pb2.TASK_STATE_DONE
+
+    @property
+    def may_go_on(self) -> bool:
+        """True when the worker kept a checkpoint that the task can go on from."""
+        return self.task.state == worker_pb2.TASK_STATE_PAUSED
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,8 @@ class Exchange:
     async def follow(self, peer: Peer, task: Task, look: Callable[[worker_pb2.Task], Any]) -> Ended:
         """Sees a task through to its end: hands it in when the worker does not know it, resumes it when it is paused.
 
+        A task that a fault pauses while it is followed has ended here: somebody must mend the fault before it is resumed.
+
         Args:
             peer: the worker.
             task: what it is to do.
@@ -146,6 +153,7 @@ class Exchange:
             UnavailableError: the worker cannot be reached; call again later.
             IntegrityError: ``RESULT_LOST`` when the worker let go of a result that was never stored here.
         """
+        await self.resume(peer, task.task_id)
         while True:
             try:
                 last = await self._watch(peer, task.task_id, look)
@@ -157,7 +165,9 @@ class Exchange:
             if last.state == worker_pb2.TASK_STATE_CANCELLED:
                 raise IntegrityError("TASK_CANCELLED", "the worker's task was cancelled by somebody else")
             if last.state == worker_pb2.TASK_STATE_PAUSED:
-                await peer.client.resume(task.task_id)
+                if last.reason:
+                    return Ended(last)
+                await self.resume(peer, task.task_id)
 
     @asynccontextmanager
     async def result(self, peer: Peer, task: Task, ended: Ended) -> AsyncIterator[Result]:
@@ -186,13 +196,11 @@ class Exchange:
 
     async def pause(self, peer: Peer, task_id: str) -> None:
         """Asks a task to pause; one that is unknown or has ended needs no asking."""
-        try:
-            await peer.client.pause(task_id)
-        except NotFoundError:
-            return
-        except PreconditionError as error:
-            if error.reason != "TASK_ENDED":
-                raise
+        await _asked(peer.client.pause(task_id))
+
+    async def resume(self, peer: Peer, task_id: str) -> None:
+        """Lets a paused task go on; one that is unknown or has ended needs no leave."""
+        await _asked(peer.client.resume(task_id))
 
     async def forget(self, peer: Peer, task_id: str) -> None:
         """Lets a worker forget a task whose result is stored here, or that failed."""
@@ -277,6 +285,17 @@ class Exchange:
         if not known or {k: predicate.get(k) for k in bound} != bound:
             raise IntegrityError("STATEMENT_BINDING", "the worker's statement is about another task or order")
         return Result(into, _check_files(into, verified.statement), envelope, predicate)
+
+
+async def _asked(call: Awaitable[worker_pb2.Task]) -> None:
+    """Waits for a call about a task that may be unknown to the worker, or at its end."""
+    try:
+        await call
+    except NotFoundError:
+        return
+    except PreconditionError as error:
+        if error.reason != "TASK_ENDED":
+            raise
 
 
 def _check_files(folder: Path, statement: Mapping[str, Any]) -> dict[str, str]:

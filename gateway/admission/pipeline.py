@@ -128,6 +128,8 @@ class Pipeline:
             self.worker_errors += 1
             pause = _UNREACHABLE
             _LOG.warning("%s waits: %s", name, error.reason)
+            if error.reason == "WORKER_UNREACHABLE":
+                await self._quietly(self._silent(name))
         except Exception as error:
             attempts += 1
             pause = await self._stumble(name, attempts, error)
@@ -172,6 +174,14 @@ class Pipeline:
                 await self.office.change(job, Event.FAIL, reason=reason[:2000])
             return timedelta()
         return _backoff(attempts)
+
+    async def _silent(self, name: str) -> None:
+        """A job does not train for ever with a worker that does not answer: it pauses, and its people hear of it."""
+        job, limit = await self._read(name), self.office.settings.limits.worker_silence_seconds
+        if job is None or State(job.state) is not State.TRAINING or self.office.board.silent_seconds(name) < limit:
+            return
+        reason = f"WORKER_SILENT: the train worker has not answered for {limit} s; what it has of the run stays with it"
+        await training.pause(self.office, job, reason, job.cost_usd_micros)
 
     async def _give_back(self, name: str, attempts: int, pause: timedelta) -> None:
         def work(uow: UnitOfWork) -> None:

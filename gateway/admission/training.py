@@ -92,7 +92,7 @@ def _privacy(request: tuning_job_pb2.CreateTuningJobRequest) -> dict[str, Any]:
 
 
 async def train(office: Office, job: JobRow) -> None:
-    """TRAINING to AUDITING, or to PAUSED when the money is spent.
+    """TRAINING to AUDITING, or to PAUSED when the money is spent or after a fault that left a checkpoint.
 
     Raises:
         TaskFailedError: the task failed.
@@ -106,17 +106,25 @@ async def train(office: Office, job: JobRow) -> None:
     try:
         ended = await office.exchange.follow(office.train, task, watcher.look)
     except CostCapReached:
-        await office.change(
-            job,
-            Event.PAUSE,
-            reason="COST_CAP: the budget of this job is spent",
-            values={"resume_to": job.state, "cost_usd_micros": watcher.cost()},
-        )
+        await pause(office, job, "COST_CAP: the budget of this job is spent", watcher.cost())
+        return
+    if ended.may_go_on:
+        await pause(office, job, ended.task.reason, watcher.cost())
         return
     if not ended.done:
         raise failed("train", ended.task.reason)
     async with office.exchange.result(office.train, task, ended) as result:
         await _take(office, job, result)
+
+
+async def pause(office: Office, job: JobRow, reason: str, cost_usd_micros: int) -> None:
+    """TRAINING to PAUSED for a reason of the gateway's own; a person lets it go on from the worker's checkpoint.
+
+    Raises:
+        AbortedError: ``STALE`` when a person moved the job meanwhile.
+    """
+    values = {"resume_to": job.state, "cost_usd_micros": cost_usd_micros}
+    await office.change(job, Event.PAUSE, reason=reason[:2000], values=values)
 
 
 async def train_task(office: Office, job: JobRow, known: Known) -> Task:
@@ -145,6 +153,8 @@ class _Watcher:
             AbortedError: ``STALE``.
             CostCapReached: the budget is spent.
         """
+        if task.state != worker_pb2.TASK_STATE_UNSPECIFIED:
+            self.office.board.answered(self.job.name)
         await self.office.look(self.job, "train", task)
         if task.state != worker_pb2.TASK_STATE_RUNNING:
             return

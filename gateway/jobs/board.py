@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from time import monotonic
 
 from assay.v1 import tuning_job_pb2
 
@@ -17,6 +18,7 @@ class Board:
         self._progress: dict[str, tuning_job_pb2.Progress] = {}
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._work = asyncio.Event()
+        self._answered: dict[str, float] = {}
 
     def progress(self, job: str) -> tuning_job_pb2.Progress | None:
         """Last progress of the stage under way."""
@@ -27,9 +29,18 @@ class Board:
         self._progress[job] = progress
         self._ring(job)
 
+    def answered(self, job: str) -> None:
+        """Notes that the worker of the job's stage has answered."""
+        self._answered[job] = monotonic()
+
+    def silent_seconds(self, job: str) -> float:
+        """Seconds since the worker of the job's stage last answered; counted from the first asking where it never did."""
+        return monotonic() - self._answered.setdefault(job, monotonic())
+
     def moved(self, job: str) -> None:
         """Says that a job changed its state: its progress is over, watchers and the pipeline look again."""
         self._progress.pop(job, None)
+        self._answered.pop(job, None)
         self._ring(job)
         self._work.set()
 

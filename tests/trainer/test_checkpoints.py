@@ -72,7 +72,10 @@ def test_a_full_disk_is_named_and_the_one_before_stays_whole(
 def test_a_sealed_file_gives_back_what_went_in_and_shows_nothing_of_it(tmp_path: Path, size: int) -> None:
     path, body = tmp_path / "f", b"secret words " * (size // 13) + b"x" * (size % 13)
     sealed_file.write(path, b"head", body, KEY)
-    assert sealed_file.read(path, KEY) == (b"head", body)
+    assert sealed_file.read(path, KEY) == (b"head", body) and sealed_file.head(path, KEY) == b"head"
+    sealed_file.write(path, body, b"rest", KEY)
+    assert sealed_file.read(path, KEY) == (body, b"rest") and sealed_file.head(path, KEY) == body
+    sealed_file.write(path, b"head", body, KEY)
     assert b"secret words" not in path.read_bytes() and b"head" not in path.read_bytes()
 
 
@@ -84,8 +87,9 @@ def test_a_changed_cut_or_foreign_sealed_file_is_refused(tmp_path: Path) -> None
     swapped = whole[:start] + whole[start + chunk : start + 2 * chunk] + whole[start : start + chunk]
     for wrong in (b"", whole[:40], whole[: start + chunk], swapped + whole[start + 2 * chunk :], whole + b"x"):
         path.write_bytes(wrong)
-        with pytest.raises(IntegrityError):
-            sealed_file.read(path, KEY)
+        for opened in (sealed_file.read, sealed_file.head):
+            with pytest.raises(IntegrityError):
+                opened(path, KEY)
     path.write_bytes(whole)
     with pytest.raises(IntegrityError):
         sealed_file.read(path, bytes(32))

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import time
 
-from assay.errors import InvalidInputError
-from assay.worker.task import TaskContext, TaskPaused
+from assay import sealed_file
+from assay.errors import ExhaustedError, InvalidInputError, PreconditionError
+from assay.worker.task import CHECKPOINTS, TaskContext, TaskPaused
 
 
 def run(context: TaskContext) -> dict:
@@ -54,6 +56,10 @@ def run(context: TaskContext) -> dict:
         temporary.write_text(json.dumps({"done": step + 1}))
         temporary.rename(checkpoint)
         context.progress(step + 1, int(order.get("steps", 1)), "stepping", 1.5, loss=0.5)
+        if "fault" in order:
+            seal_checkpoint(context, step + 1)
+            if step + 1 == int(order["fault_at"]) and not (context.models / "mended").exists():
+                FAULTS[order["fault"]](context)
     names = sorted(p.relative_to(context.inputs).as_posix() for p in context.inputs.rglob("*") if p.is_file())
     (context.outputs / "seen.json").write_text(
         json.dumps({"inputs": names, "trace": trace.read_text().split(), "secret": context.secret.hex()})
@@ -62,3 +68,79 @@ def run(context: TaskContext) -> dict:
         (context.outputs / "private").mkdir()
         (context.outputs / "private" / "test.jsonl").write_text("sealed test rows\n")
     return {"rate": 0.25, "steps": int(order.get("steps", 1))}
+
+
+def seal_checkpoint(context: TaskContext, step: int) -> None:
+    """A checkpoint as the trainer's lie there."""
+    folder = context.work / CHECKPOINTS
+    folder.mkdir(exist_ok=True)
+    sealed_file.write(folder / f"step-{step:08d}", json.dumps({"step": step}).encode(), b"tensors", context.work_key)
+
+
+def not_finite(context: TaskContext) -> None:
+    raise PreconditionError("LOSS_NOT_FINITE", "the loss is not a finite number", remedy="lower the learning rate")
+
+
+def disk_full(context: TaskContext) -> None:
+    raise ExhaustedError("DISK_FULL", "there is no room for the checkpoint", remedy="free space")
+
+
+def spent(context: TaskContext) -> None:
+    raise PreconditionError("TOKEN_CAP", "the order's cap on trained tokens is reached")
+
+
+def fill_disk(context: TaskContext) -> None:
+    for number in range(96):
+        (context.outputs / f"fill{number}").write_bytes(os.urandom(1 << 20))
+    time.sleep(60)
+
+
+def hoard(context: TaskContext) -> None:
+    kept = [bytearray(b"x" * (8 << 20)) for _ in range(60)]
+    time.sleep(60)
+    raise RuntimeError(f"{len(kept)} were kept")
+
+
+def allocate(context: TaskContext) -> None:
+    import torch
+
+    torch.empty(1 << 44)
+
+
+def freeze(context: TaskContext) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def kill(context: TaskContext) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for_ever(context: TaskContext) -> None:
+    while not (context.models / "hoard").exists():
+        context.progress(1, 1, "waiting to be limited")
+        time.sleep(0.05)
+    hoard(context)
+
+
+def damage(context: TaskContext) -> None:
+    for path in (context.work / CHECKPOINTS).iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    not_finite(context)
+
+
+def hostile(context: TaskContext) -> None:
+    """Leaves things under checkpoints' names that must be neither followed nor waited for."""
+    for path in (context.work / CHECKPOINTS).iterdir():
+        path.unlink()
+    (context.work / CHECKPOINTS / "step-00000001").symlink_to("/etc/passwd")
+    os.mkfifo(context.work / CHECKPOINTS / "step-00000002")
+    head = json.dumps({"step": 10**30}).encode()
+    sealed_file.write(context.work / CHECKPOINTS / "step-00000003", head, b"", context.work_key)
+    sealed_file.write(context.work / CHECKPOINTS / "step-00000004", b"[" * 9000, b"", context.work_key)
+    not_finite(context)
+
+
+FAULTS = {
+    "nan": not_finite, "disk full": disk_full, "token cap": spent, "disk": fill_disk, "memory": hoard,
+    "torch": allocate, "silent": freeze, "killed": kill, "kernel": wait_for_ever, "damaged": damage, "hostile": hostile,
+}  # fmt: skip

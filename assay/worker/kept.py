@@ -1,0 +1,62 @@
+"""What a task that ended by a fault left to go on from: its newest whole checkpoint, if there is one.
+
+A train task that faults with a checkpoint is paused instead of failed: who asked for the job sees the fault, and lets
+it go on once that is mended, or cancels it. Where nothing can come of going on, the task fails for good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from assay import sealed_file
+from assay.errors import IntegrityError
+from assay.worker.spool import TaskRecord
+from assay.worker.task import CHECKPOINTS
+
+_NAME = re.compile(r"step-[0-9]{1,15}")
+_MOST_WORDS = 1900
+_FINAL = frozenset({"TOKEN_CAP", "CHECKPOINT_DAMAGED", "CHECKPOINT_FOREIGN", "ROWS_CHANGED", "PARENT_CHANGED"})
+"""Faults that the same order meets again wherever it goes on."""
+_ENDED_ON_PURPOSE = frozenset({"TASK_CANCELLED", "WORKER_STOPPED", "NODE_FORGOTTEN"})
+
+
+def after_fault(record: TaskRecord, folder: Path, reason: str, key: bytes) -> str:
+    """The fault and the checkpoint that the task can go on from; empty where it has failed for good.
+
+    Args:
+        record: the task, whose sandbox is gone.
+        folder: its spool folder.
+        reason: the fault, ``CODE: words``.
+        key: the task's own key, see :class:`assay.worker.task.TaskContext`.
+    """
+    if record.kind != "train" or reason.partition(":")[0] in _FINAL | _ENDED_ON_PURPOSE:
+        return ""
+    step = newest(folder / "work" / CHECKPOINTS, key)
+    return f"{reason[:_MOST_WORDS]}; the checkpoint of step {step} is kept" if step else ""
+
+
+def newest(folder: Path, key: bytes) -> int:
+    """Step of the newest checkpoint that is whole, read to its last byte; 0 where there is none."""
+    for path in _plain_files(folder):
+        try:
+            step = json.loads(sealed_file.head(path, key))["step"]
+        except (IntegrityError, ValueError, TypeError, KeyError, RecursionError):
+            continue
+        if type(step) is int and 0 < step < 1 << 53:
+            return step
+    return 0
+
+
+def _plain_files(folder: Path) -> Iterator[Path]:
+    """Checkpoints by name, newest first; whatever else a task may have put there is neither followed nor opened."""
+    # What cannot be listed or looked at holds nothing to go on from.
+    with contextlib.suppress(OSError):
+        if stat.S_ISDIR(folder.lstat().st_mode):
+            for path in sorted(folder.iterdir(), reverse=True):
+                if _NAME.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
+                    yield path

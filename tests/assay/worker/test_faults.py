@@ -1,0 +1,193 @@
+"""A fault in a train task that has a whole checkpoint is a named pause, and the task goes on once it is mended."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from assay.worker.attempt import _Silence
+from assay.worker.spool import State, TaskRecord
+
+from .conftest import House, ended, submit, until
+
+pytestmark = pytest.mark.isolation
+ROWS = {"train.jsonl": b"{}\n", "validation.jsonl": b"{}\n"}
+KEPT = "; the checkpoint of step 2 is kept"
+FAULTS = {
+    "nan": "LOSS_NOT_FINITE: the loss is not a finite number; remedy: lower the learning rate",
+    "disk full": "DISK_FULL: there is no room for the checkpoint; remedy: free space",
+    "disk": "TASK_DISK: the task wrote more than it may",
+    "memory": "TASK_MEMORY: the task used more memory than it may",
+    "torch": "TASK_MEMORY: memory ran out; "
+    "remedy: give the worker more memory, or ask for smaller batches or shorter rows",
+    "silent": "TASK_SILENT: the task neither spoke nor computed for 2 s",
+    "killed": "TASK_CRASHED: the task was ended by signal 9",
+}
+
+
+def limits(house: House, fault: str) -> Any:
+    changes = {
+        "memory": {"memory_bytes": 200 << 20},
+        "disk": {"disk_bytes": 32 << 20},
+        "torch": {"data_bytes": 8 << 30},
+        "silent": {"silent_seconds": 2},
+    }
+    return house.settings().limits.model_copy(update=changes.get(fault, {}))
+
+
+def sealed(house: House, fault: str) -> bytes:
+    order = house.work_order(ROWS, steps=4, fault=fault, fault_at=2)
+    return house.seal("t1", "train", order, dict(ROWS))
+
+
+def held(house: House) -> set[str]:
+    return set(os.listdir(house.folder / "spool" / "t1"))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_after_a_checkpoint_pauses_and_what_is_mended_goes_on(house: House, fault: str) -> None:
+    supervisor = house.supervisor(limits=limits(house, fault))
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", sealed(house, fault))
+    record = (await ended(supervisor, "t1")).record
+    assert (record.state, record.reason) == (State.PAUSED, FAULTS[fault] + KEPT)
+    assert held(house) == {"state.json", "task.bin", "work", "log.txt"}
+    await supervisor.stop()
+
+    (house.models / "mended").touch()
+    supervisor = house.supervisor()
+    await supervisor.start()
+    assert supervisor.get("t1").record == record, "a restart changes nothing"
+    assert held(house) == {"state.json", "task.bin", "work", "log.txt"}
+    assert supervisor.resume("t1").record.reason == ""
+    record = (await ended(supervisor, "t1")).record
+    assert (record.state, record.reason, record.attempts) == (State.DONE, "", 2)
+    house.open_result(supervisor, "t1", house.root / "result")
+    await supervisor.stop()
+    assert json.loads((house.root / "result" / "seen.json").read_text())["trace"] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("fault", ["token cap", "damaged", "hostile"])
+async def test_without_a_whole_checkpoint_or_a_way_on_the_task_fails_and_nothing_stays(
+    house: House, fault: str
+) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", sealed(house, fault))
+    record = (await ended(supervisor, "t1")).record
+    code = "TOKEN_CAP" if fault == "token cap" else "LOSS_NOT_FINITE"
+    assert record.state is State.FAILED and record.reason.startswith(code) and "checkpoint" not in record.reason
+    assert held(house) == {"state.json", "log.txt"}
+    await supervisor.stop()
+
+
+async def test_a_task_that_faulted_can_be_cancelled_and_leaves_nothing(house: House) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", sealed(house, "nan"))
+    assert (await ended(supervisor, "t1")).record.state is State.PAUSED
+    assert (await supervisor.cancel("t1")).record.state is State.CANCELLED
+    assert held(house) == {"state.json"}
+    await supervisor.stop()
+
+
+async def test_only_training_is_paused_by_a_fault(house: House) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    order = {"steps": 4, "fault": "nan", "fault_at": 2}
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", order))
+    assert (await ended(supervisor, "t1")).record.state is State.FAILED
+    assert held(house) == {"state.json", "log.txt"}
+    await supervisor.stop()
+
+
+async def test_interruptions_without_end_pause_too_and_count_anew_after_that(house: House) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", sealed(house, "nan"))
+    await ended(supervisor, "t1")
+    await supervisor.stop()
+    path = house.folder / "spool" / "t1" / "state.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({**state, "state": "WAITING", "reason": "", "interruptions": 6}))
+    supervisor = house.supervisor()
+    await supervisor.start()
+    record = (await ended(supervisor, "t1")).record
+    assert record.state is State.PAUSED
+    assert record.reason == f"TOO_MANY_INTERRUPTIONS: the worker died again and again in this task{KEPT}"
+    (house.models / "mended").touch()
+    supervisor.resume("t1")
+    assert (await ended(supervisor, "t1")).record.state is State.DONE
+    await supervisor.stop()
+
+
+MEMORY = Path("/sys/fs/cgroup/memory")
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of little memory; skipped where none can be made."""
+    place = MEMORY / f"assay-test-{os.getpid()}"
+    try:
+        place.mkdir()
+        (place / "memory.limit_in_bytes").write_text(str(128 << 20))
+    except OSError:
+        pytest.skip("no memory control group (v1) can be made here")
+    yield place
+    place.rmdir()
+
+
+async def test_what_the_kernel_kills_for_want_of_memory_is_named(house: House, group: Path) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", sealed(house, "kernel"))
+    await until(lambda: supervisor.get("t1").progress.message == "waiting to be limited")
+    sandbox = supervisor.get("t1").record.sandbox
+    assert sandbox is not None
+    for process in psutil.Process(sandbox[0]).children(recursive=True):
+        (group / "cgroup.procs").write_text(str(process.pid))
+    (house.models / "hoard").touch()
+    record = (await ended(supervisor, "t1")).record
+    await supervisor.stop()
+    assert record.state is State.PAUSED
+    assert record.reason == f"TASK_MEMORY: the kernel killed the task because memory ran out{KEPT}"
+
+
+def test_silence_counts_only_while_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("assay.worker.attempt.time.monotonic", lambda: clock[0])
+
+    def looks(silence: _Silence, seconds: float, every: float, cpu_ms: float = 0.0) -> bool:
+        found = False
+        for _ in range(round(seconds / every)):
+            clock[0] += every
+            found = silence.too_long(round(cpu_ms * clock[0])) or found
+        return found
+
+    assert not looks(_Silence(10), 9.9, 0.25) and looks(_Silence(10), 10.5, 0.25)
+    assert not looks(_Silence(10), 4000, 1000), "the worker itself was away"
+    assert not looks(_Silence(10), 60, 0.25, cpu_ms=50), "it computes"
+    assert not looks(_Silence(0), 60, 0.25), "switched off"
+    spoken = _Silence(10)
+    assert not looks(spoken, 9, 0.25)
+    spoken.broken()
+    assert not looks(spoken, 9, 0.25) and looks(spoken, 2, 0.25)
+
+
+def test_a_reason_stays_within_what_a_record_takes(tmp_path: Path) -> None:
+    from assay import sealed_file
+    from assay.worker.kept import after_fault
+
+    folder = tmp_path / "work" / "checkpoints"
+    folder.mkdir(parents=True)
+    sealed_file.write(folder / "step-00000007", b'{"step": 7}', bytes(3 << 20), bytes(32))
+    record = TaskRecord("t", "train", State.RUNNING, "", "", "", "", "", 1)
+    reason = after_fault(record, tmp_path, "X: " + "y" * 5000, bytes(32))
+    assert len(reason) <= 2000 and reason.endswith("; the checkpoint of step 7 is kept")
+    assert after_fault(record, tmp_path, "TASK_CANCELLED: ended on request", bytes(32)) == ""
