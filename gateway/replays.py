@@ -99,8 +99,7 @@ class ReplayService:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
         message = await self.office.store.commit(lambda uow: _record(uow, caller, trained, outcome))
-        # Stopped, not only forgotten: a fault may have paused it, and no person resumes a replay.
-        await self.office.exchange.stop(self.office.train, _task_id(trained))
+        await self.office.exchange.forget(self.office.train, _task_id(trained))
         yield pb.ReplayTuningJobResponse(replay=message)
 
     def _trained(self, c: Connection, name: str) -> Trained:
@@ -143,6 +142,9 @@ class ReplayService:
         try:
             task = await self._task(trained)
             ended = await office.exchange.follow(office.train, task, look)
+            if ended.may_go_on:
+                # No person resumes a replay, so its checkpoint is of no use.
+                await office.exchange.stop(office.train, task.task_id)
             if not ended.done:
                 return Outcome(NOT_REPLAYABLE, ended.task.reason.partition(":")[0][:63] or "TASK_FAILED")
             async with office.exchange.result(office.train, task, ended) as result:

@@ -27,6 +27,8 @@ _CANCEL_SECONDS = 120.0
 _KEEPALIVE = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # Of a ping of gRPC's own that was under way already: the keepalive then waits for that one.
+    ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
 )
 

@@ -141,7 +141,7 @@ class Exchange:
     async def follow(self, peer: Peer, task: Task, look: Callable[[worker_pb2.Task], Any]) -> Ended:
         """Sees a task through to its end: hands it in when the worker does not know it, resumes it when it is paused.
 
-        A task that a fault pauses while it is followed has ended here: somebody must mend the fault before it is resumed.
+        A task that a fault pauses while it is followed has ended here: somebody must mend the fault first.
 
         Args:
             peer: the worker.

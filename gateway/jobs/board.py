@@ -34,7 +34,7 @@ class Board:
         self._answered[job] = monotonic()
 
     def silent_seconds(self, job: str) -> float:
-        """Seconds since the worker of the job's stage last answered; counted from the first asking where it never did."""
+        """Seconds since the worker of the job's stage last answered; from the first asking where it never did."""
         return monotonic() - self._answered.setdefault(job, monotonic())
 
     def moved(self, job: str) -> None:

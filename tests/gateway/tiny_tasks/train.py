@@ -3,9 +3,17 @@
 import json
 import struct
 
-from assay.errors import InvalidInputError
-from assay.worker.task import TaskContext
+from assay import sealed_file
+from assay.errors import ExhaustedError, IntegrityError, InvalidInputError, PreconditionError
+from assay.worker.task import CHECKPOINTS, TaskContext
 from tiny_tasks import behaviour, wait
+
+FAULTS = {
+    "memory": MemoryError(),
+    "disk": ExhaustedError("DISK_FULL", "there is no room for the checkpoint of step 8"),
+    "nan": PreconditionError("LOSS_NOT_FINITE", "the loss of step 8 is no number", remedy="lower the learning rate"),
+    "base": IntegrityError("BASE_MODEL_CHANGED", "the base model is not the one that was decided on"),
+}
 
 
 def run(context: TaskContext) -> dict:
@@ -14,6 +22,11 @@ def run(context: TaskContext) -> dict:
     wait(context, asked, "train")
     if asked.get("train") == "fault":
         raise InvalidInputError("TRAIN_DIVERGED", "the loss is not a number")
+    if asked.get("train") in FAULTS and not (context.models / "mended").exists():
+        checkpoints = context.work / CHECKPOINTS
+        checkpoints.mkdir()
+        sealed_file.write(checkpoints / "step-00000007", b'{"step": 7}', b"tensors", context.work_key)
+        raise FAULTS[asked["train"]]
     moved = 0.0 if asked.get("train") == "idle" else 0.5
     if (context.inputs / "parent" / "adapter_model.safetensors").exists():
         moved = 0.75

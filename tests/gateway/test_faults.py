@@ -1,0 +1,107 @@
+"""A fault in training that leaves a checkpoint: the job pauses with a record, and goes on or ends as its people say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from assay.v1 import tuning_job_pb2 as pb
+from audit.ledger.records import read
+from tests.gateway.test_pipeline import CLEAN, NAME, Street, spooled, street
+from tests.gateway.test_replays import replay
+
+__all__ = ["street"]
+pytestmark = pytest.mark.isolation
+REASONS = {
+    "memory": "TASK_MEMORY: memory ran out; remedy: give the worker more memory,",
+    "nan": "LOSS_NOT_FINITE: the loss of step 8 is no number; remedy: lower the learning rate",
+    "base": "BASE_MODEL_CHANGED: the base model is not the one that was decided on",
+}
+
+
+async def resume(street: Street) -> None:
+    asked = pb.ResumeTuningJobRequest(name=NAME, reason="mended")
+    await street.app.jobs.resume_tuning_job(await street.caller("rita"), asked)
+
+
+@pytest.mark.parametrize("fault", REASONS)
+async def test_a_fault_pauses_the_job_with_a_record_and_the_requester_lets_it_go_on(street: Street, fault: str) -> None:
+    await street.ask(train=fault)
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_PAUSED
+    assert job.reason.startswith(REASONS[fault]) and job.reason.endswith("; the checkpoint of step 7 is kept")
+    assert street.types(NAME) == [*CLEAN[:4], "job.paused"]
+    last = street.app.ledger.records("credit", NAME, -1, 99)[-1]
+    assert read(last.body).predicate["transition"]["reason"] == job.reason
+    assert "work" in spooled(street) and "task.bin" in spooled(street)
+    street.workers.open_gate("mended")
+    await resume(street)
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    assert street.types(NAME) == [*CLEAN[:4], "job.paused", "job.resumed", *CLEAN[4:]]
+    assert spooled(street) == []
+
+
+async def test_the_fault_pauses_again_where_nothing_was_mended_and_a_cancelled_job_leaves_nothing(
+    street: Street,
+) -> None:
+    await street.ask(train="disk")
+    await street.rest()
+    await resume(street)
+    job = await street.rest()
+    # The tiny task makes its folder once; the second attempt finds it there.
+    assert job.state == pb.TuningJob.STATE_PAUSED and job.reason.startswith("TASK_CRASHED")
+    rita = await street.caller("rita")
+    await street.app.jobs.cancel_tuning_job(rita, pb.CancelTuningJobRequest(name=NAME, reason="not needed"))
+    assert (await street.rest()).state == pb.TuningJob.STATE_CANCELLED
+    assert spooled(street) == []
+
+
+async def test_a_replay_that_faults_says_so_and_leaves_nothing(street: Street) -> None:
+    street.workers.open_gate("mended")
+    await street.ask(train="memory")
+    await street.rest()
+    (street.workers.gates / "mended").unlink()
+    found = await replay(street)
+    assert (found.verdict, found.reason) == (pb.Replay.VERDICT_NOT_REPLAYABLE, "TASK_MEMORY")
+    assert spooled(street) == []
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that pings its workers every second, and does not wait long for a connection."""
+    options = {
+        "grpc.keepalive_time_ms": 1_000,
+        "grpc.keepalive_timeout_ms": 1_000,
+        "grpc.http2.ping_timeout_ms": 1_000,
+        "grpc.http2.max_pings_without_data": 0,
+        "grpc.min_reconnect_backoff_ms": 1_000,
+    }
+    monkeypatch.setattr("assay.worker.client._KEEPALIVE", tuple(options.items()))
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+async def test_a_worker_that_stops_answering_pauses_the_job(impatient: None, street: Street, how: str) -> None:
+    object.__setattr__(street.app.settings.limits, "worker_silence_seconds", 2)
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    process = street.workers.processes["train-worker"]
+    if how == "stopped":
+        os.kill(process.pid, signal.SIGSTOP)
+    else:
+        await street.workers.kill("train-worker")
+    try:
+        job = await asyncio.wait_for(street.until("PAUSED"), 60)
+    finally:
+        if how == "stopped":
+            os.kill(process.pid, signal.SIGCONT)
+    assert job.reason.startswith("WORKER_SILENT: the train worker has not answered for 2 s")
+    assert street.types(NAME) == [*CLEAN[:4], "job.paused"]
+    if how == "killed":
+        await street.workers.start("train-worker")
+    assert (await street.rest()).state == pb.TuningJob.STATE_PAUSED
+    street.workers.open_gate("go")
+    await resume(street)
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
