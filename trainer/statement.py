@@ -6,8 +6,10 @@ from typing import Any
 
 from assay import canonical
 from trainer.recipes.loop import TuneJob, TuneResult
+from trainer.recipes.rows import EncodedRows
 
 MAX_POINTS = 200
+MAX_NUMBERS = 100
 
 
 def claim(job: TuneJob, result: TuneResult) -> dict[str, Any]:
@@ -28,8 +30,12 @@ def claim(job: TuneJob, result: TuneResult) -> dict[str, Any]:
                 "seed": job.settings.seed,
                 "hyperparameters": job.settings.as_dict(),
                 "rows": len(train.rows),
-                "cut_rows": train.cut,
-                "rows_without_target": train.without_target,
+                "row_tokens": job.row_tokens,
+                "cut_rows": len(train.cut),
+                "rows_without_target": len(train.without_target),
+                "validation_cut_rows": len(job.validation.cut),
+                # Which rows are long is a fact about rows, which a private run's guarantee does not cover.
+                **({} if job.privacy else _which(train)),
                 "steps": state.step,
                 "trained_tokens": state.tokens,
                 "train_seconds": state.seconds,
@@ -47,6 +53,12 @@ def claim(job: TuneJob, result: TuneResult) -> dict[str, Any]:
             }
         )
     )
+
+
+def _which(rows: EncodedRows) -> dict[str, list[int]]:
+    """Rows by their number in the split, at most :data:`MAX_NUMBERS` of each: a record has a size limit."""
+    named = {"cut_row_numbers": rows.cut, "row_numbers_without_target": rows.without_target}
+    return {name: list(numbers[:MAX_NUMBERS]) for name, numbers in named.items()}
 
 
 def _thinned(points: list[tuple[int, float]]) -> list[list[float]]:

@@ -20,10 +20,11 @@ from assay.worker.task import CHECKPOINTS, TaskContext, TaskPaused
 from trainer import statement
 from trainer.device import choose_device
 from trainer.recipes import lora
+from trainer.recipes.fit import demand_fit, read_limits
 from trainer.recipes.loop import TuneJob, tune
 from trainer.recipes.objectives import METHODS
 from trainer.recipes.private import Target
-from trainer.recipes.rows import Encoder, read_rows
+from trainer.recipes.rows import EncodedRows, Encoder, read_rows
 from trainer.settings import Settings
 
 TRAIN, VALIDATION, PARENT = "train.jsonl", "validation.jsonl", "parent"
@@ -41,7 +42,7 @@ def run(context: TaskContext) -> dict[str, Any]:
     Raises:
         IntegrityError: ``BASE_MODEL_CHANGED`` when the base model is not the one that was decided on.
         InvalidInputError: for rows or hyperparameters that cannot be used.
-        PreconditionError: ``LOSS_NOT_FINITE`` or ``TOKEN_CAP``.
+        PreconditionError: ``TOKENIZER_MISMATCH``, ``LOSS_NOT_FINITE`` or ``TOKEN_CAP``.
         TaskPaused: after a checkpoint, when asked to pause.
     """
     order = context.order
@@ -70,12 +71,15 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
     order = context.order
     files = context.models / str(order["base_model"]) / "files"
     tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
+    vocabulary, context_tokens = read_limits(files)
+    demand_fit(tokenizer, vocabulary)
     method = str(order.get("method", "lora"))
     if method not in METHODS:
         raise InvalidInputError("METHOD", f"there is no method {method!r}", remedy=f"one of {', '.join(METHODS)}")
     privacy = Target.from_order(order, method)
     labels = tuple(map(str, order.get("labels", ()))) if method == "classification" else ()
-    encoder = Encoder(tokenizer, settings.max_row_tokens, pairs=method.startswith("dpo"), labels=labels)
+    row_tokens = min(settings.max_row_tokens, context_tokens)
+    encoder = Encoder(tokenizer, row_tokens, pairs=method.startswith("dpo"), labels=labels)
     parent = _parent(context)
     if parent is not None and privacy is not None:
         raise InvalidInputError(
@@ -87,6 +91,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         # The adapter's shape is the parent's; a rank asked for would be another adapter.
         settings = replace(settings, lora_rank=parent.rank, lora_alpha=parent.alpha)
     train, validation = (encoder.encode(read_rows(context.inputs / name)) for name in (TRAIN, VALIDATION))
+    _tell_of_cuts(context, train, row_tokens)
     decides = {
         "base": order["base_sha256"],
         "train": digests.sha256_file(context.inputs / TRAIN),
@@ -109,10 +114,18 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         checkpoints=context.work / CHECKPOINTS,
         fingerprint=digests.sha256_bytes(json.dumps(decides, sort_keys=True).encode()),
         max_tokens=int(order["max_train_tokens"]),
+        row_tokens=row_tokens,
         on_pause=_stopped,
         key=context.work_key,
         privacy=privacy,
     )
+
+
+def _tell_of_cuts(context: TaskContext, train: EncodedRows, row_tokens: int) -> None:
+    """Who watches the job sees it before the first step; the claim says which rows."""
+    if train.cut:
+        words = f"{len(train.cut)} of {train.read} rows are longer than {row_tokens} tokens and lose their beginning"
+        context.progress(0, 0, words)
 
 
 def _demand_the_ordered_rows(order: Mapping[str, Any], found: Mapping[str, Any]) -> None:

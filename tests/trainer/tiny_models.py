@@ -13,24 +13,31 @@ from gateway.install import default_home
 BASE_MODEL = "smollm2-135m-instruct"
 
 
-def tiny_models(folder: Path) -> Path:
-    """Models whose base is a tiny random Llama with the real tokenizer: for plumbing, not for measuring."""
+def tiny_models(folder: Path, *, template: bool = True, **changes: int) -> Path:
+    """Models whose base is a tiny random Llama with the real tokenizer: for plumbing, not for measuring.
+
+    Args:
+        folder: gets the model; must not hold one.
+        template: whether the tokenizer has its chat template.
+        **changes: members of the model's configuration, such as ``vocab_size``.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     real = default_home() / "models" / BASE_MODEL
     files = folder / BASE_MODEL / "files"
     files.mkdir(parents=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+    names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+    for name in names if template else (n for n in names if n != "chat_template.jinja"):
         shutil.copyfile(real / "files" / name, files / name)
     known = json.loads((real / "files" / "config.json").read_text())
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=known["vocab_size"], hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048, tie_word_embeddings=True,
-        bos_token_id=known.get("bos_token_id"), eos_token_id=known.get("eos_token_id"),
-        pad_token_id=known.get("pad_token_id"),
-    )  # fmt: skip
+    sizes = {
+        "vocab_size": known["vocab_size"], "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
+    } | changes  # fmt: skip
+    special = {name: known.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = LlamaConfig(**sizes, **special, tie_word_embeddings=True)
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(files)
     for path in files.iterdir():
         path.chmod(0o644)  # safetensors writes for its owner only

@@ -59,6 +59,7 @@ class TuneJob:
         checkpoints: folder that survives restarts.
         fingerprint: digest of everything above that decides the result.
         max_tokens: tokens that may be trained in all.
+        row_tokens: tokens that a row may have; longer ones were cut at the front.
         on_pause: makes the exception that ends a paused run, from a reason word.
         key: 32 bytes that checkpoints are encrypted with.
         privacy: the guarantee that the run must keep, or None.
@@ -74,6 +75,7 @@ class TuneJob:
     checkpoints: Path
     fingerprint: str
     max_tokens: int
+    row_tokens: int
     on_pause: Callable[[str], Exception]
     key: bytes = field(repr=False)
     privacy: Target | None = None

@@ -106,14 +106,15 @@ class EncodedRows:
     Attributes:
         rows: rows with at least one scored token.
         read: rows in the file.
-        cut: rows that were longer than the limit and lost tokens at the front.
-        without_target: rows without a scored token (no assistant message, or weights of 0), left out.
+        cut: numbers, from 1, of rows that were longer than the limit and lost tokens at the front.
+        without_target: numbers of rows without a scored token (no assistant message, weights of 0, or cut away), left
+            out.
     """
 
     rows: tuple[Row, ...]
     read: int
-    cut: int
-    without_target: int
+    cut: tuple[int, ...]
+    without_target: tuple[int, ...]
 
     @property
     def tokens(self) -> int:
@@ -165,17 +166,20 @@ class Encoder:
     def encode(self, rows: Iterator[dict[str, Any]]) -> EncodedRows:
         """Encodes the rows of a split, see :func:`read_rows`."""
         encoded: list[Row] = []
-        read = cut = without = 0
+        cut: list[int] = []
+        without: list[int] = []
+        read = 0
         for row in rows:
             read += 1
             one = self._row(row, read)
-            cut += one.longest > self.max_tokens
-            one = self._cut(one)
+            if one.longest > self.max_tokens:
+                cut.append(read)
+                one = self._cut(one)
             if one.weight > 0 and all(any(part.scored) for part in _parts(one)):
                 encoded.append(one)
             else:
-                without += 1
-        return EncodedRows(tuple(encoded), read, cut, without)
+                without.append(read)
+        return EncodedRows(tuple(encoded), read, tuple(cut), tuple(without))
 
     def _row(self, row: Mapping[str, Any], number: int) -> Row:
         answer = row["messages"][-1].get("content") if isinstance(row["messages"][-1], dict) else None
