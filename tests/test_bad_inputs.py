@@ -13,7 +13,7 @@ ROWS = rows(FOLDER / "README.md", r"\| .*::")
 
 
 def test_every_input_has_a_row() -> None:
-    assert len(ROWS) == 24
+    assert len(ROWS) == 28
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.split("|")[1].strip() for row in ROWS])
@@ -29,6 +29,14 @@ def test_the_six_attacks_of_the_ledgers_page_have_tests() -> None:
     names = [row.split("|")[1].split(":")[0].strip() for row in ATTACKS]
     assert names == ["fork", "rollback", "truncation", "key swap", "stale checkpoint", "split view"]
     assert [fault for row in ATTACKS for fault in absent(FOLDER.parent, row)] == []
+
+
+FAULTS = rows(FOLDER.parent / "docs" / "training.md", r"\| .*`tests/.*::")
+
+
+@pytest.mark.parametrize("row", FAULTS, ids=[row.split("|")[1].strip()[:60] for row in FAULTS])
+def test_the_tests_of_the_faults_of_training_exist(row: str) -> None:
+    assert len(FAULTS) == 11 and absent(FOLDER.parent, row) == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 ```
 RECEIVED → PREPARING → DENIED | QUEUED → TRAINING → AUDITING → QUARANTINED | AWAITING_APPROVAL → REJECTED | APPROVED
 APPROVED → REVOKED | EXPIRED;  QUEUED, TRAINING ⇄ PAUSED;  anything under way → CANCELLED | FAILED
+TRAINING → PAUSED also by a fault that left a checkpoint: there is no way out of FAILED, and none is needed
 DENIED, QUARANTINED: an appeal leaves the state, a waiver leads back into the path
 REJECTED: an appeal leads back to AWAITING_APPROVAL, where others than the refuser decide
 ```
