@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 import assay
 import trainer
@@ -59,8 +60,6 @@ def when(due: Callable[[], bool], fault: Callable[[], Any], original: Callable[.
 
 
 def refused() -> Any:
-    import torch
-
     return torch.empty(1 << 60)  # more than any address space
 
 
@@ -69,8 +68,6 @@ def no_memory() -> Any:
 
 
 def no_number() -> Any:
-    import torch
-
     return torch.full((8,), float("nan"), requires_grad=True)
 
 
@@ -119,7 +116,7 @@ def test_a_fault_leaves_a_checkpoint_from_which_the_same_bits_come(
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), "TASK_MEMORY"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "TASK_MEMORY"),
         (RuntimeError("shapes cannot be multiplied"), "TASK_CRASHED"),
         (OSError(errno.EDQUOT, "quota"), "DISK_FULL"),
         (ValueError("I/O error: No space left on device (os error 28)"), "DISK_FULL"),

@@ -164,6 +164,24 @@ async def test_a_paused_task_goes_on_from_its_checkpoint(house: House, make: Mak
     await supervisor.stop()
 
 
+async def test_a_fault_after_a_checkpoint_is_a_pause_from_which_the_task_goes_on(
+    house: House, make: Make, tmp_path: Path
+) -> None:
+    supervisor = make()
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", train(house, steps=3, fault="disk full", fault_at=2))
+    record = (await ended(supervisor, "t1")).record
+    assert record.state is State.PAUSED and record.reason.startswith("DISK_FULL")
+    assert record.reason.endswith("; the checkpoint of step 2 is kept")
+    assert processes(house) == [] and plain_text_below(house.root / "exchange") == []
+    (house.models / "mended").touch()
+    supervisor.resume("t1")
+    last = await ended(supervisor, "t1")
+    assert (last.record.state, last.record.attempts) == (State.DONE, 2)
+    assert trace(house, supervisor, tmp_path / "result") == ["0", "1", "2"]
+    await supervisor.stop()
+
+
 async def test_a_cancelled_task_is_gone(house: House, make: Make) -> None:
     supervisor = make()
     await supervisor.start()

@@ -77,3 +77,18 @@ def test_a_try_paused_before_it_began_is_paused_with_an_empty_checkpoint(house: 
     (attempt / exchange.PAUSE).unlink()
     (attempt / exchange.END).unlink()
     assert run_node(house, attempt)["kind"] == "done"
+
+
+def test_a_try_that_faults_after_a_checkpoint_leaves_it_sealed_and_the_next_goes_on(house: House) -> None:
+    files = {"train.jsonl": b"{}\n", "validation.jsonl": b"{}\n"}
+    attempt = lay_out(house, kind="train")
+    order = house.work_order(files, steps=3, fault="nan", fault_at=2)
+    (attempt.parent / exchange.TASK).write_bytes(house.seal("t1", "train", order, files))
+    end = run_node(house, attempt)
+    assert end["kind"] == "paused" and end["reason"].startswith("LOSS_NOT_FINITE")
+    assert end["reason"].endswith("; the checkpoint of step 2 is kept")
+    assert b"step-00000002" not in (attempt.parent / exchange.WORK).read_bytes(), "sealed, names and all"
+    (house.models / "mended").touch()
+    (attempt / exchange.END).unlink()
+    end = run_node(house, attempt)
+    assert (end["kind"], end["reason"], end["progress"]["step"]) == ("done", "", 3)
