@@ -113,6 +113,26 @@ def test_a_fault_leaves_a_checkpoint_from_which_the_same_bits_come(
     assert weights(ctx) == undisturbed
 
 
+def test_no_checkpoint_is_written_of_an_adapter_that_is_not_finite(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient without end under a finite loss; the next loss would tell, and the checkpoint between is worthless."""
+    ctx, step, calls = context(models, tmp_path, chat_rows(40)), torch.optim.AdamW.step, [0]
+
+    def endless(optimizer: Any, *arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == FAULT_AT:
+            optimizer.param_groups[0]["params"][0].grad.fill_(float("inf"))
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(loop, "CHECKPOINT_STEPS", EVERY)
+    monkeypatch.setattr(torch.optim.AdamW, "step", endless)
+    with pytest.raises(PreconditionError) as raised:
+        task.run(ctx)
+    assert raised.value.reason == "LOSS_NOT_FINITE" and f"after step {FAULT_AT}" in raised.value.message
+    assert kept.newest(ctx.work / "checkpoints", ctx.work_key) == WHOLE
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

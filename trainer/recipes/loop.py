@@ -135,6 +135,12 @@ def _run_of(job: TuneJob, control: Control) -> Run:
     return PrivateRun(job, control, job.privacy)
 
 
+def not_finite(what: str) -> PreconditionError:
+    """The refusal to go on with numbers that are none."""
+    remedy = "ask for a new job with a lower learning rate or other row weights"
+    return PreconditionError("LOSS_NOT_FINITE", f"{what} is not a finite number", remedy=remedy)
+
+
 class Run:
     """The moving parts of one run."""
 
@@ -215,11 +221,18 @@ class Run:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
 
     def checkpoint(self) -> None:
-        """Writes everything a bit-exact resume needs."""
+        """Writes everything a bit-exact resume needs; never of an adapter from which nothing could go on.
+
+        Raises:
+            PreconditionError: ``LOSS_NOT_FINITE``: a finite loss may have a gradient that is not.
+            ExhaustedError: ``DISK_FULL``.
+        """
         import torch
 
         if self.state.step == 0:
             return
+        if not all(bool(torch.isfinite(master).all()) for master in self.model.masters.values()):
+            raise not_finite(f"the adapter after step {self.state.step}")
         self.state.seconds = self._seconds()
         tensors: dict[str, torch.Tensor] = {"rng.cpu": torch.get_rng_state()}
         if self.job.device.kind == "cuda":
@@ -258,11 +271,7 @@ class Run:
         loss = (losses * weights).sum() / weights.sum()
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise PreconditionError(
-                "LOSS_NOT_FINITE",
-                f"the loss of step {state.step + 1} is not a finite number",
-                remedy="lower the learning rate or check the row weights",
-            )
+            raise not_finite(f"the loss of step {state.step + 1}")
         loss.backward()
         self.model.collect_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.masters.values(), settings.max_gradient_norm)

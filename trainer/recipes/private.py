@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Any
 
-from assay.errors import FieldViolation, InvalidInputError, PreconditionError
-from trainer.recipes.loop import Control, Run, TuneJob
+from assay.errors import FieldViolation, InvalidInputError
+from trainer.recipes.loop import Control, Run, TuneJob, not_finite
 from trainer.recipes.lora import TunedModel, load
 from trainer.recipes.plan import BatchPlan, learning_rate
 from trainer.recipes.rows import Row
@@ -190,11 +190,7 @@ class PrivateRun(Run):
             losses = self.objective.losses(self.model, rows, self.job.device)
             loss = (losses * torch.tensor([r.weight for r in rows], device=losses.device)).sum()
             if not math.isfinite(float(loss.detach())):
-                raise PreconditionError(
-                    "LOSS_NOT_FINITE",
-                    f"the loss of step {self.state.step + 1} is not a finite number",
-                    remedy="lower the learning rate or check the row weights",
-                )
+                raise not_finite(f"the loss of step {self.state.step + 1}")
             loss.backward()
         for name, parameter in self.model.adapter.items():
             found: Any = getattr(parameter, "grad_sample", None)
