@@ -38,6 +38,7 @@ from gateway.permits import PermitService
 from gateway.refusals import RefusalRecorder
 from gateway.registry import ModelRegistry
 from gateway.replays import ReplayService
+from gateway.retention import RetentionService
 from gateway.settings import Settings
 from gateway.store.blobs import FileBlobStore
 from gateway.store.database import Store
@@ -174,7 +175,7 @@ class Application:
             erasures=erasures,
             lineage=LineageService(settings, store, blobs),
             refusals=RefusalRecorder(store, settings.limits.refusals_per_minute),
-            pipeline=Pipeline(office, cards),
+            pipeline=Pipeline(office, cards, RetentionService(settings.subject, store, erasures, board)),
             clients=tuple(clients.values()),
         )
 

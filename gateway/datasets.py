@@ -24,13 +24,14 @@ from audit.ledger.writer import UnitOfWork
 from gateway import pages, requests, words
 from gateway.admission.facts import unit_of
 from gateway.caller import Caller, not_found
+from gateway.erasures import retention_end
 from gateway.jobs.views import from_json, to_json
 from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.blobs import Blob, BlobStore, BlobWriter
 from gateway.store.database import Store
 from gateway.store.rows import Position
-from gateway.store.tables import DatasetRow
+from gateway.store.tables import DatasetRow, ErasureRow
 
 _METHOD = "UploadDataset"
 
@@ -83,10 +84,14 @@ class DatasetService:
             NotFoundError: ``NOT_FOUND``.
         """
         caller.require_unit(unit_of(request.name), request.name)
-        row = await self.store.fetch(lambda c: rows.get(c, DatasetRow, name=request.name))
-        if row is None:
-            raise not_found(request.name)
-        return dataset_pb2.GetDatasetResponse(dataset=message_of(row))
+
+        def read(connection: Connection) -> dataset_pb2.Dataset:
+            row = rows.get(connection, DatasetRow, name=request.name)
+            if row is None:
+                raise not_found(request.name)
+            return _whole(connection, row)
+
+        return dataset_pb2.GetDatasetResponse(dataset=await self.store.fetch(read))
 
     async def list_datasets(
         self, caller: Caller, request: dataset_pb2.ListDatasetsRequest
@@ -101,9 +106,9 @@ class DatasetService:
         caller.require_unit(unit, request.parent)
         after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
 
-        def read(connection: Connection) -> list[DatasetRow]:
+        def read(connection: Connection) -> tuple[list[DatasetRow], list[dataset_pb2.Dataset]]:
             where = [rows.table(DatasetRow).c.unit == unit]
-            return rows.page(
+            found = rows.page(
                 connection,
                 DatasetRow,
                 time="created_us",
@@ -113,9 +118,10 @@ class DatasetService:
                 newest_first=True,
                 where=where,
             )
+            return found, [_whole(connection, row) for row in found[:size]]
 
-        found = await self.store.fetch(read)
-        answer = dataset_pb2.ListDatasetsResponse(datasets=[message_of(r) for r in found[:size]])
+        found, shown = await self.store.fetch(read)
+        answer = dataset_pb2.ListDatasetsResponse(datasets=shown)
         if len(found) > size:
             answer.next_page_token = pages.token(listing, Position(found[size - 1].created_us, found[size - 1].name))
         return answer
@@ -203,7 +209,7 @@ class DatasetService:
 
 def message_of(row: DatasetRow) -> dataset_pb2.Dataset:
     """A row as the contract's message."""
-    return dataset_pb2.Dataset(
+    message = dataset_pb2.Dataset(
         name=row.name,
         format=dataset_pb2.DatasetFormat.Name(row.format),
         datasheet=from_json(row.datasheet, dataset_pb2.Datasheet),
@@ -213,6 +219,19 @@ def message_of(row: DatasetRow) -> dataset_pb2.Dataset:
         create_time=rows.timestamp(row.created_us),
         record_index=row.record_index,
     )
+    end = retention_end(row)
+    if end is not None:
+        message.retention_end_time.FromDatetime(end)
+    return message
+
+
+def _whole(connection: Connection, row: DatasetRow) -> dataset_pb2.Dataset:
+    """A row as the contract's message, with what has become of its rows."""
+    message = message_of(row)
+    erasure = rows.get(connection, ErasureRow, resource=row.name)
+    if erasure is not None and erasure.executed_index >= 0:
+        message.erased_index = erasure.executed_index
+    return message
 
 
 async def _header(messages: AsyncIterator[dataset_pb2.UploadDatasetRequest]) -> dataset_pb2.UploadDatasetHeader:

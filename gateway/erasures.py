@@ -1,5 +1,7 @@
 """Erasure: an order that a person signs, the shredding, and the record of it. Records and proofs stay.
 
+For a dataset whose retention is over, the datasheet is the order (:mod:`gateway.retention`).
+
 The order is recorded first and alone, so that a crash at any later point is seen at the next start and the shredding
 goes on. Shredding destroys the scope's data key and payloads and, for a dataset, the data keys of its file and of what
 was split from it. A data subject's rows lie in files with those of others: its order names every dataset that holds
@@ -44,6 +46,7 @@ from gateway.words import ERASED_TEXT
 _SCANNED = "erasure.scanned"
 _SPLIT = re.compile(r"prepare\.(?:[a-z]+\.jsonl|private\.bin)")
 _RESTRICTED = "erasure.subject"
+RETENTION_ENDED = "retention-ended"
 _MOST_NAMED = 500
 _MODEL_BYTES, _DATASET_BYTES = 16_000, 4_000
 """Room for names in a record; the answer to the order names all of them."""
@@ -78,6 +81,32 @@ class ErasureService:
         await self.store.commit(lambda uow: self._order(uow, caller, request.name, envelope))
         erasure = await self.store.commit(lambda uow: self._execute(uow, request.name, caller.trace_id))
         return erasure_pb2.EraseResourceResponse(erasure=erasure)
+
+    def reading(self, c: Connection, dataset: str) -> list[JobRow]:
+        """Jobs under way on a dataset, paused ones too: they would still read its rows."""
+        return [
+            job
+            for job in _jobs_on(c, unit_of(dataset), {dataset})
+            if State(job.state) not in RESTING or job.state == State.PAUSED
+        ]
+
+    def expire(self, uow: UnitOfWork, dataset: str) -> bool:
+        """Erases a dataset whose retention is over by ``uow.now``; False while a job works on it, or when it is gone.
+
+        Raises:
+            UnavailableError: ``LOG_FROZEN``; nothing is shredded that no record can tell of.
+        """
+        c = uow.connection
+        row = rows.get(c, DatasetRow, name=dataset)
+        end = retention_end(row) if row is not None else None
+        if row is None or end is None or uow.now < end or rows.get(c, ErasureRow, resource=dataset) is not None:
+            return False
+        if any(_under_way(job) for job in _jobs_on(c, row.unit, {dataset})):
+            return False
+        order = ErasureRow(resource=dataset, unit=row.unit, reason_code=RETENTION_ENDED, order_index=row.record_index)
+        rows.insert(c, order)
+        self._execute(uow, dataset, "")
+        return True
 
     def resume(self) -> int:
         """Shreds again whatever was ordered, and records what no record says yet; returns how many of those.
@@ -140,6 +169,8 @@ class ErasureService:
         row = rows.get(c, ErasureRow, resource=name)
         if row is None:
             raise InternalError("ERASURE_ROW", f"{name} was not ordered to be erased")
+        if row.executed_index < 0:
+            uow.demand_open()
         shredded = self._shred(c, row)
         held = self._holding(c, name)
         affected = sorted(m.name for m in reach(c, row.unit, {name, *held}, rows.micros(uow.now)).models)
@@ -229,12 +260,13 @@ class ErasureService:
             name = str(record.predicate["resource"])
             known = rows.get(c, ErasureRow, resource=name)
             if record.type == "erasure.executed":
+                if known is None:
+                    _insert(c, record, index, int(record.predicate["order_index"]))
                 rows.update(c, ErasureRow, {"resource": name}, {"executed_index": index})
                 for dataset in record.predicate.get("affected_datasets", ()):
                     _restrict(c, str(dataset), int(record.predicate["order_index"]))
             elif known is None:
-                code = str(record.predicate["reason_code"])
-                rows.insert(c, ErasureRow(resource=name, unit=record.unit, reason_code=code, order_index=index))
+                _insert(c, record, -1, index)
         value = str(self.store.ledger.size)
         if mark is None:
             rows.insert(c, FactRow(**key, value=value))
@@ -253,6 +285,12 @@ class _Shredded:
 def _jobs_on(c: Connection, unit: str, datasets: Collection[str]) -> list[JobRow]:
     """Every job of a unit on one of its datasets."""
     return [job for job in rows.select_all(c, JobRow, unit=unit) if views.request_of(job).dataset in datasets]
+
+
+def _insert(c: Connection, record: records.Record, executed_index: int, order_index: int) -> None:
+    resource, code = str(record.predicate["resource"]), str(record.predicate["reason_code"])
+    row = ErasureRow(resource=resource, unit=record.unit, reason_code=code, order_index=order_index)
+    rows.insert(c, row.model_copy(update={"executed_index": executed_index}))
 
 
 def _restrict(c: Connection, dataset: str, order_index: int) -> None:
@@ -315,7 +353,7 @@ def demand_within_retention(dataset: DatasetRow, now: datetime) -> None:
         raise PreconditionError(
             "RETENTION_OVER",
             f"the rows of {dataset.name} were to be erased by {end.date().isoformat()}",
-            remedy="erase it: assay erase with the reason code retention-ended",
+            remedy="the gateway erases it by itself; upload anew what may be kept longer",
         )
 
 

@@ -102,7 +102,7 @@ class Datasheet(_message.Message):
     def __init__(self, purposes: _Optional[_Iterable[str]] = ..., legal_basis: _Optional[_Union[LegalBasis, str]] = ..., licence: _Optional[str] = ..., classification: _Optional[_Union[Classification, str]] = ..., residency: _Optional[str] = ..., retention_days: _Optional[int] = ..., provenance: _Optional[str] = ..., sensitive_attributes: _Optional[_Iterable[str]] = ..., label_column: _Optional[str] = ..., favourable_label: _Optional[str] = ..., hidden_columns: _Optional[_Iterable[str]] = ..., pii_action: _Optional[_Union[PiiAction, str]] = ..., group_field: _Optional[str] = ...) -> None: ...
 
 class Dataset(_message.Message):
-    __slots__ = ("name", "format", "datasheet", "sha256", "size_bytes", "creator", "create_time", "record_index")
+    __slots__ = ("name", "format", "datasheet", "sha256", "size_bytes", "creator", "create_time", "record_index", "retention_end_time", "erased_index")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     DATASHEET_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +111,8 @@ class Dataset(_message.Message):
     CREATOR_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     RECORD_INDEX_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_END_TIME_FIELD_NUMBER: _ClassVar[int]
+    ERASED_INDEX_FIELD_NUMBER: _ClassVar[int]
     name: str
     format: DatasetFormat
     datasheet: Datasheet
@@ -119,7 +121,9 @@ class Dataset(_message.Message):
     creator: str
     create_time: _timestamp_pb2.Timestamp
     record_index: int
-    def __init__(self, name: _Optional[str] = ..., format: _Optional[_Union[DatasetFormat, str]] = ..., datasheet: _Optional[_Union[Datasheet, _Mapping]] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., record_index: _Optional[int] = ...) -> None: ...
+    retention_end_time: _timestamp_pb2.Timestamp
+    erased_index: int
+    def __init__(self, name: _Optional[str] = ..., format: _Optional[_Union[DatasetFormat, str]] = ..., datasheet: _Optional[_Union[Datasheet, _Mapping]] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., record_index: _Optional[int] = ..., retention_end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., erased_index: _Optional[int] = ...) -> None: ...
 
 class UploadDatasetHeader(_message.Message):
     __slots__ = ("parent", "dataset_id", "format", "datasheet", "request_id")

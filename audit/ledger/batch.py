@@ -71,12 +71,7 @@ class Batch:
             InvalidInputError: what :func:`audit.ledger.records.encode` says.
             UnavailableError: ``LOG_FROZEN``.
         """
-        if self.frozen:
-            raise UnavailableError(
-                "LOG_FROZEN",
-                f"the log {self.origin} was frozen and takes no more records",
-                remedy="read it with fsck, backup and export; go on in its successor (docs/ledger.md)",
-            )
+        self.demand_open()
         prepared = draft if isinstance(draft, Prepared) else records.prepare(draft)
         unit = prepared.unit
         end = self.chains.get(unit)
@@ -91,6 +86,19 @@ class Batch:
         if self.newest is None or now > self.newest:
             self.newest = now
         return index
+
+    def demand_open(self) -> None:
+        """Refuses where no record can follow.
+
+        Raises:
+            UnavailableError: ``LOG_FROZEN``.
+        """
+        if self.frozen:
+            raise UnavailableError(
+                "LOG_FROZEN",
+                f"the log {self.origin} was frozen and takes no more records",
+                remedy="read it with fsck, backup and export; go on in its successor (docs/ledger.md)",
+            )
 
     def write(self, connection: Connection, head: Head, signer: LogSigner) -> Head:
         """Inserts the records, the tiles that they fill and the signed checkpoint; returns the head after them."""

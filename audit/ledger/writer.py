@@ -98,6 +98,14 @@ class UnitOfWork:
         """
         return self._batch.append(draft, self.now, self._nonce())
 
+    def demand_open(self) -> None:
+        """Refuses where no record can follow: call it before an act that cannot be taken back.
+
+        Raises:
+            UnavailableError: ``LOG_FROZEN``.
+        """
+        self._batch.demand_open()
+
     @property
     def size_after(self) -> int:
         """Size of the log after the records appended so far; the batch's checkpoint may be of a larger tree."""

@@ -68,10 +68,17 @@ def erasure_order(state: State, entry: Entry) -> None:
     state.holds(signer, COMPLIANCE_OFFICER, entry.record.unit)
 
 
+def dataset(state: State, entry: Entry) -> None:
+    """A datasheet's retention is the order by which the rows go one day."""
+    state.erasures.keep(entry)
+
+
 def erasure(state: State, entry: Entry) -> None:
-    """What the gateway says it erased was ordered before."""
+    """What the gateway says it erased was ordered before, or its retention was over."""
     ordered, missing = state.erasures.execute(entry), not state.whole(entry.record.unit)
-    state.findings.demand(names.ERASURES, ordered, "nobody ordered it before", missing=missing)
+    state.findings.demand(
+        names.ERASURES, ordered, "nobody ordered it before, and no retention was over", missing=missing
+    )
 
 
 def quorum_met(signed: list[tuple[Signer, str]]) -> bool:
@@ -127,6 +134,7 @@ HANDLERS: Mapping[str, Handler] = {
     "rules.waived": waiver,
     "budget.raised": budget_raise,
     "approval.revoked": revocation,
+    "dataset.created": dataset,
     "erasure.ordered": erasure_order,
     "erasure.executed": erasure,
 }

@@ -24,7 +24,7 @@ EDGES: Mapping[str, frozenset[tuple[str, str]]] = {
     "job.paused": frozenset({("QUEUED", "PAUSED"), ("TRAINING", "PAUSED")}),
     "job.resumed": frozenset({("PAUSED", "QUEUED"), ("PAUSED", "TRAINING")}),
     "job.cancelled": frozenset((state, "CANCELLED") for state in (*UNDER_WAY, "PAUSED", "AWAITING_APPROVAL")),
-    "job.failed": frozenset((state, "FAILED") for state in UNDER_WAY),
+    "job.failed": frozenset((state, "FAILED") for state in (*UNDER_WAY, "PAUSED")),
     "appeal.filed": frozenset(
         {("DENIED", "DENIED"), ("QUARANTINED", "QUARANTINED"), ("REJECTED", "AWAITING_APPROVAL")}
     ),

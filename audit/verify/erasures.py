@@ -1,22 +1,26 @@
-"""Erasures as the log tells them: ordered by a person, then executed; and what became of each payload named."""
+"""Erasures as the log tells them: ordered by a person or due by a datasheet, then executed; what became of payloads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from audit.ledger.commitment import commitments_of
 from audit.ledger.evidence import Entry
 from audit.verify.report import FAILED, PASSED, Report
 
 PAYLOADS = "payloads outside the log"
+RETENTION_ENDED = "retention-ended"
+MOST_DAYS = 36_500
 
 
 @dataclass
 class Erasures:
-    """Orders by index, and the record that says a payload is gone by commitment."""
+    """Orders and ends of retention by index, and the record that says a payload is gone by commitment."""
 
     orders: dict[int, tuple[str, str]] = field(default_factory=dict)
+    ends: dict[int, tuple[str, str, datetime]] = field(default_factory=dict)
     erased: dict[str, int] = field(default_factory=dict)
     named: dict[str, int] = field(default_factory=dict)
 
@@ -31,15 +35,28 @@ class Erasures:
         self.orders[entry.index] = (entry.record.unit, resource)
         return resource.startswith(f"units/{entry.record.unit}/")
 
+    def keep(self, entry: Entry) -> None:
+        """Notes until when a dataset's rows may be kept, where its datasheet says so."""
+        record = entry.record
+        sheet = record.predicate.get("datasheet")
+        days = sheet.get("retention_days") if isinstance(sheet, dict) else None
+        if type(days) is int and 0 < days <= MOST_DAYS:
+            name = str(record.predicate.get("dataset"))
+            self.ends[entry.index] = (record.unit, name, record.time + timedelta(days=days))
+
     def execute(self, entry: Entry) -> bool:
-        """Notes what was erased; False when no such order came before it."""
+        """Notes what was erased; False when no such order came before it, and no retention was over."""
         predicate = entry.record.predicate
         commitments = predicate.get("commitments")
         for commitment in commitments if isinstance(commitments, list) else ():
             self.erased[str(commitment)] = entry.index
         index = predicate.get("order_index")
         wanted = (entry.record.unit, str(predicate.get("resource")))
-        return type(index) is int and self.orders.get(index) == wanted
+        if type(index) is not int:
+            return False
+        if predicate.get("reason_code") == RETENTION_ENDED and index in self.ends:
+            return self.ends[index][:2] == wanted and entry.record.time >= self.ends[index][2]
+        return self.orders.get(index) == wanted
 
     def report(self, disclosed: Mapping[str, bytes], report: Report) -> None:
         """Says of every payload that the records name whether it is here, erased or not disclosed."""

@@ -14,7 +14,7 @@ from google.protobuf import json_format
 
 from assay import canonical
 from assay.digests import sha256_bytes
-from assay.errors import IntegrityError
+from assay.errors import AbortedError, IntegrityError
 from assay.subjects import INDEX_FILE, KEY_FILE, SubjectIndex
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
 from gateway import lineage
@@ -26,6 +26,7 @@ from gateway.admission.quotes import quote_record
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
+from gateway.store import jobs
 from gateway.store.blobs import put
 from gateway.store.tables import JobRow
 from gateway.subjects import Erased, erased_in
@@ -128,21 +129,34 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
         "quote": quote_record(office.settings.price_book, question),
     }
     subjects = [("dataset", known.dataset.sha256), *sorted(result.files.items())]
-    await office.change(
-        job,
-        Event.QUEUE if decision.allowed else Event.DENY,
-        reason="" if decision.allowed else reason_of(decision),
-        predicate=predicate,
-        subjects=subjects,
-        values={
-            "data": views.to_json(data),
-            "decision": views.to_json(decision),
-            "quote_usd_micros": question.request.quote_usd_micros,
-            **office.spent(job, "prepare", result.seconds),
-        },
-        facts=established,
-        after=partial(account.reserve, job=job, question=question) if decision.allowed else None,
-    )
+    try:
+        await office.change(
+            job,
+            Event.QUEUE if decision.allowed else Event.DENY,
+            reason="" if decision.allowed else reason_of(decision),
+            predicate=predicate,
+            subjects=subjects,
+            values={
+                "data": views.to_json(data),
+                "decision": views.to_json(decision),
+                "quote_usd_micros": question.request.quote_usd_micros,
+                **office.spent(job, "prepare", result.seconds),
+            },
+            facts=established,
+            after=partial(account.reserve, job=job, question=question) if decision.allowed else None,
+        )
+    except AbortedError:
+        await _drop_orphans(office, job, established)
+        raise
+
+
+async def _drop_orphans(office: Office, job: JobRow, established: Mapping[str, str]) -> None:
+    """Removes what was stored for a job that somebody moved meanwhile: no erasure would ever find it."""
+    known = await office.store.fetch(lambda c: jobs.facts(c, job.name))
+    for name in (*SPLITS, PRIVATE_FILE):
+        digest = established[f"prepare.{name}"]
+        if digest not in known.values():
+            await asyncio.to_thread(office.blobs.delete, job.unit, digest)
 
 
 def _by_rule(

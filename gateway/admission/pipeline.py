@@ -28,6 +28,7 @@ from gateway.admission.office import Office
 from gateway.jobs import machine
 from gateway.jobs.transitions import ActorKind, Event, State
 from gateway.permits import void_permits
+from gateway.retention import RetentionService
 from gateway.store import jobs, rows
 from gateway.store.jobs import Lease
 from gateway.store.tables import JobRow
@@ -38,6 +39,7 @@ _LEASE = timedelta(seconds=30)
 _RENEW_SECONDS = 8.0
 _IDLE_SECONDS = 0.5
 _LAPSE_SECONDS = 30.0
+_RETAIN_SECONDS = 30.0
 _AT_ONCE = 64
 _MAX_ATTEMPTS = 5
 _MAX_BACKOFF = 30.0
@@ -67,6 +69,7 @@ class Pipeline:
 
     office: Office
     cards: CardOffice
+    retention: RetentionService
     owner: str = field(default_factory=lambda: secrets.token_hex(8))
     worker_errors: int = 0
     _driven: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -80,7 +83,11 @@ class Pipeline:
         slots = asyncio.Semaphore(self.office.settings.workers["train"].slots)
         # The ledger's writer lock says that no other process writes here, so a lease found now is a dead one's.
         await self.office.store.commit(lambda uow: jobs.release_all(uow.connection))
-        helpers = [asyncio.create_task(self._renew()), asyncio.create_task(self._lapse())]
+        helpers = [
+            asyncio.create_task(self._renew()),
+            asyncio.create_task(self._lapse()),
+            asyncio.create_task(self._retain()),
+        ]
         try:
             while True:
                 if self.office.store.ledger.stopped:
@@ -212,6 +219,12 @@ class Pipeline:
             for name in await self.office.store.fetch(partial(_lapsed, now)):
                 await self._quietly(self._expire(name))
             await asyncio.sleep(_LAPSE_SECONDS)
+
+    async def _retain(self) -> None:
+        """Ends the retention of datasets whose time is over."""
+        while True:
+            await self._quietly(self.retention.end())
+            await asyncio.sleep(_RETAIN_SECONDS)
 
     async def _quietly(self, call: Awaitable[object]) -> None:
         """Waits for housekeeping; what fails is logged, and tried again next time."""

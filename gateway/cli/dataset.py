@@ -223,4 +223,10 @@ def _describe(dataset: dataset_pb2.Dataset) -> list[str]:
         f"{dataset.name}",
         f"  {dataset_pb2.DatasetFormat.Name(dataset.format)}, {dataset.size_bytes} bytes, sha256 {dataset.sha256}",
         f"  recorded at ledger index {dataset.record_index}",
+        *([f"  to be erased by {dataset.retention_end_time.ToJsonString()}"] if _has_end(dataset) else []),
+        *([f"  erased by record {dataset.erased_index}"] if dataset.HasField("erased_index") else []),
     ]
+
+
+def _has_end(dataset: dataset_pb2.Dataset) -> bool:
+    return dataset.HasField("retention_end_time") and not dataset.HasField("erased_index")

@@ -2,7 +2,7 @@
 
 ```
 RECEIVED → PREPARING → DENIED | QUEUED → TRAINING → AUDITING → QUARANTINED | AWAITING_APPROVAL → REJECTED | APPROVED
-APPROVED → REVOKED | EXPIRED;  QUEUED, TRAINING ⇄ PAUSED;  anything under way → CANCELLED | FAILED
+APPROVED → REVOKED | EXPIRED;  QUEUED, TRAINING ⇄ PAUSED;  anything under way or paused → CANCELLED | FAILED
 TRAINING → PAUSED also by a fault that left a checkpoint: there is no way out of FAILED, and none is needed
 DENIED, QUARANTINED: an appeal leaves the state, a waiver leads back into the path
 REJECTED: an appeal leads back to AWAITING_APPROVAL, where others than the refuser decide
@@ -227,7 +227,8 @@ TABLE: tuple[Line, ...] = (
         _PERSON,
         "job.cancelled:transition",
     ),
-    _line(Event.FAIL, _UNDER_WAY, State.FAILED, _GATEWAY, "job.failed:transition"),
+    # The clock: when the retention of the rows is over, also of a job that is paused.
+    _line(Event.FAIL, _UNDER_WAY | {State.PAUSED}, State.FAILED, _GATEWAY | _CLOCK, "job.failed:transition"),
     _line(Event.APPEAL, State.DENIED, State.DENIED, _PERSON, "appeal.filed:appeal"),
     _line(Event.APPEAL, State.QUARANTINED, State.QUARANTINED, _PERSON, "appeal.filed:appeal"),
     _line(Event.APPEAL, State.REJECTED, State.AWAITING_APPROVAL, _PERSON, "appeal.filed:appeal"),

@@ -295,7 +295,7 @@ async def test_no_work_begins_on_rows_past_their_retention_and_the_refusal_is_re
     demand_within_retention(row, end - timedelta(seconds=1))
     with pytest.raises(PreconditionError) as caught:
         demand_within_retention(row, end)
-    assert caught.value.reason == "RETENTION_OVER" and "assay erase" in caught.value.remedy
+    assert caught.value.reason == "RETENTION_OVER" and "by itself" in caught.value.remedy
 
     def age(uow: Any) -> None:
         past = rows.micros(rows.moment(row.created_us) - timedelta(days=365))

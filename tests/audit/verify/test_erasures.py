@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -123,3 +124,50 @@ def test_attack_26_an_order_that_the_gateway_invented_is_invalid(world: World) -
     world.append(RecordDraft("credit", "erasure.ordered", "erasure-order", {}, envelope=forged))
     report = verified(world)
     assert report.verdict == "invalid" and outcomes(report, SIGNATURES)[0][0] == "failed"
+
+
+def kept(story: Story, days: object, dataset: str = DATASET) -> int:
+    """A dataset whose datasheet names so many days; returns its record's index."""
+    predicate = {
+        "dataset": dataset, "format": "DATASET_FORMAT_CHAT_JSONL", "datasheet": {"retention_days": days},
+        "sha256": "5e" * 32, "size_bytes": 7,
+    }  # fmt: skip
+    return story.record("dataset.created", "dataset", predicate, [("dataset", "5e" * 32)])
+
+
+def ended(story: Story, index: int, **changes: Any) -> None:
+    values = {"resource": DATASET, "reason_code": "retention-ended", "commitments": [], "payloads": 0, **changes}
+    execute(story, index, **values)
+
+
+def test_a_retention_that_is_over_needs_no_order(world: World) -> None:
+    story = told(world)
+    index = kept(story, 30)
+    world.clock.now += timedelta(days=30)
+    ended(story, index)
+    report = verified(world)
+    assert report.verdict == "valid", report.checks
+
+
+@pytest.mark.parametrize(
+    ("days", "after", "changes"),
+    [
+        (30, timedelta(days=30) - timedelta(seconds=1), {}),
+        (0, timedelta(days=400), {}),
+        (None, timedelta(days=400), {}),
+        ("30", timedelta(days=400), {}),
+        (10**9, timedelta(days=400), {}),
+        (30, timedelta(days=400), {"resource": "units/credit/datasets/other"}),
+        (30, timedelta(days=400), {"reason_code": "data-subject-request"}),
+    ],
+    ids=str,
+)
+def test_an_erasure_before_the_end_of_the_retention_is_invalid(
+    world: World, days: object, after: timedelta, changes: dict[str, Any]
+) -> None:
+    story = told(world)
+    index = kept(story, days)
+    world.clock.now += after
+    ended(story, index, **changes)
+    report = verified(world)
+    assert report.verdict == "invalid" and "nobody ordered it" in outcomes(report, ERASURES)[0][1]

@@ -1,0 +1,214 @@
+"""The end of a retention: work stops, rows are shredded, a record says so. The ledger's clock is moved here."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.v1 import dataset_pb2
+from audit.ledger.writer import Sources
+from audit.verify.trust import TrustFile
+from audit.verify.verifier import verify_bundle
+from gateway.store import jobs
+from gateway.store.blobs import put_bytes
+from gateway.store.tables import ErasureRow, FactRow
+from tests.gateway.conftest import House, messages, schema_violations
+from tests.gateway.judged import MODEL, NAME, approved
+from tests.gateway.test_erasures import DATASET, bodies, get, refused
+from tests.gateway.test_evidence import export
+
+DAYS = dt.timedelta(days=30)
+SHEET = dataset_pb2.Datasheet(
+    purposes=["support-replies"], licence="CC0-1.0", retention_days=30, provenance="Mrs Doe gave them."
+)
+
+
+@dataclass
+class Clock:
+    """The ledger's time: this machine's, moved on."""
+
+    ahead: dt.timedelta = dt.timedelta()
+
+    def __call__(self) -> dt.datetime:
+        return dt.datetime.now(dt.UTC) + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("audit.ledger.ledger.system_sources", lambda: Sources(made, lambda: os.urandom(16).hex()))
+    return made
+
+
+@pytest.fixture
+async def kept(clock: Clock, opened: Callable[[], House]) -> AsyncIterator[House]:
+    made = opened()
+    yield made
+    await made.app.close()
+    assert schema_violations(made.app) == []
+
+
+async def upload(house: House, dataset: str = "rows", data: bytes = b"x\n" * 100, sheet: Any = SHEET) -> str:
+    header = dataset_pb2.UploadDatasetHeader(
+        parent="units/credit", dataset_id=dataset, format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL, datasheet=sheet,
+        request_id=str(uuid.uuid4()),
+    )  # fmt: skip
+    answer = await house.app.datasets.upload_dataset(await house.caller("rita"), messages(header, [data]))
+    return answer.dataset.sha256
+
+
+async def shown(house: House, name: str = DATASET) -> dataset_pb2.Dataset:
+    return (await house.app.datasets.get_dataset(await house.caller("rita"), get(name))).dataset
+
+
+async def end(house: House) -> list[str]:
+    return await house.app.pipeline.retention.end()
+
+
+async def test_rows_go_when_their_time_is_over_and_the_log_proves_it(kept: House, clock: Clock, tmp_path: Path) -> None:
+    sha256 = await upload(kept)
+    forever = await upload(kept, "forever", b"y\n", dataset_pb2.Datasheet(licence="CC0-1.0"))
+    before = await shown(kept)
+    assert before.retention_end_time.ToDatetime(dt.UTC) == before.create_time.ToDatetime(dt.UTC) + DAYS
+    clock.ahead = DAYS - dt.timedelta(minutes=1)
+    assert await end(kept) == [] and kept.app.blobs.exists("credit", sha256)
+    clock.ahead = DAYS
+    await refused("RETENTION_OVER", kept.app.jobs.create_tuning_job(await kept.caller("rita"), kept.request()))
+    assert await end(kept) == [DATASET]
+    assert not kept.app.blobs.exists("credit", sha256) and kept.app.blobs.exists("credit", forever)
+    (executed,) = bodies(kept, "erasure.executed")
+    assert (executed["reason_code"], executed["order_index"]) == ("retention-ended", before.record_index)
+    assert executed["blobs"] == 1 and executed["payloads"] == 1, "the file, and the words of the provenance"
+    assert bodies(kept, "erasure.ordered") == []
+    after = await shown(kept)
+    assert after.erased_index and after.datasheet.provenance == "payload erased"
+    assert not (await shown(kept, "units/credit/datasets/forever")).HasField("retention_end_time")
+    await refused("ERASED", kept.app.jobs.create_tuning_job(await kept.caller("rita"), kept.request()))
+    assert await end(kept) == [] and len(bodies(kept, "erasure.executed")) == 1
+    path = await export(kept, "anna", "units/-", [], tmp_path / "bundle.zip")
+    report = verify_bundle(path, TrustFile.parse(kept.layout.trust.read_text()), clock())
+    assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
+
+
+async def test_derived_files_go_and_models_are_named(
+    kept: House, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(House, "upload", lambda self, who, unit="credit": upload(self))
+    await approved(kept)
+    names = ("train.jsonl", "validation.jsonl", "selection.jsonl", "private.bin")
+    blobs = {f"prepare.{name}": put_bytes(kept.app.blobs, "credit", name.encode()).sha256 for name in names}
+    await kept.app.store.commit(lambda u: jobs.establish(u.connection, NAME, blobs))
+    clock.ahead = DAYS
+    assert await end(kept) == [DATASET]
+    assert not any(kept.app.blobs.exists("credit", sha256) for sha256 in blobs.values())
+    (executed,) = bodies(kept, "erasure.executed")
+    assert executed["affected_models"] == [MODEL] and executed["blobs"] == 5
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_job_under_way_is_failed_first_and_the_rows_go_once_it_rests(
+    kept: House, clock: Clock, paused: bool
+) -> None:
+    sha256 = await upload(kept)
+    name = (await kept.app.jobs.create_tuning_job(await kept.caller("rita"), kept.request())).tuning_job.name
+    if paused:
+        where = "UPDATE tuning_job SET state = 'PAUSED', resume_to = 'TRAINING', needs_work = false"
+        await kept.app.store.commit(lambda u: u.connection.exec_driver_sql(where) and None)
+    clock.ahead = DAYS
+    assert await end(kept) == [] and kept.app.blobs.exists("credit", sha256)
+    job = kept.app.store.read(lambda c: jobs.get(c, name))
+    assert job is not None and job.state == "FAILED" and job.reason.startswith("RETENTION_OVER") and job.needs_work
+    assert await end(kept) == [], "its worker may still hold rows"
+    await kept.app.store.commit(lambda u: jobs.note(u.connection, name, {"needs_work": False}))
+    assert await end(kept) == [DATASET] and not kept.app.blobs.exists("credit", sha256)
+    assert kept.types(name)[-1] == "job.failed"
+
+
+async def test_bytes_that_another_dataset_still_needs_stay_until_its_end(kept: House, clock: Clock) -> None:
+    longer = dataset_pb2.Datasheet(licence="CC0-1.0", retention_days=60)
+    sha256 = await upload(kept)
+    await upload(kept, "twin", sheet=longer)
+    clock.ahead = DAYS
+    assert await end(kept) == [DATASET] and kept.app.blobs.exists("credit", sha256)
+    clock.ahead = 2 * DAYS
+    assert await end(kept) == ["units/credit/datasets/twin"] and not kept.app.blobs.exists("credit", sha256)
+
+
+async def test_one_that_cannot_go_does_not_hold_up_the_others(
+    kept: House, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await upload(kept), await upload(kept, "second", b"y\n")
+    real = kept.app.blobs.delete
+
+    def stuck(unit: str, sha256: str) -> None:
+        if sha256 == first:
+            raise OSError("disk")
+        real(unit, sha256)
+
+    monkeypatch.setattr(kept.app.blobs, "delete", stuck)
+    clock.ahead = DAYS
+    assert await end(kept) == ["units/credit/datasets/second"] and not kept.app.blobs.exists("credit", second)
+    assert len(bodies(kept, "erasure.executed")) == 1
+    monkeypatch.undo()
+    assert await end(kept) == [DATASET]
+
+
+async def test_a_frozen_log_shreds_nothing_that_it_cannot_tell_of(
+    kept: House, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from assay.errors import UnavailableError
+    from audit.ledger.batch import Batch
+
+    def frozen(self: Batch) -> None:
+        raise UnavailableError("LOG_FROZEN", "frozen")
+
+    sha256 = await upload(kept)
+    clock.ahead = DAYS
+    monkeypatch.setattr(Batch, "demand_open", frozen)
+    assert await end(kept) == [] and kept.app.blobs.exists("credit", sha256)
+
+
+async def test_after_a_restart_a_restored_file_goes_again_and_forgotten_rows_are_learnt(
+    clock: Clock, opened: Callable[[], House]
+) -> None:
+    from gateway.store import rows
+
+    first = opened()
+    sha256 = await upload(first)
+    clock.ahead = DAYS
+    assert await end(first) == [DATASET]
+    put_bytes(first.app.blobs, "credit", b"x\n" * 100)
+
+    def forget(uow: Any) -> None:
+        uow.connection.execute(rows.table(ErasureRow).delete())
+        uow.connection.execute(rows.table(FactRow).delete().where(rows.table(FactRow).c.key == "erasure.scanned"))
+
+    await first.app.store.commit(forget)
+    await first.app.close()
+    second = opened()
+    assert not second.app.blobs.exists("credit", sha256) and (await shown(second)).erased_index
+    assert len(bodies(second, "erasure.executed")) == 1
+    await second.app.close()
+
+
+async def test_the_pipeline_ends_retentions_by_itself(kept: House, clock: Clock) -> None:
+    sha256 = await upload(kept)
+    clock.ahead = DAYS
+    running = asyncio.create_task(kept.app.pipeline.run())
+    try:
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            if not kept.app.blobs.exists("credit", sha256):
+                break
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert not kept.app.blobs.exists("credit", sha256) and len(bodies(kept, "erasure.executed")) == 1
