@@ -39,7 +39,7 @@ def cost(known: Record) -> dict[str, Any]:
             ("Spent so far, USD", _scaled(spent, 1e6), "newest record of the job"),
         ]
     )
-    parts = [money, _meters(known)]
+    parts = [money, *_quoted(known), _meters(known)]
     rows = [
         [measured.label(m), blocks.number(m.get("value"), 6), m.get("unavailable") or m.get("method")]
         for m in known.get("audit", {}).get("measurements", [])
@@ -48,6 +48,27 @@ def cost(known: Record) -> dict[str, Any]:
     if rows:
         parts.append(table(("Quantity", "Value", "Method"), (28, 16, 56), rows))
     return section("cost", "Cost and energy", *parts)
+
+
+def _quoted(known: Record) -> list[dict[str, Any]]:
+    """Each figure of the quote beside what it came to; a forecast says that it is one."""
+    rows = [
+        [
+            f"{str(f.get('name')).replace('_', ' ')}, {f.get('unit')}",
+            blocks.number(f["quoted"], 4) if "quoted" in f else "not quoted",
+            _came_to(f),
+            f.get("method"),
+        ]
+        for f in known.get("quote", [])
+    ]
+    columns = ("Quoted before it started", "Quoted", "Actual", "How it was found")
+    return [table(columns, (20, 14, 20, 46), rows)] if rows else []
+
+
+def _came_to(figure: Mapping[str, Any]) -> str:
+    if "actual" in figure:
+        return blocks.number(figure["actual"], 4)
+    return f"forecast {blocks.number(figure['forecast'], 4)}" if "forecast" in figure else "not known"
 
 
 def isolation(known: Record) -> dict[str, Any]:

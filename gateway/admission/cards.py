@@ -150,6 +150,7 @@ class CardOffice:
             "base_model": _json(self.base_models.get(request.base_model)),
             "data": _json(views.from_json(job.data, policy_input_pb2.DataFacts)),
             "decision": _json(summary.decision),
+            "quote": [_json(f) for f in views.quoted(connection, job, rows.moment(job.updated_us))],
             "audit": _json(views.from_json(job.audit, measurement_pb2.AuditReport)),
             "verdict": _json(summary.verdict),
             "model": _json(registry.message_of(model)),

@@ -18,7 +18,7 @@ from assay.errors import AbortedError, IntegrityError
 from assay.subjects import INDEX_FILE, KEY_FILE, SubjectIndex
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
 from gateway import lineage
-from gateway.admission import account, facts
+from gateway.admission import account, facts, quotes
 from gateway.admission.exchange import PRIVATE_FILE, Result, Task
 from gateway.admission.fixes import minimal_fix
 from gateway.admission.office import Known, Office, failed, make_task, task_id
@@ -116,9 +116,11 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
     now = dt.datetime.now(dt.UTC)
     question.account.CopyFrom(await office.store.fetch(lambda c: account.read(c, job, now)))
     decision = await asyncio.to_thread(_answer, office, question)
+    quote = quote_record(office.settings.price_book, question)
     established = {
         **await asyncio.to_thread(_store, office, job, result),
         INTAKE_QUESTION: views.to_json(question),
+        quotes.FACT: json.dumps(quote, sort_keys=True),
     }
     predicate = {
         **decision_predicate(decision),
@@ -126,7 +128,7 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
         "statement": result.envelope,
         **_by_rule(request, data, base.parameters),
         "quote_usd_micros": question.request.quote_usd_micros,
-        "quote": quote_record(office.settings.price_book, question),
+        "quote": quote,
     }
     subjects = [("dataset", known.dataset.sha256), *sorted(result.files.items())]
     try:

@@ -277,9 +277,26 @@ def describe(job: tuning_job_pb2.TuningJob) -> list[Any]:
         lines += _outcomes("Release verdict", word, job.verdict.outcomes)
     if job.cost_usd_micros:
         lines.append(f"  cost {usd(job.cost_usd_micros)} of {usd(job.quote_usd_micros)} quoted")
+    if job.quote:
+        lines.append(table(("", "quoted", "actual", "unit", "how"), [_figure(f) for f in job.quote]))
     if job.etag:
         lines.append(f"  etag {job.etag}  trace {job.trace_id}")
     return lines
+
+
+def _figure(figure: tuning_job_pb2.QuotedFigure) -> tuple[str, ...]:
+    """A figure of the quote for people: a forecast says that it is one."""
+    actual = "not known"
+    if figure.HasField("actual"):
+        actual = _reading(figure.actual)
+    elif figure.HasField("forecast"):
+        actual = f"forecast {_reading(figure.forecast)}"
+    quoted = _reading(figure.quoted) if figure.HasField("quoted") else "not quoted"
+    return figure.name.replace("_", " "), quoted, actual, figure.unit, figure.method
+
+
+def _reading(value: float) -> str:
+    return f"{value:,.0f}" if 1_000 <= value < 1e9 else f"{value:.4g}"
 
 
 def _fix(fix: policy_pb2.MinimalFix) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Sequence
 from typing import TypeVar
@@ -12,10 +13,11 @@ from sqlalchemy import Connection
 
 from assay import dsse
 from assay.v1 import approval_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
+from gateway.admission import quotes
 from gateway.jobs.machine import etag
 from gateway.jobs.transitions import RESTING, State
 from gateway.store import jobs, rows
-from gateway.store.tables import ApprovalRow, JobRow, TransitionRow
+from gateway.store.tables import ApprovalRow, JobRow, PermitRow, TransitionRow
 
 M = TypeVar("M", bound=Message)
 
@@ -50,7 +52,18 @@ def whole(
         message.data.CopyFrom(from_json(job.data, policy_input_pb2.DataFacts))
     if job.audit:
         message.audit.CopyFrom(from_json(job.audit, measurement_pb2.AuditReport))
+    message.quote.extend(quoted(connection, job, dt.datetime.now(dt.UTC)))
     return message
+
+
+def quoted(connection: Connection, job: JobRow, now: dt.datetime) -> list[tuning_job_pb2.QuotedFigure]:
+    """What was quoted for a job beside what it came to by now."""
+    until = rows.micros(now)
+    permits = rows.select_all(connection, PermitRow, job=job.name)
+    permitted = [(p.not_before_us, min(p.not_after_us, p.revoked_us or until, until)) for p in permits]
+    report = from_json(job.audit, measurement_pb2.AuditReport)
+    spent = quotes.Spent.of(jobs.facts(connection, job.name), job.cost_usd_micros, report, permitted)
+    return quotes.figures(spent) if spent is not None else []
 
 
 def summary(job: JobRow, progress: tuning_job_pb2.Progress | None = None) -> tuning_job_pb2.TuningJob:

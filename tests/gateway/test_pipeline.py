@@ -143,6 +143,10 @@ async def test_a_clean_job_from_request_to_permit_and_offline_proof(street: Stre
     assert job.audit.measurements and job.verdict.outcomes
     assert set(job.stage_seconds) == {"prepare", "train", "audit"} and min(job.stage_seconds.values()) > 0
     assert 0 < job.cost_usd_micros < 50_000_000 and job.quote_usd_micros > 0
+    figures = {f.name: f for f in job.quote}
+    assert figures["train_tokens"].actual == 30000 and figures["train_seconds"].actual == job.stage_seconds["train"]
+    assert figures["usd"].actual == job.cost_usd_micros / 1e6 and figures["usd"].quoted == job.quote_usd_micros / 1e6
+    assert figures["energy"].actual > 0 and "without" not in figures["energy"].method
     assert spooled(street) == []
     await decide(street, "cora", "compliance_officer")
     await decide(street, "vik", "validator")
@@ -151,6 +155,7 @@ async def test_a_clean_job_from_request_to_permit_and_offline_proof(street: Stre
     )
     permit = (await street.app.permits.issue_permit(await street.caller("dana"), request)).permit
     assert permit.adapter_sha256
+    assert {f.name: f for f in (await street.job()).quote}["hosting_time"].actual > 0, "it has a permit now"
     for jobs in ([], [NAME]):
         path = await export(street, "anna", "units/-", jobs, tmp_path / "bundle.zip")
         report = verify_bundle(path, TrustFile.parse(street.layout.trust.read_text()), now())

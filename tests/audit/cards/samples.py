@@ -33,6 +33,12 @@ def rich(measurements: int = 0, rules: int = 0) -> dict[str, Any]:
         "create_time": "2026-11-02T08:00:00Z", "update_time": "2026-11-02T08:09:30.5Z", "quote_usd_micros": "52000",
         "cost_usd_micros": "41000", "trace_id": "c" * 32,
     }  # fmt: skip
+    known["quote"] = [
+        {"name": "train_seconds", "unit": "seconds", "quoted": 304.0, "actual": 200.5, "method": "supervisors' clocks"},
+        {"name": "energy", "unit": "Wh", "actual": 12.1, "method": "RAPL"},
+        {"name": "hosting_usd", "unit": "usd", "quoted": 24.0, "forecast": 441.5, "method": "forecast, not spent"},
+        {"name": "hosting_time", "unit": "months", "quoted": 6.0, "method": "time under permits so far"},
+    ]
     known["dataset"] |= {
         "format": "DATASET_FORMAT_DECISION_CSV",
         "datasheet": {

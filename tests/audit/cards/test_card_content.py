@@ -281,3 +281,11 @@ def test_the_data_section_names_rows_with_reasons_and_what_the_detector_finds() 
     assert "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13 …" in text and "Screens that found nothing: REPEATED_ROW." in text
     assert "LABEL_NAN" in text and "3 rows were refused" in text
     assert parts_of({}) == []
+
+
+def test_each_quoted_figure_stands_beside_what_it_came_to() -> None:
+    rows = {row[0]: row[1:] for row in cells(build_card(samples.rich()), "cost")}
+    assert rows["train seconds, seconds"] == ["304", "200.5", "supervisors' clocks"]
+    assert rows["energy, Wh"] == ["not quoted", "12.1", "RAPL"]
+    assert rows["hosting usd, usd"] == ["24", "forecast 441.5", "forecast, not spent"]
+    assert rows["hosting time, months"][:2] == ["6", "not known"]
