@@ -226,5 +226,5 @@ async def test_people_see_tables(house: House, tmp_path: Path) -> None:
         for item in describe_lineage(await ask(house, subject=SUBJECT)):
             console.print(item)
     text = shown.get()
-    assert "holds subject" in text and "1, 2, 3" in text and "20 …" in text and "21" not in text
+    assert "holds subject" in text and "1, 2, 3" in text and " 20 …" in text and "20, 21" not in text
     assert MODEL in text and "production-eu" in text and "not searched: units/credit/datasets/plain (no group" in text
