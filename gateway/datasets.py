@@ -1,8 +1,9 @@
-"""Datasets: streamed in, hashed, encrypted, recorded. The gateway never reads a row."""
+"""Datasets: streamed or fetched in, hashed, encrypted, recorded. The gateway never reads a row."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from assay.v1 import dataset_pb2
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway import pages, requests, words
+from gateway import pages, requests, stores, words
 from gateway.admission.facts import unit_of
 from gateway.caller import Caller, not_found
 from gateway.erasures import retention_end
@@ -33,7 +34,19 @@ from gateway.store.database import Store
 from gateway.store.rows import Position
 from gateway.store.tables import DatasetRow, ErasureRow
 
-_METHOD = "UploadDataset"
+_UPLOAD, _IMPORT = "UploadDataset", "ImportDataset"
+_PROGRESS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What came in whole: by which method, with what digest of the request, from where; ``source`` empty: uploaded."""
+
+    method: str
+    header: dataset_pb2.UploadDatasetHeader
+    content: str
+    blob: Blob
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,21 +72,44 @@ class DatasetService:
             NotFoundError: ``NOT_FOUND`` for a unit that is not there or not the caller's.
         """
         header = await _header(messages)
-        unit = unit_of(header.parent)
-        caller.require_unit(unit, header.parent)
-        if unit not in self.settings.units:
-            raise not_found(header.parent)
+        unit = self._unit(caller, header)
         writer = await asyncio.to_thread(self.blobs.writer, unit)
         try:
             blob = await self._receive(writer, messages)
         finally:
             writer.abandon()
+        made = _Made(_UPLOAD, header, requests.digest(header, blob.sha256), blob)
+        return dataset_pb2.UploadDatasetResponse(dataset=await self._keep(caller, unit, made))
+
+    async def import_dataset(
+        self, caller: Caller, request: dataset_pb2.ImportDatasetRequest
+    ) -> AsyncIterator[dataset_pb2.ImportDatasetResponse]:
+        """Fetches a file from a store that the operator allows; yields progress, and at last the dataset.
+
+        A repeat of an answered request is answered without asking the store again.
+
+        Raises:
+            PermissionDeniedError: ``STORE_NOT_ALLOWED``, ``STORE_NETWORK``.
+            UnavailableError: ``STORE_UNREACHABLE``, ``STORE_ANSWER``, ``STORE_SLOW``.
+            Others: those of :meth:`upload_dataset`.
+        """
+        header = request.header
+        unit = self._unit(caller, header)
+        address = stores.allowed(self.settings.stores, unit, request.source)
+        content = requests.digest(header, f"{request.source} {request.sha256}")
+        known = await self.store.fetch(lambda c: self._answered(c, caller, _IMPORT, header, content))
+        if known is not None:
+            yield dataset_pb2.ImportDatasetResponse(dataset=known)
+            return
+        writer = await asyncio.to_thread(self.blobs.writer, unit)
         try:
-            dataset = await self.store.commit(lambda uow: self._register(uow, caller, header, blob))
-        except AssayError:
-            await self.store.commit(lambda uow: self._drop_orphan(uow, unit, blob))
-            raise
-        return dataset_pb2.UploadDatasetResponse(dataset=dataset)
+            async for progress in self._fetch(writer, address):
+                yield dataset_pb2.ImportDatasetResponse(progress=progress)
+            blob = await asyncio.to_thread(self._finish, writer, request.sha256)
+        finally:
+            writer.abandon()
+        made = _Made(_IMPORT, header, content, blob, request.source)
+        yield dataset_pb2.ImportDatasetResponse(dataset=await self._keep(caller, unit, made))
 
     async def get_dataset(
         self, caller: Caller, request: dataset_pb2.GetDatasetRequest
@@ -126,18 +162,60 @@ class DatasetService:
             answer.next_page_token = pages.token(listing, Position(found[size - 1].created_us, found[size - 1].name))
         return answer
 
+    def _unit(self, caller: Caller, header: dataset_pb2.UploadDatasetHeader) -> str:
+        unit = unit_of(header.parent)
+        caller.require_unit(unit, header.parent)
+        if unit not in self.settings.units:
+            raise not_found(header.parent)
+        return unit
+
+    async def _keep(self, caller: Caller, unit: str, made: _Made) -> dataset_pb2.Dataset:
+        """Registers what came in; what is refused leaves no file behind."""
+        try:
+            return await self.store.commit(lambda uow: self._register(uow, caller, made))
+        except AssayError:
+            await self.store.commit(lambda uow: self._drop_orphan(uow, unit, made.blob))
+            raise
+
+    async def _fetch(self, writer: BlobWriter, address: stores.Address) -> AsyncIterator[dataset_pb2.ImportProgress]:
+        limits = self.settings.limits
+        coming = await asyncio.to_thread(
+            stores.Download,
+            address,
+            self.settings.folder,
+            max_bytes=limits.max_dataset_bytes,
+            seconds=limits.store_seconds,
+        )
+        try:
+            size, shown, chunks = 0, time.monotonic(), coming.chunks()
+            while chunk := await asyncio.to_thread(next, chunks, b""):
+                size += len(chunk)
+                self._demand_room(size)
+                await asyncio.to_thread(writer.write, chunk)
+                if time.monotonic() - shown >= _PROGRESS_SECONDS:
+                    shown = time.monotonic()
+                    yield dataset_pb2.ImportProgress(received_bytes=size, total_bytes=coming.total)
+            if not size:
+                raise _empty()
+        finally:
+            coming.close()
+
+    def _demand_room(self, size: int) -> None:
+        cap = self.settings.limits.max_dataset_bytes
+        if size > cap:
+            raise ExhaustedError("DATASET_TOO_LARGE", f"the file has more than {cap} bytes", remedy="split it")
+
     async def _receive(self, writer: BlobWriter, messages: AsyncIterator[dataset_pb2.UploadDatasetRequest]) -> Blob:
-        size, cap = 0, self.settings.limits.max_dataset_bytes
+        size = 0
         async for message in messages:
             part = message.WhichOneof("part")
             if part == "chunk":
                 size += len(message.chunk)
-                if size > cap:
-                    raise ExhaustedError("DATASET_TOO_LARGE", f"the file has more than {cap} bytes", remedy="split it")
+                self._demand_room(size)
                 await asyncio.to_thread(writer.write, message.chunk)
             elif part == "trailer":
                 if not size:
-                    raise InvalidInputError("DATASET_EMPTY", "the file holds no bytes", remedy="send at least one row")
+                    raise _empty()
                 async for _ in messages:
                     raise _out_of_order("something followed the trailer")
                 return await asyncio.to_thread(self._finish, writer, message.trailer.sha256)
@@ -155,17 +233,21 @@ class DatasetService:
             )
         return writer.finish()
 
-    def _register(
-        self, uow: UnitOfWork, caller: Caller, header: dataset_pb2.UploadDatasetHeader, blob: Blob
-    ) -> dataset_pb2.Dataset:
-        c = uow.connection
+    @staticmethod
+    def _answered(
+        c: Connection, caller: Caller, method: str, header: dataset_pb2.UploadDatasetHeader, content: str
+    ) -> dataset_pb2.Dataset | None:
+        before = requests.answered(c, caller.subject, method, header.request_id, content)
+        known = rows.get(c, DatasetRow, name=before) if before else None
+        return message_of(known) if known is not None else None
+
+    def _register(self, uow: UnitOfWork, caller: Caller, made: _Made) -> dataset_pb2.Dataset:
+        c, header, blob = uow.connection, made.header, made.blob
         name = f"{header.parent}/datasets/{header.dataset_id}"
-        content = requests.digest(header, blob.sha256)
-        before = requests.answered(c, caller.subject, _METHOD, header.request_id, content)
-        known = rows.get(c, DatasetRow, name=before or name)
-        if before and known is not None:
-            return message_of(known)
-        if known is not None:
+        before = self._answered(c, caller, made.method, header, made.content)
+        if before is not None:
+            return before
+        if rows.get(c, DatasetRow, name=name) is not None:
             raise AlreadyExistsError("DATASET_EXISTS", f"{name} exists", remedy="choose another dataset_id")
         unit = unit_of(header.parent)
         if not self.blobs.exists(unit, blob.sha256):
@@ -183,6 +265,8 @@ class DatasetService:
             "actor": caller.subject,
             "trace_id": caller.trace_id,
         }
+        if made.source:
+            predicate["source"] = made.source
         if origin:
             predicate["provenance_commitment"] = words.keep(c, self.keys, unit, name, origin)
         index = uow.append(RecordDraft(unit, "dataset.created", "dataset", predicate, [("dataset", blob.sha256)]))
@@ -198,7 +282,7 @@ class DatasetService:
             record_index=index,
         )
         rows.insert(c, row)
-        requests.remember(c, caller.subject, _METHOD, header.request_id, content, name)
+        requests.remember(c, caller.subject, made.method, header.request_id, made.content, name)
         return message_of(row)
 
     def _drop_orphan(self, uow: UnitOfWork, unit: str, blob: Blob) -> None:
@@ -240,6 +324,10 @@ async def _header(messages: AsyncIterator[dataset_pb2.UploadDatasetRequest]) -> 
             return message.header
         break
     raise _out_of_order("the first message must be the header")
+
+
+def _empty() -> InvalidInputError:
+    return InvalidInputError("DATASET_EMPTY", "the file holds no bytes", remedy="send at least one row")
 
 
 def _out_of_order(what: str) -> InvalidInputError:

@@ -8,7 +8,16 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -16,6 +25,7 @@ from assay.errors import FieldViolation, InvalidInputError
 from assay.identity import Layout
 
 Unit = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_][A-Za-z0-9._-]*)?$")]
 Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\[\]:-]+:[0-9]{1,5}$")]
 
 
@@ -41,6 +51,25 @@ class Limits(_Frozen):
     signature_age_seconds: int = Field(default=900, ge=1)
     quorum_seconds: int = Field(default=20, ge=1, le=300)
     worker_silence_seconds: int = Field(default=900, ge=1)
+    store_seconds: int = Field(default=3600, ge=1)
+
+
+class StoreSettings(_Frozen):
+    """A store that datasets may be fetched from.
+
+    Attributes:
+        prefix: what addresses begin with: https, a host, and a path that ends in a slash.
+        units: units that may fetch from it.
+        networks: where the host may lie; empty for public addresses only, never for inside ones.
+        ca_file: certificate authorities to trust instead of the system's; a name in the gateway's folder.
+        token_file: a bearer token to send; a name in the gateway's folder, readable by the gateway alone.
+    """
+
+    prefix: Annotated[str, StringConstraints(pattern=r"^https://[A-Za-z0-9.:\[\]-]+/([A-Za-z0-9._~+=@,:-]+/)*$")]
+    units: tuple[Unit, ...] = Field(min_length=1)
+    networks: tuple[IPvAnyNetwork, ...] = ()
+    ca_file: FileName = ""
+    token_file: FileName = ""
 
 
 class PriceBook(_Frozen):
@@ -101,6 +130,7 @@ class Settings(_Frozen):
     reflection: bool = False
     post_quantum: bool = False
     workers: dict[str, WorkerSettings]
+    stores: tuple[StoreSettings, ...] = ()
     limits: Limits = Limits()
     price_book: PriceBook
 
@@ -270,6 +300,15 @@ permit_seconds = 86400              # longest permit
 signature_age_seconds = 900         # how old a person's signature may be when it is handed in
 quorum_seconds = 20                 # how long an answer waits for the witnesses
 worker_silence_seconds = 900        # a job pauses when its train worker has not answered for so long
+store_seconds = 3600                # longest fetch from a store
+
+# Stores that datasets may be fetched from (`assay dataset import`); none by default.
+# [[stores]]
+# prefix = "https://store.bank.example/exports/"
+# units = ["support"]
+# networks = ["10.2.0.0/16"]        # where the host may lie; without it public addresses only
+# ca_file = "store-ca.pem"          # in services/gateway; without it the system's authorities
+# token_file = "store.token"        # bearer token, in services/gateway
 
 [price_book]                        # what runs cost, as of a day; money in millionths of a US dollar
 as_of = 2026-01-01

@@ -161,6 +161,32 @@ class UploadDatasetResponse(_message.Message):
     dataset: Dataset
     def __init__(self, dataset: _Optional[_Union[Dataset, _Mapping]] = ...) -> None: ...
 
+class ImportDatasetRequest(_message.Message):
+    __slots__ = ("header", "source", "sha256")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    header: UploadDatasetHeader
+    source: str
+    sha256: str
+    def __init__(self, header: _Optional[_Union[UploadDatasetHeader, _Mapping]] = ..., source: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class ImportProgress(_message.Message):
+    __slots__ = ("received_bytes", "total_bytes")
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    received_bytes: int
+    total_bytes: int
+    def __init__(self, received_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ...) -> None: ...
+
+class ImportDatasetResponse(_message.Message):
+    __slots__ = ("progress", "dataset")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    progress: ImportProgress
+    dataset: Dataset
+    def __init__(self, progress: _Optional[_Union[ImportProgress, _Mapping]] = ..., dataset: _Optional[_Union[Dataset, _Mapping]] = ...) -> None: ...
+
 class GetDatasetRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -40,6 +40,11 @@ class DatasetServiceStub:
                 request_serializer=assay_dot_v1_dot_dataset__pb2.UploadDatasetRequest.SerializeToString,
                 response_deserializer=assay_dot_v1_dot_dataset__pb2.UploadDatasetResponse.FromString,
                 _registered_method=True)
+        self.ImportDataset = channel.unary_stream(
+                '/assay.v1.DatasetService/ImportDataset',
+                request_serializer=assay_dot_v1_dot_dataset__pb2.ImportDatasetRequest.SerializeToString,
+                response_deserializer=assay_dot_v1_dot_dataset__pb2.ImportDatasetResponse.FromString,
+                _registered_method=True)
         self.GetDataset = channel.unary_unary(
                 '/assay.v1.DatasetService/GetDataset',
                 request_serializer=assay_dot_v1_dot_dataset__pb2.GetDatasetRequest.SerializeToString,
@@ -58,6 +63,13 @@ class DatasetServiceServicer:
 
     def UploadDataset(self, request_iterator, context):
         """Streams a file in; it is hashed and stored encrypted, and not parsed by the gateway.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportDataset(self, request, context):
+        """Fetches a file from a store that the operator allows, by its digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +96,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.UploadDataset,
                     request_deserializer=assay_dot_v1_dot_dataset__pb2.UploadDatasetRequest.FromString,
                     response_serializer=assay_dot_v1_dot_dataset__pb2.UploadDatasetResponse.SerializeToString,
+            ),
+            'ImportDataset': grpc.unary_stream_rpc_method_handler(
+                    servicer.ImportDataset,
+                    request_deserializer=assay_dot_v1_dot_dataset__pb2.ImportDatasetRequest.FromString,
+                    response_serializer=assay_dot_v1_dot_dataset__pb2.ImportDatasetResponse.SerializeToString,
             ),
             'GetDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDataset,
@@ -124,6 +141,33 @@ class DatasetService:
             '/assay.v1.DatasetService/UploadDataset',
             assay_dot_v1_dot_dataset__pb2.UploadDatasetRequest.SerializeToString,
             assay_dot_v1_dot_dataset__pb2.UploadDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/assay.v1.DatasetService/ImportDataset',
+            assay_dot_v1_dot_dataset__pb2.ImportDatasetRequest.SerializeToString,
+            assay_dot_v1_dot_dataset__pb2.ImportDatasetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,4 +1,4 @@
-"""``assay dataset``: upload, get, list, lineage."""
+"""``assay dataset``: upload, import, get, list, lineage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, progress_console, state_name, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
 
-app = typer.Typer(no_args_is_help=True, help="Datasets: upload, get, list, lineage.")
+app = typer.Typer(no_args_is_help=True, help="Datasets: upload, import, get, list, lineage.")
 CHUNK_BYTES = 256 * 1024
 
 
@@ -56,6 +56,45 @@ def upload(
         with Progress(*columns, console=progress_console, transient=True) as progress:
             answer = session.datasets.UploadDataset(upload_parts(header, file, progress))
         emit(output, answer.dataset, _describe(answer.dataset))
+
+
+@app.command("import")
+def import_(
+    parent: Annotated[str, typer.Argument(help="The unit, such as units/support.")],
+    dataset_id: Annotated[str, typer.Argument(help="Last part of the resource name.")],
+    source: Annotated[str, typer.Argument(help="https address below a store that the operator allows.")],
+    sha256: Annotated[str, typer.Option(help="Hex digest that the file must have.")],
+    datasheet: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="YAML or JSON.")],
+    format: Annotated[
+        str | None,
+        typer.Option(help="chat-jsonl, decision-csv and others; default: by extension."),
+    ] = None,
+    request_id: Annotated[str | None, typer.Option(help="UUID; repeat it to retry safely.")] = None,
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Let the gateway fetch a file from a store that the operator allows.
+
+    The operator lists stores and their units under [[stores]] in assay.toml. Redirects are not followed; the record of
+    the dataset names the address.
+
+    Example: assay dataset import units/support q3 https://store.bank.example/exports/q3.jsonl --sha256 9f86... \
+    --datasheet q3.yaml
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        header = dataset_pb2.UploadDatasetHeader(
+            parent=parent, dataset_id=dataset_id, format=_format(Path(source), format),
+            datasheet=read_datasheet(datasheet), request_id=request_id or str(uuid.uuid4()),
+        )  # fmt: skip
+        request = dataset_pb2.ImportDatasetRequest(header=header, source=source, sha256=sha256)
+        columns = (TextColumn("fetch"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=progress_console, transient=True) as progress:
+            task = progress.add_task("fetch", total=None)
+            for event in session.datasets.ImportDataset(request):
+                seen = event.progress
+                progress.update(task, completed=seen.received_bytes, total=seen.total_bytes or None)
+        emit(output, event.dataset, _describe(event.dataset))
 
 
 def upload_parts(

@@ -33,6 +33,7 @@ R, C, V, D, A, O = ("requester", "compliance_officer", "validator", "deployer", 
 # Roles that may do it in the unit where they hold; `any` means any role anywhere, `everybody` needs none.
 TABLE: dict[str, set[str]] = {
     "UploadDataset": {R},
+    "ImportDataset": {R},
     "GetDataset": {R, C, V, A},
     "ListDatasets": {R, C, V, A},
     "CreateTuningJob": {R},
