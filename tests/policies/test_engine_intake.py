@@ -103,7 +103,7 @@ def test_an_allowed_request_gets_a_plan_in_which_everything_is_fixed(
     assert plan.seed == int(decision.input_sha256[:8], 16) & 0x7FFFFFFF
     assert plan.canary_manifest_sha256 == chat.data.canary_manifest_sha256
     assert plan.sealed_test_sha256 == chat.data.split_sha256["test"]
-    assert (plan.profile, plan.time_limit_seconds, plan.task) == ("quick", 900, dataset_pb2.DATASET_FORMAT_CHAT_JSONL)
+    assert (plan.profile, plan.time_limit_seconds, plan.task) == ("quick", 3600, dataset_pb2.DATASET_FORMAT_CHAT_JSONL)
     assert "fairness" not in plan.probes
     assert dict(plan.batch_plan) == {"batch_tokens": 2048, "generation_rows": 64}
     assert {g.measurement.partition("[")[0] for g in plan.gates} <= set(plan.metrics)
