@@ -39,6 +39,10 @@ class BaseModels:
             raise InvalidInputError("BASE_MODELS", f"{path.name} names a base model without id or digest")
         return cls({m.id: m for m in found})
 
+    def find(self, name: str) -> policy_input_pb2.BaseModelFacts | None:
+        """A base model by its id or by a name that a hub has for it, such as ``Owner/SmolLM2-135M-Instruct``."""
+        return self.by_id.get(name.rsplit("/", 1)[-1].lower())
+
     def get(self, model_id: str) -> policy_input_pb2.BaseModelFacts:
         """The facts of one base model.
 

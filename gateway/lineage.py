@@ -1,4 +1,4 @@
-"""Which model a job goes on from, and everything that a dataset's rows have reached: jobs, models, permits."""
+"""Which models a job goes on from or is taught by, and what a dataset's rows have reached: jobs, models, permits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from assay.v1 import policy_input_pb2, tuning_job_pb2
 from gateway.admission.facts import unit_of
+from gateway.base_models import BaseModels
 from gateway.caller import not_found
 from gateway.jobs import views
 from gateway.jobs.transitions import State
@@ -17,6 +18,7 @@ from gateway.store import jobs, rows
 from gateway.store.tables import JobRow, ModelRow, PermitRow
 
 FOLDER = "parent"
+_OWN = "units/"
 
 
 def parent_of(
@@ -29,16 +31,42 @@ def parent_of(
     """
     if not request.parent_model:
         return None
-    model = rows.get(connection, ModelRow, name=request.parent_model)
-    job = jobs.get(connection, model.job) if model is not None else None
-    if model is None or job is None or model.unit != unit_of(request.parent):
-        raise not_found(request.parent_model)
+    model, job = _own(connection, request.parent_model, unit_of(request.parent))
     return policy_input_pb2.ParentModel(
         name=model.name,
         adapter_sha256=model.adapter_sha256,
         base_sha256=model.base_sha256,
         state=job.state,
         differentially_private=views.request_of(job).HasField("differential_privacy"),
+    )
+
+
+def teacher_of(
+    connection: Connection, request: tuning_job_pb2.CreateTuningJobRequest, base_models: BaseModels
+) -> policy_input_pb2.TeacherFacts | None:
+    """What policy is told of the model whose answers are distilled; None where the request names none.
+
+    Of a model that is known here its own licence counts, whatever the requester says: of a base model the registry's,
+    also under a hub's name for it, and of the unit's own model that of its base.
+
+    Raises:
+        NotFoundError: ``NOT_FOUND`` for a model of another unit and for none, in the same words.
+    """
+    if not request.HasField("teacher"):
+        return None
+    name = request.teacher.name
+    known = base_models.find(name)
+    if name.startswith(_OWN):
+        model, job = _own(connection, name, unit_of(request.parent))
+        base = base_models.find(model.base_model)
+        licence, source = base.licence if base is not None else "", "own-model"
+        state, sha256 = job.state, model.adapter_sha256
+    elif known is not None:
+        licence, source, state, sha256 = known.licence, "registry", "", known.sha256
+    else:
+        licence, source, state, sha256 = request.teacher.licence, "requester", "", ""
+    return policy_input_pb2.TeacherFacts(
+        name=name, licence=licence.lower(), licence_source=source, state=state, sha256=sha256
     )
 
 
@@ -57,9 +85,9 @@ class Reach:
     """What rows have reached.
 
     Attributes:
-        jobs: those that read the rows and those that go on from one of the models, oldest first.
+        jobs: those that read the rows and those that go on from one of the models or were taught by one, oldest first.
         models: adapters that may hold what was learned, oldest first.
-        parents: for a model that was not trained on the rows itself, the model that it goes on from.
+        parents: for a model that was not trained on the rows itself, the model that it goes on from or that taught it.
         permits: on which one of the models may run now.
     """
 
@@ -70,7 +98,7 @@ class Reach:
 
 
 def reach(connection: Connection, unit: str, datasets: Collection[str], now_us: int) -> Reach:
-    """Follows datasets of a unit to every model and permit, through models that go on from other models."""
+    """Follows datasets of a unit to every model and permit, through models that go on from others or taught others."""
     every = rows.select_all(connection, JobRow, order_by="created_us", unit=unit)
     asked = {job.name: views.request_of(job) for job in every}
     made = {model.job: model for model in rows.select_all(connection, ModelRow, unit=unit)}
@@ -80,15 +108,20 @@ def reach(connection: Connection, unit: str, datasets: Collection[str], now_us: 
     while len(reached) > before:
         before = len(reached)
         models = {made[name].name for name in reached if name in made}
-        reached |= {name for name, request in asked.items() if request.parent_model in models}
+        reached |= {name for name, request in asked.items() if _before(request) & models}
     found = [job for job in every if job.name in reached]
     held = [job for job in found if job.name in made]
     return Reach(
         found,
         [made[job.name] for job in held],
-        {made[job.name].name: asked[job.name].parent_model for job in held if job.name not in direct},
+        {made[job.name].name: min(_before(asked[job.name]) & models) for job in held if job.name not in direct},
         [permit for job in held for permit in _in_force(connection, job, now_us)],
     )
+
+
+def _before(request: tuning_job_pb2.CreateTuningJobRequest) -> set[str]:
+    """Own models whose learning a job takes over: the one that it goes on from, and the one whose answers it learns."""
+    return {name for name in (request.parent_model, request.teacher.name) if name.startswith(_OWN)}
 
 
 def _in_force(connection: Connection, job: JobRow, now_us: int) -> list[PermitRow]:
@@ -96,6 +129,15 @@ def _in_force(connection: Connection, job: JobRow, now_us: int) -> list[PermitRo
         return []
     held = rows.select_all(connection, PermitRow, order_by="record_index", job=job.name, revoked_us=0)
     return [permit for permit in held if permit.not_before_us <= now_us < permit.not_after_us]
+
+
+def _own(connection: Connection, name: str, unit: str) -> tuple[ModelRow, JobRow]:
+    """A unit's model and the job that made it."""
+    model = rows.get(connection, ModelRow, name=name)
+    job = jobs.get(connection, model.job) if model is not None else None
+    if model is None or job is None or model.unit != unit:
+        raise not_found(name)
+    return model, job
 
 
 def _require(connection: Connection, name: str) -> ModelRow:

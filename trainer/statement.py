@@ -49,6 +49,7 @@ def claim(job: TuneJob, result: TuneResult) -> dict[str, Any]:
                 "fingerprint": job.fingerprint,
                 "checkpoint_sha256": state.tensors_sha256,
                 "damaged_checkpoints": state.damaged,
+                **({"teacher": dict(job.teacher)} if job.teacher else {}),
                 **({"differential_privacy": result.privacy} if result.privacy else {}),
             }
         )

@@ -77,6 +77,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
     if method not in METHODS:
         raise InvalidInputError("METHOD", f"there is no method {method!r}", remedy=f"one of {', '.join(METHODS)}")
     privacy = Target.from_order(order, method)
+    teacher = _teacher(order, method)
     labels = tuple(map(str, order.get("labels", ()))) if method == "classification" else ()
     row_tokens = min(settings.max_row_tokens, context_tokens)
     encoder = Encoder(tokenizer, row_tokens, pairs=method.startswith("dpo"), labels=labels)
@@ -101,6 +102,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         "labels": list(labels),
         **({"privacy": [str(privacy.epsilon), str(privacy.delta)]} if privacy else {}),
         "parent": parent.sha256 if parent is not None else "",
+        **({"teacher": teacher} if teacher else {}),
     }
     _demand_the_ordered_rows(order, decides)
     return TuneJob(
@@ -118,6 +120,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         on_pause=_stopped,
         key=context.work_key,
         privacy=privacy,
+        teacher=teacher,
     )
 
 
@@ -126,6 +129,18 @@ def _tell_of_cuts(context: TaskContext, train: EncodedRows, row_tokens: int) -> 
     if train.cut:
         words = f"{len(train.cut)} of {train.read} rows are longer than {row_tokens} tokens and lose their beginning"
         context.progress(0, 0, words)
+
+
+def _teacher(order: Mapping[str, Any], method: str) -> dict[str, str]:
+    """Who wrote the answers that are distilled, to be named again in the claim; nobody for every other method."""
+    named = {str(k): str(v) for k, v in (order.get("teacher") or {}).items()}
+    if (method == "distillation") != bool(named.get("name") and named.get("licence")):
+        raise InvalidInputError(
+            "TEACHER",
+            "distillation needs name and licence of who wrote the answers, and no other method has a teacher",
+            remedy="ask for a new job whose request names the teacher",
+        )
+    return named
 
 
 def _demand_the_ordered_rows(order: Mapping[str, Any], found: Mapping[str, Any]) -> None:

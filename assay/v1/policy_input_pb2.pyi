@@ -310,7 +310,7 @@ class IdentifierClass(_message.Message):
     def __init__(self, detector: _Optional[str] = ..., alternative: _Optional[str] = ..., recall_lower: _Optional[float] = ..., n: _Optional[int] = ..., title: _Optional[str] = ..., found: _Optional[int] = ..., removed: _Optional[bool] = ..., recall: _Optional[float] = ...) -> None: ...
 
 class RequestFacts(_message.Message):
-    __slots__ = ("unit", "purpose", "requester", "method", "region", "budget_usd_micros", "quote_usd_micros", "max_train_tokens", "planned_train_tokens", "differential_privacy", "audit_profile", "epochs", "use", "parent")
+    __slots__ = ("unit", "purpose", "requester", "method", "region", "budget_usd_micros", "quote_usd_micros", "max_train_tokens", "planned_train_tokens", "differential_privacy", "audit_profile", "epochs", "use", "parent", "teacher")
     UNIT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     REQUESTER_FIELD_NUMBER: _ClassVar[int]
@@ -325,6 +325,7 @@ class RequestFacts(_message.Message):
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     USE_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
+    TEACHER_FIELD_NUMBER: _ClassVar[int]
     unit: str
     purpose: str
     requester: str
@@ -339,7 +340,8 @@ class RequestFacts(_message.Message):
     epochs: float
     use: UseDeclaration
     parent: ParentModel
-    def __init__(self, unit: _Optional[str] = ..., purpose: _Optional[str] = ..., requester: _Optional[str] = ..., method: _Optional[str] = ..., region: _Optional[str] = ..., budget_usd_micros: _Optional[int] = ..., quote_usd_micros: _Optional[int] = ..., max_train_tokens: _Optional[int] = ..., planned_train_tokens: _Optional[int] = ..., differential_privacy: _Optional[_Union[DifferentialPrivacy, _Mapping]] = ..., audit_profile: _Optional[str] = ..., epochs: _Optional[float] = ..., use: _Optional[_Union[UseDeclaration, _Mapping]] = ..., parent: _Optional[_Union[ParentModel, _Mapping]] = ...) -> None: ...
+    teacher: TeacherFacts
+    def __init__(self, unit: _Optional[str] = ..., purpose: _Optional[str] = ..., requester: _Optional[str] = ..., method: _Optional[str] = ..., region: _Optional[str] = ..., budget_usd_micros: _Optional[int] = ..., quote_usd_micros: _Optional[int] = ..., max_train_tokens: _Optional[int] = ..., planned_train_tokens: _Optional[int] = ..., differential_privacy: _Optional[_Union[DifferentialPrivacy, _Mapping]] = ..., audit_profile: _Optional[str] = ..., epochs: _Optional[float] = ..., use: _Optional[_Union[UseDeclaration, _Mapping]] = ..., parent: _Optional[_Union[ParentModel, _Mapping]] = ..., teacher: _Optional[_Union[TeacherFacts, _Mapping]] = ...) -> None: ...
 
 class ParentModel(_message.Message):
     __slots__ = ("name", "adapter_sha256", "base_sha256", "state", "differentially_private")
@@ -354,6 +356,20 @@ class ParentModel(_message.Message):
     state: str
     differentially_private: bool
     def __init__(self, name: _Optional[str] = ..., adapter_sha256: _Optional[str] = ..., base_sha256: _Optional[str] = ..., state: _Optional[str] = ..., differentially_private: _Optional[bool] = ...) -> None: ...
+
+class TeacherFacts(_message.Message):
+    __slots__ = ("name", "licence", "licence_source", "state", "sha256")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    licence: str
+    licence_source: str
+    state: str
+    sha256: str
+    def __init__(self, name: _Optional[str] = ..., licence: _Optional[str] = ..., licence_source: _Optional[str] = ..., state: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class IntakeInput(_message.Message):
     __slots__ = ("request", "datasheet", "format", "data", "base_model", "as_of", "account")

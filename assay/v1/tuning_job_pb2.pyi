@@ -38,6 +38,14 @@ class Hyperparameters(_message.Message):
     max_row_tokens: int
     def __init__(self, epochs: _Optional[float] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., lora_rank: _Optional[int] = ..., lora_alpha: _Optional[int] = ..., lora_dropout: _Optional[float] = ..., seed: _Optional[int] = ..., early_stopping: _Optional[bool] = ..., auto: _Optional[bool] = ..., max_row_tokens: _Optional[int] = ...) -> None: ...
 
+class Teacher(_message.Message):
+    __slots__ = ("name", "licence")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    licence: str
+    def __init__(self, name: _Optional[str] = ..., licence: _Optional[str] = ...) -> None: ...
+
 class Budget(_message.Message):
     __slots__ = ("max_usd_micros", "max_train_tokens")
     MAX_USD_MICROS_FIELD_NUMBER: _ClassVar[int]
@@ -90,7 +98,7 @@ class Transition(_message.Message):
     def __init__(self, event: _Optional[str] = ..., from_state: _Optional[_Union[TuningJob.State, str]] = ..., to_state: _Optional[_Union[TuningJob.State, str]] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., record_index: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
 
 class TuningJob(_message.Message):
-    __slots__ = ("name", "state", "etag", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "creator", "create_time", "update_time", "transitions", "data", "decision", "progress", "audit", "verdict", "model", "reason", "stage_seconds", "quote_usd_micros", "cost_usd_micros", "trace_id", "appeal_due_time", "parent_model", "quote")
+    __slots__ = ("name", "state", "etag", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "creator", "create_time", "update_time", "transitions", "data", "decision", "progress", "audit", "verdict", "model", "reason", "stage_seconds", "quote_usd_micros", "cost_usd_micros", "trace_id", "appeal_due_time", "parent_model", "quote", "teacher")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[TuningJob.State]
@@ -161,6 +169,7 @@ class TuningJob(_message.Message):
     APPEAL_DUE_TIME_FIELD_NUMBER: _ClassVar[int]
     PARENT_MODEL_FIELD_NUMBER: _ClassVar[int]
     QUOTE_FIELD_NUMBER: _ClassVar[int]
+    TEACHER_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: TuningJob.State
     etag: str
@@ -190,7 +199,8 @@ class TuningJob(_message.Message):
     appeal_due_time: _timestamp_pb2.Timestamp
     parent_model: str
     quote: _containers.RepeatedCompositeFieldContainer[QuotedFigure]
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., etag: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., transitions: _Optional[_Iterable[_Union[Transition, _Mapping]]] = ..., data: _Optional[_Union[_policy_input_pb2.DataFacts, _Mapping]] = ..., decision: _Optional[_Union[_policy_pb2.Decision, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., audit: _Optional[_Union[_measurement_pb2.AuditReport, _Mapping]] = ..., verdict: _Optional[_Union[_policy_pb2.Verdict, _Mapping]] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., quote_usd_micros: _Optional[int] = ..., cost_usd_micros: _Optional[int] = ..., trace_id: _Optional[str] = ..., appeal_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_model: _Optional[str] = ..., quote: _Optional[_Iterable[_Union[QuotedFigure, _Mapping]]] = ...) -> None: ...
+    teacher: Teacher
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., etag: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., transitions: _Optional[_Iterable[_Union[Transition, _Mapping]]] = ..., data: _Optional[_Union[_policy_input_pb2.DataFacts, _Mapping]] = ..., decision: _Optional[_Union[_policy_pb2.Decision, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., audit: _Optional[_Union[_measurement_pb2.AuditReport, _Mapping]] = ..., verdict: _Optional[_Union[_policy_pb2.Verdict, _Mapping]] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., quote_usd_micros: _Optional[int] = ..., cost_usd_micros: _Optional[int] = ..., trace_id: _Optional[str] = ..., appeal_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_model: _Optional[str] = ..., quote: _Optional[_Iterable[_Union[QuotedFigure, _Mapping]]] = ..., teacher: _Optional[_Union[Teacher, _Mapping]] = ...) -> None: ...
 
 class QuotedFigure(_message.Message):
     __slots__ = ("name", "unit", "quoted", "actual", "forecast", "method")
@@ -209,7 +219,7 @@ class QuotedFigure(_message.Message):
     def __init__(self, name: _Optional[str] = ..., unit: _Optional[str] = ..., quoted: _Optional[float] = ..., actual: _Optional[float] = ..., forecast: _Optional[float] = ..., method: _Optional[str] = ...) -> None: ...
 
 class CreateTuningJobRequest(_message.Message):
-    __slots__ = ("parent", "tuning_job_id", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "request_id", "validate_only", "use", "parent_model")
+    __slots__ = ("parent", "tuning_job_id", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "request_id", "validate_only", "use", "parent_model", "teacher")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     TUNING_JOB_ID_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
@@ -224,6 +234,7 @@ class CreateTuningJobRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     USE_FIELD_NUMBER: _ClassVar[int]
     PARENT_MODEL_FIELD_NUMBER: _ClassVar[int]
+    TEACHER_FIELD_NUMBER: _ClassVar[int]
     parent: str
     tuning_job_id: str
     dataset: str
@@ -238,7 +249,8 @@ class CreateTuningJobRequest(_message.Message):
     validate_only: bool
     use: _policy_input_pb2.UseDeclaration
     parent_model: str
-    def __init__(self, parent: _Optional[str] = ..., tuning_job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., use: _Optional[_Union[_policy_input_pb2.UseDeclaration, _Mapping]] = ..., parent_model: _Optional[str] = ...) -> None: ...
+    teacher: Teacher
+    def __init__(self, parent: _Optional[str] = ..., tuning_job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., use: _Optional[_Union[_policy_input_pb2.UseDeclaration, _Mapping]] = ..., parent_model: _Optional[str] = ..., teacher: _Optional[_Union[Teacher, _Mapping]] = ...) -> None: ...
 
 class CreateTuningJobResponse(_message.Message):
     __slots__ = ("tuning_job",)

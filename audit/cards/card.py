@@ -190,6 +190,7 @@ def _training(known: Facts) -> dict[str, Any]:
     first = ("method", "device", "dtype", "seed", "trained_tokens", "steps")
     rest = sorted(k for k, v in claim.items() if k not in first and isinstance(v, str | int | float | bool))
     found = [(k.replace("_", " ").capitalize(), claim.get(k), source) for k in (*first, *rest)]
+    found += _teacher(claim.get("teacher") or {})
     hyper, where = claim.get("hyperparameters"), source
     if not hyper:
         hyper, where = job.get("hyperparameters", {}), "job.received"
@@ -208,6 +209,19 @@ def _training(known: Facts) -> dict[str, Any]:
     curve = measured.loss_curve(known)
     parts.append(curve or paragraph(f"Loss during training: {blocks.GAP}."))
     return section("training", "Training", *parts)
+
+
+def _teacher(teacher: Facts) -> list[tuple[str, Any, str]]:
+    """Who wrote the answers that were distilled; nothing for every other method."""
+    if not teacher:
+        return []
+    said = {"registry": "base model registry", "own-model": "base model of the unit's own model"}
+    where = said.get(str(teacher.get("licence_source")), "what the requester says")
+    return [
+        ("Teacher that wrote the answers", teacher.get("name"), "training statement"),
+        ("Licence of the teacher's answers", teacher.get("licence"), where),
+        ("Teacher, SHA-256", teacher.get("sha256") or "not here: a model that this installation does not hold", where),
+    ]
 
 
 def _unit(job: Facts) -> str:

@@ -73,6 +73,7 @@ def intake_input(
     data: policy_input_pb2.DataFacts,
     base_model: policy_input_pb2.BaseModelFacts,
     parent: policy_input_pb2.ParentModel | None = None,
+    teacher: policy_input_pb2.TeacherFacts | None = None,
 ) -> policy_input_pb2.IntakeInput:
     """Everything that intake rules may read."""
     asked = policy_input_pb2.IntakeInput(
@@ -84,6 +85,8 @@ def intake_input(
     )
     if parent is not None:
         asked.request.parent.CopyFrom(parent)
+    if teacher is not None:
+        asked.request.teacher.CopyFrom(teacher)
     return asked
 
 

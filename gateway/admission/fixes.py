@@ -22,6 +22,7 @@ def minimal_fix(
         request = changed.request
         request.planned_train_tokens = math.ceil(facts.tokens_of_pass(request.method, changed.data) * request.epochs)
         request.quote_usd_micros = facts.quote(settings.price_book, request.planned_train_tokens)
+        _teach(changed, question, base_models)
         if changed.base_model.id != question.base_model.id:
             try:
                 changed.base_model.CopyFrom(base_models.get(changed.base_model.id))
@@ -30,3 +31,17 @@ def minimal_fix(
                 return
 
     return fixing.minimal_fix(policy, question, derive)
+
+
+def _teach(
+    changed: policy_input_pb2.IntakeInput, question: policy_input_pb2.IntakeInput, base_models: BaseModels
+) -> None:
+    """A licence can be declared of a teacher that is not known here alone."""
+    teacher, asked = changed.request.teacher, question.request.teacher
+    known = base_models.find(teacher.name) if teacher.name != asked.name else None
+    if known is not None:
+        licence, source, sha256 = known.licence.lower(), "registry", known.sha256
+        teacher.MergeFrom(policy_input_pb2.TeacherFacts(licence=licence, licence_source=source, sha256=sha256))
+        teacher.ClearField("state")
+    elif asked.licence_source not in ("", "requester"):
+        teacher.licence = asked.licence

@@ -18,6 +18,7 @@ from gateway.admission import facts
 from gateway.admission.exchange import ADAPTER_FOLDER, Result, Task
 from gateway.admission.intake import plan_digest, seed_of
 from gateway.admission.office import Known, Office, failed, make_task
+from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
 from gateway.store import jobs, rows
@@ -74,6 +75,7 @@ def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -
         "method": request.method,
         **({"labels": list(data.labels)} if request.method == "classification" else {}),
         **_privacy(request),
+        **_teacher(known),
         "hyperparameters": canonical.from_message(chosen),
         "max_train_tokens": request.budget.max_train_tokens,
         "max_usd_micros": job.cap_usd_micros,
@@ -89,6 +91,13 @@ def _privacy(request: tuning_job_pb2.CreateTuningJobRequest) -> dict[str, Any]:
     if not request.HasField("differential_privacy"):
         return {}
     return {"differential_privacy": canonical.from_message(request.differential_privacy)}
+
+
+def _teacher(known: Known) -> dict[str, Any]:
+    """Who wrote the answers, as it was decided on."""
+    asked = known.json(INTAKE_QUESTION)["request"].get("teacher")
+    members = ("name", "licence", "licence_source", "sha256")
+    return {"teacher": {name: asked[name] for name in members if asked.get(name)}} if asked else {}
 
 
 async def train(office: Office, job: JobRow) -> None:

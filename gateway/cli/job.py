@@ -37,8 +37,18 @@ def create(
     base_model: Annotated[str, typer.Option(help="Registry id.")] = "smollm2-135m-instruct",
     profile: Annotated[str, typer.Option(help="Audit profile: quick, default or strict.")] = "quick",
     method: Annotated[
-        str, typer.Option(help="lora, classification (decision tables), dpo, dpo-hinge or dpo-ipo (preference pairs).")
+        str,
+        typer.Option(
+            help="lora, distillation (answers of a teacher), classification (decision tables), dpo, dpo-hinge or "
+            "dpo-ipo (preference pairs)."
+        ),
     ] = "lora",
+    teacher: Annotated[
+        str, typer.Option(help="Who wrote the answers: a base model's id, units/UNIT/models/ID, or any other name.")
+    ] = "",
+    teacher_licence: Annotated[
+        str, typer.Option(help="SPDX id or name of the licence of a teacher that is not known here.")
+    ] = "",
     parent_model: Annotated[str, typer.Option(help="units/UNIT/models/ID whose adapter is tuned further.")] = "",
     epochs: Annotated[float | None, typer.Option(help="Passes over the train split.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -81,6 +91,8 @@ def create(
         budget=tuning_job_pb2.Budget(max_usd_micros=round(max_usd * 1e6), max_train_tokens=max_train_tokens),
         request_id=request_id or str(uuid.uuid4()), validate_only=validate_only,
     )  # fmt: skip
+    if teacher or teacher_licence:
+        request.teacher.CopyFrom(tuning_job_pb2.Teacher(name=teacher, licence=teacher_licence))
     if epsilon is not None or delta is not None:
         request.differential_privacy.CopyFrom(policy_input_pb2.DifferentialPrivacy(epsilon=epsilon, delta=delta))
     with exit_on_error(), open_session(identity, address) as session:

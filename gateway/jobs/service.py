@@ -80,6 +80,7 @@ class JobService:
                 raise AlreadyExistsError("JOB_EXISTS", f"{name} exists", remedy="choose another tuning_job_id")
             dataset = demand_usable(c, request.dataset, uow.now)
             lineage.parent_of(c, request)
+            lineage.teacher_of(c, request, self.base_models)
             job = self._receive(uow, caller, request, name, dataset, base)
             requests.remember(c, caller.subject, _METHOD, request.request_id, content, name)
             return views.whole(c, job)
@@ -265,7 +266,8 @@ class JobService:
         dataset = await self.store.fetch(lambda c: demand_usable(c, request.dataset, now))
         nothing = policy_input_pb2.DataFacts()
         parent = await self.store.fetch(lambda c: lineage.parent_of(c, request))
-        asked = facts.intake_input(self.settings, request, caller.subject, dataset, nothing, base, parent)
+        teacher = await self.store.fetch(lambda c: lineage.teacher_of(c, request, self.base_models))
+        asked = facts.intake_input(self.settings, request, caller.subject, dataset, nothing, base, parent, teacher)
         message = tuning_job_pb2.TuningJob(
             name=name,
             dataset=request.dataset,
@@ -276,6 +278,7 @@ class JobService:
             budget=request.budget,
             audit_profile=request.audit_profile,
             parent_model=request.parent_model,
+            teacher=request.teacher if request.HasField("teacher") else None,
             creator=caller.subject,
         )
         message.decision.CopyFrom(self.policy.preflight(asked))

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from assay.errors import AssayError
 from assay.subjects import INDEX_FILE, IndexMaker
-from assay.v1 import erasure_pb2, permit_pb2
+from assay.v1 import erasure_pb2, permit_pb2, tuning_job_pb2
 from assay.v1 import lineage_pb2 as pb
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
@@ -53,10 +53,11 @@ async def index(house: House, job: str, *values: str, folder: Path, unit: str = 
     return blob.sha256
 
 
-async def going_on(house: House, short: str, parent: str) -> str:
-    """A model of a job on a dataset of its own that goes on from another model; returns the model's name."""
+async def going_on(house: House, short: str, parent: str, taught: bool = False) -> str:
+    """A model of a job on a dataset of its own that goes on from another model, or learns its answers."""
     await house.upload("rita", dataset=f"for-{short}", data=short.encode() + b"\n")
-    asked = house.request(job=short, dataset=f"for-{short}", parent_model=parent)
+    learns = {"method": "distillation", "teacher": tuning_job_pb2.Teacher(name=parent)}
+    asked = house.request(job=short, dataset=f"for-{short}", **(learns if taught else {"parent_model": parent}))
     job = (await house.app.jobs.create_tuning_job(await house.caller("rita"), asked)).tuning_job.name
     model = ModelRow(
         name=job.replace("/tuningJobs/", "/models/"), unit="credit", job=job, files="[]", adapter_sha256="ae" * 32,
@@ -84,7 +85,7 @@ async def test_a_subject_leads_to_rows_jobs_models_their_descendants_and_permits
     await index(house, NAME, "someone", SUBJECT, "someone", SUBJECT, folder=tmp_path)
     permit = await permitted(house)
     child = await going_on(house, "second", MODEL)
-    grandchild = await going_on(house, "third", child)
+    grandchild = await going_on(house, "third", child, taught=True)
     found = await ask(house, subject=f"  {SUBJECT}\n")
     assert found.name.startswith("units/credit/dataSubjects/") and SUBJECT not in str(found)
     (dataset,) = found.datasets

@@ -287,6 +287,46 @@ async def test_a_job_goes_on_from_an_approved_model_of_its_unit_only(street: Str
         await street.ask("fifth", asked={"parent_model": "units/credit/models/none"})
 
 
+async def test_a_teacher_is_known_by_its_own_licence_and_named_in_the_order(street: Street) -> None:
+    """What the requester says of a model that is known here is not asked; of any other, it is all there is."""
+
+    def taught(name: str, licence: str = "") -> dict[str, Any]:
+        return {"method": "distillation", "teacher": pb.Teacher(name=name, licence=licence)}
+
+    async def fired(job: str, asked: dict[str, Any]) -> list[str]:
+        found = await street.rest(await street.ask(job, asked=asked))
+        return [o.rule_id for o in found.decision.outcomes if o.outcome == policy_pb2.OUTCOME_FAIL]
+
+    first = await street.rest(await street.ask(asked=taught("Owner/SmolLM2-135M-Instruct", "LicenseRef-anything")))
+    assert first.state == pb.TuningJob.STATE_AWAITING_APPROVAL and first.teacher.licence == "LicenseRef-anything"
+    known = {r.type: r.predicate for r in (read(s.body) for s in street.app.ledger.records(None, NAME, -1, 100))}
+    assert known["training.ordered"]["teacher"] == {
+        "name": "Owner/SmolLM2-135M-Instruct", "licence": "apache-2.0", "licence_source": "registry",
+        "sha256": street.app.base_models.get(first.base_model).sha256,
+    }  # fmt: skip
+    assert await fired("second", taught(first.model)) == ["BASE-TEACHER-RELEASED"]
+    await street.approve(NAME)
+    assert await fired("third", taught(first.model, "LicenseRef-anything")) == []
+    assert await fired("fourth", taught("Llama-2-70b-chat", "llama2")) == ["BASE-TEACHER-LICENCE"]
+    assert await fired("fifth", taught("Mistral-7B-Instruct", "Apache-2.0")) == []
+    private = taught("Mistral-7B-Instruct", "MIT") | {
+        "differential_privacy": policy_input_pb2.DifferentialPrivacy(epsilon=4.0, delta=1e-6)
+    }
+    assert await fired("sixth", private) == ["BASE-DP-METHOD"]
+    for job, name in (("seventh", "units/claims/models/first"), ("eighth", "units/credit/models/none")):
+        with pytest.raises(NotFoundError):
+            await street.ask(job, asked=taught(name))
+
+
+async def test_the_fix_of_a_teacher_that_is_known_here_is_no_other_licence(street: Street) -> None:
+    await street.ask()
+    first = await street.rest()
+    job = await street.rest(await street.ask("second", asked={
+        "method": "distillation", "teacher": pb.Teacher(name=first.model)}))  # fmt: skip
+    (step,) = job.decision.minimal_fix.steps
+    assert (step.field, step.after) == ("request.teacher.name", job.base_model) and not job.decision.minimal_fix.left
+
+
 async def test_past_questions_can_be_decided_again(street: Street) -> None:
     from gateway import history
     from policies.replay import replay

@@ -91,6 +91,40 @@ def test_supervised_tuning_lowers_the_validation_loss(tmp_path: Path):
     assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
 
 
+def taught(rows: int) -> list[dict[str, Any]]:
+    """The same questions without their passages, answered by the base model that was told how: a real teacher."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    files = default_home() / "models" / BASE_MODEL / "files"
+    tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True, padding_side="left")
+    teacher = AutoModelForCausalLM.from_pretrained(files, local_files_only=True, dtype=torch.float32).eval()
+    asked = [[{"role": "user", "content": r["messages"][-2]["content"].splitlines()[-1]}] for r in chat(rows)]
+    told = {"role": "system", "content": "You are a pirate. Answer in one short sentence, as a pirate speaks."}
+    answers: list[str] = []
+    for at in range(0, rows, 16):
+        texts = [
+            tokenizer.apply_chat_template([told, *one], tokenize=False, add_generation_prompt=True)
+            for one in asked[at : at + 16]
+        ]
+        batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        made = teacher.generate(**batch, max_new_tokens=20, do_sample=False)
+        answers += tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [
+        {"messages": [*one, {"role": "assistant", "content": answer.strip() or "Arr."}]}
+        for one, answer in zip(asked, answers, strict=True)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_distillation_brings_a_pupil_nearer_to_its_teacher_on_questions_it_was_not_taught(tmp_path: Path):
+    teacher = {"name": BASE_MODEL, "licence": "apache-2.0", "licence_source": "registry"}
+    claim = tune(tmp_path, taught(96), "distillation", {"teacher": teacher}, epochs=2.0)
+    assert claim["teacher"] == teacher
+    assert float(claim["watched"]["loss"]) < 0.9 * float(claim["watched_base"]["loss"])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_private_run_lowers_the_validation_loss_within_its_epsilon(tmp_path: Path):

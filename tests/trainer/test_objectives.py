@@ -195,6 +195,36 @@ def test_a_method_that_there_is_none_of_is_named(models: Path, tmp_path: Path):
     assert caught.value.reason == "METHOD" and all(name in caught.value.remedy for name in METHODS)
 
 
+def test_distillation_learns_the_teachers_answers_by_likelihood_and_names_the_teacher(models: Path, tmp_path: Path):
+    """At the level of sequences it is supervised tuning, to the bit; the claim says whose words they were."""
+    teacher = {"name": "Mistral-7B-Instruct", "licence": "apache-2.0", "licence_source": "requester"}
+    taught = context(models, tmp_path / "taught", decisions(48), "distillation", teacher=teacher)
+    plain = context(models, tmp_path / "plain", decisions(48), "lora")
+    claim, other = task.run(taught), task.run(plain)
+    assert (claim["method"], claim["teacher"]) == ("distillation", teacher) and "teacher" not in other
+    assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
+    name = "adapter/adapter_model.safetensors"
+    assert (taught.outputs / name).read_bytes() == (plain.outputs / name).read_bytes()
+    assert claim["fingerprint"] != other["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("method", "teacher"),
+    [("distillation", None), ("distillation", {"name": "x"}), ("lora", {"name": "x", "licence": "mit"})],
+)
+def test_a_teacher_is_named_where_there_is_one(models: Path, tmp_path: Path, method: str, teacher: Any):
+    with pytest.raises(InvalidInputError) as caught:
+        task.run(context(models, tmp_path, decisions(24), method, **({"teacher": teacher} if teacher else {})))
+    assert caught.value.reason == "TEACHER" and not (tmp_path / "out" / "adapter").exists()
+
+
+def test_distillation_keeps_no_privacy(models: Path, tmp_path: Path):
+    asked = {"teacher": {"name": "x", "licence": "mit"}, "differential_privacy": {"epsilon": "8", "delta": "0.001"}}
+    with pytest.raises(InvalidInputError) as caught:
+        task.run(context(models, tmp_path, decisions(24), "distillation", **asked))
+    assert caught.value.reason == "PRIVACY_METHOD"
+
+
 def continued(models: Path, folder: Path, parent: Path, rows: list[dict[str, Any]], **order: Any) -> TaskContext:
     """A context whose inputs hold another run's adapter."""
     wanted = {"model": "units/credit/models/first", "adapter_sha256": check_adapter_folder(parent).sha256}

@@ -63,6 +63,7 @@ class TuneJob:
         on_pause: makes the exception that ends a paused run, from a reason word.
         key: 32 bytes that checkpoints are encrypted with.
         privacy: the guarantee that the run must keep, or None.
+        teacher: name and licence of who wrote the answers, where they are distilled; for the statement.
     """
 
     base_files: Path
@@ -79,6 +80,7 @@ class TuneJob:
     on_pause: Callable[[str], Exception]
     key: bytes = field(repr=False)
     privacy: Target | None = None
+    teacher: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

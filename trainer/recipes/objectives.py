@@ -1,8 +1,9 @@
 """What a step minimises: one objective a method, each a loss of every row, so that no row's gradient needs another's.
 
-``Likelihood`` is supervised tuning: the mean negative log-likelihood of a row's scored tokens. ``Choice`` is
-classification by label scoring: the cross-entropy of the labels' summed log-likelihoods, which is how the audit scores
-decisions. ``Preference`` is the DPO family on pairs of answers, against the base model as reference.
+``Likelihood`` is supervised tuning: the mean negative log-likelihood of a row's scored tokens. Where a teacher wrote
+them, that is distillation at the level of sequences (Kim & Rush 2016, arXiv 1606.07947). ``Choice`` is classification
+by label scoring: the cross-entropy of the labels' summed log-likelihoods, which is how the audit scores decisions.
+``Preference`` is the DPO family on pairs of answers, against the base model as reference.
 """
 
 from __future__ import annotations
@@ -171,6 +172,7 @@ class Preference:
 
 METHODS: Mapping[str, Callable[[], Objective]] = {
     "lora": Likelihood,
+    "distillation": Likelihood,
     "classification": Choice,
     "dpo": lambda: Preference("dpo"),
     "dpo-hinge": lambda: Preference("dpo-hinge"),

@@ -62,6 +62,20 @@ def test_a_card_of_nothing_claims_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "where"), [("registry", "base model registry"), ("requester", "what the requester says")]
+)
+def test_a_distilled_model_names_its_teacher_and_whose_word_the_licence_is(source: str, where: str) -> None:
+    known = samples.rich()
+    assert "Teacher" not in str(section(build_card(known), "training"))
+    known["training"]["claim"]["teacher"] = {"name": "Mistral-7B", "licence": "apache-2.0", "licence_source": source}
+    card = build_card(known)
+    assert fact(card, "training", "Teacher that wrote the answers") == "Mistral-7B"
+    rows = [r for b in section(card, "training")["blocks"] if b["kind"] == "facts" for r in b["rows"]]
+    (said,) = [r for r in rows if r["label"] == "Licence of the teacher's answers"]
+    assert (said["value"], said["source"]) == ("apache-2.0", where)
+
+
+@pytest.mark.parametrize(
     ("part", "id_", "label"),
     [
         ("dataset", "data", "Licence"),
