@@ -17,7 +17,7 @@ from assay.v1 import approval_pb2, identity_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway import pages, raises, standing, statements, waivers, words
+from gateway import dismissals, pages, raises, standing, statements, waivers, words
 from gateway.admission.facts import unit_of
 from gateway.caller import ALL_UNITS, Caller, not_found
 from gateway.identity_registry import COMPLIANCE_OFFICER, require_live_role, verify_signed
@@ -40,8 +40,15 @@ _ISSUE_GRACE = dt.timedelta(seconds=60)
 
 Envelope = Mapping[str, Any]
 Statement = Mapping[str, Any]
-SignedRequest = approval_pb2.WaiveRulesRequest | approval_pb2.RaiseBudgetRequest | approval_pb2.RevokeApprovalRequest
-S = TypeVar("S", statements.SignedWaiver, statements.SignedRaise, statements.SignedRevocation)
+SignedRequest = (
+    approval_pb2.WaiveRulesRequest
+    | approval_pb2.RaiseBudgetRequest
+    | approval_pb2.DismissAppealRequest
+    | approval_pb2.RevokeApprovalRequest
+)
+S = TypeVar(
+    "S", statements.SignedWaiver, statements.SignedRaise, statements.SignedDismissal, statements.SignedRevocation
+)
 
 
 class CardIssuer(Protocol):
@@ -182,6 +189,27 @@ class ApprovalService:
 
         message = await self._act(caller, request, statements.read_raise, act)
         return approval_pb2.RaiseBudgetResponse(tuning_job=message)
+
+    async def dismiss_appeal(
+        self, caller: Caller, request: approval_pb2.DismissAppealRequest
+    ) -> approval_pb2.DismissAppealResponse:
+        """Records a signed no to an appeal against policy's refusal; the job stays as it is.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+            AbortedError: ``ETAG``.
+            PreconditionError: ``NO_APPEAL``.
+            PermissionDeniedError: ``SIGNER``, ``MAKER_CHECKER``, ``ROLE_MISSING``.
+            InvalidInputError, IntegrityError: the envelope does not hold.
+        """
+
+        def act(uow: UnitOfWork, job: JobRow, signed: statements.SignedDismissal, envelope: Envelope) -> JobRow:
+            _refuse_maker(job, caller)
+            words.accept(uow.connection, self.keys, job.unit, job.name, [(request.reason, signed.reason_commitment)])
+            return dismissals.dismiss_appeal(uow, self.policy, job, caller, signed, envelope)
+
+        message = await self._act(caller, request, statements.read_dismissal, act)
+        return approval_pb2.DismissAppealResponse(tuning_job=message)
 
     async def revoke_approval(
         self, caller: Caller, request: approval_pb2.RevokeApprovalRequest

@@ -109,6 +109,15 @@ class SignedRaise:
 
 
 @dataclass(frozen=True)
+class SignedDismissal:
+    """The predicate of an appeal's dismissal."""
+
+    job: str
+    etag: str
+    reason_commitment: str
+
+
+@dataclass(frozen=True)
 class SignedRevocation:
     """The predicate of an approval's revocation."""
 
@@ -214,6 +223,12 @@ def raise_statement(job: str, etag: str, max_usd_micros: int, reason: identity_p
         "reason_commitment": commitment_of(reason),
     }
     return dsse.statement("budget-raise", predicate, [])
+
+
+def dismissal_statement(job: str, etag: str, reason: identity_pb2.Opening) -> dict[str, Any]:
+    """The statement by which a person dismisses the appeal that a job waits with; it commits to the reason."""
+    predicate = {"job": job, "etag": etag, "reason_commitment": commitment_of(reason)}
+    return dsse.statement("appeal-dismissal", predicate, [])
 
 
 def revocation_statement(job: str, etag: str, reason: str) -> dict[str, Any]:
@@ -322,6 +337,15 @@ def read_raise(statement: Mapping[str, Any]) -> SignedRaise:
         InvalidInputError: ``STATEMENT``.
     """
     return _read(statement, "budget-raise", SignedRaise)
+
+
+def read_dismissal(statement: Mapping[str, Any]) -> SignedDismissal:
+    """Reads the predicate of a dismissal.
+
+    Raises:
+        InvalidInputError: ``STATEMENT``.
+    """
+    return _read(statement, "appeal-dismissal", SignedDismissal)
 
 
 def read_revocation(statement: Mapping[str, Any]) -> SignedRevocation:

@@ -137,6 +137,24 @@ class RaiseBudgetResponse(_message.Message):
     tuning_job: _tuning_job_pb2.TuningJob
     def __init__(self, tuning_job: _Optional[_Union[_tuning_job_pb2.TuningJob, _Mapping]] = ...) -> None: ...
 
+class DismissAppealRequest(_message.Message):
+    __slots__ = ("name", "etag", "envelope", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    etag: str
+    envelope: _identity_pb2.Envelope
+    reason: _identity_pb2.Opening
+    def __init__(self, name: _Optional[str] = ..., etag: _Optional[str] = ..., envelope: _Optional[_Union[_identity_pb2.Envelope, _Mapping]] = ..., reason: _Optional[_Union[_identity_pb2.Opening, _Mapping]] = ...) -> None: ...
+
+class DismissAppealResponse(_message.Message):
+    __slots__ = ("tuning_job",)
+    TUNING_JOB_FIELD_NUMBER: _ClassVar[int]
+    tuning_job: _tuning_job_pb2.TuningJob
+    def __init__(self, tuning_job: _Optional[_Union[_tuning_job_pb2.TuningJob, _Mapping]] = ...) -> None: ...
+
 class RevokeApprovalRequest(_message.Message):
     __slots__ = ("name", "etag", "envelope")
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -55,6 +55,11 @@ class ApprovalServiceStub:
                 request_serializer=assay_dot_v1_dot_approval__pb2.RaiseBudgetRequest.SerializeToString,
                 response_deserializer=assay_dot_v1_dot_approval__pb2.RaiseBudgetResponse.FromString,
                 _registered_method=True)
+        self.DismissAppeal = channel.unary_unary(
+                '/assay.v1.ApprovalService/DismissAppeal',
+                request_serializer=assay_dot_v1_dot_approval__pb2.DismissAppealRequest.SerializeToString,
+                response_deserializer=assay_dot_v1_dot_approval__pb2.DismissAppealResponse.FromString,
+                _registered_method=True)
         self.RevokeApproval = channel.unary_unary(
                 '/assay.v1.ApprovalService/RevokeApproval',
                 request_serializer=assay_dot_v1_dot_approval__pb2.RevokeApprovalRequest.SerializeToString,
@@ -94,6 +99,13 @@ class ApprovalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DismissAppeal(self, request, context):
+        """Records a signed no to an appeal; the job stays refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeApproval(self, request, context):
         """Records a signed revocation.
         """
@@ -123,6 +135,11 @@ def add_ApprovalServiceServicer_to_server(servicer, server):
                     servicer.RaiseBudget,
                     request_deserializer=assay_dot_v1_dot_approval__pb2.RaiseBudgetRequest.FromString,
                     response_serializer=assay_dot_v1_dot_approval__pb2.RaiseBudgetResponse.SerializeToString,
+            ),
+            'DismissAppeal': grpc.unary_unary_rpc_method_handler(
+                    servicer.DismissAppeal,
+                    request_deserializer=assay_dot_v1_dot_approval__pb2.DismissAppealRequest.FromString,
+                    response_serializer=assay_dot_v1_dot_approval__pb2.DismissAppealResponse.SerializeToString,
             ),
             'RevokeApproval': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeApproval,
@@ -239,6 +256,33 @@ class ApprovalService:
             '/assay.v1.ApprovalService/RaiseBudget',
             assay_dot_v1_dot_approval__pb2.RaiseBudgetRequest.SerializeToString,
             assay_dot_v1_dot_approval__pb2.RaiseBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DismissAppeal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/assay.v1.ApprovalService/DismissAppeal',
+            assay_dot_v1_dot_approval__pb2.DismissAppealRequest.SerializeToString,
+            assay_dot_v1_dot_approval__pb2.DismissAppealResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -75,6 +75,8 @@ TYPES: Mapping[str, TypeRule] = {
     "permit.issued": TypeRule("permit"),
     "permit.revoked": TypeRule("permit-revocation"),
     "appeal.filed": TypeRule("appeal"),
+    "appeal.dismissed": TypeRule("appeal-dismissal", signed=True),
+    "appeal.answered": TypeRule("transition"),
     "rules.waived": TypeRule("waiver", signed=True),
     "budget.raised": TypeRule("budget-raise", signed=True),
     "job.waived": TypeRule("transition"),

@@ -52,6 +52,17 @@ def budget_raise(state: State, entry: Entry) -> None:
     job.acts.add(("budget.raised", job.version))
 
 
+def dismissal(state: State, entry: Entry) -> None:
+    """A compliance officer says no to an appeal that waits, and is not who filed it."""
+    signer, predicate = state.signed(entry)
+    job = state.job(entry.record)
+    _acts(state, job, signer, COMPLIANCE_OFFICER, predicate, "DENIED", "QUARANTINED")
+    missing = not state.whole(job.unit)
+    state.findings.demand(names.TRANSITIONS, bool(job.appealed), "no appeal waits for an answer", missing=missing)
+    state.findings.demand(names.DUTIES, signer.subject != job.appealed, "who filed the appeal may not decide on it")
+    job.acts.add(("appeal.dismissed", job.version))
+
+
 def revocation(state: State, entry: Entry) -> None:
     """A compliance officer withdraws an approval."""
     signer, predicate = state.signed(entry)
@@ -133,6 +144,7 @@ HANDLERS: Mapping[str, Handler] = {
     "approval.decided": approval,
     "rules.waived": waiver,
     "budget.raised": budget_raise,
+    "appeal.dismissed": dismissal,
     "approval.revoked": revocation,
     "dataset.created": dataset,
     "erasure.ordered": erasure_order,

@@ -28,6 +28,7 @@ EDGES: Mapping[str, frozenset[tuple[str, str]]] = {
     "appeal.filed": frozenset(
         {("DENIED", "DENIED"), ("QUARANTINED", "QUARANTINED"), ("REJECTED", "AWAITING_APPROVAL")}
     ),
+    "appeal.answered": frozenset({("DENIED", "DENIED"), ("QUARANTINED", "QUARANTINED")}),
     "job.waived": frozenset({("DENIED", "QUEUED"), ("QUARANTINED", "AWAITING_APPROVAL")}),
 }
 

@@ -44,6 +44,7 @@ class Job:
     creator: str = ""
     paused_in: str = ""
     capped: bool = False
+    appealed: str = ""
     adapter: str = ""
     base: str = ""
     outcomes: dict[str, str] = field(default_factory=dict)

@@ -13,6 +13,14 @@ from audit.verify.edges import EDGES, state_name
 from audit.verify.people import role_name
 from audit.verify.state import Job, State, text, transition_of
 
+_RESTS = {
+    "job.waived": "rules.waived",
+    "job.revoked": "approval.revoked",
+    "appeal.answered": "appeal.dismissed",
+}
+"""Changes that rest on one signed act, recorded just before."""
+_APPEALS = ("appeal.filed", "appeal.answered", "job.waived", "job.rejected", "job.approved")
+
 
 def transition(state: State, entry: Entry) -> None:
     """A record that changes a job's state follows from the records before it; the job moves on in any case."""
@@ -28,6 +36,8 @@ def transition(state: State, entry: Entry) -> None:
     previous, job.state, job.version = job.state, after, version if type(version) is int else job.version
     if record.type == "job.received":
         job.creator = text(record.predicate, "actor")
+    if record.type in _APPEALS:
+        job.appealed = text(record.predicate, "actor") if record.type == "appeal.filed" else ""
     if after == "PAUSED":
         job.paused_in, job.capped = before, text(step, "reason").startswith("COST_CAP")
     state.findings.demand(
@@ -44,7 +54,7 @@ def _backed(state: State, record: Record, job: Job) -> None:
     # A signature that is not shown, or whose grant is not, was not counted; it may exist all the same.
     missing = not (state.whole(job.unit) and state.whole("system"))
     demand = state.findings.demand
-    rests = {"job.waived": "rules.waived", "job.revoked": "approval.revoked"}.get(record.type)
+    rests = _RESTS.get(record.type)
     if record.type == "job.resumed" and job.capped:
         rests = "budget.raised"
     if rests is not None:

@@ -19,13 +19,14 @@ from gateway.cli.signing import sign, signing_role
 from gateway.statements import (
     REVOCATION_REASONS,
     approval_statement,
+    dismissal_statement,
     opening,
     raise_statement,
     revocation_statement,
     waiver_statement,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Approvals: list, decide, waive, raise, revoke.")
+app = typer.Typer(no_args_is_help=True, help="Approvals: list, decide, waive, dismiss, raise, revoke.")
 ReasonOption = Annotated[str, typer.Option(help="Reason in words; signed by its commitment, kept outside the log.")]
 CodeOption = Annotated[str, typer.Option(help=f"One of: {', '.join(REVOCATION_REASONS)}.")]
 
@@ -133,6 +134,28 @@ def waive(
             name=name, etag=job.etag, envelope=sign(session, statement), reason=said, compensating_control=instead
         )
         answer = session.approvals.WaiveRules(request)
+        emit(output, answer, describe(answer.tuning_job))
+
+
+@app.command()
+def dismiss(
+    name: JobArgument,
+    reason: ReasonOption,
+    identity: IdentityOption = None,
+    address: AddressOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Say no to an appeal against a denial or a quarantine, signed; the job stays refused.
+
+    To say yes, waive the rules. An appeal against a person's refusal is answered by deciding again.
+
+    Example: assay approval dismiss units/support/tuningJobs/replies --reason "the rows were not mended"
+    """
+    with exit_on_error(), open_session(identity, address) as session:
+        job, said = _job(session, name), opening(reason)
+        envelope = sign(session, dismissal_statement(name, job.etag, said))
+        request = approval_pb2.DismissAppealRequest(name=name, etag=job.etag, envelope=envelope, reason=said)
+        answer = session.approvals.DismissAppeal(request)
         emit(output, answer, describe(answer.tuning_job))
 
 

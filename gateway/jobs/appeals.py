@@ -15,6 +15,7 @@ from policies.engine import PolicyEngine
 from policies.rule import GOOD
 
 _REFUSALS = (Event.DENY, Event.QUARANTINE, Event.REJECT)
+_ANEW = "ask for a new job"
 _WHERE_IT_WAITS = (State.DENIED, State.QUARANTINED, State.AWAITING_APPROVAL)
 
 
@@ -27,14 +28,14 @@ def demand(policy: PolicyEngine, job: JobRow, steps: Sequence[TransitionRow], no
     days = policy.days("appeal_days")
     refused = next((step.time_us for step in reversed(steps) if step.event in _REFUSALS), None)
     if refused is not None and rows.micros(now) > refused + _micros(days):
-        raise PreconditionError(
-            "APPEAL_LATE", f"an appeal is filed within {days} days of the refusal", remedy="ask for a new job"
-        )
+        raise PreconditionError("APPEAL_LATE", f"an appeal is filed within {days} days of the refusal", remedy=_ANEW)
     if due(policy, job, steps) is not None:
         raise PreconditionError("APPEAL_WAITS", "an appeal waits for its answer already")
+    if _last(steps, *_REFUSALS, Event.DISMISS) == Event.DISMISS:
+        raise PreconditionError("APPEAL_ENDED", "an appeal against this refusal was dismissed", remedy=_ANEW)
     if job.state == State.REJECTED:
         if sum(step.event == Event.REJECT for step in steps) > 1:
-            raise PreconditionError("APPEAL_ENDED", "two people have refused it", remedy="ask for a new job")
+            raise PreconditionError("APPEAL_ENDED", "two people have refused it", remedy=_ANEW)
         return
     fired = [outcome.rule_id for outcome in _outcomes(job) if outcome.outcome not in GOOD]
     known = {rule.id: rule for rule in policy.pack.rules}
@@ -51,9 +52,14 @@ def due(policy: PolicyEngine, job: JobRow, steps: Sequence[TransitionRow]) -> dt
     for step in reversed(steps):
         if step.event == Event.APPEAL:
             return rows.moment(step.time_us + _micros(policy.days("appeal_answer_days")))
-        if step.event in (*_REFUSALS, Event.WAIVE):
+        if step.event in (*_REFUSALS, Event.WAIVE, Event.DISMISS):
             return None
     return None
+
+
+def _last(steps: Sequence[TransitionRow], *events: Event) -> str:
+    """The newest of some events that happened; empty for none."""
+    return next((step.event for step in reversed(steps) if step.event in events), "")
 
 
 def _outcomes(job: JobRow) -> Sequence[policy_pb2.RuleOutcome]:

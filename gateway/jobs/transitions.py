@@ -4,7 +4,7 @@
 RECEIVED → PREPARING → DENIED | QUEUED → TRAINING → AUDITING → QUARANTINED | AWAITING_APPROVAL → REJECTED | APPROVED
 APPROVED → REVOKED | EXPIRED;  QUEUED, TRAINING ⇄ PAUSED;  anything under way or paused → CANCELLED | FAILED
 TRAINING → PAUSED also by a fault that left a checkpoint: there is no way out of FAILED, and none is needed
-DENIED, QUARANTINED: an appeal leaves the state, a waiver leads back into the path
+DENIED, QUARANTINED: an appeal leaves the state and so does its dismissal, a waiver leads back into the path
 REJECTED: an appeal leads back to AWAITING_APPROVAL, where others than the refuser decide
 ```
 A line names the event, the states it may happen in, the state it leads to, who may cause it, the record it leaves,
@@ -69,6 +69,7 @@ class Event(StrEnum):
     CANCEL = "cancel"
     FAIL = "fail"
     APPEAL = "appeal"
+    DISMISS = "dismiss"
     WAIVE = "waive"
 
 
@@ -232,6 +233,8 @@ TABLE: tuple[Line, ...] = (
     _line(Event.APPEAL, State.DENIED, State.DENIED, _PERSON, "appeal.filed:appeal"),
     _line(Event.APPEAL, State.QUARANTINED, State.QUARANTINED, _PERSON, "appeal.filed:appeal"),
     _line(Event.APPEAL, State.REJECTED, State.AWAITING_APPROVAL, _PERSON, "appeal.filed:appeal"),
+    _line(Event.DISMISS, State.DENIED, State.DENIED, _SIGNER, "appeal.answered:transition"),
+    _line(Event.DISMISS, State.QUARANTINED, State.QUARANTINED, _SIGNER, "appeal.answered:transition"),
     _line(Event.WAIVE, State.DENIED, State.QUEUED, _SIGNER, "job.waived:transition", _planned),
     _line(Event.WAIVE, State.QUARANTINED, State.AWAITING_APPROVAL, _SIGNER, "job.waived:transition"),
 )

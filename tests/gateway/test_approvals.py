@@ -6,15 +6,17 @@ import datetime as dt
 import hashlib
 import io
 import json
+from typing import Any
 
 import pytest
 
 from assay import canonical, dsse
-from assay.errors import AssayError, NotFoundError, PermissionDeniedError
+from assay.errors import AssayError, NotFoundError, PermissionDeniedError, PreconditionError
 from assay.v1 import approval_pb2, identity_pb2, model_pb2, policy_pb2, tuning_job_pb2
 from gateway.identity_registry import grants_of
 from gateway.statements import (
     approval_statement,
+    dismissal_statement,
     grant_revocation_statement,
     grant_statement,
     opening,
@@ -375,6 +377,70 @@ async def test_a_rule_that_nobody_may_waive_stays(house: House) -> None:
     with pytest.raises(AssayError) as caught:
         await waive(house, "vik", ["A"])
     assert caught.value.reason == "NOT_WAIVABLE"
+
+
+async def dismiss(house: House, who: str, **changed: Any) -> tuning_job_pb2.TuningJob:
+    """Signs and hands in a no to the appeal that the job waits with."""
+    job = (
+        await house.app.jobs.get_tuning_job(await house.caller("rita"), tuning_job_pb2.GetTuningJobRequest(name=NAME))
+    ).tuning_job
+    said = opening("the rows were not mended")
+    values = {"name": NAME, "etag": job.etag, "reason": said, **changed}
+    values["envelope"] = house.sign(who, dismissal_statement(values["name"], values["etag"], said))
+    request = approval_pb2.DismissAppealRequest(**values)
+    return (await house.app.approvals.dismiss_appeal(await house.caller(who), request)).tuning_job
+
+
+async def appeal(house: House, who: str = "rita") -> tuning_job_pb2.TuningJob:
+    request = tuning_job_pb2.AppealTuningJobRequest(name=NAME, reason="the sample was odd")
+    return (await house.app.jobs.appeal_tuning_job(await house.caller(who), request)).tuning_job
+
+
+async def test_a_dismissed_appeal_stays_refused_and_cannot_be_filed_again(house: House) -> None:
+    await judged(house, quarantined(outcome("A", passed=False)))
+    assert (await appeal(house)).HasField("appeal_due_time")
+    job = await dismiss(house, "cora")
+    assert job.state == tuning_job_pb2.TuningJob.STATE_QUARANTINED and not job.HasField("appeal_due_time")
+    assert job.transitions[-1].reason == "the rows were not mended"
+    assert house.types(NAME)[-2:] == ["appeal.dismissed", "appeal.answered"]
+    for again in (appeal(house), dismiss(house, "cora")):
+        with pytest.raises(PreconditionError) as caught:
+            await again
+        assert caught.value.reason in ("APPEAL_ENDED", "NO_APPEAL")
+
+
+@pytest.mark.parametrize(
+    ("who", "changed", "reason"),
+    [
+        ("vik", {}, "ROLE_MISSING"),
+        ("rita", {}, "MAKER_CHECKER"),
+        ("cora", {"etag": "another"}, "ETAG"),
+        ("cora", {"reason": opening("other words")}, "COMMITMENT_MISMATCH"),
+    ],
+)
+async def test_dismissals_that_do_not_hold(house: House, who: str, changed: dict[str, Any], reason: str) -> None:
+    await judged(house, quarantined(outcome("A", passed=False)))
+    await appeal(house)
+    size = house.app.ledger.size
+    with pytest.raises(AssayError) as caught:
+        await dismiss(house, who, **changed)
+    assert caught.value.reason == reason and house.app.ledger.size == size
+
+
+async def test_who_filed_an_appeal_does_not_dismiss_it(house: House) -> None:
+    """Any member of the unit who may appeal can be an officer too."""
+    await judged(house, quarantined(outcome("A", passed=False)))
+    await appeal(house, "cora")
+    with pytest.raises(PermissionDeniedError) as caught:
+        await dismiss(house, "cora")
+    assert caught.value.reason == "MAKER_CHECKER"
+
+
+async def test_without_an_appeal_there_is_nothing_to_dismiss(house: House) -> None:
+    await judged(house, quarantined(outcome("A", passed=False)))
+    with pytest.raises(PreconditionError) as caught:
+        await dismiss(house, "cora")
+    assert caught.value.reason == "NO_APPEAL"
 
 
 async def test_an_appeal_is_recorded_and_leaves_the_state(house: House) -> None:

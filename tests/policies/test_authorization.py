@@ -52,6 +52,7 @@ TABLE: dict[str, set[str]] = {
     "ListPendingApprovals": {C, V, A},
     "DecideApproval": {C, V},
     "WaiveRules": {C},
+    "DismissAppeal": {C},
     "RaiseBudget": {C},
     "RevokeApproval": {C},
     "GetLineage": {C, A},
@@ -121,7 +122,7 @@ def test_without_a_grant_nothing_but_asking_who_one_is(authorizer: CedarAuthoriz
     assert authorizer.authorize(nobody, action, "credit", {}).allowed == (action == "WhoAmI")
 
 
-@pytest.mark.parametrize("action", ["DecideApproval", "WaiveRules", "RaiseBudget"])
+@pytest.mark.parametrize("action", ["DecideApproval", "WaiveRules", "DismissAppeal", "RaiseBudget"])
 @pytest.mark.parametrize("unit", ["credit", "-"])
 def test_the_maker_is_not_the_checker_whatever_roles_it_holds(
     authorizer: CedarAuthorizer, action: str, unit: str

@@ -23,7 +23,9 @@ GOLDEN = Path(__file__).parents[2] / "data/vectors/records"
 
 def chapters() -> dict[str, Callable[[World], None]]:
     """By name; each has a log of its own, since what stands in a golden file never moves."""
-    return {"jobs": tell_jobs, "keys": tell_keys, "budgets": tell_budgets, "replays": tell_replays}
+    return {
+        "jobs": tell_jobs, "keys": tell_keys, "budgets": tell_budgets, "replays": tell_replays, "appeals": tell_appeals,
+    }  # fmt: skip
 
 
 def stories(folder: Path) -> dict[str, bytes]:
@@ -85,6 +87,17 @@ def tell_replays(world: World) -> None:
         "statement": statement,
     }
     story.record("training.replayed", "replay", predicate, [("adapter", ADAPTER)], actor=subject("vera"))
+
+
+def tell_appeals(world: World) -> None:
+    """A denial that was appealed against in vain."""
+    denied = Story(world).found().ask().decide(allowed=False)
+    grounds = {"grounds_commitment": Opening(bytes(32), b"typo").commitment()}
+    denied.record("appeal.filed", "appeal", grounds, to="DENIED", actor=subject("rita"))
+    said = {"reason_commitment": Opening(bytes(32), b"the rows were not mended").commitment()}
+    index = denied.act("cora", "appeal.dismissed", "appeal-dismissal", {"job": denied.job, "etag": denied.etag, **said})
+    answered = {"dismissal_index": index, **said}
+    denied.record("appeal.answered", "transition", answered, to="DENIED", actor=subject("cora"))
 
 
 def tell_refusals(world: World) -> None:

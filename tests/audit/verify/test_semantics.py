@@ -412,6 +412,51 @@ def test_a_raise_of_a_job_that_is_not_paused(world: World) -> None:
     assert TRANSITIONS in complaints(world)
 
 
+def refused_and_appealed(world: World, filer: str = "rita", **people: str) -> Story:
+    """A denied job whose refusal somebody appealed against."""
+    story = Story(world, **people).found().ask().decide(allowed=False)
+    grounds = {"grounds_commitment": digest("grounds")}
+    story.record("appeal.filed", "appeal", grounds, to="DENIED", actor=subject(filer))
+    return story
+
+
+def dismiss(story: Story, who: str = "cora") -> None:
+    predicate = {"job": story.job, "etag": story.etag, "reason_commitment": digest("no")}
+    story.act(who, "appeal.dismissed", "appeal-dismissal", predicate)
+    story.record("appeal.answered", "transition", to="DENIED", actor=subject(who))
+
+
+def test_a_dismissed_appeal_is_valid(world: World) -> None:
+    dismiss(refused_and_appealed(world))
+    assert complaints(world) == {}
+
+
+def test_an_appeal_answered_by_nobody(world: World) -> None:
+    refused_and_appealed(world).record("appeal.answered", "transition", to="DENIED", actor=subject("cora"))
+    assert "no valid appeal.dismissed" in complaints(world)[DUTIES]
+
+
+def test_a_dismissal_of_no_appeal(world: World) -> None:
+    dismiss(Story(world).found().ask().decide(allowed=False))
+    assert "no appeal waits" in complaints(world)[TRANSITIONS]
+
+
+def test_an_appeal_is_dismissed_once(world: World) -> None:
+    story = refused_and_appealed(world)
+    dismiss(story)
+    dismiss(story)
+    assert "no appeal waits" in complaints(world)[TRANSITIONS]
+
+
+@pytest.mark.parametrize(
+    ("who", "maker", "filer", "finding"),
+    [("vik", "rita", "rita", ROLES), ("cora", "cora", "rita", DUTIES), ("cora", "rita", "cora", DUTIES)],
+)
+def test_a_dismissal_by_the_wrong_person(world: World, who: str, maker: str, filer: str, finding: str) -> None:
+    dismiss(refused_and_appealed(world, filer, maker=maker), who)
+    assert finding in complaints(world)
+
+
 @pytest.mark.parametrize(("kind", "to"), [("job.waived", "QUEUED"), ("job.revoked", "REVOKED")])
 def test_moved_without_the_signature_it_rests_on(world: World, kind: str, to: str) -> None:
     if kind == "job.waived":
