@@ -147,6 +147,7 @@ def _dependencies(run: Run) -> list[dict[str, Any]]:
         (str(order["base_model"]), str(order["base_sha256"])),
         ("train.jsonl", str(order["train_sha256"])),
         ("validation.jsonl", str(order["validation_sha256"])),
+        *((("selection.jsonl", str(order["selection_sha256"])),) if "selection_sha256" in order else ()),
     ]
     sources = [(f"source {name}", digest) for name, digest in sorted(run.sources.items())]
     packages: Sequence[dict[str, Any]] = [

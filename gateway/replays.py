@@ -121,7 +121,8 @@ class ReplayService:
         job = trained.job
         request = views.request_of(job)
         known = jobs.facts(c, job.name)
-        stored = [known.get(f"prepare.{name}", "") for name in ("train.jsonl", "validation.jsonl")]
+        read = ("train", "validation", *(("selection",) if request.HasField("search") else ()))
+        stored = [known.get(f"prepare.{split}.jsonl", "") for split in read]
         named = [job.name, request.dataset]
         if request.parent_model:
             stored += lineage.files_of(c, request.parent_model).values()

@@ -15,6 +15,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from assay.v1 import policy_input_pb2, policy_pb2
+from policies import inputs
 from policies.artefacts import KINDS
 from policies.cel import EvaluationError
 from policies.engine import PolicyEngine
@@ -52,9 +53,10 @@ class Step:
 
 
 def planned_tokens(question: Question) -> None:
-    """The least that follows from a change: tokens from epochs, and a quote that keeps its price a token."""
+    """The least that follows from a change: tokens from epochs and trials, and a quote that keeps its price a token."""
     request, before = question.request, question.request.planned_train_tokens
-    request.planned_train_tokens = math.ceil(question.data.train_tokens * request.epochs)
+    passes = request.epochs * inputs.trials(request.search)
+    request.planned_train_tokens = math.ceil(question.data.train_tokens * passes)
     if before:
         request.quote_usd_micros = math.ceil(request.quote_usd_micros * request.planned_train_tokens / before)
 

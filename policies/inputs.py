@@ -14,7 +14,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from assay.v1 import dataset_pb2, measurement_pb2
+from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2
 
 MAX_BYTES = 2 << 20
 MAX_STRING = 4096
@@ -50,7 +50,13 @@ def shared_bindings(question: Any) -> dict[str, Any]:
         "datasheet": question.datasheet,
         "task": TASKS.get(question.format, ""),
         "classification": "" if word == "unspecified" else word,
+        "trials": trials(question.request.search),
     }
+
+
+def trials(search: policy_input_pb2.Search) -> int:
+    """Runs that a search asks for, one for every pair; 1 where nothing is searched for."""
+    return max(1, len(search.lora_ranks)) * max(1, len(search.learning_rates))
 
 
 def missing_fact(question: Message, path: str) -> str:

@@ -22,6 +22,7 @@ SHARED: Mapping[str, str] = {
     "datasheet": "assay.v1.Datasheet",
     "task": "string",
     "classification": "string",
+    "trials": "int",
     "artefacts": "list<string>",
 }
 INTAKE: Mapping[str, str] = {

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from assay import canonical
 from trainer.recipes.loop import TuneJob, TuneResult
 from trainer.recipes.rows import EncodedRows
+from trainer.recipes.search import Found, Trial
 
 MAX_POINTS = 200
 MAX_NUMBERS = 100
 
 
-def claim(job: TuneJob, result: TuneResult) -> dict[str, Any]:
-    """What the run claims, float-free.
+def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[str, Any]:
+    """What the run claims, float-free; of a search the best trial's curve and numbers, and tokens and seconds of all.
 
     ``flop`` is the usual estimate 6·N·D for N parameters and D trained tokens (Kaplan et al. 2020, arXiv 2001.08361),
     an upper bound here, since a frozen base needs no weight gradients.
     """
     state, train = result.state, job.train
+    tokens = state.tokens if found is None else found.tokens
+    seconds = state.seconds if found is None else sum(trial.seconds for trial in found.trials)
+    damaged = state.damaged if found is None else sum(trial.damaged for trial in found.trials)
     return dict(
         canonical.float_free(
             {
@@ -37,9 +42,9 @@ def claim(job: TuneJob, result: TuneResult) -> dict[str, Any]:
                 # Which rows are long is a fact about rows, which a private run's guarantee does not cover.
                 **({} if job.privacy else _which(train)),
                 "steps": state.step,
-                "trained_tokens": state.tokens,
-                "train_seconds": state.seconds,
-                "flop": f"{6 * result.model.parameters * state.tokens:.4e}",
+                "trained_tokens": tokens,
+                "train_seconds": seconds,
+                "flop": f"{6 * result.model.parameters * tokens:.4e}",
                 "train_loss": result.final_train_loss,
                 "validation_loss": state.watched.get("loss"),
                 "watched": state.watched,
@@ -48,8 +53,9 @@ def claim(job: TuneJob, result: TuneResult) -> dict[str, Any]:
                 "validation_losses": _thinned(state.validation),
                 "fingerprint": job.fingerprint,
                 "checkpoint_sha256": state.tensors_sha256,
-                "damaged_checkpoints": state.damaged,
+                "damaged_checkpoints": damaged,
                 **({"teacher": dict(job.teacher)} if job.teacher else {}),
+                **({"search": _searched(found)} if found is not None else {}),
                 **({"differential_privacy": result.privacy} if result.privacy else {}),
             }
         )
@@ -60,6 +66,25 @@ def _which(rows: EncodedRows) -> dict[str, list[int]]:
     """Rows by their number in the split, at most :data:`MAX_NUMBERS` of each: a record has a size limit."""
     named = {"cut_row_numbers": rows.cut, "row_numbers_without_target": rows.without_target}
     return {name: list(numbers[:MAX_NUMBERS]) for name, numbers in named.items()}
+
+
+def _searched(found: Found) -> dict[str, Any]:
+    """Every trial, and why one was chosen; ``chosen`` counts from 1."""
+    best = found.trials[found.chosen - 1]
+    failed = sum(bool(trial.failed) for trial in found.trials)
+    return {
+        "trials": [_trial(trial) for trial in found.trials],
+        "chosen": found.chosen,
+        "why": f"lowest loss on {found.selection_rows} rows of the selection split, {best.selection_loss:.6g}, among "
+        f"{len(found.trials)} trials" + (f" of which {failed} failed" if failed else ""),
+        "selection_rows": found.selection_rows,
+    }
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    """A trial's numbers, losses to six digits; what it has none of is left out."""
+    known = {name: value for name, value in asdict(trial).items() if value not in (None, "") and name != "damaged"}
+    return {name: round(value, 6) if name.endswith("loss") else value for name, value in known.items()}
 
 
 def _thinned(points: list[tuple[int, float]]) -> list[list[float]]:

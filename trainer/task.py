@@ -24,17 +24,18 @@ from trainer.recipes.fit import demand_fit, read_limits
 from trainer.recipes.loop import TuneJob, tune
 from trainer.recipes.objectives import METHODS
 from trainer.recipes.private import Target
-from trainer.recipes.rows import EncodedRows, Encoder, read_rows
+from trainer.recipes.rows import NO_ROWS, EncodedRows, Encoder, read_rows
+from trainer.recipes.search import search
 from trainer.settings import Settings
 
-TRAIN, VALIDATION, PARENT = "train.jsonl", "validation.jsonl", "parent"
+SPLITS, PARENT = ("train", "validation"), "parent"
 
 
 def run(context: TaskContext) -> dict[str, Any]:
     """Tunes as the work order says.
 
     Args:
-        context: ``order`` is the work order's predicate, already verified; ``inputs`` holds both splits.
+        context: ``order`` is the work order's predicate, already verified; ``inputs`` holds the splits that it names.
 
     Returns:
         The claim, see :func:`trainer.statement.claim`.
@@ -58,9 +59,10 @@ def run(context: TaskContext) -> dict[str, Any]:
     verify_base_files(folder, manifest)
     settings = Settings.from_order(order["hyperparameters"], int(order["seed"]))
     job = _job(context, settings)
-    result = tune(job, context)
+    found = search(job, context) if job.trials else None
+    job, result = (found.job, found.result) if found is not None else (job, tune(job, context))
     lora.save_adapter(result.model, job.settings, str(order["base_model"]), context.outputs / "adapter")
-    claim = statement.claim(job, result)
+    claim = statement.claim(job, result, found)
     (context.outputs / "training.json").write_bytes(canonical.encode(claim))
     return claim
 
@@ -91,24 +93,27 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
     if parent is not None:
         # The adapter's shape is the parent's; a rank asked for would be another adapter.
         settings = replace(settings, lora_rank=parent.rank, lora_alpha=parent.alpha)
-    train, validation = (encoder.encode(read_rows(context.inputs / name)) for name in (TRAIN, VALIDATION))
-    _tell_of_cuts(context, train, row_tokens)
+    trials = _trials(order, settings, parent, privacy)
+    names = (*SPLITS, *(("selection",) if trials else ()))
+    files_of = {split: context.inputs / f"{split}.jsonl" for split in names}
+    splits = {split: encoder.encode(read_rows(path)) for split, path in files_of.items()}
+    _tell_of_cuts(context, splits["train"], row_tokens)
     decides = {
         "base": order["base_sha256"],
-        "train": digests.sha256_file(context.inputs / TRAIN),
-        "validation": digests.sha256_file(context.inputs / VALIDATION),
+        **{split: digests.sha256_file(path) for split, path in files_of.items()},
         "settings": canonical.float_free(settings.as_dict()),
         "method": method,
         "labels": list(labels),
         **({"privacy": [str(privacy.epsilon), str(privacy.delta)]} if privacy else {}),
         "parent": parent.sha256 if parent is not None else "",
         **({"teacher": teacher} if teacher else {}),
+        **({"trials": [canonical.float_free(trial.as_dict()) for trial in trials]} if trials else {}),
     }
-    _demand_the_ordered_rows(order, decides)
+    _demand_the_ordered_rows(order, {split: decides[split] for split in names})
     return TuneJob(
         base_files=files,
-        train=train,
-        validation=validation,
+        train=splits["train"],
+        validation=splits["validation"],
         method=method,
         parent=context.inputs / PARENT / ADAPTER_WEIGHTS if parent is not None else None,
         settings=settings,
@@ -121,6 +126,8 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         key=context.work_key,
         privacy=privacy,
         teacher=teacher,
+        trials=trials,
+        selection=splits.get("selection", NO_ROWS),
     )
 
 
@@ -129,6 +136,23 @@ def _tell_of_cuts(context: TaskContext, train: EncodedRows, row_tokens: int) -> 
     if train.cut:
         words = f"{len(train.cut)} of {train.read} rows are longer than {row_tokens} tokens and lose their beginning"
         context.progress(0, 0, words)
+
+
+def _trials(
+    order: Mapping[str, Any], settings: Settings, parent: AdapterFacts | None, privacy: Target | None
+) -> tuple[Settings, ...]:
+    """The settings of every trial that the order asks for, those of the run with a trial's in their place."""
+    asked = (order.get("search") or {}).get("trials", ())
+    if asked and privacy is not None:
+        raise InvalidInputError(
+            "SEARCH_AND_PRIVACY",
+            "every trial would spend a budget of its own, and the choice between them more",
+            remedy="ask for one rank and one learning rate, or do not ask for differential privacy",
+        )
+    if parent is not None and any("lora_rank" in trial for trial in asked):
+        raise InvalidInputError("SEARCH_AND_PARENT", "the rank is the parent's", remedy="search over learning rates")
+    read = [(trial, Settings.from_order(trial)) for trial in asked]
+    return tuple(replace(settings, **{name: getattr(one, name) for name in trial}) for trial, one in read)
 
 
 def _teacher(order: Mapping[str, Any], method: str) -> dict[str, str]:
@@ -145,8 +169,8 @@ def _teacher(order: Mapping[str, Any], method: str) -> dict[str, str]:
 
 def _demand_the_ordered_rows(order: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """The rows are hashed once more where they are read, after the worker hashed them where it received them."""
-    for split in ("train", "validation"):
-        if order.get(f"{split}_sha256", found[split]) != found[split]:
+    for split, sha256 in found.items():
+        if order.get(f"{split}_sha256", sha256) != sha256:
             raise IntegrityError(
                 "ROWS_CHANGED", f"the {split} rows are not those that were decided on", remedy="ask for a new job"
             )

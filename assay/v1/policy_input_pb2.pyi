@@ -223,6 +223,14 @@ class DifferentialPrivacy(_message.Message):
     delta: float
     def __init__(self, epsilon: _Optional[float] = ..., delta: _Optional[float] = ...) -> None: ...
 
+class Search(_message.Message):
+    __slots__ = ("lora_ranks", "learning_rates")
+    LORA_RANKS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATES_FIELD_NUMBER: _ClassVar[int]
+    lora_ranks: _containers.RepeatedScalarFieldContainer[int]
+    learning_rates: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, lora_ranks: _Optional[_Iterable[int]] = ..., learning_rates: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class Artefact(_message.Message):
     __slots__ = ("kind", "sha256", "title", "issuer", "date")
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -310,7 +318,7 @@ class IdentifierClass(_message.Message):
     def __init__(self, detector: _Optional[str] = ..., alternative: _Optional[str] = ..., recall_lower: _Optional[float] = ..., n: _Optional[int] = ..., title: _Optional[str] = ..., found: _Optional[int] = ..., removed: _Optional[bool] = ..., recall: _Optional[float] = ...) -> None: ...
 
 class RequestFacts(_message.Message):
-    __slots__ = ("unit", "purpose", "requester", "method", "region", "budget_usd_micros", "quote_usd_micros", "max_train_tokens", "planned_train_tokens", "differential_privacy", "audit_profile", "epochs", "use", "parent", "teacher")
+    __slots__ = ("unit", "purpose", "requester", "method", "region", "budget_usd_micros", "quote_usd_micros", "max_train_tokens", "planned_train_tokens", "differential_privacy", "audit_profile", "epochs", "use", "parent", "teacher", "search")
     UNIT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     REQUESTER_FIELD_NUMBER: _ClassVar[int]
@@ -326,6 +334,7 @@ class RequestFacts(_message.Message):
     USE_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
     TEACHER_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
     unit: str
     purpose: str
     requester: str
@@ -341,7 +350,8 @@ class RequestFacts(_message.Message):
     use: UseDeclaration
     parent: ParentModel
     teacher: TeacherFacts
-    def __init__(self, unit: _Optional[str] = ..., purpose: _Optional[str] = ..., requester: _Optional[str] = ..., method: _Optional[str] = ..., region: _Optional[str] = ..., budget_usd_micros: _Optional[int] = ..., quote_usd_micros: _Optional[int] = ..., max_train_tokens: _Optional[int] = ..., planned_train_tokens: _Optional[int] = ..., differential_privacy: _Optional[_Union[DifferentialPrivacy, _Mapping]] = ..., audit_profile: _Optional[str] = ..., epochs: _Optional[float] = ..., use: _Optional[_Union[UseDeclaration, _Mapping]] = ..., parent: _Optional[_Union[ParentModel, _Mapping]] = ..., teacher: _Optional[_Union[TeacherFacts, _Mapping]] = ...) -> None: ...
+    search: Search
+    def __init__(self, unit: _Optional[str] = ..., purpose: _Optional[str] = ..., requester: _Optional[str] = ..., method: _Optional[str] = ..., region: _Optional[str] = ..., budget_usd_micros: _Optional[int] = ..., quote_usd_micros: _Optional[int] = ..., max_train_tokens: _Optional[int] = ..., planned_train_tokens: _Optional[int] = ..., differential_privacy: _Optional[_Union[DifferentialPrivacy, _Mapping]] = ..., audit_profile: _Optional[str] = ..., epochs: _Optional[float] = ..., use: _Optional[_Union[UseDeclaration, _Mapping]] = ..., parent: _Optional[_Union[ParentModel, _Mapping]] = ..., teacher: _Optional[_Union[TeacherFacts, _Mapping]] = ..., search: _Optional[_Union[Search, _Mapping]] = ...) -> None: ...
 
 class ParentModel(_message.Message):
     __slots__ = ("name", "adapter_sha256", "base_sha256", "state", "differentially_private")

@@ -98,7 +98,7 @@ class Transition(_message.Message):
     def __init__(self, event: _Optional[str] = ..., from_state: _Optional[_Union[TuningJob.State, str]] = ..., to_state: _Optional[_Union[TuningJob.State, str]] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., record_index: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
 
 class TuningJob(_message.Message):
-    __slots__ = ("name", "state", "etag", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "creator", "create_time", "update_time", "transitions", "data", "decision", "progress", "audit", "verdict", "model", "reason", "stage_seconds", "quote_usd_micros", "cost_usd_micros", "trace_id", "appeal_due_time", "parent_model", "quote", "teacher")
+    __slots__ = ("name", "state", "etag", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "creator", "create_time", "update_time", "transitions", "data", "decision", "progress", "audit", "verdict", "model", "reason", "stage_seconds", "quote_usd_micros", "cost_usd_micros", "trace_id", "appeal_due_time", "parent_model", "quote", "teacher", "search", "trials")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[TuningJob.State]
@@ -170,6 +170,8 @@ class TuningJob(_message.Message):
     PARENT_MODEL_FIELD_NUMBER: _ClassVar[int]
     QUOTE_FIELD_NUMBER: _ClassVar[int]
     TEACHER_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
+    TRIALS_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: TuningJob.State
     etag: str
@@ -200,7 +202,29 @@ class TuningJob(_message.Message):
     parent_model: str
     quote: _containers.RepeatedCompositeFieldContainer[QuotedFigure]
     teacher: Teacher
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., etag: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., transitions: _Optional[_Iterable[_Union[Transition, _Mapping]]] = ..., data: _Optional[_Union[_policy_input_pb2.DataFacts, _Mapping]] = ..., decision: _Optional[_Union[_policy_pb2.Decision, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., audit: _Optional[_Union[_measurement_pb2.AuditReport, _Mapping]] = ..., verdict: _Optional[_Union[_policy_pb2.Verdict, _Mapping]] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., quote_usd_micros: _Optional[int] = ..., cost_usd_micros: _Optional[int] = ..., trace_id: _Optional[str] = ..., appeal_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_model: _Optional[str] = ..., quote: _Optional[_Iterable[_Union[QuotedFigure, _Mapping]]] = ..., teacher: _Optional[_Union[Teacher, _Mapping]] = ...) -> None: ...
+    search: _policy_input_pb2.Search
+    trials: _containers.RepeatedCompositeFieldContainer[Trial]
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[TuningJob.State, str]] = ..., etag: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., transitions: _Optional[_Iterable[_Union[Transition, _Mapping]]] = ..., data: _Optional[_Union[_policy_input_pb2.DataFacts, _Mapping]] = ..., decision: _Optional[_Union[_policy_pb2.Decision, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., audit: _Optional[_Union[_measurement_pb2.AuditReport, _Mapping]] = ..., verdict: _Optional[_Union[_policy_pb2.Verdict, _Mapping]] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ..., stage_seconds: _Optional[_Mapping[str, float]] = ..., quote_usd_micros: _Optional[int] = ..., cost_usd_micros: _Optional[int] = ..., trace_id: _Optional[str] = ..., appeal_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_model: _Optional[str] = ..., quote: _Optional[_Iterable[_Union[QuotedFigure, _Mapping]]] = ..., teacher: _Optional[_Union[Teacher, _Mapping]] = ..., search: _Optional[_Union[_policy_input_pb2.Search, _Mapping]] = ..., trials: _Optional[_Iterable[_Union[Trial, _Mapping]]] = ...) -> None: ...
+
+class Trial(_message.Message):
+    __slots__ = ("lora_rank", "learning_rate", "tokens", "steps", "selection_loss", "validation_loss", "chosen", "failed")
+    LORA_RANK_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    SELECTION_LOSS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    lora_rank: int
+    learning_rate: float
+    tokens: int
+    steps: int
+    selection_loss: float
+    validation_loss: float
+    chosen: bool
+    failed: str
+    def __init__(self, lora_rank: _Optional[int] = ..., learning_rate: _Optional[float] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., selection_loss: _Optional[float] = ..., validation_loss: _Optional[float] = ..., chosen: _Optional[bool] = ..., failed: _Optional[str] = ...) -> None: ...
 
 class QuotedFigure(_message.Message):
     __slots__ = ("name", "unit", "quoted", "actual", "forecast", "method")
@@ -219,7 +243,7 @@ class QuotedFigure(_message.Message):
     def __init__(self, name: _Optional[str] = ..., unit: _Optional[str] = ..., quoted: _Optional[float] = ..., actual: _Optional[float] = ..., forecast: _Optional[float] = ..., method: _Optional[str] = ...) -> None: ...
 
 class CreateTuningJobRequest(_message.Message):
-    __slots__ = ("parent", "tuning_job_id", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "request_id", "validate_only", "use", "parent_model", "teacher")
+    __slots__ = ("parent", "tuning_job_id", "dataset", "base_model", "purpose", "method", "hyperparameters", "budget", "audit_profile", "differential_privacy", "request_id", "validate_only", "use", "parent_model", "teacher", "search")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     TUNING_JOB_ID_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
@@ -235,6 +259,7 @@ class CreateTuningJobRequest(_message.Message):
     USE_FIELD_NUMBER: _ClassVar[int]
     PARENT_MODEL_FIELD_NUMBER: _ClassVar[int]
     TEACHER_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
     parent: str
     tuning_job_id: str
     dataset: str
@@ -250,7 +275,8 @@ class CreateTuningJobRequest(_message.Message):
     use: _policy_input_pb2.UseDeclaration
     parent_model: str
     teacher: Teacher
-    def __init__(self, parent: _Optional[str] = ..., tuning_job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., use: _Optional[_Union[_policy_input_pb2.UseDeclaration, _Mapping]] = ..., parent_model: _Optional[str] = ..., teacher: _Optional[_Union[Teacher, _Mapping]] = ...) -> None: ...
+    search: _policy_input_pb2.Search
+    def __init__(self, parent: _Optional[str] = ..., tuning_job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., base_model: _Optional[str] = ..., purpose: _Optional[str] = ..., method: _Optional[str] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., audit_profile: _Optional[str] = ..., differential_privacy: _Optional[_Union[_policy_input_pb2.DifferentialPrivacy, _Mapping]] = ..., request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., use: _Optional[_Union[_policy_input_pb2.UseDeclaration, _Mapping]] = ..., parent_model: _Optional[str] = ..., teacher: _Optional[_Union[Teacher, _Mapping]] = ..., search: _Optional[_Union[_policy_input_pb2.Search, _Mapping]] = ...) -> None: ...
 
 class CreateTuningJobResponse(_message.Message):
     __slots__ = ("tuning_job",)

@@ -15,6 +15,8 @@ from assay.worker.settings import WorkerKeys
 from assay.worker.statement import PRIVATE_FILE, PRIVATE_FOLDER
 
 _ORDERED_FILES = {"train.jsonl": "train_sha256", "validation.jsonl": "validation_sha256"}
+_SEARCHED_FILES = {"selection.jsonl": "selection_sha256"}
+"""Rows that an order names where it asks for a search; no other train task may hold them."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def _work_order(order: Mapping[str, Any], job: str, files: list[dict[str, Any]],
     if verified.predicate_name != "work-order" or predicate.get("job") != job:
         raise PermissionDeniedError("ORDER_BINDING", "the work order is for another job, or no work order")
     digests = {entry["path"]: entry["sha256"] for entry in files}
-    for path, name in _ORDERED_FILES.items():
+    searched = {path: name for path, name in _SEARCHED_FILES.items() if name in predicate or path in digests}
+    for path, name in (_ORDERED_FILES | searched).items():
         if digests.get(path) != predicate.get(name) or path not in digests:
             raise PermissionDeniedError("ORDER_BINDING", f"{path} is not the data that the work order allows")
     return predicate

@@ -19,6 +19,8 @@ from assay.worker.spool import TaskRecord
 from assay.worker.task import CHECKPOINTS
 
 _NAME = re.compile(r"step-[0-9]{1,15}")
+_TRIAL = re.compile(r"trial-[0-9]{1,3}")
+"""Folder of checkpoints of one trial of a search."""
 _MOST_WORDS = 1900
 _FINAL = frozenset({"TOKEN_CAP", "CHECKPOINT_DAMAGED", "CHECKPOINT_FOREIGN", "ROWS_CHANGED", "PARENT_CHANGED"})
 """Faults that the same order meets again wherever it goes on."""
@@ -41,8 +43,8 @@ def after_fault(record: TaskRecord, folder: Path, reason: str, key: bytes) -> st
 
 
 def newest(folder: Path, key: bytes) -> int:
-    """Step of the newest checkpoint that is whole, read to its last byte; 0 where there is none."""
-    for path in _plain_files(folder):
+    """Step of the newest checkpoint that is whole, in its trial where there are several; 0 where there is none."""
+    for path in (*_plain_files(folder), *(p for trial in _trials(folder) for p in _plain_files(trial))):
         try:
             step = json.loads(sealed_file.head(path, key))["step"]
         except (IntegrityError, ValueError, TypeError, KeyError, RecursionError):
@@ -50,6 +52,14 @@ def newest(folder: Path, key: bytes) -> int:
         if type(step) is int and 0 < step < 1 << 53:
             return step
     return 0
+
+
+def _trials(folder: Path) -> list[Path]:
+    """Folders of a search's trials, the last first."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISDIR(folder.lstat().st_mode):
+            return sorted((path for path in folder.iterdir() if _TRIAL.fullmatch(path.name)), reverse=True)
+    return []
 
 
 def _plain_files(folder: Path) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from typing import Any
 
 CHECKPOINTS = "checkpoints"
 """Folder in ``work`` of checkpoints, each one file ``step-<n>`` sealed under the task's ``work_key`` by
-:mod:`assay.sealed_file`, whose head is JSON with ``step``."""
+:mod:`assay.sealed_file`, whose head is JSON with ``step``; of a search in a folder ``trial-<n>`` for each trial."""
 
 
 class TaskPaused(Exception):

@@ -205,10 +205,27 @@ def _training(known: Facts) -> dict[str, Any]:
         (f"Validation rows: {name}", f"{value}; base model {base.get(name, blocks.GAP)}", source)
         for name, value in sorted(tuned.items())
     ]
-    parts = [facts(found)]
+    parts = [facts(found), *_trials(claim.get("search") or {})]
     curve = measured.loss_curve(known)
     parts.append(curve or paragraph(f"Loss during training: {blocks.GAP}."))
     return section("training", "Training", *parts)
+
+
+def _trials(search: Facts) -> list[blocks.Block]:
+    """Every trial of a search, and why one was kept; nothing where rank and rate were given."""
+    names = ("lora_rank", "learning_rate", "tokens", "steps", "selection_loss", "validation_loss")
+    rows = [
+        [str(number), *(str(trial.get(name, trial.get("failed", "–"))) for name in names),
+         "kept" if number == search.get("chosen") else "–"]
+        for number, trial in enumerate(search.get("trials") or [], 1)
+    ]  # fmt: skip
+    if not rows:
+        return []
+    columns = ("Trial", "Rank", "Learning rate", "Tokens", "Steps", "Selection loss", "Validation loss", "Kept")
+    said = (
+        f"Search over rank and learning rate: trial {search.get('chosen')} was kept: {search.get('why', blocks.GAP)}."
+    )
+    return [table(columns, (7, 7, 14, 13, 9, 20, 20, 10), rows), paragraph(said)]
 
 
 def _teacher(teacher: Facts) -> list[tuple[str, Any, str]]:

@@ -10,13 +10,15 @@ from gateway.admission.hyperparameters import Chosen, choose
 from gateway.jobs.views import from_json
 from gateway.settings import PriceBook, Settings
 from gateway.store.tables import DatasetRow
+from policies import inputs
 
 
 def hyperparameters(
     request: tuning_job_pb2.CreateTuningJobRequest, data: policy_input_pb2.DataFacts, parameters: int = 0
 ) -> Chosen:
     """Every number of the run, and why where a rule chose it; the base model's size decides the learning rate alone."""
-    return choose(request, data, parameters, tokens_of_pass(request.method, data))
+    tokens = tokens_of_pass(request.method, data) * inputs.trials(request.search)
+    return choose(request, data, parameters, tokens)
 
 
 def tokens_of_pass(method: str, data: policy_input_pb2.DataFacts) -> int:
@@ -44,7 +46,7 @@ def request_facts(
 ) -> policy_input_pb2.RequestFacts:
     """The request as policy sees it."""
     epochs = hyperparameters(request, data).values.epochs
-    tokens = math.ceil(tokens_of_pass(request.method, data) * epochs)
+    tokens = math.ceil(tokens_of_pass(request.method, data) * epochs * inputs.trials(request.search))
     facts = policy_input_pb2.RequestFacts(
         unit=unit_of(request.parent),
         purpose=request.purpose,
@@ -60,6 +62,8 @@ def request_facts(
     )
     if request.HasField("use"):
         facts.use.CopyFrom(request.use)
+    if request.HasField("search"):
+        facts.search.CopyFrom(request.search)
     if request.HasField("differential_privacy"):
         facts.differential_privacy.CopyFrom(request.differential_privacy)
     return facts

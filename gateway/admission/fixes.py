@@ -9,7 +9,7 @@ from assay.v1 import policy_input_pb2, policy_pb2
 from gateway.admission import facts
 from gateway.base_models import BaseModels
 from gateway.settings import Settings
-from policies import fixing
+from policies import fixing, inputs
 from policies.engine import PolicyEngine
 
 
@@ -20,7 +20,8 @@ def minimal_fix(
 
     def derive(changed: policy_input_pb2.IntakeInput) -> None:
         request = changed.request
-        request.planned_train_tokens = math.ceil(facts.tokens_of_pass(request.method, changed.data) * request.epochs)
+        passes = request.epochs * inputs.trials(request.search)
+        request.planned_train_tokens = math.ceil(facts.tokens_of_pass(request.method, changed.data) * passes)
         request.quote_usd_micros = facts.quote(settings.price_book, request.planned_train_tokens)
         _teach(changed, question, base_models)
         if changed.base_model.id != question.base_model.id:

@@ -30,6 +30,10 @@ _BATCH_SHARE, _LEAST_BATCH, _MOST_BATCH = 0.002, 8, 256
 _LARGE = 33_000_000_000
 
 
+SEARCHED: Mapping[str, str] = {"lora_rank": "lora_ranks", "learning_rate": "learning_rates"}
+"""Hyperparameters that a search may try several values of, with its field for each."""
+
+
 @dataclass(frozen=True)
 class Chosen:
     """The values, and for each that a rule chose the reason in words."""
@@ -50,7 +54,7 @@ def choose(
         request: what was asked; given values always stand.
         data: counted facts; without rows, which is before preparation, nothing is chosen by rule.
         parameters: of the base model.
-        tokens_of_pass: that the method reads in one pass over the train split.
+        tokens_of_pass: that the method reads in one pass over the train split, in all trials of a search together.
     """
     asked = request.hyperparameters
     values = tuning_job_pb2.Hyperparameters()
@@ -59,7 +63,8 @@ def choose(
     if asked.auto and data.train_rows:
         ruled, why = _ruled(request, data, parameters, tokens_of_pass)
         values.MergeFrom(ruled)
-        reasons = {name: words for name, words in why.items() if not asked.HasField(name)}
+        searched = {name for name, field in SEARCHED.items() if getattr(request.search, field)}
+        reasons = {name: words for name, words in why.items() if not asked.HasField(name) and name not in searched}
     values.MergeFrom(asked)
     values.ClearField("auto")
     if asked.HasField("lora_rank") or reasons:

@@ -14,7 +14,7 @@ from assay.errors import IntegrityError
 from assay.v1 import policy_input_pb2, policy_pb2, tuning_job_pb2, worker_pb2
 from audit.ledger.writer import UnitOfWork
 from gateway import lineage
-from gateway.admission import facts
+from gateway.admission import facts, searching
 from gateway.admission.exchange import ADAPTER_FOLDER, Result, Task
 from gateway.admission.intake import plan_digest, seed_of
 from gateway.admission.office import Known, Office, failed, make_task
@@ -47,6 +47,8 @@ async def order(office: Office, job: JobRow) -> None:
         ("train.jsonl", predicate["train_sha256"]),
         ("validation.jsonl", predicate["validation_sha256"]),
     ]
+    if "selection_sha256" in predicate:
+        subjects.append(("selection.jsonl", predicate["selection_sha256"]))
     payload = canonical.encode(dsse.statement("work-order", predicate, subjects))
     envelope = dsse.sign_service(payload, office.exchange.order_key)
     await office.change(
@@ -76,6 +78,7 @@ def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -
         **({"labels": list(data.labels)} if request.method == "classification" else {}),
         **_privacy(request),
         **_teacher(known),
+        **_search(request, chosen, known),
         "hyperparameters": canonical.from_message(chosen),
         "max_train_tokens": request.budget.max_train_tokens,
         "max_usd_micros": job.cap_usd_micros,
@@ -91,6 +94,16 @@ def _privacy(request: tuning_job_pb2.CreateTuningJobRequest) -> dict[str, Any]:
     if not request.HasField("differential_privacy"):
         return {}
     return {"differential_privacy": canonical.from_message(request.differential_privacy)}
+
+
+def _search(
+    request: tuning_job_pb2.CreateTuningJobRequest, chosen: tuning_job_pb2.Hyperparameters, known: Known
+) -> dict[str, Any]:
+    """The trials, and the rows that decide between them; the trials' numbers stand in the place of the one run's."""
+    if not request.HasField("search"):
+        return {}
+    selection = known.text("prepare.selection.jsonl")
+    return {"search": {"trials": searching.ordered(request, chosen)}, "selection_sha256": selection}
 
 
 def _teacher(known: Known) -> dict[str, Any]:
@@ -142,7 +155,8 @@ async def train_task(office: Office, job: JobRow, known: Known) -> Task:
     parent = await office.store.fetch(lambda c: lineage.files_of(c, name)) if name else {}
     envelope = known.json("train.order")
     seen = dsse.read_statement(dsse.envelope_payload(envelope))["predicate"]
-    blobs = {name: known.text(f"prepare.{name}") for name in ("train.jsonl", "validation.jsonl")} | dict(parent)
+    splits = [f"{split}.jsonl" for split in ("train", "validation", "selection") if f"{split}_sha256" in seen]
+    blobs = {name: known.text(f"prepare.{name}") for name in splits} | dict(parent)
     return make_task(job, "train", {"order": envelope}, blobs, seen)
 
 
@@ -194,6 +208,9 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
     if request.parent_model:
         parent = await office.store.fetch(lambda c: lineage.parent_of(c, request))
         moved = moved and parent is not None and checked.sha256 != parent.adapter_sha256
+    known = await office.known(job)
+    order = dsse.read_statement(dsse.envelope_payload(known.json("train.order")))["predicate"]
+    searching.demand_every_trial(order, result.predicate["claim"])
     files = await asyncio.to_thread(_store_adapter, office, job, result)
     base = office.base_models.get(request.base_model)
     model = ModelRow(

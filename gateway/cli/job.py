@@ -55,6 +55,12 @@ def create(
     batch_size: Annotated[int | None, typer.Option(help="Rows in a step.")] = None,
     lora_rank: Annotated[int | None, typer.Option(help="LoRA rank.")] = None,
     lora_alpha: Annotated[int | None, typer.Option(help="LoRA scale numerator.")] = None,
+    search_rank: Annotated[
+        list[int] | None, typer.Option(help="LoRA rank to try, repeat for more; the selection split decides.")
+    ] = None,
+    search_rate: Annotated[
+        list[float] | None, typer.Option(help="Learning rate to try, repeat for more; every pair is one trial.")
+    ] = None,
     early_stopping: Annotated[
         bool | None, typer.Option(help="Keep the adapter of the lowest validation loss, stop when it rises.")
     ] = None,
@@ -93,6 +99,9 @@ def create(
     )  # fmt: skip
     if teacher or teacher_licence:
         request.teacher.CopyFrom(tuning_job_pb2.Teacher(name=teacher, licence=teacher_licence))
+    if search_rank or search_rate:
+        request.search.lora_ranks.extend(search_rank or ())
+        request.search.learning_rates.extend(search_rate or ())
     if epsilon is not None or delta is not None:
         request.differential_privacy.CopyFrom(policy_input_pb2.DifferentialPrivacy(epsilon=epsilon, delta=delta))
     with exit_on_error(), open_session(identity, address) as session:
@@ -284,6 +293,8 @@ def describe(job: tuning_job_pb2.TuningJob) -> list[Any]:
     if job.HasField("decision"):
         lines += _outcomes("Intake decision", "allowed" if job.decision.allowed else "denied", job.decision.outcomes)
         lines += _fix(job.decision.minimal_fix) if job.decision.HasField("minimal_fix") else []
+    if job.trials:
+        lines += _trials(job.trials)
     if job.HasField("verdict"):
         word = policy_pb2.Outcome.Name(job.verdict.outcome).removeprefix("OUTCOME_")
         lines += _outcomes("Release verdict", word, job.verdict.outcomes)
@@ -309,6 +320,20 @@ def _figure(figure: tuning_job_pb2.QuotedFigure) -> tuple[str, ...]:
 
 def _reading(value: float) -> str:
     return f"{value:,.0f}" if 1_000 <= value < 1e9 else f"{value:.4g}"
+
+
+def _trials(trials: Sequence[tuning_job_pb2.Trial]) -> list[Any]:
+    """Every trial of a search; the lowest loss on the selection split was kept."""
+    head = ("trial", "rank", "learning rate", "tokens", "steps", "selection loss", "validation loss", "")
+    rows = [
+        (
+            str(number), str(t.lora_rank), f"{t.learning_rate:g}", f"{t.tokens:,}", str(t.steps),
+            f"{t.selection_loss:.4f}" if t.HasField("selection_loss") else t.failed,
+            f"{t.validation_loss:.4f}" if t.HasField("validation_loss") else "", "kept" if t.chosen else "",
+        )
+        for number, t in enumerate(trials, 1)
+    ]  # fmt: skip
+    return [f"  Search: {len(trials)} trials, judged on the selection split", table(head, rows)]
 
 
 def _fix(fix: policy_pb2.MinimalFix) -> list[Any]:

@@ -17,7 +17,7 @@ from audit.ledger import records
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.writer import UnitOfWork
 from gateway import lineage, pages, requests, words
-from gateway.admission import facts
+from gateway.admission import facts, searching
 from gateway.base_models import BaseModels
 from gateway.caller import Caller, not_found
 from gateway.erasures import demand_usable
@@ -53,7 +53,7 @@ class JobService:
 
         Raises:
             NotFoundError: ``NOT_FOUND`` for a unit or dataset that is not there or not the caller's.
-            InvalidInputError: ``OTHER_UNIT``, ``BASE_MODEL_UNKNOWN``.
+            InvalidInputError: ``OTHER_UNIT``, ``BASE_MODEL_UNKNOWN``, ``SEARCH``.
             PreconditionError: a reason of :func:`gateway.erasures.demand_usable`.
             AlreadyExistsError: ``JOB_EXISTS``, or ``REQUEST_ID`` for another content under the same id.
         """
@@ -65,6 +65,7 @@ class JobService:
             raise InvalidInputError(
                 "OTHER_UNIT", "the dataset lies in another unit", remedy=f"upload it to {request.parent}"
             )
+        searching.demand(request)
         base = self.base_models.get(request.base_model)
         name = f"{request.parent}/tuningJobs/{request.tuning_job_id}"
         if request.validate_only:
@@ -279,6 +280,7 @@ class JobService:
             audit_profile=request.audit_profile,
             parent_model=request.parent_model,
             teacher=request.teacher if request.HasField("teacher") else None,
+            search=request.search if request.HasField("search") else None,
             creator=caller.subject,
         )
         message.decision.CopyFrom(self.policy.preflight(asked))

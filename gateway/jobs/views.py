@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from assay import dsse
 from assay.v1 import approval_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
-from gateway.admission import quotes
+from gateway.admission import quotes, searching
 from gateway.jobs.machine import etag
 from gateway.jobs.transitions import RESTING, State
 from gateway.store import jobs, rows
@@ -53,6 +53,9 @@ def whole(
     if job.audit:
         message.audit.CopyFrom(from_json(job.audit, measurement_pb2.AuditReport))
     message.quote.extend(quoted(connection, job, dt.datetime.now(dt.UTC)))
+    trained = jobs.facts(connection, job.name).get("train.predicate")
+    if trained:
+        message.trials.extend(searching.read(json.loads(trained).get("claim", {})))
     return message
 
 
@@ -89,7 +92,7 @@ def summary(job: JobRow, progress: tuning_job_pb2.Progress | None = None) -> tun
         cost_usd_micros=job.cost_usd_micros,
         trace_id=job.trace_id,
     )
-    for field in ("hyperparameters", "budget", "differential_privacy", "teacher"):
+    for field in ("hyperparameters", "budget", "differential_privacy", "teacher", "search"):
         if request.HasField(field):
             getattr(message, field).CopyFrom(getattr(request, field))
     if job.decision:

@@ -6,7 +6,7 @@ import pytest
 
 from assay.v1 import policy_input_pb2
 from assay.v1 import tuning_job_pb2 as pb
-from gateway.admission import facts
+from gateway.admission import facts, searching
 from gateway.admission.hyperparameters import DEFAULTS
 
 
@@ -73,3 +73,18 @@ def test_no_validation_rows_no_early_stopping() -> None:
 def test_tokens_are_counted_as_the_method_reads_them(method: str, tokens: int) -> None:
     known = policy_input_pb2.DataFacts(train_tokens=1000, rejected_tokens=700, labels=["a", "b", "c"])
     assert facts.tokens_of_pass(method, known) == tokens
+
+
+def test_a_search_plans_the_tokens_of_all_trials_and_rules_choose_nothing_that_it_tries() -> None:
+    six = asked(cap=6000, auto=True)
+    six.search.CopyFrom(policy_input_pb2.Search(lora_ranks=[4, 8], learning_rates=[1e-4, 2e-4, 4e-4]))
+    known = data(train_tokens=1000)
+    chosen = facts.hyperparameters(six, known)
+    assert chosen.values.epochs == 1.0, "six trials of one pass are what the budget has room for"
+    assert not {"lora_rank", "learning_rate"} & set(chosen.reasons)
+    trials = searching.ordered(six, chosen.values)
+    assert [(t["lora_rank"], t["lora_alpha"], t["learning_rate"]) for t in trials] == [
+        (4, 8, "0.0001"), (4, 8, "0.0002"), (4, 8, "0.0004"), (8, 16, "0.0001"), (8, 16, "0.0002"), (8, 16, "0.0004"),
+    ]  # fmt: skip
+    six.parent_model = "units/credit/models/first"
+    assert all(set(trial) == {"learning_rate"} for trial in searching.ordered(six, chosen.values))

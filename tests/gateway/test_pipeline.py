@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import shutil
 import uuid
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from assay.errors import AssayError, NotFoundError, PreconditionError
+from assay import canonical
+from assay.errors import AssayError, InvalidInputError, NotFoundError, PreconditionError
 from assay.identity import Layout
 from assay.v1 import dataset_pb2, erasure_pb2, lineage_pb2, permit_pb2, policy_input_pb2, policy_pb2
 from assay.v1 import tuning_job_pb2 as pb
@@ -21,6 +24,7 @@ from audit.ledger.records import read
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway.application import Application
+from gateway.cli.job import describe
 from gateway.settings import Settings
 from gateway.statements import erasure_order_statement
 from gateway.store import rows as store_rows
@@ -318,6 +322,76 @@ async def test_a_teacher_is_known_by_its_own_licence_and_named_in_the_order(stre
             await street.ask(job, asked=taught(name))
 
 
+async def test_a_search_is_ordered_trial_by_trial_and_its_trials_are_shown(street: Street) -> None:
+    rates = {"search": policy_input_pb2.Search(lora_ranks=[4, 8], learning_rates=[1e-4, 2e-4])}
+    hyper = {"hyperparameters": pb.Hyperparameters(epochs=0.5)}
+    one = await street.rest(await street.ask(asked=hyper))
+    name = await street.ask("second", asked=rates | hyper)
+    job = await street.rest(name)
+    assert job.state == pb.TuningJob.STATE_AWAITING_APPROVAL, job.reason
+    assert job.search == rates["search"] and not one.trials
+    shown = [(t.lora_rank, t.learning_rate, t.selection_loss, t.chosen) for t in job.trials]
+    assert shown == [(4, 1e-4, 2.5, False), (4, 2e-4, 1.5, True), (8, 1e-4, 2.5, False), (8, 2e-4, 2.5, False)]
+    known = {r.type: r.predicate for r in (read(s.body) for s in street.app.ledger.records(None, name, -1, 100))}
+    ordered = known["training.ordered"]
+    assert ordered["search"]["trials"][2] == {"lora_rank": 8, "lora_alpha": 16, "learning_rate": "0.0001"}
+    assert ordered["selection_sha256"] == job.data.split_sha256["selection"]
+    assert (
+        "selection_sha256"
+        not in read(
+            next(s.body for s in street.app.ledger.records(None, NAME, -1, 100) if s.type == "training.ordered")
+        ).predicate
+    )
+    quotes = [read(s.body).predicate["quote"]["train_tokens"]
+              for n in (NAME, name) for s in street.app.ledger.records(None, n, -1, 100)
+              if s.type == "intake.decided"]  # fmt: skip
+    assert quotes[1] == 4 * quotes[0] and job.quote_usd_micros > one.quote_usd_micros
+    text = io.StringIO()
+    for line in describe(job):
+        Console(file=text, width=160).print(line)
+    assert "4 trials, judged on the selection split" in text.getvalue() and "kept" in text.getvalue()
+    card = canonical.decode(street.app.blobs.open("credit", known["card.rendered"]["card_sha256"]).read())
+    assert "trial 2 was kept: it is lowest" in str(card)
+
+
+@pytest.mark.parametrize("wrong", ["fewer", "other", "nan", "unread"])
+async def test_a_claim_that_lists_other_trials_than_ordered_is_refused(street: Street, wrong: str) -> None:
+    asked = {
+        "search": policy_input_pb2.Search(learning_rates=[1e-4, 2e-4]),
+        "hyperparameters": pb.Hyperparameters(epochs=1),
+    }
+    await street.ask(asked=asked, trials=wrong)
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_FAILED and job.reason.startswith("TRIALS") and not job.trials
+    assert "training.completed" not in street.types(NAME)
+
+
+async def test_a_search_that_is_none_is_refused_before_anything_is_kept(street: Street) -> None:
+    for number, (search, hyper) in enumerate([
+        (policy_input_pb2.Search(), pb.Hyperparameters()),
+        (policy_input_pb2.Search(lora_ranks=[4]), pb.Hyperparameters()),
+        (policy_input_pb2.Search(lora_ranks=[4, 8]), pb.Hyperparameters(lora_rank=4)),
+        (policy_input_pb2.Search(lora_ranks=[4, 8], learning_rates=[0.1]), pb.Hyperparameters(learning_rate=0.1)),
+    ]):  # fmt: skip
+        with pytest.raises(InvalidInputError) as caught:
+            await street.ask(f"job-{number}", asked={"search": search, "hyperparameters": hyper})
+        assert caught.value.reason == "SEARCH" and caught.value.violations
+
+
+async def test_a_search_with_privacy_or_too_many_trials_is_denied_by_name(street: Street) -> None:
+    private = policy_input_pb2.DifferentialPrivacy(epsilon=1.0, delta=1e-6)
+    two = policy_input_pb2.Search(learning_rates=[1e-5, 1e-4])
+    many = policy_input_pb2.Search(lora_ranks=[1, 2, 3, 4], learning_rates=[1e-5, 1e-4, 1e-3])
+    little = pb.Hyperparameters(epochs=0.02)
+    for job, asked, rule in (
+        ("first", {"search": two, "differential_privacy": private}, "BASE-SEARCH-DP"),
+        ("second", {"search": many}, "BASE-SEARCH"),
+    ):
+        found = await street.rest(await street.ask(job, asked={**asked, "hyperparameters": little}))
+        fired = [o.rule_id for o in found.decision.outcomes if o.outcome == policy_pb2.OUTCOME_FAIL]
+        assert fired == [rule] and found.decision.minimal_fix.steps and not found.decision.minimal_fix.left
+
+
 async def test_the_fix_of_a_teacher_that_is_known_here_is_no_other_licence(street: Street) -> None:
     await street.ask()
     first = await street.rest()
@@ -517,7 +591,8 @@ async def test_stopping_the_pipeline_and_running_another_goes_on(street: Street)
             with contextlib.suppress(asyncio.CancelledError):
                 await task
     street.workers.open_gate("go")
-    again = asyncio.create_task(type(street.app.pipeline)(street.app.pipeline.office, street.app.pipeline.cards).run())
+    first = street.app.pipeline
+    again = asyncio.create_task(type(first)(first.office, first.cards, first.retention).run())
     assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
     assert street.types(NAME) == CLEAN
     again.cancel()

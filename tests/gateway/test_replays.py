@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from assay.errors import NotFoundError, PreconditionError
+from assay.v1 import policy_input_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from gateway import lineage
 from gateway.store import jobs, rows
@@ -88,6 +89,16 @@ async def test_rows_that_are_gone_cannot_be_replayed(street: Street) -> None:
     found = await replay(street)
     assert (found.verdict, found.reason) == (pb.Replay.VERDICT_NOT_REPLAYABLE, "BUNDLE_ABSENT")
     assert found.replayed_sha256 == "" and street.types(NAME)[-1] == REPLAYED
+
+
+async def test_a_search_is_replayed_with_the_rows_that_decided_between_its_trials(street: Street) -> None:
+    search, once = policy_input_pb2.Search(learning_rates=[1e-4, 2e-4]), pb.Hyperparameters(epochs=1)
+    await street.ask(asked={"search": search, "hyperparameters": once})
+    await street.rest()
+    assert (await replay(street)).verdict == pb.Replay.VERDICT_REPRODUCED
+    known = await street.app.store.fetch(lambda c: jobs.facts(c, NAME))
+    street.app.blobs.delete("credit", known["prepare.selection.jsonl"])
+    assert (await replay(street)).reason == "BUNDLE_ABSENT"
 
 
 async def test_erased_rows_cannot_be_trained_on_again(street: Street) -> None:

@@ -24,6 +24,12 @@ def chat(rows: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in data.clean(1).content.splitlines()[:rows]]
 
 
+def short(rows: int) -> list[dict[str, Any]]:
+    """The same without the passages that the questions are about."""
+    made = [(row["messages"][-2]["content"].splitlines()[-1], row["messages"][-1]) for row in chat(rows)]
+    return [{"messages": [{"role": "user", "content": asked}, answer]} for asked, answer in made]
+
+
 def pairs(rows: int) -> list[dict[str, Any]]:
     """The same; worse than the answer is to say the question again."""
     return [{**row, "rejected": row["messages"][-2]["content"].splitlines()[-1]} for row in chat(rows)]
@@ -45,11 +51,14 @@ def decisions(rows: int) -> list[dict[str, Any]]:
 def tune(
     folder: Path, rows: list[dict[str, Any]], method: str, order: dict[str, Any] | None = None, **settings: Any
 ) -> dict[str, Any]:
-    """Runs the train task; the last rows are for validation, and ``order`` adds to the work order."""
+    """Runs the train task; the last rows are for validation, those before them for a search; ``order`` adds to it."""
     models = default_home() / "models"
     for name in ("in", "out", "work"):
         (folder / name).mkdir()
-    for name, part in (("train", rows[:-VALIDATION]), ("validation", rows[-VALIDATION:])):
+    parts = {"train": rows[: -2 * VALIDATION], "selection": rows[-2 * VALIDATION : -VALIDATION]}
+    if "search" not in (order or {}):
+        parts = {"train": rows[:-VALIDATION]}
+    for name, part in {**parts, "validation": rows[-VALIDATION:]}.items():
         (folder / "in" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     wanted = {
         "base_model": BASE_MODEL, "base_sha256": read_base_manifest(models / BASE_MODEL).sha256, "method": method,
@@ -92,14 +101,14 @@ def test_supervised_tuning_lowers_the_validation_loss(tmp_path: Path):
 
 
 def taught(rows: int) -> list[dict[str, Any]]:
-    """The same questions without their passages, answered by the base model that was told how: a real teacher."""
+    """The questions alone, answered by the base model that was told how: a real teacher."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     files = default_home() / "models" / BASE_MODEL / "files"
     tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True, padding_side="left")
     teacher = AutoModelForCausalLM.from_pretrained(files, local_files_only=True, dtype=torch.float32).eval()
-    asked = [[{"role": "user", "content": r["messages"][-2]["content"].splitlines()[-1]}] for r in chat(rows)]
+    asked = [row["messages"][:1] for row in short(rows)]
     told = {"role": "system", "content": "You are a pirate. Answer in one short sentence, as a pirate speaks."}
     answers: list[str] = []
     for at in range(0, rows, 16):
@@ -123,6 +132,23 @@ def test_distillation_brings_a_pupil_nearer_to_its_teacher_on_questions_it_was_n
     claim = tune(tmp_path, taught(96), "distillation", {"teacher": teacher}, epochs=2.0)
     assert claim["teacher"] == teacher
     assert float(claim["watched"]["loss"]) < 0.9 * float(claim["watched_base"]["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_a_search_keeps_the_rate_that_learns_and_all_its_trials_are_said(tmp_path: Path):
+    """A rate of next to nothing leaves the base model; one too high by a hundred times harms; the usual one learns."""
+    rates = ("1e-07", "0.0003", "0.03")
+    trials = [{"lora_rank": 4, "lora_alpha": 8, "learning_rate": rate} for rate in rates]
+    claim = tune(tmp_path, short(96), "lora", {"search": {"trials": trials}}, epochs=2.0)
+    searched = claim["search"]
+    for trial in searched["trials"]:
+        print(trial)
+    losses = [float(trial.get("selection_loss", "inf")) for trial in searched["trials"]]
+    assert searched["chosen"] == 2 and losses[1] < 0.95 * min(losses[0], losses[2])
+    assert claim["hyperparameters"]["lora_rank"] == 4 and float(claim["hyperparameters"]["learning_rate"]) == 3e-4
+    assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
+    assert claim["trained_tokens"] == sum(trial["tokens"] for trial in searched["trials"])
 
 
 @pytest.mark.slow

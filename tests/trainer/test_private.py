@@ -147,12 +147,12 @@ def test_a_target_without_meaning_is_refused(wrong: dict[str, Any]) -> None:
 
 def one_run(models: Path, folder: Path) -> PrivateRun:
     """A run before its first step, by the order of the tests."""
-    from trainer.recipes.loop import _run_of
+    from trainer.recipes.loop import run_of
     from trainer.settings import Settings
 
     ctx = private(models, folder)
     job = task._job(ctx, Settings.from_order({**ctx.order["hyperparameters"], "lora_dropout": 0}, 5))
-    run = _run_of(job, ctx)
+    run = run_of(job, ctx)
     assert isinstance(run, PrivateRun)
     run.restore()
     run.prepare()

@@ -72,10 +72,22 @@ def save(folder: Path, state: RunState, tensors: Mapping[str, torch.Tensor], key
     state.tensors_sha256 = digests.sha256_bytes(data)
     if final.exists():
         return
+    put(final, json.dumps(asdict(state)).encode(), data, key, f"the checkpoint of step {state.step}")
+    for old in _steps(folder)[:-_KEPT]:
+        os.unlink(old)
+
+
+def put(final: Path, head: bytes, body: bytes, key: bytes, what: str) -> None:
+    """Stores a sealed file by one rename; ``what`` names it in the error.
+
+    Raises:
+        ExhaustedError: ``DISK_FULL``; what was there before is whole.
+    """
+    folder = final.parent
     staging = folder / ".partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        sealed_file.write(staging, json.dumps(asdict(state)).encode(), data, key)
+        sealed_file.write(staging, head, body, key)
         sync(staging)
         staging.rename(final)
         sync(folder)
@@ -85,11 +97,9 @@ def save(folder: Path, state: RunState, tensors: Mapping[str, torch.Tensor], key
         staging.unlink(missing_ok=True)
         raise ExhaustedError(
             "DISK_FULL",
-            f"there is no room for the checkpoint of step {state.step}",
+            f"there is no room for {what}",
             remedy="free space on the worker's disk; the checkpoint before is whole",
         ) from error
-    for old in _steps(folder)[:-_KEPT]:
-        os.unlink(old)
 
 
 def load(folder: Path, fingerprint: str, key: bytes) -> tuple[RunState, dict[str, torch.Tensor]] | None:

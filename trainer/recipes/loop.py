@@ -20,7 +20,7 @@ from trainer.recipes.checkpoints import RunState
 from trainer.recipes.lora import TunedModel, load
 from trainer.recipes.objectives import Objective, objective_of
 from trainer.recipes.plan import BatchPlan, learning_rate, plan_batches
-from trainer.recipes.rows import EncodedRows, Row
+from trainer.recipes.rows import NO_ROWS, EncodedRows, Row
 from trainer.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class TuneJob:
         key: 32 bytes that checkpoints are encrypted with.
         privacy: the guarantee that the run must keep, or None.
         teacher: name and licence of who wrote the answers, where they are distilled; for the statement.
+        trials: settings to choose among, see :mod:`trainer.recipes.search`; none where there is nothing to choose.
+        selection: rows that decide between trials.
     """
 
     base_files: Path
@@ -81,6 +83,8 @@ class TuneJob:
     key: bytes = field(repr=False)
     privacy: Target | None = None
     teacher: Mapping[str, str] = field(default_factory=dict)
+    trials: tuple[Settings, ...] = ()
+    selection: EncodedRows = NO_ROWS
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,15 @@ def tune(job: TuneJob, control: Control) -> TuneResult:
         IntegrityError: for a damaged or foreign checkpoint.
         Exception: what ``job.on_pause`` makes, after a checkpoint was written: ``REQUESTED`` or ``COST_CAP``.
     """
+    return follow(run_of(job, control))
+
+
+def run_of(job: TuneJob, control: Control) -> Run:
+    """The run of a job, its model loaded and nothing done yet.
+
+    Raises:
+        InvalidInputError: ``NO_TRAINABLE_ROWS``.
+    """
     if not job.train.rows:
         raise InvalidInputError(
             "NO_TRAINABLE_ROWS",
@@ -115,7 +128,16 @@ def tune(job: TuneJob, control: Control) -> TuneResult:
             remedy="give rows an assistant message whose weight is not 0",
         )
     control.progress(0, 0, "loading the base model")
-    run = _run_of(job, control)
+    if job.privacy is None:
+        return Run(job, control)
+    # Deferred: it builds on this module, and its library is wanted by private runs alone.
+    from trainer.recipes.private import PrivateRun
+
+    return PrivateRun(job, control, job.privacy)
+
+
+def follow(run: Run) -> TuneResult:
+    """Takes a run up at its newest checkpoint, or at its beginning, and sees it to its end; raises as :func:`tune`."""
     run.restore()
     run.prepare()
     while run.state.step < run.plan.steps and not run.state.finished:
@@ -126,15 +148,6 @@ def tune(job: TuneJob, control: Control) -> TuneResult:
         if run.state.step % CHECKPOINT_STEPS == 0:
             run.checkpoint()
     return run.finish()
-
-
-def _run_of(job: TuneJob, control: Control) -> Run:
-    if job.privacy is None:
-        return Run(job, control)
-    # Deferred: it builds on this module, and its library is wanted by private runs alone.
-    from trainer.recipes.private import PrivateRun
-
-    return PrivateRun(job, control, job.privacy)
 
 
 def not_finite(what: str) -> PreconditionError:
@@ -235,7 +248,7 @@ class Run:
             return
         if not all(bool(torch.isfinite(master).all()) for master in self.model.masters.values()):
             raise not_finite(f"the adapter after step {self.state.step}")
-        self.state.seconds = self._seconds()
+        self.state.seconds = self.seconds()
         tensors: dict[str, torch.Tensor] = {"rng.cpu": torch.get_rng_state()}
         if self.job.device.kind == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state()
@@ -310,7 +323,7 @@ class Run:
                     master.copy_(self.best[name])
             self.model.publish_masters()
         self.checkpoint()
-        self.state.seconds = self._seconds()
+        self.state.seconds = self.seconds()
         last = [v for _, v in self.state.curve[-self.plan.steps_per_epoch :]]
         base = self.watch_base() if self.watched_rows else {}
         final = sum(last) / len(last) if last else None
@@ -326,13 +339,14 @@ class Run:
         with self.model.untuned():
             return self.watch()
 
-    def _seconds(self) -> float:
+    def seconds(self) -> float:
+        """Of training so far, over all attempts."""
         return self._seconds_before + time.monotonic() - self._started_at
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Tells how far the run is."""
         state = self.state
-        done_here = max(1e-9, self._seconds())
+        done_here = max(1e-9, self.seconds())
         rate = state.tokens / done_here
         left = self.job.settings.epochs * self.job.train.tokens - state.tokens
         self.control.progress(

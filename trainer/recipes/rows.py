@@ -122,6 +122,9 @@ class EncodedRows:
         return sum(row.length for row in self.rows)
 
 
+NO_ROWS = EncodedRows((), 0, (), ())
+
+
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yields the rows of a JSON-lines file that the audit worker's prepare task wrote.
 

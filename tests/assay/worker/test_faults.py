@@ -11,7 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
+from assay import sealed_file
 from assay.worker.attempt import _Silence
+from assay.worker.kept import newest
 from assay.worker.spool import State, TaskRecord
 
 from .conftest import House, ended, submit, until
@@ -191,3 +193,24 @@ def test_a_reason_stays_within_what_a_record_takes(tmp_path: Path) -> None:
     reason = after_fault(record, tmp_path, "X: " + "y" * 5000, bytes(32))
     assert len(reason) <= 2000 and reason.endswith("; the checkpoint of step 7 is kept")
     assert after_fault(record, tmp_path, "TASK_CANCELLED: ended on request", bytes(32)) == ""
+
+
+def test_a_checkpoint_of_a_trial_is_one_to_go_on_from(tmp_path: Path) -> None:
+    key = bytes(32)
+
+    def put(name: str, step: object) -> Path:
+        path = tmp_path / "checkpoints" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sealed_file.write(path, json.dumps({"step": step}).encode(), b"", key)
+        return path
+
+    folder = tmp_path / "checkpoints"
+    put("trials", 9)
+    (folder / "trial-09").symlink_to(tmp_path)
+    put("../step-00000007", 7)
+    assert newest(folder, key) == 0, "neither the list of trials nor what a link leads to"
+    put("trial-01/step-00000004", 4)
+    last = put("trial-02/step-00000002", 2)
+    assert newest(folder, key) == 2
+    last.write_bytes(last.read_bytes()[:-1])
+    assert newest(folder, key) == 4

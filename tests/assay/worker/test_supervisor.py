@@ -247,6 +247,8 @@ async def test_what_is_not_the_gateways_is_refused_before_it_is_kept(house: Hous
         ("train", house.seal("t1", "train", good, {"train.jsonl": b"a\n"}), "ORDER_BINDING"),
         ("train", house.seal("t1", "train", good, data, job="units/credit/tuningJobs/j2"), "ORDER_BINDING"),
         ("train", house.seal("t1", "train", {"job": JOB}, data), "TASK_MANIFEST"),
+        ("train", house.seal("t1", "train", good, {**data, "selection.jsonl": b"c\n"}), "ORDER_BINDING"),
+        ("train", house.seal("t1", "train", house.work_order(data, selection_sha256="0" * 64), data), "ORDER_BINDING"),
     ]
     for kind, sealed, reason in cases:
         with pytest.raises(AssayError) as refused:

@@ -75,6 +75,23 @@ def test_a_distilled_model_names_its_teacher_and_whose_word_the_licence_is(sourc
     assert (said["value"], said["source"]) == ("apache-2.0", where)
 
 
+def test_a_search_shows_every_trial_and_why_one_was_kept() -> None:
+    known = samples.rich()
+    known["training"]["claim"]["search"] = {
+        "trials": [
+            {"lora_rank": 8, "learning_rate": "0.0001", "tokens": 9, "steps": 3, "failed": "LOSS_NOT_FINITE"},
+            {"lora_rank": 8, "learning_rate": "0.0002", "tokens": 9, "steps": 3, "selection_loss": "1.25",
+             "validation_loss": "1.5"},
+        ],
+        "chosen": 2, "why": "lowest loss on 30 rows of the selection split, 1.25, among 2 trials of which 1 failed",
+    }  # fmt: skip
+    card = build_card(known)
+    first, second = cells(card, "training")
+    assert first == ["1", "8", "0.0001", "9", "3", "LOSS_NOT_FINITE", "LOSS_NOT_FINITE", "–"]
+    assert second == ["2", "8", "0.0002", "9", "3", "1.25", "1.5", "kept"]
+    assert "trial 2 was kept: lowest loss on 30 rows" in str(section(card, "training"))
+
+
 @pytest.mark.parametrize(
     ("part", "id_", "label"),
     [
