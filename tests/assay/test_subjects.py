@@ -60,7 +60,9 @@ def test_subjects_in_common_are_counted_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda d: d[:-1], lambda d: b"X" + d[1:], lambda d: b"", lambda d: d[:11] + d[47:83] + d[11:47]], ids=str
+    "spoil",
+    [lambda d: d[:-1], lambda d: b"X" + d[1:], lambda d: b"", lambda d: d[:11] + d[47:83] + d[11:47]],
+    ids=["cut", "another magic", "empty", "out of order"],
 )
 def test_a_damaged_index_is_refused(tmp_path: Path, spoil) -> None:  # type: ignore[no-untyped-def]
     good = made(tmp_path, ["a", "b"]).data
