@@ -137,8 +137,7 @@ class RayJobs:
         # Two workers may use one cluster: their task ids come from one gateway, but a test's may not.
         self._mark = hashlib.sha256(str(self._exchange.resolve()).encode()).hexdigest()[:12]
         self._places = asyncio.Semaphore(places)
-        self._killed: dict[str, str] = {}
-        self._killed_at = 0.0
+        self._killed: dict[str, tuple[str, float]] = {}
         self._detached = False
 
     async def acquire(self, since: str) -> tuple[int, int]:
@@ -173,11 +172,12 @@ class RayJobs:
                 started, beaten, last = True, time.monotonic(), beat
                 events.progress(_progress(beat))
                 events.metered(_meter(beat))
-            if record.task_id in self._killed and not (
-                started and time.monotonic() - self._killed_at < _CANCEL_SECONDS
-            ):
-                await asyncio.to_thread(self._give_up, attempt, record)
-                return Ended("failed", _meter(last), self._killed[record.task_id])
+            if record.task_id in self._killed:
+                reason, since = self._killed[record.task_id]
+                # A node that has begun is given time to end the sandbox itself.
+                if not started or time.monotonic() - since >= _CANCEL_SECONDS:
+                    await asyncio.to_thread(self._give_up, attempt, record)
+                    return Ended("failed", _meter(last), reason)
             try:
                 lost = await asyncio.to_thread(self._lost, attempt, record)
             except UnavailableError:
@@ -201,7 +201,7 @@ class RayJobs:
 
     def kill(self, task_id: str, reason: str) -> None:
         """Leaves the wish for the node, which ends and cleans up; stops the job where the node does not."""
-        self._killed[task_id], self._killed_at = reason, time.monotonic()
+        self._killed[task_id] = reason, time.monotonic()
         self._newest(task_id, exchange.CANCEL, wanted=True)
 
     def detach(self) -> None:
