@@ -30,6 +30,7 @@ _SERVICES = {
     "DatasetService",
     "ErasureService",
     "IdentityService",
+    "LineageService",
     "ModelService",
     "PermitService",
     "PolicyService",
