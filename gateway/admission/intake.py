@@ -154,12 +154,16 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
 
 
 async def _drop_orphans(office: Office, job: JobRow, established: Mapping[str, str]) -> None:
-    """Removes what was stored for a job that somebody moved meanwhile: no erasure would ever find it."""
-    known = await office.store.fetch(lambda c: jobs.facts(c, job.name))
-    for name in (*SPLITS, PRIVATE_FILE):
-        digest = established[f"prepare.{name}"]
-        if digest not in known.values():
-            await asyncio.to_thread(office.blobs.delete, job.unit, digest)
+    """Removes what was stored for a job that somebody moved meanwhile: no erasure would ever find it.
+
+    Files lie by their digest, and another job may have the same one: an empty split is the same for all.
+    """
+    names = (*SPLITS, PRIVATE_FILE, INDEX_FILE)
+    stored = {established[key] for key in (f"prepare.{name}" for name in names) if key in established}
+    # One that another job stores at this moment is no fact yet; only an empty file can be the same as this job's.
+    orphans = stored - {sha256_bytes(b"")} - await office.store.fetch(lambda c: jobs.facts_among(c, job.unit, stored))
+    for digest in orphans:
+        await asyncio.to_thread(office.blobs.delete, job.unit, digest)
 
 
 def _by_rule(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,14 @@ def transitions(connection: Connection, name: str) -> list[TransitionRow]:
 def facts(connection: Connection, name: str) -> dict[str, str]:
     """What has been established about a job, by key."""
     return {f.key: f.value for f in rows.select_all(connection, FactRow, job=name)}
+
+
+def facts_among(connection: Connection, unit: str, values: Collection[str]) -> set[str]:
+    """Those values that are a fact of one of the unit's jobs, such as the digests of files that are needed."""
+    c = rows.table(FactRow).c
+    # Names are lower case with hyphens, so nothing in the pattern but its end is a wildcard.
+    query = select(c.value).where(c.value.in_(values), c.job.like(f"units/{unit}/tuningJobs/%"))
+    return set(connection.execute(query).scalars())
 
 
 def establish(connection: Connection, name: str, values: Mapping[str, str]) -> None:

@@ -17,9 +17,10 @@ from assay.v1 import dataset_pb2
 from audit.ledger.writer import Sources
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
+from gateway.admission import intake
 from gateway.store import jobs
 from gateway.store.blobs import put_bytes
-from gateway.store.tables import ErasureRow, FactRow
+from gateway.store.tables import ErasureRow, FactRow, JobRow
 from tests.gateway.conftest import House, messages, schema_violations
 from tests.gateway.judged import MODEL, NAME, approved
 from tests.gateway.test_erasures import DATASET, bodies, get, refused
@@ -111,6 +112,19 @@ async def test_derived_files_go_and_models_are_named(
     assert not any(kept.app.blobs.exists("credit", sha256) for sha256 in blobs.values())
     (executed,) = bodies(kept, "erasure.executed")
     assert executed["affected_models"] == [MODEL] and executed["blobs"] == 5
+
+
+async def test_what_was_stored_for_a_job_that_was_moved_goes_and_what_others_have_stays(kept: House) -> None:
+    blobs = kept.app.blobs
+    own, shared, empty = (put_bytes(blobs, "credit", data).sha256 for data in (b"own", b"shared", b""))
+    other = {"prepare.validation.jsonl": shared}
+    await kept.app.store.commit(lambda u: jobs.establish(u.connection, "units/credit/tuningJobs/other", other))
+    stored = {"train.jsonl": own, "validation.jsonl": shared, "selection.jsonl": empty, "private.bin": own}
+    job = JobRow(
+        name=NAME, unit="credit", creator="c", state="PREPARING", version=2, created_us=0, updated_us=0, request="{}"
+    )
+    await intake._drop_orphans(kept.app.replays.office, job, {f"prepare.{name}": s for name, s in stored.items()})
+    assert [blobs.exists("credit", s) for s in (own, shared, empty)] == [False, True, True]
 
 
 @pytest.mark.parametrize("paused", [False, True])
