@@ -19,6 +19,7 @@ from assay.errors import InvalidInputError
 from assay.modelfiles import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from trainer.device import Device
 from trainer.recipes.lora_linear import fuse
+from trainer.recipes.packs import understands_packs
 from trainer.settings import TARGET_MODULES, Settings
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class TunedModel:
         adapter: the trainable tensors by the name they are saved under, in the model's format.
         masters: the same tensors in fp32, in the same order.
         parameters: number of parameters of the base model, tied weights counted once.
+        packs: whether rows may be read in packs, see :mod:`trainer.recipes.packs`.
     """
 
     backbone: torch.nn.Module
@@ -44,6 +46,7 @@ class TunedModel:
     adapter: Mapping[str, torch.nn.Parameter]
     masters: Mapping[str, torch.nn.Parameter]
     parameters: int
+    packs: bool = False
 
     def publish_masters(self) -> None:
         """Rounds the masters into the model."""
@@ -92,7 +95,8 @@ def load(
         device: where, and in which format.
         longest_row: tokens of the longest row that will be read.
         parent: weights of an adapter of the same shape to start from.
-        fused: let a LoRA layer compute as one operation; not where each row's own gradient is wanted.
+        fused: let a LoRA layer compute as one operation, and rows be read in packs; not where each row's own gradient
+            is wanted.
 
     Raises:
         InvalidInputError: ``ADAPTER_TENSORS`` when the parent's tensors are not those of the adapter.
@@ -129,7 +133,9 @@ def load(
     if parent is not None:
         _copy(parent, masters)
     inner: Any = wrapped.get_base_model()
-    return TunedModel(inner.model, inner.lm_head, adapter, masters, parameters)
+    # Dropout would treat a shared token alike for all its rows.
+    packs = fused and not settings.lora_dropout and understands_packs(inner.model, device.torch_device())
+    return TunedModel(inner.model, inner.lm_head, adapter, masters, parameters, packs)
 
 
 def _copy(parent: Path, masters: Mapping[str, torch.nn.Parameter]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from trainer.device import Device
 from trainer.recipes.lora import TunedModel
+from trainer.recipes.packs import hidden_states, pack
 from trainer.recipes.rows import EncodedChoice, EncodedPair, EncodedRow, Row
 
 if TYPE_CHECKING:
@@ -227,10 +228,37 @@ def row_sums(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> t
 
 
 def scored_nll(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood of every scored token, and the row each belongs to.
+    """Negative log-likelihood of every scored token, and the row each belongs to; the two ways give the same numbers.
 
-    Rows are padded on the right without a mask: under causal attention nothing before the padding can see it. The
-    head, a quarter of the work, is applied at scored positions only.
+    The head, a quarter of the work, is applied at scored positions only.
+    """
+    import torch
+
+    owner = torch.tensor([i for i, row in enumerate(rows) for s in row.scored if s], device=device.torch_device())
+    wanted = torch.tensor([t for row in rows for t, s in zip(row.tokens, row.scored, strict=True) if s])
+    hidden = (_packed if model.packs else _padded)(model, rows, device)
+    logits = model.head(hidden).float()
+    return torch.nn.functional.cross_entropy(logits, wanted.to(logits.device), reduction="none"), owner
+
+
+def _packed(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> torch.Tensor:
+    """Hidden states before every scored token, shape ``(scored, hidden)``; what rows begin with in common runs once."""
+    ends = [max(i for i, scored in enumerate(row.scored) if scored) for row in rows]
+    packs = pack([row.tokens[:end] for row, end in zip(rows, ends, strict=True)])
+    states = hidden_states(model.backbone, packs, device.torch_device())
+    at = [
+        (n, places[i - 1])
+        for row, (n, places) in zip(rows, packs.rows, strict=True)
+        for i, scored in enumerate(row.scored)
+        if scored
+    ]
+    return states[[n for n, _ in at], [place for _, place in at]]
+
+
+def _padded(model: TunedModel, rows: Sequence[EncodedRow], device: Device) -> torch.Tensor:
+    """The same from rows side by side, each by itself, as an account of each row's own gradient wants them.
+
+    Rows are padded on the right without a mask: under causal attention nothing before the padding can see it.
     """
     import torch
 
@@ -243,11 +271,9 @@ def scored_nll(model: TunedModel, rows: Sequence[EncodedRow], device: Device) ->
         tokens[i, : len(row.tokens)] = torch.tensor(row.tokens)
         scored[i, : len(row.scored)] = torch.tensor(row.scored)
     owner, position = scored.nonzero(as_tuple=True)
-    owner, position, tokens = owner.to(where), position.to(where), tokens.to(where)
-    output: Any = model.backbone(input_ids=tokens[:, :-1], use_cache=False)
-    hidden = output.last_hidden_state[owner, position - 1]
-    logits = model.head(hidden).float()
-    return torch.nn.functional.cross_entropy(logits, tokens[owner, position], reduction="none"), owner
+    output: Any = model.backbone(input_ids=tokens[:, :-1].to(where), use_cache=False)
+    states: torch.Tensor = output.last_hidden_state[owner.to(where), position.to(where) - 1]
+    return states
 
 
 def _plain(rows: Sequence[Row]) -> list[EncodedRow]:
