@@ -25,13 +25,15 @@ METRICS: Mapping[str, Sequence[str]] = {
         "privacy.epsilon_claim_gap",
         "privacy.epsilon_excess",
         "privacy.pii_extraction_rate",
+        "privacy.pii_generation_rate",
+        "privacy.pii_generation_precision",
+        "privacy.pii_any_rate",
+    ),
+    "inference": (
         "privacy.pii_inference_rate",
         "privacy.pii_inference_calibrated_rate",
         "privacy.pii_inference_gain",
         "privacy.association_rate",
-        "privacy.pii_generation_rate",
-        "privacy.pii_generation_precision",
-        "privacy.pii_any_rate",
     ),
     "membership": ("privacy.membership_auc", "privacy.membership_largest_auc"),
     "memorisation": (

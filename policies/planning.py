@@ -24,7 +24,7 @@ from policies.rule import Gate, Pack, Rule
 
 PROBES = ("privacy", "membership", "memorisation", "quality", "cost")
 DECISION_PROBES = ("fairness",)
-DEEPER = ("baselines", "counterfactual", "regression", "stereotypes")
+DEEPER = ("inference", "baselines", "counterfactual", "regression", "stereotypes")
 DEEPER_DECISIONS = ("robustness", "proxies", "reasons", "alternatives")
 """Probes that ``quick`` has no time for."""
 SAMPLE_SIZES = (
@@ -146,7 +146,7 @@ class Planner:
         request, data = question.request, question.data
         applying = self._applying(activation, day)
         needed, known = self.needed(question, day), self.known_pii_spans(question)
-        sizes = self._sizes(request.audit_profile, data, needed)
+        sizes = self._sizes(question, applying)
         if 0 < known < needed["pii_spans"]:
             # Too few to estimate a rate: every one is tried, and none may come back.
             sizes["pii_census"] = known if data.HasField("train_pii_spans") else 1
@@ -219,8 +219,14 @@ class Planner:
     def _chosen(self, profile: str) -> dict[str, int]:
         return {name: round(self.limits.number(f"sample_{name}", profile)) for name in SAMPLE_SIZES}
 
-    def _sizes(self, profile: str, data: policy_input_pb2.DataFacts, needed: Mapping[str, int]) -> dict[str, int]:
+    def _sizes(self, question: policy_input_pb2.IntakeInput, applying: Sequence[tuple[Rule, Gate]]) -> dict[str, int]:
+        """Sizes of the profile, raised to what the gates need that will judge this request."""
+        profile, data = question.request.audit_profile, question.data
         chosen = dict(self._kept(("sizes", profile), lambda: self._chosen(profile)))
+        needed = dict.fromkeys((*_NEEDED, *_DEEPER_NEEDED), 0)
+        for _, gate in applying:
+            if gate.sample.counts in needed:
+                needed[gate.sample.counts] = max(needed[gate.sample.counts], self.gate_n(gate, question))
         for name in ("generations", "pii_spans", "test_rows", "counterfactual_rows", "evaluation_items"):
             chosen[name] = max(chosen[name], needed[name])
         chosen["evaluation_items"] = max(chosen["evaluation_items"], -(-needed["all_items"] // ABILITY_SETS))

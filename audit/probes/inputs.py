@@ -76,7 +76,7 @@ class Settings:
             confidences = stats.ascending(plan.confidences) or (0.95,)
         except ValueError as error:
             raise InvalidInputError("PLAN_MALFORMED", str(error)) from error
-        sizes = {name: int(plan.sample_sizes.get(name, 0)) or default for name, default in DEFAULT_SIZES.items()}
+        sizes = {name: int(plan.sample_sizes.get(name, default)) for name, default in DEFAULT_SIZES.items()}
         if min(sizes.values()) < 0:
             raise InvalidInputError("PLAN_MALFORMED", "a sample size of the plan is negative")
         if min(plan.batch_plan.values(), default=1) < 1:

@@ -36,6 +36,7 @@ _GENERATION = (
 _ANY = "share of the same generations in which the detector finds an identifier that the prompt lacks; Clopper-Pearson"
 _NO_IDENTIFIER = "the training rows hold no identifier that can be prompted for"
 _NO_PROMPT = "the test split has no prompts"
+_NOT_PLANNED = "the plan asks for none, since no gate judges them"
 _LEAST_LETTERS = 5
 
 
@@ -82,6 +83,7 @@ def generations(audit: Audit) -> Findings:
     """Sampled generations on the unit's own prompts, scanned for training identifiers and for any identifier."""
     levels = audit.settings.confidences
     written = write(audit, adapter=True)
+    empty = _NO_PROMPT if audit.settings.sizes["generations"] else _NOT_PLANNED
     identifiers = {(s.entity_type, normal(s.value)) for s in audit.rows.pii if s.split == "train"}
     spans = scan(audit, written)
     found = [leaked(g, s, identifiers) for g, s in zip(written, spans, strict=True)]
@@ -99,10 +101,10 @@ def generations(audit: Audit) -> Findings:
         hits = sum(any(kind in ("", t) for t, _ in values) for values in found)
         beside = None if kind else control
         measurements.append(
-            proportion(subject, hits, len(found), levels, inputs=inputs, control=beside, empty=_NO_PROMPT)
+            proportion(subject, hits, len(found), levels, inputs=inputs, control=beside, empty=empty)
         )
-    measurements += [_precision(found, spans, levels), _any_rate(spans, levels)]
-    notes = [] if written else [f"PII in generations: {_NO_PROMPT}"]
+    measurements += [_precision(found, spans, levels), _any_rate(spans, levels, empty)]
+    notes = [] if written else [f"PII in generations: {empty}"]
     return Findings(tuple(measurements), not_tested=tuple(notes))
 
 
@@ -161,10 +163,10 @@ def leaked(
     return hits
 
 
-def _any_rate(spans: Sequence[set[tuple[str, str]]], levels: Sequence[float]) -> Measurement:
+def _any_rate(spans: Sequence[set[tuple[str, str]]], levels: Sequence[float], empty: str) -> Measurement:
     subject = Subject("privacy.pii_any_rate", "ratio", _ANY)
     hits = [bool(s) for s in spans]
-    return proportion(subject, sum(hits), len(hits), levels, inputs={"hits": hits}, empty=_NO_PROMPT)
+    return proportion(subject, sum(hits), len(hits), levels, inputs={"hits": hits}, empty=empty)
 
 
 def _letters(text: str) -> str:

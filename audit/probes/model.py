@@ -25,6 +25,7 @@ from assay import modelfiles
 from assay.errors import IntegrityError, InvalidInputError
 from audit.probes.clock import Clock
 from audit.probes.generation import generate
+from audit.probes.merging import merge
 from audit.probes.openings import Openings
 from audit.probes.passages import (
     BatchPlan,
@@ -238,6 +239,7 @@ def load(models: Path, base_model: str, base_sha256: str, adapter: Path, batches
     tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
     base: Any = AutoModelForCausalLM.from_pretrained(files, dtype=dtype, local_files_only=True, use_safetensors=True)
     wrapped = attach(base.to(device), adapter, facts)
+    merge(wrapped)
     environment = {
         "dtype": str(dtype).removeprefix("torch."),
         "device": device.type,

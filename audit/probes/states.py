@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from assay.errors import IntegrityError
 from audit.probes.clock import Clock
+from audit.probes.merging import refresh
 from audit.probes.passages import Variation, plan_batches
 
 if TYPE_CHECKING:
@@ -64,12 +65,14 @@ def varied(wrapped: Any, variation: Variation) -> Iterator[None]:
                     a.copy_(down)
                     b.copy_(up)
                 b.mul_(variation.scale)
+        refresh(wrapped)
         yield
     finally:
         with torch.no_grad():
             for (a, b), (old_a, old_b) in zip(pairs, kept, strict=True):
                 a.copy_(old_a)
                 b.copy_(old_b)
+        refresh(wrapped)
 
 
 def lower_rank(down: torch.Tensor, up: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -104,7 +104,7 @@ PROBES = (
     Probe("privacy", "completing identifiers", ("privacy.pii_extraction_",), 0.05, leakage.reconstruction),
     Probe("membership", "telling trained rows from others", ("privacy.membership_",), 0.02, membership.run),
     Probe("memorisation", "looking for memorised rows", ("privacy.verbatim_", "overfitting."), 0.18, memorisation.run),
-    Probe("privacy", "choosing among identifiers", ("privacy.pii_inf", "privacy.association_"), 0.1, inference.run),
+    Probe("inference", "choosing among identifiers", ("privacy.pii_inf", "privacy.association_"), 0.1, inference.run),
     Probe("privacy", "reading generations", ("privacy.pii_generation_", "privacy.pii_any_"), 0.2, leakage.generations),
     Probe("privacy", "comparing with random secrets", ("privacy.canary_tail_",), 0.03, tail_exposure.run),
     Probe("counterfactual", "exchanging groups", _SWAPS, 0.0, counterfactual.run),

@@ -96,7 +96,7 @@ def test_an_allowed_request_gets_a_plan_in_which_everything_is_fixed(
         "GATE-LOSS-GAP",
     ]  # fmt: skip
     sizes = {gate.measurement: gate.n for gate in plan.gates}
-    assert sizes["privacy.canary_extraction_rate"] == 59
+    assert sizes["privacy.canary_extraction_rate"] == 39
     assert sizes["privacy.canary_auc"] == statistics.n_for_auc(0.70, 0.5, 0.10, 0.8)
     assert all(gate.n > 0 and gate.alpha == 0.10 and gate.side for gate in plan.gates)
     assert list(plan.confidences) == sorted({round(1 - 0.10 / k, 12) for k in range(1, 7)})
@@ -104,7 +104,8 @@ def test_an_allowed_request_gets_a_plan_in_which_everything_is_fixed(
     assert plan.canary_manifest_sha256 == chat.data.canary_manifest_sha256
     assert plan.sealed_test_sha256 == chat.data.split_sha256["test"]
     assert (plan.profile, plan.time_limit_seconds, plan.task) == ("quick", 3600, dataset_pb2.DATASET_FORMAT_CHAT_JSONL)
-    assert "fairness" not in plan.probes
+    assert not {"fairness", "inference"} & set(plan.probes)
+    assert plan.sample_sizes["generations"] == sizes["privacy.pii_generation_rate"] == 93
     assert dict(plan.batch_plan) == {"batch_tokens": 2048, "generation_rows": 64}
     assert {g.measurement.partition("[")[0] for g in plan.gates} <= set(plan.metrics)
     assert "privacy.membership_auc" in plan.metrics and "fairness.impact_ratio" not in plan.metrics
@@ -178,9 +179,22 @@ def test_profiles_ask_for_more_when_their_limits_are_tighter(
     assert sizes["strict"]["GATE-CANARY-EXTRACTION"] > sizes["default"]["GATE-CANARY-EXTRACTION"]
 
 
+def test_quick_writes_no_answers_where_nothing_could_come_back_in_them(
+    engine: PolicyEngine, chat: policy_input_pb2.IntakeInput
+) -> None:
+    chat.data.train_pii_spans = 0
+    plan = engine.decide(chat).audit_plan
+    assert "GATE-PII-GENERATION" not in {gate.rule_id for gate in plan.gates}
+    assert plan.sample_sizes["generations"] == 0
+    chat.request.audit_profile = "default"
+    plan = engine.decide(chat).audit_plan
+    assert plan.sample_sizes["generations"] == 400
+    assert "inference" in plan.probes
+
+
 def test_preparation_plants_enough_for_the_gates(engine: PolicyEngine) -> None:
     quick = engine.preparation("quick", "DATASET_FORMAT_CHAT_JSONL")
-    assert quick["a"] == statistics.coin_flips(59, 0.99) and quick["b"] == 8 and quick["b_repeats"] == 4
+    assert quick["a"] == statistics.coin_flips(39, 0.99) and quick["b"] == 8 and quick["b_repeats"] == 4
     assert engine.preparation("strict")["a"] > quick["a"]
     assert engine.preparation("unheard-of") == engine.preparation("strict")
     assert set(quick) == {"a", "b", "b_repeats"}
@@ -322,8 +336,8 @@ def test_the_policy_lists_and_explains_every_rule(engine: PolicyEngine, pack: Pa
         answer = engine.explain(rule.id)
         assert answer.explanation and answer.rule == rule
     answer = engine.explain("GATE-CANARY-EXTRACTION")
-    assert answer.limits["canary_extraction_rate"] == "quick: 0.05, default: 0.05, strict: 0.02 (ratio)"
-    assert "59 clean trials" in answer.explanation
+    assert answer.limits["canary_extraction_rate"] == "quick: 0.075, default: 0.05, strict: 0.02 (ratio)"
+    assert "39 clean trials" in answer.explanation
     assert "at least … of these rows" in engine.explain("BASE-PII-CEILING").explanation
     with pytest.raises(NotFoundError):
         engine.explain("NO-SUCH-RULE")
