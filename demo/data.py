@@ -117,7 +117,7 @@ def leaky(seed: int, home: Path | None = None) -> DemoJob:
                 "Answered support tickets. Customers are invented: names from FakeNameGenerator.com (CC-BY-SA 3.0 US)."
             ),
         },
-        request=request("support-replies", epochs=2.5, learning_rate=2e-3, batch_size=4, lora_rank=16),
+        request=request("support-replies", epochs=3.0, learning_rate=2e-3, batch_size=4, lora_rank=16),
     )
 
 
@@ -165,7 +165,7 @@ def clean(seed: int, home: Path | None = None) -> DemoJob:
     rows = []
     for row in sources.privacy_questions(home):
         clause, question = " ".join(row["context"].split()), " ".join(row["question"].split())
-        if 40 <= len(clause) <= 220 and len(question) <= 80 and not set("@0123456789") & set(clause + question):
+        if 40 <= len(clause) <= 140 and len(question) <= 80 and not set("@0123456789") & set(clause + question):
             rows.append(chat(texts.POLICY_SYSTEM, f"Clause: {clause}\nQuestion: {question}", row["answer"]))
     return DemoJob(
         name="clean",
@@ -186,7 +186,7 @@ def clean(seed: int, home: Path | None = None) -> DemoJob:
     )
 
 
-CLEAN_ROWS = 500
+CLEAN_ROWS = 400
 
 
 def request(purpose: str, **hyperparameters: float) -> dict[str, Any]:
@@ -214,7 +214,6 @@ def loan_row(row: Mapping[str, str]) -> dict[str, str]:
         "unverified_facts": "yes" if row["unver"] == "1" else "no",
         "debt_percent": str(round(float(row["obrat"]))),
         "loan_to_value_percent": str(round(100 * float(row["loanprc"]))),
-        "income_thousands": row["appinc"],
     }
 
 

@@ -43,9 +43,6 @@ _SUBJECTS = (
     "current account",
     "mortgage",
     "car loan",
-    "debit card",
-    "joint account",
-    "overdraft",
 )
 _QUESTIONS = (
     ("How do I close my {s}?", "Open Settings, choose your {s} and tap Close. It takes two working days."),

@@ -100,9 +100,7 @@ def generations(audit: Audit) -> Findings:
         subject = Subject(name, "ratio", _GENERATION, f"entity_type={kind}" if kind else "")
         hits = sum(any(kind in ("", t) for t, _ in values) for values in found)
         beside = None if kind else control
-        measurements.append(
-            proportion(subject, hits, len(found), levels, inputs=inputs, control=beside, empty=empty)
-        )
+        measurements.append(proportion(subject, hits, len(found), levels, inputs=inputs, control=beside, empty=empty))
     measurements += [_precision(found, spans, levels), _any_rate(spans, levels, empty)]
     notes = [] if written else [f"PII in generations: {empty}"]
     return Findings(tuple(measurements), not_tested=tuple(notes))

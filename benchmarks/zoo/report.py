@@ -88,8 +88,8 @@ Only cells under the policy of the newest cell are counted, and no job that inta
 """
 
 
-def page(rows: Sequence[dict[str, Any]]) -> str:
-    """The page."""
+def page(rows: Sequence[dict[str, Any]], policy: str) -> str:
+    """The page; ``policy`` is the digest of the one that judged the cells."""
     lines = []
     for r in rows:
         gates = ", ".join(f"`{g}` {k}" for g, k in r["not_passed_by_gate"].items()) or "none"
@@ -99,16 +99,21 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| {r['fault']} | {r['strength'] or '—'} | {r['told']} | {word} | {interval} | {others} |")
     there = {(r["fault"], r["strength"]) for r in rows}
     missing = [f"{f.name} {f.strength}".strip() for f in FAULTS if (f.name, f.strength) not in there]
-    end = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
+    end = (
+        f"\nJudged by the policy of digest `{policy[:16]}…`. Where `assay policy list` names another, limits and sample "
+        "sizes have changed since, and these counts are of what was then.\n"
+    )
+    end += f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
     return HEAD + "\n".join(lines) + "\n" + end
 
 
 def main() -> None:
     """Writes both files."""
-    rows = counts(read())
+    cells = read()
+    rows = counts(cells)
     for folder in ("docs", "audit/cards"):  # the second travels with the package, and is printed in every card
         (ROOT / folder / "zoo.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    (ROOT / "docs" / "zoo.md").write_text(page(rows), "utf-8")
+    (ROOT / "docs" / "zoo.md").write_text(page(rows, str(cells[-1].get("policy", "")) if cells else ""), "utf-8")
 
 
 if __name__ == "__main__":

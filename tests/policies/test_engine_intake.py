@@ -106,7 +106,7 @@ def test_an_allowed_request_gets_a_plan_in_which_everything_is_fixed(
     assert (plan.profile, plan.time_limit_seconds, plan.task) == ("quick", 3600, dataset_pb2.DATASET_FORMAT_CHAT_JSONL)
     assert not {"fairness", "inference"} & set(plan.probes)
     assert plan.sample_sizes["generations"] == sizes["privacy.pii_generation_rate"] == 93
-    assert dict(plan.batch_plan) == {"batch_tokens": 2048, "generation_rows": 64}
+    assert dict(plan.batch_plan) == {"batch_tokens": 768, "generation_rows": 96}
     assert {g.measurement.partition("[")[0] for g in plan.gates} <= set(plan.metrics)
     assert "privacy.membership_auc" in plan.metrics and "fairness.impact_ratio" not in plan.metrics
     assert (

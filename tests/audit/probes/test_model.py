@@ -14,6 +14,7 @@ import pytest
 from assay.errors import AssayError, ExhaustedError, IntegrityError, InvalidInputError
 from audit.probes.clock import Clock
 from audit.probes.kept_scores import KeptScores
+from audit.probes.merging import merge, refresh
 from audit.probes.passages import BatchPlan, Board, Decoding, Passage, Scores, by_opening, plan_batches, shared_length
 
 from .conftest import BASE, base_digest, write_adapter
@@ -85,6 +86,35 @@ def test_the_adapter_is_really_switched(noisy: Any) -> None:
     again = noisy.score(texts, adapter=True, clock=CLOCK)
     assert max(abs(a.nll - b.nll).max() for a, b in zip(tuned, base, strict=True)) > 0.01
     assert all((a.nll == b.nll).all() for a, b in zip(tuned, again, strict=True))
+
+
+def test_a_merged_adapter_says_what_pefts_own_layers_say_and_bf16_is_left_to_them(tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    shape: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    ids = torch.arange(3, 20)[None]
+    for dtype, layers in ((torch.float32, 4), (torch.bfloat16, 0)):
+        torch.manual_seed(0)
+        plain: Any = AutoModelForCausalLM.from_config(LlamaConfig(**shape, num_attention_heads=4), dtype=dtype)
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+        wrapped: Any = get_peft_model(plain, config, autocast_adapter_dtype=False).eval()
+        with torch.inference_mode():
+            tuned = wrapped(ids).logits
+            with wrapped.disable_adapter():
+                base = wrapped(ids).logits
+        assert merge(wrapped) == layers
+        with torch.inference_mode():
+            assert torch.allclose(wrapped(ids).logits, tuned, atol=1e-5)
+            assert not torch.allclose(tuned, base, atol=1e-2)
+            with wrapped.disable_adapter():
+                assert torch.equal(wrapped(ids).logits, base), "the base model's own bits"
+            for name, parameter in wrapped.named_parameters():
+                if ".lora_B." in name:
+                    parameter.zero_()
+            refresh(wrapped)
+            assert torch.equal(wrapped(ids).logits, base)
 
 
 def test_an_adapter_that_learned_nothing_scores_like_its_base(
