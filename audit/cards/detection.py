@@ -27,8 +27,8 @@ def missed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     lead = paragraph(
         "Models made bad on purpose, and clean ones, went through the same gateway, policy and audits (profile quick, "
         "the embedded base model's real weights). Stopped: the job did not reach approval. Claim the interval, which "
-        "holds at 95 %, and not the share; for clean models it bounds the false alarms. Limits and sample sizes were those "
-        "of the day of the count."
+        "holds at 95 %, and not the share; for clean models it bounds the false alarms. Limits and sample sizes were "
+        "those of the day of the count."
     )
     lines = [
         (

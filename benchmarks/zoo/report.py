@@ -100,8 +100,8 @@ def page(rows: Sequence[dict[str, Any]], policy: str) -> str:
     there = {(r["fault"], r["strength"]) for r in rows}
     missing = [f"{f.name} {f.strength}".strip() for f in FAULTS if (f.name, f.strength) not in there]
     end = (
-        f"\nJudged by the policy of digest `{policy[:16]}…`. Where `assay policy list` names another, limits and sample "
-        "sizes have changed since, and these counts are of what was then.\n"
+        f"\nJudged by the policy of digest `{policy[:16]}…`. Where `assay policy list` names another, limits and "
+        "sample sizes have changed since, and these counts are of what was then.\n"
     )
     end += f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
     return HEAD + "\n".join(lines) + "\n" + end

@@ -21,6 +21,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from sqlalchemy import Connection, func, select
 
 from assay.errors import AbortedError, AssayError, ExhaustedError, PreconditionError, UnavailableError
+from assay.v1 import tuning_job_pb2
 from audit.ledger.writer import UnitOfWork
 from gateway.admission import intake, release, settling, training
 from gateway.admission.cards import CardOffice
@@ -52,6 +53,7 @@ _STEPS = {
     State.TRAINING: training.train,
     State.AUDITING: release.audit,
 }
+_WAITING = {State.PREPARING: "prepare", State.AUDITING: "audit"}
 
 
 @dataclass(frozen=True)
@@ -183,12 +185,21 @@ class Pipeline:
         return _backoff(attempts)
 
     async def _silent(self, name: str) -> None:
-        """A job does not train for ever with a worker that does not answer: it pauses, and its people hear of it."""
+        """A job does not train for ever with a worker that does not answer: it pauses, and its people hear of it.
+
+        One whose worker prepares or audits holds no device and has nothing that could be lost: it waits, and says so.
+        """
         job, limit = await self._read(name), self.office.settings.limits.worker_silence_seconds
-        if job is None or State(job.state) is not State.TRAINING or self.office.board.silent_seconds(name) < limit:
-            return
-        reason = f"WORKER_SILENT: the train worker has not answered for {limit} s; what it has of the run stays with it"
-        await training.pause(self.office, job, reason, job.cost_usd_micros)
+        silent = self.office.board.silent_seconds(name)
+        if job is not None and State(job.state) in _WAITING:
+            message = f"the worker has not answered for {silent:.0f} s; waiting for it"
+            told = tuning_job_pb2.Progress(stage=_WAITING[State(job.state)], message=message)
+            self.office.board.report(name, told)
+        elif job is not None and State(job.state) is State.TRAINING and silent >= limit:
+            reason = (
+                f"WORKER_SILENT: the train worker has not answered for {limit} s; what it has of the run stays with it"
+            )
+            await training.pause(self.office, job, reason, job.cost_usd_micros)
 
     async def _give_back(self, name: str, attempts: int, pause: timedelta) -> None:
         def work(uow: UnitOfWork) -> None:

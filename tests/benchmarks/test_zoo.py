@@ -100,7 +100,7 @@ def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) ->
     assert (clean["low"], clean["high"]) == (pytest.approx(0.0013, abs=1e-3), pytest.approx(0.2487, abs=1e-3))
     assert (leak["detected"], leak["low"], leak["grep_only"]) == (5, pytest.approx(0.478, abs=1e-3), 1)
     assert leak["failed_by_gate"] == {"privacy.pii_extraction_rate": 5}
-    text = report.page(report.counts(report.read(path)))
+    text = report.page(report.counts(report.read(path)), "abc")
     assert "1/20 (false alarms)" in text
     assert "Not run yet" in text
 
@@ -115,7 +115,7 @@ def test_cells_under_an_older_policy_are_not_counted() -> None:
 def test_the_committed_table_is_what_the_committed_cells_give() -> None:
     rows = report.counts(report.read())
     assert json.loads((report.ROOT / "docs" / "zoo.json").read_text("utf-8")) == rows == detection.counted()
-    assert (report.ROOT / "docs" / "zoo.md").read_text("utf-8") == report.page(rows)
+    assert (report.ROOT / "docs" / "zoo.md").read_text("utf-8") == report.page(rows, report.read()[-1]["policy"])
     for row in rows:
         assert set(row) >= {"fault", "strength", "n", "detected", "low", "high"}
 

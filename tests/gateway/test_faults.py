@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from typing import Any
 
 import pytest
 
@@ -105,3 +106,27 @@ async def test_a_worker_that_stops_answering_pauses_the_job(impatient: None, str
     street.workers.open_gate("go")
     await resume(street)
     assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+
+
+@pytest.mark.parametrize(("state", "stage"), [("PREPARING", "prepare"), ("AUDITING", "audit")])
+async def test_a_job_waits_for_an_audit_worker_that_does_not_answer_and_says_so(
+    impatient: None, street: Street, state: str, stage: str
+) -> None:
+    object.__setattr__(street.app.settings.limits, "worker_silence_seconds", 1)
+    gate: dict[str, Any] = {f"gate_{stage}": "go"}
+    await street.ask(**gate)
+    await street.until(state, progress=True)
+    await street.workers.kill("audit-worker")
+
+    async def told() -> str:
+        while "has not answered" not in (job := await street.job()).progress.message:
+            await asyncio.sleep(0.2)
+        assert job.progress.stage == stage
+        return job.progress.message
+
+    message = await asyncio.wait_for(told(), 120)
+    assert message.startswith("the worker has not answered for ")
+    await street.workers.start("audit-worker")
+    street.workers.open_gate("go")
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    assert street.types(NAME) == CLEAN, "waiting leaves nothing in the ledger"
