@@ -60,7 +60,7 @@ def pack(rows: Sequence[Sequence[int]]) -> Packs:
         rows: token ids of each row, none empty.
     """
     # Among sorted rows the one before shares the longest beginning.
-    order = sorted(range(len(rows)), key=lambda i: rows[i])
+    order = sorted(range(len(rows)), key=lambda i: tuple(rows[i]))
     shared = [0, *(_shared(rows[a], rows[b]) for a, b in pairwise(order))]
     new = [len(rows[i]) - s for i, s in zip(order, shared, strict=True)]
     longest = max(len(row) for row in rows)
