@@ -4,6 +4,10 @@ Two kinds of folder are read here. A *base model* lies under ``<models>/<id>/`` 
 (:func:`read_base_manifest`, :func:`verify_base_files`). An *adapter* is exactly ``adapter_model.safetensors`` and
 ``adapter_config.json`` (:func:`check_adapter_folder`): a configuration that could make a loader import code, fetch a
 file or touch the base weights is refused.
+
+There are two kinds of adapter. *LoRA* holds two narrow matrices for each module that it adapts. A *whole* one holds the
+modules themselves, every weight of the base model's blocks, in the way that peft keeps whole modules beside their
+originals (``modules_to_save``): switched off, it leaves the base model as it is.
 """
 
 from __future__ import annotations
@@ -27,10 +31,13 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 BASE_MANIFEST = "manifest.json"
 BASE_FILES = "files"
+NO_TARGETS = "dummy-target-modules"
+"""peft's word for an adapter that has no low-rank matrices."""
 
 _MAX_JSON = 4 << 20
 _CHUNK_ELEMENTS = 1 << 22
 _FLOAT_DTYPES = frozenset({"BF16", "F16", "F32", "F64"})
+_PREFIX = "base_model.model."
 _KNOWN_CONFIG = frozenset(
     {
         "peft_type",
@@ -47,6 +54,7 @@ _KNOWN_CONFIG = frozenset(
         "fan_in_fan_out",
         "use_rslora",
         "revision",
+        "modules_to_save",
     }
 )
 
@@ -78,9 +86,9 @@ class AdapterFacts:
 
     Attributes:
         base_model: base model that the configuration names.
-        rank: LoRA rank.
-        alpha: LoRA scale numerator.
-        target_modules: names of the adapted modules, sorted.
+        rank: LoRA rank; 0 for a whole adapter, which has none.
+        alpha: LoRA scale numerator; 0 for a whole adapter.
+        target_modules: names of the adapted modules, sorted; of a whole adapter, those that it holds.
         tensors: every tensor of the weights file, sorted by name.
         parameters: number of elements in all tensors.
         sha256: folder digest, what permits bind.
@@ -93,6 +101,11 @@ class AdapterFacts:
     tensors: tuple[TensorInfo, ...]
     parameters: int
     sha256: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether it holds modules themselves and not low-rank matrices."""
+        return self.rank == 0
 
 
 def read_base_manifest(folder: Path) -> BaseManifest:
@@ -146,8 +159,8 @@ def check_adapter_folder(folder: Path) -> AdapterFacts:
 
     Raises:
         IntegrityError: ``ADAPTER_FILES`` for a missing or extra file, ``FOLDER_NOT_PLAIN`` for a symlink.
-        InvalidInputError: ``ADAPTER_CONFIG`` for a configuration that is not plain LoRA, ``ADAPTER_TENSORS`` when the
-            tensors do not fit it, or a ``SAFETENSORS_*`` reason.
+        InvalidInputError: ``ADAPTER_CONFIG`` for a configuration that is neither plain LoRA nor of whole modules,
+            ``ADAPTER_TENSORS`` when the tensors do not fit it, or a ``SAFETENSORS_*`` reason.
     """
     manifest = digests.folder_manifest(folder)
     names = {f.path for f in manifest.files}
@@ -158,7 +171,10 @@ def check_adapter_folder(folder: Path) -> AdapterFacts:
     config = _read_json(folder / ADAPTER_CONFIG, "ADAPTER_CONFIG", "ADAPTER_CONFIG")
     rank, alpha, targets = _check_config(config)
     header = read_header(folder / ADAPTER_WEIGHTS)
-    _check_tensors(header, rank, targets)
+    if rank:
+        _check_tensors(header, rank, targets)
+    else:
+        _check_blocks(header, targets)
     return AdapterFacts(
         base_model=config["base_model_name_or_path"],
         rank=rank,
@@ -174,6 +190,21 @@ def adapter_is_finite(folder: Path) -> bool:
     """Tells whether no element of any tensor is NaN or infinite."""
     path = folder / ADAPTER_WEIGHTS
     return tensors_are_finite(path, read_header(path))
+
+
+def check_fits_base(facts: AdapterFacts, files: Path) -> None:
+    """Demands that a whole adapter holds every weight of the base model's blocks in its shapes, and nothing else.
+
+    Args:
+        facts: of the adapter.
+        files: ``files/`` of the base model, already verified.
+
+    Raises:
+        InvalidInputError: ``ADAPTER_OTHER_BASE``, or a ``SAFETENSORS_*`` reason.
+    """
+    held = {t.name: t.shape for t in facts.tensors}
+    if facts.whole and held != {_PREFIX + t.name: t.shape for t in _block_weights(files)}:
+        raise InvalidInputError("ADAPTER_OTHER_BASE", "the adapter's tensors are not those of this base model's blocks")
 
 
 def lora_b_moved(folder: Path) -> bool:
@@ -218,7 +249,7 @@ def read_tensor_chunks(
 
 
 def _check_config(config: Mapping[str, Any]) -> tuple[int, int, tuple[str, ...]]:
-    """Demands plain LoRA; every option that is not known here must be switched off."""
+    """Demands plain LoRA or whole modules; every option that is not known here must be switched off."""
     fixed = {"peft_type": ("LORA",), "task_type": ("CAUSAL_LM",), "bias": ("none",), "fan_in_fan_out": (False, None)}
     for key, allowed in fixed.items():
         if config.get(key) not in allowed:
@@ -231,18 +262,71 @@ def _check_config(config: Mapping[str, Any]) -> tuple[int, int, tuple[str, ...]]
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base or "/" in base or "\\" in base or base.startswith("."):
         _refuse_config("base_model_name_or_path", "must be a registry id, not a path or a hub name")
+    if config.get("target_modules") == NO_TARGETS:
+        return 0, 0, _check_whole(config)
+    if config.get("modules_to_save"):
+        _refuse_config("modules_to_save", f"goes with target_modules {NO_TARGETS!r} alone")
     for key in ("r", "lora_alpha"):
         value = config.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
             _refuse_config(key, "must be a whole number from 1 to 4096")
-    targets = config.get("target_modules")
-    if (
-        not isinstance(targets, list)
-        or not targets
-        or not all(isinstance(t, str) and t.isidentifier() for t in targets)
-    ):
-        _refuse_config("target_modules", "must be a list of module names")
-    return config["r"], config["lora_alpha"], tuple(sorted(targets))
+    return config["r"], config["lora_alpha"], _module_names(config, "target_modules")
+
+
+def _check_whole(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The modules that a whole adapter holds; it has no rank, so that none may be stated."""
+    for key in ("r", "lora_alpha", "lora_dropout"):
+        if config.get(key) is not None:
+            _refuse_config(key, "says nothing of whole modules")
+    return _module_names(config, "modules_to_save")
+
+
+def _module_names(config: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    names = config.get(key)
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n.isidentifier() for n in names):
+        _refuse_config(key, "must be a list of module names")
+    return tuple(sorted(names))
+
+
+def _check_blocks(header: SafetensorsHeader, modules: Sequence[str]) -> None:
+    """Demands the named modules' weights of blocks 0, 1, ... without a gap, every block's alike; nothing else.
+
+    Without the base model at hand this is what can be said; :func:`check_fits_base` compares with it.
+    """
+    blocks: dict[str, dict[str, tuple[int, ...]]] = {}
+    stems, found = set(), set()
+    for tensor in header.tensors:
+        stem, number, weight = _place_in_block(tensor.name.removeprefix(_PREFIX))
+        module = weight.split(".")[-2] if weight else ""
+        known = tensor.name.startswith(_PREFIX) and module in modules
+        if not known or tensor.dtype not in _FLOAT_DTYPES or not tensor.elements:
+            raise InvalidInputError("ADAPTER_TENSORS", f"tensor {tensor.name[:120]!r} does not fit the configuration")
+        blocks.setdefault(number, {})[weight] = tensor.shape
+        stems.add(stem)
+        found.add(module)
+    if found != set(modules) or len(stems) != 1 or set(blocks) != {str(n) for n in range(len(blocks))}:
+        raise InvalidInputError("ADAPTER_TENSORS", "every module of modules_to_save needs its weights, of all blocks")
+    for number, block in blocks.items():
+        if block != blocks["0"]:
+            raise InvalidInputError("ADAPTER_TENSORS", f"block {number} holds other tensors or shapes than block 0")
+
+
+def _place_in_block(name: str) -> tuple[str, str, str]:
+    """Takes ``model.layers.3.mlp.up_proj.weight`` apart: what comes before the number, the number, and the rest.
+
+    Three empty texts for what is no weight or bias of a module in a block.
+    """
+    parts = name.split(".")
+    at = parts.index("layers") + 1 if "layers" in parts else 0
+    if not at or len(parts) < at + 3 or not parts[at].isdecimal() or parts[-1] not in ("weight", "bias"):
+        return "", "", ""
+    return ".".join(parts[:at]), parts[at], ".".join(parts[at + 1 :])
+
+
+def _block_weights(files: Path) -> list[TensorInfo]:
+    """Every weight of the blocks in a base model's safetensors files, by their headers alone."""
+    tensors = [t for path in sorted(files.glob("*.safetensors")) for t in read_header(path).tensors]
+    return [t for t in tensors if _place_in_block(t.name)[2]]
 
 
 def _check_tensors(header: SafetensorsHeader, rank: int, targets: Sequence[str]) -> None:

@@ -32,12 +32,14 @@ def parent_of(
     if not request.parent_model:
         return None
     model, job = _own(connection, request.parent_model, unit_of(request.parent))
+    made = views.request_of(job)
     return policy_input_pb2.ParentModel(
         name=model.name,
         adapter_sha256=model.adapter_sha256,
         base_sha256=model.base_sha256,
         state=job.state,
-        differentially_private=views.request_of(job).HasField("differential_privacy"),
+        differentially_private=made.HasField("differential_privacy"),
+        method=made.method,
     )
 
 

@@ -14,7 +14,9 @@ TARGET_MODULES = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_pr
 
 @dataclass(frozen=True)
 class Settings:
-    """Hyperparameters of one LoRA run; every field has a value, so a statement can repeat exactly what was done.
+    """Hyperparameters of one run; every field has a value, so a statement can repeat exactly what was done.
+
+    Full tuning has no low-rank matrices and reads none of the ``lora_`` fields.
 
     Attributes:
         epochs: passes over the train split; a fraction ends inside an epoch.

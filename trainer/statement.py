@@ -18,7 +18,7 @@ def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[
     """What the run claims, float-free; of a search the best trial's curve and numbers, and tokens and seconds of all.
 
     ``flop`` is the usual estimate 6·N·D for N parameters and D trained tokens (Kaplan et al. 2020, arXiv 2001.08361),
-    an upper bound here, since a frozen base needs no weight gradients.
+    an upper bound for LoRA, since a frozen base needs no weight gradients.
     """
     state, train = result.state, job.train
     tokens = state.tokens if found is None else found.tokens
@@ -28,12 +28,13 @@ def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[
         canonical.float_free(
             {
                 "method": job.method,
+                "adapter": _adapter(job, result),
                 "continued": job.parent is not None,
                 "device": job.device.kind,
                 "device_name": job.device.name,
                 "dtype": job.device.dtype,
                 "seed": job.settings.seed,
-                "hyperparameters": job.settings.as_dict(),
+                "hyperparameters": _hyperparameters(job, result),
                 "rows": len(train.rows),
                 "row_tokens": job.row_tokens,
                 "cut_rows": len(train.cut),
@@ -60,6 +61,23 @@ def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[
             }
         )
     )
+
+
+def _adapter(job: TuneJob, result: TuneResult) -> str:
+    """What was trained, in words."""
+    if result.model.whole:
+        trained = sum(master.numel() for master in result.model.masters.values())
+        return (
+            f"every weight of the blocks ({trained} of {result.model.parameters} parameters), kept whole; embedding, "
+            "head and last norm are the base model's"
+        )
+    return f"LoRA of rank {job.settings.lora_rank} on every linear layer of the blocks"
+
+
+def _hyperparameters(job: TuneJob, result: TuneResult) -> dict[str, Any]:
+    """Those that the run had: of whole modules nothing has a rank."""
+    every = job.settings.as_dict()
+    return {name: value for name, value in every.items() if not (result.model.whole and name.startswith("lora_"))}
 
 
 def _which(rows: EncodedRows) -> dict[str, list[int]]:

@@ -19,7 +19,7 @@ from assay.modelfiles import (
 from assay.worker.task import CHECKPOINTS, TaskContext, TaskPaused
 from trainer import statement
 from trainer.device import choose_device
-from trainer.recipes import lora
+from trainer.recipes import lora, whole
 from trainer.recipes.fit import demand_fit, read_limits
 from trainer.recipes.loop import TuneJob, tune
 from trainer.recipes.objectives import METHODS
@@ -90,10 +90,16 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
             "a bound on what is learned now does not hold for what the parent learned",
             remedy="start from the base model, or do not ask for differential privacy",
         )
-    if parent is not None:
+    if parent is not None and parent.whole != (method in whole.METHODS):
+        raise InvalidInputError(
+            "PARENT_KIND",
+            "full tuning goes on from whole modules and every other method from LoRA; the parent is the other kind",
+            remedy="use the parent's method, or start from the base model",
+        )
+    if parent is not None and not parent.whole:
         # The adapter's shape is the parent's; a rank asked for would be another adapter.
         settings = replace(settings, lora_rank=parent.rank, lora_alpha=parent.alpha)
-    trials = _trials(order, settings, parent, privacy)
+    trials = _trials(order, settings, method, parent, privacy)
     names = (*SPLITS, *(("selection",) if trials else ()))
     files_of = {split: context.inputs / f"{split}.jsonl" for split in names}
     splits = {split: encoder.encode(read_rows(path)) for split, path in files_of.items()}
@@ -139,7 +145,7 @@ def _tell_of_cuts(context: TaskContext, train: EncodedRows, row_tokens: int) -> 
 
 
 def _trials(
-    order: Mapping[str, Any], settings: Settings, parent: AdapterFacts | None, privacy: Target | None
+    order: Mapping[str, Any], settings: Settings, method: str, parent: AdapterFacts | None, privacy: Target | None
 ) -> tuple[Settings, ...]:
     """The settings of every trial that the order asks for, those of the run with a trial's in their place."""
     asked = (order.get("search") or {}).get("trials", ())
@@ -151,6 +157,8 @@ def _trials(
         )
     if parent is not None and any("lora_rank" in trial for trial in asked):
         raise InvalidInputError("SEARCH_AND_PARENT", "the rank is the parent's", remedy="search over learning rates")
+    if method in whole.METHODS and any("lora_rank" in trial for trial in asked):
+        raise InvalidInputError("SEARCH_AND_FULL", "full tuning has no rank", remedy="search over learning rates")
     read = [(trial, Settings.from_order(trial)) for trial in asked]
     return tuple(replace(settings, **{name: getattr(one, name) for name in trial}) for trial, one in read)
 

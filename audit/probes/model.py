@@ -38,7 +38,7 @@ from audit.probes.passages import (
     plan_batches,
     shared_length,
 )
-from audit.probes.states import last_states, rank_of, varied
+from audit.probes.states import last_states, rank_of, varied, whole_weights
 
 _HEAD_ROWS = 256
 _REFINED = 8
@@ -48,7 +48,7 @@ _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 class TunedModel:
-    """A base model with a LoRA adapter that can be switched off. Build it with :func:`load`."""
+    """A base model with an adapter that can be switched off. Build it with :func:`load`."""
 
     def __init__(
         self, wrapped: Any, tokenizer: Any, environment: Mapping[str, str], batches: BatchPlan = _BATCHES
@@ -122,7 +122,7 @@ class TunedModel:
 
     @property
     def rank(self) -> int:
-        """Rank of the adapter."""
+        """Rank of the adapter; 0 where it holds whole modules."""
         return rank_of(self._wrapped)
 
     def next_logits(
@@ -236,6 +236,7 @@ def load(models: Path, base_model: str, base_sha256: str, adapter: Path, batches
         raise IntegrityError("ADAPTER_NOT_FINITE", "the adapter holds a number that is not finite")
     device, dtype, processor = choose_device()
     files = models / base_model / modelfiles.BASE_FILES
+    modelfiles.check_fits_base(facts, files)
     tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
     base: Any = AutoModelForCausalLM.from_pretrained(files, dtype=dtype, local_files_only=True, use_safetensors=True)
     wrapped = attach(base.to(device), adapter, facts)
@@ -251,7 +252,7 @@ def load(models: Path, base_model: str, base_sha256: str, adapter: Path, batches
         "generation_rows": str(batches.rows),
         "adapter_sha256": facts.sha256,
         "base_sha256": manifest.sha256,
-        "adapter_moved": str(modelfiles.lora_b_moved(adapter)).lower(),
+        "adapter_moved": str(_moved(wrapped, adapter, facts)).lower(),
     }
     return TunedModel(wrapped, tokenizer, environment, batches)
 
@@ -270,11 +271,19 @@ def attach(base: Any, adapter: Path, facts: modelfiles.AdapterFacts) -> Any:
         wrapped = PeftModel.from_pretrained(base, str(adapter), autocast_adapter_dtype=False)
     except (RuntimeError, ValueError, KeyError) as error:
         raise InvalidInputError("ADAPTER_OTHER_BASE", "the adapter does not fit the base model") from error
-    there = {n.replace(".default.", ".") for n, _ in wrapped.named_parameters() if ".lora_" in n}
+    mark = ".modules_to_save.default." if facts.whole else ".default."
+    there = {n.replace(mark, ".") for n, _ in wrapped.named_parameters() if mark in n}
     if there != {t.name for t in facts.tensors}:
         raise InvalidInputError("ADAPTER_OTHER_BASE", "the adapter's tensors are not those of this base model")
     dtype = next(base.parameters()).dtype
     return wrapped.to(dtype).eval()
+
+
+def _moved(wrapped: Any, adapter: Path, facts: modelfiles.AdapterFacts) -> bool:
+    """Tells whether training changed anything: some B is not zero, or some whole weight is not the base model's."""
+    if not facts.whole:
+        return modelfiles.lora_b_moved(adapter)
+    return any(not torch.equal(tuned, original) for tuned, original in whole_weights(wrapped))
 
 
 def choose_device(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[torch.device, torch.dtype, str]:

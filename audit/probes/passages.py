@@ -119,7 +119,7 @@ class Model(Protocol):
 
     @property
     def rank(self) -> int:
-        """Rank of the adapter."""
+        """Rank of the adapter; 0 where it holds whole modules."""
         ...
 
 

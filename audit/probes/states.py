@@ -47,16 +47,20 @@ def last_states(
 
 
 def rank_of(wrapped: Any) -> int:
-    """Largest rank of the adapter's matrices."""
+    """Largest rank of the adapter's matrices; 0 where it holds whole modules."""
     return max((int(m.lora_A[_ADAPTER].weight.shape[0]) for m in _layers(wrapped)), default=0)
 
 
 @contextlib.contextmanager
 def varied(wrapped: Any, variation: Variation) -> Iterator[None]:
-    """Scales the adapter's change and cuts it to its largest singular values, and puts it back at the end."""
-    layers = _layers(wrapped)
-    pairs = [(m.lora_A[_ADAPTER].weight, m.lora_B[_ADAPTER].weight) for m in layers]
-    kept = [(a.detach().clone(), b.detach().clone()) for a, b in pairs]
+    """Scales the adapter's change and cuts it to its largest singular values, and puts it back at the end.
+
+    Of whole modules the change is what they differ from their originals by, so that a scaled one is the model between
+    base and tuned (Wortsman et al., CVPR 2022); there is no rank to cut.
+    """
+    pairs = [(m.lora_A[_ADAPTER].weight, m.lora_B[_ADAPTER].weight) for m in _layers(wrapped)]
+    whole = whole_weights(wrapped) if variation.scale != 1 else []
+    kept = [(w, w.detach().clone()) for w in (*(w for pair in pairs for w in pair), *(w for w, _ in whole))]
     try:
         with torch.no_grad():
             for a, b in pairs:
@@ -65,14 +69,29 @@ def varied(wrapped: Any, variation: Variation) -> Iterator[None]:
                     a.copy_(down)
                     b.copy_(up)
                 b.mul_(variation.scale)
+            for tuned, original in whole:
+                tuned.copy_(torch.lerp(original.float(), tuned.float(), variation.scale))
         refresh(wrapped)
         yield
     finally:
         with torch.no_grad():
-            for (a, b), (old_a, old_b) in zip(pairs, kept, strict=True):
-                a.copy_(old_a)
-                b.copy_(old_b)
+            for weight, old in kept:
+                weight.copy_(old)
         refresh(wrapped)
+
+
+def whole_weights(wrapped: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Every weight that the adapter holds whole, each with the base model's own."""
+    from peft.utils import ModulesToSaveWrapper
+
+    held = [m for m in wrapped.modules() if isinstance(m, ModulesToSaveWrapper)]
+    return [
+        (tuned, original)
+        for m in held
+        for tuned, original in zip(
+            m.modules_to_save[_ADAPTER].parameters(), m.original_module.parameters(), strict=True
+        )
+    ]
 
 
 def lower_rank(down: torch.Tensor, up: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:

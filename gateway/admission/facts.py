@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, tuning_job_pb2
 from gateway.admission.hyperparameters import Chosen, choose
+from gateway.admission.quotes import train_seconds
 from gateway.jobs.views import from_json
 from gateway.settings import PriceBook, Settings
 from gateway.store.tables import DatasetRow
@@ -28,9 +29,9 @@ def tokens_of_pass(method: str, data: policy_input_pb2.DataFacts) -> int:
     return data.train_tokens + (data.rejected_tokens if method.startswith("dpo") else 0)
 
 
-def quote(book: PriceBook, tokens: int) -> int:
+def quote(book: PriceBook, method: str, tokens: int) -> int:
     """What a run of so many tokens and its audit would cost, in millionths of a US dollar."""
-    return (math.ceil(tokens / book.train_tokens_per_second) + book.audit_seconds) * book.price
+    return (train_seconds(book, method, tokens) + book.audit_seconds) * book.price
 
 
 def run_cost(book: PriceBook, train_seconds: float, audit_seconds: float) -> int:
@@ -54,7 +55,7 @@ def request_facts(
         method=request.method,
         region=settings.region,
         budget_usd_micros=request.budget.max_usd_micros,
-        quote_usd_micros=quote(settings.price_book, tokens),
+        quote_usd_micros=quote(settings.price_book, request.method, tokens),
         max_train_tokens=request.budget.max_train_tokens,
         planned_train_tokens=tokens,
         audit_profile=request.audit_profile,

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from assay.errors import FieldViolation, InvalidInputError
 from assay.v1 import policy_input_pb2, tuning_job_pb2
 
 DEFAULTS = tuning_job_pb2.Hyperparameters(
@@ -25,6 +26,10 @@ DEFAULTS = tuning_job_pb2.Hyperparameters(
 )
 """The recipe's defaults; a work order states every number, so that nothing is left to the worker."""
 
+WHOLE = ("full",)
+"""Methods that train whole weight matrices, for which nothing has a rank."""
+_OF_LORA = ("lora_rank", "lora_alpha", "lora_dropout")
+_LORA_RATES_PER_FULL = 10
 _TARGET_EPOCHS, _LEAST_SEEN, _MOST_SEEN, _MOST_EPOCHS = 3, 100, 25_000, 25
 _BATCH_SHARE, _LEAST_BATCH, _MOST_BATCH = 0.002, 8, 256
 _LARGE = 33_000_000_000
@@ -32,6 +37,35 @@ _LARGE = 33_000_000_000
 
 SEARCHED: Mapping[str, str] = {"lora_rank": "lora_ranks", "learning_rate": "learning_rates"}
 """Hyperparameters that a search may try several values of, with its field for each."""
+
+
+def demand(request: tuning_job_pb2.CreateTuningJobRequest) -> None:
+    """Refuses numbers that the method has no use for.
+
+    Raises:
+        InvalidInputError: ``HYPERPARAMETERS`` naming the fields.
+    """
+    asked = request.hyperparameters
+    given = [name for name in _OF_LORA if request.method in WHOLE and asked.HasField(name)]
+    if given:
+        why = f"is a number of LoRA, and method {request.method} trains whole matrices"
+        raise InvalidInputError(
+            "HYPERPARAMETERS",
+            "a hyperparameter does not belong to the method",
+            violations=[FieldViolation(f"hyperparameters.{name}", why) for name in given],
+            remedy=f"leave out {', '.join(given)}, or use the method lora",
+        )
+
+
+def defaults_of(method: str) -> tuning_job_pb2.Hyperparameters:
+    """The recipe's defaults for a method; full tuning has no rank, and a tenth of LoRA's rate."""
+    values = tuning_job_pb2.Hyperparameters()
+    values.CopyFrom(DEFAULTS)
+    if method in WHOLE:
+        values.learning_rate = DEFAULTS.learning_rate / _LORA_RATES_PER_FULL
+        for name in _OF_LORA:
+            values.ClearField(name)
+    return values
 
 
 @dataclass(frozen=True)
@@ -57,8 +91,7 @@ def choose(
         tokens_of_pass: that the method reads in one pass over the train split, in all trials of a search together.
     """
     asked = request.hyperparameters
-    values = tuning_job_pb2.Hyperparameters()
-    values.CopyFrom(DEFAULTS)
+    values = defaults_of(request.method)
     reasons: dict[str, str] = {}
     if asked.auto and data.train_rows:
         ruled, why = _ruled(request, data, parameters, tokens_of_pass)
@@ -67,7 +100,7 @@ def choose(
         reasons = {name: words for name, words in why.items() if not asked.HasField(name) and name not in searched}
     values.MergeFrom(asked)
     values.ClearField("auto")
-    if asked.HasField("lora_rank") or reasons:
+    if values.HasField("lora_rank") and (asked.HasField("lora_rank") or reasons):
         values.lora_alpha = asked.lora_alpha if asked.HasField("lora_alpha") else min(2 * values.lora_rank, 1024)
     return Chosen(values, reasons)
 
@@ -87,18 +120,22 @@ def _ruled(
         epochs=epochs,
         learning_rate=rate,
         batch_size=batch,
-        lora_rank=DEFAULTS.lora_rank,
         max_row_tokens=longest,
         early_stopping=data.validation_rows > 0,
     )
-    return ruled, {
+    why = {
         "epochs": why_epochs,
         "learning_rate": why_rate,
         "batch_size": f"0.2 % of {data.train_rows} rows, from {_LEAST_BATCH} to {_MOST_BATCH} (OpenAI's default)",
-        "lora_rank": "with every linear layer adapted the rank matters little (Dettmers et al. 2023, arXiv 2305.14314)",
         "max_row_tokens": f"the longest row has {data.longest_row_tokens} tokens",
         "early_stopping": f"there are {data.validation_rows} validation rows to stop by",
     }
+    if request.method not in WHOLE:
+        ruled.lora_rank = DEFAULTS.lora_rank
+        why["lora_rank"] = (
+            "with every linear layer adapted the rank matters little (Dettmers et al. 2023, arXiv 2305.14314)"
+        )
+    return ruled, why
 
 
 def _epochs(rows: int, tokens_of_pass: int, cap: int) -> tuple[float, str]:
@@ -119,6 +156,10 @@ def _epochs(rows: int, tokens_of_pass: int, cap: int) -> tuple[float, str]:
 def _rate(method: str, parameters: int) -> tuple[float, str]:
     if method.startswith("dpo"):
         return 5e-5, "a quarter of supervised tuning's, our own choice: the reference holds the model near its start"
-    if parameters >= _LARGE:
-        return 1e-4, f"LoRA on {parameters} parameters (Dettmers et al. 2023, arXiv 2305.14314, table 9)"
-    return 2e-4, f"LoRA on {parameters} parameters (Dettmers et al. 2023, arXiv 2305.14314, table 9)"
+    rate = 1e-4 if parameters >= _LARGE else 2e-4
+    if method in WHOLE:
+        return rate / _LORA_RATES_PER_FULL, (
+            f"a tenth of LoRA's on {parameters} parameters (Schulman et al. 2025, LoRA Without Regret; Biderman et al. "
+            "2024, arXiv 2405.09673)"
+        )
+    return rate, f"LoRA on {parameters} parameters (Dettmers et al. 2023, arXiv 2305.14314, table 9)"

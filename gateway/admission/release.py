@@ -16,7 +16,7 @@ from assay.errors import IntegrityError, InternalError
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2
 from audit.ledger.records import MAX_BODY, RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway.admission import facts
+from gateway.admission import facts, hyperparameters
 from gateway.admission.exchange import ADAPTER_FOLDER, PRIVATE_FILE, Result, Task
 from gateway.admission.intake import plan_digest, reason_of, shortened
 from gateway.admission.office import Known, Office, failed, make_task
@@ -90,6 +90,9 @@ async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, res
     plan = views.from_json(job.decision, policy_pb2.Decision).audit_plan
     data = views.from_json(job.data, policy_input_pb2.DataFacts)
     run = run_facts(known, result.predicate, int(spent["cost_usd_micros"]))
+    if request.method in hyperparameters.WHOLE:
+        # The gateway has no base model to compare whole modules with; the audit worker has, and signs what it found.
+        run.adapter_sane = run.adapter_sane and report.environment.get("adapter_moved") == "true"
     question = facts.release_input(
         office.settings, request, job.creator, known.dataset, data, plan, report.measurements, run
     )

@@ -9,7 +9,7 @@ from typing import Any
 from assay import canonical
 from assay.errors import FieldViolation, IntegrityError, InvalidInputError
 from assay.v1 import tuning_job_pb2
-from gateway.admission.hyperparameters import SEARCHED
+from gateway.admission.hyperparameters import SEARCHED, WHOLE
 from policies import inputs
 
 
@@ -38,14 +38,16 @@ def ordered(
 ) -> list[dict[str, Any]]:
     """The trials as the work order states them, ranks in the outer loop; alpha is twice the rank where none is given.
 
-    A job that goes on from another model keeps that adapter's rank and alpha, so that its trials state neither.
+    A job that goes on from another model keeps that adapter's rank and alpha, and full tuning has none, so that their
+    trials state neither.
     """
     asked = request.search
     out: list[dict[str, Any]] = []
     for rank in asked.lora_ranks or [chosen.lora_rank]:
         twice = min(2 * rank, 1024) if asked.lora_ranks else chosen.lora_alpha
         alpha = request.hyperparameters.lora_alpha or twice
-        adapter = {} if request.parent_model else {"lora_rank": rank, "lora_alpha": alpha}
+        ranked = not request.parent_model and request.method not in WHOLE
+        adapter = {"lora_rank": rank, "lora_alpha": alpha} if ranked else {}
         for rate in asked.learning_rates or [chosen.learning_rate]:
             out.append({**adapter, "learning_rate": canonical.decimal(rate)})
     return out
@@ -80,7 +82,7 @@ def read(claim: Mapping[str, Any]) -> Sequence[tuning_job_pb2.Trial]:
     searched = claim.get("search", {})
     return [
         tuning_job_pb2.Trial(
-            lora_rank=int(trial["lora_rank"]),
+            lora_rank=int(trial.get("lora_rank", 0)),
             learning_rate=float(trial["learning_rate"]),
             tokens=int(trial["tokens"]),
             steps=int(trial["steps"]),

@@ -14,7 +14,7 @@ from assay.errors import IntegrityError
 from assay.v1 import policy_input_pb2, policy_pb2, tuning_job_pb2, worker_pb2
 from audit.ledger.writer import UnitOfWork
 from gateway import lineage
-from gateway.admission import facts, searching
+from gateway.admission import facts, hyperparameters, searching
 from gateway.admission.exchange import ADAPTER_FOLDER, Result, Task
 from gateway.admission.intake import plan_digest, seed_of
 from gateway.admission.office import Known, Office, failed, make_task
@@ -204,7 +204,10 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
     if checked.base_model != request.base_model:
         raise IntegrityError("ADAPTER_BASE", "the adapter names another base model than the work order")
     finite = await asyncio.to_thread(modelfiles.adapter_is_finite, folder)
-    moved = await asyncio.to_thread(modelfiles.lora_b_moved, folder)
+    if checked.whole != (request.method in hyperparameters.WHOLE):
+        raise IntegrityError("ADAPTER_KIND", "the adapter is of another kind than the work order's method makes")
+    # Whether whole modules differ from the base model's is for the audit to say, which has the base model.
+    moved = checked.whole or await asyncio.to_thread(modelfiles.lora_b_moved, folder)
     if request.parent_model:
         parent = await office.store.fetch(lambda c: lineage.parent_of(c, request))
         moved = moved and parent is not None and checked.sha256 != parent.adapter_sha256
@@ -235,7 +238,7 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
             "adapter_sha256": model.adapter_sha256,
             "base_sha256": base.sha256,
             "adapter_finite": finite,
-            "adapter_moved": moved,
+            **({} if checked.whole else {"adapter_moved": moved}),
             "statement": result.envelope,
         },
         subjects=[("adapter", model.adapter_sha256), ("base", base.sha256)],

@@ -39,8 +39,8 @@ def create(
     method: Annotated[
         str,
         typer.Option(
-            help="lora, distillation (answers of a teacher), classification (decision tables), dpo, dpo-hinge or "
-            "dpo-ipo (preference pairs)."
+            help="lora, full (whole matrices instead of low-rank ones), distillation (answers of a teacher), "
+            "classification (decision tables), dpo, dpo-hinge or dpo-ipo (preference pairs)."
         ),
     ] = "lora",
     teacher: Annotated[
@@ -327,7 +327,7 @@ def _trials(trials: Sequence[tuning_job_pb2.Trial]) -> list[Any]:
     head = ("trial", "rank", "learning rate", "tokens", "steps", "selection loss", "validation loss", "")
     rows = [
         (
-            str(number), str(t.lora_rank), f"{t.learning_rate:g}", f"{t.tokens:,}", str(t.steps),
+            str(number), str(t.lora_rank or "none"), f"{t.learning_rate:g}", f"{t.tokens:,}", str(t.steps),
             f"{t.selection_loss:.4f}" if t.HasField("selection_loss") else t.failed,
             f"{t.validation_loss:.4f}" if t.HasField("validation_loss") else "", "kept" if t.chosen else "",
         )

@@ -17,7 +17,7 @@ from audit.ledger import records
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.writer import UnitOfWork
 from gateway import lineage, pages, requests, words
-from gateway.admission import facts, searching
+from gateway.admission import facts, hyperparameters, searching
 from gateway.base_models import BaseModels
 from gateway.caller import Caller, not_found
 from gateway.erasures import demand_usable
@@ -53,7 +53,7 @@ class JobService:
 
         Raises:
             NotFoundError: ``NOT_FOUND`` for a unit or dataset that is not there or not the caller's.
-            InvalidInputError: ``OTHER_UNIT``, ``BASE_MODEL_UNKNOWN``, ``SEARCH``.
+            InvalidInputError: ``OTHER_UNIT``, ``BASE_MODEL_UNKNOWN``, ``HYPERPARAMETERS``, ``SEARCH``.
             PreconditionError: a reason of :func:`gateway.erasures.demand_usable`.
             AlreadyExistsError: ``JOB_EXISTS``, or ``REQUEST_ID`` for another content under the same id.
         """
@@ -65,6 +65,7 @@ class JobService:
             raise InvalidInputError(
                 "OTHER_UNIT", "the dataset lies in another unit", remedy=f"upload it to {request.parent}"
             )
+        hyperparameters.demand(request)
         searching.demand(request)
         base = self.base_models.get(request.base_model)
         name = f"{request.parent}/tuningJobs/{request.tuning_job_id}"

@@ -82,7 +82,7 @@ def test_a_good_request_is_accepted() -> None:
         ("dataset", "units/support/datasets/a/b"),
         ("base_model", "../../weights"),
         ("purpose", "Support replies"),
-        ("method", "full"),
+        ("method", "qlora"),
         ("audit_profile", "none"),
         ("request_id", "not-a-uuid"),
         ("request_id", ""),
@@ -95,6 +95,15 @@ def test_a_bad_field_is_refused_by_name(field: str, value: str) -> None:
         protovalidate.validate(request)
     named = {e.field_name for v in caught.value.violations if v.proto.field for e in v.proto.field.elements}
     assert field in named
+
+
+def test_a_method_that_is_not_offered_is_refused_with_those_that_are() -> None:
+    request = _request()
+    request.method = "full"
+    protovalidate.validate(request)
+    request.method = "qlora"
+    with pytest.raises(protovalidate.ValidationError, match=r"must be in list \[lora, full, distillation"):
+        protovalidate.validate(request)
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, 1.0, float("nan"), float("inf")])

@@ -289,6 +289,130 @@ def test_an_adapter_that_was_never_trained_is_told_apart(tmp_path: Path) -> None
     assert not modelfiles.lora_b_moved(adapter(tmp_path / "fresh", weights(**{B: np.zeros((3, 2))})))
 
 
+# --- whole modules ---
+
+BLOCK = "base_model.model.model.layers"
+WHOLE: dict[str, Any] = {
+    "peft_type": "LORA",
+    "task_type": "CAUSAL_LM",
+    "base_model_name_or_path": "tiny",
+    "bias": "none",
+    "target_modules": "dummy-target-modules",
+    "modules_to_save": ["input_layernorm", "q_proj"],
+}
+
+
+def block(number: object) -> dict[str, np.ndarray]:
+    return {
+        f"{BLOCK}.{number}.self_attn.q_proj.weight": np.ones((3, 2)),
+        f"{BLOCK}.{number}.input_layernorm.weight": np.ones(3),
+    }
+
+
+def whole(folder: Path, content: bytes | None = None, **config: Any) -> Path:
+    folder.mkdir()
+    (folder / ADAPTER_WEIGHTS).write_bytes(tensors(**block(0), **block(1)) if content is None else content)
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(WHOLE | config))
+    return folder
+
+
+def test_an_adapter_of_whole_modules_is_described(tmp_path: Path) -> None:
+    facts = check_adapter_folder(whole(tmp_path / "adapter"))
+    assert facts.whole and (facts.rank, facts.alpha) == (0, 0)
+    assert facts.target_modules == ("input_layernorm", "q_proj") and facts.parameters == 18
+    assert not check_adapter_folder(adapter(tmp_path / "lora")).whole
+
+
+WHOLE_CONFIGS: dict[str, dict[str, Any]] = {
+    "a-rank": {"r": 2},
+    "an-alpha": {"lora_alpha": 4},
+    "a-dropout": {"lora_dropout": 0.0},
+    "modules-none": {"modules_to_save": []},
+    "modules-a-word": {"modules_to_save": "q_proj"},
+    "modules-missing": {"modules_to_save": None},
+    "modules-odd": {"modules_to_save": ["q proj"]},
+    "targets-beside": {"target_modules": ["q_proj"]},
+    "another-method": {"peft_type": "LN_TUNING"},
+    "code-from-elsewhere": {"auto_mapping": {"parent_library": "evil"}},
+    "embeddings-tied": {"ensure_weight_tying": True},
+    "base-is-a-path": {"base_model_name_or_path": "/etc/passwd"},
+}
+
+
+@pytest.mark.parametrize("changes", WHOLE_CONFIGS.values(), ids=WHOLE_CONFIGS)
+def test_a_configuration_that_is_not_of_whole_modules_alone_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    folder = whole(tmp_path / "adapter", **changes)
+    assert reason(lambda: check_adapter_folder(folder)) == "ADAPTER_CONFIG"
+
+
+def without(name: str) -> dict[str, np.ndarray]:
+    return {n: a for n, a in (block(0) | block(1)).items() if n != f"{BLOCK}.{name}.weight"}
+
+
+WHOLE_TENSORS: dict[str, bytes] = {
+    "none": raw({}),
+    "a-tensor-missing": tensors(**without("1.self_attn.q_proj")),
+    "a-module-missing": tensors(**without("1.self_attn.q_proj") | {f"{BLOCK}.0.self_attn.q_proj.weight": np.ones(1)}),
+    "a-block-missing": tensors(**block(0), **block(2)),
+    "no-first-block": tensors(**block(1)),
+    "a-block-written-twice": tensors(**block(0), **block("00")),
+    "another-shape": tensors(**block(0), **(block(1) | {f"{BLOCK}.1.self_attn.q_proj.weight": np.ones((2, 2))})),
+    "turned-round": tensors(**block(0), **(block(1) | {f"{BLOCK}.1.self_attn.q_proj.weight": np.ones((2, 3))})),
+    "a-module-not-named": tensors(**block(0), **{f"{BLOCK}.0.mlp.up_proj.weight": np.ones((3, 2))}),
+    "a-bias-in-one": tensors(**block(0), **block(1), **{f"{BLOCK}.1.self_attn.q_proj.bias": np.ones(3)}),
+    "an-embedding": tensors(**block(0), **{"base_model.model.lm_head.weight": np.ones((3, 2))}),
+    "of-another-stack": tensors(**block(0), **{n.replace("model.layers", "v.layers"): a for n, a in block(1).items()}),
+    "low-rank": tensors(**block(0), **{f"{BLOCK}.0.self_attn.q_proj.lora_A.weight": np.ones((2, 3))}),
+    "no-prefix": tensors(**{n.removeprefix("base_model."): a for n, a in block(0).items()}),
+    "empty": tensors(**{n: a[:0] for n, a in block(0).items()}),
+    "a-name-of-dots": tensors(**block(0), **{"." * 5000: np.ones(1)}),
+    "integers": raw(
+        {n: entry("I32", [3, 1], 12 * i, 12 * i + 12) for i, n in enumerate(block(0))}, bytes(24)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", WHOLE_TENSORS.values(), ids=WHOLE_TENSORS)
+def test_whole_modules_that_are_not_every_block_alike_are_refused(tmp_path: Path, content: bytes) -> None:
+    folder = whole(tmp_path / "adapter", content)
+    assert reason(lambda: check_adapter_folder(folder)) == "ADAPTER_TENSORS"
+
+
+def test_a_lora_configuration_over_whole_weights_is_refused(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "adapter", tensors(**block(0), **block(1)))
+    assert reason(lambda: check_adapter_folder(folder)) == "ADAPTER_TENSORS"
+
+
+def test_one_element_of_a_whole_module_that_is_no_number_is_found(tmp_path: Path) -> None:
+    assert modelfiles.adapter_is_finite(whole(tmp_path / "sound"))
+    bad = block(0)
+    bad[f"{BLOCK}.0.input_layernorm.weight"] = np.array([1.0, np.nan, 1.0])
+    assert not modelfiles.adapter_is_finite(whole(tmp_path / "bad", tensors(**bad, **block(1))))
+
+
+BASE_FILES: dict[str, dict[str, np.ndarray]] = {
+    "another-shape": {"model.layers.1.self_attn.q_proj.weight": np.ones((4, 2))},
+    "one-more-block": {"model.layers.2.input_layernorm.weight": np.ones(3)},
+    "one-more-weight": {"model.layers.0.self_attn.q_proj.bias": np.ones(3)},
+}
+
+
+def test_whole_modules_are_compared_with_the_base_models_own(tmp_path: Path) -> None:
+    facts = check_adapter_folder(whole(tmp_path / "adapter"))
+    own = {n.removeprefix("base_model.model."): a for n, a in (block(0) | block(1)).items()}
+    outside = {"model.embed_tokens.weight": np.ones((5, 3)), "model.norm.weight": np.ones(3)}
+    for name, change in {"same": {}, **BASE_FILES}.items():
+        files = tmp_path / name
+        files.mkdir()
+        # As a large model comes: in more files than one.
+        (files / "model-1.safetensors").write_bytes(tensors(**outside))
+        (files / "model-2.safetensors").write_bytes(tensors(**(own | change)))
+        if change:
+            assert reason(lambda files=files: modelfiles.check_fits_base(facts, files)) == "ADAPTER_OTHER_BASE"
+        else:
+            modelfiles.check_fits_base(facts, files)
+
+
 def base(folder: Path) -> Path:
     files = folder / "files"
     files.mkdir(parents=True)

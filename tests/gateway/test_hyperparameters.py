@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from assay.errors import InvalidInputError
 from assay.v1 import policy_input_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from gateway.admission import facts, searching
-from gateway.admission.hyperparameters import DEFAULTS
+from gateway.admission.hyperparameters import DEFAULTS, demand
 
 
 def asked(method: str = "lora", cap: int = 10**9, **values: object) -> pb.CreateTuningJobRequest:
@@ -49,6 +50,37 @@ def test_the_rate_follows_method_and_size() -> None:
     assert list(rates.values()) == [2e-4, 1e-4, 5e-5]
 
 
+def test_full_tuning_has_no_rank_and_a_tenth_of_the_rate() -> None:
+    auto = facts.hyperparameters(asked("full", auto=True), data(), 135_000_000)
+    assert auto.values.learning_rate == pytest.approx(2e-5)
+    assert "LoRA Without Regret" in auto.reasons["learning_rate"] and "lora_rank" not in auto.reasons
+    large = facts.hyperparameters(asked("full", auto=True), data(), 70_000_000_000)
+    assert large.values.learning_rate == pytest.approx(1e-5)
+    plain = facts.hyperparameters(asked("full"), data())
+    assert plain.values.learning_rate == pytest.approx(2e-5) and plain.values.epochs == DEFAULTS.epochs
+    stated = facts.hyperparameters(asked("full", learning_rate=1e-4, auto=True), data())
+    assert stated.values.learning_rate == 1e-4 and "learning_rate" not in stated.reasons
+    for chosen in (auto, large, plain, stated):
+        assert not any(chosen.values.HasField(n) for n in ("lora_rank", "lora_alpha", "lora_dropout"))
+    rates = asked("full")
+    rates.search.CopyFrom(policy_input_pb2.Search(learning_rates=[1e-5, 2e-5]))
+    trials = searching.ordered(rates, facts.hyperparameters(rates, data()).values)
+    assert trials == [{"learning_rate": "1e-05"}, {"learning_rate": "2e-05"}]
+    done = [{**trial, "tokens": 10, "steps": 2, "selection_loss": "2.5"} for trial in trials]
+    claim = {"search": {"trials": done, "chosen": 1}}
+    searching.demand_every_trial({"search": {"trials": trials}}, claim)
+    assert [trial.lora_rank for trial in searching.read(claim)] == [0, 0]
+
+
+@pytest.mark.parametrize("name", ["lora_rank", "lora_alpha", "lora_dropout"])
+def test_a_number_of_lora_is_refused_of_full_tuning(name: str) -> None:
+    demand(asked("full", learning_rate=1e-5, epochs=1.0, auto=True))
+    demand(asked("lora", **{name: 1}))
+    with pytest.raises(InvalidInputError) as caught:
+        demand(asked("full", **{name: 0 if name == "lora_dropout" else 1}))
+    assert [v.field for v in caught.value.violations] == [f"hyperparameters.{name}"] and name in caught.value.remedy
+
+
 def test_what_is_asked_for_stands() -> None:
     chosen = facts.hyperparameters(asked(auto=True, epochs=7.5, lora_rank=4, early_stopping=False), data())
     assert (chosen.values.epochs, chosen.values.lora_rank, chosen.values.lora_alpha) == (7.5, 4, 8)
@@ -68,7 +100,7 @@ def test_no_validation_rows_no_early_stopping() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "tokens"), [("lora", 1000), ("classification", 3000), ("dpo", 1700), ("dpo-ipo", 1700)]
+    ("method", "tokens"), [("lora", 1000), ("full", 1000), ("classification", 3000), ("dpo", 1700), ("dpo-ipo", 1700)]
 )
 def test_tokens_are_counted_as_the_method_reads_them(method: str, tokens: int) -> None:
     known = policy_input_pb2.DataFacts(train_tokens=1000, rejected_tokens=700, labels=["a", "b", "c"])

@@ -257,6 +257,46 @@ async def test_a_decision_says_which_numbers_rules_chose_and_the_order_has_them(
     assert (ordered["method"], ordered["hyperparameters"]["lora_rank"]) == ("lora", 4)
 
 
+async def test_full_tuning_orders_no_rank_and_the_audit_says_whether_the_weights_moved(street: Street) -> None:
+    async def tuned(job: str, asked: dict[str, Any] | None = None, **behaviour: Any) -> pb.TuningJob:
+        name = await street.ask(job, asked={"method": "full", **(asked or {})}, **behaviour)
+        return await street.rest(name)
+
+    await street.ask("lora")
+    plain = await street.rest("units/credit/tuningJobs/lora")
+    moved = {"environment": {"adapter_moved": "true"}}
+    first = await tuned("first", **moved)
+    assert first.state == pb.TuningJob.STATE_AWAITING_APPROVAL and first.method == "full"
+    known = {r.type: r.predicate for r in (read(s.body) for s in street.app.ledger.records(None, first.name, -1, 100))}
+    ordered = known["training.ordered"]["hyperparameters"]
+    assert str(ordered["learning_rate"]) == "2e-05" and not [n for n in ordered if n.startswith("lora_")]
+    assert "adapter_moved" not in known["training.completed"] and known["training.completed"]["adapter_finite"]
+    quoted = {job.name: {f.name: f.quoted for f in job.quote} for job in (plain, first)}
+    assert quoted[first.name]["train_seconds"] == pytest.approx(1.5 * quoted[plain.name]["train_seconds"], abs=1)
+    for job, behaviour in (("still", {"environment": {"adapter_moved": "false"}}), ("silent", {})):
+        same = await tuned(job, **behaviour)
+        failed = [o.rule_id for o in same.verdict.outcomes if o.outcome == policy_pb2.OUTCOME_FAIL]
+        assert same.state == pb.TuningJob.STATE_QUARANTINED and failed == ["REL-ADAPTER"]
+    other = await tuned("other", train="low-rank", **moved)
+    assert other.state == pb.TuningJob.STATE_FAILED and other.reason.startswith("ADAPTER_KIND")
+    await street.approve(first.name)
+    further = await tuned("further", {"parent_model": first.model}, **moved)
+    assert further.state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    await street.ask("mixed", asked={"parent_model": first.model})
+    mixed = await street.rest("units/credit/tuningJobs/mixed")
+    fired = [o.rule_id for o in mixed.decision.outcomes if o.outcome == policy_pb2.OUTCOME_FAIL]
+    assert mixed.state == pb.TuningJob.STATE_DENIED and fired == ["BASE-PARENT-KIND"]
+
+
+async def test_a_rank_of_full_tuning_is_refused_by_name_before_anything_is_stored(street: Street) -> None:
+    numbers = pb.Hyperparameters(lora_rank=8, lora_alpha=16, epochs=1.0)
+    with pytest.raises(InvalidInputError) as caught:
+        await street.ask(asked={"method": "full", "hyperparameters": numbers})
+    assert caught.value.reason == "HYPERPARAMETERS" and "leave out lora_rank, lora_alpha" in caught.value.remedy
+    assert [v.field for v in caught.value.violations] == ["hyperparameters.lora_rank", "hyperparameters.lora_alpha"]
+    assert "job.received" not in [r.type for r in street.app.ledger.records(limit=100)]
+
+
 async def test_one_trace_has_a_span_for_every_state(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor

@@ -35,6 +35,15 @@ def test_a_quote_follows_from_tokens_price_book_and_model() -> None:
     assert "energy_milliwatt_hours" not in quote and "hosting_months" not in quote
 
 
+def test_full_tuning_is_quoted_half_as_long_again() -> None:
+    asked = pb.IntakeInput(
+        request=pb.RequestFacts(planned_train_tokens=91_001, quote_usd_micros=11_872, method="full"),
+        base_model=QUESTION.base_model,
+    )
+    quote = quote_record(BOOK, asked)
+    assert quote["train_seconds"] == 456 and quote["flop"] == quote_record(BOOK, QUESTION)["flop"]
+
+
 def test_energy_and_hosting_are_quoted_where_the_price_book_says_them() -> None:
     book = BOOK.model_copy(update={"device_watts": 65, "hosting_usd_micros_per_month": 4_000_000, "hosting_months": 6})
     quote = quote_record(book, QUESTION)

@@ -45,7 +45,7 @@ def dying(original: Callable[..., Any], when: Callable[[], bool], *, after: bool
     return call
 
 
-def train(models: str, folder: str, moment: str, count: int) -> None:
+def train(models: str, folder: str, moment: str, count: int, method: str = "lora") -> None:
     """Runs the train task in this process; ``moment`` and ``count`` say where it ends itself, an empty one nowhere."""
     from assay import sealed_file
     from tests.e2e.e2e_world import chat_rows
@@ -53,7 +53,7 @@ def train(models: str, folder: str, moment: str, count: int) -> None:
     from trainer import task
     from trainer.recipes import checkpoints, loop
 
-    loop.CHECKPOINT_STEPS = EVERY
+    loop.CHECKPOINT_STEPS = loop.WHOLE_CHECKPOINT_STEPS = EVERY
     left = [count]
 
     def due() -> bool:
@@ -81,7 +81,7 @@ def train(models: str, folder: str, moment: str, count: int) -> None:
         "epochs": "3.0", "learning_rate": "0.01", "batch_size": 8, "lora_rank": 4, "lora_dropout": "0.1",
         "early_stopping": False,
     }  # fmt: skip
-    task.run(context(Path(models), Path(folder), chat_rows(40), hyperparameters=settings))
+    task.run(context(Path(models), Path(folder), chat_rows(40), hyperparameters=settings, method=method))
 
 
 def in_process(*arguments: Any) -> int:

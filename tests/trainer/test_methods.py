@@ -11,6 +11,7 @@ import pytest
 from assay.modelfiles import check_adapter_folder, read_base_manifest
 from assay.worker.task import TaskContext
 from audit.probes.accounting import Mechanism
+from audit.probes.model import load
 from demo import data
 from gateway.install import default_home
 from trainer import task
@@ -98,6 +99,19 @@ def test_label_scoring_lowers_the_validation_loss(tmp_path: Path):
 def test_supervised_tuning_lowers_the_validation_loss(tmp_path: Path):
     claim = tune(tmp_path, chat(96), "lora", epochs=2.0)
     assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_full_tuning_lowers_the_validation_loss(tmp_path: Path):
+    """At a tenth of LoRA's rate; what is kept is every weight of the blocks, and the audit's loader takes it."""
+    claim = tune(tmp_path, chat(96), "full", epochs=2.0, learning_rate=3e-5)
+    assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
+    facts = check_adapter_folder(tmp_path / "out" / "adapter")
+    assert facts.whole and facts.parameters == 106_202_880
+    manifest = read_base_manifest(default_home() / "models" / BASE_MODEL)
+    loaded = load(default_home() / "models", BASE_MODEL, manifest.sha256, tmp_path / "out" / "adapter")
+    assert loaded.environment["adapter_moved"] == "true" and loaded.rank == 0
 
 
 def taught(rows: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from assay.errors import InvalidInputError, PreconditionError
 from trainer.device import Device, demand_exactness
-from trainer.recipes import checkpoints
+from trainer.recipes import checkpoints, whole
 from trainer.recipes.checkpoints import RunState
 from trainer.recipes.lora import TunedModel, load
 from trainer.recipes.objectives import Objective, objective_of
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from trainer.recipes.private import Target
 
 CHECKPOINT_STEPS = 25
+WHOLE_CHECKPOINT_STEPS = 100
+"""Of full tuning, whose checkpoints hold twelve bytes for every weight of the blocks."""
 _VALIDATION_ROWS = 128
 
 
@@ -145,7 +147,7 @@ def follow(run: Run) -> TuneResult:
         run.step()
         if run.state.step % run.plan.steps_per_epoch == 0 or run.state.step == run.plan.steps:
             run.validate()
-        if run.state.step % CHECKPOINT_STEPS == 0:
+        if run.state.step % (WHOLE_CHECKPOINT_STEPS if run.model.whole else CHECKPOINT_STEPS) == 0:
             run.checkpoint()
     return run.finish()
 
@@ -185,7 +187,8 @@ class Run:
 
     def make_model(self, longest: int) -> TunedModel:
         """The base model with a fresh adapter, or a copy of the one to go on from."""
-        return load(self.job.base_files, self.job.settings, self.job.device, longest, parent=self.job.parent)
+        full = self.job.method in whole.METHODS
+        return load(self.job.base_files, self.job.settings, self.job.device, longest, parent=self.job.parent, full=full)
 
     def secrets(self) -> dict[str, torch.Tensor]:
         """What else a checkpoint must hold."""

@@ -1,4 +1,4 @@
-"""A frozen base model with a LoRA adapter on every linear layer of its blocks.
+"""A base model with its adapter: LoRA on every linear layer of the blocks, or for full tuning the blocks themselves.
 
 The adapter exists twice. The *masters* are fp32 and are what the optimiser changes; before each step they are rounded
 into the model's own tensors, so that every matrix product runs in the model's format (a bf16 adapter updated in place
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from assay.errors import InvalidInputError
 from assay.modelfiles import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from trainer.device import Device
+from trainer.recipes import whole
 from trainer.recipes.lora_linear import fuse
 from trainer.recipes.packs import understands_packs
 from trainer.settings import TARGET_MODULES, Settings
@@ -37,16 +38,21 @@ class TunedModel:
         head: maps hidden states to logits.
         adapter: the trainable tensors by the name they are saved under, in the model's format.
         masters: the same tensors in fp32, in the same order.
+        base: what makes the model compute as the base model does, by name: zero for LoRA's B, the base model's own
+            weights for whole modules.
         parameters: number of parameters of the base model, tied weights counted once.
         packs: whether rows may be read in packs, see :mod:`trainer.recipes.packs`.
+        whole: whether the adapter is the blocks themselves, see :mod:`trainer.recipes.whole`.
     """
 
     backbone: torch.nn.Module
     head: torch.nn.Module
     adapter: Mapping[str, torch.nn.Parameter]
     masters: Mapping[str, torch.nn.Parameter]
+    base: Mapping[str, torch.Tensor]
     parameters: int
     packs: bool = False
+    whole: bool = False
 
     def publish_masters(self) -> None:
         """Rounds the masters into the model."""
@@ -58,13 +64,12 @@ class TunedModel:
 
     @contextmanager
     def untuned(self) -> Iterator[None]:
-        """Lets the model compute as the base model does: LoRA's B is zero meanwhile."""
+        """Lets the model compute as the base model does."""
         import torch
 
         with torch.no_grad():
-            for name, parameter in self.adapter.items():
-                if ".lora_B." in name:
-                    parameter.zero_()
+            for name, value in self.base.items():
+                self.adapter[name].copy_(value)
         try:
             yield
         finally:
@@ -86,6 +91,7 @@ def load(
     *,
     parent: Path | None = None,
     fused: bool = True,
+    full: bool = False,
 ) -> TunedModel:
     """Loads a base model from its ``files/`` folder and attaches an adapter, fresh from the settings' seed or a copy.
 
@@ -97,12 +103,12 @@ def load(
         parent: weights of an adapter of the same shape to start from.
         fused: let a LoRA layer compute as one operation, and rows be read in packs; not where each row's own gradient
             is wanted.
+        full: train the blocks themselves instead of low-rank matrices.
 
     Raises:
         InvalidInputError: ``ADAPTER_TENSORS`` when the parent's tensors are not those of the adapter.
     """
     import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -117,6 +123,26 @@ def load(
     )
     base.to(device.torch_device())  # type: ignore[arg-type]
     parameters = sum(p.numel() for p in base.parameters())
+    if full:
+        adapter = whole.open_blocks(base)
+        untuned = {name: p.detach().clone() for name, p in adapter.items()}
+    else:
+        adapter = _attach(base, settings, fused=fused)
+        untuned = {name: torch.zeros(()) for name in adapter if ".lora_B." in name}
+    masters = {n: torch.nn.Parameter(p.detach().float().clone()) for n, p in adapter.items()}
+    if parent is not None:
+        _copy(parent, masters)
+    inner: Any = base
+    # Dropout would treat a shared token alike for all its rows.
+    packs = fused and (full or not settings.lora_dropout) and understands_packs(inner.model, device.torch_device())
+    return TunedModel(inner.model, inner.lm_head, adapter, masters, untuned, parameters, packs, full)
+
+
+def _attach(base: Any, settings: Settings, *, fused: bool) -> dict[str, torch.nn.Parameter]:
+    """Puts a fresh LoRA adapter on a base model, in place; gives its tensors by the names they are saved under."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
     torch.manual_seed(settings.seed)
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -128,14 +154,7 @@ def load(
     wrapped = get_peft_model(base, config, autocast_adapter_dtype=False)
     if fused:
         fuse(wrapped)
-    adapter = {n.replace(".default.", "."): p for n, p in wrapped.named_parameters() if p.requires_grad}
-    masters = {n: torch.nn.Parameter(p.detach().float().clone()) for n, p in adapter.items()}
-    if parent is not None:
-        _copy(parent, masters)
-    inner: Any = wrapped.get_base_model()
-    # Dropout would treat a shared token alike for all its rows.
-    packs = fused and not settings.lora_dropout and understands_packs(inner.model, device.torch_device())
-    return TunedModel(inner.model, inner.lm_head, adapter, masters, parameters, packs)
+    return {n.replace(".default.", "."): p for n, p in wrapped.named_parameters() if p.requires_grad}
 
 
 def _copy(parent: Path, masters: Mapping[str, torch.nn.Parameter]) -> None:
@@ -169,19 +188,25 @@ def save_adapter(model: TunedModel, settings: Settings, base_model: str, folder:
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
-        "lora_alpha": settings.lora_alpha,
-        "lora_dropout": settings.lora_dropout,
         "peft_type": "LORA",
-        "r": settings.lora_rank,
-        "target_modules": list(TARGET_MODULES),
         "task_type": "CAUSAL_LM",
         "use_rslora": False,
+        **(whole.peft_config(tensors) if model.whole else _peft_config(settings)),
     }
     (staging / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
         (staging / name).chmod(0o644)
         sync(staging / name)
     staging.rename(folder)
+
+
+def _peft_config(settings: Settings) -> dict[str, Any]:
+    return {
+        "lora_alpha": settings.lora_alpha,
+        "lora_dropout": settings.lora_dropout,
+        "r": settings.lora_rank,
+        "target_modules": list(TARGET_MODULES),
+    }
 
 
 def sync(path: Path) -> None:

@@ -173,6 +173,7 @@ class Preference:
 
 METHODS: Mapping[str, Callable[[], Objective]] = {
     "lora": Likelihood,
+    "full": Likelihood,
     "distillation": Likelihood,
     "classification": Choice,
     "dpo": lambda: Preference("dpo"),

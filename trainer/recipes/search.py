@@ -35,8 +35,8 @@ class Trial:
     """How one trial ended.
 
     Attributes:
-        lora_rank: of its adapter.
-        lora_alpha: of its adapter.
+        lora_rank: of its adapter; None where it has none, as of whole modules.
+        lora_alpha: of its adapter, as the rank.
         learning_rate: its peak.
         tokens: that it trained.
         steps: that it took.
@@ -47,8 +47,8 @@ class Trial:
         failed: code of the fault; empty for a trial that reached its end.
     """
 
-    lora_rank: int
-    lora_alpha: int
+    lora_rank: int | None
+    lora_alpha: int | None
     learning_rate: float
     tokens: int
     steps: int
@@ -126,9 +126,11 @@ def _attempt(job: TuneJob, done: Sequence[Trial], number: int, control: Control)
         run.state.seconds = run.seconds()
     state, settings = run.state, one.settings
     finite = math.isfinite(loss)
+    ranked = not run.model.whole
     trial = Trial(
-        settings.lora_rank, settings.lora_alpha, settings.learning_rate, state.tokens, state.step, state.seconds,
-        state.damaged, *((loss, state.watched.get("loss"), "") if finite else (None, None, _NOT_FINITE)),
+        settings.lora_rank if ranked else None, settings.lora_alpha if ranked else None, settings.learning_rate,
+        state.tokens, state.step, state.seconds, state.damaged,
+        *((loss, state.watched.get("loss"), "") if finite else (None, None, _NOT_FINITE)),
     )  # fmt: skip
     return trial, result if finite else None
 

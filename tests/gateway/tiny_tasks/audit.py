@@ -33,7 +33,8 @@ def run(context: TaskContext) -> dict:
     for name in ("privacy.epsilon_lower_bound", "cost.claim_ratio"):
         if name not in {m["name"] for m in measurements}:
             measurements.append({"name": name, "value": 0.1, "n": "10", "unit": "ratio"})
-    report = {"measurements": measurements, "not_tested": ["nothing real"], "environment": {"dtype": "none"}}
+    environment = {"dtype": "none", **asked.get("environment", {})}
+    report = {"measurements": measurements, "not_tested": ["nothing real"], "environment": environment}
     (context.outputs / "report.json").write_text(json.dumps(report))
     revealed = "[1]" if asked.get("audit") == "other-canaries" else "[]"
     (context.outputs / "canaries.json").write_text(revealed)

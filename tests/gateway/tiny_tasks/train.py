@@ -51,7 +51,10 @@ def run(context: TaskContext) -> dict:
         moved = 0.75
     if (context.models / "drift").exists():
         moved = 0.25
+    whole = context.order["method"] == "full" and asked.get("train") != "low-rank"
     tensors = {"a.q_proj.lora_A.weight": ([2, 3], [0.1] * 6), "a.q_proj.lora_B.weight": ([3, 2], [moved] * 6)}
+    if whole:
+        tensors = {"base_model.model.model.layers.0.self_attn.q_proj.weight": ([3, 3], [moved] * 9)}
     header, data = {}, b""
     for name, (shape, values) in tensors.items():
         raw = struct.pack(f"<{len(values)}f", *values)
@@ -62,9 +65,11 @@ def run(context: TaskContext) -> dict:
     folder = context.outputs / "adapter"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    low = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
     config = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"],
-        "bias": "none", "base_model_name_or_path": context.order["base_model"],
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "bias": "none",
+        "base_model_name_or_path": context.order["base_model"],
+        **({"target_modules": "dummy-target-modules", "modules_to_save": ["q_proj"]} if whole else low),
     }  # fmt: skip
     (folder / "adapter_config.json").write_text(json.dumps(config))
     searched = searching(context.order, asked.get("trials"))
