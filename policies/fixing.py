@@ -144,6 +144,8 @@ class _Search:
             except EvaluationError:
                 return None
         found: float | None
+        if repair.move in ("lower", "raise") and not _stated(now, repair.field):
+            return None
         if repair.move in _ROW_MOVES:
             most = _most_rows(now, repair.move)
             found = _smallest(passes, 1, most) if most > 0 else None
@@ -256,6 +258,12 @@ def _owner(question: Question, path: str) -> tuple[Any, str]:
 def _read(question: Question, path: str) -> Any:
     owner, name = _owner(question, path)
     return getattr(owner, name)
+
+
+def _stated(question: Question, path: str) -> bool:
+    """A number that was left open is neither lowered nor raised."""
+    owner, name = _owner(question, path)
+    return not owner.DESCRIPTOR.fields_by_name[name].has_presence or owner.HasField(name)
 
 
 def _write(question: Question, path: str, value: Any) -> None:

@@ -51,6 +51,7 @@ def shared_bindings(question: Any) -> dict[str, Any]:
         "task": TASKS.get(question.format, ""),
         "classification": "" if word == "unspecified" else word,
         "trials": trials(question.request.search),
+        "private": question.request.HasField("differential_privacy"),
     }
 
 

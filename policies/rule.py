@@ -23,6 +23,7 @@ SHARED: Mapping[str, str] = {
     "task": "string",
     "classification": "string",
     "trials": "int",
+    "private": "bool",
     "artefacts": "list<string>",
 }
 INTAKE: Mapping[str, str] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from assay import canonical, digests
@@ -110,7 +110,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         "settings": canonical.float_free(settings.as_dict()),
         "method": method,
         "labels": list(labels),
-        **({"privacy": [str(privacy.epsilon), str(privacy.delta)]} if privacy else {}),
+        **({"privacy": canonical.float_free(asdict(privacy))} if privacy else {}),
         "parent": parent.sha256 if parent is not None else "",
         **({"teacher": teacher} if teacher else {}),
         **({"trials": [canonical.float_free(trial.as_dict()) for trial in trials]} if trials else {}),

@@ -216,12 +216,14 @@ class BaseModelFacts(_message.Message):
     def __init__(self, id: _Optional[str] = ..., licence: _Optional[str] = ..., sha256: _Optional[str] = ..., parameters: _Optional[int] = ..., provenance: _Optional[str] = ..., training_flop: _Optional[float] = ...) -> None: ...
 
 class DifferentialPrivacy(_message.Message):
-    __slots__ = ("epsilon", "delta")
+    __slots__ = ("epsilon", "delta", "noise_multiplier")
     EPSILON_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
+    NOISE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
     epsilon: float
     delta: float
-    def __init__(self, epsilon: _Optional[float] = ..., delta: _Optional[float] = ...) -> None: ...
+    noise_multiplier: float
+    def __init__(self, epsilon: _Optional[float] = ..., delta: _Optional[float] = ..., noise_multiplier: _Optional[float] = ...) -> None: ...
 
 class Search(_message.Message):
     __slots__ = ("lora_ranks", "learning_rates")
@@ -318,7 +320,7 @@ class IdentifierClass(_message.Message):
     def __init__(self, detector: _Optional[str] = ..., alternative: _Optional[str] = ..., recall_lower: _Optional[float] = ..., n: _Optional[int] = ..., title: _Optional[str] = ..., found: _Optional[int] = ..., removed: _Optional[bool] = ..., recall: _Optional[float] = ...) -> None: ...
 
 class RequestFacts(_message.Message):
-    __slots__ = ("unit", "purpose", "requester", "method", "region", "budget_usd_micros", "quote_usd_micros", "max_train_tokens", "planned_train_tokens", "differential_privacy", "audit_profile", "epochs", "use", "parent", "teacher", "search")
+    __slots__ = ("unit", "purpose", "requester", "method", "region", "budget_usd_micros", "quote_usd_micros", "max_train_tokens", "planned_train_tokens", "differential_privacy", "audit_profile", "epochs", "use", "parent", "teacher", "search", "batch_size")
     UNIT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     REQUESTER_FIELD_NUMBER: _ClassVar[int]
@@ -335,6 +337,7 @@ class RequestFacts(_message.Message):
     PARENT_FIELD_NUMBER: _ClassVar[int]
     TEACHER_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     unit: str
     purpose: str
     requester: str
@@ -351,7 +354,8 @@ class RequestFacts(_message.Message):
     parent: ParentModel
     teacher: TeacherFacts
     search: Search
-    def __init__(self, unit: _Optional[str] = ..., purpose: _Optional[str] = ..., requester: _Optional[str] = ..., method: _Optional[str] = ..., region: _Optional[str] = ..., budget_usd_micros: _Optional[int] = ..., quote_usd_micros: _Optional[int] = ..., max_train_tokens: _Optional[int] = ..., planned_train_tokens: _Optional[int] = ..., differential_privacy: _Optional[_Union[DifferentialPrivacy, _Mapping]] = ..., audit_profile: _Optional[str] = ..., epochs: _Optional[float] = ..., use: _Optional[_Union[UseDeclaration, _Mapping]] = ..., parent: _Optional[_Union[ParentModel, _Mapping]] = ..., teacher: _Optional[_Union[TeacherFacts, _Mapping]] = ..., search: _Optional[_Union[Search, _Mapping]] = ...) -> None: ...
+    batch_size: int
+    def __init__(self, unit: _Optional[str] = ..., purpose: _Optional[str] = ..., requester: _Optional[str] = ..., method: _Optional[str] = ..., region: _Optional[str] = ..., budget_usd_micros: _Optional[int] = ..., quote_usd_micros: _Optional[int] = ..., max_train_tokens: _Optional[int] = ..., planned_train_tokens: _Optional[int] = ..., differential_privacy: _Optional[_Union[DifferentialPrivacy, _Mapping]] = ..., audit_profile: _Optional[str] = ..., epochs: _Optional[float] = ..., use: _Optional[_Union[UseDeclaration, _Mapping]] = ..., parent: _Optional[_Union[ParentModel, _Mapping]] = ..., teacher: _Optional[_Union[TeacherFacts, _Mapping]] = ..., search: _Optional[_Union[Search, _Mapping]] = ..., batch_size: _Optional[int] = ...) -> None: ...
 
 class ParentModel(_message.Message):
     __slots__ = ("name", "adapter_sha256", "base_sha256", "state", "differentially_private", "method")

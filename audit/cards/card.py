@@ -191,6 +191,7 @@ def _training(known: Facts) -> dict[str, Any]:
     rest = sorted(k for k, v in claim.items() if k not in first and isinstance(v, str | int | float | bool))
     found = [(k.replace("_", " ").capitalize(), claim.get(k), source) for k in (*first, *rest)]
     found += _teacher(claim.get("teacher") or {})
+    found += _privacy(claim.get("differential_privacy") or {})
     hyper, where = claim.get("hyperparameters"), source
     if not hyper:
         hyper, where = job.get("hyperparameters", {}), "job.received"
@@ -209,6 +210,20 @@ def _training(known: Facts) -> dict[str, Any]:
     curve = measured.loss_curve(known)
     parts.append(curve or paragraph(f"Loss during training: {blocks.GAP}."))
     return section("training", "Training", *parts)
+
+
+def _privacy(claim: Facts) -> list[tuple[str, Any, str]]:
+    """The differential privacy that the run claims, the unit first; nothing where it claims none."""
+    if not claim:
+        return []
+    said = (
+        f"epsilon {claim.get('epsilon', blocks.GAP)} at delta {claim.get('delta', blocks.GAP)}, of one "
+        f"{claim.get('unit', blocks.GAP)}, by {claim.get('accountant', blocks.GAP)}"
+    )
+    names = sorted(claim.keys() - {"epsilon", "delta", "unit", "accountant"})
+    source = "training statement"
+    rest = [(f"Differential privacy: {name.replace('_', ' ')}", claim[name], source) for name in names]
+    return [("Differential privacy", said, source), *rest]
 
 
 def _trials(search: Facts) -> list[blocks.Block]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from assay.dp_sgd import Sampling, most_epsilon
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, tuning_job_pb2
 from gateway.admission.hyperparameters import Chosen, choose
 from gateway.admission.quotes import train_seconds
@@ -46,8 +47,8 @@ def request_facts(
     data: policy_input_pb2.DataFacts,
 ) -> policy_input_pb2.RequestFacts:
     """The request as policy sees it."""
-    epochs = hyperparameters(request, data).values.epochs
-    tokens = math.ceil(tokens_of_pass(request.method, data) * epochs * inputs.trials(request.search))
+    chosen = hyperparameters(request, data).values
+    tokens = math.ceil(tokens_of_pass(request.method, data) * chosen.epochs * inputs.trials(request.search))
     facts = policy_input_pb2.RequestFacts(
         unit=unit_of(request.parent),
         purpose=request.purpose,
@@ -59,7 +60,8 @@ def request_facts(
         max_train_tokens=request.budget.max_train_tokens,
         planned_train_tokens=tokens,
         audit_profile=request.audit_profile,
-        epochs=epochs,
+        epochs=chosen.epochs,
+        batch_size=chosen.batch_size,
     )
     if request.HasField("use"):
         facts.use.CopyFrom(request.use)
@@ -67,7 +69,17 @@ def request_facts(
         facts.search.CopyFrom(request.search)
     if request.HasField("differential_privacy"):
         facts.differential_privacy.CopyFrom(request.differential_privacy)
+        spend(facts, data)
     return facts
+
+
+def spend(request: policy_input_pb2.RequestFacts, data: policy_input_pb2.DataFacts) -> None:
+    """Says how much epsilon a noise multiplier spends at most, once the rows are counted; a target stands as it is."""
+    privacy = request.differential_privacy
+    if not (privacy.HasField("noise_multiplier") and privacy.HasField("delta") and data.train_rows):
+        return
+    sampling = Sampling.of(data.train_rows + data.canary_rows, request.batch_size, request.epochs)
+    privacy.epsilon = most_epsilon(privacy.noise_multiplier, sampling, privacy.delta)
 
 
 def intake_input(

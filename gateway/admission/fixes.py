@@ -23,6 +23,8 @@ def minimal_fix(
         passes = request.epochs * inputs.trials(request.search)
         request.planned_train_tokens = math.ceil(facts.tokens_of_pass(request.method, changed.data) * passes)
         request.quote_usd_micros = facts.quote(settings.price_book, request.method, request.planned_train_tokens)
+        if request.HasField("differential_privacy"):
+            facts.spend(request, changed.data)
         _teach(changed, question, base_models)
         if changed.base_model.id != question.base_model.id:
             try:

@@ -128,6 +128,7 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
         "data_facts_sha256": result.files[FACTS_FILE],
         "statement": result.envelope,
         **_by_rule(request, data, base.parameters),
+        **_privacy(question.request),
         "quote_usd_micros": question.request.quote_usd_micros,
         "quote": quote,
     }
@@ -178,6 +179,13 @@ def _by_rule(
         {"name": name, "value": str(values.get(name, "")), "why": why} for name, why in sorted(chosen.reasons.items())
     ]
     return {"hyperparameters": named}
+
+
+def _privacy(asked: policy_input_pb2.RequestFacts) -> dict[str, Any]:
+    """The differential privacy that was decided on; its epsilon is what a job that is let train reserves."""
+    if not asked.HasField("differential_privacy"):
+        return {}
+    return {"differential_privacy": canonical.from_message(asked.differential_privacy)}
 
 
 def _answer(office: Office, question: policy_input_pb2.IntakeInput) -> policy_pb2.Decision:

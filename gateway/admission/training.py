@@ -76,7 +76,7 @@ def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -
         "validation_sha256": known.text("prepare.validation.jsonl"),
         "method": request.method,
         **({"labels": list(data.labels)} if request.method == "classification" else {}),
-        **_privacy(request),
+        **_privacy(known),
         **_teacher(known),
         **_search(request, chosen, known),
         "hyperparameters": canonical.from_message(chosen),
@@ -89,11 +89,12 @@ def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -
     }
 
 
-def _privacy(request: tuning_job_pb2.CreateTuningJobRequest) -> dict[str, Any]:
-    """The guarantee that the run must keep, where the request asks for one."""
-    if not request.HasField("differential_privacy"):
+def _privacy(known: Known) -> dict[str, Any]:
+    """The guarantee that the run must keep, as it was decided on: its epsilon is what is reserved on the dataset."""
+    asked = views.from_json(known.text(INTAKE_QUESTION), policy_input_pb2.IntakeInput).request
+    if not asked.HasField("differential_privacy"):
         return {}
-    return {"differential_privacy": canonical.from_message(request.differential_privacy)}
+    return {"differential_privacy": canonical.from_message(asked.differential_privacy)}
 
 
 def _search(

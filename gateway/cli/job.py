@@ -69,7 +69,10 @@ def create(
     max_usd: Annotated[float, typer.Option(help="Upper bound on money.")] = 10.0,
     max_train_tokens: Annotated[int, typer.Option(help="Upper bound on trained tokens.")] = 1_000_000,
     epsilon: Annotated[float | None, typer.Option(help="Target epsilon of differential privacy.")] = None,
-    delta: Annotated[float | None, typer.Option(help="Target delta of differential privacy.")] = None,
+    noise_multiplier: Annotated[
+        float | None, typer.Option(help="Noise over clipping norm, instead of --epsilon; what it spends is worked out.")
+    ] = None,
+    delta: Annotated[float | None, typer.Option(help="Delta of differential privacy, beside either.")] = None,
     use: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="UseDeclaration as JSON: places, domain, tier.")
     ] = None,
@@ -102,8 +105,10 @@ def create(
     if search_rank or search_rate:
         request.search.lora_ranks.extend(search_rank or ())
         request.search.learning_rates.extend(search_rate or ())
-    if epsilon is not None or delta is not None:
-        request.differential_privacy.CopyFrom(policy_input_pb2.DifferentialPrivacy(epsilon=epsilon, delta=delta))
+    if any(number is not None for number in (epsilon, noise_multiplier, delta)):
+        request.differential_privacy.CopyFrom(
+            policy_input_pb2.DifferentialPrivacy(epsilon=epsilon, noise_multiplier=noise_multiplier, delta=delta)
+        )
     with exit_on_error(), open_session(identity, address) as session:
         declare(request.use, use, artefact or ())
         job = session.jobs.CreateTuningJob(request).tuning_job

@@ -282,6 +282,7 @@ class JobService:
             parent_model=request.parent_model,
             teacher=request.teacher if request.HasField("teacher") else None,
             search=request.search if request.HasField("search") else None,
+            differential_privacy=request.differential_privacy if request.HasField("differential_privacy") else None,
             creator=caller.subject,
         )
         message.decision.CopyFrom(self.policy.preflight(asked))

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
+import protovalidate
 import pytest
 
 from assay.errors import AbortedError, AlreadyExistsError, InvalidInputError, NotFoundError, PreconditionError
@@ -116,6 +117,24 @@ async def test_validate_only_answers_with_policy_and_stores_nothing(house: House
     assert house.app.ledger.size == size
     with pytest.raises(NotFoundError):
         await house.app.jobs.get_tuning_job(await house.caller("rita"), pb.GetTuningJobRequest(name=NAME))
+
+
+@pytest.mark.parametrize(
+    ("asked", "valid"),
+    [
+        ({"epsilon": 3, "delta": 1e-6}, True),
+        ({"noise_multiplier": 1.1, "delta": 1e-6}, True),
+        ({"epsilon": 3, "noise_multiplier": 1.1, "delta": 1e-6}, False),
+        ({"noise_multiplier": 1.1}, False),
+        ({"delta": 1e-6}, False),
+        ({}, False),
+    ],
+)
+def test_a_private_job_states_one_target(asked: dict[str, float], valid: bool) -> None:
+    request = pb.CreateTuningJobRequest(differential_privacy=policy_input_pb2.DifferentialPrivacy(**asked))
+    said = {v.proto.rule_id: v.proto.message for v in protovalidate.collect_violations(request)}
+    assert ("differential_privacy.target" not in said) == valid
+    assert valid or "either epsilon or noise_multiplier" in said["differential_privacy.target"]
 
 
 async def test_another_unit_looks_like_nothing_there(house: House) -> None:

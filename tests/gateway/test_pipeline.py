@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from assay import canonical
+from assay.dp_sgd import Sampling, most_epsilon
 from assay.errors import AssayError, InvalidInputError, NotFoundError, PreconditionError
 from assay.identity import Layout
 from assay.v1 import dataset_pb2, erasure_pb2, lineage_pb2, permit_pb2, policy_input_pb2, policy_pb2
@@ -655,6 +656,28 @@ async def test_a_private_job_is_ordered_with_its_guarantee(street: Street) -> No
     record = next(r for r in street.app.ledger.records("credit", NAME, -1, 99) if r.type == "training.ordered")
     ordered = json.loads(record.body)["statement"]["predicate"]["differential_privacy"]
     assert {name: float(value) for name, value in ordered.items()} == {"epsilon": 4, "delta": 0.000001}
+
+
+async def test_a_noise_multiplier_reserves_what_it_spends_at_most_and_is_ordered_as_it_stands(street: Street) -> None:
+    privacy = policy_input_pb2.DifferentialPrivacy(noise_multiplier=1.1, delta=0.00001)
+    hyper = pb.Hyperparameters(epochs=1.5, batch_size=16)
+    job = await street.rest(await street.ask(asked={"differential_privacy": privacy, "hyperparameters": hyper}))
+    epsilon = most_epsilon(1.1, Sampling.of(420, 16, 1.5), 0.00001)
+    records = {r.type: read(r.body).predicate for r in street.app.ledger.records(None, NAME, -1, 99)}
+    for kind in ("intake.decided", "training.ordered"):
+        said = {name: float(value) for name, value in records[kind]["differential_privacy"].items()}
+        assert said == {"epsilon": epsilon, "noise_multiplier": 1.1, "delta": 0.00001}, kind
+    assert job.differential_privacy == privacy
+    (reserved,) = await street.app.store.fetch(lambda c: store_rows.select_all(c, BudgetRow))
+    assert epsilon * 1e6 <= reserved.epsilon_micros < epsilon * 1e6 + 1
+
+
+async def test_too_little_noise_is_denied_and_the_fix_is_more_noise_or_fewer_epochs(street: Street) -> None:
+    privacy = policy_input_pb2.DifferentialPrivacy(noise_multiplier=0.4, delta=0.00001)
+    job = await street.rest(await street.ask(asked={"differential_privacy": privacy}))
+    assert [o.rule_id for o in job.decision.outcomes if o.outcome == policy_pb2.OUTCOME_FAIL] == ["BASE-EPSILON"]
+    (step,) = job.decision.minimal_fix.steps
+    assert (step.field, step.after) == ("request.differential_privacy.noise_multiplier", "1")
 
 
 async def test_rows_are_found_by_keyed_handle_and_an_erased_subject_comes_in_no_more(

@@ -217,6 +217,16 @@ def test_preflight_asks_only_what_needs_no_rows(engine: PolicyEngine, chat: poli
     assert not engine.preflight(chat).allowed
 
 
+def test_preflight_does_not_hold_against_a_noise_multiplier_that_no_rows_are_counted(
+    engine: PolicyEngine, chat: policy_input_pb2.IntakeInput
+) -> None:
+    chat.ClearField("data")
+    chat.datasheet.classification = dataset_pb2.CLASSIFICATION_RESTRICTED
+    chat.request.differential_privacy.MergeFrom(policy_input_pb2.DifferentialPrivacy(noise_multiplier=1, delta=1e-6))
+    said = {o.rule_id: o.outcome for o in engine.preflight(chat).outcomes}
+    assert said["BASE-DP"] == said["BASE-DP-METHOD"] == policy_pb2.OUTCOME_PASS and "BASE-EPSILON" not in said
+
+
 def test_the_same_question_has_the_same_answer_and_another_another_digest(
     engine: PolicyEngine, chat: policy_input_pb2.IntakeInput
 ) -> None:

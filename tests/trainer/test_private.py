@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from assay import sealed_file
+from assay.dp_sgd import Sampling, most_epsilon
 from assay.errors import InvalidInputError
 from assay.modelfiles import lora_b_moved
 from assay.worker.task import TaskContext, TaskPaused
@@ -27,8 +28,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models(tmp_path_factory.mktemp("models"))
 
 
-def private(models: Path, folder: Path, **order: Any) -> TaskContext:
-    return context(models, folder, chat_rows(40), differential_privacy=PRIVACY, **order)
+def private(models: Path, folder: Path, rows: bytes = b"", **order: Any) -> TaskContext:
+    return context(models, folder, rows or chat_rows(40), **{"differential_privacy": PRIVACY, **order})
 
 
 def test_the_achieved_epsilon_is_within_the_target_and_another_accountant_agrees(models: Path, tmp_path: Path) -> None:
@@ -40,6 +41,35 @@ def test_the_achieved_epsilon_is_within_the_target_and_another_accountant_agrees
     assert 7.5 < float(said["epsilon"]) <= 8.0
     accounted = Mechanism.of(said).accounted()
     assert accounted <= float(said["epsilon"]) and abs(accounted - float(said["epsilon"])) < 0.2
+
+
+def test_a_noise_multiplier_is_the_noise_and_spends_no_more_than_was_reserved(models: Path, tmp_path: Path) -> None:
+    from opacus.accountants import PRVAccountant
+
+    reserved = most_epsilon(1.3, Sampling.of(40, 8, 2.0), 0.001)
+    asked = {"noise_multiplier": "1.3", "epsilon": str(reserved), "delta": "0.001"}
+    ctx = private(models, tmp_path, differential_privacy=asked)
+    said = task.run(ctx)["differential_privacy"]
+    assert said["target"] == "noise_multiplier" and float(said["noise_multiplier"]) == 1.3
+    accountant = PRVAccountant()
+    accountant.history = [(1.3, float(said["sampling_rate"]), said["steps"])]
+    assert float(said["epsilon"]) == pytest.approx(accountant.get_epsilon(0.001))
+    assert Mechanism.of(said).accounted() <= float(said["epsilon"]) <= float(said["reserved_epsilon"]) == reserved
+
+
+def test_more_than_was_reserved_is_never_spent(models: Path, tmp_path: Path) -> None:
+    asked = {"noise_multiplier": "0.5", "epsilon": "3", "delta": "0.001"}
+    with pytest.raises(InvalidInputError) as raised:
+        task.run(private(models, tmp_path, differential_privacy=asked))
+    assert raised.value.reason == "PRIVACY_OVERSPENT" and not (tmp_path / "out" / "adapter").exists()
+
+
+def test_rows_without_an_answer_are_counted_as_they_are_at_intake(models: Path, tmp_path: Path) -> None:
+    """The sampling rate is of all rows of the split, which the gateway knows, and not of those that teach something."""
+    mute = {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi", "weight": 0}]}
+    claim = task.run(private(models, tmp_path, chat_rows(40) + 10 * (json.dumps(mute).encode() + b"\n")))
+    assert (claim["rows"], claim["rows_without_target"]) == (40, 10)
+    assert float(claim["differential_privacy"]["sampling_rate"]) == pytest.approx(8 / 50)
 
 
 def test_nothing_of_the_drawn_rows_is_recorded(models: Path, tmp_path: Path) -> None:
@@ -125,7 +155,7 @@ def test_rows_are_drawn_one_by_one_by_the_stated_probability(models: Path, tmp_p
     for step in range(200):
         run.state.step = step
         sizes.append(len(run.draw()))
-    assert run.rate == 0.2 and abs(sum(sizes) - 1600) < 5 * 36
+    assert run.sampling.rate == 0.2 and abs(sum(sizes) - 1600) < 5 * 36
     assert len(set(sizes)) > 5
 
 
@@ -137,7 +167,15 @@ def test_methods_that_the_accountant_does_not_describe_are_refused(models: Path,
 
 
 @pytest.mark.parametrize(
-    "wrong", [{}, {"epsilon": "8"}, {"epsilon": "nan", "delta": "0.1"}, {"epsilon": 0, "delta": 0.1}]
+    "wrong",
+    [
+        {},
+        {"epsilon": "8"},
+        {"noise_multiplier": "1", "delta": "0.1"},
+        {"noise_multiplier": "0", "epsilon": "8", "delta": "0.1"},
+        {"epsilon": "nan", "delta": "0.1"},
+        {"epsilon": 0, "delta": 0.1},
+    ],
 )
 def test_a_target_without_meaning_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError) as raised:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Any
 
+from assay.dp_sgd import Sampling
 from assay.errors import FieldViolation, InvalidInputError
 from trainer.recipes.loop import Control, Run, TuneJob, not_finite
 from trainer.recipes.lora import TunedModel, load
@@ -43,10 +44,17 @@ _SECRET = "private.secret"  # noqa: S105  (a name)
 
 @dataclass(frozen=True)
 class Target:
-    """What the order asks for: the run may spend at most ``epsilon`` at ``delta``."""
+    """What the order asks for.
+
+    Attributes:
+        epsilon: the most that the run may spend at ``delta``; so much is reserved on the dataset.
+        delta: of the guarantee.
+        noise_multiplier: standard deviation of the noise over the clipping norm; None for what ``epsilon`` allows.
+    """
 
     epsilon: float
     delta: float
+    noise_multiplier: float | None = None
 
     @classmethod
     def from_order(cls, order: Mapping[str, Any], method: str) -> Target | None:
@@ -66,7 +74,8 @@ class Target:
                 remedy=f"one of {', '.join(METHODS)}",
             )
         found = {}
-        for name, most in (("epsilon", 100.0), ("delta", 1.0)):
+        noise = (("noise_multiplier", 1000.0),) if "noise_multiplier" in asked else ()
+        for name, most in (("epsilon", 100.0), ("delta", 1.0), *noise):
             try:
                 found[name] = float(asked[name])
             except (KeyError, TypeError, ValueError):
@@ -86,17 +95,23 @@ class PrivateRun(Run):
         from opacus.optimizers import DPOptimizer
 
         self.target = target
-        self.rate = min(1.0, job.settings.batch_size / len(job.train.rows))
+        self.sampling = Sampling.of(job.train.read, job.settings.batch_size, job.settings.epochs)
         super().__init__(job, control)
-        self.noise = float(
+        self.noise = target.noise_multiplier or float(
             get_noise_multiplier(
                 target_epsilon=target.epsilon,
                 target_delta=target.delta,
-                sample_rate=self.rate,
-                steps=self.plan.steps,
+                sample_rate=self.sampling.rate,
+                steps=self.sampling.steps,
                 accountant=ACCOUNTANT,
             )
         )
+        if self.spent(self.sampling.steps) > target.epsilon:
+            raise InvalidInputError(
+                "PRIVACY_OVERSPENT",
+                f"noise of {self.noise:g} over {self.sampling.steps} steps spends more than the reserved epsilon",
+                remedy="ask for a new job; the gateway and the trainer count rows or steps differently",
+            )
         self._secret = token_bytes(32)
         # Its hooks leave every row's own gradient beside each trainable tensor.
         self._hooked = GradSampleModule(self.model.backbone, loss_reduction="sum")
@@ -104,16 +119,13 @@ class PrivateRun(Run):
             self.optimizer,
             noise_multiplier=self.noise,
             max_grad_norm=job.settings.max_gradient_norm,
-            expected_batch_size=self.rate * len(job.train.rows),
+            expected_batch_size=self.sampling.rate * job.train.read,
             secure_mode=True,
         )
 
     def make_plan(self) -> BatchPlan:
         """As many steps as the epochs would have; which rows each draws is not planned."""
-        settings = self.job.settings
-        per_epoch = math.ceil(1 / self.rate)
-        steps = max(1, math.ceil(settings.epochs * per_epoch - 1e-9))
-        return BatchPlan(tuple(() for _ in range(steps)), per_epoch)
+        return BatchPlan(((),) * self.sampling.steps, self.sampling.steps_per_epoch)
 
     def make_model(self, longest: int) -> TunedModel:
         """Without the fused layer, behind which Opacus could not see."""
@@ -121,12 +133,12 @@ class PrivateRun(Run):
 
     def next_tokens(self) -> int:
         """What a step trains on average: how many tokens were drawn is not for the record."""
-        return round(self.rate * self.job.train.tokens)
+        return round(self.sampling.rate * self.job.train.tokens)
 
     def draw(self) -> list[Row]:
         """The rows of this step, each drawn by itself."""
         pick = random.Random(self._stream("draw"))
-        return [row for row in self.job.train.rows if pick.random() < self.rate]
+        return [row for row in self.job.train.rows if pick.random() < self.sampling.rate]
 
     def step(self) -> None:
         """One step of DP-SGD; an empty draw adds its noise all the same."""
@@ -150,21 +162,26 @@ class PrivateRun(Run):
         state.step += 1
         self.report({})
 
-    def account(self) -> dict[str, Any]:
-        """What was done and what it cost, for the statement; an auditor can compute epsilon from it by other means."""
+    def spent(self, steps: int) -> float:
+        """Epsilon of so many steps, by the accountant."""
         from opacus.accountants import PRVAccountant
 
         accountant = PRVAccountant()
-        accountant.history = [(self.noise, self.rate, self.state.step)]
+        accountant.history = [(self.noise, self.sampling.rate, steps)]
+        return float(accountant.get_epsilon(self.target.delta))
+
+    def account(self) -> dict[str, Any]:
+        """What was done and what it cost, for the statement; an auditor can compute epsilon from it by other means."""
         return {
             "mechanism": "DP-SGD: Poisson sampling, clipped rows, Gaussian noise",
             "unit": UNIT,
             "accountant": f"opacus {ACCOUNTANT}",
-            "epsilon": float(accountant.get_epsilon(self.target.delta)),
+            "epsilon": self.spent(self.state.step),
             "delta": self.target.delta,
-            "target_epsilon": self.target.epsilon,
+            "target": "epsilon" if self.target.noise_multiplier is None else "noise_multiplier",
+            "reserved_epsilon": self.target.epsilon,
             "noise_multiplier": self.noise,
-            "sampling_rate": self.rate,
+            "sampling_rate": self.sampling.rate,
             "steps": self.state.step,
             "max_gradient_norm": self.job.settings.max_gradient_norm,
         }

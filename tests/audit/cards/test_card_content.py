@@ -75,6 +75,19 @@ def test_a_distilled_model_names_its_teacher_and_whose_word_the_licence_is(sourc
     assert (said["value"], said["source"]) == ("apache-2.0", where)
 
 
+def test_a_private_run_says_of_what_and_by_which_accountant() -> None:
+    known = samples.rich()
+    assert "Differential privacy" not in str(section(build_card(known), "training"))
+    known["training"]["claim"]["differential_privacy"] = {
+        "unit": "row", "accountant": "opacus prv", "epsilon": "3.41", "delta": "0.00001", "target": "noise_multiplier",
+        "reserved_epsilon": "3.9", "noise_multiplier": "1.1",
+    }  # fmt: skip
+    card = build_card(known)
+    said = fact(card, "training", "Differential privacy")
+    assert said == "epsilon 3.41 at delta 0.00001, of one row, by opacus prv"
+    assert fact(card, "training", "Differential privacy: reserved epsilon") == "3.9"
+
+
 def test_a_search_shows_every_trial_and_why_one_was_kept() -> None:
     known = samples.rich()
     known["training"]["claim"]["search"] = {
