@@ -8,6 +8,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+ROW, USER = "row", "user"
+"""What is protected, and drawn and clipped as one: a row, or everything of one user."""
+MOST_ROWS_OF_A_USER = 8
+"""Rows of one user in one step, drawn anew in each: one large user must not decide what a step costs."""
+
 ORDERS = (*range(2, 65), 96, 128, 192, 256, 384, 512, 768, 1024)
 ACCOUNTANT_ERROR = 0.02
 """Opacus's accountant composes numerically, states the upper end of its own error, 0.01, and errs by as much again."""

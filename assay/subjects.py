@@ -41,8 +41,12 @@ def handle_of(key: bytes, value: str) -> bytes:
     """
     if len(key) != KEY_BYTES:
         raise IntegrityError("SUBJECT_KEY", "the unit's key of subjects is not 32 bytes")
-    text = " ".join(unicodedata.normalize("NFKC", value).split())
-    return hmac.digest(key, _CONTEXT + text.encode("utf-8", "surrogatepass"), hashlib.sha256)
+    return hmac.digest(key, _CONTEXT + one_form(value), hashlib.sha256)
+
+
+def one_form(value: str) -> bytes:
+    """The same bytes for every way to write a subject's value that is read as one subject."""
+    return " ".join(unicodedata.normalize("NFKC", value).split()).encode("utf-8", "surrogatepass")
 
 
 class IndexMaker:

@@ -49,6 +49,7 @@ class Found:
         screened: the screens that ran, with their methods.
         split_units: groups of rows that share a split.
         lengths: tokens of the kept rows, ascending.
+        train_users: users that the train split names, rows with a canary one each; 0 where nobody asked for them.
     """
 
     findings: Findings
@@ -71,6 +72,7 @@ class Found:
     screened: Mapping[str, str]
     split_units: int
     lengths: Sequence[int]
+    train_users: int = 0
 
     @property
     def planted(self) -> int:
@@ -129,6 +131,8 @@ def to_message(found: Found) -> Any:
         ],
         screened=dict(found.screened),
         split_units=found.split_units,
+        train_users=found.train_users,
+        rows_without_group=found.findings.by_code["GROUP_MISSING"],
         pii_action=f"PII_ACTION_{found.pii_action}",
         pii_replaced=found.pii.replaced,
         pii_found_row_share=found.pii.found_share,
@@ -209,6 +213,7 @@ def claim(found: Found, dataset: Path, facts: Path, seed: int) -> dict[str, Any]
         "pii_spans": {name: t.count for name, t in sorted(found.pii.types.items())},
         "screens": dict(Counter(f.screen for f in found.screens)),
         "split_units": found.split_units,
+        **({"train_users": found.train_users} if found.train_users else {}),
         "pii_action": str(found.pii_action),
         "pii_replaced": found.pii.replaced,
         "pii_detector": found.detector,

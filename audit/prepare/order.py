@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NoReturn
 
+from assay.dp_sgd import ROW, USER
 from assay.errors import FieldViolation, InvalidInputError
 from audit.prepare.actions import PiiAction
 from audit.prepare.canaries import CanaryNumbers
@@ -39,6 +40,7 @@ class PrepareOrder:
         splits: shares.
         pii_action: what becomes of personal data.
         group_field: what says that rows belong together; empty for nothing.
+        privacy_unit: ``user`` where the trainer must know which rows are one user's; else ``row``.
     """
 
     format: str
@@ -49,6 +51,7 @@ class PrepareOrder:
     splits: SplitPlan
     pii_action: PiiAction = PiiAction.REPORT
     group_field: str = ""
+    privacy_unit: str = ROW
 
     @classmethod
     def parse(cls, order: Mapping[str, Any]) -> PrepareOrder:
@@ -73,6 +76,9 @@ class PrepareOrder:
         sheet = order.get("datasheet") or {}
         if not isinstance(sheet, Mapping):
             _refuse("datasheet", "must be an object")
+        unit = order.get("privacy_unit", ROW)
+        if unit not in (ROW, USER):
+            _refuse("privacy_unit", f"must be {ROW} or {USER}")
         return cls(
             kind,
             _columns(sheet),
@@ -82,6 +88,7 @@ class PrepareOrder:
             plan,
             _action(sheet),
             str(sheet.get("group_field", sheet.get("groupField", "")) or ""),
+            unit,
         )
 
 

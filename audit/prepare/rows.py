@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NotRequired, Self, TypedDict
 
+from assay.subjects import one_form
+
 Note = Callable[[int, str], None]
 """Is told a row's number and the value that says whom or what the row belongs to."""
 
@@ -61,9 +63,9 @@ class Row:
         """Every text of the row: those of the messages, then the rejected answer where there is one."""
         return [m["content"] for m in self.messages] + ([self.rejected] if self.rejected else [])
 
-    def training_json(self) -> bytes:
-        """The line that the trainer sees: ``messages`` and, where given, ``weight`` and ``rejected``."""
-        return training_line(self.messages, self.weight, self.rejected)
+    def training_json(self, user: int = 0) -> bytes:
+        """The line that the trainer sees: ``messages`` and, where given, ``weight``, ``rejected`` and ``user``."""
+        return training_line(self.messages, self.weight, self.rejected, user)
 
     def content_digest(self) -> bytes:
         """16 bytes, equal for rows that say the same: roles and texts, Unicode form, case and spacing aside."""
@@ -73,13 +75,15 @@ class Row:
         return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
 
 
-def training_line(messages: Sequence[Message], weight: float | None = None, rejected: str = "") -> bytes:
-    """One line of ``train.jsonl`` or ``validation.jsonl``."""
+def training_line(messages: Sequence[Message], weight: float | None = None, rejected: str = "", user: int = 0) -> bytes:
+    """One line of ``train.jsonl`` or ``validation.jsonl``; ``user`` 0 says nothing of whose it is."""
     value: dict[str, Any] = {"messages": list(messages)}
     if rejected:
         value["rejected"] = rejected
     if weight is not None:
         value["weight"] = weight
+    if user:
+        value["user"] = user
     return json_line(value)
 
 
@@ -131,7 +135,7 @@ class Spool:
         self._file.write(line)
         self._end += len(line)
         stratum = "\x1f".join([row.label, *(f"{k}={v}" for k, v in sorted(row.groups.items()))])
-        unit = hashlib.sha256(row.unit.encode()).digest()[:16] if row.unit else b""
+        unit = hashlib.sha256(one_form(row.unit)).digest()[:16] if row.unit else b""
         return Entry(row.number, offset, row.content_digest(), stratum, unit)
 
     def read(self, entry: Entry) -> Row:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from assay import digests
+from assay.dp_sgd import USER
 from assay.pii import PiiConfig, PiiScanner
 from assay.pii_pool import ScannerPool
 from assay.subjects import INDEX_FILE, KEY_FILE, IndexMaker
@@ -114,7 +115,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         numbers = _canary_numbers(order, len(splits[TRAIN]))
         canaries = derive(context.secret, numbers, _carrier(intake, order))
         screens = [*screened.findings, *leaks(unique, screened.root, splits), *collisions(spool, unique, canaries)]
-        _write_splits(context, spool, splits, canaries, intake, order)
+        users = _write_splits(context, spool, splits, canaries, intake, order)
         (private / "canaries.json").write_bytes(manifest(canaries))
         _write_lines(private / "pii.jsonl", map(json_line, sample.items()))
         context.progress(3, _STEPS, "counting tokens")
@@ -140,6 +141,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         screened=methods(order.format in TABLES),
         split_units=screened.units,
         lengths=tokens.lengths,
+        train_users=users,
     )
     message = facts_of.to_message(found)
     (context.outputs / "facts.json").write_bytes(facts_of.to_json(message))
@@ -243,19 +245,27 @@ def _write_splits(
     canaries: Sequence[Canary],
     intake: _Intake,
     order: PrepareOrder,
-) -> None:
-    """Writes the four splits and the sample of train rows; every file in an order that only the job's key gives."""
+) -> int:
+    """Writes the four splits and the sample of train rows; every file in an order that only the job's key gives.
+
+    Returns how many users the train split names, 0 where the order does not ask for them.
+    """
     key = context.secret
     ordered = {n: sorted(splits[n], key=lambda e, n=n: keyed_order(key, n, e.digest)) for n in NAMES}  # type: ignore[misc]
     planted = [(c, copy) for c in canaries if c.included for copy in range(c.repeats)]
     lines: list[tuple[bytes, Entry | Canary]] = [(keyed_order(key, TRAIN, e.digest), e) for e in splits[TRAIN]]
     lines += [(keyed_order(key, TRAIN, f"canary/{c.index}/{copy}".encode()), c) for c, copy in planted]
     lines.sort(key=lambda line: line[0])
+    users = (
+        _users([item for _, item in lines]) if order.privacy_unit == USER and order.group_field else [0] * len(lines)
+    )
     _write_lines(
         _split_path(context.outputs, TRAIN),
         (
-            training_line(item.messages) if isinstance(item, Canary) else spool.read(item).training_json()
-            for _, item in lines
+            training_line(item.messages, user=user)
+            if isinstance(item, Canary)
+            else spool.read(item).training_json(user)
+            for (_, item), user in zip(lines, users, strict=True)
         ),
     )
     for name in (VALIDATION, SELECTION):
@@ -268,6 +278,14 @@ def _write_splits(
         (context.outputs / "private" / "train_sample.jsonl", ordered[TRAIN][:TRAIN_SAMPLE]),
     ):
         _write_lines(path, (_private_line(r, labels, order.columns.favourable) for r in spool.read_all(entries)))
+    return max(users, default=0)
+
+
+def _users(rows: Sequence[Entry | Canary]) -> list[int]:
+    """Whose each row is: users numbered from 1 as they come, which says nothing more; a canary's row is its own."""
+    known: dict[bytes | int, int] = {}
+    keys = [at if isinstance(row, Canary) else row.unit for at, row in enumerate(rows)]
+    return [known.setdefault(key, len(known) + 1) for key in keys]
 
 
 def _private_line(row: Row, labels: Sequence[str], favourable: str) -> bytes:

@@ -25,7 +25,8 @@ _ACCOUNTED = (
 _CLAIM_GAP = "epsilon recomputed here minus the epsilon that the training statement claims; positive: too small a claim"
 _EXCESS = (
     "one-run lower bound at the claim's own delta minus the accounted epsilon; above 0 the accounting is refuted; one-"
-    "sided: each level's lower end holds with that probability"
+    "sided: each level's lower end holds with that probability; a canary of stratum A stands for one protected unit: a "
+    "row, or a user of that one row"
 )
 
 
@@ -35,7 +36,7 @@ class Mechanism:
 
     Attributes:
         noise_multiplier: standard deviation of the noise over the clipping norm.
-        sampling_rate: chance of a row to be in a step.
+        sampling_rate: chance of a row or user, whichever the claim protects, to be in a step.
         steps: optimiser steps.
         delta: of the claim.
         epsilon: as claimed.

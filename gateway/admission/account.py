@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from assay.dp_sgd import ROW
 from assay.errors import AbortedError
 from assay.v1 import policy_input_pb2
 from audit.ledger.writer import UnitOfWork
@@ -49,6 +50,10 @@ def read(connection: Connection, job: JobRow, now: dt.datetime) -> policy_input_
         ),
     )  # fmt: skip
     if epsilon:
+        of = select(budget.privacy_unit).where(
+            budget.dataset == dataset, budget.job != job.name, budget.privacy_unit != ""
+        )
+        out.dataset_privacy_units.extend(connection.execute(of.distinct().order_by(budget.privacy_unit)).scalars())
         out.dataset_entries.extend(_newest(connection, budget.dataset == dataset, budget.epsilon_micros > 0))
     spent = _spent(connection, job, month)
     out.unit_usd_micros = spent
@@ -88,6 +93,7 @@ def reserve(
         unit=job.unit,
         dataset=views.request_of(job).dataset,
         epsilon_micros=epsilon_micros(question.request),
+        privacy_unit=_privacy_unit(question.request),
         usd_micros=question.request.quote_usd_micros,
         reserved_us=rows.micros(uow.now),
         record_index=record_index,
@@ -101,9 +107,13 @@ def epsilon_micros(request: policy_input_pb2.RequestFacts) -> int:
     return math.ceil(privacy.epsilon * MICROS) if privacy.HasField("epsilon") else 0
 
 
-def _sums(account: policy_input_pb2.AccountFacts) -> tuple[int, int]:
+def _privacy_unit(request: policy_input_pb2.RequestFacts) -> str:
+    return (request.differential_privacy.unit or ROW) if request.HasField("differential_privacy") else ""
+
+
+def _sums(account: policy_input_pb2.AccountFacts) -> tuple[int, int, tuple[str, ...]]:
     """What reservations of others change; the number of jobs is a quota and not a sum that can be overspent."""
-    return account.dataset_epsilon_micros, account.unit_usd_micros
+    return account.dataset_epsilon_micros, account.unit_usd_micros, tuple(account.dataset_privacy_units)
 
 
 def _spent(connection: Connection, job: JobRow, month: int) -> int:
@@ -133,6 +143,7 @@ def _newest(connection: Connection, *where: Any) -> Sequence[policy_input_pb2.Bu
         policy_input_pb2.BudgetEntry(
             job=found["job"],
             epsilon_micros=found["epsilon_micros"],
+            privacy_unit=found["privacy_unit"],
             usd_micros=found["usd_micros"],
             day=rows.moment(found["reserved_us"]).date().isoformat(),
             record_index=found["record_index"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from assay.dp_sgd import Sampling, most_epsilon
+from assay.dp_sgd import ROW, USER, Sampling, most_epsilon
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, tuning_job_pb2
 from gateway.admission.hyperparameters import Chosen, choose
 from gateway.admission.quotes import train_seconds
@@ -69,17 +69,18 @@ def request_facts(
         facts.search.CopyFrom(request.search)
     if request.HasField("differential_privacy"):
         facts.differential_privacy.CopyFrom(request.differential_privacy)
+        facts.differential_privacy.unit = request.differential_privacy.unit or ROW
         spend(facts, data)
     return facts
 
 
 def spend(request: policy_input_pb2.RequestFacts, data: policy_input_pb2.DataFacts) -> None:
-    """Says how much epsilon a noise multiplier spends at most, once the rows are counted; a target stands as it is."""
+    """Says how much epsilon a noise multiplier spends at most, once its units are counted; a target stands as it is."""
     privacy = request.differential_privacy
-    if not (privacy.HasField("noise_multiplier") and privacy.HasField("delta") and data.train_rows):
-        return
-    sampling = Sampling.of(data.train_rows + data.canary_rows, request.batch_size, request.epochs)
-    privacy.epsilon = most_epsilon(privacy.noise_multiplier, sampling, privacy.delta)
+    units = data.train_users if privacy.unit == USER else data.train_rows + data.canary_rows
+    if privacy.HasField("noise_multiplier") and privacy.HasField("delta") and units:
+        sampling = Sampling.of(units, request.batch_size, request.epochs)
+        privacy.epsilon = most_epsilon(privacy.noise_multiplier, sampling, privacy.delta)
 
 
 def intake_input(

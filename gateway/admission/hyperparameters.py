@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from assay.dp_sgd import USER
 from assay.errors import FieldViolation, InvalidInputError
 from assay.v1 import policy_input_pb2, tuning_job_pb2
 
@@ -113,7 +114,10 @@ def _ruled(
 ) -> tuple[tuning_job_pb2.Hyperparameters, dict[str, str]]:
     epochs, why_epochs = _epochs(data.train_rows, tokens_of_pass, request.budget.max_train_tokens)
     rate, why_rate = _rate(request.method, parameters)
-    batch = min(_MOST_BATCH, max(_LEAST_BATCH, round(_BATCH_SHARE * data.train_rows)))
+    drawn, units = data.train_rows, "rows"
+    if request.differential_privacy.unit == USER and data.train_users:
+        drawn, units = data.train_users, "users"
+    batch = min(_MOST_BATCH, max(_LEAST_BATCH, round(_BATCH_SHARE * drawn)))
     # The order's range; the prompt's front is cut, never the answer.
     longest = min(8192, max(16, data.longest_row_tokens))
     ruled = tuning_job_pb2.Hyperparameters(
@@ -126,7 +130,7 @@ def _ruled(
     why = {
         "epochs": why_epochs,
         "learning_rate": why_rate,
-        "batch_size": f"0.2 % of {data.train_rows} rows, from {_LEAST_BATCH} to {_MOST_BATCH} (OpenAI's default)",
+        "batch_size": f"0.2 % of {drawn} {units}, from {_LEAST_BATCH} to {_MOST_BATCH} (OpenAI's default)",
         "max_row_tokens": f"the longest row has {data.longest_row_tokens} tokens",
         "early_stopping": f"there are {data.validation_rows} validation rows to stop by",
     }

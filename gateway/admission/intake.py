@@ -14,6 +14,7 @@ from google.protobuf import json_format
 
 from assay import canonical
 from assay.digests import sha256_bytes
+from assay.dp_sgd import USER
 from assay.errors import AbortedError, IntegrityError
 from assay.subjects import INDEX_FILE, KEY_FILE, SubjectIndex
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
@@ -91,6 +92,8 @@ def prepare_task(office: Office, job: JobRow, known: Known) -> Task:
         "canaries": dict(office.policy.preparation(request.audit_profile, known.dataset.format)),
         "job": job.name,
     }
+    if request.differential_privacy.unit == USER:
+        order["privacy_unit"] = USER
     secrets = {KEY_FILE: office.blobs.unit_keys(job.unit, create=True).subject_key} if sheet.group_field else {}
     return make_task(job, "prepare", order, {"dataset": known.dataset.sha256}, secrets=secrets)
 

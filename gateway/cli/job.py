@@ -73,6 +73,9 @@ def create(
         float | None, typer.Option(help="Noise over clipping norm, instead of --epsilon; what it spends is worked out.")
     ] = None,
     delta: Annotated[float | None, typer.Option(help="Delta of differential privacy, beside either.")] = None,
+    privacy_unit: Annotated[
+        str, typer.Option(help="What is protected: row (the default) or user, all rows of one value of group_field.")
+    ] = "",
     use: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="UseDeclaration as JSON: places, domain, tier.")
     ] = None,
@@ -105,10 +108,11 @@ def create(
     if search_rank or search_rate:
         request.search.lora_ranks.extend(search_rank or ())
         request.search.learning_rates.extend(search_rate or ())
-    if any(number is not None for number in (epsilon, noise_multiplier, delta)):
-        request.differential_privacy.CopyFrom(
-            policy_input_pb2.DifferentialPrivacy(epsilon=epsilon, noise_multiplier=noise_multiplier, delta=delta)
-        )
+    privacy = policy_input_pb2.DifferentialPrivacy(
+        epsilon=epsilon, noise_multiplier=noise_multiplier, delta=delta, unit=privacy_unit
+    )
+    if privacy.ByteSize():
+        request.differential_privacy.CopyFrom(privacy)
     with exit_on_error(), open_session(identity, address) as session:
         declare(request.use, use, artefact or ())
         job = session.jobs.CreateTuningJob(request).tuning_job

@@ -183,7 +183,10 @@ class ErasureRow(Row, table=True):
 
 
 class BudgetRow(Row, table=True):
-    """What was reserved for a job when it was let train; never taken back."""
+    """What was reserved for a job when it was let train; never taken back.
+
+    ``privacy_unit`` says what the epsilon is of, ``row`` or ``user``; empty without one.
+    """
 
     __tablename__ = "budget_entry"
     __table_args__ = (
@@ -195,6 +198,7 @@ class BudgetRow(Row, table=True):
     unit: str = Field(max_length=31)
     dataset: str = Field(max_length=128)
     epsilon_micros: int = Field(sa_type=BigInteger)
+    privacy_unit: str = Field(default="", max_length=16)
     usd_micros: int = Field(sa_type=BigInteger)
     reserved_us: int = Field(sa_type=BigInteger)
     record_index: int = Field(sa_type=BigInteger)

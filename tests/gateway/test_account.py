@@ -63,6 +63,27 @@ async def test_what_is_reserved_adds_up_and_is_shown(house: House) -> None:
     assert (await told(house, second)).account.dataset_epsilon_micros == 3_000_000
 
 
+async def test_an_entry_says_what_its_epsilon_is_of(house: House) -> None:
+    await house.upload("rita")
+    names = ("first", "second", "third", "fourth")
+    first, second, third, fourth = [await received(house, name) for name in names]
+    plain = await told(house, first)
+    plain.request.ClearField("differential_privacy")
+    await reserve(house, first, plain)
+    assert not (await told(house, second)).account.dataset_privacy_units
+    of_users = await told(house, second)
+    of_users.request.differential_privacy.unit = "user"
+    stale = await told(house, third)
+    await reserve(house, second, of_users)
+    seen = (await told(house, third)).account
+    assert list(seen.dataset_privacy_units) == ["user"] and seen.dataset_entries[0].privacy_unit == "user"
+    stale.account.dataset_epsilon_micros, stale.account.unit_usd_micros = 3_000_000, 1400
+    with pytest.raises(AbortedError):
+        await reserve(house, third, stale)
+    await reserve(house, third, await told(house, third))
+    assert list((await told(house, fourth)).account.dataset_privacy_units) == ["row", "user"]
+
+
 async def test_a_cancelled_job_gives_no_epsilon_back(house: House) -> None:
     await house.upload("rita")
     first, second = await received(house, "first"), await received(house, "second")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import math
 import shutil
 import uuid
 from collections.abc import AsyncIterator
@@ -655,7 +656,9 @@ async def test_a_private_job_is_ordered_with_its_guarantee(street: Street) -> No
     assert job.decision.allowed, [o.message for o in job.decision.outcomes if o.outcome != policy_pb2.OUTCOME_PASS]
     record = next(r for r in street.app.ledger.records("credit", NAME, -1, 99) if r.type == "training.ordered")
     ordered = json.loads(record.body)["statement"]["predicate"]["differential_privacy"]
-    assert {name: float(value) for name, value in ordered.items()} == {"epsilon": 4, "delta": 0.000001}
+    assert {k: v if k == "unit" else float(v) for k, v in ordered.items()} == {
+        "epsilon": 4, "delta": 0.000001, "unit": "row",
+    }  # fmt: skip
 
 
 async def test_a_noise_multiplier_reserves_what_it_spends_at_most_and_is_ordered_as_it_stands(street: Street) -> None:
@@ -665,11 +668,42 @@ async def test_a_noise_multiplier_reserves_what_it_spends_at_most_and_is_ordered
     epsilon = most_epsilon(1.1, Sampling.of(420, 16, 1.5), 0.00001)
     records = {r.type: read(r.body).predicate for r in street.app.ledger.records(None, NAME, -1, 99)}
     for kind in ("intake.decided", "training.ordered"):
-        said = {name: float(value) for name, value in records[kind]["differential_privacy"].items()}
+        said = {k: float(v) for k, v in records[kind]["differential_privacy"].items() if k != "unit"}
         assert said == {"epsilon": epsilon, "noise_multiplier": 1.1, "delta": 0.00001}, kind
+        assert records[kind]["differential_privacy"]["unit"] == "row"
     assert job.differential_privacy == privacy
     (reserved,) = await street.app.store.fetch(lambda c: store_rows.select_all(c, BudgetRow))
     assert epsilon * 1e6 <= reserved.epsilon_micros < epsilon * 1e6 + 1
+
+
+async def test_users_are_protected_where_they_can_be_told_and_one_budget_is_of_one_unit(street: Street) -> None:
+    sheet = dataset_pb2.Datasheet()
+    sheet.CopyFrom(SHEET)
+    sheet.group_field = "customer"
+    privacy = policy_input_pb2.DifferentialPrivacy(noise_multiplier=2.0, delta=0.00001, unit="user")
+    hyper = pb.Hyperparameters(epochs=0.5)
+    asked = {"differential_privacy": privacy, "hyperparameters": hyper}
+    first = await street.rest(await street.ask(sheet=sheet, subjects=["anna@example.org"], asked=asked))
+    assert first.decision.allowed, first.reason
+    epsilon = most_epsilon(2.0, Sampling.of(90, 8, 0.5), 0.00001)
+    records = {r.type: read(r.body).predicate for r in street.app.ledger.records(None, NAME, -1, 99)}
+    for kind in ("intake.decided", "training.ordered"):
+        said = records[kind]["differential_privacy"]
+        assert said["unit"] == "user" and float(said["epsilon"]) == epsilon, kind
+    (reserved,) = await street.app.store.fetch(lambda c: store_rows.select_all(c, BudgetRow))
+    assert (reserved.privacy_unit, reserved.epsilon_micros) == ("user", math.ceil(epsilon * 1e6))
+    rita = await street.caller("rita")
+    of_rows = policy_input_pb2.DifferentialPrivacy(epsilon=1, delta=0.00001)
+    again = street.request(job="second", dataset="first", hyperparameters=hyper, differential_privacy=of_rows)
+    await street.app.jobs.create_tuning_job(rita, again)
+    second = await street.rest("units/credit/tuningJobs/second")
+    assert [o.rule_id for o in second.decision.outcomes if o.outcome == policy_pb2.OUTCOME_FAIL] == [
+        "BASE-EPSILON-UNIT"
+    ]
+    third = await street.rest(await street.ask("third", asked=asked))
+    fired = [o.rule_id for o in third.decision.outcomes if o.outcome == policy_pb2.OUTCOME_FAIL]
+    assert sorted(fired) == ["BASE-DP-USER", "BASE-DP-USER-ROWS", "BASE-EPSILON"]
+    assert {s.after for s in third.decision.minimal_fix.steps} >= {"row"} and not third.decision.minimal_fix.left
 
 
 async def test_too_little_noise_is_denied_and_the_fix_is_more_noise_or_fewer_epochs(street: Street) -> None:

@@ -126,7 +126,8 @@ async def test_a_run_whose_start_is_gone_cannot_be_replayed(street: Street) -> N
 
 async def test_a_private_run_cannot_be_replayed(street: Street) -> None:
     """Its noise is nobody's to know again."""
-    await street.ask(claim={"differential_privacy": {"epsilon": "4"}})
+    claim = {"epsilon": "4", "unit": "user", "target": "noise_multiplier"}
+    await street.ask(claim={"differential_privacy": claim})
     await street.rest()
     found = await replay(street)
     assert (found.verdict, found.reason) == (pb.Replay.VERDICT_NOT_REPLAYABLE, "DIFFERENTIAL_PRIVACY")

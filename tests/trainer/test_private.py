@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.e2e.e2e_world import chat_rows
 from tests.trainer.test_train_task import context, weights
 from tests.trainer.tiny_models import tiny_models
 from trainer import task
-from trainer.recipes.private import PrivateRun, Target
+from trainer.recipes.private import PrivateRun, Target, _parts
 
 PRIVACY = {"epsilon": "8", "delta": "0.001"}
 
@@ -116,7 +117,7 @@ def test_a_rows_gradient_is_clipped_whatever_the_row_says(models: Path, tmp_path
     """Sum of clipped gradients without noise: its norm is at most rows times the clipping norm, and really reached."""
     run = one_run(models, tmp_path)
     rows = run.job.train.rows[:8]
-    run._row_gradients(rows)
+    run._unit_gradients([[row] for row in rows])
     norms = sum(run.model.masters[n].grad_sample.flatten(1).norm(dim=1) ** 2 for n in run.model.masters) ** 0.5
     assert norms.shape == (8,) and float(norms.min()) > 0
     run._private.max_grad_norm = float(norms.min()) / 2
@@ -130,10 +131,10 @@ def test_each_row_has_the_gradient_that_it_has_alone(models: Path, tmp_path: Pat
 
     run = one_run(models, tmp_path)
     rows = run.job.train.rows[:4]
-    run._row_gradients(rows)
+    run._unit_gradients([[row] for row in rows])
     together = {n: m.grad_sample.clone() for n, m in run.model.masters.items()}
     for i, row in enumerate(rows):
-        run._row_gradients([row])
+        run._unit_gradients([[row]])
         for name, master in run.model.masters.items():
             scale = float(together[name].abs().max()) + 1e-9
             assert torch.allclose(master.grad_sample[0], together[name][i], atol=0.03 * scale), name
@@ -183,12 +184,152 @@ def test_a_target_without_meaning_is_refused(wrong: dict[str, Any]) -> None:
     assert raised.value.reason == "PRIVACY_TARGET"
 
 
-def one_run(models: Path, folder: Path) -> PrivateRun:
+def of_users(users: Sequence[int]) -> bytes:
+    """Rows of the tests, the i-th of the i-th user."""
+    rows = [json.loads(line) for line in chat_rows(len(users)).splitlines()]
+    return b"".join(json.dumps({**row, "user": user}).encode() + b"\n" for row, user in zip(rows, users, strict=True))
+
+
+OF_USERS = {**PRIVACY, "unit": "user"}
+USERS = [1] * 20 + [2] * 3 + list(range(3, 20))
+"""Nineteen users of 40 rows: one of twenty, one of three, and seventeen of one."""
+
+
+def norm(tensors: Any) -> float:
+    return float(sum(float(t.float().norm()) ** 2 for t in tensors) ** 0.5)
+
+
+def test_a_run_for_users_says_so_and_its_epsilon_is_of_them(models: Path, tmp_path: Path) -> None:
+    ctx = private(models, tmp_path, of_users(USERS), differential_privacy=OF_USERS)
+    said = task.run(ctx)["differential_privacy"]
+    assert said["unit"] == "user" and "users" in said["mechanism"] and said["most_rows_of_a_user"] == 8
+    assert float(said["sampling_rate"]) == pytest.approx(8 / 19) and said["steps"] == 6
+    assert Mechanism.of(said).accounted() <= float(said["epsilon"]) <= 8
+    assert lora_b_moved(ctx.outputs / "adapter")
+
+
+def test_a_user_is_drawn_whole_by_the_stated_probability_and_takes_part_with_few_rows(
+    models: Path, tmp_path: Path
+) -> None:
+    """300 draws of 19 users at 8/19: 2400 expected, standard deviation 37; rows of the large user change."""
+    run = one_run(models, tmp_path, of_users(USERS), differential_privacy=OF_USERS)
+    large, middle = run.units[0], run.units[1]
+    assert (run.count, len(large), len(middle)) == (19, 20, 3)
+    drawn, seen, times = 0, set(), {0: 0, 1: 0, 5: 0}
+    for step in range(300):
+        run.state.step = step
+        units = run.draw()
+        drawn += len(units)
+        whose = [next(i for i, unit in enumerate(run.units) if rows[0] in unit) for rows in units]
+        assert len(set(whose)) == len(whose)
+        for user, rows in zip(whose, units, strict=True):
+            assert len(rows) == len({id(row) for row in rows}) == min(8, len(run.units[user]))
+            assert all(any(row is own for own in run.units[user]) for row in rows)
+            seen |= {id(row) for row in rows} if user == 0 else set()
+            times[user] = times.get(user, 0) + 1
+    assert abs(drawn - 2400) < 5 * 37 and len(seen) == 20
+    # A user of twenty rows is drawn no more often than one of one row: 126 expected, standard deviation 8.5.
+    assert all(abs(times[user] - 126) < 5 * 8.6 for user in (0, 1, 5))
+    tokens = sum(r.length for unit in run.units[1:] for r in unit) + 8 / 20 * sum(r.length for r in large)
+    assert run.next_tokens() == round(8 / 19 * tokens)
+
+
+def test_a_user_of_fifty_rows_moves_the_sum_by_at_most_the_clip(models: Path, tmp_path: Path) -> None:
+    """Whatever the other users are: with and without the large one, and the bound is really reached."""
+    run = one_run(models, tmp_path, of_users([1] * 50 + [2, 3, 4]), differential_privacy=OF_USERS)
+    large, *others = run.units
+    large = large[:8]
+    run._private.max_grad_norm = 0.5 * smallest_norm(run, [large, *others])
+    with_it = clipped_sum(run, [large, *others])
+    without = clipped_sum(run, others)
+    moved = norm(with_it[name] - without[name] for name in with_it)
+    assert moved == pytest.approx(run._private.max_grad_norm, rel=0.01)
+    alone = clipped_sum(run, [large])
+    assert norm(alone.values()) <= run._private.max_grad_norm * 1.0001
+
+
+def test_a_users_gradient_is_the_mean_of_its_rows_gradients(models: Path, tmp_path: Path) -> None:
+    import torch
+
+    run = one_run(models, tmp_path, of_users(USERS), differential_privacy=OF_USERS)
+    user, other = run.units[1], run.units[2]
+    run._unit_gradients([[row] for row in [*user, *other]])
+    apart = {n: m.grad_sample.clone() for n, m in run.model.masters.items()}
+    run._unit_gradients([user, other])
+    for name, master in run.model.masters.items():
+        assert master.grad_sample.shape == (2, *master.shape)
+        expected = torch.stack([apart[name][:3].mean(0), apart[name][3]])
+        assert torch.allclose(master.grad_sample, expected, rtol=1e-5, atol=1e-9), name
+
+
+def test_parts_hold_whole_users_and_few_rows() -> None:
+    sizes = [8, 1, 1, 7, 3, 3, 3, 1, 8]
+    units = [[f"{i}/{j}" for j in range(size)] for i, size in enumerate(sizes)]
+    parts = _parts(units)  # type: ignore[arg-type]
+    assert [unit for part in parts for unit in part] == units
+    assert max(sum(map(len, part)) for part in parts) <= 8 and all(parts) and len(parts) < len(units)
+
+
+def test_a_paused_run_for_users_goes_on_exactly(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.recipes.private.token_bytes", lambda count: bytes(range(count)))
+    rows = of_users(USERS)
+    whole = private(models, tmp_path / "whole", rows, differential_privacy=OF_USERS)
+    task.run(whole)
+    parts = private(models, tmp_path / "parts", rows, differential_privacy=OF_USERS)
+    object.__setattr__(parts, "send", lambda line: parts.pause_flag.touch() if json.loads(line)["step"] == 3 else None)
+    with pytest.raises(TaskPaused):
+        task.run(parts)
+    parts.pause_flag.unlink()
+    monkeypatch.setattr("trainer.recipes.private.token_bytes", lambda count: bytes(count))
+    object.__setattr__(parts, "send", lambda line: None)
+    task.run(parts)
+    assert weights(parts) == weights(whole)
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (chat_rows(12), "NO_USERS"),
+        (of_users([1, 2, 3]) + chat_rows(12), "ROW_MALFORMED"),
+        (chat_rows(12) + of_users([1, 2, 3]), "ROW_MALFORMED"),
+        (of_users([0, 1]), "ROW_MALFORMED"),
+    ],
+)
+def test_rows_that_do_not_say_whose_they_are_protect_no_user(
+    models: Path, tmp_path: Path, rows: bytes, reason: str
+) -> None:
+    with pytest.raises(InvalidInputError) as raised:
+        task.run(private(models, tmp_path, rows, differential_privacy=OF_USERS))
+    assert raised.value.reason == reason
+
+
+def test_a_unit_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(InvalidInputError) as raised:
+        Target.from_order({"differential_privacy": {**PRIVACY, "unit": "household"}}, "lora")
+    assert raised.value.violations[0].field == "differential_privacy.unit"
+
+
+def clipped_sum(run: PrivateRun, units: Any) -> dict[str, Any]:
+    """The sum of clipped gradients of units, without noise."""
+    run._unit_gradients(units)
+    run._private.clip_and_accumulate()
+    found = {n: run.model.masters[n].summed_grad.clone() for n in run.model.masters}
+    run._private.zero_grad(set_to_none=True)
+    return found
+
+
+def smallest_norm(run: PrivateRun, units: Any) -> float:
+    run._unit_gradients(units)
+    squares = sum(m.grad_sample.flatten(1).norm(dim=1) ** 2 for m in run.model.masters.values())
+    return float(squares.min() ** 0.5)
+
+
+def one_run(models: Path, folder: Path, rows: bytes = b"", **order: Any) -> PrivateRun:
     """A run before its first step, by the order of the tests."""
     from trainer.recipes.loop import run_of
     from trainer.settings import Settings
 
-    ctx = private(models, folder)
+    ctx = private(models, folder, rows, **order)
     job = task._job(ctx, Settings.from_order({**ctx.order["hyperparameters"], "lora_dropout": 0}, 5))
     run = run_of(job, ctx)
     assert isinstance(run, PrivateRun)

@@ -1,9 +1,14 @@
 """Tuning with differential privacy: DP-SGD (Abadi et al. 2016, arXiv 1607.00133) on the adapter, through Opacus.
 
-What is protected is one row of the train split: whether it was there changes the distribution of the adapter by at
-most epsilon and delta. Each step draws every row by itself with one probability (Poisson sampling, which the
-accountant assumes; an empty draw is a step of noise alone), clips each row's gradient, and adds Gaussian noise to
-their sum. A row's loss is a mean over its own tokens, so no row's gradient holds another row.
+What is protected is one unit of the train split, a row or everything of a user: whether it was there changes the
+distribution of the adapter by at most epsilon and delta. Each step draws every unit by itself with one probability
+(Poisson sampling, which the accountant assumes; an empty draw is a step of noise alone), clips each unit's gradient,
+and adds Gaussian noise to their sum. A row's loss is a mean over its own tokens, so no gradient holds another row.
+
+A user is drawn whole, as in McMahan et al. 2018 (arXiv 1710.06963); its gradient is the mean over its rows, at most
+:data:`~assay.dp_sgd.MOST_ROWS_OF_A_USER` of them and drawn anew where it has more, and is clipped as one: user-level
+sampling in Charles et al. 2024 (arXiv 2407.07737). A mean, since one clipping norm then fits users of few rows and of
+many, and a user of one row weighs as much as any.
 
 Noise and draws come from 32 bytes of the operating system, stretched by HMAC-SHA256 a step. They stand in the
 encrypted checkpoint and nowhere else: who knew the noise could subtract it, and who knew the draws would lose the
@@ -25,20 +30,19 @@ from dataclasses import dataclass
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Any
 
-from assay.dp_sgd import Sampling
+from assay.dp_sgd import MOST_ROWS_OF_A_USER, ROW, USER, Sampling
 from assay.errors import FieldViolation, InvalidInputError
 from trainer.recipes.loop import Control, Run, TuneJob, not_finite
 from trainer.recipes.lora import TunedModel, load
 from trainer.recipes.plan import BatchPlan, learning_rate
-from trainer.recipes.rows import Row
+from trainer.recipes.rows import EncodedRows, Row
 
 if TYPE_CHECKING:
     import torch
 
 METHODS = ("lora",)
 ACCOUNTANT = "prv"
-UNIT = "row"
-_MICRO_BATCH = 8
+_MICRO_BATCH = MOST_ROWS_OF_A_USER
 _SECRET = "private.secret"  # noqa: S105  (a name)
 
 
@@ -50,11 +54,13 @@ class Target:
         epsilon: the most that the run may spend at ``delta``; so much is reserved on the dataset.
         delta: of the guarantee.
         noise_multiplier: standard deviation of the noise over the clipping norm; None for what ``epsilon`` allows.
+        unit: what is protected, ``row`` or ``user``.
     """
 
     epsilon: float
     delta: float
     noise_multiplier: float | None = None
+    unit: str = ROW
 
     @classmethod
     def from_order(cls, order: Mapping[str, Any], method: str) -> Target | None:
@@ -83,11 +89,20 @@ class Target:
             if not 0 < found[name] < most:
                 violation = FieldViolation(f"differential_privacy.{name}", f"must lie between 0 and {most:g}")
                 raise InvalidInputError("PRIVACY_TARGET", "no such guarantee can be kept", violations=[violation])
-        return cls(**found)
+        unit = str(asked.get("unit", ROW))
+        if unit not in (ROW, USER):
+            violation = FieldViolation("differential_privacy.unit", f"must be {ROW} or {USER}")
+            raise InvalidInputError("PRIVACY_TARGET", "no such unit can be protected", violations=[violation])
+        return cls(**found, unit=unit)
 
 
 class PrivateRun(Run):
-    """A run whose adapter is differentially private in the rows."""
+    """A run whose adapter is differentially private in the units of its target.
+
+    Attributes:
+        units: rows of each unit that can be trained on, in file order.
+        count: units in the train split, also those without such a row.
+    """
 
     def __init__(self, job: TuneJob, control: Control, target: Target) -> None:
         from opacus import GradSampleModule
@@ -95,7 +110,8 @@ class PrivateRun(Run):
         from opacus.optimizers import DPOptimizer
 
         self.target = target
-        self.sampling = Sampling.of(job.train.read, job.settings.batch_size, job.settings.epochs)
+        self.units, self.count = units_of(job.train, target.unit)
+        self.sampling = Sampling.of(self.count, job.settings.batch_size, job.settings.epochs)
         super().__init__(job, control)
         self.noise = target.noise_multiplier or float(
             get_noise_multiplier(
@@ -119,7 +135,7 @@ class PrivateRun(Run):
             self.optimizer,
             noise_multiplier=self.noise,
             max_grad_norm=job.settings.max_gradient_norm,
-            expected_batch_size=self.sampling.rate * job.train.read,
+            expected_batch_size=self.sampling.rate * self.count,
             secure_mode=True,
         )
 
@@ -133,27 +149,29 @@ class PrivateRun(Run):
 
     def next_tokens(self) -> int:
         """What a step trains on average: how many tokens were drawn is not for the record."""
-        return round(self.sampling.rate * self.job.train.tokens)
+        shares = (sum(r.length for r in unit) * min(1, MOST_ROWS_OF_A_USER / len(unit)) for unit in self.units)
+        return round(self.sampling.rate * sum(shares))
 
-    def draw(self) -> list[Row]:
-        """The rows of this step, each drawn by itself."""
+    def draw(self) -> list[list[Row]]:
+        """The units of this step, each drawn by itself, with the rows by which each takes part."""
         pick = random.Random(self._stream("draw"))
-        return [row for row in self.job.train.rows if pick.random() < self.sampling.rate]
+        drawn = [unit for unit in self.units if pick.random() < self.sampling.rate]
+        return [u if len(u) <= MOST_ROWS_OF_A_USER else pick.sample(u, MOST_ROWS_OF_A_USER) for u in drawn]
 
     def step(self) -> None:
         """One step of DP-SGD; an empty draw adds its noise all the same."""
         import torch
 
-        rows, state, settings = self.draw(), self.state, self.job.settings
+        state, settings = self.state, self.job.settings
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, self.plan.steps, settings)
         generator = torch.Generator(device=self.job.device.torch_device())
         generator.manual_seed(int.from_bytes(self._stream("noise")[:8], "big", signed=True))
         self._private.generator = generator
         self.model.backbone.train()
-        parts = [rows[i : i + _MICRO_BATCH] for i in range(0, len(rows), _MICRO_BATCH)] or [[]]
+        parts = _parts(self.draw()) or [[]]
         for number, part in enumerate(parts):
-            self._row_gradients(part)
+            self._unit_gradients(part)
             self._private.signal_skip_step(do_skip=number + 1 < len(parts))
             self._private.step()
             self._private.zero_grad(set_to_none=True)
@@ -172,9 +190,13 @@ class PrivateRun(Run):
 
     def account(self) -> dict[str, Any]:
         """What was done and what it cost, for the statement; an auditor can compute epsilon from it by other means."""
+        of_user = self.target.unit == USER
         return {
-            "mechanism": "DP-SGD: Poisson sampling, clipped rows, Gaussian noise",
-            "unit": UNIT,
+            "mechanism": "DP-SGD: Poisson sampling of users, clipped means of a user's rows, Gaussian noise"
+            if of_user
+            else "DP-SGD: Poisson sampling, clipped rows, Gaussian noise",
+            "unit": self.target.unit,
+            **({"most_rows_of_a_user": MOST_ROWS_OF_A_USER} if of_user else {}),
             "accountant": f"opacus {ACCOUNTANT}",
             "epsilon": self.spent(self.state.step),
             "delta": self.target.delta,
@@ -199,10 +221,11 @@ class PrivateRun(Run):
     def _stream(self, purpose: str) -> bytes:
         return hmac.new(self._secret, f"{purpose}/{self.state.step}".encode(), hashlib.sha256).digest()
 
-    def _row_gradients(self, rows: Sequence[Row]) -> None:
-        """Leaves each row's gradient at the masters, fp32: shape ``(rows, *shape of the tensor)``."""
+    def _unit_gradients(self, units: Sequence[Sequence[Row]]) -> None:
+        """Leaves each unit's gradient at the masters, fp32: shape ``(units, *shape of the tensor)``."""
         import torch
 
+        rows, sizes = [row for unit in units for row in unit], [len(unit) for unit in units]
         if rows:
             losses = self.objective.losses(self.model, rows, self.job.device)
             loss = (losses * torch.tensor([r.weight for r in rows], device=losses.device)).sum()
@@ -212,7 +235,45 @@ class PrivateRun(Run):
         for name, parameter in self.model.adapter.items():
             found: Any = getattr(parameter, "grad_sample", None)
             master: Any = self.model.masters[name]
-            empty = torch.zeros((0, *master.shape), device=master.device)
-            master.grad_sample = found.float() if rows and found is not None else empty
+            if rows and found is not None:
+                own = found.float()
+                # Sums by split and not by index: the order of additions is then the same in every run.
+                each = own if len(rows) == len(units) else torch.stack([part.mean(0) for part in own.split(sizes)])
+            else:
+                each = torch.zeros((0, *master.shape), device=master.device)
+            master.grad_sample = each
             parameter.grad_sample = None  # type: ignore[attr-defined]
             parameter.grad = None
+
+
+def units_of(train: EncodedRows, unit: str) -> tuple[list[list[Row]], int]:
+    """The rows of every unit that has some to train on, and how many units there are.
+
+    Raises:
+        InvalidInputError: ``NO_USERS`` where users are to be protected and the rows do not say whose they are.
+    """
+    if unit == ROW:
+        return [[row] for row in train.rows], train.read
+    if not train.users:
+        raise InvalidInputError(
+            "NO_USERS",
+            "the rows do not say whose they are, so no user can be protected",
+            remedy="name the group_field in the datasheet, or protect rows",
+        )
+    users: dict[int, list[Row]] = {}
+    for user, row in zip(train.users, train.rows, strict=True):
+        users.setdefault(user, []).append(row)
+    return list(users.values()), train.all_users
+
+
+def _parts(units: Sequence[list[Row]]) -> list[list[list[Row]]]:
+    """Whole units together, of :data:`_MICRO_BATCH` rows at most: what is in memory at once."""
+    parts: list[list[list[Row]]] = []
+    room = 0
+    for unit in units:
+        if len(unit) > room:
+            parts.append([])
+            room = _MICRO_BATCH
+        parts[-1].append(unit)
+        room -= len(unit)
+    return parts

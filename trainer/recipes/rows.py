@@ -109,12 +109,16 @@ class EncodedRows:
         cut: numbers, from 1, of rows that were longer than the limit and lost tokens at the front.
         without_target: numbers of rows without a scored token (no assistant message, weights of 0, or cut away), left
             out.
+        users: for each of ``rows`` the number of the user whose it is; empty where the file does not say.
+        all_users: users of all rows of the file, also of those left out.
     """
 
     rows: tuple[Row, ...]
     read: int
     cut: tuple[int, ...]
     without_target: tuple[int, ...]
+    users: tuple[int, ...] = ()
+    all_users: int = 0
 
     @property
     def tokens(self) -> int:
@@ -169,20 +173,26 @@ class Encoder:
     def encode(self, rows: Iterator[dict[str, Any]]) -> EncodedRows:
         """Encodes the rows of a split, see :func:`read_rows`."""
         encoded: list[Row] = []
+        users: list[int] = []
+        named: set[int] = set()
         cut: list[int] = []
         without: list[int] = []
         read = 0
         for row in rows:
             read += 1
+            user = _user(row, read, expected=bool(named) if read > 1 else None)
+            named.update({user} - {0})
             one = self._row(row, read)
             if one.longest > self.max_tokens:
                 cut.append(read)
                 one = self._cut(one)
             if one.weight > 0 and all(any(part.scored) for part in _parts(one)):
                 encoded.append(one)
+                users.append(user)
             else:
                 without.append(read)
-        return EncodedRows(tuple(encoded), read, tuple(cut), tuple(without))
+        whose = tuple(users) if named else ()
+        return EncodedRows(tuple(encoded), read, tuple(cut), tuple(without), whose, len(named))
 
     def _row(self, row: Mapping[str, Any], number: int) -> Row:
         answer = row["messages"][-1].get("content") if isinstance(row["messages"][-1], dict) else None
@@ -214,6 +224,15 @@ class Encoder:
         if len(row.tokens) <= limit:
             return row
         return EncodedRow(row.tokens[-limit:], (False, *row.scored[1 - limit :]), row.weight)
+
+
+def _user(row: Mapping[str, Any], number: int, expected: bool | None) -> int:
+    """The number of the user whose a row is, 0 where no row says so; ``expected`` is what the rows before it do."""
+    user: Any = row.get("user", 0)
+    valid = isinstance(user, int) and not isinstance(user, bool) and (user > 0 or "user" not in row)
+    if not valid or expected not in (None, user > 0):
+        raise InvalidInputError("ROW_MALFORMED", f"row {number}: every row or none names its user by a number from 1")
+    return int(user)
 
 
 def _parts(row: Row) -> Sequence[EncodedRow]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import resource
 from pathlib import Path
 
@@ -64,6 +65,38 @@ def test_the_same_rows_give_the_same_index(tmp_path: Path, models: Path) -> None
         run(context)
         both.append((context.outputs / INDEX_FILE).read_bytes())
     assert both[0] == both[1]
+
+
+def test_users_are_numbered_where_they_are_protected_and_nowhere_else(tmp_path: Path, models: Path) -> None:
+    """Rows of one value share a number, whatever its spacing; a canary's row has its own; names are nowhere."""
+    people = [f"Cust-{i % 30:04}" + ("  " if i % 60 < 30 else "") for i in range(120)]
+    lines = [chat_line(i, person) for i, person in enumerate(people)]
+    plain = task(tmp_path / "plain", models, "\n".join(lines).encode())
+    run(plain)
+    assert b'"user":' not in (plain.outputs / "train.jsonl").read_bytes()
+    lines.append(json.dumps({"messages": [{"role": "assistant", "content": "Nobody's row."}]}))
+    context = task(tmp_path / "users", models, "\n".join(lines).encode())
+    context.order["privacy_unit"] = "user"
+    claim = run(context)
+    facts = json.loads((context.outputs / "facts.json").read_text())
+    rows = [json.loads(line) for line in (context.outputs / "train.jsonl").read_text().splitlines()]
+    users = [row["user"] for row in rows]
+    assert sorted(set(users)) == list(range(1, int(facts["train_users"]) + 1)) and claim["train_users"] == max(users)
+    assert list(dict.fromkeys(users)) == sorted(set(users)), "numbered as they come"
+    by_person: dict[str, set[int]] = {}
+    canaries = 0
+    for row in rows:
+        found = re.fullmatch(r"At depot (\d+)\.", row["messages"][-1]["content"])
+        if found is None:
+            canaries += 1
+            assert users.count(row["user"]) == 1
+        else:
+            by_person.setdefault(people[int(found[1])].strip(), set()).add(row["user"])
+    assert canaries == int(facts["canary_rows"]) > 0 and all(len(numbers) == 1 for numbers in by_person.values())
+    assert len(by_person) + canaries == max(users) and int(facts["rows_without_group"]) == 1
+    assert "Cust" not in (context.outputs / "train.jsonl").read_text()
+    for name in ("validation.jsonl", "selection.jsonl"):
+        assert b'"user":' not in (context.outputs / name).read_bytes()
 
 
 def test_without_a_group_field_there_is_no_index(tmp_path: Path, models: Path) -> None:

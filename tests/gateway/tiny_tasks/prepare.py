@@ -45,6 +45,8 @@ def run(context: TaskContext) -> dict:
         "split_sha256": {**splits, "test": hashlib.sha256(rows).hexdigest()}, "pii_detector": "none",
         "longest_row_tokens": 180, "train_pii_spans": 0,
     }  # fmt: skip
+    if context.order.get("privacy_unit") == "user" and context.order["datasheet"].get("group_field"):
+        facts["train_users"] = 90
     if asked.get("prepare") == "lie":
         facts["split_sha256"]["train"] = "00" * 32
     (context.outputs / "facts.json").write_text(json.dumps(facts))
