@@ -197,8 +197,8 @@ async def serve(supervisor: Supervisor, tls: TlsFiles) -> tuple[grpc.aio.Server,
     options = [
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", 4 << 20),
-        # The gateway pings while it waits for a task; the default takes that for an attack.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        # The gateway pings while it waits for a task, which the default takes for an attack: it would end the watch.
+        ("grpc.http2.max_ping_strikes", 0),
     ]
     server = grpc.aio.server(options=options)
     pb_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(supervisor), server)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -163,3 +164,19 @@ async def test_a_fault_of_ours_shows_no_trace(house: House, monkeypatch: pytest.
             await client.pause("t1")
     assert (refused.value.code, refused.value.reason) == ("INTERNAL", "WORKER_FAULT")
     assert refused.value.message == "the worker failed: ZeroDivisionError"
+
+
+async def test_a_watch_of_a_task_that_waits_its_turn_is_not_taken_for_an_attack(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway pings while it hears nothing; a server may end a connection for that, and by default does."""
+    often = (("grpc.keepalive_time_ms", 500), ("grpc.http2.max_pings_without_data", 0))
+    monkeypatch.setattr("assay.worker.client._KEEPALIVE", often)
+    sealed = tmp_path / "t1.bin"
+    sealed.write_bytes(house.seal("t1", "prepare", {}, {"dataset": b"x"}))
+    async with served(house) as (_, address), WorkerClient(address, house.tls().channel_credentials()) as client:
+        await client.submit("t1", pb.TASK_KIND_PREPARE, sealed)
+        stream = aiter(client.watch("t1"))
+        assert (await anext(stream)).state == pb.TASK_STATE_WAITING
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 5)
