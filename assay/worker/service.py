@@ -34,6 +34,7 @@ from assay.v1 import worker_pb2 as pb
 from assay.v1 import worker_pb2_grpc as pb_grpc
 from assay.worker import wire
 from assay.worker.statement import environment
+from assay.worker.spool import State
 from assay.worker.supervisor import Snapshot, Supervisor
 
 _LOG = logging.getLogger("assay.worker")
@@ -41,6 +42,7 @@ _TRACER = trace.get_tracer("assay.worker")
 _CHUNK = 1 << 18
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SERVICE = "assay.v1.WorkerService"
+_QUEUED = "waits for a device slot: the tasks before it are not done yet"
 
 
 class WorkerServicer(pb_grpc.WorkerServiceServicer):
@@ -178,7 +180,7 @@ def task_message(snapshot: Snapshot) -> pb.Task:
             steps=progress.steps,
             metrics=progress.metrics,
             seconds_left=progress.seconds_left,
-            message=progress.message,
+            message=_QUEUED if record.state is State.WAITING else progress.message,
         ),
         reason=record.reason,
         attempts=record.attempts,

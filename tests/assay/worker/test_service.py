@@ -177,6 +177,8 @@ async def test_a_watch_of_a_task_that_waits_its_turn_is_not_taken_for_an_attack(
     async with served(house) as (_, address), WorkerClient(address, house.tls().channel_credentials()) as client:
         await client.submit("t1", pb.TASK_KIND_PREPARE, sealed)
         stream = aiter(client.watch("t1"))
-        assert (await anext(stream)).state == pb.TASK_STATE_WAITING
+        first = await anext(stream)
+        assert first.state == pb.TASK_STATE_WAITING
+        assert first.progress.message.startswith("waits for a device slot"), "and those who watch the job see why"
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(stream), 5)
