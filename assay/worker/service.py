@@ -33,8 +33,8 @@ from assay.v1 import tuning_job_pb2
 from assay.v1 import worker_pb2 as pb
 from assay.v1 import worker_pb2_grpc as pb_grpc
 from assay.worker import wire
-from assay.worker.statement import environment
 from assay.worker.spool import State
+from assay.worker.statement import environment
 from assay.worker.supervisor import Snapshot, Supervisor
 
 _LOG = logging.getLogger("assay.worker")
