@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt requirements-data.txt
 	@$(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements-data.txt $(QUIET)
 	@touch $(STAMP)
 
-demo: install ## run four jobs the whole way, on a real model; 11 to 14 minutes on two cores with bf16, longer without
+demo: install ## run four jobs the whole way, on a real model; about 20 minutes on two cores, less where they multiply bf16
 	@$(OFFLINE) $(BIN)/python -m demo.run
 
 test: install ## run the tests, but not the slow ones

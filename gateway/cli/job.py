@@ -309,8 +309,10 @@ def describe(job: tuning_job_pb2.TuningJob) -> list[Any]:
         lines += _outcomes("Release verdict", word, job.verdict.outcomes)
     if job.cost_usd_micros:
         lines.append(f"  cost {usd(job.cost_usd_micros)} of {usd(job.quote_usd_micros)} quoted")
-    if job.quote:
-        lines.append(table(("", "quoted", "actual", "unit", "how"), [_figure(f) for f in job.quote]))
+    # What is neither quoted nor known says nothing here; --output json and the card list it.
+    figures = [_figure(f) for f in job.quote if any(map(f.HasField, ("quoted", "actual", "forecast")))]
+    if figures:
+        lines.append(table(("", "quoted", "actual", "unit", "how"), figures))
     if job.etag:
         lines.append(f"  etag {job.etag}  trace {job.trace_id}")
     return lines

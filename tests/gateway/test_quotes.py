@@ -132,3 +132,14 @@ def test_people_see_the_figures_side_by_side() -> None:
     lines = {line.split("  ")[0].strip(): line for line in shown.get().splitlines()}
     assert "91,001" in lines["train tokens"] and "60,000" in lines["train tokens"] and "4.843e+13" in lines["flop"]
     assert "forecast 441.5" in lines["hosting usd"] and "not known" in lines["hosting time"]
+
+
+def test_people_do_not_see_figures_of_which_nothing_is_known() -> None:
+    job = tuning_job_pb2.TuningJob(name="units/u/tuningJobs/j", state="STATE_APPROVED")
+    job.quote.extend(beside(facts(BOOK, *METERS, trained_tokens=1), report=YEAR).values())
+    assert "hosting_usd" in {figure.name for figure in job.quote}
+    console = Console(width=180)
+    with console.capture() as shown:
+        for item in describe(job):
+            console.print(item)
+    assert "energy" in shown.get() and "hosting" not in shown.get()
