@@ -182,7 +182,7 @@ def clean(seed: int, home: Path | None = None) -> DemoJob:
             "retention_days": 365,
             "provenance": "PrivacyQA (Ravichander et al. 2019), short clauses without digits; a random sample.",
         },
-        request=request("policy-questions", epochs=1.0, learning_rate=3e-4, batch_size=8, lora_rank=16),
+        request=request("policy-questions", epochs=1.0, learning_rate=1.5e-4, batch_size=8, lora_rank=16),
     )
 
 
