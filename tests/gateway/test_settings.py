@@ -121,7 +121,8 @@ def test_the_trainers_defaults_are_stated() -> None:
 
 def test_quotes_and_costs(tmp_path: Path) -> None:
     book = Settings.load(written(tmp_path, default_toml())).price_book
-    assert facts.quote(book, 40_000) == 100 * 28 + 120 * 28
+    assert facts.quote(book, "lora", 40_000) == 100 * 28 + 120 * 28
+    assert facts.quote(book, "full", 40_000) == 150 * 28 + 120 * 28
     assert facts.run_cost(book, 10.1, 0.2) == 11 * 28 + 1 * 28
     request = tuning_job_pb2.CreateTuningJobRequest(parent="units/credit")
     settings = Settings.load(written(tmp_path, default_toml()))
