@@ -46,7 +46,7 @@ demo: install ## run four jobs the whole way, on a real model; about 20 minutes 
 	@$(OFFLINE) $(BIN)/python -m demo.run
 
 test: install ## run the tests, but not the slow ones
-	$(OFFLINE) $(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(OFFLINE) $(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
 
 test-slow: install ray ## run the slow tests: faults, isolation under load, a Ray cluster, the whole way
 	$(OFFLINE) ASSAY_REQUIRE_RAY=1 $(BIN)/python -m pytest -m slow

@@ -15,14 +15,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
-_LONG = ("tests/e2e/", "tests/gateway/test_pipeline", "tests/gateway/", "tests/trainer/", "tests/assay/worker/")
-"""Files that take minutes, longest first."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the files that take longest: one that comes last keeps one process busy while the others are done."""
-    items.sort(key=lambda item: next((n for n, begin in enumerate(_LONG) if item.nodeid.startswith(begin)), len(_LONG)))
-
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
