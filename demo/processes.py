@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -15,10 +15,17 @@ from pathlib import Path
 
 import psutil
 
+_FIRST_PORT, _PORTS, _DRAWS = 20_000, 12_000, 1_000
+
 
 def free_ports(count: int) -> int:
-    """The first of ``count`` neighbouring loopback ports that are free now."""
-    for first in range(20_000 + os.getpid() % 10_000, 60_000, count):
+    """The first of ``count`` neighbouring loopback ports that are free now, drawn at random.
+
+    The services bind them seconds later: who looked from a fixed place would find those of somebody who looked just
+    before, such as another test process. Ports from 32,768 on are the kernel's for outgoing connections.
+    """
+    for _ in range(_DRAWS):
+        first = _FIRST_PORT + secrets.randbelow(_PORTS - count)
         sockets = []
         try:
             for port in range(first, first + count):
