@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -106,11 +106,14 @@ class Planner:
         return self._kept(("needed", question.request.audit_profile, rate, day), lambda: self._needed(question, day))
 
     def _needed(self, question: policy_input_pb2.IntakeInput, day: dt.date) -> dict[str, int]:
+        return self._largest((r.gate for r in self.pack.rules if r.gate is not None and r.in_force(day)), question)
+
+    def _largest(self, gates: Iterable[Gate], question: policy_input_pb2.IntakeInput) -> dict[str, int]:
         counts = dict.fromkeys((*_NEEDED, *_DEEPER_NEEDED), 0)
-        for rule in self.pack.rules:
-            if rule.gate is not None and rule.in_force(day) and rule.gate.sample.counts in counts:
-                kind = rule.gate.sample.counts
-                counts[kind] = max(counts[kind], self.gate_n(rule.gate, question))
+        for gate in gates:
+            kind = gate.sample.counts
+            if kind in counts:
+                counts[kind] = max(counts[kind], self.gate_n(gate, question))
         return counts
 
     def known_pii_spans(self, question: policy_input_pb2.IntakeInput) -> int:
@@ -223,10 +226,7 @@ class Planner:
         """Sizes of the profile, raised to what the gates need that will judge this request."""
         profile, data = question.request.audit_profile, question.data
         chosen = dict(self._kept(("sizes", profile), lambda: self._chosen(profile)))
-        needed = dict.fromkeys((*_NEEDED, *_DEEPER_NEEDED), 0)
-        for _, gate in applying:
-            if gate.sample.counts in needed:
-                needed[gate.sample.counts] = max(needed[gate.sample.counts], self.gate_n(gate, question))
+        needed = self._largest((gate for _, gate in applying), question)
         for name in ("generations", "pii_spans", "test_rows", "counterfactual_rows", "evaluation_items"):
             chosen[name] = max(chosen[name], needed[name])
         chosen["evaluation_items"] = max(chosen["evaluation_items"], -(-needed["all_items"] // ABILITY_SETS))

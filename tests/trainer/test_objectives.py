@@ -14,7 +14,7 @@ import pytest
 from assay.errors import IntegrityError, InvalidInputError
 from assay.modelfiles import check_adapter_folder, read_base_manifest
 from assay.worker.task import TaskContext, TaskPaused
-from tests.trainer.tiny_models import BASE_MODEL, tiny_models
+from tests.trainer.tiny_models import BASE_MODEL, tiny_models, tuned_a_little
 from trainer import task
 from trainer.device import Device
 from trainer.recipes.lora import TunedModel, load
@@ -40,17 +40,7 @@ def tokenizer(models: Path) -> Any:
 
 @pytest.fixture
 def model(models: Path) -> TunedModel:
-    """Tuned a little: B is no longer zero."""
-    import torch
-
-    made = load(models / BASE_MODEL / "files", Settings(lora_rank=4, lora_alpha=8), CPU, 64)
-    with torch.no_grad():
-        for name, master in made.masters.items():
-            if ".lora_B." in name:
-                master.normal_(std=0.5, generator=torch.Generator().manual_seed(len(name)))
-    made.publish_masters()
-    made.backbone.eval()
-    return made
+    return tuned_a_little(load(models / BASE_MODEL / "files", Settings(lora_rank=4, lora_alpha=8), CPU, 64))
 
 
 def pairs(count: int, seed: int = 0) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.trainer.tiny_models import BASE_MODEL, tiny_models
+from tests.trainer.tiny_models import BASE_MODEL, tiny_models, tuned_a_little
 from trainer.device import Device
 from trainer.recipes import lora
 from trainer.recipes.lora import TunedModel, load
@@ -30,21 +30,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tuned(models: Path, packs: bool, monkeypatch: pytest.MonkeyPatch, dropout: float = 0.0) -> TunedModel:
-    """The same adapter either way, its B no longer zero."""
-    import torch
-
+    """The same adapter either way."""
     if not packs:
         monkeypatch.setattr(lora, "understands_packs", lambda *_: False)
     chosen = Settings(lora_rank=4, lora_alpha=8, lora_dropout=dropout)
     made = load(models / BASE_MODEL / "files", chosen, CPU, 64)
     monkeypatch.undo()
-    with torch.no_grad():
-        for name, master in made.masters.items():
-            if ".lora_B." in name:
-                master.normal_(std=0.5, generator=torch.Generator().manual_seed(len(name)))
-    made.publish_masters()
-    made.backbone.eval()
-    return made
+    return tuned_a_little(made)
 
 
 def ancestors(parents: tuple[int, ...], place: int) -> Iterator[int]:

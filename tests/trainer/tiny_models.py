@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from assay import digests
 from assay.modelfiles import read_base_manifest
 from gateway.install import default_home
+
+if TYPE_CHECKING:
+    from trainer.recipes.lora import TunedModel
 
 BASE_MODEL = "smollm2-135m-instruct"
 
@@ -50,3 +54,16 @@ def tiny_models(folder: Path, *, template: bool = True, **changes: int) -> Path:
     read_base_manifest(folder / BASE_MODEL)
     folder.chmod(0o755)  # a sandbox runs as nobody, and pytest's folders are private
     return folder
+
+
+def tuned_a_little(model: TunedModel) -> TunedModel:
+    """The same model, its LoRA's B no longer zero, as if it had learned something."""
+    import torch
+
+    with torch.no_grad():
+        for name, master in model.masters.items():
+            if ".lora_B." in name:
+                master.normal_(std=0.5, generator=torch.Generator().manual_seed(len(name)))
+    model.publish_masters()
+    model.backbone.eval()
+    return model
