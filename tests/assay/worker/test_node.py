@@ -34,9 +34,9 @@ def lay_out(house: House, **changes: Any) -> Path:
     return attempt
 
 
-def run_node(house: House, attempt: Path) -> dict[str, Any]:
+def run_node(house: House, attempt: Path, program: str = "node_process.py") -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, str(HERE / "node_process.py"), str(house.folder), str(attempt)],
+        [sys.executable, str(HERE / program), str(house.folder), str(attempt)],
         env={"PYTHONPATH": str(Path(assay.__file__).parent.parent), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
