@@ -2,26 +2,60 @@
 
 from __future__ import annotations
 
-import typer
+from functools import cached_property
+from importlib import import_module
+from typing import Any
 
-from gateway.cli import (
-    approval,
-    audit,
-    dataset,
-    erase,
-    job,
-    key,
-    ledger,
-    model,
-    permit,
-    policy,
-    replay,
-    role,
-    setup,
-    witness,
-)
+import typer
+from typer.core import TyperGroup
+
+from gateway.cli import audit, erase, setup
+
+NOUNS = {
+    "dataset": "Datasets: upload, import, get, list, lineage.",
+    "job": "Tuning jobs: create, get, list, watch, cancel, pause, resume, appeal.",
+    "policy": "Policies: list, explain, publish, evaluate, lint, test, diff, replay.",
+    "approval": "Approvals: list, decide, waive, dismiss, raise, revoke.",
+    "permit": "Deployment permits: issue, check, revoke.",
+    "model": "Tuned models: get, list, card, check-card, adapter.",
+    "audit": "Evidence: records, checkpoint, proofs, export, verify, compare.",
+    "role": "Roles: whoami, list, grant, revoke.",
+    "ledger": "The record database: migrate, fsck, backup, restore, freeze.",
+    "key": "Keys: list, rotate, compromised.",
+    "witness": "A witness: it cosigns a log that has never gone back. Yours, not the log's.",
+}
+"""What ``--help`` says of each noun; its commands are those of the module of its name."""
+
+
+class Noun(TyperGroup):
+    """A noun whose module is imported once one of its commands is asked for: some stand on the gateway's libraries."""
+
+    def __init__(self, name: str, says: str) -> None:
+        super().__init__(name=name, help=says, no_args_is_help=True)
+
+    @cached_property
+    def _loaded(self) -> TyperGroup:
+        return typer.main.get_group(import_module(f"gateway.cli.{self.name}").app)
+
+    @property
+    def commands(self) -> Any:
+        """Commands by name."""
+        return self._loaded.commands
+
+    @commands.setter
+    def commands(self, given: Any) -> None:
+        """The parent class sets an empty table; the module has the true one."""
+
+
+class _Root(TyperGroup):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name, says in NOUNS.items():
+            self.add_command(Noun(name, says))
+
 
 app = typer.Typer(
+    cls=_Root,
     name="assay",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -32,13 +66,6 @@ app = typer.Typer(
         "do not agree. `assay verify`: 0 valid, 1 invalid, 3 stale, 4 incomplete, 5 suspect."
     ),
 )
-for name, noun in (
-    ("dataset", dataset), ("job", job), ("policy", policy), ("approval", approval),
-    ("permit", permit), ("model", model), ("audit", audit), ("role", role), ("ledger", ledger),
-    ("key", key), ("witness", witness),
-):  # fmt: skip
-    app.add_typer(noun.app, name=name)
-replay.add_to(job.app)
 app.command("init")(setup.init)
 app.command("serve")(setup.serve)
 app.command("doctor")(setup.doctor)

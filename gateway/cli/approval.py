@@ -26,7 +26,7 @@ from gateway.statements import (
     waiver_statement,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Approvals: list, decide, waive, dismiss, raise, revoke.")
+app = typer.Typer()
 ReasonOption = Annotated[str, typer.Option(help="Reason in words; signed by its commitment, kept outside the log.")]
 CodeOption = Annotated[str, typer.Option(help=f"One of: {', '.join(REVOCATION_REASONS)}.")]
 

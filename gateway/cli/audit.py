@@ -24,7 +24,7 @@ from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, console, emit, safe, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 
-app = typer.Typer(no_args_is_help=True, help="Evidence: records, checkpoint, proofs, export, verify, compare.")
+app = typer.Typer()
 
 
 @app.command()

@@ -20,7 +20,7 @@ from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, progress_console, state_name, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
 
-app = typer.Typer(no_args_is_help=True, help="Datasets: upload, import, get, list, lineage.")
+app = typer.Typer()
 CHUNK_BYTES = 256 * 1024
 
 

@@ -15,11 +15,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 from assay.digests import sha256_file
 from assay.errors import InvalidInputError
 from assay.v1 import policy_input_pb2, policy_pb2, tuning_job_pb2
+from gateway.cli import replay
 from gateway.cli.errors import EXIT_REFUSED, exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, progress_console, state_name, table, usd
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 
-app = typer.Typer(no_args_is_help=True, help="Tuning jobs: create, get, list, watch, cancel, pause, resume, appeal.")
+app = typer.Typer()
 State = tuning_job_pb2.TuningJob.State
 JobArgument = Annotated[str, typer.Argument(help="units/UNIT/tuningJobs/ID")]
 ReasonOption = Annotated[str, typer.Option(help="Why; it is recorded.")]
@@ -370,3 +371,6 @@ def _outcomes(title: str, word: str, outcomes: Any) -> list[Any]:
         if o.fix:
             lines.append(f"      to pass: {o.fix}")
     return lines
+
+
+replay.add_to(app)

@@ -20,7 +20,7 @@ from gateway.cli.signing import read_order
 from gateway.key_files import SECRETS
 from gateway.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="Keys: list, rotate, compromised.")
+app = typer.Typer()
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="permit, pdf, train-worker, audit-worker or people/PERSON.")
 ]

@@ -13,10 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from assay.errors import InvalidInputError
 from assay.identity import raw_public, write_key
-from gateway import kits
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit
-from gateway.settings import Settings
 
 
 def kit_key(
@@ -47,6 +45,10 @@ def kit(
 
     Example: assay audit kit ./bank units/support/tuningJobs/clean --recipient 3f… --out clean.kit
     """
+    # The gateway's own libraries, which other commands need not wait for.
+    from gateway import kits
+    from gateway.settings import Settings
+
     with exit_on_error():
         try:
             key = X25519PublicKey.from_public_bytes(bytes.fromhex(recipient))

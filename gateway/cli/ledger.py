@@ -26,7 +26,7 @@ from gateway.cli.signing import read_order
 from gateway.settings import Settings
 from gateway.store.migrations import migrate as migrate_tables
 
-app = typer.Typer(no_args_is_help=True, help="The record database: migrate, fsck, backup, restore, freeze.")
+app = typer.Typer()
 DirectoryArgument = Annotated[Path, typer.Argument(help="Directory of the installation.")]
 TrustOption = Annotated[
     Path | None, typer.Option(help="Trust file with the log's key; default: the installation's.", show_default=False)

@@ -20,7 +20,7 @@ from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 
-app = typer.Typer(no_args_is_help=True, help="Tuned models: get, list, card, check-card, adapter.")
+app = typer.Typer()
 ModelArgument = Annotated[str, typer.Argument(help="units/UNIT/models/ID")]
 
 

@@ -18,7 +18,7 @@ from gateway.cli.output import Output, OutputOption, as_dict, emit
 from gateway.cli.session import AddressOption, IdentityOption, open_session
 from gateway.statements import REVOCATION_REASONS
 
-app = typer.Typer(no_args_is_help=True, help="Deployment permits: issue, check, revoke.")
+app = typer.Typer()
 
 
 @app.command()

@@ -21,7 +21,7 @@ from policies.engine import PolicyEngine
 from policies.pack import load
 
 M = TypeVar("M", policy_input_pb2.IntakeInput, policy_input_pb2.ReleaseInput)
-app = typer.Typer(no_args_is_help=True, help="Policies: list, explain, publish, evaluate, lint, test, diff, replay.")
+app = typer.Typer()
 policy_packs.register(app)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from assay.v1 import tuning_job_pb2 as pb
 from gateway.cli.errors import exit_on_error
-from gateway.cli.job import JobArgument
 from gateway.cli.output import Output, OutputOption, emit, progress_console
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 
@@ -19,7 +18,7 @@ _EXITS = {pb.Replay.VERDICT_REPRODUCED: 0, pb.Replay.VERDICT_DIFFERS: 10, pb.Rep
 
 
 def replay(
-    name: JobArgument,
+    name: Annotated[str, typer.Argument(help="units/UNIT/tuningJobs/ID")],
     identity: IdentityOption = None,
     address: AddressOption = None,
     output: OutputOption = Output.TEXT,

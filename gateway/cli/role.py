@@ -14,7 +14,7 @@ from gateway.cli.session import AddressOption, IdentityOption, open_session
 from gateway.cli.signing import sign
 from gateway.statements import GRANT_REVOCATION_REASONS, grant_revocation_statement, grant_statement
 
-app = typer.Typer(no_args_is_help=True, help="Roles: whoami, list, grant, revoke.")
+app = typer.Typer()
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""``assay init``, ``assay serve`` and ``assay doctor``."""
+"""``assay init``, ``assay serve`` and ``assay doctor``.
+
+What they stand on, the gateway's own libraries, is imported when they run, so that other commands need not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,8 @@ import typer
 from assay import installation
 from assay.errors import InvalidInputError
 from assay.installation import DEFAULT_PEOPLE, Person, Plan
-from gateway import doctor as checks
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, table
-from gateway.install import install
 
 DirectoryArgument = Annotated[Path, typer.Argument(help="Directory of the installation.")]
 
@@ -51,6 +52,8 @@ def init(
 
     Example: assay init ./bank --unit support --unit credit
     """
+    from gateway.install import install
+
     with exit_on_error():
         people_plan = [_person(p) for p in person] if person else DEFAULT_PEOPLE
         if (continues is None) != (continues_trust is None):
@@ -101,6 +104,8 @@ def doctor(
 
     Example: assay doctor ./bank
     """
+    from gateway import doctor as checks
+
     with exit_on_error():
         findings = checks.run(directory)
         rows = [("ok" if f.ok else "MISSING" if f.required else "note", f.name, f.detail, f.remedy) for f in findings]

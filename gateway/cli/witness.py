@@ -16,9 +16,7 @@ from audit.ledger.witness.settings import WitnessSettings, create
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit
 
-app = typer.Typer(
-    no_args_is_help=True, help="A witness: it cosigns a log that has never gone back. Yours, not the log's."
-)
+app = typer.Typer()
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of the witness.")]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 
 from gateway.cli.app import app
@@ -33,6 +36,14 @@ def test_the_tree_is_walked_to_its_leaves() -> None:
     found = dict(commands(typer.main.get_command(app)))
     assert {"serve", "ledger freeze", "policy publish", "audit compare", "witness serve"} <= set(found)
     assert "ledger" not in found and all(found.values())
+
+
+@pytest.mark.parametrize("noun", ["job", "dataset", "approval", "permit", "model", "role"])
+def test_clients_do_not_wait_for_the_gateways_libraries(noun: str) -> None:
+    heavy = ("sqlalchemy", "alembic", "pyhanko", "reportlab", "cel_expr_python", "gateway.application")
+    script = f"import sys, gateway.cli.app, gateway.cli.{noun}; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.strip() == "[]"
 
 
 def test_commands_that_other_pages_show_exist() -> None:
