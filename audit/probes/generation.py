@@ -10,6 +10,7 @@ import torch
 
 from audit.probes.clock import Clock
 from audit.probes.passages import Decoding, shared_opening
+from audit.probes.roomy import give_room
 
 if TYPE_CHECKING:
     from audit.probes.model import TunedModel
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 TOP_K = 40
 """Sampling draws from the 40 likeliest tokens at temperature 1, as Carlini et al. (USENIX Security 2021) extract."""
+_WORTH_MOVING = 7 / 8
 
 
 def generate(
@@ -91,24 +93,27 @@ def _read(model: TunedModel, prompts: Sequence[tuple[int, ...]], shared: int, op
 def _write(
     model: TunedModel, reading: _Reading, decoding: Decoding, generator: torch.Generator | None, clock: Clock
 ) -> list[list[int]]:
-    """Writes on token by token; rows that have ended leave the batch."""
-    alive = list(range(len(reading.logits)))
-    written: list[list[int]] = [[] for _ in alive]
+    """Writes on token by token; rows that have ended leave the batch once there are enough of them."""
+    written: list[list[int]] = [[] for _ in reading.logits]
+    rows = list(range(len(written)))
+    ended: set[int] = set()
+    give_room(reading.cache, decoding.tokens)
     for turn in range(decoding.tokens):
         clock.check()
-        chosen = _pick(reading.logits, generator)
-        going = [k for k, token in enumerate(chosen) if token not in decoding.stops]
-        for k in going:
-            written[alive[k]].append(chosen[k])
+        chosen = dict(zip(rows, _pick(reading.logits, generator), strict=True))
+        ended |= {row for row, token in chosen.items() if token in decoding.stops}
+        going = [row for row in rows if row not in ended]
+        for row in going:
+            written[row].append(chosen[row])
         if not going or turn + 1 == decoding.tokens:
             break
-        if len(going) < len(alive):
-            reading.keep(going)
-            alive = [alive[k] for k in going]
+        if len(going) <= _WORTH_MOVING * len(rows):
+            reading.keep([k for k, row in enumerate(rows) if row not in ended])
+            rows = going
         reading.mask = torch.cat([reading.mask, torch.ones_like(reading.mask[:, :1])], dim=1)
         reading.position = reading.position + 1
         state = model.decoder(
-            input_ids=torch.tensor([[chosen[k]] for k in going], device=model.device),
+            input_ids=torch.tensor([[chosen[row]] for row in rows], device=model.device),
             attention_mask=reading.mask,
             position_ids=reading.position,
             past_key_values=reading.cache,
