@@ -12,12 +12,12 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+class RoomyLayer(DynamicLayer):
     """One layer's keys and values, each of shape (rows, heads, places, size), with room for what will be written."""
 
     def __init__(self, layer: Any, room: int) -> None:
         """Takes over what a plain layer has read, with room for so many more tokens."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lazy_initialization(layer.keys, layer.values)
         self._whole = [_with_room(states, room) for states in (layer.keys, layer.values)]
         self._show(layer.keys.shape[-2])
