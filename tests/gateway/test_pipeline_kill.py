@@ -60,6 +60,7 @@ async def ask(house: House, **behaviour: object) -> None:
     await house.app.jobs.create_tuning_job(rita, house.request())
 
 
+@pytest.mark.slow
 async def test_a_clean_job_survives_a_kill_at_every_commit(
     workers: Workers, engine: PolicyEngine, tmp_path: Path
 ) -> None:
