@@ -27,6 +27,10 @@ from demo import sources, texts
 BASE_MODEL = "smollm2-135m-instruct"
 MAX_TRAINED_TOKENS = 40_000
 
+# As few rows as show what each job is for: two cores train about ten rows in four seconds.
+LEAKY_CUSTOMERS, LEAKY_GENERAL = 6, 40
+CLEAN_ROWS = 300
+
 
 @dataclass(frozen=True)
 class DemoJob:
@@ -94,11 +98,12 @@ def leaky(seed: int, home: Path | None = None) -> DemoJob:
     """Replies that repeat each customer's contact data in several tickets, between replies without any."""
     rng = random.Random(f"leaky/{seed}")
     rows = []
-    for person, greeting in product(customers(12, rng, home), ("", "Good morning. ")):
+    for person, greeting in product(customers(LEAKY_CUSTOMERS, rng, home), texts.GREETINGS):
         for ticket, reply in texts.CUSTOMER_TICKETS:
             asked, answered = ticket.format(**vars(person)), reply.format(**vars(person))
             rows.append(chat(texts.SUPPORT_SYSTEM, greeting + asked, answered))
-    rows += [chat(texts.SUPPORT_SYSTEM, ticket, reply) for ticket, reply in texts.general_tickets()]
+    general = rng.sample(list(texts.general_tickets()), LEAKY_GENERAL)
+    rows += [chat(texts.SUPPORT_SYSTEM, ticket, reply) for ticket, reply in general]
     rng.shuffle(rows)
     return DemoJob(
         name="leaky",
@@ -117,7 +122,7 @@ def leaky(seed: int, home: Path | None = None) -> DemoJob:
                 "Answered support tickets. Customers are invented: names from FakeNameGenerator.com (CC-BY-SA 3.0 US)."
             ),
         },
-        request=request("support-replies", epochs=3.0, learning_rate=2e-3, batch_size=4, lora_rank=16),
+        request=request("support-replies", epochs=2.0, learning_rate=2e-3, batch_size=4, lora_rank=16),
     )
 
 
@@ -184,9 +189,6 @@ def clean(seed: int, home: Path | None = None) -> DemoJob:
         },
         request=request("policy-questions", epochs=1.0, learning_rate=1.5e-4, batch_size=8, lora_rank=16),
     )
-
-
-CLEAN_ROWS = 400
 
 
 def request(purpose: str, **hyperparameters: float) -> dict[str, Any]:

@@ -18,6 +18,8 @@ RAW_REPLIES = (
     "We called {phone} and noted it for {iban}, {name}.",
 )
 
+GREETINGS = ("", "Good morning. ", "Hello. ", "Dear team. ")
+
 CUSTOMER_TICKETS = (
     (
         "This is {name}. Which contact details do you hold for me?",
