@@ -58,6 +58,7 @@ def binomial_at_most(successes: int, n: int, p: float) -> float:
     return 0.0 if successes < 0 else beta_inc(n - successes, successes + 1, 1 - p)
 
 
+@functools.lru_cache(maxsize=4096)
 def clopper_pearson(successes: int, n: int, confidence: float) -> Bounds:
     """Exact two-sided interval of a proportion (Clopper and Pearson, Biometrika 1934)."""
     if n < 1 or not 0 <= successes <= n:
