@@ -160,7 +160,7 @@ def decision(seed: int, home: Path | None = None) -> DemoJob:
             "favourable_label": "approve",
             "hidden_columns": ["race", "sex"],
         },
-        request=request("credit-decision", epochs=1.0, learning_rate=5e-4, batch_size=8, lora_rank=16),
+        request=request("credit-decision", epochs=1.0, learning_rate=1e-3, batch_size=8, lora_rank=16),
     )
 
 
@@ -213,9 +213,9 @@ def loan_row(row: Mapping[str, str]) -> dict[str, str]:
         "credit_history": "meets guidelines" if row["gdlin"] == "1" else "below guidelines",
         "bankruptcy": "yes" if row["pubrec"] == "1" else "no",
         "late_payments": ("none", "none", "few", "some", "many", "many", "many")[int(row["cons"])],
-        "unverified_facts": "yes" if row["unver"] == "1" else "no",
-        "debt_percent": str(round(float(row["obrat"]))),
-        "loan_to_value_percent": str(round(100 * float(row["loanprc"]))),
+        "unverified": "yes" if row["unver"] == "1" else "no",
+        "debt": f"{float(row['obrat']):.0f}%",
+        "loan_to_value": f"{100 * float(row['loanprc']):.0f}%",
     }
 
 
