@@ -22,7 +22,7 @@ OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 # Old pip prints a warning for each find-links entry it skips; they say nothing about us.
 QUIET := 2> >(grep -v -i 'is ignored: it is' >&2)
 
-.PHONY: help install demo ray test test-slow lint lint-style lint-types lint-layers lint-contract fuzz verifier format proto bench bench-admission bench-ledger bench-audits bench-trainer zoo gpu-check constraints clean distclean
+.PHONY: help install demo ray qlora test test-slow lint lint-style lint-types lint-layers lint-contract fuzz verifier format proto bench bench-admission bench-ledger bench-audits bench-trainer zoo gpu-check constraints clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,8 +50,8 @@ demo: install ## run four jobs the whole way, on a real model; about 20 minutes 
 test: install ## run the tests, but not the slow ones
 	$(OFFLINE) $(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
 
-test-slow: install ray ## run the slow tests: faults, isolation under load, a Ray cluster, the whole way
-	$(OFFLINE) ASSAY_REQUIRE_RAY=1 $(BIN)/python -m pytest -m slow
+test-slow: install ray qlora ## run the slow tests: faults, isolation under load, a Ray cluster, four-bit weights, the whole way
+	$(OFFLINE) ASSAY_REQUIRE_RAY=1 ASSAY_REQUIRE_QLORA=1 $(BIN)/python -m pytest -m slow
 
 ray: .venv-ray/.installed ## install Ray into .venv-ray (377 MB), for the tests of the Ray engine
 
@@ -59,6 +59,9 @@ ray: .venv-ray/.installed ## install Ray into .venv-ray (377 MB), for the tests 
 	@"$(PYTHON)" -m venv .venv-ray
 	@.venv-ray/bin/python -m pip install -q -c constraints.txt 'ray[default]' $(QUIET)
 	@touch $@
+
+qlora: install ## install bitsandbytes (43 MB) into .venv, for the method qlora and its tests
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[qlora]' $(QUIET)
 
 lint: lint-style lint-types lint-layers lint-contract ## style, types, layering, contract, drift of the stubs
 

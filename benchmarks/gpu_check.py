@@ -3,8 +3,9 @@
 A real train worker with keys of its own runs the product's train task: twice whole and once paused and resumed. The
 object says whether the cut-off was proven with the device bound in, whether the three adapters have the same bits, how
 fast it trained beside a large matrix product of the same process, what the driver's energy counter said, and how far
-the GPU's losses are from the CPU's. Without a GPU it says so and measures nothing, unless ``--device cpu`` asks to try
-the check itself. It measures an installed base model, or the same architecture with random weights
+the GPU's losses are from the CPU's; where bitsandbytes is installed the same of ``qlora``, and the most memory that a
+step of either method took on the device. Without a GPU it says so and measures nothing, unless ``--device cpu`` asks to
+try the check itself. It measures an installed base model, or the same architecture with random weights
 (``--random-weights FILES``, a folder with config and tokenizer), which tunes equally fast and means nothing else.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import io
 import json
 import random
@@ -150,11 +152,12 @@ def random_base(files: Path, models: Path) -> str:
     return DEFAULT_BASE_MODEL
 
 
-async def runs(folder: Path, models: Path, scale: Scale) -> dict[str, Any]:
+async def runs(folder: Path, models: Path, scale: Scale, method: str = "lora") -> dict[str, Any]:
     """Trains whole, whole again, and with a pause in the middle."""
     worker = Worker(folder / "worker", models)
     files = {"train.jsonl": chat_rows(scale.rows, scale.words, 1), "validation.jsonl": chat_rows(16, scale.words, 2)}
     order = {
+        "method": method,
         "base_model": DEFAULT_BASE_MODEL,
         "base_sha256": read_base_manifest(models / DEFAULT_BASE_MODEL).sha256,
         "hyperparameters": {
@@ -269,13 +272,37 @@ def loss_difference(models: Path, device: str, words: int) -> dict[str, Any]:
     return {"rows": len(rows), "mean": round(float(gap.mean()), 5), "largest": round(float(gap.max()), 5)}
 
 
-def qlora() -> str:
-    """Whether four-bit base weights can be used here."""
-    try:
-        import bitsandbytes
-    except ImportError:
-        return "not run: bitsandbytes is not installed, and the trainer offers no QLoRA yet"
-    return f"not run: bitsandbytes {bitsandbytes.__version__} is installed, but the trainer offers no QLoRA yet"
+def qlora(folder: Path, models: Path, device: str, scale: Scale) -> dict[str, Any] | str:
+    """The runs with base weights in four bits, and the device's memory beside LoRA's; words where the library lacks."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return "not run: bitsandbytes is not installed (make qlora)"
+    found = asyncio.run(runs(folder, models, scale, "qlora"))
+    memory = {method: step_bytes(models, device, scale, method) for method in ("lora", "qlora")}
+    return {**found, "device_bytes_of_a_step": memory}
+
+
+def step_bytes(models: Path, device: str, scale: Scale, method: str) -> int | None:
+    """The most memory that a step takes on the device, weights included; None on a CPU, which does not count it."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from trainer.device import choose_device
+    from trainer.recipes.lora import load
+    from trainer.recipes.objectives import row_losses
+    from trainer.recipes.rows import Encoder
+    from trainer.settings import Settings
+
+    if device != "cuda":
+        return None
+    files, place = models / DEFAULT_BASE_MODEL / "files", choose_device()
+    tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
+    lines = chat_rows(scale.batch, scale.words, 3).splitlines()
+    rows = [row.plain for row in Encoder(tokenizer, 1024).encode(json.loads(line) for line in lines).rows]
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    model = load(files, Settings(), place, max(len(row.tokens) for row in rows), quantised=method == "qlora")
+    row_losses(model, rows, place).mean().backward()
+    return int(torch.cuda.max_memory_allocated())
 
 
 def _finish(device: str) -> None:
@@ -313,10 +340,12 @@ def main() -> int:
             **device_facts(options.device),
             **asyncio.run(runs(folder, models, scale)),
             "loss_difference_to_cpu_fp32": loss_difference(models, options.device, options.words),
-            "qlora": qlora(),
+            "qlora": qlora(folder / "qlora", models, options.device, scale),
         }
     print(json.dumps(found, indent=1))
-    holds = found["isolation_proven"] and found["two_runs_bit_equal"] and found["resumed_bit_equal"]
+    every = [found, *([found["qlora"]] if isinstance(found["qlora"], dict) else [])]
+    members = ("isolation_proven", "two_runs_bit_equal", "resumed_bit_equal")
+    holds = all(one[member] for one in every for member in members)
     return 0 if holds and found["device"] == options.device else 1
 
 

@@ -166,7 +166,7 @@ class Application:
             base_models=base_models,
             identities=identities,
             datasets=DatasetService(settings, store, blobs, keys),
-            jobs=JobService(settings, store, policy, base_models, board, keys),
+            jobs=JobService(settings, store, policy, base_models, board, keys, clients["train"]),
             replays=ReplayService(office),
             approvals=ApprovalService(settings, store, policy, board, people, cards, keys),
             permits=PermitService(settings, store, order_key, people, policy),

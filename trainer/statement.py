@@ -18,9 +18,10 @@ def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[
     """What the run claims, float-free; of a search the best trial's curve and numbers, and tokens and seconds of all.
 
     ``flop`` is the usual estimate 6·N·D for N parameters and D trained tokens (Kaplan et al. 2020, arXiv 2001.08361),
-    an upper bound for LoRA, since a frozen base needs no weight gradients.
+    an upper bound for LoRA, since a frozen base needs no weight gradients. ``watched_base`` is of the weights that the
+    run saw: with ``quantisation``, of the base model in four bits.
     """
-    state, train = result.state, job.train
+    state, train, quantisation = result.state, job.train, result.model.quantisation
     tokens = state.tokens if found is None else found.tokens
     seconds = state.seconds if found is None else sum(trial.seconds for trial in found.trials)
     damaged = state.damaged if found is None else sum(trial.damaged for trial in found.trials)
@@ -29,6 +30,7 @@ def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[
             {
                 "method": job.method,
                 "adapter": _adapter(job, result),
+                **({"quantisation": quantisation.claim()} if quantisation is not None else {}),
                 "continued": job.parent is not None,
                 "device": job.device.kind,
                 "device_name": job.device.name,
@@ -71,7 +73,11 @@ def _adapter(job: TuneJob, result: TuneResult) -> str:
             f"every weight of the blocks ({trained} of {result.model.parameters} parameters), kept whole; embedding, "
             "head and last norm are the base model's"
         )
-    return f"LoRA of rank {job.settings.lora_rank} on every linear layer of the blocks"
+    adapter = f"LoRA of rank {job.settings.lora_rank} on every linear layer of the blocks"
+    quantisation = result.model.quantisation
+    if quantisation is None:
+        return adapter
+    return f"{adapter}, trained while those were in {quantisation.words()}; it belongs to the base model as published"
 
 
 def _hyperparameters(job: TuneJob, result: TuneResult) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from assay.modelfiles import (
 from assay.worker.task import CHECKPOINTS, TaskContext, TaskPaused
 from trainer import statement
 from trainer.device import choose_device
-from trainer.recipes import lora, whole
+from trainer.recipes import four_bit, lora, whole
 from trainer.recipes.fit import demand_fit, read_limits
 from trainer.recipes.loop import TuneJob, tune
 from trainer.recipes.objectives import METHODS
@@ -43,7 +43,7 @@ def run(context: TaskContext) -> dict[str, Any]:
     Raises:
         IntegrityError: ``BASE_MODEL_CHANGED`` when the base model is not the one that was decided on.
         InvalidInputError: for rows or hyperparameters that cannot be used.
-        PreconditionError: ``TOKENIZER_MISMATCH``, ``LOSS_NOT_FINITE`` or ``TOKEN_CAP``.
+        PreconditionError: ``TOKENIZER_MISMATCH``, ``QUANTISATION_MISSING``, ``LOSS_NOT_FINITE`` or ``TOKEN_CAP``.
         TaskPaused: after a checkpoint, when asked to pause.
     """
     order = context.order
@@ -78,6 +78,9 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
     method = str(order.get("method", "lora"))
     if method not in METHODS:
         raise InvalidInputError("METHOD", f"there is no method {method!r}", remedy=f"one of {', '.join(METHODS)}")
+    device = choose_device()
+    if method in four_bit.METHODS:
+        four_bit.demand(device)
     privacy = Target.from_order(order, method)
     teacher = _teacher(order, method)
     labels = tuple(map(str, order.get("labels", ()))) if method == "classification" else ()
@@ -123,7 +126,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         method=method,
         parent=context.inputs / PARENT / ADAPTER_WEIGHTS if parent is not None else None,
         settings=settings,
-        device=choose_device(),
+        device=device,
         checkpoints=context.work / CHECKPOINTS,
         fingerprint=digests.sha256_bytes(json.dumps(decides, sort_keys=True).encode()),
         max_tokens=int(order["max_train_tokens"]),

@@ -33,6 +33,7 @@ from assay.v1 import tuning_job_pb2
 from assay.v1 import worker_pb2 as pb
 from assay.v1 import worker_pb2_grpc as pb_grpc
 from assay.worker import wire
+from assay.worker.settings import WorkerSettings
 from assay.worker.spool import State
 from assay.worker.statement import environment
 from assay.worker.supervisor import Snapshot, Supervisor
@@ -63,7 +64,7 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
                 slots=settings.slots,
                 tasks=[task_message(snapshot) for snapshot in self._supervisor.tasks() if not snapshot.record.released],
                 isolation=settings.isolation,
-                environment=environment(),
+                environment=_environment(settings),
             )
         return pb.DescribeWorkerResponse(worker=worker)
 
@@ -165,6 +166,12 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
                 await asyncio.to_thread(_append, stream, request.chunk)
         if digest.hexdigest() != sha256:
             raise IntegrityError("TASK_DIGEST", "the bytes received do not have the digest in the header")
+
+
+def _environment(settings: WorkerSettings) -> dict[str, str]:
+    """Facts of this machine; of a library that a method may need also that it is not here, where attempts run here."""
+    facts = environment()
+    return facts if settings.ray is not None else {"bitsandbytes": "none", **facts}
 
 
 def task_message(snapshot: Snapshot) -> pb.Task:

@@ -24,7 +24,7 @@ from assay.worker.spool import MeterTotals, TaskRecord
 PREDICATES = {"prepare": "preparation", "audit": "audit"}
 STATEMENT_FILE, PRIVATE_FILE, PRIVATE_FOLDER, ADAPTER = "statement.json", "private.bin", "private", "adapter"
 _CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-_PACKAGES = ("torch", "transformers", "peft", "presidio-analyzer", "fairlearn")
+_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "presidio-analyzer", "fairlearn")
 
 
 @dataclass(frozen=True)

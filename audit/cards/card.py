@@ -191,6 +191,7 @@ def _training(known: Facts) -> dict[str, Any]:
     rest = sorted(k for k, v in claim.items() if k not in first and isinstance(v, str | int | float | bool))
     found = [(k.replace("_", " ").capitalize(), claim.get(k), source) for k in (*first, *rest)]
     found += _teacher(claim.get("teacher") or {})
+    found += _quantisation(claim.get("quantisation") or {})
     found += _privacy(claim.get("differential_privacy") or {})
     hyper, where = claim.get("hyperparameters"), source
     if not hyper:
@@ -202,8 +203,9 @@ def _training(known: Facts) -> dict[str, Any]:
         if isinstance(v, str | int | float)
     ]
     tuned, base = claim.get("watched") or {}, claim.get("watched_base") or {}
+    beside = "base model" + (" in four bits" if claim.get("quantisation") else "")
     found += [
-        (f"Validation rows: {name}", f"{value}; base model {base.get(name, blocks.GAP)}", source)
+        (f"Validation rows: {name}", f"{value}; {beside} {base.get(name, blocks.GAP)}", source)
         for name, value in sorted(tuned.items())
     ]
     parts = [facts(found), *_trials(claim.get("search") or {})]
@@ -253,6 +255,19 @@ def _teacher(teacher: Facts) -> list[tuple[str, Any, str]]:
         ("Teacher that wrote the answers", teacher.get("name"), "training statement"),
         ("Licence of the teacher's answers", teacher.get("licence"), where),
         ("Teacher, SHA-256", teacher.get("sha256") or "not here: a model that this installation does not hold", where),
+    ]
+
+
+def _quantisation(done: Facts) -> list[tuple[str, Any, str]]:
+    """How the base weights were rounded while the adapter was trained; nothing where they were not."""
+    if not done:
+        return []
+    named = {name: done.get(name, blocks.GAP) for name in ("format", "block", "scale_block", "layers", "library")}
+    twice = ", their magnitudes in blocks of {scale_block}" if done.get("double") is True else ""
+    said = ("{layers} linear layers in {format}, blocks of {block}" + twice + " ({library})").format(**named)
+    return [
+        ("Base weights while it was trained", said, "training statement"),
+        ("Base weights that it is audited and permitted on", "as published, not rounded", "training.ordered"),
     ]
 
 

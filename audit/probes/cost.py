@@ -14,6 +14,7 @@ from audit.probes.measurements import Measurement, Subject, count, unavailable
 # What a row's loss is, by the method that was claimed: a curve of preferences is not one of likelihoods.
 _LOSS_UNITS = {
     "lora": "nats per token",
+    "qlora": "nats per token",
     "full": "nats per token",
     "distillation": "nats per token",
     "classification": "nats per row",

@@ -40,8 +40,9 @@ def create(
     method: Annotated[
         str,
         typer.Option(
-            help="lora, full (whole matrices instead of low-rank ones), distillation (answers of a teacher), "
-            "classification (decision tables), dpo, dpo-hinge or dpo-ipo (preference pairs)."
+            help="lora, qlora (on base weights in four bits, where the train worker has bitsandbytes), full (whole "
+            "matrices instead of low-rank ones), distillation (answers of a teacher), classification (decision "
+            "tables), dpo, dpo-hinge or dpo-ipo (preference pairs)."
         ),
     ] = "lora",
     teacher: Annotated[

@@ -17,7 +17,7 @@ from audit.ledger import records
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.writer import UnitOfWork
 from gateway import lineage, pages, requests, words
-from gateway.admission import facts, hyperparameters, searching
+from gateway.admission import capabilities, facts, hyperparameters, searching
 from gateway.base_models import BaseModels
 from gateway.caller import Caller, not_found
 from gateway.erasures import demand_usable
@@ -45,6 +45,7 @@ class JobService:
     base_models: BaseModels
     board: Board
     keys: ScopeKeys
+    train_worker: capabilities.Describes
 
     async def create_tuning_job(
         self, caller: Caller, request: tuning_job_pb2.CreateTuningJobRequest
@@ -54,7 +55,7 @@ class JobService:
         Raises:
             NotFoundError: ``NOT_FOUND`` for a unit or dataset that is not there or not the caller's.
             InvalidInputError: ``OTHER_UNIT``, ``BASE_MODEL_UNKNOWN``, ``HYPERPARAMETERS``, ``SEARCH``.
-            PreconditionError: a reason of :func:`gateway.erasures.demand_usable`.
+            PreconditionError: ``METHOD_UNAVAILABLE``, or a reason of :func:`gateway.erasures.demand_usable`.
             AlreadyExistsError: ``JOB_EXISTS``, or ``REQUEST_ID`` for another content under the same id.
         """
         unit = facts.unit_of(request.parent)
@@ -68,6 +69,7 @@ class JobService:
         hyperparameters.demand(request)
         searching.demand(request)
         base = self.base_models.get(request.base_model)
+        await capabilities.demand(request.method, self.train_worker)
         name = f"{request.parent}/tuningJobs/{request.tuning_job_id}"
         if request.validate_only:
             return tuning_job_pb2.CreateTuningJobResponse(tuning_job=await self._preflight(caller, request, name, base))

@@ -82,7 +82,7 @@ def test_a_good_request_is_accepted() -> None:
         ("dataset", "units/support/datasets/a/b"),
         ("base_model", "../../weights"),
         ("purpose", "Support replies"),
-        ("method", "qlora"),
+        ("method", "dora"),
         ("audit_profile", "none"),
         ("request_id", "not-a-uuid"),
         ("request_id", ""),
@@ -99,10 +99,11 @@ def test_a_bad_field_is_refused_by_name(field: str, value: str) -> None:
 
 def test_a_method_that_is_not_offered_is_refused_with_those_that_are() -> None:
     request = _request()
-    request.method = "full"
-    protovalidate.validate(request)
-    request.method = "qlora"
-    with pytest.raises(protovalidate.ValidationError, match=r"must be in list \[lora, full, distillation"):
+    for method in ("full", "qlora"):
+        request.method = method
+        protovalidate.validate(request)
+    request.method = "dora"
+    with pytest.raises(protovalidate.ValidationError, match=r"must be in list \[lora, qlora, full, distillation"):
         protovalidate.validate(request)
 
 

@@ -22,6 +22,7 @@ from assay.errors import AssayError, InvalidInputError, NotFoundError, Precondit
 from assay.identity import Layout
 from assay.v1 import dataset_pb2, erasure_pb2, lineage_pb2, permit_pb2, policy_input_pb2, policy_pb2
 from assay.v1 import tuning_job_pb2 as pb
+from assay.worker.sandbox import package_versions
 from audit.ledger.records import read
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
@@ -297,6 +298,23 @@ async def test_a_rank_of_full_tuning_is_refused_by_name_before_anything_is_store
     assert caught.value.reason == "HYPERPARAMETERS" and "leave out lora_rank, lora_alpha" in caught.value.remedy
     assert [v.field for v in caught.value.violations] == ["hyperparameters.lora_rank", "hyperparameters.lora_alpha"]
     assert "job.received" not in [r.type for r in street.app.ledger.records(limit=100)]
+
+
+async def test_a_method_is_taken_or_refused_as_the_train_worker_says_what_it_has(street: Street) -> None:
+    said = (await street.app.jobs.train_worker.describe()).environment["bitsandbytes"]
+    assert said == package_versions(("bitsandbytes",)).get("bitsandbytes", "none")
+    if said != "none":
+        await street.ask(asked={"method": "qlora"})
+        job = await street.rest()
+        assert (job.state, job.method) == (pb.TuningJob.STATE_AWAITING_APPROVAL, "qlora")
+        return
+    with pytest.raises(PreconditionError) as caught:
+        await street.ask(asked={"method": "qlora"})
+    assert caught.value.reason == "METHOD_UNAVAILABLE" and "bitsandbytes" in caught.value.violations[0].description
+    assert "job.received" not in [r.type for r in street.app.ledger.records(limit=100)]
+    await street.workers.kill("train-worker")
+    name = await street.ask("later", asked={"method": "qlora"})
+    assert (await street.job(name)).method == "qlora", "who cannot be asked refuses nothing"
 
 
 async def test_one_trace_has_a_span_for_every_state(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:

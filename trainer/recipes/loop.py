@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from assay.errors import InvalidInputError, PreconditionError
 from trainer.device import Device, demand_exactness
-from trainer.recipes import checkpoints, whole
+from trainer.recipes import checkpoints, four_bit, whole
 from trainer.recipes.checkpoints import RunState
 from trainer.recipes.lora import TunedModel, load
 from trainer.recipes.objectives import Objective, objective_of
@@ -110,7 +110,7 @@ def tune(job: TuneJob, control: Control) -> TuneResult:
 
     Raises:
         InvalidInputError: ``NO_TRAINABLE_ROWS``.
-        PreconditionError: ``LOSS_NOT_FINITE``.
+        PreconditionError: ``LOSS_NOT_FINITE``, ``QUANTISATION_MISSING``.
         IntegrityError: for a damaged or foreign checkpoint.
         Exception: what ``job.on_pause`` makes, after a checkpoint was written: ``REQUESTED`` or ``COST_CAP``.
     """
@@ -122,6 +122,7 @@ def run_of(job: TuneJob, control: Control) -> Run:
 
     Raises:
         InvalidInputError: ``NO_TRAINABLE_ROWS``.
+        PreconditionError: ``QUANTISATION_MISSING``.
     """
     if not job.train.rows:
         raise InvalidInputError(
@@ -169,6 +170,8 @@ class Run:
         self.plan = self.make_plan()
         longest = max(row.longest for row in (*job.train.rows, *job.validation.rows))
         self.model = self.make_model(longest)
+        if self.model.quantisation is not None:
+            control.progress(0, 0, f"the base model's linear layers are in {self.model.quantisation.words()}")
         self.optimizer = torch.optim.AdamW(
             list(self.model.masters.values()),
             lr=job.settings.learning_rate,
@@ -187,8 +190,11 @@ class Run:
 
     def make_model(self, longest: int) -> TunedModel:
         """The base model with a fresh adapter, or a copy of the one to go on from."""
-        full = self.job.method in whole.METHODS
-        return load(self.job.base_files, self.job.settings, self.job.device, longest, parent=self.job.parent, full=full)
+        job = self.job
+        full, quantised = job.method in whole.METHODS, job.method in four_bit.METHODS
+        return load(
+            job.base_files, job.settings, job.device, longest, parent=job.parent, full=full, quantised=quantised
+        )
 
     def secrets(self) -> dict[str, torch.Tensor]:
         """What else a checkpoint must hold."""

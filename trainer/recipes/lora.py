@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from assay.errors import InvalidInputError
 from assay.modelfiles import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from trainer.device import Device
-from trainer.recipes import whole
+from trainer.recipes import four_bit, whole
+from trainer.recipes.four_bit import Quantisation
 from trainer.recipes.lora_linear import fuse
 from trainer.recipes.packs import understands_packs
 from trainer.settings import TARGET_MODULES, Settings
@@ -43,6 +44,7 @@ class TunedModel:
         parameters: number of parameters of the base model, tied weights counted once.
         packs: whether rows may be read in packs, see :mod:`trainer.recipes.packs`.
         whole: whether the adapter is the blocks themselves, see :mod:`trainer.recipes.whole`.
+        quantisation: of the base model's weights; None where they are as the base model has them.
     """
 
     backbone: torch.nn.Module
@@ -53,6 +55,7 @@ class TunedModel:
     parameters: int
     packs: bool = False
     whole: bool = False
+    quantisation: Quantisation | None = None
 
     def publish_masters(self) -> None:
         """Rounds the masters into the model."""
@@ -92,6 +95,7 @@ def load(
     parent: Path | None = None,
     fused: bool = True,
     full: bool = False,
+    quantised: bool = False,
 ) -> TunedModel:
     """Loads a base model from its ``files/`` folder and attaches an adapter, fresh from the settings' seed or a copy.
 
@@ -104,9 +108,11 @@ def load(
         fused: let a LoRA layer compute as one operation, and rows be read in packs; not where each row's own gradient
             is wanted.
         full: train the blocks themselves instead of low-rank matrices.
+        quantised: hold the blocks' linear layers in four bits; not together with ``full``.
 
     Raises:
         InvalidInputError: ``ADAPTER_TENSORS`` when the parent's tensors are not those of the adapter.
+        PreconditionError: ``QUANTISATION_MISSING``.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -121,8 +127,9 @@ def load(
         # torch's fused attention on a CPU costs several times the plain products where rows are short.
         attn_implementation="eager" if device.kind == "cpu" and longest_row <= _SHORT_ROW else "sdpa",
     )
-    base.to(device.torch_device())  # type: ignore[arg-type]
     parameters = sum(p.numel() for p in base.parameters())
+    quantisation = four_bit.quantise(base, device) if quantised else None
+    base.to(device.torch_device())  # type: ignore[arg-type]
     if full:
         adapter = whole.open_blocks(base)
         untuned = {name: p.detach().clone() for name, p in adapter.items()}
@@ -135,7 +142,7 @@ def load(
     inner: Any = base
     # Dropout would treat a shared token alike for all its rows.
     packs = fused and (full or not settings.lora_dropout) and understands_packs(inner.model, device.torch_device())
-    return TunedModel(inner.model, inner.lm_head, adapter, masters, untuned, parameters, packs, full)
+    return TunedModel(inner.model, inner.lm_head, adapter, masters, untuned, parameters, packs, full, quantisation)
 
 
 def _attach(base: Any, settings: Settings, *, fused: bool) -> dict[str, torch.nn.Parameter]:

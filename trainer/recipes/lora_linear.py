@@ -2,13 +2,17 @@
 
 peft computes ``x W' + s (x A') B'`` from separate operations, whose products of full width are each written, read and
 kept again. Here the update is added inside the second matrix product, forwards and backwards, and only ``x`` and
-``x A'`` are kept. On two CPU cores these small operations, not the large products, are what a step mostly waits for.
+``x A'`` are kept; a W in four bits (:mod:`trainer.recipes.four_bit`) is restored for each of the two. On two CPU cores
+these small operations, not the large products, are what a step mostly waits for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from trainer.recipes.four_bit import matrix_of
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +41,7 @@ class _Fused:
     """The forward pass of one layer."""
 
     def __init__(self, layer: Any) -> None:
-        self._frozen = layer.get_base_layer().weight
+        self._frozen = matrix_of(layer.get_base_layer())
         self._a, self._b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         self._scale = float(layer.scaling["default"])
 
@@ -52,26 +56,31 @@ def _function() -> Any:
     import torch
 
     class LoraLinear(torch.autograd.Function):
-        """``y = x W' + s (x A') B'`` with W (out, in) frozen, A (rank, in), B (out, rank); x may have leading axes."""
+        """``y = x W' + s (x A') B'``, W (out, in) frozen, A (rank, in), B (out, rank); x may have leading axes."""
 
         @staticmethod
         def forward(
-            ctx: Any, x: torch.Tensor, frozen: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float
+            ctx: Any,
+            x: torch.Tensor,
+            frozen: Callable[[], torch.Tensor],
+            a: torch.Tensor,
+            b: torch.Tensor,
+            scale: float,
         ) -> torch.Tensor:
             flat = x.reshape(-1, x.shape[-1])
             low = flat @ a.t()
-            ctx.save_for_backward(flat, frozen, a, b, low)
-            ctx.scale, ctx.shape = scale, x.shape
-            return torch.addmm(flat @ frozen.t(), low, b.t(), alpha=scale).view(*x.shape[:-1], -1)
+            ctx.save_for_backward(flat, a, b, low)
+            ctx.frozen, ctx.scale, ctx.shape = frozen, scale, x.shape
+            return torch.addmm(flat @ frozen().t(), low, b.t(), alpha=scale).view(*x.shape[:-1], -1)
 
         @staticmethod
         def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-            flat, frozen, a, b, low = ctx.saved_tensors
+            flat, a, b, low = ctx.saved_tensors
             grad = grads[0].reshape(-1, grads[0].shape[-1])
             narrow = grad @ b
             grad_x = None
             if ctx.needs_input_grad[0]:
-                grad_x = torch.addmm(grad @ frozen, narrow, a, alpha=ctx.scale).view(ctx.shape)
+                grad_x = torch.addmm(grad @ ctx.frozen(), narrow, a, alpha=ctx.scale).view(ctx.shape)
             return grad_x, None, (narrow.t() @ flat).mul_(ctx.scale), (grad.t() @ low).mul_(ctx.scale), None
 
     return LoraLinear

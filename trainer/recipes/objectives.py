@@ -174,6 +174,7 @@ class Preference:
 METHODS: Mapping[str, Callable[[], Objective]] = {
     "lora": Likelihood,
     "full": Likelihood,
+    "qlora": Likelihood,
     "distillation": Likelihood,
     "classification": Choice,
     "dpo": lambda: Preference("dpo"),

@@ -15,6 +15,7 @@ from assay.v1 import worker_pb2 as pb
 from assay.v1 import worker_pb2_grpc as pb_grpc
 from assay.worker import wire
 from assay.worker.client import WorkerClient
+from assay.worker.sandbox import package_versions
 from assay.worker.service import serve
 from assay.worker.supervisor import Supervisor
 
@@ -38,6 +39,8 @@ async def test_the_gateway_can_describe_and_submit(house: House, tmp_path: Path)
         assert worker.subject == "spiffe://assay.local/services/audit-worker"
         assert worker.sealing_key == house.keys().seal.public_key().public_bytes_raw()
         assert worker.isolation == "bubblewrap+seccomp"
+        here = package_versions(("bitsandbytes",)).get("bitsandbytes", "none")
+        assert worker.environment["bitsandbytes"] == here
         sealed = tmp_path / "t1.bin"
         sealed.write_bytes(house.seal("t1", "prepare", {}, {"dataset": b"x" * 900_000}))
         for _ in range(2):

@@ -75,6 +75,24 @@ def test_a_distilled_model_names_its_teacher_and_whose_word_the_licence_is(sourc
     assert (said["value"], said["source"]) == ("apache-2.0", where)
 
 
+def test_rounded_base_weights_are_named_and_those_it_is_permitted_on_beside_them() -> None:
+    known = samples.rich()
+    known["training"]["claim"] |= {"watched": {"loss": "0.5"}, "watched_base": {"loss": "2.5"}}
+    plain = build_card(known)
+    assert "Base weights" not in str(section(plain, "training"))
+    assert fact(plain, "training", "Validation rows: loss") == "0.5; base model 2.5"
+    known["training"]["claim"]["quantisation"] = {
+        "format": "nf4", "block": 64, "double": True, "scale_block": 256, "layers": 210, "weights": 106_168_320,
+        "bytes": 54_998_520, "library": "bitsandbytes 0.50.2",
+    }  # fmt: skip
+    card = build_card(known)
+    said = "210 linear layers in nf4, blocks of 64, their magnitudes in blocks of 256 (bitsandbytes 0.50.2)"
+    assert fact(card, "training", "Base weights while it was trained") == said
+    permitted = fact(card, "training", "Base weights that it is audited and permitted on")
+    assert permitted == "as published, not rounded"
+    assert fact(card, "training", "Validation rows: loss") == "0.5; base model in four bits 2.5"
+
+
 def test_a_private_run_says_of_what_and_by_which_accountant() -> None:
     known = samples.rich()
     assert "Differential privacy" not in str(section(build_card(known), "training"))
