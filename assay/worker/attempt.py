@@ -21,6 +21,7 @@ from assay.worker.entry import EXIT_DONE, EXIT_PAUSED, MAX_LINE
 from assay.worker.meter import Meter
 from assay.worker.spool import MeterTotals
 from assay.worker.statement import isolation_of
+from assay.worker.task import RANK_LOST
 
 _PROBE_SECONDS = 120.0
 _SAMPLE_SECONDS = 0.25
@@ -64,6 +65,7 @@ class Handover:
     secret: bytes
     work_key: bytes
     module: str
+    processes: int = 1
 
     def line(self) -> bytes:
         """The message as one JSON line."""
@@ -74,6 +76,7 @@ class Handover:
             "secret": base64.b64encode(self.secret).decode(),
             "work_key": base64.b64encode(self.work_key).decode(),
             "module": self.module,
+            "processes": self.processes,
         }
         return json.dumps({"run": run}).encode() + b"\n"
 
@@ -186,7 +189,8 @@ class Attempt:
             os.close(leader)
             os.close(running.init_fd)
             drain.close()
-        if running.process.returncode in _KILLED and not end and _oom_kills() > killed_before:
+        killed = (running.process.returncode in _KILLED and not end) or end.get("reason") == RANK_LOST
+        if killed and _oom_kills() > killed_before:
             self._verdict = self._verdict or "TASK_MEMORY: the kernel killed the task because memory ran out"
         cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1000)
         return self._outcome(running.process.returncode, isolation, end, meter.totals(cpu_ms, usage.ru_maxrss * 1024))

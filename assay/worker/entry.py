@@ -5,7 +5,7 @@ and sends the order and the job's secret only after it has seen the proof. What 
 never leaves the worker.
 
     entry      -> {"type": "isolation", "probes": {name: bool}, "saw": {name: str}}
-    supervisor -> {"run": {"task_id","kind","order","secret","work_key","module"}}   (or closes the socket)
+    supervisor -> {"run": {"task_id","kind","order","secret","work_key","module","processes"}}   (or closes the socket)
     entry      -> {"type": "progress", ...} ...
     entry      -> {"type": "end", "outcome": "done|paused|failed", ...}
 

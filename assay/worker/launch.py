@@ -74,6 +74,7 @@ class Launcher:
                 self._secret(record),
                 work_key(self.keys, record),
                 spec.module.module,
+                self.settings.processes if record.kind == "train" else 1,
             ),
             hooks,
             decoy_folder=self.spool.root,

@@ -31,13 +31,17 @@ _CPU = {"vendor_id": "cpu_vendor", "cpu family": "cpu_family", "model": "cpu_mod
 _BUILD = re.compile(r"^(git_version|cuda|hip)[^=\n]*= *'?([^'\n]*)'?", re.MULTILINE)
 
 
-def environment(threads: int, cpu_isa: str = "", cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+def environment(
+    threads: int, cpu_isa: str = "", cpuinfo: Path = Path("/proc/cpuinfo"), *, processes: int = 1
+) -> dict[str, str]:
     """Processor, torch build and settings of a task that computes with ``threads`` threads.
 
     Args:
         threads: of the task.
         cpu_isa: ``ONEDNN_MAX_CPU_ISA`` as the worker sets it, or empty.
         cpuinfo: the kernel's list of processors.
+        processes: that the worker lets a training share its rows out to, and its threads; its claim says how many it
+            had, and their backend.
     """
     given = task_environment(threads, cpu_isa)
     cpu = _processor(cpuinfo)
@@ -45,6 +49,7 @@ def environment(threads: int, cpu_isa: str = "", cpuinfo: Path = Path("/proc/cpu
         **{name: cpu[field] for field, name in _CPU.items() if field in cpu},
         "cpu_flags_sha256": sha256_bytes(" ".join(sorted(cpu.get("flags", "").split())).encode()),
         "threads": str(threads),
+        "processes": str(processes),
         **{name: given.get(name, "default") for name in _DECIDING},
         **_torch_build(),
     }

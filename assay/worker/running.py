@@ -52,8 +52,13 @@ def run(order: Mapping[str, Any], send: Callable[[bytes], None]) -> dict[str, An
     Returns:
         The message that ends the exchange: ``outcome`` and what belongs to it.
     """
+    return outcome_of(lambda: importlib.import_module(order["module"]).run(_context(order, send)))
+
+
+def outcome_of(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Does a task's work; how it ended, as :func:`run` returns it."""
     try:
-        claim = importlib.import_module(order["module"]).run(_context(order, send))
+        claim = work()
         json.dumps(claim)  # a claim that does not fit the channel is the task's fault and is told as such
         return {"outcome": "done", "claim": claim}
     except TaskPaused:
@@ -100,4 +105,5 @@ def _context(order: Mapping[str, Any], send: Callable[[bytes], None]) -> TaskCon
         pause_flag=root / "control" / "pause",
         send=send,
         work_key=base64.b64decode(order["work_key"]),
+        processes=order["processes"],
     )

@@ -16,13 +16,15 @@ from typing import Annotated, Literal
 import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidationInfo, field_validator
 
 from assay.errors import FieldViolation, InvalidInputError
 from assay.identity import load_ed25519, load_x25519, read_private
 from assay.worker.sandbox import Limits
 
 Kind = Literal["prepare", "train", "audit"]
+_PIDS_OF_A_PROCESS = 32
+"""Threads of a training's process, beside those it computes with; each counts against ``limits.pids``."""
 Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\[\]:-]+:[0-9]{1,5}$")]
 
 TASK_MODULES: Mapping[str, str] = {
@@ -97,6 +99,8 @@ class WorkerSettings(BaseModel):
         max_interruptions: times that the worker may die in a task before the task counts as failed.
         max_task_bytes: cap on a sealed task.
         limits: caps of a sandbox.
+        processes: processes of one sandbox that a training shares its rows out to, with a GPU each where the machine
+            has GPUs, else with an equal part of the threads; always of one machine.
         ray: a Ray cluster that runs the attempts; this machine does where it is not set.
     """
 
@@ -116,7 +120,19 @@ class WorkerSettings(BaseModel):
     max_interruptions: int = Field(default=5, ge=0, le=100)
     max_task_bytes: int = Field(default=16 << 30, ge=1 << 16)
     limits: LimitSettings = LimitSettings()
+    processes: int = Field(default=1, ge=1, le=64)
     ray: RaySettings | None = None
+
+    @field_validator("processes")
+    @classmethod
+    def _have_room(cls, value: int, info: ValidationInfo) -> int:
+        """Refuses processes that nothing would use, or that the sandbox's own limit would end."""
+        kinds, limits = info.data.get("kinds", ()), info.data.get("limits", LimitSettings())
+        if value > 1 and "train" not in kinds:
+            raise ValueError("only a train task shares its rows out, and this worker does none")
+        if value > 1 and limits.pids < (value + 1) * _PIDS_OF_A_PROCESS:
+            raise ValueError(f"needs limits.pids of at least {(value + 1) * _PIDS_OF_A_PROCESS}")
+        return value
 
     @classmethod
     def load(cls, folder: Path) -> WorkerSettings:

@@ -93,8 +93,8 @@ class Lock:
 
     @classmethod
     def take(cls, settings: WorkerSettings, module: TaskModule) -> Lock:
-        """The lock of a task of this worker now."""
-        deciding = lock.environment(settings.task_threads(), settings.cpu_isa)
+        """The lock of a train task of this worker now."""
+        deciding = lock.environment(settings.task_threads(), settings.cpu_isa, processes=settings.processes)
         return cls({**environment(), **deciding}, lock.packages(), lock.sources(module.packages))
 
 

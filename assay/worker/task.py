@@ -18,6 +18,9 @@ CHECKPOINTS = "checkpoints"
 """Folder in ``work`` of checkpoints, each one file ``step-<n>`` sealed under the task's ``work_key`` by
 :mod:`assay.sealed_file`, whose head is JSON with ``step``; of a search in a folder ``trial-<n>`` for each trial."""
 
+RANK_LOST = "RANK_LOST"
+"""Reason by which a training says that one of its own processes ended without a word, as the kernel ends one."""
+
 
 class TaskPaused(Exception):
     """Raised by a task after it wrote a checkpoint into ``work``, when :meth:`TaskContext.should_pause` said so."""
@@ -38,6 +41,7 @@ class TaskContext:
         models: base models, read-only.
         secret: 32 bytes derived for the job (canaries); empty for ``train``.
         work_key: 32 bytes of the task's own, the same in every attempt: what ``work`` keeps is encrypted with them.
+        processes: processes that the worker's operator lets a training share its rows out to.
     """
 
     task_id: str
@@ -51,6 +55,7 @@ class TaskContext:
     pause_flag: Path = field(repr=False)
     send: Callable[[bytes], None] = field(repr=False)
     work_key: bytes = field(default=b"", repr=False)
+    processes: int = 1
 
     def progress(
         self, step: int, steps: int, message: str = "", seconds_left: float | None = None, **metrics: float

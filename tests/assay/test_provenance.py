@@ -90,6 +90,7 @@ def test_the_lock_holds_what_decides_the_bits(tmp_path: Path) -> None:
     found = lock.environment(2, "AVX2", info)
     assert found["threads"] == found["OMP_NUM_THREADS"] == "2" and found["ONEDNN_MAX_CPU_ISA"] == "AVX2"
     assert found["MKL_CBWR"] == "default" and found["cpu_vendor"] == "GenuineIntel"
+    assert found["processes"] == "1" and lock.environment(2, "AVX2", info, processes=4) == found | {"processes": "4"}
     info.write_text("vendor_id\t: GenuineIntel\nflags\t\t: a b\n")
     assert lock.environment(2, "AVX2", info) == found
     info.write_text("flags\t\t: a b amx_bf16\n")

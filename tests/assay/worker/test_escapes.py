@@ -26,6 +26,7 @@ from .conftest import House, ended, make_house, submit, task_module
 pytestmark = pytest.mark.isolation
 
 KINDS = ("prepare", "train", "audit")
+RANK = "rank of a training that is shared out to two processes"
 HOSTILE = {kind: task_module("attacks") for kind in KINDS}
 ROWS = {"train.jsonl": b"rows\n", "validation.jsonl": b"rows\n"}
 PIDS, FILE_BYTES, TMP_BYTES, DATA_BYTES = 64, 1 << 20, 2 << 20, 256 << 20
@@ -126,11 +127,14 @@ def targets(house: House) -> Iterator[dict[str, Any]]:
         }
 
 
-async def attack(house: House, kind: str) -> dict[str, str]:
+async def attack(house: House, who: str) -> dict[str, str]:
     """Runs the hostile task to its end and returns what it saw, from the statement that the supervisor signed."""
     caps = {"pids": PIDS, "file_bytes": FILE_BYTES, "tmp_bytes": TMP_BYTES, "data_bytes": DATA_BYTES}
-    supervisor = house.supervisor(HOSTILE, limits=house.settings().limits.model_copy(update=caps))
+    limits = house.settings().limits.model_copy(update=caps)
+    kind, processes = ("train", 2) if who == RANK else (who, 1)
+    supervisor = house.supervisor(HOSTILE, limits=limits, processes=processes)
     with targets(house) as order:
+        order["from_a_rank"] = who == RANK
         await supervisor.start()
         # Another job's folder, as the spool would hold it; made after the start, which knows every folder there.
         os.rename(house.root / "other", house.folder / "spool" / "other")
@@ -145,6 +149,7 @@ async def attack(house: House, kind: str) -> dict[str, str]:
     verified = dsse.verify_service(envelope, house.keys().statement.public_key())
     predicate = provenance.read_training(verified.statement) if kind == "train" else verified.predicate
     assert predicate["isolation"]["proven"] is True
+    assert predicate["claim"].get("processes", 1) == processes
     saw = predicate["claim"]["saw"]
     assert isinstance(saw, dict)
     return saw
@@ -157,14 +162,14 @@ def seen() -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", sorted(ESCAPES, key=lambda name: name != "forks"))
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("who", (*KINDS, RANK))
 async def test_no_way_out(
-    kind: str, name: str, seen: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+    who: str, name: str, seen: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    if kind not in seen:
-        seen[kind] = await attack(make_house(tmp_path_factory.mktemp(kind)), kind)
-    assert set(seen[kind]) == set(ESCAPES)
-    assert seen[kind][name] in ESCAPES[name]
+    if who not in seen:
+        seen[who] = await attack(make_house(tmp_path_factory.mktemp("house")), who)
+    assert set(seen[who]) == set(ESCAPES)
+    assert seen[who][name] in ESCAPES[name]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

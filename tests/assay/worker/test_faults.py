@@ -145,10 +145,11 @@ def group() -> Iterator[Path]:
     place.rmdir()
 
 
-async def test_what_the_kernel_kills_for_want_of_memory_is_named(house: House, group: Path) -> None:
+@pytest.mark.parametrize("fault", ["kernel", "rank"])
+async def test_what_the_kernel_kills_for_want_of_memory_is_named(house: House, group: Path, fault: str) -> None:
     supervisor = house.supervisor()
     await supervisor.start()
-    await submit(supervisor, "t1", "train", sealed(house, "kernel"))
+    await submit(supervisor, "t1", "train", sealed(house, fault))
     await until(lambda: supervisor.get("t1").progress.message == "waiting to be limited")
     sandbox = supervisor.get("t1").record.sandbox
     assert sandbox is not None

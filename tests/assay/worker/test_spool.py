@@ -212,12 +212,22 @@ def test_settings_name_the_field_at_fault(house: House) -> None:
         (good + 'isolation = "none"\n', "isolation"),
         (good.replace("127.0.0.1:0", "somewhere"), "listen"),
         (good + "[limits]\npids = 1\n", "limits.pids"),
+        (good + "processes = 0\n", "processes"),
+        (good + "processes = 65\n", "processes"),
+        (good.replace('"prepare", "train", ', "") + "processes = 2\n", "processes"),
+        (good + "processes = 2\n[limits]\npids = 95\n", "processes"),
+        # A training never leaves its machine, so there is nothing to say of another one.
+        (good + "processes = 2\nnodes = 2\n", "nodes"),
+        (good + 'processes = 2\nmaster_address = "10.0.0.1:29500"\n', "master_address"),
+        (good + 'processes = 2\npeers = ["10.0.0.2"]\n', "peers"),
     ):
         path.write_text(text)
         with pytest.raises(InvalidInputError) as refused:
             WorkerSettings.load(house.folder)
         assert refused.value.reason == "SETTINGS"
         assert field in [v.field for v in refused.value.violations]
+    path.write_text(good + "processes = 2\n[limits]\npids = 96\n")
+    assert WorkerSettings.load(house.folder).processes == 2
     path.write_text("not [toml")
     with pytest.raises(InvalidInputError):
         WorkerSettings.load(house.folder)

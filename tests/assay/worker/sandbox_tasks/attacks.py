@@ -3,12 +3,14 @@
 import ctypes
 import errno
 import mmap
+import multiprocessing
 import os
 import platform
 import resource
 import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from assay.worker.task import TaskContext
@@ -40,6 +42,8 @@ def run(context: TaskContext) -> dict:
     order = context.order
     if os.readlink("/proc/self/ns/pid") == order["host_pid_namespace"]:
         raise RuntimeError("refusing to attack outside a sandbox")
+    if order.get("from_a_rank"):
+        return _in_a_new_process(context)
     # The pids limit first: what follows may be dangerous only where it does not hold.
     saw = {"forks": _forks(order["pids"])}
     if saw["forks"] != "EAGAIN":
@@ -81,6 +85,23 @@ def run(context: TaskContext) -> dict:
         listener.listen()
         saw["own_loopback"] = _try(lambda: socket.create_connection(listener.getsockname(), 2))
     return {"saw": saw}
+
+
+def _in_a_new_process(context: TaskContext) -> dict:
+    """Attacks from a process that is started as the trainer starts its ranks."""
+    spawn = multiprocessing.get_context("spawn")
+    reader, writer = spawn.Pipe(duplex=False)
+    inner = replace(context, order={**context.order, "from_a_rank": False}, send=print)
+    process = spawn.Process(target=_told, args=(inner, writer), daemon=True)
+    process.start()
+    writer.close()
+    claim = reader.recv()
+    process.join()
+    return {**claim, "processes": context.processes}
+
+
+def _told(context: TaskContext, writer) -> None:
+    writer.send(run(context))
 
 
 def _try(attempt) -> str:

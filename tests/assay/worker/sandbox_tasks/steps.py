@@ -6,8 +6,8 @@ import signal
 import time
 
 from assay import sealed_file
-from assay.errors import ExhaustedError, InvalidInputError, PreconditionError
-from assay.worker.task import CHECKPOINTS, TaskContext, TaskPaused
+from assay.errors import ExhaustedError, InvalidInputError, PreconditionError, UnavailableError
+from assay.worker.task import CHECKPOINTS, RANK_LOST, TaskContext, TaskPaused
 
 
 def run(context: TaskContext) -> dict:
@@ -122,6 +122,15 @@ def wait_for_ever(context: TaskContext) -> None:
     hoard(context)
 
 
+def lose_a_rank(context: TaskContext) -> None:
+    """One of the task's own processes is killed, and the task tells that it is gone."""
+    rank = os.fork()
+    if rank == 0:
+        wait_for_ever(context)
+    os.waitpid(rank, 0)
+    raise UnavailableError(RANK_LOST, "process 2 of 2 of the training was ended by signal 9")
+
+
 def damage(context: TaskContext) -> None:
     for path in (context.work / CHECKPOINTS).iterdir():
         path.write_bytes(path.read_bytes()[:-1])
@@ -142,5 +151,6 @@ def hostile(context: TaskContext) -> None:
 
 FAULTS = {
     "nan": not_finite, "disk full": disk_full, "token cap": spent, "disk": fill_disk, "memory": hoard,
-    "torch": allocate, "silent": freeze, "killed": kill, "kernel": wait_for_ever, "damaged": damage, "hostile": hostile,
+    "torch": allocate, "silent": freeze, "killed": kill, "kernel": wait_for_ever, "rank": lose_a_rank,
+    "damaged": damage, "hostile": hostile,
 }  # fmt: skip
