@@ -7,6 +7,7 @@ from typing import Any
 
 from assay import canonical
 from trainer.recipes.loop import TuneJob, TuneResult
+from trainer.recipes.ranks import Ranks
 from trainer.recipes.rows import EncodedRows
 from trainer.recipes.search import Found, Trial
 
@@ -35,6 +36,7 @@ def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[
                 "device": job.device.kind,
                 "device_name": job.device.name,
                 "dtype": job.device.dtype,
+                **_processes(job.ranks),
                 "seed": job.settings.seed,
                 "hyperparameters": _hyperparameters(job, result),
                 "rows": len(train.rows),
@@ -63,6 +65,12 @@ def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[
             }
         )
     )
+
+
+def _processes(ranks: Ranks) -> dict[str, Any]:
+    """How many processes shared out the rows, how they talked, and why they were fewer than configured."""
+    told = {"process_backend": ranks.backend, "fewer_processes": ranks.why}
+    return {"processes": ranks.count, **{name: word for name, word in told.items() if word}}
 
 
 def _adapter(job: TuneJob, result: TuneResult) -> str:

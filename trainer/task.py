@@ -21,9 +21,11 @@ from trainer import statement
 from trainer.device import choose_device
 from trainer.recipes import four_bit, lora, whole
 from trainer.recipes.fit import demand_fit, read_limits
+from trainer.recipes.launcher import carry_out
 from trainer.recipes.loop import TuneJob, tune
 from trainer.recipes.objectives import METHODS
 from trainer.recipes.private import Target
+from trainer.recipes.ranks import ranks_of
 from trainer.recipes.rows import NO_ROWS, EncodedRows, Encoder, read_rows
 from trainer.recipes.search import search
 from trainer.settings import Settings
@@ -44,6 +46,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         IntegrityError: ``BASE_MODEL_CHANGED`` when the base model is not the one that was decided on.
         InvalidInputError: for rows or hyperparameters that cannot be used.
         PreconditionError: ``TOKENIZER_MISMATCH``, ``QUANTISATION_MISSING``, ``LOSS_NOT_FINITE`` or ``TOKEN_CAP``.
+        AssayError: what :func:`trainer.recipes.launcher.carry_out` raises.
         TaskPaused: after a checkpoint, when asked to pause.
     """
     order = context.order
@@ -58,10 +61,16 @@ def run(context: TaskContext) -> dict[str, Any]:
         )
     verify_base_files(folder, manifest)
     settings = Settings.from_order(order["hyperparameters"], int(order["seed"]))
-    job = _job(context, settings)
+    return carry_out(work, _job(context, settings), context)
+
+
+def work(job: TuneJob, context: TaskContext) -> dict[str, Any]:
+    """Tunes, and as the first rank saves the adapter and gives the claim; the others give nothing."""
     found = search(job, context) if job.trials else None
     job, result = (found.job, found.result) if found is not None else (job, tune(job, context))
-    lora.save_adapter(result.model, job.settings, str(order["base_model"]), context.outputs / "adapter")
+    if not job.ranks.first:
+        return {}
+    lora.save_adapter(result.model, job.settings, str(context.order["base_model"]), context.outputs / "adapter")
     claim = statement.claim(job, result, found)
     (context.outputs / "training.json").write_bytes(canonical.encode(claim))
     return claim
@@ -119,6 +128,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         **({"trials": [canonical.float_free(trial.as_dict()) for trial in trials]} if trials else {}),
     }
     _demand_the_ordered_rows(order, {split: decides[split] for split in names})
+    device = choose_device()
     return TuneJob(
         base_files=files,
         train=splits["train"],
@@ -137,6 +147,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         teacher=teacher,
         trials=trials,
         selection=splits.get("selection", NO_ROWS),
+        ranks=ranks_of(context.processes, settings.batch_size, device, private=privacy is not None),
     )
 
 

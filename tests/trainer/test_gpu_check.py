@@ -30,6 +30,9 @@ def test_the_check_proves_isolation_and_equal_bits(tmp_path: Path):
     found = json.loads(done.stdout)
     assert found["isolation_proven"] and found["two_runs_bit_equal"] and found["resumed_bit_equal"]
     assert 2 <= found["resumed_after_step"] < found["steps"]
+    two = found["two_processes"]
+    assert (two["processes"], two["backend"]) == (2, "gloo") and two["isolation_proven"] and two["two_runs_bit_equal"]
+    assert two["furthest_loss"] < 2e-4
     assert found["weights"] == "random"
     if importlib.util.find_spec("bitsandbytes") is None:
         text = "bitsandbytes is not installed, so qlora was NOT TESTED in the sandbox: run `make qlora`"

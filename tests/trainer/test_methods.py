@@ -50,12 +50,17 @@ def decisions(rows: int) -> list[dict[str, Any]]:
 
 
 def tune(
-    folder: Path, rows: list[dict[str, Any]], method: str, order: dict[str, Any] | None = None, **settings: Any
+    folder: Path,
+    rows: list[dict[str, Any]],
+    method: str,
+    order: dict[str, Any] | None = None,
+    processes: int = 1,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Runs the train task; the last rows are for validation, those before them for a search; ``order`` adds to it."""
     models = default_home() / "models"
     for name in ("in", "out", "work"):
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
     parts = {"train": rows[: -2 * VALIDATION], "selection": rows[-2 * VALIDATION : -VALIDATION]}
     if "search" not in (order or {}):
         parts = {"train": rows[:-VALIDATION]}
@@ -70,6 +75,7 @@ def tune(
     context = TaskContext(
         task_id="t", kind="train", order=wanted, inputs=folder / "in", outputs=folder / "out", work=folder / "work",
         models=models, secret=b"", pause_flag=folder / "pause", send=lambda line: None, work_key=bytes(32),
+        processes=processes,
     )  # fmt: skip
     claim = task.run(context)
     check_adapter_folder(context.outputs / "adapter")
@@ -99,6 +105,23 @@ def test_label_scoring_lowers_the_validation_loss(tmp_path: Path):
 def test_supervised_tuning_lowers_the_validation_loss(tmp_path: Path):
     claim = tune(tmp_path, chat(96), "lora", epochs=2.0)
     assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_processes_give_the_loss_curve_of_one(tmp_path: Path):
+    """52 rows in batches of 7: shares of different size, and a last batch of three rows."""
+    claims = [tune(tmp_path / str(n), chat(76), "lora", processes=n, batch_size=7) for n in (1, 2)]
+    curves = [[float(loss) for _, loss in claim["losses"]] for claim in claims]
+    gaps = [abs(a - b) for a, b in zip(*curves, strict=True)]
+    watched = [float(claim["watched"]["loss"]) for claim in claims]
+    print(f"{len(gaps)} steps, furthest {max(gaps):.1e}, validation {watched}, {claims[0]['dtype']}")
+    print("tokens/s", [claim["trained_tokens"] / float(claim["train_seconds"]) for claim in claims])
+    assert [claim["processes"] for claim in claims] == [1, 2]
+    assert claims[0]["trained_tokens"] == claims[1]["trained_tokens"]
+    within = 1e-3 if claims[0]["dtype"] == "float32" else 0.05
+    assert max(gaps) < within and abs(watched[0] - watched[1]) < within
+    assert watched[1] < float(claims[1]["watched_base"]["loss"])
 
 
 @pytest.mark.slow

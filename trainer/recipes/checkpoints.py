@@ -44,6 +44,7 @@ class RunState:
         finished: true once early stopping has ended the run.
         tensors_sha256: digest of the tensors of the checkpoint that was written last.
         damaged: checkpoints that were found damaged and passed over.
+        processes: that the run shares its rows out to; a resume among another number would round otherwise.
     """
 
     fingerprint: str
@@ -57,6 +58,7 @@ class RunState:
     finished: bool = False
     tensors_sha256: str = ""
     damaged: int = 0
+    processes: int = 1
 
 
 def save(folder: Path, state: RunState, tensors: Mapping[str, torch.Tensor], key: bytes) -> None:

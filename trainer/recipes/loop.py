@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +20,7 @@ from trainer.recipes.checkpoints import RunState
 from trainer.recipes.lora import TunedModel, load
 from trainer.recipes.objectives import Objective, objective_of
 from trainer.recipes.plan import BatchPlan, learning_rate, plan_batches
+from trainer.recipes.ranks import ALONE, Ranks
 from trainer.recipes.rows import NO_ROWS, EncodedRows, Row
 from trainer.settings import Settings
 
@@ -68,6 +69,7 @@ class TuneJob:
         teacher: name and licence of who wrote the answers, where they are distilled; for the statement.
         trials: settings to choose among, see :mod:`trainer.recipes.search`; none where there is nothing to choose.
         selection: rows that decide between trials.
+        ranks: the processes that share out the rows, as this one sees them.
     """
 
     base_files: Path
@@ -87,6 +89,7 @@ class TuneJob:
     teacher: Mapping[str, str] = field(default_factory=dict)
     trials: tuple[Settings, ...] = ()
     selection: EncodedRows = NO_ROWS
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,9 @@ def tune(job: TuneJob, control: Control) -> TuneResult:
 
     Raises:
         InvalidInputError: ``NO_TRAINABLE_ROWS``.
-        PreconditionError: ``LOSS_NOT_FINITE``, ``QUANTISATION_MISSING``.
-        IntegrityError: for a damaged or foreign checkpoint.
+        PreconditionError: ``LOSS_NOT_FINITE``, ``QUANTISATION_MISSING``; ``CHECKPOINT_PROCESSES`` for a checkpoint of
+            another number of processes.
+        IntegrityError: for a damaged or foreign checkpoint; ``RANKS_DIVERGED``.
         Exception: what ``job.on_pause`` makes, after a checkpoint was written: ``REQUESTED`` or ``COST_CAP``.
     """
     return follow(run_of(job, control))
@@ -165,7 +169,7 @@ class Run:
     def __init__(self, job: TuneJob, control: Control) -> None:
         import torch
 
-        self.job, self.control = job, control
+        self.job, self.control, self.ranks = job, control, job.ranks
         demand_exactness(job.device)
         self.plan = self.make_plan()
         longest = max(row.longest for row in (*job.train.rows, *job.validation.rows))
@@ -180,7 +184,7 @@ class Run:
         )
         self.objective: Objective = objective_of(job.method)
         self.watched_rows = job.validation.rows[:_VALIDATION_ROWS]
-        self.state = RunState(job.fingerprint)
+        self.state = RunState(job.fingerprint, processes=job.ranks.count)
         self.best: dict[str, torch.Tensor] = {}
         self._started_at, self._seconds_before = time.monotonic(), 0.0
 
@@ -212,10 +216,14 @@ class Run:
         import torch
 
         torch.manual_seed(self.job.settings.seed)
-        found = checkpoints.load(self.job.checkpoints, self.job.fingerprint, self.job.key)
+        # The first one removes what is damaged.
+        with self.ranks.first_before_the_others():
+            found = checkpoints.load(self.job.checkpoints, self.job.fingerprint, self.job.key)
         if found is not None:
             self.state, tensors = found
+            self.ranks.demand_same_count(self.state.processes)
             self._restore_tensors(tensors)
+        self.ranks.demand_one_adapter(self.state.step, self.model.masters)
         self.model.publish_masters()
         self._started_at, self._seconds_before = time.monotonic(), self.state.seconds
 
@@ -249,6 +257,7 @@ class Run:
 
         Raises:
             PreconditionError: ``LOSS_NOT_FINITE``: a finite loss may have a gradient that is not.
+            IntegrityError: ``RANKS_DIVERGED``.
             ExhaustedError: ``DISK_FULL``.
         """
         import torch
@@ -257,6 +266,9 @@ class Run:
             return
         if not all(bool(torch.isfinite(master).all()) for master in self.model.masters.values()):
             raise not_finite(f"the adapter after step {self.state.step}")
+        self.ranks.demand_one_adapter(self.state.step, self.model.masters)
+        if not self.ranks.first:
+            return
         self.state.seconds = self.seconds()
         tensors: dict[str, torch.Tensor] = {"rng.cpu": torch.get_rng_state()}
         if self.job.device.kind == "cuda":
@@ -273,7 +285,7 @@ class Run:
     def check_may_go_on(self) -> None:
         """Stops at a checkpoint when asked to, or before a step that would pass the token cap."""
         over = self.state.tokens + self.next_tokens() > self.job.max_tokens
-        if over or self.control.should_pause():
+        if self.ranks.decided(over or self.control.should_pause()):
             self.checkpoint()
             raise self.job.on_pause("COST_CAP" if over else "REQUESTED")
 
@@ -290,14 +302,15 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, self.plan.steps, settings)
         self.model.backbone.train()
-        losses = self.objective.losses(self.model, rows, self.job.device)
-        weights = torch.tensor([r.weight for r in rows], device=losses.device)
-        loss = (losses * weights).sum() / weights.sum()
-        value = float(loss.detach())
+        self.ranks.reseed(settings.seed, state.step)
+        loss = self._loss_of_my_share(rows)
+        value = float(self.ranks.total(loss.detach()))
         if not math.isfinite(value):
             raise not_finite(f"the loss of step {state.step + 1}")
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
         self.model.collect_gradients()
+        self.ranks.sum_gradients(self.model.masters.values())
         torch.nn.utils.clip_grad_norm_(self.model.masters.values(), settings.max_gradient_norm)
         self.optimizer.step()
         self.model.publish_masters()
@@ -306,12 +319,23 @@ class Run:
         state.curve.append((state.step, value))
         self.report({"loss": value})
 
+    def _loss_of_my_share(self, rows: Sequence[Row]) -> torch.Tensor:
+        """This process's part of the mean over all rows of a batch, so that the parts add up to it."""
+        import torch
+
+        mine = rows[self.ranks.mine]
+        if not mine:
+            return torch.zeros((), device=self.job.device.torch_device())
+        losses = self.objective.losses(self.model, mine, self.job.device)
+        weights = torch.tensor([r.weight for r in rows], device=losses.device)
+        return (losses * weights[self.ranks.mine]).sum() / weights.sum()
+
     def validate(self) -> None:
         """Measures the validation loss; with early stopping, keeps the best adapter and ends a run that got worse."""
         if not self.watched_rows:
             return
         watched = self.watch()
-        loss = watched["loss"]
+        loss = self.ranks.decided(watched.get("loss", math.nan))
         best = min((v for _, v in self.state.validation), default=math.inf)
         self.state.validation.append((self.state.step, loss))
         if not self.job.settings.early_stopping:
@@ -339,7 +363,9 @@ class Run:
         return TuneResult(self.model, self.state, self.plan, final, base, self.account())
 
     def watch(self) -> dict[str, float]:
-        """What the objective says of the validation rows, without dropout."""
+        """What the objective says of the validation rows, without dropout; of the ranks the first asks it."""
+        if not self.ranks.first:
+            return {}
         self.model.backbone.eval()
         return self.objective.watch(self.model, self.watched_rows, self.job.device)
 

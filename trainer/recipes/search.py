@@ -99,7 +99,8 @@ def search(job: TuneJob, control: Control) -> Found:
         trial, result = _attempt(job, done, number, control)
         done.append(trial)
         last = (number, result) if result is not None else None
-        _keep(job, done)
+        if job.ranks.first:
+            _keep(job, done)
     chosen = _best(done)
     if not chosen:
         raise not_finite("the loss of every trial")
@@ -136,11 +137,13 @@ def _attempt(job: TuneJob, done: Sequence[Trial], number: int, control: Control)
 
 
 def _judge(run: Run) -> float:
-    """The objective's mean loss on the selection rows, of the adapter that the trial kept."""
+    """The objective's mean loss on the selection rows, of the adapter that the trial kept; the first rank measures."""
+    if not run.ranks.first:
+        return run.ranks.decided(math.nan)
     rows = _selection(run.job)
     run.model.backbone.eval()
     run.objective.prepare(run.model, rows, run.job.device)
-    return run.objective.watch(run.model, rows, run.job.device)["loss"]
+    return run.ranks.decided(run.objective.watch(run.model, rows, run.job.device)["loss"])
 
 
 def _selection(job: TuneJob) -> tuple[Row, ...]:
@@ -172,8 +175,9 @@ def _best(done: Sequence[Trial]) -> int:
 
 def _keep(job: TuneJob, done: Sequence[Trial]) -> None:
     """Stores what is finished; then, and not before, lets go of every finished trial's checkpoints but the best's."""
-    head = json.dumps({"fingerprint": job.fingerprint, "trials": [asdict(trial) for trial in done]}).encode()
-    checkpoints.put(job.checkpoints / _FILE, head, b"", job.key, "the trials so far")
+    trials = [asdict(trial) for trial in done]
+    known = {"fingerprint": job.fingerprint, "processes": job.ranks.count, "trials": trials}
+    checkpoints.put(job.checkpoints / _FILE, json.dumps(known).encode(), b"", job.key, "the trials so far")
     best = _best(done)
     for number in range(1, len(done) + 1):
         if number != best:
@@ -185,6 +189,7 @@ def _read(job: TuneJob) -> tuple[list[Trial], int]:
 
     Raises:
         IntegrityError: ``CHECKPOINT_FOREIGN``.
+        PreconditionError: ``CHECKPOINT_PROCESSES``.
     """
     path = job.checkpoints / _FILE
     if not path.exists():
@@ -196,6 +201,7 @@ def _read(job: TuneJob) -> tuple[list[Trial], int]:
     known = json.loads(head)
     if known["fingerprint"] != job.fingerprint:
         raise IntegrityError("CHECKPOINT_FOREIGN", "the trials so far belong to another search")
+    job.ranks.demand_same_count(known.get("processes", 1))
     return [Trial(**trial) for trial in known["trials"]], 0
 
 
