@@ -4,9 +4,11 @@ A real train worker with keys of its own runs the product's train task: twice wh
 object says whether the cut-off was proven with the device bound in, whether the three adapters have the same bits, how
 fast it trained beside a large matrix product of the same process, what the driver's energy counter said, and how far
 the GPU's losses are from the CPU's; where bitsandbytes is installed the same of ``qlora``, and the most memory that a
-step of either method took on the device. Without a GPU it says so and measures nothing, unless ``--device cpu`` asks to
-try the check itself. It measures an installed base model, or the same architecture with random weights
-(``--random-weights FILES``, a folder with config and tokenizer), which tunes equally fast and means nothing else.
+step of either method took on the device. Where there are two GPUs, a worker that trains in two processes runs twice
+more, and the object says how far its loss curve is from one process's. Without a GPU it says so and measures nothing,
+unless ``--device cpu`` asks to try the check itself. It measures an installed base model, or the same architecture with
+random weights (``--random-weights FILES``, a folder with config and tokenizer), which tunes equally fast and means
+nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ from assay.worker.supervisor import Snapshot, Supervisor
 from trainer.base_models import DEFAULT_BASE_MODEL, assay_home
 
 JOB = "units/check/tuningJobs/gpu"
+LOSS_TOLERANCE = 0.05
+"""Of a step's loss in nats between one process and two; bf16, whose own rounding of a mean loss is a third of it."""
 _WORDS = (
     "account balance branch card cheque clause client credit customer deposit fee form interest letter loan month "
     "mortgage note number office order paper payment policy question rate reply request review rule statement sum "
@@ -59,7 +63,7 @@ class Scale:
 class Worker:
     """A train worker in a folder, its gateway's keys, and tasks sealed to it."""
 
-    def __init__(self, folder: Path, models: Path) -> None:
+    def __init__(self, folder: Path, models: Path, processes: int = 1) -> None:
         self.folder, self.permit, self.sealing = folder, Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
         folder.mkdir(parents=True)
         write_key(folder / "statement.key", Ed25519PrivateKey.generate())
@@ -68,7 +72,7 @@ class Worker:
         (folder / "gateway.pub").write_text(json.dumps(public))
         (folder / "worker.toml").write_text(
             'listen = "127.0.0.1:0"\nsubject = "spiffe://check.local/services/train-worker"\nkinds = ["train"]\n'
-            f'slot_file = "slot"\nmodels_dir = "{models}"\n'
+            f'slot_file = "slot"\nmodels_dir = "{models}"\nprocesses = {processes}\n'
         )
         self.keys = WorkerKeys.load(folder)
         table = {"train": TaskModule.installed(TASK_MODULES["train"])}
@@ -154,27 +158,8 @@ def random_base(files: Path, models: Path) -> str:
 
 async def runs(folder: Path, models: Path, scale: Scale, method: str = "lora") -> dict[str, Any]:
     """Trains whole, whole again, and with a pause in the middle."""
-    worker = Worker(folder / "worker", models)
-    files = {"train.jsonl": chat_rows(scale.rows, scale.words, 1), "validation.jsonl": chat_rows(16, scale.words, 2)}
-    order = {
-        "method": method,
-        "base_model": DEFAULT_BASE_MODEL,
-        "base_sha256": read_base_manifest(models / DEFAULT_BASE_MODEL).sha256,
-        "hyperparameters": {
-            "epochs": str(scale.epochs),
-            "learning_rate": "0.0002",
-            "batch_size": scale.batch,
-            "lora_rank": 16,
-            "lora_dropout": "0.1",
-        },
-        "seed": 7,
-        "max_train_tokens": 1 << 40,
-    }
-    await worker.supervisor.start()
-    try:
-        found = {name: await _one(worker, folder, name, files, order) for name in ("first", "second", "paused")}
-    finally:
-        await worker.supervisor.stop()
+    worker, names = Worker(folder / "worker", models), ("first", "second", "paused")
+    found = await _all(worker, folder, names, models, scale, "0.1", method)
     first, statements = found["first"], [f["statement"] for f in found.values()]
     claim, meter = first["statement"]["claim"], first["statement"]["meter"]
     return {
@@ -198,6 +183,55 @@ async def runs(folder: Path, models: Path, scale: Scale, method: str = "lora") -
         "energy_method": meter["energy_method"],
         "peak_mib": round(meter["max_rss_bytes"] / 2**20),
     }
+
+
+async def two_processes(folder: Path, models: Path, scale: Scale) -> dict[str, Any]:
+    """Trains in one process and twice in two, without dropout, whose draws each process makes for itself."""
+    one = await _all(Worker(folder / "alone", models), folder, ("alone",), models, scale, "0")
+    two = await _all(Worker(folder / "shared", models, 2), folder, ("two", "two-again"), models, scale, "0")
+    alone, shared = one["alone"]["statement"]["claim"], two["two"]["statement"]["claim"]
+    curves = [[float(loss) for _, loss in claim["losses"]] for claim in (alone, shared)]
+    speeds = [claim["trained_tokens"] / float(claim["train_seconds"]) for claim in (alone, shared)]
+    return {
+        "processes": shared["processes"],
+        "backend": shared.get("process_backend", ""),
+        "isolation_proven": all(run["statement"]["isolation"]["proven"] for run in two.values()),
+        "two_runs_bit_equal": two["two"]["adapter"] == two["two-again"]["adapter"],
+        "furthest_loss": round(max(abs(a - b) for a, b in zip(*curves, strict=True)), 6),
+        "tokens_per_s": [round(speed, 1) for speed in speeds],
+    }
+
+
+async def _all(
+    worker: Worker,
+    folder: Path,
+    names: Sequence[str],
+    models: Path,
+    scale: Scale,
+    dropout: str,
+    method: str = "lora",
+) -> dict[str, dict[str, Any]]:
+    """Runs of one order on one worker, by name."""
+    files = {"train.jsonl": chat_rows(scale.rows, scale.words, 1), "validation.jsonl": chat_rows(16, scale.words, 2)}
+    order = {
+        "method": method,
+        "base_model": DEFAULT_BASE_MODEL,
+        "base_sha256": read_base_manifest(models / DEFAULT_BASE_MODEL).sha256,
+        "hyperparameters": {
+            "epochs": str(scale.epochs),
+            "learning_rate": "0.0002",
+            "batch_size": scale.batch,
+            "lora_rank": 16,
+            "lora_dropout": dropout,
+        },
+        "seed": 7,
+        "max_train_tokens": 1 << 40,
+    }
+    await worker.supervisor.start()
+    try:
+        return {name: await _one(worker, folder, name, files, order) for name in names}
+    finally:
+        await worker.supervisor.stop()
 
 
 async def _one(
@@ -305,6 +339,13 @@ def step_bytes(models: Path, device: str, scale: Scale, method: str) -> int | No
     return int(torch.cuda.max_memory_allocated())
 
 
+def _two(device: str) -> bool:
+    """Whether two processes can train here, each on a device of its own."""
+    import torch
+
+    return device == "cpu" or torch.cuda.device_count() >= 2
+
+
 def _finish(device: str) -> None:
     import torch
 
@@ -339,6 +380,7 @@ def main() -> int:
             "weights": "random" if options.random_weights else DEFAULT_BASE_MODEL,
             **device_facts(options.device),
             **asyncio.run(runs(folder, models, scale)),
+            "two_processes": asyncio.run(two_processes(folder, models, scale)) if _two(options.device) else "not run",
             "loss_difference_to_cpu_fp32": loss_difference(models, options.device, options.words),
             "qlora": qlora(folder / "qlora", models, options.device, scale),
         }
@@ -346,6 +388,10 @@ def main() -> int:
     every = [found, *([found["qlora"]] if isinstance(found["qlora"], dict) else [])]
     members = ("isolation_proven", "two_runs_bit_equal", "resumed_bit_equal")
     holds = all(one[member] for one in every for member in members)
+    two = found["two_processes"]
+    if two != "not run":
+        holds = holds and two["processes"] == 2 and two["isolation_proven"] and two["two_runs_bit_equal"]
+        holds = holds and two["furthest_loss"] < LOSS_TOLERANCE
     return 0 if holds and found["device"] == options.device else 1
 
 
