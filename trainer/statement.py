@@ -36,7 +36,7 @@ def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[
                 "device": job.device.kind,
                 "device_name": job.device.name,
                 "dtype": job.device.dtype,
-                **_processes(job.ranks),
+                **processes_of(job.ranks),
                 "seed": job.settings.seed,
                 "hyperparameters": _hyperparameters(job, result),
                 "rows": len(train.rows),
@@ -67,7 +67,7 @@ def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[
     )
 
 
-def _processes(ranks: Ranks) -> dict[str, Any]:
+def processes_of(ranks: Ranks) -> dict[str, Any]:
     """How many processes shared out the rows, how they talked, and why they were fewer than configured."""
     told = {"process_backend": ranks.backend, "fewer_processes": ranks.why}
     return {"processes": ranks.count, **{name: word for name, word in told.items() if word}}

@@ -10,6 +10,8 @@ from assay import canonical
 from audit.cards import build_card
 from audit.cards.rows import parts_of
 from tests.audit.cards import samples
+from trainer.recipes.ranks import Ranks
+from trainer.statement import processes_of
 
 SECTIONS = [
     "summary", "reading", "intended-use", "base-model", "data", "training", "privacy", "fairness", "quality",
@@ -104,6 +106,20 @@ def test_a_private_run_says_of_what_and_by_which_accountant() -> None:
     said = fact(card, "training", "Differential privacy")
     assert said == "epsilon 3.41 at delta 0.00001, of one row, by opacus prv"
     assert fact(card, "training", "Differential privacy: reserved epsilon") == "3.9"
+
+
+@pytest.mark.parametrize(
+    "ranks", [Ranks(2, backend="gloo"), Ranks(1, why="4 processes want a GPU each, and there are 2")]
+)
+def test_how_many_processes_trained_stands_with_how_many_might_have(ranks: Ranks) -> None:
+    known = samples.rich()
+    known["training"]["claim"] |= processes_of(ranks)
+    known["training"]["environment"] |= {"processes": "4"}
+    card = build_card(known)
+    assert fact(card, "training", "Processes") == str(ranks.count)
+    assert fact(card, "training", "Environment: processes") == "4"
+    said = ("Process backend", "gloo") if ranks.backend else ("Fewer processes", ranks.why)
+    assert fact(card, "training", said[0]) == said[1]
 
 
 def test_a_search_shows_every_trial_and_why_one_was_kept() -> None:
