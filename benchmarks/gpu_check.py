@@ -187,8 +187,8 @@ async def runs(folder: Path, models: Path, scale: Scale, method: str = "lora") -
 
 async def two_processes(folder: Path, models: Path, scale: Scale) -> dict[str, Any]:
     """Trains in one process and twice in two, without dropout, whose draws each process makes for itself."""
-    one = await _all(Worker(folder / "alone", models), folder, ("alone",), models, scale, "0")
-    two = await _all(Worker(folder / "shared", models, 2), folder, ("two", "two-again"), models, scale, "0")
+    one = await _all(Worker(folder / "one-process", models), folder, ("alone",), models, scale, "0")
+    two = await _all(Worker(folder / "two-processes", models, 2), folder, ("two", "two-again"), models, scale, "0")
     alone, shared = one["alone"]["statement"]["claim"], two["two"]["statement"]["claim"]
     curves = [[float(loss) for _, loss in claim["losses"]] for claim in (alone, shared)]
     speeds = [claim["trained_tokens"] / float(claim["train_seconds"]) for claim in (alone, shared)]
