@@ -128,7 +128,6 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         **({"trials": [canonical.float_free(trial.as_dict()) for trial in trials]} if trials else {}),
     }
     _demand_the_ordered_rows(order, {split: decides[split] for split in names})
-    device = choose_device()
     return TuneJob(
         base_files=files,
         train=splits["train"],
