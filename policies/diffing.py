@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from policies.cel import Expression
 from policies.rule import Pack, Rule
 
 
@@ -47,10 +48,19 @@ def _compare(kind: str, old: Mapping[str, Mapping[str, str]], new: Mapping[str, 
 def _rule(rule: Rule) -> dict[str, str]:
     shown: dict[str, Any] = json_format.MessageToDict(rule.message_type(), preserving_proto_field_name=True)
     shown |= {"message": rule.message.source, "fix": rule.fix.source, "why": rule.why, "needs": ", ".join(rule.needs)}
+    shown |= {"rows": _source(rule.rows), "row_count": _source(rule.row_count)}
+    shown["repair"] = "; ".join(" ".join(filter(None, (r.move, r.field, _source(r.to)))) for r in rule.repairs)
     if rule.gate is not None:
-        gate = rule.gate
-        shown["gate"] = f"{gate.measurement} {'at most' if gate.at_most else 'at least'} limits.{gate.limit}"
+        gate, sample = rule.gate, rule.gate.sample
+        side = "at most" if gate.at_most else "at least"
+        shown["gate"] = f"{gate.measurement} {side} limits.{gate.limit}{' by attribute' if gate.per_attribute else ''}"
+        assumed = ", ".join(f"{name} limits.{limit}" for name, limit in sorted(sample.assumptions.items()))
+        shown["sample"] = f"{sample.method} of {sample.counts}: {assumed}"
     return {key: str(value) for key, value in shown.items()}
+
+
+def _source(expression: Expression | None) -> str:
+    return expression.source if expression is not None else ""
 
 
 def _limits(pack: Pack) -> dict[str, dict[str, str]]:
