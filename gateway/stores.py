@@ -29,6 +29,8 @@ CHUNK_BYTES = 256 * 1024
 _READ_SECONDS = 30.0
 # Plain segments: what is percent-encoded or dotted is read differently by different servers.
 _PATH = re.compile(r"(?:/[A-Za-z0-9_~+=@,:-][A-Za-z0-9._~+=@,:-]*)+")
+# Nothing that a parser of addresses would strip, such as line ends.
+_VISIBLE = re.compile(r"[!-~]+")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -55,7 +57,7 @@ def allowed(stores: Sequence[StoreSettings], unit: str, source: str) -> Address:
     except ValueError:
         raise _not_allowed() from None
     plain = parts.scheme == "https" and "@" not in parts.netloc and not parts.query and not parts.fragment
-    if not plain or not parts.hostname or not _PATH.fullmatch(parts.path) or not source.isascii():
+    if not plain or not parts.hostname or not _PATH.fullmatch(parts.path) or not _VISIBLE.fullmatch(source):
         raise _not_allowed()
     for store in stores:
         prefix = urlsplit(store.prefix)

@@ -16,7 +16,9 @@ from audit.prepare.lines import FileLimits, refuse_empty, refuse_file
 MAX_BYTES = 1 << 30
 _BATCH_ROWS = 512
 _MAGIC = b"PAR1"
-_MOST_FOOTER = 16 << 20
+_MOST_FOOTER = 4 << 20
+"""A footer is read whole and becomes many times its size; a thousand columns in ten row groups fill half of this."""
+
 _GROUP_BYTES = 256 << 20
 
 
@@ -82,8 +84,13 @@ def _check_footer(path: Path) -> None:
             _malformed()
         stream.seek(size - 8)
         tail = stream.read(8)
-    if tail[4:] != _MAGIC or int.from_bytes(tail[:4], "little") > min(size, _MOST_FOOTER):
+    footer = int.from_bytes(tail[:4], "little")
+    if tail[4:] != _MAGIC or footer > size:
         _malformed()
+    if footer > _MOST_FOOTER:
+        refuse_file(
+            "PARQUET_TOO_LARGE", "the footer is too large", remedy="write fewer columns, or larger row groups"
+        )
 
 
 def _check_claims(footer: Any, limits: FileLimits) -> None:

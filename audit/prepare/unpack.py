@@ -22,6 +22,7 @@ MAX_RATIO = 200
 _FREE_BYTES = 8 << 20  # below this the ratio does not matter
 _CHUNK = 1 << 18
 _GZIP, _ZIP = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+_TAR, _TAR_AT = b"ustar", 257
 _MOST_MEMBERS = 16
 _END = b"PK\x05\x06"
 
@@ -35,8 +36,10 @@ def plain(dataset: Path, work: Path, max_bytes: int = MAX_BYTES) -> Path:
             ``ARCHIVE_ENCRYPTED`` or ``ARCHIVE_NESTED``.
     """
     with dataset.open("rb") as stream:
-        head = stream.read(4)
+        head = stream.read(_TAR_AT + len(_TAR))
         stream.seek(0)
+        if head.endswith(_TAR):
+            _many()
         if head.startswith(_GZIP):
             with gzip.GzipFile(fileobj=stream) as inside:
                 return _copy(inside, work / "unpacked", dataset.stat().st_size, max_bytes)  # type: ignore[arg-type]
@@ -55,7 +58,7 @@ def _copy(inside: BinaryIO, into: Path, packed: int, max_bytes: int) -> Path:
     try:
         with into.open("wb") as out:
             while chunk := inside.read(_CHUNK):
-                if not size and (chunk.startswith(_GZIP) or chunk.startswith(_ZIP)):
+                if not size and (chunk.startswith((_GZIP, *_ZIP)) or chunk[_TAR_AT:].startswith(_TAR)):
                     refuse_file("ARCHIVE_NESTED", "the archive holds an archive", remedy="compress the file once")
                 size += len(chunk)
                 if size > max_bytes or size > max(_FREE_BYTES, packed * MAX_RATIO):
@@ -103,7 +106,7 @@ def _only_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
 
 
 def _many() -> NoReturn:
-    refuse_file("ARCHIVE_MANY_FILES", "the archive does not hold exactly one file", remedy="zip the dataset alone")
+    refuse_file("ARCHIVE_MANY_FILES", "the archive is no zip with exactly one file", remedy="zip the dataset alone")
 
 
 def _broken(kind: str) -> NoReturn:

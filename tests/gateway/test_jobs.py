@@ -65,7 +65,7 @@ async def test_past_questions_are_read_from_the_rows(house: House) -> None:
     assert past.fired == {"BASE-MIN-ROWS"}
 
 
-async def test_the_same_request_twice_is_one_job(house: House) -> None:
+async def test_attack_43_the_same_request_twice_is_one_job(house: House) -> None:
     await house.upload("rita")
     rita, request = await house.caller("rita"), house.request()
     answers = await asyncio.gather(*(house.app.jobs.create_tuning_job(rita, request) for _ in range(8)))

@@ -5,6 +5,7 @@ import io
 import json
 import resource
 import struct
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,40 @@ def test_a_parquet_bomb_is_refused_by_its_footer(tmp_path: Path, reason: str, ma
     assert caught.value.reason == reason
 
 
+def wide_footer(columns: int) -> bytes:
+    """A Parquet file without rows whose footer names so many columns, each in seven bytes and its name."""
+
+    def number(value: int) -> bytes:
+        out = bytearray()
+        while value > 127:
+            out.append(value & 127 | 128)
+            value >>= 7
+        return bytes([*out, value])
+
+    def name(text: bytes) -> bytes:
+        return number(len(text)) + text
+
+    # Thrift's compact protocol: FileMetaData of version, schema, rows and row groups (parquet.thrift).
+    root = b"\x48" + name(b"s") + b"\x15" + number(2 * columns) + b"\x00"
+    leaves = b"".join(b"\x15\x02\x25\x02\x18" + name(b"%x" % i) + b"\x00" for i in range(columns))
+    schema = b"\x19\xfc" + number(columns + 1) + root + leaves
+    footer = b"\x15\x02" + schema + b"\x16\x00" + b"\x19\x0c" + b"\x00"
+    return b"PAR1" + footer + struct.pack("<L", len(footer)) + b"PAR1"
+
+
+def test_a_footer_of_a_million_columns_is_refused_in_bounded_memory(tmp_path: Path) -> None:
+    """Ten megabytes, which a reader would make a gigabyte of."""
+    small = _written(tmp_path / "small", wide_footer(1000))
+    assert len(next(records(small, FileLimits()))[1]) == 1000
+    for columns, reason in ((1001, "TOO_MANY_COLUMNS"), (1_000_000, "PARQUET_TOO_LARGE")):
+        path = _written(tmp_path / "wide", wide_footer(columns))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(InvalidInputError) as caught:
+            list(records(path, FileLimits()))
+        assert caught.value.reason == reason
+        assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < 64 << 20
+
+
 def test_a_parquet_bomb_of_one_long_string_is_read_once_and_cut(tmp_path: Path) -> None:
     path = _long(tmp_path / "t")
     assert path.stat().st_size < 4 << 20
@@ -221,6 +256,15 @@ def _encrypted() -> bytes:
     return bytes(data)
 
 
+def tarred(name: str, kind: bytes = tarfile.REGTYPE) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.size = kind, "/etc/passwd", len(DATA) if kind == tarfile.REGTYPE else 0
+        archive.addfile(info, io.BytesIO(DATA) if info.size else None)
+    return out.getvalue()
+
+
 DATA = b'{"prompt": "a", "completion": "b"}\n' * 50
 
 
@@ -245,6 +289,12 @@ BAD_ARCHIVES = [
     ("ARCHIVE_MANY_FILES", zipped(("a", b"x"), ("b", b"y"))),
     ("ARCHIVE_MANY_FILES", zipped(*((str(i), b"") for i in range(5000)))),
     ("ARCHIVE_MANY_FILES", zipped()),
+    ("ARCHIVE_MANY_FILES", tarred("rows.jsonl")),
+    ("ARCHIVE_MANY_FILES", tarred("../../etc/passwd")),
+    ("ARCHIVE_MANY_FILES", tarred("null", tarfile.CHRTYPE)),
+    ("ARCHIVE_NESTED", packed_by_gzip(tarred("../../etc/passwd"))),
+    ("ARCHIVE_NESTED", packed_by_gzip(tarred("link", tarfile.SYMTYPE))),
+    ("ARCHIVE_NESTED", zipped(("a.tar", tarred("rows.jsonl")))),
     ("ARCHIVE_ENCRYPTED", _encrypted()),
     ("ARCHIVE_BROKEN", packed_by_gzip(DATA)[:-9]),
     ("ARCHIVE_BROKEN", b"\x1f\x8b" + b"junk" * 20),
