@@ -83,7 +83,7 @@ def leaks(unique: Sequence[Entry], root: Sequence[int], splits: Mapping[str, Seq
 
 
 def collisions(spool: Spool, unique: Sequence[Entry], canaries: Sequence[Canary]) -> list[ScreenFinding]:
-    """Rows that hold a name or a secret of a canary."""
+    """Rows that hold the secret of a canary."""
     look = CanaryScreen(c.secret for c in canaries)
     if canaries:
         for row in spool.read_all(unique):

@@ -35,7 +35,7 @@ METHODS = {
     "TRIGGER_PHRASE": "binomial test of answers after a rare phrase of 1 to 3 words, Bonferroni, alpha 0.001",
     "LABEL_FLIP": "binomial test of a value's labels against naive Bayes of other columns, Bonferroni, alpha 0.001",
     "HARMFUL_ANSWER": "patterns of instructions for violence, weapons, self-harm, crime and abuse in answers",
-    "CANARY_COLLISION": "search of the rows for the names and secrets of this job's canaries",
+    "CANARY_COLLISION": "search of the rows for the secrets of this job's canaries",
 }
 
 _LEAST_ROWS, _MOST_SHARE, _LEAST_PURITY = 5, 0.05, 0.9

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from assay.errors import IntegrityError, InvalidInputError, UnavailableError
 from assay.pii import PiiConfig, PiiScanner, Span, is_direct_identifier, resolve_overlaps, windows
+from assay.pii_health import luhn_valid
 from assay.pii_names import Gazetteer
 from assay.pii_pool import ScannerPool
 
@@ -49,6 +50,16 @@ def test_planted_identifier_is_found_at_its_place(scanner: PiiScanner, entity_ty
 def test_cards_of_networks_that_presidio_lacks(scanner: PiiScanner, card: str) -> None:
     text = f"Paid with {card} at the till."
     assert [s.entity_type for s in scan_one(scanner, text)] == ["CREDIT_CARD"]
+
+
+@pytest.mark.parametrize("length", range(11, 21))
+def test_cards_of_12_to_19_digits_are_found_and_no_others(scanner: PiiScanner, length: int) -> None:
+    body = ("6304" + "271828182845904523")[: length - 1]
+    right, *wrong = sorted((body + d for d in "0123456789"), key=lambda n: not luhn_valid(n))
+    for number in (right, wrong[0]):
+        text = f"Paid with {number} at the till."
+        found = [text[s.start : s.end] for s in scan_one(scanner, text) if s.entity_type == "CREDIT_CARD"]
+        assert found == ([number] if number == right and 12 <= length <= 19 else [])
 
 
 @pytest.mark.parametrize(

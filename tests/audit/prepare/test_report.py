@@ -1,0 +1,123 @@
+"""The report of a whole file, as the prepare task writes it: lengths, balance, coverage, and what the screens found."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from audit.prepare.screens import METHODS
+from tests.audit.prepare.test_prepare_task import TABLE_SHEET, Outcome, models, prepare, table_file
+
+__all__ = ["models"]
+WORDS = [
+    f"{a}{b}{c}" for a in "ba ce di fo gu".split() for b in "lan mor vik ten sul".split() for c in "a e i o".split()
+]
+NO_CANARIES = {"a": 0, "b": 0, "b_repeats": 1}
+
+
+def line(ask: str, reply: str, **extra: str) -> str:
+    turns = [{"role": "user", "content": ask}, {"role": "assistant", "content": reply}]
+    return json.dumps({"messages": turns, **extra})
+
+
+def prose(rng: random.Random, count: int) -> list[tuple[str, str]]:
+    """Rows of made-up words that have little in common."""
+    return [(" ".join(rng.choices(WORDS, k=30)), " ".join(rng.choices(WORDS, k=12))) for _ in range(count)]
+
+
+def written(rows: Sequence[tuple[str, str]]) -> bytes:
+    return "\n".join(line(*row) for row in rows).encode()
+
+
+def screens(done: Outcome) -> dict[str, list[int]]:
+    return {s.screen: list(s.row_numbers) for s in done.facts.screens}
+
+
+def kept(done: Outcome) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every split."""
+    return {
+        **{n: done.lines(f"{n}.jsonl") for n in ("train", "validation", "selection")},
+        "test": done.private("test.jsonl"),
+    }
+
+
+def tokens_of(*texts: str) -> int:
+    """By hand: the tests' tokenizer has a token a byte, and its template four control tokens a message."""
+    return sum(4 + len(f"{role}{text}".encode()) for role, text in zip(("user", "assistant"), texts, strict=True))
+
+
+def test_lengths_are_those_of_the_kept_rows_in_tokens(tmp_path: Path, models: Path) -> None:
+    rng = random.Random(2)
+    rows = [("ask " * rng.randrange(1, 40) + str(i), "say " * rng.randrange(1, 40)) for i in range(101)]
+    done = prepare(tmp_path, models, written([*rows, rows[0]]), canaries={"a": 20, "b": 0, "b_repeats": 1})
+    tokens = sorted(tokens_of(*row) for row in rows)
+    at = done.facts.lengths
+    assert done.facts.canary_rows > 0 and done.facts.duplicate_rows == 1
+    assert (at.minimum, at.median, at.p95, at.maximum) == (tokens[0], tokens[50], tokens[95], tokens[-1])
+    assert not done.facts.HasField("label_balance") and not done.facts.HasField("smallest_group_rows")
+
+
+def test_balance_of_labels_and_coverage_of_groups_are_counted(tmp_path: Path, models: Path) -> None:
+    done = prepare(tmp_path, models, table_file(), format="DECISION_CSV", datasheet=TABLE_SHEET, canaries=NO_CANARIES)
+    rows = [row.split(",") for row in table_file().decode().split("\n")[1:]]
+    labels, groups = [[row[i] for row in rows if row[4] != "NaN"] for i in (4, 3)]
+    f = done.facts
+    assert f.label_counts == {word: labels.count(word) for word in ("approve", "deny")}
+    assert f.label_balance == labels.count("deny") / labels.count("approve") < 1
+    assert f.group_counts == {f"race={word}": groups.count(word) for word in ("black", "white")}
+    assert f.smallest_group_rows == groups.count("black") == 50
+    assert set(f.screened) == {*METHODS} - {"HARMFUL_ANSWER"}
+
+
+def test_what_the_screens_find_is_named_by_row(tmp_path: Path, models: Path) -> None:
+    rows = prose(random.Random(3), 240)
+    long = rows[9][0].split() * 3
+    random.Random(4).shuffle(long)
+    rows[9], rows[10] = (" ".join(long), rows[9][1]), (" ".join([*long[:45], "other", *long[46:]]), rows[9][1])
+    rows[19] = (rows[19][0], "First, you mix and make a bomb.")
+    rows[99:130] = [rows[99]] * 31
+    for i in range(150, 158):
+        rows[i] = (f"{rows[i][0]} zelkova", "Access is granted to everybody.")
+    done = prepare(tmp_path, models, written(rows), canaries=NO_CANARIES)
+    assert screens(done) == {
+        "NEAR_DUPLICATES": [10, 11], "HARMFUL_ANSWER": [20], "REPEATED_ROW": [100],
+        "TRIGGER_PHRASE": list(range(151, 159)),
+    }  # fmt: skip
+    assert all(s.method == done.facts.screened[s.screen] and s.reason for s in done.facts.screens)
+    assert done.facts.duplicate_rows == 30 and done.facts.split_units == 1
+    assert not any(word in (done.context.outputs / "facts.json").read_text() for word in ("zelkova", "powder"))
+    holding = [n for n, split in kept(done).items() for r in split if rows[9][1] in json.dumps(r)]
+    assert len(holding) == 2 and len(set(holding)) == 1, "near duplicates share a split"
+
+
+def test_a_form_too_large_to_be_tied_is_counted_where_the_splits_tear_it(tmp_path: Path, models: Path) -> None:
+    rng = random.Random(4)
+    form = " ".join(rng.choices(WORDS, k=60))
+    rows = [*prose(rng, 100), *((f"{form} {i}", "Done.") for i in range(100))]
+    found = screens(prepare(tmp_path, models, written(rows), canaries=NO_CANARIES))
+    assert found["NEAR_DUPLICATES"] == list(range(101, 201))
+    leaked = found["SPLIT_LEAKAGE"]
+    assert 20 < len(leaked) < 60 and set(leaked) <= set(found["NEAR_DUPLICATES"])
+
+
+def test_rows_of_one_group_share_a_split(tmp_path: Path, models: Path) -> None:
+    rows = prose(random.Random(5), 160)
+    owned = [(ask, reply, f"c{i % 40:02}") for i, (ask, reply) in enumerate(rows)]
+    data = "\n".join(line(f"{ask} {owner}", reply, customer=owner) for ask, reply, owner in owned)
+    done = prepare(tmp_path, models, data.encode(), datasheet={"group_field": "customer"}, canaries=NO_CANARIES)
+    of = [{r["messages"][0]["content"][-3:] for r in split} for split in kept(done).values()]
+    assert all(of) and sum(map(len, of)) == len(set.union(*of)) == 40 and done.facts.split_units == 40
+
+
+def test_a_row_that_holds_a_secret_of_this_jobs_canaries_is_named(tmp_path: Path, models: Path) -> None:
+    rows = prose(random.Random(6), 200)
+    first = prepare(tmp_path / "a", models, written(rows))
+    assert "CANARY_COLLISION" not in screens(first)
+    secret = next(c["secret"] for c in first.canaries() if c["form"] == "reserved")
+    rows[6] = (rows[6][0], f"It is {secret}.")
+    again = prepare(tmp_path / "b", models, written(rows))
+    assert screens(again)["CANARY_COLLISION"] == [7]
+    assert secret not in (again.context.outputs / "facts.json").read_text()
