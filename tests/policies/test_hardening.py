@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import celpy
 import pytest
 
 from assay.errors import InvalidInputError
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
 from policies import guards, inputs
-from policies.cel import Environment
+from policies.cel import Environment, EvaluationError
 from policies.engine import PolicyEngine
 from policies.pack import load
 from policies.rule import INTAKE, RELEASE
@@ -25,6 +26,16 @@ def raw(source: str, environment: Environment = RAW, **values: object) -> object
     """What the engine by itself says, without lint, needs or caps."""
     bound: dict[str, object] = {"request": policy_input_pb2.RequestFacts(), "data": policy_input_pb2.DataFacts()}
     return environment.compile(source, cap=False).value(environment.bind({**bound, **values}))
+
+
+def test_a_mistyped_field_is_silently_true_in_an_untyped_engine_and_does_not_compile(tmp_path: Path) -> None:
+    source = "!has(request.residncy)"  # meant: the request names no residency
+    untyped = celpy.Environment()
+    asked = {"request": celpy.json_to_cel({"residency": "eu"})}
+    assert untyped.program(untyped.compile(source)).evaluate(asked)
+    with pytest.raises(InvalidInputError) as caught:
+        load(one_rule_pack(tmp_path, f'expression: "{source}"'))
+    assert caught.value.reason == "PACK_COMPILE" and "undefined field" in caught.value.message
 
 
 def test_a_number_never_set_reads_as_zero_and_lint_refuses_it(tmp_path: Path) -> None:
@@ -96,6 +107,24 @@ def test_a_field_without_end_is_computed_with_and_the_cap_refuses_it_unasked(
     assert outcome.outcome == policy_pb2.OUTCOME_ERROR and f"at most {inputs.MAX_STRING:,}" in outcome.message
 
 
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"columns": ["c"] * (inputs.MAX_ITEMS + 1)}, f"at most {inputs.MAX_ITEMS:,}"),
+        ({"group_counts": {"g" * (inputs.MAX_STRING + 1): 1}}, "a key of data.group_counts"),
+        ({"columns": ["c" * 4000] * 600}, f"at most {inputs.MAX_BYTES:,}"),
+    ],
+)
+def test_lists_maps_and_questions_without_end_are_judged_raw_and_the_caps_refuse_them(
+    tmp_path: Path, chat: policy_input_pb2.IntakeInput, facts: dict[str, object], words: str
+) -> None:
+    source = "size(data.columns) + size(data.group_counts) > 0"
+    assert raw(source, data=policy_input_pb2.DataFacts(**facts)) is True
+    chat.data.MergeFrom(policy_input_pb2.DataFacts(**facts))
+    (outcome,) = PolicyEngine(load(one_rule_pack(tmp_path, f"expression: {source}"))).decide(chat).outcomes
+    assert outcome.outcome == policy_pb2.OUTCOME_ERROR and words in outcome.message
+
+
 def test_loops_in_loops_in_loops_run_and_lint_refuses_them(tmp_path: Path) -> None:
     inner = "data.pii_rows.exists(c, a == b && b == c && c < 0)"
     source = f"!data.pii_rows.exists(a, data.pii_rows.exists(b, {inner}))"
@@ -105,17 +134,26 @@ def test_loops_in_loops_in_loops_run_and_lint_refuses_them(tmp_path: Path) -> No
         load(one_rule_pack(tmp_path, f'expression: "size(data.pii_rows) > 0 && {source}"'))
 
 
-def test_an_error_under_not_is_no_yes(tmp_path: Path, chat: policy_input_pb2.IntakeInput) -> None:
-    # An author who takes "not true" for "false" would let an error through; the raw answer is an error value.
-    from policies.cel import EvaluationError
-
+def test_an_error_value_is_true_to_python_and_denies(tmp_path: Path, chat: policy_input_pb2.IntakeInput) -> None:
+    source = "!(1 / data.rows == 1)"
+    compiled = RAW.compile(source)
+    bound = RAW.bind({"data": policy_input_pb2.DataFacts()})
+    # Who asks the engine's value for its truth is told yes: an error is an object like any other.
+    assert bool(compiled.handle.eval(bound.handle).value())
     with pytest.raises(EvaluationError):
-        raw("!(1 / data.rows == 1)")
+        compiled.holds(bound)
     chat.data.rows = 0
-    outcome = (
-        PolicyEngine(load(one_rule_pack(tmp_path, 'expression: "!(1 / data.rows == 1)"'))).decide(chat).outcomes[0]
-    )
+    (outcome,) = PolicyEngine(load(one_rule_pack(tmp_path, f'expression: "{source}"'))).decide(chat).outcomes
     assert outcome.outcome == policy_pb2.OUTCOME_ERROR
+
+
+def test_a_number_is_true_to_python_and_no_rule(tmp_path: Path) -> None:
+    assert bool(raw("data.rows + 1"))
+    with pytest.raises(EvaluationError):
+        RAW.compile("data.rows + 1").holds(RAW.bind({"data": policy_input_pb2.DataFacts()}))
+    with pytest.raises(InvalidInputError) as caught:
+        load(one_rule_pack(tmp_path, "expression: data.rows + 1"))
+    assert caught.value.reason == "PACK_NOT_BOOLEAN"
 
 
 def test_money_as_a_double_would_not_add_up_and_does_not_compile(tmp_path: Path) -> None:
