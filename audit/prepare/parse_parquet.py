@@ -88,9 +88,7 @@ def _check_footer(path: Path) -> None:
     if tail[4:] != _MAGIC or footer > size:
         _malformed()
     if footer > _MOST_FOOTER:
-        refuse_file(
-            "PARQUET_TOO_LARGE", "the footer is too large", remedy="write fewer columns, or larger row groups"
-        )
+        refuse_file("PARQUET_TOO_LARGE", "the footer is too large", remedy="write fewer columns, or larger row groups")
 
 
 def _check_claims(footer: Any, limits: FileLimits) -> None:

@@ -21,7 +21,8 @@ from audit.ledger.writer import UnitOfWork
 from gateway.jobs import views
 from gateway.jobs.transitions import State
 from gateway.store import rows
-from gateway.store.tables import BudgetRow, JobRow
+from gateway.store.tables import BudgetRow, JobRow, TransitionRow
+from policies import inputs
 
 MICROS = 1_000_000
 _SHOWN = 100
@@ -37,18 +38,15 @@ def read(connection: Connection, job: JobRow, now: dt.datetime) -> policy_input_
     day = dt.datetime(now.year, now.month, now.day, tzinfo=dt.UTC)
     month = rows.micros(day.replace(day=1))
     budget, table = rows.table(BudgetRow).c, rows.table(JobRow).c
-    others = table.name != job.name
     epsilon = _sum(connection, budget.epsilon_micros, budget.dataset == dataset, budget.job != job.name)
+    others = (table.name != job.name, table.unit == job.unit, table.created_us <= job.created_us)
+    of_today, under_way = table.created_us >= rows.micros(day), table.state.not_in(_ENDED)
     out = policy_input_pb2.AccountFacts(
         dataset_epsilon_micros=epsilon,
-        unit_jobs_today=_count(
-            connection, others, table.unit == job.unit, table.created_us >= rows.micros(day),
-            table.created_us <= job.created_us,
-        ),
-        unit_jobs_under_way=_count(
-            connection, others, table.unit == job.unit, table.state.not_in(_ENDED), table.created_us <= job.created_us
-        ),
-    )  # fmt: skip
+        unit_jobs_today=_count(connection, *others, of_today),
+        unit_jobs_under_way=_count(connection, *others, under_way),
+        unit_jobs=_counted(connection, *others, of_today | under_way),
+    )
     if epsilon:
         of = select(budget.privacy_unit).where(
             budget.dataset == dataset, budget.job != job.name, budget.privacy_unit != ""
@@ -102,9 +100,12 @@ def reserve(
 
 
 def epsilon_micros(request: policy_input_pb2.RequestFacts) -> int:
-    """Epsilon asked for in millionths, rounded up, so that a budget is never overspent by rounding; 0 for none."""
+    """Epsilon that all trials together may spend, in millionths, rounded up so that no budget is overspent; 0 for none.
+
+    Trials add up (basic composition): each of them reads the same rows.
+    """
     privacy = request.differential_privacy
-    return math.ceil(privacy.epsilon * MICROS) if privacy.HasField("epsilon") else 0
+    return math.ceil(privacy.epsilon * inputs.trials(request.search) * MICROS) if privacy.HasField("epsilon") else 0
 
 
 def _privacy_unit(request: policy_input_pb2.RequestFacts) -> str:
@@ -134,6 +135,23 @@ def _sum(connection: Connection, column: Any, *where: Any) -> int:
 
 def _count(connection: Connection, *where: Any) -> int:
     return int(connection.execute(select(func.count()).select_from(rows.table(JobRow)).where(*where)).scalar_one())
+
+
+def _counted(connection: Connection, *where: Any) -> Sequence[policy_input_pb2.CountedJob]:
+    """The newest of the jobs that count, each with the record of its request, which is a job's first step."""
+    job, step = rows.table(JobRow).c, rows.table(TransitionRow).c
+    statement = (
+        select(job.name, job.created_us, job.state, step.record_index)
+        .where(*where, step.job == job.name, step.version == 1)
+        .order_by(job.created_us.desc(), job.name)
+        .limit(_SHOWN)
+    )
+    return [
+        policy_input_pb2.CountedJob(
+            job=name, day=rows.moment(created).date().isoformat(), state=state, record_index=index
+        )
+        for name, created, state, index in connection.execute(statement)
+    ]
 
 
 def _newest(connection: Connection, *where: Any) -> Sequence[policy_input_pb2.BudgetEntry]:

@@ -8,7 +8,7 @@ import pytest
 
 from assay import canonical
 from assay.errors import AbortedError
-from assay.v1 import policy_input_pb2, tuning_job_pb2
+from assay.v1 import policy_input_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger.records import MAX_BODY
 from gateway.admission import account
 from gateway.admission.intake import decision_predicate
@@ -40,6 +40,14 @@ async def told(house: House, job: JobRow) -> policy_input_pb2.IntakeInput:
     )
     now = dt.datetime.now(dt.UTC)
     question.account.CopyFrom(await house.app.store.fetch(lambda c: account.read(c, job, now)))
+    return question
+
+
+def clean() -> policy_input_pb2.IntakeInput:
+    """A question that policy allows."""
+    case = next(c for c in read_cases(load(BASELINE)) if c.name == "a clean chat request is allowed")
+    question = policy_input_pb2.IntakeInput()
+    question.CopyFrom(case.intake)
     return question
 
 
@@ -133,9 +141,7 @@ async def test_the_rule_refuses_with_the_ledger_attached(house: House) -> None:
     waiting = [await received(house, name) for name in names]
     for index, job in enumerate(waiting[:2]):
         await reserve(house, job, await told(house, job), 40 + index)
-    case = next(c for c in read_cases(load(BASELINE)) if c.name == "a clean chat request is allowed")
-    question = policy_input_pb2.IntakeInput()
-    question.CopyFrom(case.intake)
+    question = clean()
     question.request.differential_privacy.CopyFrom(DP)
     question.account.CopyFrom((await told(house, waiting[2])).account)
     outcomes = {o.rule_id: o for o in PolicyEngine(load(BASELINE)).decide(question).outcomes}
@@ -144,10 +150,41 @@ async def test_the_rule_refuses_with_the_ledger_attached(house: House) -> None:
     assert "Ask for at most 2" in outcomes["BASE-EPSILON"].fix
 
 
+async def test_a_quota_refuses_with_the_jobs_that_it_counts(house: House) -> None:
+    await house.upload("rita")
+    first, second, third = [await received(house, name) for name in ("first", "second", "third")]
+    rita = await house.caller("rita")
+    await house.app.jobs.cancel_tuning_job(
+        rita, tuning_job_pb2.CancelTuningJobRequest(name=second.name, reason="not needed")
+    )
+    question = clean()
+    question.account.CopyFrom((await told(house, third)).account)
+    facts = question.account
+    records = {r.job: r.index for r in house.app.ledger.records("credit", None, -1, 50) if r.type == "job.received"}
+    assert [(j.job, j.state, j.record_index) for j in facts.unit_jobs] == [
+        (second.name, "CANCELLED", records[second.name]), (first.name, "RECEIVED", records[first.name])
+    ]  # fmt: skip
+    assert (facts.unit_jobs_today, facts.unit_jobs_under_way) == (2, 1)
+    tomorrow = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
+    later = await house.app.store.fetch(lambda c: account.read(c, third, tomorrow))
+    assert [j.job for j in later.unit_jobs] == [first.name] and later.unit_jobs_today == 0
+    facts.unit_jobs_today = 10_000
+    said = {o.rule_id: o for o in PolicyEngine(load(BASELINE)).decide(question).outcomes}["BASE-UNIT-JOBS"]
+    assert said.outcome == policy_pb2.OUTCOME_FAIL
+    assert f"{first.name} of {facts.unit_jobs[1].day}, RECEIVED (record {records[first.name]})" in said.message
+
+
 def test_epsilon_is_rounded_up() -> None:
     request = policy_input_pb2.RequestFacts(differential_privacy={"epsilon": 0.1 + 0.2, "delta": 1e-6})
     assert account.epsilon_micros(request) == 300_001
     assert account.epsilon_micros(policy_input_pb2.RequestFacts()) == 0
+
+
+def test_every_trial_of_a_search_spends_its_epsilon() -> None:
+    """Also where an institution's own bundle lets a search ask for differential privacy, which ours does not."""
+    search = policy_input_pb2.Search(lora_ranks=[2, 4, 8], learning_rates=[1e-4, 1e-3])
+    request = policy_input_pb2.RequestFacts(differential_privacy=DP, search=search)
+    assert account.epsilon_micros(request) == 18_000_000
 
 
 @pytest.mark.parametrize("case", ["a clean decision request is allowed", "a datasheet that says nothing"])
