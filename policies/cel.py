@@ -19,7 +19,7 @@ from cel_expr_python.ext import ext_math
 from google.protobuf import descriptor_pool
 
 from assay.errors import InternalError
-from policies import cel_ast
+from policies import bounds, cel_ast
 
 ENGINE = f"cel-expr-python {importlib.metadata.version('cel-expr-python')}"
 MAX_EXPRESSION = 4096
@@ -125,7 +125,7 @@ class Environment:
         return cls(dict(variables), handle)
 
     def compile(self, source: str, *, cap: bool = True) -> Expression:
-        """Compiles and type-checks; ``cap`` refuses what is longer than a rule may be.
+        """Compiles and type-checks; ``cap`` refuses what is longer than a rule may be, or may take too much memory.
 
         Raises:
             CompileError: with line and column inside ``source``.
@@ -134,13 +134,16 @@ class Environment:
             raise CompileError(f"longer than {MAX_EXPRESSION} characters; a rule states one fact")
         try:
             handle = self.handle.compile(source)
-            tree = cel_ast.decode(handle.serialize())
-            return Expression(source, tree, handle.return_type().name(), handle)
         except RuntimeError as error:
             found = _PLACE.search(str(error))
             if found is None:
                 raise CompileError(_first_line(str(error))) from error
             raise CompileError(found[3].strip(), int(found[1]), int(found[2])) from error
+        tree = cel_ast.decode(handle.serialize())
+        if cap and (built := bounds.most_built(tree)) > bounds.MAX_BUILT:
+            most = bounds.MAX_BUILT >> 20
+            raise CompileError(f"may build {built / (1 << 20):,.0f} MiB of texts and lists; at most {most} are allowed")
+        return Expression(source, tree, handle.return_type().name(), handle)
 
     def bind(self, values: Mapping[str, Any]) -> Activation:
         """Binds a value to every declared variable; one left out makes each rule that reads it fail."""

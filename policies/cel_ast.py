@@ -59,8 +59,14 @@ _MESSAGES: dict[str, tuple[tuple[str, int, Any, bool], ...]] = {
     ),
     "Position": (("key", 1, _F.TYPE_INT64, False), ("value", 2, _F.TYPE_INT32, False)),
     "SourceInfo": (("positions", 4, "Position", True),),
+    "ListType": (),
     "MapType": (),
-    "Type": (("map_type", 7, "MapType", False), ("message_type", 9, _F.TYPE_STRING, False)),
+    "Type": (
+        ("primitive", 3, _F.TYPE_INT32, False),
+        ("list_type", 6, "ListType", False),
+        ("map_type", 7, "MapType", False),
+        ("message_type", 9, _F.TYPE_STRING, False),
+    ),
     "TypeEntry": (("key", 1, _F.TYPE_INT64, False), ("value", 2, "Type", False)),
     "CheckedExpr": (
         ("type_map", 3, "TypeEntry", True),
@@ -68,6 +74,7 @@ _MESSAGES: dict[str, tuple[tuple[str, int, Any, bool], ...]] = {
         ("source_info", 5, "SourceInfo", False),
     ),
 }
+_TEXTS = (5, 6)  # STRING and BYTES of cel.expr.Type.PrimitiveType
 _KINDS = ("const_expr", "ident_expr", "select_expr", "call_expr", "list_expr", "struct_expr", "comprehension_expr")
 
 
@@ -83,7 +90,7 @@ class Node:
         offset: 0-based code-point offset in the source, for positions in errors.
         test_only: a select written as ``has(...)``.
         message_type: full name, where the node's type is a message.
-        is_map: the node's type is a map.
+        type: ``number`` (booleans and enums too), ``text`` (bytes too), ``list``, ``map``, or ``other``.
     """
 
     kind: str
@@ -92,7 +99,12 @@ class Node:
     offset: int
     test_only: bool = False
     message_type: str = ""
-    is_map: bool = False
+    type: str = "other"
+
+    @property
+    def is_map(self) -> bool:
+        """The node's type is a map."""
+        return self.type == "map"
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -149,8 +161,16 @@ def _node(expr: Any, types: dict[int, Any], offsets: dict[int, int]) -> Node:
         offset=offsets.get(expr.id, 0),
         test_only=test_only,
         message_type=type_.message_type if type_ is not None else "",
-        is_map=type_ is not None and type_.HasField("map_type"),
+        type=_type(type_) if type_ is not None else "other",
     )
+
+
+def _type(type_: Any) -> str:
+    if type_.HasField("list_type") or type_.HasField("map_type"):
+        return "list" if type_.HasField("list_type") else "map"
+    if not type_.HasField("primitive"):
+        return "other"
+    return "text" if type_.primitive in _TEXTS else "number"
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from assay.v1 import policy_pb2
-from policies import asking
+from policies import asking, bounds
 from policies.cel import Activation, CompileError, Environment, EvaluationError, Expression
 from policies.rule import Rule
 
@@ -28,7 +28,7 @@ class Fused:
 
     Attributes:
         rules: in order.
-        chunks: list expressions over them; empty where they could not be compiled together.
+        chunks: list expressions over them; empty where they could not be compiled together, or may build too much.
         passed: the outcome of each when it holds, as the wire bytes of one entry of ``Decision.outcomes``.
         passed_over: the same for when its conditions do not hold.
         others: outcomes of the rules that are not in force, already written.
@@ -58,6 +58,8 @@ class Fused:
         try:
             chunks = tuple(environment.compile(_list(part), cap=False) for part in _batched(rules))
         except CompileError:
+            chunks = ()
+        if any(bounds.most_built(chunk.tree) > bounds.MAX_BUILT for chunk in chunks):
             chunks = ()
         return cls(
             tuple(rules),

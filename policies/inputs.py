@@ -1,8 +1,8 @@
 """Checks a question before any rule sees it: sizes, numbers that are none, and the facts that a rule needs.
 
 Rules run inside this process, where a limit on memory cannot be set for one evaluation. What bounds it instead: the
-caps here on every string, list and map and on the whole message, the engine's iteration budget, the cap on the length
-of an expression, and the refusal of comprehensions nested more than twice.
+caps here on every string, list and map and on the whole message, and what :mod:`policies.bounds` allows an expression
+to build from them.
 """
 
 from __future__ import annotations

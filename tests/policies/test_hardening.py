@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import celpy
@@ -10,11 +12,12 @@ import pytest
 
 from assay.errors import InvalidInputError
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
-from policies import guards, inputs
-from policies.cel import Environment, EvaluationError
+from policies import bounds, guards, inputs
+from policies.cel import CompileError, Environment, EvaluationError
 from policies.engine import PolicyEngine
 from policies.pack import load
 from policies.rule import INTAKE, RELEASE
+from policies.template import Template
 from policies.testing import Case, release_question
 from tests.policies.packs import one_rule_pack, replace
 
@@ -132,6 +135,79 @@ def test_loops_in_loops_in_loops_run_and_lint_refuses_them(tmp_path: Path) -> No
     assert any("nest" in finding.message for finding in guards.check(RAW.compile(source).tree))
     with pytest.raises(InvalidInputError):
         load(one_rule_pack(tmp_path, f'expression: "size(data.pii_rows) > 0 && {source}"'))
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+from assay.v1 import policy_input_pb2
+from policies.cel import Environment
+from policies.rule import INTAKE
+environment = Environment.of(INTAKE)
+finding = policy_input_pb2.RowFinding(field="\\U0001d11e" * 250, code="\\U0001d11e" * 250)
+question = {
+    "request": policy_input_pb2.RequestFacts(purpose="\\U0001d11e" * 4096),
+    "data": policy_input_pb2.DataFacts(pii_rows=range(2000), findings=[finding] * 1000, columns=["c"] * 2000),
+}
+expression = environment.compile(sys.argv[1], cap=False)
+most = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+before = most()
+expression.value(environment.bind(question))
+print(most() - before)
+"""
+
+
+def grown(source: str) -> int:
+    """Bytes by which one evaluation on the largest question made a process of its own grow."""
+    done = subprocess.run([sys.executable, "-c", GROWTH, source], check=True, capture_output=True, text=True)
+    return int(done.stdout) << 10
+
+
+def joined(name: str, times: int) -> str:
+    return "+".join([name] * times)
+
+
+GROWING = (
+    f"[request.purpose].map(a, {joined('a', 16)}).map(b, {joined('b', 16)}).map(c, {joined('c', 16)})",
+    f"data.pii_rows.map(r, {joined('data.pii_rows', 2)})",
+    f"data.pii_rows.map(r, {joined('request.purpose', 8)})",
+)
+"""Each in fewer than two hundred characters, a nesting of one and fewer than two thousand steps."""
+
+
+@pytest.mark.parametrize("source", GROWING)
+def test_what_loops_join_fills_the_memory_and_does_not_compile(tmp_path: Path, source: str) -> None:
+    assert grown(f"size({source}) >= 0") > bounds.MAX_BUILT
+    with pytest.raises(InvalidInputError) as caught:
+        load(one_rule_pack(tmp_path, f'expression: "size({source}) >= 0"'))
+    assert caught.value.reason == "PACK_COMPILE" and "MiB" in caught.value.message
+    with pytest.raises(CompileError):
+        Template.compile(f"Rows {{{source}}}.", RAW)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"[request.purpose].map(a, {joined('a', 16)}).map(b, {joined('b', 8)})",
+        "data.findings.map(f, f.field + ' and ' + f.code + ' of ' + string(f.row))",
+        "data.pii_rows.map(r, [r, r + 1, r + 2]).filter(l, size(l) > 0)",
+        "data.pii_rows.filter(r, r >= 0)",
+        "data.columns.map(c, [c]).filter(l, size(l) > 0)",
+        joined("data.pii_rows", 4),
+    ],
+)
+def test_what_compiles_builds_no_more_than_its_bound(source: str) -> None:
+    bound = bounds.most_built(RAW.compile(source).tree)
+    found = grown(f"size({source}) >= 0")
+    print(f"at most {bound / (1 << 20):.1f} MiB, grew {found / (1 << 20):.1f}: {source[:60]}")
+    assert found <= bound + (4 << 20)
+
+
+def test_every_rule_that_ships_builds_little() -> None:
+    pack = load()
+    for rule in pack.rules:
+        for part in (rule.applies, rule.check):
+            assert bounds.most_built(part.tree) < bounds.MAX_BUILT / 2, rule.id
 
 
 def test_an_error_value_is_true_to_python_and_denies(tmp_path: Path, chat: policy_input_pb2.IntakeInput) -> None:
