@@ -226,12 +226,18 @@ def _move(question: Question, step: Step) -> None:
 
 
 def _resize(data: policy_input_pb2.DataFacts, by: int) -> None:
-    """Adds or takes away valid rows; splits, tokens and counts keep their proportions, rounded down."""
+    """Adds or takes away valid rows; splits, tokens and counts keep their proportions, rounded down.
+
+    Where rows are added and the facts tell the plan of the splits, it decides: a small split that has more than its
+    share, since splits have floors, gets no more until its share is reached.
+    """
     old = max(1, data.valid_rows - data.duplicate_rows)
     ratio = max(0, old + by) / old
     data.rows, data.valid_rows = max(0, data.rows + by), max(0, data.valid_rows + by)
     for name in ("train_rows", "validation_rows", "selection_rows", "test_rows", "train_tokens"):
-        setattr(data, name, math.floor(getattr(data, name) * ratio))
+        share = data.split_shares.get(name.removesuffix("_rows"), 0.0) if by > 0 else 0.0
+        now = getattr(data, name)
+        setattr(data, name, max(now, math.floor(share * (old + by))) if share else math.floor(now * ratio))
     for counts in (data.label_counts, data.group_counts):
         for key in list(counts):
             counts[key] = math.floor(counts[key] * ratio)

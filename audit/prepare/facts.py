@@ -17,7 +17,7 @@ from audit.prepare.parse_table import Survey
 from audit.prepare.safe_harbor import coverage
 from audit.prepare.scan import PiiTally
 from audit.prepare.screens import MAX_ROW_NUMBERS, ScreenFinding
-from audit.prepare.splits import SELECTION, TEST, TRAIN, VALIDATION
+from audit.prepare.splits import SELECTION, TEST, TRAIN, VALIDATION, SplitPlan
 from audit.prepare.text_checks import EMBEDDED_MEDIA
 
 MAX_SCREENS = 200
@@ -32,6 +32,7 @@ class Found:
         findings: refused rows.
         valid_rows: rows that passed, duplicates included.
         duplicates: rows dropped since an earlier row says the same.
+        plan: the shares that the splits were to have.
         split_rows: rows by split, canaries not counted.
         split_sha256: hex SHA-256 of each split's file; that of ``train`` covers the canaries.
         canaries: all of them, planted and controls.
@@ -55,6 +56,7 @@ class Found:
     findings: Findings
     valid_rows: int
     duplicates: int
+    plan: SplitPlan
     split_rows: Mapping[str, int]
     split_sha256: Mapping[str, str]
     canaries: Sequence[Canary]
@@ -114,6 +116,11 @@ def to_message(found: Found) -> Any:
         canary_rows=found.canary_rows,
         canary_manifest_sha256=found.manifest_sha256,
         split_sha256=dict(found.split_sha256),
+        split_shares={
+            VALIDATION: float(found.plan.validation),
+            SELECTION: float(found.plan.selection),
+            TEST: float(found.plan.test),
+        },
         pii_detector=found.detector,
         train_rows=found.split_rows[TRAIN],
         validation_rows=found.split_rows[VALIDATION],

@@ -124,6 +124,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         findings=intake.findings,
         valid_rows=len(scanned.entries),
         duplicates=duplicates,
+        plan=order.splits,
         split_rows={name: len(splits[name]) for name in NAMES},
         split_sha256={name: digests.sha256_file(_split_path(context.outputs, name)) for name in NAMES},
         canaries=canaries,
