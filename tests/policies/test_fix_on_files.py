@@ -62,7 +62,6 @@ CASES: dict[str, tuple[File, dict[str, object]]] = {
     "both": (File(650, personal=set(range(1, 151)), broken=set(range(200, 250))), {}),
     "few rows": (File(80), {}),
     "few rows that say something": (File(90, repeated=60), {}),
-    "too many tokens": (File(400), {"max_train_tokens": 60_000}),
 }
 
 
