@@ -59,9 +59,9 @@ def told(ctx: TaskContext, hear: Callable[[dict[str, Any]], None]) -> TaskContex
 
 
 def children() -> list[psutil.Process]:
-    """Processes under this one that compute; the one that looks after multiprocessing's names stays."""
+    """Ranks under this process; other tests' services and what looks after multiprocessing's names are none."""
     found = psutil.Process().children(recursive=True)
-    return [p for p in found if "resource_tracker" not in " ".join(p.cmdline())]
+    return [p for p in found if "spawn_main" in " ".join(p.cmdline())]
 
 
 def trained(models: Path, folder: Path, processes: int, data: bytes, **order: Any) -> tuple[dict[str, Any], bytes]:
