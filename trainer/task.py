@@ -96,21 +96,8 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
     row_tokens = min(settings.max_row_tokens, context_tokens)
     encoder = Encoder(tokenizer, row_tokens, pairs=method.startswith("dpo"), labels=labels)
     parent = _parent(context)
-    if parent is not None and privacy is not None:
-        raise InvalidInputError(
-            "PARENT_AND_PRIVACY",
-            "a bound on what is learned now does not hold for what the parent learned",
-            remedy="start from the base model, or do not ask for differential privacy",
-        )
-    if parent is not None and parent.whole != (method in whole.METHODS):
-        raise InvalidInputError(
-            "PARENT_KIND",
-            "full tuning goes on from whole modules and every other method from LoRA; the parent is the other kind",
-            remedy="use the parent's method, or start from the base model",
-        )
-    if parent is not None and not parent.whole:
-        # The adapter's shape is the parent's; a rank asked for would be another adapter.
-        settings = replace(settings, lora_rank=parent.rank, lora_alpha=parent.alpha)
+    if parent is not None:
+        settings = _of_parent(settings, parent, method, privacy)
     trials = _trials(order, settings, method, parent, privacy)
     names = (*SPLITS, *(("selection",) if trials else ()))
     files_of = {split: context.inputs / f"{split}.jsonl" for split in names}
@@ -148,6 +135,23 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         selection=splits.get("selection", NO_ROWS),
         ranks=ranks_of(context.processes, settings.batch_size, device, private=privacy is not None),
     )
+
+
+def _of_parent(settings: Settings, parent: AdapterFacts, method: str, privacy: Target | None) -> Settings:
+    """The settings of a run that goes on from a parent; its adapter's shape is the parent's."""
+    if privacy is not None:
+        raise InvalidInputError(
+            "PARENT_AND_PRIVACY",
+            "a bound on what is learned now does not hold for what the parent learned",
+            remedy="start from the base model, or do not ask for differential privacy",
+        )
+    if parent.whole != (method in whole.METHODS):
+        raise InvalidInputError(
+            "PARENT_KIND",
+            "full tuning goes on from whole modules and every other method from LoRA; the parent is the other kind",
+            remedy="use the parent's method, or start from the base model",
+        )
+    return settings if parent.whole else replace(settings, lora_rank=parent.rank, lora_alpha=parent.alpha)
 
 
 def _tell_of_cuts(context: TaskContext, train: EncodedRows, row_tokens: int) -> None:

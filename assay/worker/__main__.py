@@ -18,8 +18,8 @@ from opentelemetry import trace
 
 from assay.errors import AssayError, PreconditionError
 from assay.identity import service_tls
-from assay.worker.sandbox import TaskModule, diagnose, package_versions
-from assay.worker.service import serve
+from assay.worker.sandbox import TaskModule, diagnose
+from assay.worker.service import beyond, serve
 from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
 from assay.worker.supervisor import Supervisor
 
@@ -85,19 +85,13 @@ async def run(folder: Path, table: Mapping[str, TaskModule] | None = None) -> No
     await supervisor.start()
     try:
         server, health, port = await serve(supervisor, service_tls(folder))
-        facts = {"subject": settings.subject, "port": port, "kinds": list(settings.kinds), **_beyond(settings)}
+        facts = {"subject": settings.subject, "port": port, "kinds": list(settings.kinds), **beyond(settings)}
         logging.getLogger("assay.worker").info("worker serves", extra={"facts": facts})
         await stop.wait()
         await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
         await server.stop(1.0)
     finally:
         await supervisor.stop(_GRACE_SECONDS)
-
-
-def _beyond(settings: WorkerSettings) -> dict[str, str]:
-    """Whether there is what a method needs beyond every train worker's libraries."""
-    found = package_versions(("bitsandbytes",)) or {"bitsandbytes": "none"}
-    return found if "train" in settings.kinds and settings.ray is None else {}
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from assay.v1 import tuning_job_pb2
 from assay.v1 import worker_pb2 as pb
 from assay.v1 import worker_pb2_grpc as pb_grpc
 from assay.worker import wire
+from assay.worker.sandbox import package_versions
 from assay.worker.settings import WorkerSettings
 from assay.worker.spool import State
 from assay.worker.statement import environment
@@ -43,6 +44,7 @@ _TRACER = trace.get_tracer("assay.worker")
 _CHUNK = 1 << 18
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SERVICE = "assay.v1.WorkerService"
+BEYOND = ("bitsandbytes",)
 _QUEUED = "waits for a device slot: the tasks before it are not done yet"
 
 
@@ -64,7 +66,7 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
                 slots=settings.slots,
                 tasks=[task_message(snapshot) for snapshot in self._supervisor.tasks() if not snapshot.record.released],
                 isolation=settings.isolation,
-                environment=_environment(settings),
+                environment={**environment(), **beyond(settings)},
             )
         return pb.DescribeWorkerResponse(worker=worker)
 
@@ -168,10 +170,14 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
             raise IntegrityError("TASK_DIGEST", "the bytes received do not have the digest in the header")
 
 
-def _environment(settings: WorkerSettings) -> dict[str, str]:
-    """Facts of this machine; of a library that a method may need also that it is not here, where attempts run here."""
-    facts = environment()
-    return facts if settings.ray is not None else {"bitsandbytes": "none", **facts}
+def beyond(settings: WorkerSettings) -> dict[str, str]:
+    """Versions of what a method may need beyond every train worker's libraries, ``none`` for what is not here.
+
+    Nothing of a worker whose attempts run on other machines.
+    """
+    if "train" not in settings.kinds or settings.ray is not None:
+        return {}
+    return {name: "none" for name in BEYOND} | package_versions(BEYOND)
 
 
 def task_message(snapshot: Snapshot) -> pb.Task:
