@@ -138,7 +138,7 @@ def compas(home: Path) -> dict[str, Any]:
         groups=tuple(r["race"] for r in rows),
         favourable=np.array([r["score_text"] != "Low" for r in rows]),
         deserved=np.array([r["two_year_recid"] == "1" for r in rows]),
-        least=fairness.LEAST_CELL,
+        least=extremes.LEAST_CELL,
     )
     frame = fairness.metric_frame(table)
     cells = {c.name: c for c in table.cells(~table.deserved)}

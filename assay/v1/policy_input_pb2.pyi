@@ -59,6 +59,42 @@ class LengthStatistics(_message.Message):
     maximum: int
     def __init__(self, minimum: _Optional[int] = ..., median: _Optional[int] = ..., p95: _Optional[int] = ..., maximum: _Optional[int] = ...) -> None: ...
 
+class GroupLabels(_message.Message):
+    __slots__ = ("attribute", "value", "rows", "inconclusive", "reference", "favourable", "rate", "rate_lower", "rate_upper", "class_imbalance", "label_difference", "label_difference_lower", "label_difference_upper", "impact_ratio", "impact_ratio_lower", "impact_ratio_upper")
+    ATTRIBUTE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    INCONCLUSIVE_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    FAVOURABLE_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    RATE_LOWER_FIELD_NUMBER: _ClassVar[int]
+    RATE_UPPER_FIELD_NUMBER: _ClassVar[int]
+    CLASS_IMBALANCE_FIELD_NUMBER: _ClassVar[int]
+    LABEL_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    LABEL_DIFFERENCE_LOWER_FIELD_NUMBER: _ClassVar[int]
+    LABEL_DIFFERENCE_UPPER_FIELD_NUMBER: _ClassVar[int]
+    IMPACT_RATIO_FIELD_NUMBER: _ClassVar[int]
+    IMPACT_RATIO_LOWER_FIELD_NUMBER: _ClassVar[int]
+    IMPACT_RATIO_UPPER_FIELD_NUMBER: _ClassVar[int]
+    attribute: str
+    value: str
+    rows: int
+    inconclusive: str
+    reference: bool
+    favourable: int
+    rate: float
+    rate_lower: float
+    rate_upper: float
+    class_imbalance: float
+    label_difference: float
+    label_difference_lower: float
+    label_difference_upper: float
+    impact_ratio: float
+    impact_ratio_lower: float
+    impact_ratio_upper: float
+    def __init__(self, attribute: _Optional[str] = ..., value: _Optional[str] = ..., rows: _Optional[int] = ..., inconclusive: _Optional[str] = ..., reference: _Optional[bool] = ..., favourable: _Optional[int] = ..., rate: _Optional[float] = ..., rate_lower: _Optional[float] = ..., rate_upper: _Optional[float] = ..., class_imbalance: _Optional[float] = ..., label_difference: _Optional[float] = ..., label_difference_lower: _Optional[float] = ..., label_difference_upper: _Optional[float] = ..., impact_ratio: _Optional[float] = ..., impact_ratio_lower: _Optional[float] = ..., impact_ratio_upper: _Optional[float] = ...) -> None: ...
+
 class DetectorQuality(_message.Message):
     __slots__ = ("labelled", "recall", "recall_lower", "recall_upper", "detections", "precision", "precision_lower", "precision_upper")
     LABELLED_FIELD_NUMBER: _ClassVar[int]
@@ -80,7 +116,7 @@ class DetectorQuality(_message.Message):
     def __init__(self, labelled: _Optional[int] = ..., recall: _Optional[float] = ..., recall_lower: _Optional[float] = ..., recall_upper: _Optional[float] = ..., detections: _Optional[int] = ..., precision: _Optional[float] = ..., precision_lower: _Optional[float] = ..., precision_upper: _Optional[float] = ...) -> None: ...
 
 class DataFacts(_message.Message):
-    __slots__ = ("rows", "valid_rows", "findings", "invalid_rows", "pii", "pii_row_share", "pii_rows", "train_rows", "validation_rows", "selection_rows", "test_rows", "duplicate_rows", "train_tokens", "canaries_inserted", "canaries_held_out", "canary_manifest_sha256", "split_sha256", "columns", "label_counts", "group_counts", "pii_detector", "longest_row_tokens", "train_pii_spans", "canary_rows", "identifier_classes", "labels", "rejected_tokens", "screens", "screened", "lengths", "label_balance", "smallest_group_rows", "split_units", "train_users", "rows_without_group", "split_shares", "pii_quality", "pii_action", "pii_replaced", "pii_found_row_share")
+    __slots__ = ("rows", "valid_rows", "findings", "invalid_rows", "pii", "pii_row_share", "pii_rows", "train_rows", "validation_rows", "selection_rows", "test_rows", "duplicate_rows", "train_tokens", "canaries_inserted", "canaries_held_out", "canary_manifest_sha256", "split_sha256", "columns", "label_counts", "group_counts", "pii_detector", "longest_row_tokens", "train_pii_spans", "canary_rows", "identifier_classes", "labels", "rejected_tokens", "screens", "screened", "lengths", "label_balance", "smallest_group_rows", "split_units", "train_users", "rows_without_group", "split_shares", "favourable_label", "group_labels", "pii_quality", "pii_action", "pii_replaced", "pii_found_row_share")
     class SplitSha256Entry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +202,8 @@ class DataFacts(_message.Message):
     TRAIN_USERS_FIELD_NUMBER: _ClassVar[int]
     ROWS_WITHOUT_GROUP_FIELD_NUMBER: _ClassVar[int]
     SPLIT_SHARES_FIELD_NUMBER: _ClassVar[int]
+    FAVOURABLE_LABEL_FIELD_NUMBER: _ClassVar[int]
+    GROUP_LABELS_FIELD_NUMBER: _ClassVar[int]
     PII_QUALITY_FIELD_NUMBER: _ClassVar[int]
     PII_ACTION_FIELD_NUMBER: _ClassVar[int]
     PII_REPLACED_FIELD_NUMBER: _ClassVar[int]
@@ -206,11 +244,13 @@ class DataFacts(_message.Message):
     train_users: int
     rows_without_group: int
     split_shares: _containers.ScalarMap[str, float]
+    favourable_label: str
+    group_labels: _containers.RepeatedCompositeFieldContainer[GroupLabels]
     pii_quality: _containers.MessageMap[str, DetectorQuality]
     pii_action: _dataset_pb2.PiiAction
     pii_replaced: int
     pii_found_row_share: float
-    def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ..., train_pii_spans: _Optional[int] = ..., canary_rows: _Optional[int] = ..., identifier_classes: _Optional[_Mapping[str, IdentifierClass]] = ..., labels: _Optional[_Iterable[str]] = ..., rejected_tokens: _Optional[int] = ..., screens: _Optional[_Iterable[_Union[ScreenFinding, _Mapping]]] = ..., screened: _Optional[_Mapping[str, str]] = ..., lengths: _Optional[_Union[LengthStatistics, _Mapping]] = ..., label_balance: _Optional[float] = ..., smallest_group_rows: _Optional[int] = ..., split_units: _Optional[int] = ..., train_users: _Optional[int] = ..., rows_without_group: _Optional[int] = ..., split_shares: _Optional[_Mapping[str, float]] = ..., pii_quality: _Optional[_Mapping[str, DetectorQuality]] = ..., pii_action: _Optional[_Union[_dataset_pb2.PiiAction, str]] = ..., pii_replaced: _Optional[int] = ..., pii_found_row_share: _Optional[float] = ...) -> None: ...
+    def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ..., train_pii_spans: _Optional[int] = ..., canary_rows: _Optional[int] = ..., identifier_classes: _Optional[_Mapping[str, IdentifierClass]] = ..., labels: _Optional[_Iterable[str]] = ..., rejected_tokens: _Optional[int] = ..., screens: _Optional[_Iterable[_Union[ScreenFinding, _Mapping]]] = ..., screened: _Optional[_Mapping[str, str]] = ..., lengths: _Optional[_Union[LengthStatistics, _Mapping]] = ..., label_balance: _Optional[float] = ..., smallest_group_rows: _Optional[int] = ..., split_units: _Optional[int] = ..., train_users: _Optional[int] = ..., rows_without_group: _Optional[int] = ..., split_shares: _Optional[_Mapping[str, float]] = ..., favourable_label: _Optional[str] = ..., group_labels: _Optional[_Iterable[_Union[GroupLabels, _Mapping]]] = ..., pii_quality: _Optional[_Mapping[str, DetectorQuality]] = ..., pii_action: _Optional[_Union[_dataset_pb2.PiiAction, str]] = ..., pii_replaced: _Optional[int] = ..., pii_found_row_share: _Optional[float] = ...) -> None: ...
 
 class BaseModelFacts(_message.Message):
     __slots__ = ("id", "licence", "sha256", "parameters", "provenance", "training_flop")

@@ -288,6 +288,7 @@ def _shape(data: Facts) -> list[tuple[str, Any]]:
     return [
         ("Row lengths in tokens", ", ".join(f"{k} {v}" for k, v in data.get("lengths", {}).items()) or None),
         ("Rarest label over commonest", data.get("label_balance")),
+        ("Favourable label", data.get("favourable_label") or None),
         ("Smallest protected group, rows", data.get("smallest_group_rows")),
     ]
 

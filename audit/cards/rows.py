@@ -14,7 +14,40 @@ _MOST_FINDINGS = 20
 
 def parts_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The tables; none for what the facts do not hold."""
-    return [*_personal(data), *_safe_harbor(data), *_screens(data), *_refused(data)]
+    return [*_labels(data), *_personal(data), *_safe_harbor(data), *_screens(data), *_refused(data)]
+
+
+def _labels(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The favourable label by group, against the group that has it most often."""
+    groups = data.get("group_labels", [])
+    if not groups:
+        return []
+    told = (
+        "How often the rows of each group have the favourable label, with 95 % intervals, before anything is learnt "
+        "from them. The reference is the group that has it most often; the impact ratio is a group's rate over that "
+        "one's (29 CFR 1607.4(D)), the difference that one's rate less the group's (DPL), the imbalance the difference "
+        "of their rows over the sum (CI; both as Amazon SageMaker Clarify defines them). Whether such labels are "
+        "right, no count can say."
+    )
+    heads = ("Group", "Rows", "Favourable", "Rate", "Imbalance", "Difference", "Impact ratio")
+    return [paragraph(told), table(heads, (18, 7, 10, 19, 8, 19, 19), [_group(g) for g in groups])]
+
+
+def _group(found: Mapping[str, Any]) -> list[Any]:
+    name, rows = f"{found.get('attribute')}={found.get('value')}", blocks.number(found.get("rows", 0))
+    said = "inconclusive: " + str(found.get("inconclusive")) if found.get("inconclusive") else ""
+    if "rate" not in found:
+        return [name, rows, "–", said, "–", "–", "–"]
+    seen = [name, rows, blocks.number(found.get("favourable", 0)), _bounded(found, "rate")]
+    if "impact_ratio" not in found:
+        return [*seen, "–", "–", said or "reference"]
+    compared = [_bounded(found, of) for of in ("label_difference", "impact_ratio")]
+    return [*seen, f"{float(found['class_imbalance']):.3f}", *compared]
+
+
+def _bounded(found: Mapping[str, Any], name: str) -> str:
+    value, lower, upper = (float(found.get(f"{name}{end}", 0)) for end in ("", "_lower", "_upper"))
+    return f"{value:.3f} [{lower:.3f}, {upper:.3f}]"
 
 
 def _personal(data: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -81,8 +114,7 @@ def _interval(quality: Mapping[str, Any], name: str, n: str) -> str:
     count = int(quality.get(n, 0))
     if not count:
         return "not measured"
-    value, lower, upper = (float(quality.get(f"{name}{end}", 0)) for end in ("", "_lower", "_upper"))
-    return f"{value:.3f} [{lower:.3f}, {upper:.3f}], n {count}"
+    return f"{_bounded(quality, name)}, n {count}"
 
 
 def _some(numbers: Sequence[Any]) -> str:

@@ -13,6 +13,7 @@ from audit.prepare.actions import PiiAction
 from audit.prepare.canaries import Canary
 from audit.prepare.detector import Quality
 from audit.prepare.findings import Findings
+from audit.prepare.label_bias import by_group
 from audit.prepare.parse_table import Survey
 from audit.prepare.safe_harbor import coverage
 from audit.prepare.scan import PiiTally
@@ -46,6 +47,7 @@ class Found:
         rejected_tokens: tokens of its rejected answers with their prompts.
         longest_row_tokens: longest row of any split.
         table: what the survey of a decision table found; None for chat.
+        favourable_label: as the datasheet names it; empty for chat and where it names none.
         screens: what the screens found.
         screened: the screens that ran, with their methods.
         split_units: groups of rows that share a split.
@@ -70,6 +72,7 @@ class Found:
     rejected_tokens: int
     longest_row_tokens: int
     table: Survey | None
+    favourable_label: str
     screens: Sequence[ScreenFinding]
     screened: Mapping[str, str]
     split_units: int
@@ -164,6 +167,9 @@ def to_message(found: Found) -> Any:
         message.columns.extend(found.table.columns)
         message.label_counts.update(found.table.labels)
         message.group_counts.update({f"{column}={value}": n for (column, value), n in found.table.groups.items()})
+        if found.favourable_label:
+            message.favourable_label = found.favourable_label
+            message.group_labels.extend(by_group(found.table.groups, found.table.favourable))
     return message
 
 

@@ -54,6 +54,7 @@ class Survey:
         visible: columns shown in the prompt: all but the label and the hidden ones.
         labels: rows by label.
         groups: rows by attribute and value.
+        favourable: those of them that have the favourable label.
         common: visible column to its values that at least :data:`MIN_COMMON` rows share; columns with many values are
             left out.
         valid_rows: rows without a problem.
@@ -63,6 +64,7 @@ class Survey:
     visible: tuple[str, ...]
     labels: Counter[str] = field(default_factory=Counter)
     groups: Counter[tuple[str, str]] = field(default_factory=Counter)
+    favourable: Counter[tuple[str, str]] = field(default_factory=Counter)
     common: dict[str, Counter[str]] = field(default_factory=dict)
     valid_rows: int = 0
 
@@ -371,6 +373,7 @@ def _count(found: Survey, record: dict[str, str], declared: TableColumns) -> Non
                 remedy="put its values into ranges or groups",
             )
         found.groups[group] += 1
+        found.favourable[group] += record[declared.label] == declared.favourable
     for column in list(found.common):
         values = found.common[column]
         values[record[column]] += 1

@@ -138,6 +138,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         rejected_tokens=tokens.rejected,
         longest_row_tokens=tokens.lengths[-1] if tokens.lengths else 0,
         table=intake.table,
+        favourable_label=order.columns.favourable if intake.table is not None else "",
         screens=screens,
         screened=methods(order.format in TABLES),
         split_units=screened.units,

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from audit.probes import bootstrap, extremes, stats
 from audit.probes.corpus import RowText
 from audit.probes.decisions import cut_of, decidable, log_odds_of, scores_of
-from audit.probes.extremes import Cell
-from audit.probes.fairness import LEAST_CELL
+from audit.probes.extremes import LEAST_CELL, Cell
 from audit.probes.findings import Audit, Findings, Series, series
 from audit.probes.inputs import choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable

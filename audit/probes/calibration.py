@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from audit.probes import bootstrap, stats
 from audit.probes.corpus import RowText
 from audit.probes.decisions import label_scores, odds
-from audit.probes.fairness import LEAST_CELL
+from audit.probes.extremes import LEAST_CELL
 from audit.probes.findings import Audit, Findings, Series, series
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
 

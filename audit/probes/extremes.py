@@ -16,6 +16,9 @@ from itertools import permutations
 
 from audit.probes import stats
 
+LEAST_CELL = 10
+"""Fewest rows of a group of one attribute that is compared."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -53,6 +56,33 @@ def lowest_ratio_interval(cells: Sequence[Cell], confidence: float) -> stats.Bou
         lower = min(lower, stats.ratio_interval(a.successes, a.n, b.successes, b.n, confidence)[0])
         upper = min(upper, stats.ratio_interval(a.successes, a.n, b.successes, b.n, wide)[1])
     return lower, upper
+
+
+def ratio_to_highest_interval(cell: Cell, cells: Sequence[Cell], confidence: float) -> stats.Bounds:
+    """Interval of a group's rate over the highest rate of all ``cells``, its own among them; within [0, 1].
+
+    That ratio is the lowest of the group's ratios to each of the others, or 1; so the argument above holds for the
+    pairs that the group is in, and which group looked highest needs no correction.
+    """
+    others, wide = _others(cell, cells, confidence)
+    pairs = [(cell.successes, cell.n, other.successes, other.n) for other in others]
+    lower = min(1.0, *(stats.ratio_interval(*pair, confidence)[0] for pair in pairs))
+    return lower, min(1.0, *(stats.ratio_interval(*pair, wide)[1] for pair in pairs))
+
+
+def difference_to_highest_interval(cell: Cell, cells: Sequence[Cell], confidence: float) -> stats.Bounds:
+    """Interval of the highest rate of all ``cells`` less a group's; mirrors :func:`ratio_to_highest_interval`."""
+    others, wide = _others(cell, cells, confidence)
+    pairs = [(other.successes, other.n, cell.successes, cell.n) for other in others]
+    lower = max(0.0, *(stats.difference_interval(*pair, wide)[0] for pair in pairs))
+    return lower, max(0.0, *(stats.difference_interval(*pair, confidence)[1] for pair in pairs))
+
+
+def _others(cell: Cell, cells: Sequence[Cell], confidence: float) -> tuple[list[Cell], float]:
+    """The other groups, and the confidence that Bonferroni asks for over the pairs with each of them."""
+    _demand_two(cells)
+    others = [other for other in cells if other.name != cell.name]
+    return others, 1 - (1 - confidence) / len(others)
 
 
 def largest_difference(families: Sequence[Sequence[Cell]]) -> float:

@@ -17,12 +17,9 @@ from numpy.typing import NDArray
 
 from audit.probes import bootstrap, extremes, stats
 from audit.probes.decisions import Decisions, decide
-from audit.probes.extremes import Cell
+from audit.probes.extremes import LEAST_CELL, Cell
 from audit.probes.findings import Audit, Findings, Series, series
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
-
-LEAST_CELL = 10
-"""Fewest rows of a group of one attribute."""
 
 LEAST_INTERSECTION = 30
 """Fewest rows of a group of two attributes."""

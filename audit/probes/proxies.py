@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 
 from audit.probes import stats
 from audit.probes.corpus import RowText
-from audit.probes.fairness import LEAST_CELL
+from audit.probes.extremes import LEAST_CELL
 from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured

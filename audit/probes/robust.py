@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from audit.probes import extremes, stats
 from audit.probes.corpus import RowText, row_texts
 from audit.probes.decisions import cut_of, decidable, odds
-from audit.probes.fairness import LEAST_CELL
 from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import Row, choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
@@ -172,4 +171,6 @@ def _ratio(
 def _cells(groups: Sequence[str], favourable: NDArray[np.bool_]) -> list[extremes.Cell]:
     names = np.array(groups)
     found = [(g, names == g) for g in sorted(set(groups) - {""})]
-    return [extremes.Cell(g, int(favourable[r].sum()), int(r.sum())) for g, r in found if r.sum() >= LEAST_CELL]
+    return [
+        extremes.Cell(g, int(favourable[r].sum()), int(r.sum())) for g, r in found if r.sum() >= extremes.LEAST_CELL
+    ]

@@ -304,6 +304,7 @@ def describe(job: tuning_job_pb2.TuningJob) -> list[Any]:
     if job.HasField("decision"):
         lines += _outcomes("Intake decision", "allowed" if job.decision.allowed else "denied", job.decision.outcomes)
         lines += _fix(job.decision.minimal_fix) if job.decision.HasField("minimal_fix") else []
+    lines += _labels(job.data)
     if job.trials:
         lines += _trials(job.trials)
     if job.HasField("verdict"):
@@ -333,6 +334,30 @@ def _figure(figure: tuning_job_pb2.QuotedFigure) -> tuple[str, ...]:
 
 def _reading(value: float) -> str:
     return f"{value:,.0f}" if 1_000 <= value < 1e9 else f"{value:.4g}"
+
+
+def _labels(data: policy_input_pb2.DataFacts) -> list[Any]:
+    """How often the rows of each group have the favourable label; the group that has it most often is the reference."""
+    if not data.group_labels:
+        return []
+    head = ("group", "rows", "favourable", "rate", "CI", "DPL", "impact ratio", "")
+    rows = [
+        (
+            f"{g.attribute}={g.value}", f"{g.rows:,}", f"{g.favourable:,}" if g.HasField("favourable") else "",
+            _bounded(g, "rate"), f"{g.class_imbalance:.3f}" if g.HasField("class_imbalance") else "",
+            _bounded(g, "label_difference"), _bounded(g, "impact_ratio"),
+            f"inconclusive: {g.inconclusive}" if g.inconclusive else "reference" if g.reference else "",
+        )
+        for g in data.group_labels
+    ]  # fmt: skip
+    return [f"  Labels by group, favourable is {data.favourable_label}, intervals at 95 %", table(head, rows)]
+
+
+def _bounded(found: policy_input_pb2.GroupLabels, name: str) -> str:
+    if not found.HasField(name):
+        return ""
+    value, lower, upper = (getattr(found, f"{name}{end}") for end in ("", "_lower", "_upper"))
+    return f"{value:.3f} [{lower:.3f}, {upper:.3f}]"
 
 
 def _trials(trials: Sequence[tuning_job_pb2.Trial]) -> list[Any]:

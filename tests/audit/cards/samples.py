@@ -68,7 +68,16 @@ def rich(measurements: int = 0, rules: int = 0) -> dict[str, Any]:
                      "reason": "a rare phrase"}],
         "findings": [{"row": "4", "code": "LABEL_NAN", "field": "decision", "reason": "the label is a mark"}],
         "lengths": {"minimum": "40", "median": "81", "p95": "96", "maximum": "120"}, "label_balance": 0.14,
-        "smallest_group_rows": "197",
+        "smallest_group_rows": "197", "favourable_label": "approve",
+        "group_labels": [
+            {"attribute": "race", "value": "asian", "rows": "9", "inconclusive": "fewer than 10 rows"},
+            {"attribute": "race", "value": "black", "rows": "197", "favourable": "121", "rate": 0.614,
+             "rate_lower": 0.545, "rate_upper": 0.679, "class_imbalance": 0.79, "label_difference": 0.283,
+             "label_difference_lower": 0.216, "label_difference_upper": 0.353, "impact_ratio": 0.685,
+             "impact_ratio_lower": 0.608, "impact_ratio_upper": 0.758},
+            {"attribute": "race", "value": "white", "rows": "1680", "favourable": "1507", "rate": 0.897,
+             "rate_lower": 0.882, "rate_upper": 0.911, "reference": True},
+        ],
     }  # fmt: skip
     known["decision"]["audit_plan"]["gates"] += [
         gate("fairness.impact_ratio[race]", 0.8, "AT_LEAST"), gate("quality.test_loss_delta", 0.05),

@@ -361,6 +361,18 @@ def test_the_data_section_names_rows_with_reasons_and_what_the_detector_finds() 
     assert parts_of({}) == []
 
 
+def test_the_data_section_sets_the_labels_of_each_group_beside_the_reference() -> None:
+    rows = {row[0]: row[1:] for row in cells(build_card(samples.rich()), "data") if len(row) == 7}
+    assert rows["race=black"] == [
+        "197", "121", "0.614 [0.545, 0.679]", "0.790", "0.283 [0.216, 0.353]", "0.685 [0.608, 0.758]",
+    ]  # fmt: skip
+    assert rows["race=white"] == ["1,680", "1,507", "0.897 [0.882, 0.911]", "–", "–", "reference"]
+    assert rows["race=asian"] == ["9", "–", "inconclusive: fewer than 10 rows", "–", "–", "–"]
+    assert "1607.4(D)" in str(parts_of(samples.rich()["data"]))
+    without = samples.rich()["data"] | {"group_labels": []}
+    assert "1607.4(D)" not in str(parts_of(without))
+
+
 def test_each_quoted_figure_stands_beside_what_it_came_to() -> None:
     rows = {row[0]: row[1:] for row in cells(build_card(samples.rich()), "cost")}
     assert rows["train seconds, seconds"] == ["304", "200.5", "supervisors' clocks"]

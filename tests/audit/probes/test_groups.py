@@ -123,6 +123,26 @@ def test_largest_difference_is_covered_on_each_side(gap: float) -> None:
     assert low_missed + high_missed <= 400 * 0.08  # 5 % and three standard errors of 400 runs
 
 
+@pytest.mark.parametrize(
+    ("sizes", "rates"),
+    [([250, 30], [0.5, 0.4]), ([220, 30, 20, 15], [0.8, 0.64, 0.7, 0.75]), ([60, 60, 60, 60], [0.5, 0.5, 0.5, 0.5])],
+)
+def test_a_group_against_the_highest_is_covered_although_the_rows_chose_the_highest(
+    sizes: list[int], rates: list[float]
+) -> None:
+    rng = np.random.default_rng(17)
+    missed = np.zeros((4, len(sizes)))
+    for _ in range(400):
+        drawn = cells(rng, sizes, rates)
+        for i, cell in enumerate(drawn):
+            low, high = extremes.ratio_to_highest_interval(cell, drawn, 0.95)
+            gap_low, gap_high = extremes.difference_to_highest_interval(cell, drawn, 0.95)
+            ratio, gap = rates[i] / max(rates), max(rates) - rates[i]
+            assert 0 <= low <= high <= 1 and 0 <= gap_low <= gap_high <= 1
+            missed[:, i] += low > ratio, high < ratio, gap_low > gap, gap_high < gap
+    assert missed.max() <= 400 * 0.05  # 2.5 % and three standard errors of 400 runs
+
+
 def test_a_large_fair_audit_can_pass_and_a_large_unfair_one_fails() -> None:
     fair = [Cell("a", 500, 1000), Cell("b", 500, 1000)]
     unfair = [Cell("a", 500, 1000), Cell("b", 250, 1000)]
@@ -140,3 +160,6 @@ def test_comparisons_without_groups_or_outcomes_are_refused() -> None:
         extremes.largest_difference([[Cell("a", 1, 2)]])
     with pytest.raises(ValueError, match="two groups"):
         extremes.largest_difference_interval([], 0.95)
+    for of in (extremes.ratio_to_highest_interval, extremes.difference_to_highest_interval):
+        with pytest.raises(ValueError, match="two groups"):
+            of(Cell("a", 1, 2), [Cell("a", 1, 2)], 0.95)

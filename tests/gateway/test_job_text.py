@@ -1,0 +1,42 @@
+"""What ``assay job get`` tells people of the labels by group."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from assay.v1 import policy_input_pb2, tuning_job_pb2
+from gateway.cli.job import describe
+
+GROUPS = [
+    policy_input_pb2.GroupLabels(attribute="race", value="asian", rows=9, inconclusive="fewer than 10 rows"),
+    policy_input_pb2.GroupLabels(
+        attribute="race", value="black", rows=197, favourable=121, rate=0.614, rate_lower=0.545, rate_upper=0.679,
+        class_imbalance=0.79, label_difference=0.283, label_difference_lower=0.216, label_difference_upper=0.353,
+        impact_ratio=0.685, impact_ratio_lower=0.608, impact_ratio_upper=0.758,
+    ),
+    policy_input_pb2.GroupLabels(
+        attribute="race", value="white", rows=1680, favourable=1507, rate=0.897, rate_lower=0.882, rate_upper=0.911,
+        reference=True,
+    ),
+]  # fmt: skip
+
+
+def shown(job: tuning_job_pb2.TuningJob) -> list[str]:
+    console = Console(width=180)
+    with console.capture() as text:
+        for item in describe(job):
+            console.print(item)
+    return text.get().splitlines()
+
+
+def test_people_see_the_labels_of_each_group_beside_the_reference() -> None:
+    job = tuning_job_pb2.TuningJob(name="units/u/tuningJobs/j", state="STATE_APPROVED")
+    assert not any("Labels" in line for line in shown(job))
+    job.data.favourable_label = "approve"
+    job.data.group_labels.extend(GROUPS)
+    lines = shown(job)
+    assert any("favourable is approve" in line for line in lines)
+    asian, black, white = (next(line for line in lines if f"race={v}" in line) for v in ("asian", "black", "white"))
+    assert "inconclusive: fewer than 10 rows" in asian and "[" not in asian
+    assert all(s in black for s in ("0.790", "0.283 [0.216, 0.353]", "0.685 [0.608, 0.758]"))
+    assert "1,507" in white and "reference" in white
