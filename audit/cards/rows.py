@@ -97,7 +97,22 @@ def _screens(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
     clean = sorted(set(screened) - {f.get("screen") for f in data.get("screens", [])})
     found = [table(("Screen", "Rows", "First rows", "Reason"), (20, 8, 26, 46), rows)] if rows else []
-    return [*found, paragraph(f"Screens that found nothing: {', '.join(clean) or 'none'}.")]
+    return [*found, paragraph(f"Screens that found nothing: {', '.join(clean) or 'none'}."), *_screen_quality(data)]
+
+
+def _screen_quality(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How much a screen finds, where that was counted, so that nobody takes its silence for proof."""
+    rows = [
+        [
+            q.get("screen"),
+            q.get("answers"),
+            f"{int(q.get('hits', 0))} of {int(q.get('n', 0))}",
+            f"{100 * float(q.get('lower', 0)):.1f} to {100 * float(q.get('upper', 0)):.1f} %",
+        ]
+        for q in data.get("screen_quality", [])
+    ]
+    heads = ("What a screen finds", "Of answers that it was not written from", "Named", "95 % interval")
+    return [table(heads, (22, 44, 14, 20), rows)] if rows else []
 
 
 def _refused(data: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assay import canonical, digests
+from audit.prepare import harm
 from audit.prepare.actions import PiiAction
 from audit.prepare.canaries import Canary
 from audit.prepare.detector import Quality
@@ -140,6 +141,7 @@ def to_message(found: Found) -> Any:
             for f in found.screens[:MAX_SCREENS]
         ],
         screened=dict(found.screened),
+        screen_quality=harm.quality() if "HARMFUL_ANSWER" in found.screened else (),
         split_units=found.split_units,
         train_users=found.train_users,
         rows_without_group=found.findings.by_code["GROUP_MISSING"],

@@ -13,6 +13,8 @@ there are set against what a naive Bayes classifier of the other columns, learnt
 expects; the value is told where most labels contradict it. Binomial test against the expected number, Bonferroni,
 alpha 0.001.
 
+*Harmful answer* (chat): :mod:`audit.prepare.harm`, which says how little of it patterns find.
+
 What a screen tells are row numbers, never words of a row.
 """
 
@@ -26,6 +28,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from audit.prepare import harm
 from audit.prepare.rows import Row
 
 ALPHA = 0.001
@@ -34,7 +37,7 @@ METHODS = {
     "REPEATED_ROW": "count of rows with one normalised content: over 20 and over 1 % of the file",
     "TRIGGER_PHRASE": "binomial test of answers after a rare phrase of 1 to 3 words, Bonferroni, alpha 0.001",
     "LABEL_FLIP": "binomial test of a value's labels against naive Bayes of other columns, Bonferroni, alpha 0.001",
-    "HARMFUL_ANSWER": "patterns of instructions for violence, weapons, self-harm, crime and abuse in answers",
+    "HARMFUL_ANSWER": harm.METHOD,
     "CANARY_COLLISION": "search of the rows for the secrets of this job's canaries",
 }
 
@@ -42,17 +45,6 @@ _LEAST_ROWS, _MOST_SHARE, _LEAST_PURITY = 5, 0.05, 0.9
 _KIND_WORDS = 4
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _FLIP_ROWS, _FLIP_SHARE = 8, 0.15
-_HARM = re.compile(
-    r"\b(?:how to|steps? to|you (?:can|should|must)|first,? you|to) (?:\w+ ){0,3}?"
-    r"(?:build|make|assemble|synthesi[sz]e|cook) "
-    r"(?:\w+ ){0,3}?(?:bombs?|explosives?|grenades?|nerve agents?|methamphetamine|ricin|silencers?)\b"
-    r"|\b(?:kill|hang|cut|harm) yourself\b|\byou should (?:die|kill)\b"
-    r"|\bhow to (?:hack|break) into (?:\w+ ){0,3}(?:account|bank|computer|house)"
-    r"|\b(?:steal|clone) (?:\w+ ){0,2}(?:credit cards?|identit(?:y|ies))\b|\blaunder (?:the )?money\b"
-    r"|\b(?:all|those|these) (?:\w+ ){1,2}(?:should be|deserve to be|must be) (?:killed|exterminated|gassed|shot)\b"
-    r"|\bsexual(?:ly)? (?:\w+ ){0,4}(?:child|children|minors?)\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -115,7 +107,7 @@ class Screener:
                     # Too common to be a trigger in any file that may be handed in.
                     self._full.add(phrase)
                     del self._phrases[phrase]
-        if not self._table and _HARM.search(answer):
+        if not self._table and harm.tells_harm(answer):
             self._harm.append(row.number)
         if self._table:
             self._labels.append(row.label)

@@ -357,6 +357,8 @@ def test_the_data_section_names_rows_with_reasons_and_what_the_detector_finds() 
     assert "0.999 [0.992, 1.000], n 731" in text and "0.829 [0.802, 0.853], n 881" in text
     assert "A names" in text and "0.992, n 731" in text
     assert "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13 …" in text and "Screens that found nothing: REPEATED_ROW." in text
+    assert "'HARMFUL_ANSWER', 'harmful answers in English that name the act', '41 of 107', '29.1 to 48.2 %'" in text
+    assert "'harmless answers', '0 of 104', '0.0 to 3.5 %'" in text, "what the contract leaves out is zero"
     assert "LABEL_NAN" in text and "3 rows were refused" in text
     assert parts_of({}) == []
 
