@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from assay.v1 import policy_input_pb2, tuning_job_pb2
+from gateway.admission import quotes
 from gateway.admission.facts import unit_of
 from gateway.base_models import BaseModels
 from gateway.caller import not_found
@@ -40,6 +41,7 @@ def parent_of(
         state=job.state,
         differentially_private=made.HasField("differential_privacy"),
         method=made.method,
+        train_tokens=_tokens_of_chain(connection, job),
     )
 
 
@@ -131,6 +133,24 @@ def _in_force(connection: Connection, job: JobRow, now_us: int) -> list[PermitRo
         return []
     held = rows.select_all(connection, PermitRow, order_by="record_index", job=job.name, revoked_us=0)
     return [permit for permit in held if permit.not_before_us <= now_us < permit.not_after_us]
+
+
+def _tokens_of_chain(connection: Connection, job: JobRow) -> int:
+    """Tokens of a job and of those whose models it goes on from; of one that nothing is known of, its cap."""
+    total = 0
+    for link in _chain(connection, job):
+        known = quotes.train_tokens(jobs.facts(connection, link.name))
+        total += views.request_of(link).budget.max_train_tokens if known is None else known
+    return total
+
+
+def _chain(connection: Connection, job: JobRow) -> Iterator[JobRow]:
+    """A job and those whose models it goes on from, the newest first."""
+    link: JobRow | None = job
+    while link is not None:
+        yield link
+        parent = views.request_of(link).parent_model
+        link = jobs.get(connection, job_of(connection, parent)) if parent else None
 
 
 def _own(connection: Connection, name: str, unit: str) -> tuple[ModelRow, JobRow]:

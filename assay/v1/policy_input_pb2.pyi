@@ -449,20 +449,22 @@ class RequestFacts(_message.Message):
     def __init__(self, unit: _Optional[str] = ..., purpose: _Optional[str] = ..., requester: _Optional[str] = ..., method: _Optional[str] = ..., region: _Optional[str] = ..., budget_usd_micros: _Optional[int] = ..., quote_usd_micros: _Optional[int] = ..., max_train_tokens: _Optional[int] = ..., planned_train_tokens: _Optional[int] = ..., differential_privacy: _Optional[_Union[DifferentialPrivacy, _Mapping]] = ..., audit_profile: _Optional[str] = ..., epochs: _Optional[float] = ..., use: _Optional[_Union[UseDeclaration, _Mapping]] = ..., parent: _Optional[_Union[ParentModel, _Mapping]] = ..., teacher: _Optional[_Union[TeacherFacts, _Mapping]] = ..., search: _Optional[_Union[Search, _Mapping]] = ..., batch_size: _Optional[int] = ...) -> None: ...
 
 class ParentModel(_message.Message):
-    __slots__ = ("name", "adapter_sha256", "base_sha256", "state", "differentially_private", "method")
+    __slots__ = ("name", "adapter_sha256", "base_sha256", "state", "differentially_private", "method", "train_tokens")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_SHA256_FIELD_NUMBER: _ClassVar[int]
     BASE_SHA256_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DIFFERENTIALLY_PRIVATE_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
     name: str
     adapter_sha256: str
     base_sha256: str
     state: str
     differentially_private: bool
     method: str
-    def __init__(self, name: _Optional[str] = ..., adapter_sha256: _Optional[str] = ..., base_sha256: _Optional[str] = ..., state: _Optional[str] = ..., differentially_private: _Optional[bool] = ..., method: _Optional[str] = ...) -> None: ...
+    train_tokens: int
+    def __init__(self, name: _Optional[str] = ..., adapter_sha256: _Optional[str] = ..., base_sha256: _Optional[str] = ..., state: _Optional[str] = ..., differentially_private: _Optional[bool] = ..., method: _Optional[str] = ..., train_tokens: _Optional[int] = ...) -> None: ...
 
 class TeacherFacts(_message.Message):
     __slots__ = ("name", "licence", "licence_source", "state", "sha256")

@@ -96,6 +96,17 @@ class Spent:
         return cls(json.loads(facts[FACT]), told, cost_usd_micros, report, permitted)
 
 
+def train_tokens(facts: Mapping[str, str]) -> int | None:
+    """Tokens that a job trained, on the safe side: as quoted or as its training claims, whichever is more.
+
+    The quote counts every trial of a search; the claim is the train worker's own. None where neither is known.
+    """
+    quote = _number(json.loads(facts.get(FACT, "{}")), "train_tokens")
+    claim = _claimed(json.loads(facts.get("train.predicate", "{}")), "trained_tokens")
+    known = [math.ceil(tokens) for tokens in (quote, claim) if tokens is not None]
+    return max(known, default=None)
+
+
 def figures(spent: Spent) -> list[tuning_job_pb2.QuotedFigure]:
     """Every figure of a quote beside what it came to; what nobody can know yet is a forecast, or says why it is not."""
     quote, told = spent.quote, spent.statements

@@ -16,7 +16,7 @@ from assay.v1 import erasure_pb2, permit_pb2, tuning_job_pb2
 from assay.v1 import lineage_pb2 as pb
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
-from gateway import subjects
+from gateway import lineage, subjects
 from gateway.cli.dataset import describe_lineage
 from gateway.statements import erasure_order_statement
 from gateway.store import jobs, rows
@@ -229,3 +229,31 @@ async def test_people_see_tables(house: House, tmp_path: Path) -> None:
     text = shown.get()
     assert "holds subject" in text and "1, 2, 3" in text and " 20 …" in text and "20, 21" not in text
     assert MODEL in text and "production-eu" in text and "not searched: units/credit/datasets/plain (no group" in text
+
+
+async def test_the_tokens_of_a_chain_are_those_of_every_job_by_the_larger_figure(house: House) -> None:
+    """Of a job that neither quotes nor claims anything, its cap counts; a teacher's tokens are nobody's chain."""
+    await approved(house)
+    child = await going_on(house, "second", MODEL)
+    grandchild = await going_on(house, "third", child)
+    taught = await going_on(house, "fourth", grandchild, taught=True)
+    asked = house.request(job="fifth", dataset="rows", parent_model=grandchild)
+    capped = asked.budget.max_train_tokens
+
+    async def total(parent: str) -> int:
+        asked.parent_model = parent
+        parent_facts = await house.app.store.fetch(lambda c: lineage.parent_of(c, asked))
+        assert parent_facts is not None
+        return parent_facts.train_tokens
+
+    async def note(job: str, **facts: object) -> None:
+        values = {key.replace("_", "."): json.dumps(value) for key, value in facts.items()}
+        await house.app.store.commit(lambda u: jobs.establish(u.connection, f"{UNIT}/tuningJobs/{job}", values))
+
+    first = await total(MODEL)
+    assert await total(grandchild) == first + 2 * capped and await total(taught) == capped
+    await note("second", quote={"train_tokens": 700})
+    assert await total(grandchild) == first + 700 + capped
+    await note("second", train_predicate={"claim": {"trained_tokens": 900}})
+    await note("third", quote={"train_tokens": 500}, train_predicate={"claim": {"trained_tokens": float("nan")}})
+    assert (await total(child), await total(grandchild)) == (first + 900, first + 900 + 500)

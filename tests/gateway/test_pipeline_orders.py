@@ -9,6 +9,7 @@ import uuid
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 from rich.console import Console
 
 from assay import canonical
@@ -19,8 +20,12 @@ from assay.v1 import tuning_job_pb2 as pb
 from assay.worker.sandbox import package_versions
 from audit.ledger.records import read
 from gateway.cli.job import describe
+from gateway.history import INTAKE_QUESTION
+from gateway.store import jobs
 from gateway.store import rows as store_rows
 from gateway.store.tables import BudgetRow
+from policies.engine import PolicyEngine
+from policies.pack import load
 from tests.gateway.conftest import messages
 from tests.gateway.test_pipeline import NAME, SHEET, Street, street
 from tests.gateway.workers import rows
@@ -112,10 +117,33 @@ async def test_a_job_goes_on_from_an_approved_model_of_its_unit_only(street: Str
     known = {r.type: r.predicate for r in (read(s.body) for s in street.app.ledger.records(None, third.name, -1, 100))}
     adapter = known["training.ordered"]["parent"]["adapter_sha256"]
     assert known["training.ordered"]["parent"]["model"] == first.model and len(adapter) == 64
+    await chained(street, first.name, third.name)
     with pytest.raises(NotFoundError):
         await street.ask("fourth", asked={"parent_model": "units/claims/models/first"})
     with pytest.raises(NotFoundError):
         await street.ask("fifth", asked={"parent_model": "units/credit/models/none"})
+
+
+async def chained(street: Street, first: str, second: str) -> None:
+    """Policy was told of the tokens of the whole chain, and the AI Act's rules on a third judge their sum."""
+    known = {name: await street.app.store.fetch(lambda c, n=name: jobs.facts(c, n)) for name in (first, second)}  # type: ignore[misc]
+    quoted = json.loads(known[first]["quote"])["train_tokens"]
+    claimed = json.loads(known[first]["train.predicate"])["claim"]["trained_tokens"]
+    question = json_format.Parse(known[second][INTAKE_QUESTION], policy_input_pb2.IntakeInput())
+    alone, before = question.request.planned_train_tokens, question.request.parent.train_tokens
+    assert before == max(quoted, claimed) > 0 and alone > 0
+    question.request.use.MergeFrom(policy_input_pb2.UseDeclaration(jurisdictions=["EU"], risk_tier="minimal"))
+    question.as_of = "2026-08-02"
+    pack = load()
+    third = PolicyEngine(pack, packs=frozenset({"baseline", "eu-ai-act"}))
+    for most, over in ((alone + before, False), (alone + before - 1, True), (alone, True)):
+        question.base_model.training_flop = 3 * 6.0 * question.base_model.parameters * (most + 0.5)
+        fired = {o.rule_id: o.outcome for o in third.decide(question).outcomes}
+        assert fired["AIA-GPAI"] == (policy_pb2.OUTCOME_WARN if over else policy_pb2.OUTCOME_PASS)
+        assert fired["AIA-53"] == (policy_pb2.OUTCOME_FAIL if over else policy_pb2.OUTCOME_NOT_APPLICABLE)
+    question.request.parent.train_tokens = 0
+    fired = {o.rule_id: o.outcome for o in third.decide(question).outcomes}
+    assert fired["AIA-GPAI"] == policy_pb2.OUTCOME_PASS, "alone the second job would have passed"
 
 
 async def test_a_teacher_is_known_by_its_own_licence_and_named_in_the_order(street: Street) -> None:

@@ -156,6 +156,25 @@ def test_an_artefact_is_asked_for_by_its_kind() -> None:
     assert (step.kind, step.field) == (policy_pb2.FixStep.KIND_ADD_ARTEFACT, "LIN") and "lineage" in step.words
 
 
+def test_a_chain_above_a_third_of_the_original_compute_passes_with_the_documents_or_with_fewer_tokens() -> None:
+    bundle: Pack = load()
+    engine = testing.engine_of(bundle, "eu-ai-act")
+    cases = {case.name: case for case in testing.read_cases(bundle)}
+    question = cases["a chain of models above a third together, without them"].intake
+    question.as_of = "2026-08-02"
+    assert fired(engine, question) == {"AIA-53"}
+    (step,) = fixing.minimal_fix(engine, question).steps
+    assert (step.kind, step.field) == (policy_pb2.FixStep.KIND_ADD_ARTEFACT, "COPYRIGHT, INSTRUCTIONS")
+    rule = next(rule for rule in bundle.rules if rule.id == "AIA-53")
+    lower = next(repair for repair in rule.repairs if repair.move == "lower")
+    sized = fixing._Search(engine, question, fixing.planned_tokens)._sized(rule, lower)
+    assert sized is not None and 0.99 <= sized.amount < 1, "the chain is one token over"
+    after = fixing.apply(question, [sized])
+    assert engine.decide(after).allowed
+    total = after.request.planned_train_tokens + after.request.parent.train_tokens
+    assert total <= 6e14 / (6 * question.base_model.parameters)
+
+
 def test_what_the_house_must_mend_is_left(engine: PolicyEngine, chat: Question) -> None:
     chat.data.canaries_inserted = 3
     chat.request.purpose = "marketing"
