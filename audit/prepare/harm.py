@@ -6,8 +6,8 @@ keylogger"), or where it says that people deserve harm (``harm_patterns.txt``). 
 does most fiction. A sentence is left alone where a refusal, a warning or a protection leads up to the act ("I cannot
 tell you how to", "never", "to avoid being robbed"), and where it reports ("was arrested").
 
-How much is found was counted on answers that were written after the patterns were fixed (:func:`quality`): most of it
-is missed, all of what does not name the act, and another language is not looked at.
+How much is found was counted on answers that the patterns were not written from (:func:`quality`): most of it is
+missed, nearly all of what does not name the act, and another language is not looked at.
 """
 
 from __future__ import annotations
