@@ -192,34 +192,33 @@ def _scalar(field: Any) -> Callable[[Any], Any]:
 def _is_plain(value: Any, levels: int) -> bool:
     """True when only JSON's own types of the subset are there, lone surrogates aside; False says nothing.
 
-    A loop over one level at a time, since this is on the way of every record.
+    One call an object or array, and one look at all keys together, since this is on the way of every record.
     """
-    level = [value]
-    for _ in range(levels + 1):
-        below: list[Any] = []
-        nested = False
-        for item in level:
-            kind = type(item)
-            if kind is str or kind is bool or item is None:
-                continue
-            if kind is int:
-                if not -MAX_INTEGER <= item <= MAX_INTEGER:
-                    return False
-            elif kind is dict:
-                nested = True
-                for key in item:
-                    if type(key) is not str or not key.isascii():
-                        return False
-                below.extend(item.values())
-            elif kind is list:
-                nested = True
-                below.extend(item)
-            else:
+    kind = type(value)
+    if kind is dict:
+        try:
+            if not "".join(value).isascii():
                 return False
-        if not nested:
-            return True
-        level = below
-    return False
+        except TypeError:
+            return False
+        items = value.values()
+    elif kind is list:
+        items = value
+    else:
+        items, levels = (value,), levels + 1
+    if levels < 1:
+        return False
+    for item in items:
+        kind = type(item)
+        if kind is dict or kind is list:
+            if not _is_plain(item, levels - 1):
+                return False
+        elif kind is int:
+            if not -MAX_INTEGER <= item <= MAX_INTEGER:
+                return False
+        elif kind is not str and kind is not bool and item is not None:
+            return False
+    return True
 
 
 def _check(value: Any, where: str, level: int, levels: int) -> None:

@@ -45,6 +45,9 @@ MAX_SIGNATURES = 8
 MAX_DEPTH = 64
 MAX_CERTIFICATE = 8192
 
+# A statement's members in canonical order.
+_STATEMENT = b'{"_type":"' + STATEMENT_TYPE.encode() + b'","predicate":%b,"predicateType":"%b","subject":%b}'
+
 Envelope = dict[str, Any]
 
 # How a person's signature was made: members of the signature beside keyid, sig and cert. An absent scheme is ECDSA
@@ -118,17 +121,35 @@ def statement(name: str, predicate: Mapping[str, Any], subjects: Sequence[tuple[
         subjects: pairs of name and hex SHA-256; names are for people, digests bind.
 
     Raises:
-        InvalidInputError: ``STATEMENT_MALFORMED`` when a digest is not 64 lower-case hex digits.
+        InvalidInputError: ``STATEMENT_MALFORMED`` when a name is no text or a digest not 64 lower-case hex digits.
     """
-    for label, digest in subjects:
-        if not isinstance(digest, str) or not _HEX64.fullmatch(digest):
-            raise InvalidInputError("STATEMENT_MALFORMED", f"subject {label!r} has no hex SHA-256 digest")
     return {
         "_type": STATEMENT_TYPE,
-        "subject": [{"name": label, "digest": {"sha256": digest}} for label, digest in subjects],
+        "subject": _subjects(subjects),
         "predicateType": predicate_type(name),
         "predicate": dict(predicate),
     }
+
+
+def encode_statement(
+    name: str, predicate: dict[str, Any], subjects: Sequence[tuple[str, str]], levels: int = MAX_DEPTH
+) -> bytes:
+    """The canonical bytes of :func:`statement`, of at most ``levels`` objects and arrays inside one another.
+
+    Only what the caller gives is looked at: the rest of a statement is as :func:`check_statement` demands.
+
+    Raises:
+        InvalidInputError: ``STATEMENT_MALFORMED`` as :func:`statement`, or ``NOT_CANONICAL``.
+    """
+    subject = canonical.encode(_subjects(subjects), levels - 1) if subjects else b"[]"
+    return _STATEMENT % (canonical.encode(predicate, levels - 1), predicate_type(name).encode(), subject)
+
+
+def _subjects(subjects: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    for label, digest in subjects:
+        if not isinstance(label, str) or not isinstance(digest, str) or not _HEX64.fullmatch(digest):
+            raise InvalidInputError("STATEMENT_MALFORMED", f"subject {label!r} has no hex SHA-256 digest or no name")
+    return [{"name": label, "digest": {"sha256": digest}} for label, digest in subjects]
 
 
 def read_statement(payload: bytes) -> dict[str, Any]:

@@ -106,12 +106,11 @@ class Batch:
             raise InternalError("BATCH_EMPTY", "a batch without records is not signed")
         leaves = [row[1] for row in self.rows]
         edge, tiles = head.edge.extend(leaves)
-        peaks = tree.extend_peaks(head.peaks, head.size, leaves)
-        note = signer.sign(Checkpoint(self.origin, edge.size, tree.fold_peaks(peaks)), self.newest)
+        note = signer.sign(Checkpoint(self.origin, edge.size, edge.root()), self.newest)
         _insert(connection, RECORDS, _RECORD, self.rows)
         _insert(connection, TILES, _TILE, [(tile.level, tile.n, tile.hashes) for tile in tiles])
         _insert(connection, CHECKPOINTS, _CHECKPOINT, [(edge.size, note)])
-        return Head(edge, peaks, self.chains, self.newest, note, self.frozen)
+        return Head(edge, self.chains, self.newest, note, self.frozen)
 
 
 def _insert(connection: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, select
 
 from assay.errors import AssayError
 from audit.ledger import records, tree
-from audit.ledger.edge import TILE_BYTES, TILE_WIDTH, Edge, Tile, TreeReader
+from audit.ledger.edge import TILE_WIDTH, Edge, Tile
 from audit.ledger.note import Checkpoint, Verifier, open_checkpoint
 from audit.ledger.schema import CHECKPOINTS, RECORDS, TILES, check_guards
 from audit.ledger.store import ChainEnd
@@ -158,10 +158,5 @@ def _checkpoint(edge: Edge, note: bytes, log: Verifier) -> Iterator[Fault]:
     except AssayError as error:
         yield Fault("CHECKPOINT_BAD", size, error.message)
         return
-    if checkpoint != Checkpoint(log.name, size, _root(edge)):
+    if checkpoint != Checkpoint(log.name, size, edge.root()):
         yield Fault("ROOT_MISMATCH", size, f"the records lead to another root at size {size}")
-
-
-def _root(edge: Edge) -> bytes:
-    """Root from the edge alone: every peak of a tree lies in its partial tiles."""
-    return tree.root(edge.size, TreeReader(edge, lambda level, n: bytes(TILE_BYTES)).read)

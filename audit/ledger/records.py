@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from assay import canonical, dsse
 from assay.errors import InvalidInputError
@@ -151,8 +151,7 @@ class Record:
         return dsse.envelope_of(self.statement, self.signatures)
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A draft that was checked and encoded, all but its place; made by :func:`prepare` only, in any thread.
 
     Attributes:
@@ -168,8 +167,7 @@ class Prepared:
     content: bytes
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a record goes: log, place in the unit's chain, time and nonce."""
 
     log: str
@@ -186,12 +184,19 @@ def prepare(draft: RecordDraft) -> Prepared:
         InvalidInputError: ``RECORD_MALFORMED``, ``RECORD_TOO_LARGE``, ``NOT_CANONICAL`` or what the envelope's reader
         says.
     """
-    statement, signatures = _statement_of(draft)
-    # Whatever is written must read back, or the log would refuse its own next start: the record is one level more.
-    content = canonical.encode({"sigs": signatures, "statement": statement, "tenant": draft.unit}, dsse.MAX_DEPTH)
+    rule = TYPES.get(draft.type)
+    if rule is None:
+        raise _malformed("unknown record type")
+    if draft.predicate_name != rule.predicate:
+        raise _malformed(f"a {draft.type} record has predicate {rule.predicate!r}")
+    if not _UNIT.fullmatch(draft.unit):
+        raise _malformed("the unit's name is malformed")
+    statement, signatures, job = _of_service(draft) if draft.envelope is None else _of_people(draft, draft.envelope)
+    _check_job(draft, job)
+    content = b'"sigs":%b,"statement":%b,"tenant":"%b"' % (signatures, statement, draft.unit.encode())
     if len(content) > MAX_BODY:
         raise _too_large(draft.type, len(content))
-    return Prepared(draft.unit, draft.type, job_of(statement["predicate"]), content[1:-1])
+    return Prepared(draft.unit, draft.type, job, content)
 
 
 def place(prepared: Prepared, at: Place) -> bytes:
@@ -265,6 +270,7 @@ def job_of(predicate: Mapping[str, Any]) -> str:
     return job if isinstance(job, str) else ""
 
 
+@lru_cache(maxsize=1)
 def format_time(time: datetime) -> str:
     """RFC 3339 in UTC with microseconds: one spelling a moment."""
     utc = time if time.tzinfo is UTC else time.astimezone(UTC)
@@ -286,26 +292,34 @@ def parse_time(text: str) -> datetime:
     raise _malformed("a time is UTC with microseconds")
 
 
-def _statement_of(draft: RecordDraft) -> tuple[dict[str, Any], list[Any]]:
-    """Statement and signatures of a draft, checked against its type, unit and job."""
-    signatures: list[Any] = []
-    if draft.envelope is not None:
-        statement = dsse.read_statement(dsse.envelope_payload(draft.envelope))
-        signatures = [dict(s) for s in draft.envelope["signatures"]]
-    else:
-        statement = dsse.statement(draft.predicate_name, draft.predicate, draft.subjects)
-    if draft.type in TYPES and draft.predicate_name != TYPES[draft.type].predicate:
-        raise _malformed(f"a {draft.type} record has predicate {TYPES[draft.type].predicate!r}")
-    if not _UNIT.fullmatch(draft.unit):
-        raise _malformed("the unit's name is malformed")
+# Whatever is written must read back, or the log would refuse its own next start: the record is one level more.
+_LEVELS = dsse.MAX_DEPTH - 1
+
+
+def _of_service(draft: RecordDraft) -> tuple[bytes, bytes, str]:
+    """Canonical bytes of the statement that a draft describes and of no signatures, and the job that it names."""
+    _check_signatures(draft.type, [])
+    predicate = dict(draft.predicate)
+    statement = dsse.encode_statement(draft.predicate_name, predicate, draft.subjects, _LEVELS)
+    return statement, b"[]", job_of(predicate)
+
+
+def _of_people(draft: RecordDraft, envelope: Mapping[str, Any]) -> tuple[bytes, bytes, str]:
+    """The same of what people signed: the payload is the statement."""
+    statement = dsse.read_statement(dsse.envelope_payload(envelope))
+    signatures = [dict(s) for s in envelope["signatures"]]
     _check_content(draft.type, statement, signatures)
-    named = job_of(statement["predicate"])
+    job = job_of(statement["predicate"])
+    return canonical.encode(statement, _LEVELS), canonical.encode(signatures, _LEVELS), job
+
+
+def _check_job(draft: RecordDraft, named: str) -> None:
+    """Demands that the job that the predicate names is the draft's, and its unit's."""
     if draft.job and draft.job != named:
         raise _malformed("the predicate names another job than the draft")
     match = _JOB.fullmatch(named) if named else None
     if named and (match is None or draft.unit not in (SYSTEM_UNIT, match[1])):
         raise _malformed("the job's name is malformed or of another unit")
-    return statement, signatures
 
 
 def _check_content(kind: str, statement: Any, signatures: Any) -> None:
@@ -316,8 +330,14 @@ def _check_content(kind: str, statement: Any, signatures: Any) -> None:
     dsse.check_statement(statement)
     if dsse.predicate_name(statement["predicateType"]) != rule.predicate:
         raise _malformed(f"a {kind} record has predicate {rule.predicate!r}")
-    if not isinstance(signatures, list) or bool(signatures) != rule.signed or len(signatures) > dsse.MAX_SIGNATURES:
-        raise _malformed(f"a {kind} record {'needs' if rule.signed else 'has no'} signatures")
+    _check_signatures(kind, signatures)
+
+
+def _check_signatures(kind: str, signatures: Any) -> None:
+    """Demands signatures, and of the right shape, of a type that people sign; and none of any other."""
+    signed = TYPES[kind].signed
+    if not isinstance(signatures, list) or bool(signatures) != signed or len(signatures) > dsse.MAX_SIGNATURES:
+        raise _malformed(f"a {kind} record {'needs' if signed else 'has no'} signatures")
     for item in signatures:
         if not isinstance(item, dict) or set(item) != {"keyid", *dsse.signature_members(item)}:
             raise _malformed("a signature has keyid, sig and cert, and what its scheme needs")

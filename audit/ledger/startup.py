@@ -28,7 +28,6 @@ class Head:
 
     Attributes:
         edge: size and right edge of the tree.
-        peaks: hashes of the tree's peaks, largest first: what the next root is made from.
         chains: newest record of every unit.
         time: newest time in the log; None for an empty log.
         note: newest checkpoint; for an empty log the one of size 0, which only the anchor holds.
@@ -36,7 +35,6 @@ class Head:
     """
 
     edge: Edge
-    peaks: tuple[bytes, ...]
     chains: dict[str, ChainEnd]
     time: datetime | None
     note: bytes
@@ -64,11 +62,10 @@ def load_head(store: LogStore, origin: str, signer: LogSigner, anchor: Anchor) -
     if note is None:
         note = signer.sign(Checkpoint(origin, 0, tree.EMPTY_ROOT), datetime.now(UTC))
     reader = TreeReader(edge, store.tile)
-    peaks = tuple(reader.read(tree.peaks(0, size)))
-    if open_checkpoint(note, log) != Checkpoint(origin, size, tree.fold_peaks(peaks)):
+    if open_checkpoint(note, log) != Checkpoint(origin, size, edge.root()):
         raise IntegrityError("ROOT_MISMATCH", f"the records do not lead to the checkpoint of size {size}")
     note = _reconcile(reader, size, note, log, anchor)
-    return Head(edge, peaks, chains, time, note, frozen)
+    return Head(edge, chains, time, note, frozen)
 
 
 def _check_edge(connection: Connection, size: int) -> tuple[datetime | None, bool]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, func, select
 from sqlalchemy.sql.selectable import Select
@@ -31,8 +32,7 @@ class StoredRecord:
     leaf: bytes
 
 
-@dataclass(frozen=True)
-class ChainEnd:
+class ChainEnd(NamedTuple):
     """The newest record of a unit: its sequence number and leaf hash."""
 
     sequence: int
@@ -124,7 +124,7 @@ def edge_of(connection: Connection, size: int) -> Edge:
     """
     begin = size - size % TILE_WIDTH
     leaves = connection.execute(select(RECORDS.c.leaf).where(RECORDS.c.idx >= begin).order_by(RECORDS.c.idx)).scalars()
-    levels = [tuple(bytes(leaf) for leaf in leaves)]
+    levels = [[bytes(leaf) for leaf in leaves]]
     if len(levels[0]) != size - begin:
         raise IntegrityError("LOG_GAP", "records of the right edge are missing")
     depth = 0
@@ -132,11 +132,11 @@ def edge_of(connection: Connection, size: int) -> Edge:
         full = size >> (8 * (depth + 1))
         begin = full - full % TILE_WIDTH
         query = select(TILES.c.hashes).where(TILES.c.level == depth, TILES.c.n >= begin).order_by(TILES.c.n)
-        levels.append(tuple(bytes(hashes[-HASH_SIZE:]) for hashes in connection.execute(query).scalars()))
+        levels.append([bytes(hashes[-HASH_SIZE:]) for hashes in connection.execute(query).scalars()])
         if len(levels[-1]) != full - begin:
             raise IntegrityError("TILE_DAMAGED", f"tiles of level {depth} are missing")
         depth += 1
-    return Edge(size, tuple(levels))
+    return Edge.of(size, levels)
 
 
 def edge_records(connection: Connection, size: int) -> list[StoredRecord]:

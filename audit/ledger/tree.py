@@ -34,21 +34,16 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def root_of(leaves: Iterable[bytes]) -> bytes:
     """Root over leaf hashes, in one pass and O(log n) memory."""
-    return fold_peaks(extend_peaks((), 0, leaves))
-
-
-def extend_peaks(stack: Sequence[bytes], size: int, leaves: Iterable[bytes]) -> tuple[bytes, ...]:
-    """Hashes of the peaks after appending leaf hashes, from those of the tree of ``size`` leaves, largest first."""
-    sha256, out = hashlib.sha256, list(stack)
-    push, pop = out.append, out.pop
-    for leaf in leaves:
+    stack: list[bytes] = []
+    sha256 = hashlib.sha256
+    push, pop = stack.append, stack.pop
+    for size, leaf in enumerate(leaves):
         value, merges = leaf, size
         while merges & 1:
             value = sha256(b"\x01" + pop() + value).digest()
             merges >>= 1
         push(value)
-        size += 1
-    return tuple(out)
+    return fold_peaks(stack)
 
 
 def fold_peaks(stack: Sequence[bytes]) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay import canonical
+from assay import canonical, dsse
 from assay.errors import AssayError, InvalidInputError
 from audit.ledger import records
 from audit.ledger.records import Place, RecordDraft
@@ -37,7 +37,7 @@ def test_round_trip() -> None:
 def test_attack_29_every_record_has_a_nonce_of_128_bits() -> None:
     for nonce in ("", "0" * 31, "0" * 33, "A" * 32, None, 0):
         refused("RECORD_MALFORMED", lambda n=nonce: records.read(changed(nonce=n)))
-    assert records.encode(DRAFT, dataclasses.replace(PLACE, nonce="1" * 32)) != BODY
+    assert records.encode(DRAFT, PLACE._replace(nonce="1" * 32)) != BODY
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,13 @@ def test_record_of_60000_bytes_passes_and_one_more_is_refused() -> None:
         ({"predicate": {"job": JOB, "n": 2**53}}, "NOT_CANONICAL"),
         ({"predicate": {"job": JOB, "t": "\ud800"}}, "NOT_CANONICAL"),
         ({"subjects": [("x", "0")]}, "STATEMENT_MALFORMED"),
+        ({"subjects": [(7, "0" * 64)]}, "STATEMENT_MALFORMED"),
+        ({"subjects": [("\ud800", "0" * 64)]}, "NOT_CANONICAL"),
+        ({"predicate": {7: 1}}, "NOT_CANONICAL"),
+        ({"predicate": {"é": 1}}, "NOT_CANONICAL"),
+        ({"predicate": {"x": {7: 1}}}, "NOT_CANONICAL"),
+        ({"predicate": {"x": [0.5]}}, "NOT_CANONICAL"),
+        ({"predicate": {"x": b"1"}}, "NOT_CANONICAL"),
         ({"envelope": {"payload": ""}}, "ENVELOPE_MALFORMED"),
     ],
     ids=str,
@@ -224,6 +231,17 @@ values = st.recursive(
 def test_whatever_encodes_reads_back_the_same(predicate: dict[str, Any]) -> None:
     body = records.encode(dataclasses.replace(DRAFT, predicate=predicate), PLACE)
     assert records.read(body).predicate == json.loads(json.dumps(predicate))
+
+
+@settings(max_examples=150)
+@given(
+    st.dictionaries(st.sampled_from(["a", "b"]), values), st.lists(st.text(st.characters(codec="utf-8")), max_size=2)
+)
+def test_a_draft_is_written_as_its_statement_would_be(predicate: dict[str, Any], names: list[str]) -> None:
+    subjects = [(name, digest(name)) for name in names]
+    content = {"sigs": [], "statement": dsse.statement("transition", predicate, subjects), "tenant": "credit"}
+    draft = RecordDraft("credit", "job.preparing", "transition", predicate, subjects)
+    assert b"{" + records.prepare(draft).content + b"}" == canonical.encode(content)
 
 
 @settings(max_examples=200)

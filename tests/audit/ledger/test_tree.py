@@ -202,6 +202,7 @@ def test_edge_and_tiles_give_every_node(batches: list[int]) -> None:
         done += count
     assert all(len(hashes) == TILE_BYTES for hashes in tiles.values())
     assert edge.size == len(leaves)
+    assert edge.root() == tree.root_of(leaves)
     read = TreeReader(edge, lambda level, n: tiles[level, n]).read
     assert tree.root(edge.size, read) == tree.root_of(leaves)
     for level in range(edge.size.bit_length()):
