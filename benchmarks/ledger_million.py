@@ -90,6 +90,7 @@ def proof_times(ledger_file: Path, edge: Edge, size: int, pick: random.Random) -
     reader, times, made = TreeReader(edge, store.tile), [], []
     for _ in range(_PROOFS):
         index = pick.randrange(size)
+        store.tile.cache_clear()
         begin = time.perf_counter()
         proof = tree.inclusion_proof(index, size, reader.read)
         times.append((time.perf_counter() - begin) * 1000)
