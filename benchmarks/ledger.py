@@ -98,11 +98,17 @@ def append_single(ledger: Ledger, count: int) -> float:
 
 
 def rows_of(drafts: Iterable[RecordDraft], first: int) -> list[tuple[Any, ...]]:
-    """The rows that the log stores for these records, from index ``first`` on."""
+    """The rows that the log stores for these records, from index ``first`` on, but for each job's first record."""
     batch = Batch(ORIGIN, first, {}, None)
     for one in drafts:
         batch.append(one, datetime.now(UTC), os.urandom(16).hex())
     return batch.rows
+
+
+def with_firsts(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The same rows with the index of their job's first record among them."""
+    firsts: dict[str, int] = {}
+    return [(*row, firsts.setdefault(row[6], row[0])) for row in rows]
 
 
 class Raw:
@@ -118,7 +124,8 @@ class Raw:
             self.connection.execute(f"PRAGMA {pragma}")
         if not guarded:
             self.connection.execute(RAW_TABLE)
-        self._insert = f"INSERT INTO {'log_record' if guarded else 'r'} VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+        places = ", ".join("?" * (7 + guarded))
+        self._insert = f"INSERT INTO {'log_record' if guarded else 'r'} VALUES ({places})"  # noqa: S608
         self.rows: list[tuple[Any, ...]] = []
         self.next = 0
 
@@ -182,7 +189,7 @@ def appends(folder: Path, pairs: int, batches: int, singles: int) -> dict[str, A
     total = (pairs + 1) * (4 * count + 3 * singles)
     rows = rows_of((drafts[n % count] for n in range(total)), 0)
     bare.take(rows)
-    guarded.take(rows)
+    guarded.take(with_firsts(rows))
     ways: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
         "b64": (lambda: append_batches(ledger, drafts), lambda: bare.write(count, BATCH)),
         "preencoded": (lambda: append_batches(ledger, prepared), lambda: bare.write(count, BATCH)),

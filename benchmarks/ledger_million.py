@@ -43,11 +43,13 @@ def write(folder: Path, origin: str, key: Ed25519PrivateKey, size: int) -> Edge:
     prepared = [records.prepare(draft(n)) for n in range(4096)]
     nonces = random.Random(1)
     batch, edge, now = Batch(origin, 0, {}, None), Edge(), datetime.now(UTC)
+    firsts: dict[str, int] = {}
     connection.execute("BEGIN")
     for n in range(size):
         batch.append(prepared[n % len(prepared)], now, f"{nonces.getrandbits(128):032x}")
         if len(batch.rows) == _CHUNK or n == size - 1:
-            connection.executemany("INSERT INTO log_record VALUES (?, ?, ?, ?, ?, ?, ?)", batch.rows)
+            records_of = [(*row, firsts.setdefault(row[6], row[0])) for row in batch.rows]
+            connection.executemany("INSERT INTO log_record VALUES (?, ?, ?, ?, ?, ?, ?, ?)", records_of)
             edge, tiles = edge.extend([row[1] for row in batch.rows])
             rows = [(tile.level, tile.n, tile.hashes) for tile in tiles]
             connection.executemany("INSERT INTO log_tile VALUES (?, ?, ?)", rows)

@@ -21,8 +21,9 @@ from assay.errors import AlreadyExistsError, AssayError, IntegrityError, Invalid
 from audit.ledger import fsck
 from audit.ledger.note import Verifier, open_checkpoint
 from audit.ledger.publication import PublishedNotes
-from audit.ledger.sqlite import connect_engine
+from audit.ledger.sqlite import connect_engine, connect_migration_engine
 from audit.ledger.store import head_of
+from audit.ledger.upgrade import upgrade
 from audit.ledger.upkeep import root_at
 
 DATABASE, PUBLISHED, CHECKPOINT, MANIFEST = "assay.db", "published.db", "checkpoint", "manifest.json"
@@ -131,11 +132,15 @@ def read_backup(folder: Path, log: Verifier) -> Manifest:
 def inspect(database: Path, log: Verifier) -> tuple[int, bytes]:
     """Reads every record of a copy nobody writes to; returns its size and newest note.
 
+    The tables of an earlier release are brought up to date first.
+
     Raises:
         IntegrityError: ``BACKUP_DAMAGED`` with the first fault's index and reason.
     """
-    engine = connect_engine(database)
+    migration, engine = connect_migration_engine(database), connect_engine(database)
     try:
+        upgrade(migration)
+        migration.dispose()
         fault = next(fsck.check(engine, log), None)
         if fault is not None:
             raise IntegrityError("BACKUP_DAMAGED", f"record {fault.index}: {fault.reason}: {fault.message}")
@@ -146,6 +151,7 @@ def inspect(database: Path, log: Verifier) -> tuple[int, bytes]:
             raise
         raise IntegrityError("BACKUP_DAMAGED", f"{error.reason}: {error.message}") from error
     finally:
+        migration.dispose()
         engine.dispose()
     if note is None:
         raise IntegrityError("BACKUP_DAMAGED", "the log is empty")

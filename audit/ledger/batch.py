@@ -22,9 +22,9 @@ from audit.ledger.records import Place, Prepared, RecordDraft
 from audit.ledger.schema import CHECKPOINTS, RECORDS, TILES
 from audit.ledger.signer import LogSigner
 from audit.ledger.startup import Head
-from audit.ledger.store import ChainEnd
+from audit.ledger.store import ChainEnd, job_firsts, marker
 
-_RECORD = ("idx", "leaf", "body", "unit", "tseq", "type", "job")
+_RECORD = ("idx", "leaf", "body", "unit", "tseq", "type", "job", "job_first")
 _TILE = ("level", "n", "hashes")
 _CHECKPOINT = ("size", "note")
 
@@ -39,7 +39,7 @@ class Batch:
         chains: newest record of every unit, of this batch or before it.
         newest: newest time in the log.
         frozen: the newest record ends the log.
-        rows: values of :data:`_RECORD`, a tuple a record.
+        rows: values of :data:`_RECORD`, a tuple a record, but for the last, which :meth:`write` finds out for all.
     """
 
     origin: str
@@ -107,7 +107,8 @@ class Batch:
         leaves = [row[1] for row in self.rows]
         edge, tiles = head.edge.extend(leaves)
         note = signer.sign(Checkpoint(self.origin, edge.size, edge.root()), self.newest)
-        _insert(connection, RECORDS, _RECORD, self.rows)
+        firsts = job_firsts(connection, [(row[0], row[6]) for row in self.rows])
+        _insert(connection, RECORDS, _RECORD, [(*row, first) for row, first in zip(self.rows, firsts, strict=True)])
         _insert(connection, TILES, _TILE, [(tile.level, tile.n, tile.hashes) for tile in tiles])
         _insert(connection, CHECKPOINTS, _CHECKPOINT, [(edge.size, note)])
         return Head(edge, self.chains, self.newest, note, self.frozen)
@@ -115,12 +116,11 @@ class Batch:
 
 def _insert(connection: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
     if rows:
-        marker = "?" if connection.dialect.paramstyle == "qmark" else "%s"
         with closing(connection.connection.cursor()) as cursor:
-            cursor.executemany(_statement(table.name, columns, marker), rows)
+            cursor.executemany(_statement(table.name, columns, marker(connection)), rows)
 
 
 @lru_cache(maxsize=16)
-def _statement(table: str, columns: tuple[str, ...], marker: str) -> str:
-    values = ", ".join([marker] * len(columns))
+def _statement(table: str, columns: tuple[str, ...], place: str) -> str:
+    values = ", ".join([place] * len(columns))
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"  # noqa: S608  names of our own tables

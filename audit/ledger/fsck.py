@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, select
 
-from assay.errors import AssayError
-from audit.ledger import records, tree
+from assay.errors import AssayError, PreconditionError
+from audit.ledger import records, tree, upgrade
 from audit.ledger.edge import TILE_WIDTH, Edge, Tile
 from audit.ledger.note import Checkpoint, Verifier, open_checkpoint
 from audit.ledger.schema import CHECKPOINTS, RECORDS, TILES, check_guards
@@ -31,14 +31,25 @@ class Fault:
 
 
 def check(engine: Engine, log: Verifier, progress: Callable[[int], None] = lambda done: None) -> Iterator[Fault]:
-    """Yields every fault found, reading each table once in O(log n) memory; nothing yielded means that all holds.
+    """Yields every fault found, reading each table once; nothing yielded means that all holds.
+
+    Memory is O(log n) for the tree, and beside it a number a job, a hash a unit and every checkpoint's note.
 
     ``progress`` is told the number of records read so far.
 
     Faults: ``GUARD_DRIFT``, ``LOG_GAP``, ``LEAF_MISMATCH``, ``RECORD_MALFORMED`` (or another reason of the record's
     reader), ``COLUMN_MISMATCH``, ``CHAIN_BROKEN``, ``TILE_DAMAGED``, ``CHECKPOINT_BAD``, ``ROOT_MISMATCH``.
+
+    Raises:
+        PreconditionError: ``LEDGER_NOT_UPGRADED`` when the tables are of an earlier release.
     """
     with engine.connect() as connection:
+        if upgrade.is_needed(connection):
+            raise PreconditionError(
+                "LEDGER_NOT_UPGRADED",
+                "the ledger's tables are of an earlier release",
+                remedy="start the gateway once, or on PostgreSQL run assay ledger migrate; --hashes-only reads them",
+            )
         try:
             check_guards(connection)
         except AssayError as error:
@@ -46,7 +57,7 @@ def check(engine: Engine, log: Verifier, progress: Callable[[int], None] = lambd
         notes = {int(size): bytes(note) for size, note in connection.execute(select(CHECKPOINTS))}
         tiles = _Tiles(connection)
         newest = max(notes, default=0)
-        state = _State(Edge(), {}, notes)
+        state = _State(Edge(), {}, {}, notes)
         rows = connection.execution_options(yield_per=_BATCH).execute(select(RECORDS).order_by(RECORDS.c.idx))
         for batch in rows.partitions(_BATCH):
             for row in batch:
@@ -96,10 +107,11 @@ def check_hashes(engine: Engine, log: Verifier, progress: Callable[[int], None] 
 
 @dataclass
 class _State:
-    """The log so far: tree, chains, and checkpoints not yet met."""
+    """The log so far: tree, chains, each job's first record, and checkpoints not yet met."""
 
     edge: Edge
     chains: dict[str, ChainEnd]
+    jobs: dict[str, int]
     notes: dict[int, bytes]
     fresh: Sequence[Tile] = ()
 
@@ -137,8 +149,9 @@ def _record(state: _State, row: object, log: Verifier) -> Iterator[Fault]:
     except AssayError as error:
         yield Fault(error.reason, index, error.message)
     else:
-        columns = (record.unit, record.sequence, record.type, record.job)
-        if columns != (row.unit, row.tseq, row.type, row.job):  # type: ignore[attr-defined]
+        first = state.jobs.setdefault(record.job, index) if record.job else None
+        columns = (record.unit, record.sequence, record.type, record.job, first)
+        if columns != (row.unit, row.tseq, row.type, row.job, row.job_first):  # type: ignore[attr-defined]
             yield Fault("COLUMN_MISMATCH", index, "the columns are not what the body says")
         end = state.chains.get(record.unit)
         expected = (1, None) if end is None else (end.sequence + 1, end.leaf.hex())

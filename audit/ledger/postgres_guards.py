@@ -9,6 +9,7 @@ does not make it ALWAYS again: :func:`check_guards` names what such a visit leav
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -37,13 +38,15 @@ END
 """
 
 
-# Besides the next index and the unit's next number: the leaf is the body's hash, and the body names the row's unit,
-# number and type, so that neither a twin nor a lying column gets in.
+# Besides the next index and the unit's next number: the job's first record is the one that is there, the leaf is the
+# body's hash, and the body names the row's unit, number and type, so that neither a twin nor a lying column gets in.
 FUNCTIONS = {
     "log_refuse": _REFUSE,
     "log_record_guard": _guard(
         """NEW.idx IS DISTINCT FROM (SELECT COALESCE(MAX(idx) + 1, 0) FROM assay.log_record)
     OR NEW.tseq IS DISTINCT FROM (SELECT COALESCE(MAX(tseq) + 1, 1) FROM assay.log_record WHERE unit = NEW.unit)
+    OR NEW.job_first IS DISTINCT FROM (CASE WHEN NEW.job <> '' THEN
+      COALESCE((SELECT idx FROM assay.log_record WHERE job = NEW.job AND job_first = idx), NEW.idx) END)
     OR NEW.leaf IS DISTINCT FROM sha256('\\x00'::bytea || NEW.body)
     OR position(convert_to(',"tenant":"' || NEW.unit || '","tprev":', 'UTF8') IN NEW.body) = 0
     OR substring(NEW.body FROM length(NEW.body) - length(tail) + 1) IS DISTINCT FROM tail""",
@@ -61,6 +64,16 @@ DECLARE
         "NEW.size < 1 OR NEW.size <= (SELECT COALESCE(MAX(size), 0) FROM assay.log_checkpoint)",
         "log_checkpoint takes only a larger tree",
     ),
+}
+
+INDEXES = {
+    "log_record_pkey": "CREATE UNIQUE INDEX log_record_pkey ON assay.log_record USING btree (idx)",
+    "log_record_unit": "CREATE INDEX log_record_unit ON assay.log_record USING btree (unit, tseq)",
+    "log_record_job": "CREATE INDEX log_record_job ON assay.log_record USING btree (job_first)",
+    "log_record_job_name": "CREATE INDEX log_record_job_name ON assay.log_record USING btree (job) "
+    "WHERE (job_first = idx)",
+    "log_tile_pkey": "CREATE UNIQUE INDEX log_tile_pkey ON assay.log_tile USING btree (level, n)",
+    "log_checkpoint_pkey": "CREATE UNIQUE INDEX log_checkpoint_pkey ON assay.log_checkpoint USING btree (size)",
 }
 
 
@@ -110,10 +123,23 @@ def create_guards(connection: Connection) -> None:
 
 
 def check_guards(connection: Connection) -> None:
-    """Demands that the tables are ordinary, durable and the owner's, and that exactly our triggers fire, always.
+    """Demands that tables are ordinary, durable and the owner's, their indexes ours, and our triggers fire, always.
 
     Raises:
-        IntegrityError: ``GUARD_DRIFT`` naming the table, function or trigger.
+        IntegrityError: ``GUARD_DRIFT`` naming the table, function, trigger or index.
+    """
+    check_triggers(connection, FUNCTIONS)
+    indexes = _indexes(connection)
+    for name in sorted(indexes.keys() | INDEXES.keys()):
+        if indexes.get(name) != INDEXES.get(name):
+            raise IntegrityError("GUARD_DRIFT", f"index {name} is missing, invalid, foreign or has another definition")
+
+
+def check_triggers(connection: Connection, bodies: Mapping[str, str]) -> None:
+    """The same but for the indexes, where the triggers' functions have these texts.
+
+    Raises:
+        IntegrityError: ``GUARD_DRIFT``.
     """
     tables = _tables(connection)
     for table in LOG_TABLES:
@@ -123,7 +149,7 @@ def check_guards(connection: Connection) -> None:
                 f"table {SCHEMA}.{table} is missing, not {OWNER}'s, unlogged, or has rules, row policies or children",
             )
     functions = _functions(connection)
-    for name, body in FUNCTIONS.items():
+    for name, body in bodies.items():
         if functions.get(name) != (OWNER, "plpgsql", body, False, ("search_path=pg_catalog",)):
             raise IntegrityError("GUARD_DRIFT", f"function {SCHEMA}.{name} is missing or has another text")
     triggers = _triggers(connection)
@@ -148,6 +174,17 @@ def _tables(connection: Connection) -> dict[str, tuple[object, ...]]:
     )
     rows = connection.execute(query, {"schema": SCHEMA, "tables": list(LOG_TABLES)})
     return {str(row[0]): tuple(row[1:]) for row in rows}
+
+
+def _indexes(connection: Connection) -> dict[str, str]:
+    """Definition of every index on the ledger's tables; of one that is not valid, nothing."""
+    query = text(
+        "SELECT i.relname, CASE WHEN x.indisvalid AND x.indisready THEN pg_get_indexdef(i.oid) ELSE '' END "
+        "FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid = x.indrelid "
+        "WHERE c.relnamespace = to_regnamespace(:schema) AND c.relname = ANY(:tables)"
+    )
+    rows = connection.execute(query, {"schema": SCHEMA, "tables": list(LOG_TABLES)})
+    return {str(row[0]): str(row[1]) for row in rows}
 
 
 def _functions(connection: Connection) -> dict[str, tuple[object, ...]]:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, insert
 
@@ -25,7 +25,7 @@ from audit.ledger.edge import Edge, TreeReader
 from audit.ledger.note import Checkpoint, Verifier, open_checkpoint
 from audit.ledger.schema import CHECKPOINTS, RECORDS, TILES
 from audit.ledger.sqlite import WriterLock, connect_engine
-from audit.ledger.store import LogStore, edge_of
+from audit.ledger.store import LogStore, edge_of, job_firsts
 from audit.ledger.upkeep import root_at
 
 _BATCH = 256
@@ -201,7 +201,7 @@ def _append(
     types: set[str] = set()
     jobs: set[str] = set()
     while edge.size < target:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for index in range(edge.size, min(edge.size + _BATCH, target)):
             body = _find(sources, index, target)
             record = records.read(body)
@@ -218,8 +218,10 @@ def _append(
                     "job": record.job,
                 }
             )
+        for row, first in zip(rows, job_firsts(connection, [(row["idx"], row["job"]) for row in rows]), strict=True):
+            row["job_first"] = first
         connection.execute(insert(RECORDS), rows)
-        edge, tiles = edge.extend([bytes(row["leaf"]) for row in rows])  # type: ignore[call-overload]
+        edge, tiles = edge.extend([row["leaf"] for row in rows])
         for tile in tiles:
             connection.execute(insert(TILES), {"level": tile.level, "n": tile.n, "hashes": tile.hashes})
     return edge, types, jobs

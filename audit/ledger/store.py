@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -67,8 +67,9 @@ class LogStore:
         if unit is not None:
             query = query.where(RECORDS.c.unit == unit)
         if job is not None:
-            # The second condition lets SQLite use the partial index on jobs.
-            query = query.where(RECORDS.c.job == job, RECORDS.c.job != "")
+            first = RECORDS.alias()
+            named = select(first.c.idx).where(first.c.job == job, first.c.job_first == first.c.idx)
+            query = query.where(RECORDS.c.job_first == named.scalar_subquery())
         with self.connect() as connection:
             return [_stored(row) for row in connection.execute(query.order_by(RECORDS.c.idx).limit(limit))]
 
@@ -160,6 +161,29 @@ def chain_ends(connection: Connection) -> dict[str, ChainEnd]:
     return ends
 
 
+def job_firsts(connection: Connection, records: Sequence[tuple[int, str]]) -> list[int | None]:
+    """The index of the first record of each one's job, for records that are to be inserted; None for no job.
+
+    Args:
+        connection: sees every record before these.
+        records: index and job of each, in log order.
+    """
+    jobs = sorted({job for _, job in records if job})
+    known: dict[str, int] = {}
+    if jobs:
+        markers = ", ".join([marker(connection)] * len(jobs))
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.execute(f"{_FIRSTS} ({markers})", jobs)
+            known.update(cursor.fetchall())
+    return [known.setdefault(job, index) if job else None for index, job in records]
+
+
+def marker(connection: Connection) -> str:
+    """How the driver writes a parameter's place."""
+    return "?" if connection.dialect.paramstyle == "qmark" else "%s"
+
+
+_FIRSTS = "SELECT job, idx FROM log_record WHERE job_first = idx AND job IN"
 # Plain SQL on the driver's own cursor: this is asked before every batch.
 _HEAD = "SELECT (SELECT MAX(idx) FROM log_record), (SELECT note FROM log_checkpoint ORDER BY size DESC LIMIT 1)"
 

@@ -26,14 +26,17 @@ FORBIDDEN = [
     "INSERT INTO log_record SELECT * FROM log_record WHERE true ON CONFLICT DO UPDATE SET body = x'00'",
     "INSERT OR REPLACE INTO log_record SELECT * FROM log_record WHERE idx = 0",
     "REPLACE INTO log_checkpoint SELECT size, x'00' FROM log_checkpoint",
-    "INSERT OR REPLACE INTO log_record SELECT idx + 1, leaf, body, unit, tseq + 1, type, job FROM log_record",
-    "INSERT OR REPLACE INTO log_record SELECT idx + 1, zeroblob(32), body, unit, tseq, type, job FROM log_record",
-    "INSERT INTO log_record SELECT idx + 1, zeroblob(32), body, 'credit', 1, type, job FROM log_record",
-    "INSERT INTO log_record SELECT idx + 1, zeroblob(32), x'00', unit, tseq + 1, type, job FROM log_record",
+    "INSERT OR REPLACE INTO log_record SELECT idx + 1, leaf, body, unit, tseq + 1, type, job, job_first "
+    "FROM log_record",
+    "INSERT OR REPLACE INTO log_record SELECT idx + 1, zeroblob(32), body, unit, tseq, type, job, job_first "
+    "FROM log_record",
+    "INSERT INTO log_record SELECT idx + 1, zeroblob(32), body, 'credit', 1, type, job, job_first FROM log_record",
+    "INSERT INTO log_record SELECT idx + 1, zeroblob(32), x'00', unit, tseq + 1, type, job, job_first FROM log_record",
     "INSERT INTO log_record SELECT idx + 1, zeroblob(32), CAST(replace(body, '\"tseq\":1', '\"tseq\":3') AS BLOB), "
-    "unit, tseq + 2, type, job FROM log_record",
-    "INSERT OR IGNORE INTO log_record SELECT idx + 2, zeroblob(32), body, unit, tseq + 1, type, job FROM log_record",
-    "INSERT INTO log_record SELECT idx + 1, zeroblob(31), body, unit, tseq + 1, type, job FROM log_record",
+    "unit, tseq + 2, type, job, job_first FROM log_record",
+    "INSERT OR IGNORE INTO log_record SELECT idx + 2, zeroblob(32), body, unit, tseq + 1, type, job, job_first "
+    "FROM log_record",
+    "INSERT INTO log_record SELECT idx + 1, zeroblob(31), body, unit, tseq + 1, type, job, job_first FROM log_record",
     "INSERT INTO log_checkpoint SELECT size - 1, note FROM log_checkpoint",
     "INSERT INTO log_tile VALUES (0, 1, zeroblob(16352))",
     "INSERT INTO log_tile VALUES (0, 0, zeroblob(16))",

@@ -128,7 +128,10 @@ WRITER_REFUSED = [
     "COPY log_record TO PROGRAM 'cat'",
     "COPY log_record FROM '/dev/null'",
 ]
-_NEXT = "INSERT INTO log_record SELECT idx + 1, {leaf}, {body}, {unit}, {tseq}, type, job FROM log_record WHERE idx = 2"
+_NEXT = (
+    "INSERT INTO log_record SELECT idx + 1, {leaf}, {body}, {unit}, {tseq}, type, job, job_first "
+    "FROM log_record WHERE idx = 2"
+)
 _HASH = "sha256('\\x00'::bytea || {})"
 
 
@@ -142,7 +145,7 @@ def renumbered(number: int) -> str:
 
 WRITER_GUARDED = {
     "the same index again": "INSERT INTO log_record SELECT * FROM log_record",
-    "a gap": "INSERT INTO log_record SELECT idx + 2, leaf, body, unit, tseq + 1, type, job FROM log_record",
+    "a gap": "INSERT INTO log_record SELECT idx + 2, leaf, body, unit, tseq + 1, type, job, job_first FROM log_record",
     "a twin under the next number": next_record(),
     "a twin under its own number": next_record(tseq="tseq"),
     "another unit's column": next_record(body=renumbered(1), unit="'other'", tseq="1"),
