@@ -43,8 +43,9 @@ END
 FUNCTIONS = {
     "log_refuse": _REFUSE,
     "log_record_guard": _guard(
-        """NEW.idx IS DISTINCT FROM (SELECT COALESCE(MAX(idx) + 1, 0) FROM assay.log_record)
-    OR NEW.tseq IS DISTINCT FROM (SELECT COALESCE(MAX(tseq) + 1, 1) FROM assay.log_record WHERE unit = NEW.unit)
+        """NEW.idx IS DISTINCT FROM COALESCE((SELECT idx + 1 FROM assay.log_record ORDER BY idx DESC LIMIT 1), 0)
+    OR NEW.tseq IS DISTINCT FROM COALESCE((
+      SELECT tseq + 1 FROM assay.log_record WHERE unit = NEW.unit ORDER BY tseq DESC LIMIT 1), 1)
     OR NEW.job_first IS DISTINCT FROM (CASE WHEN NEW.job <> '' THEN
       COALESCE((SELECT idx FROM assay.log_record WHERE job = NEW.job AND job_first = idx), NEW.idx) END)
     OR NEW.leaf IS DISTINCT FROM sha256('\\x00'::bytea || NEW.body)

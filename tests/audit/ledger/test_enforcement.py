@@ -108,12 +108,17 @@ def test_the_gateways_own_tables_are_free(world: World) -> None:
         "DROP TRIGGER log_checkpoint_guard",
         "DROP TRIGGER log_tile_no_update",
         "CREATE TRIGGER more BEFORE INSERT ON log_record BEGIN SELECT 1; END",
+        "DROP INDEX log_record_unit",
+        "DROP INDEX log_record_job_name",
+        "CREATE UNIQUE INDEX sly ON log_record (type)",
+        "CREATE INDEX Sly ON LOG_TILE (n)",
+        "DROP INDEX log_record_job; CREATE INDEX log_record_job ON log_record (job_first) WHERE idx < 9",
     ],
 )
-def test_start_up_misses_a_guard(world: World, statement: str) -> None:
+def test_start_up_misses_a_guard_or_index(world: World, statement: str) -> None:
     world.ledger.close()
     raw = sqlite3.connect(world.database)
-    raw.execute(statement)
+    raw.executescript(statement)
     raw.close()
     refused("GUARD_DRIFT", world.open().start)
 

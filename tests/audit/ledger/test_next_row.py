@@ -1,4 +1,4 @@
-"""What the guard says of the next row, told by another tool: the truth is taken, and every lie in one column refused."""
+"""What the guard says of the next row, told by another tool: it takes the truth and refuses a lie in any column."""
 
 from __future__ import annotations
 

@@ -265,11 +265,16 @@ DRIFTS = [
     "CREATE TABLE child () INHERITS (log_record)",
     "DROP TABLE log_tile",
     "ALTER TABLE log_tile RENAME TO gone",
+    "DROP INDEX log_record_unit",
+    "DROP INDEX log_record_job_name",
+    "CREATE UNIQUE INDEX sly ON log_record (unit, tseq)",
+    "DROP INDEX log_record_job; CREATE INDEX log_record_job ON log_record (job_first) WHERE idx < 9",
+    "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'log_record_job'::regclass",
 ]
 
 
 @pytest.mark.parametrize("statement", DRIFTS)
-def test_start_up_names_a_guard_that_drifted(grown: World, statement: str) -> None:
+def test_start_up_names_a_guard_or_index_that_drifted(grown: World, statement: str) -> None:
     as_gateway(grown, "GUARD_DRIFT", statement)
 
 
