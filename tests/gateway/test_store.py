@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -62,6 +63,17 @@ def test_a_migration_that_fails_leaves_no_table(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(RuntimeError):
         migrate(made)
     assert inspect(made).get_table_names() == []
+
+
+def test_the_ledgers_tables_of_an_earlier_release_are_brought_up_to_date(engine: Engine) -> None:
+    earlier = Path(__file__).parents[1] / "data" / "ledger_before_job_first" / "sqlite.sql"
+    raw: Any = engine.raw_connection().driver_connection
+    raw.executescript("".join(f"DROP TABLE {name};" for name in TABLE_NAMES) + earlier.read_text())
+    raw.execute("UPDATE alembic_version SET version_num = '0005'")
+    assert migrate(engine) == "0006"
+    with engine.connect() as connection:
+        check_guards(connection)
+    assert "job_first" in {column["name"] for column in inspect(engine).get_columns("log_record")}
 
 
 def dataset(number: int, created_us: int = 5) -> DatasetRow:

@@ -296,6 +296,23 @@ def test_an_earlier_log_whose_guards_were_changed_is_not_brought_up(aged: World)
     refused("LEDGER_NOT_UPGRADED", lambda: list(fsck.check(aged.engine, LOG)))
 
 
+def test_an_upgrade_that_fails_changes_nothing(aged: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    age(aged)
+
+    def broken(connection: object) -> None:
+        real(connection)  # type: ignore[arg-type]
+        raise RuntimeError("the power went")
+
+    real = schema.create_on
+    monkeypatch.setattr(schema, "create_on", broken)
+    with pytest.raises(RuntimeError):
+        bring_up(aged)
+    monkeypatch.undo()
+    refused("LEDGER_NOT_UPGRADED", lambda: list(fsck.check(aged.engine, LOG)))
+    bring_up(aged)  # the earlier guards are whole, else it would refuse
+    assert list(fsck.check(aged.engine, LOG)) == []
+
+
 def test_a_backup_of_an_earlier_release_is_restored(aged: World) -> None:
     if isinstance(aged.storage, PostgresStorage):
         pytest.skip("backups of PostgreSQL are pg_basebackup's")
