@@ -57,7 +57,7 @@ def everything(world: World) -> list[StoredRecord]:
 def firsts(engine: Engine) -> list[tuple[int, str, int | None]]:
     with engine.connect() as connection:
         columns = select(RECORDS.c.idx, RECORDS.c.job, RECORDS.c.job_first).order_by(RECORDS.c.idx)
-        return [tuple(row) for row in connection.execute(columns)]  # type: ignore[misc]
+        return [tuple(row) for row in connection.execute(columns)]
 
 
 def demand_found(world: World) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def test_round_trip() -> None:
 
 def test_attack_29_every_record_has_a_nonce_of_128_bits() -> None:
     for nonce in ("", "0" * 31, "0" * 33, "A" * 32, None, 0):
-        refused("RECORD_MALFORMED", lambda n=nonce: records.read(changed(nonce=n)))
+        refused("RECORD_MALFORMED", partial(records.read, changed(nonce=nonce)))
     assert records.encode(DRAFT, PLACE._replace(nonce="1" * 32)) != BODY
 
 
@@ -84,7 +85,7 @@ def test_a_missing_member_is_refused() -> None:
     for name in canonical.decode(BODY):
         value = canonical.decode(BODY)
         del value[name]
-        refused("RECORD_MALFORMED", lambda v=value: records.read(canonical.encode(v)))
+        refused("RECORD_MALFORMED", partial(records.read, canonical.encode(value)))
 
 
 TEXT = BODY.decode()
@@ -124,7 +125,7 @@ def test_attack_17_canonicalisation_abuse(body: str) -> None:
 
 def test_record_of_60000_bytes_passes_and_one_more_is_refused() -> None:
     room = records.MAX_BODY - len(BODY) - len(',"t":""')
-    predicate = {"job": JOB, "n": 1, "t": "x" * room}
+    predicate: dict[str, Any] = {"job": JOB, "n": 1, "t": "x" * room}
     encoded = records.encode(dataclasses.replace(DRAFT, predicate=predicate), PLACE)
     assert len(encoded) == records.MAX_BODY
     predicate["t"] += "x"
