@@ -15,11 +15,13 @@ from pathlib import Path
 from assay.errors import InvalidInputError
 from assay.identity import Layout
 from gateway.settings import Settings
+from policies import testing
 from policies.bundle import BUNDLE
 from policies.engine import PolicyEngine
 from policies.pack import LIMITS, PACKS, RULES, TESTS
 from policies.rule import Pack
 
+HELD = "tests-held"
 _LOG = logging.getLogger(__name__)
 
 
@@ -32,24 +34,25 @@ def folder(layout: Layout) -> Path:
 def load(settings: Settings) -> PolicyEngine:
     """Loads what is installed, or, where that is malformed, what was in force before.
 
+    The tests of a bundle take seconds; those of the one that was in force last are not run again for the same engine.
+
     Raises:
         InvalidInputError: ``PACK_*`` with file, line, column and rule, when nothing was in force before.
     """
     try:
-        return PolicyEngine.load(folder(settings.layout))
+        return PolicyEngine.load(folder(settings.layout), held=_held(settings))
     except InvalidInputError as fault:
         if not _kept(settings).is_dir():
             raise
         _LOG.error("the installed policy does not load, the one before it stays in force: %s", fault.diagnostics())
-        return PolicyEngine.load(_kept(settings))
+        return PolicyEngine.load(_kept(settings), held=_held(settings))
 
 
 def keep(settings: Settings, pack: Pack) -> None:
     """Keeps a bundle that is in force, so that a malformed one after it cannot take its place."""
     target = _kept(settings)
-    marker = target / "sha256"
-    digests = f"{pack.bundle_sha256} {pack.limits_sha256}\n"
-    if marker.is_file() and marker.read_text("utf-8") == digests:
+    standing = testing.standing(pack)
+    if _held(settings) == standing:
         return
     staging, old = target.with_name("staging"), target.with_name("replaced")
     for leftover in (staging, old):
@@ -63,7 +66,7 @@ def keep(settings: Settings, pack: Pack) -> None:
     else:
         for part in pack.parts:
             _copy(part.folder, staging)
-    (staging / "sha256").write_text(digests, "utf-8")
+    (staging / HELD).write_text(standing, "utf-8")
     if target.is_dir():
         os.replace(target, old)
     os.replace(staging, target)
@@ -74,6 +77,12 @@ def _copy(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
     for name in (RULES, LIMITS, TESTS):
         shutil.copy(source / name, target / name)
+
+
+def _held(settings: Settings) -> str:
+    """What the tests of the kept bundle held for; empty where none is kept."""
+    marker = _kept(settings) / HELD
+    return marker.read_text("utf-8") if marker.is_file() else ""
 
 
 def _kept(settings: Settings) -> Path:

@@ -17,9 +17,11 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from assay import canonical, digests
 from assay.errors import FieldViolation, InvalidInputError
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
 from policies import statistics, yamlsource
+from policies.cel import ENGINE
 from policies.engine import PolicyEngine
 from policies.limits import plain
 from policies.pack import TESTS, load
@@ -128,6 +130,14 @@ def test_pack(folder: Path) -> TestReport:
 
 
 test_pack.__test__ = False  # type: ignore[attr-defined]  # a function of the product; test runners must not collect it
+
+
+def standing(pack: Pack) -> str:
+    """What the result of a pack's own tests follows from, as one digest: rules, limits, tables, engine and its code."""
+    tables = {part.name: digests.sha256_file(part.folder / TESTS) for part in pack.parts}
+    code = {file.name: digests.sha256_file(file) for file in sorted(Path(__file__).parent.glob("*.py"))}
+    on = {"bundle": pack.bundle_sha256, "limits": pack.limits_sha256, "tests": tables, "engine": ENGINE, "code": code}
+    return digests.sha256_bytes(canonical.encode(on))
 
 
 def demand(pack: Pack) -> None:

@@ -13,6 +13,7 @@ from assay.errors import InvalidInputError
 from assay.identity import Layout
 from gateway import active_policy
 from gateway.settings import Settings
+from policies import testing
 from policies.engine import PolicyEngine
 from policies.pack import PACKS
 from tests.gateway.conftest import House
@@ -68,10 +69,27 @@ async def test_keeping_is_whole_or_not_at_all(opened: Callable[[], House], layou
     settings = house.app.settings
     await house.app.close()
     kept = settings.data / "policy" / "in-force"
-    before = (kept / "sha256").stat().st_mtime_ns
+    before = (kept / active_policy.HELD).stat().st_mtime_ns
     active_policy.keep(settings, house.app.policy.pack)
-    assert (kept / "sha256").stat().st_mtime_ns == before
-    (kept / "sha256").write_text("another\n")
+    assert (kept / active_policy.HELD).stat().st_mtime_ns == before
+    (kept / active_policy.HELD).write_text("another\n")
     active_policy.keep(settings, house.app.policy.pack)
     assert PolicyEngine.load(kept).pack.limits_sha256 == house.app.policy.pack.limits_sha256
     assert sorted(path.name for path in kept.parent.iterdir()) == ["in-force"]
+
+
+async def test_the_tests_of_a_bundle_run_again_only_when_what_they_hold_for_changed(
+    opened: Callable[[], House], layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await opened().app.close()
+    folder, settings, ran = own(layout), Settings.load(layout.root), []
+    monkeypatch.setattr(testing, "demand", lambda pack: ran.append(pack.bundle_sha256))
+    active_policy.load(settings)
+    assert ran == []
+    cases = folder / "gdpr" / "tests.yaml"
+    cases.write_text(cases.read_text() + "\n")
+    active_policy.load(settings)
+    assert len(ran) == 1, "a table changed"
+    monkeypatch.setattr(testing, "ENGINE", "another engine")
+    active_policy.load(settings)
+    assert len(ran) == 2, "the engine changed"

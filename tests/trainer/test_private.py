@@ -19,7 +19,7 @@ from tests.e2e.e2e_world import chat_rows
 from tests.trainer.test_train_task import context, weights
 from tests.trainer.tiny_models import tiny_models
 from trainer import task
-from trainer.recipes.private import PrivateRun, Target, _parts
+from trainer.recipes.private import TOLERANCE, PrivateRun, Target, _parts, epsilon_of, noise_for
 
 EPSILON = {"epsilon": "8", "delta": "0.001"}
 PRIVACY = {**EPSILON, "noise_multiplier": "2"}
@@ -58,6 +58,26 @@ def test_a_noise_multiplier_is_the_noise_and_spends_no_more_than_was_reserved(mo
     accountant.history = [(1.3, float(said["sampling_rate"]), said["steps"])]
     assert float(said["epsilon"]) == pytest.approx(accountant.get_epsilon(0.001))
     assert Mechanism.of(said).accounted() <= float(said["epsilon"]) <= float(said["reserved_epsilon"]) == reserved
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta", "units", "batch", "epochs"),
+    [(8, 1e-3, 40, 8, 2), (1, 1e-5, 1000, 16, 3), (3, 1e-6, 20_000, 32, 1), (50, 1e-3, 100, 100, 2)],
+)
+def test_the_noise_that_is_found_spends_the_target_and_no_more(
+    epsilon: float, delta: float, units: int, batch: int, epochs: float
+) -> None:
+    sampling = Sampling.of(units, batch, epochs)
+    noise = noise_for(epsilon, delta, sampling)
+    assert 0 <= epsilon - epsilon_of(noise, sampling.rate, sampling.steps, delta) <= TOLERANCE
+    assert epsilon_of(0.98 * noise, sampling.rate, sampling.steps, delta) > epsilon
+
+
+def test_an_epsilon_that_no_noise_keeps_is_refused() -> None:
+    """The accountant states the upper end of its own error, which is more."""
+    with pytest.raises(InvalidInputError) as raised:
+        noise_for(0.005, 1e-5, Sampling.of(1000, 16, 1.0))
+    assert raised.value.reason == "PRIVACY_TARGET"
 
 
 def test_more_than_was_reserved_is_never_spent(models: Path, tmp_path: Path) -> None:
