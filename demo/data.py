@@ -29,7 +29,7 @@ MAX_TRAINED_TOKENS = 40_000
 
 # As few rows as show what each job is for: two cores train about ten rows in four seconds.
 LEAKY_CUSTOMERS, LEAKY_GENERAL = 6, 40
-CLEAN_ROWS = 300
+CLEAN_ROWS = 200
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+if sys.platform == "linux":
+    # Logits of tiny models have 49,152 columns: glibc would map and unmap them at every step, and the kernel clear each
+    # page anew. M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h.
+    for option, value in ((-4, 0), (-1, 2**31 - 1)):
+        getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)(option, value)
 
 
 def pytest_collection_finish() -> None:

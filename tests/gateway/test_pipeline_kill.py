@@ -90,8 +90,8 @@ async def test_a_clean_job_survives_a_kill_at_every_commit(
 @pytest.mark.parametrize(
     ("behaviour", "event", "state"),
     [
-        ({"prepare": "empty"}, "deny", "DENIED"),
-        ({"train": "fault"}, "fail", "FAILED"),
+        pytest.param({"prepare": "empty"}, "deny", "DENIED", marks=pytest.mark.slow),
+        pytest.param({"train": "fault"}, "fail", "FAILED", marks=pytest.mark.slow),
         ({"audit": "leaky"}, "quarantine", "QUARANTINED"),
     ],
 )

@@ -24,6 +24,7 @@ from trainer.settings import Settings
 
 CPU = Device("cpu", "float32", "")
 LABELS = ["approve", "deny"]
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +151,24 @@ def context(models: Path, folder: Path, rows: list[dict[str, Any]], method: str,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ["dpo", "dpo-hinge", "dpo-ipo"])
-def test_preferences_are_learned_and_a_resume_changes_nothing(models: Path, tmp_path: Path, method: str):
-    whole = context(models, tmp_path / "whole", pairs(64), method)
-    claim = task.run(whole)
+def preferring(models: Path, folder: Path, method: str) -> tuple[TaskContext, dict[str, Any]]:
+    """A run that learned what is preferred, and its claim."""
+    ctx = context(models, folder, pairs(64), method)
+    claim = task.run(ctx)
     assert claim["method"] == method
     assert float(claim["watched_base"]["margin"]) == pytest.approx(0.0, abs=0.02)
     assert float(claim["watched"]["margin"]) > 0.1 and float(claim["watched"]["preferred"]) > 0.9
+    return ctx, claim
+
+
+@pytest.mark.parametrize("method", ["dpo-hinge", "dpo-ipo"])
+def test_preferences_are_learned(models: Path, tmp_path: Path, method: str):
+    preferring(models, tmp_path, method)
+
+
+@pytest.mark.parametrize("method", ["dpo", pytest.param("dpo-hinge", marks=SLOW), pytest.param("dpo-ipo", marks=SLOW)])
+def test_preferences_are_learned_and_a_resume_changes_nothing(models: Path, tmp_path: Path, method: str):
+    whole, claim = preferring(models, tmp_path / "whole", method)
     parts = context(models, tmp_path / "parts", pairs(64), method)
 
     def pause(line: bytes) -> None:
