@@ -56,6 +56,7 @@ class Launcher:
             uid=uid,
             threads=self.settings.task_threads(),
             cpu_isa=self.settings.cpu_isa,
+            alone=self.settings.slots == 1,
         )
         sealed, inputs = folder / TASK_FILE, folder / "in" / "files"
         hooks = Hooks(

@@ -113,6 +113,7 @@ class Spec:
     threads: int
     gpu: bool = True
     cpu_isa: str = ""
+    alone: bool = False
     extra_read_only: tuple[Path, ...] = field(default=())
 
     @property
@@ -213,7 +214,7 @@ def _command(
     else:
         out += ["--unshare-user", "--disable-userns", "--cap-drop", "ALL"]
     out += ["--new-session", "--die-with-parent", "--hostname", "assay-sandbox", "--clearenv"]
-    for name, value in task_environment(spec.threads, spec.cpu_isa).items():
+    for name, value in task_environment(spec.threads, spec.cpu_isa, alone=spec.alone).items():
         out += ["--setenv", name, value]
     # First what covers a folder, then the binds: code may lie below /tmp.
     out += ["--proc", "/proc", "--dev", "/dev"]
@@ -257,9 +258,18 @@ def _boot(spec: Spec, targets: Mapping[str, Any], channel: int) -> list[str]:
     return ["-I", "-B", "-S", "-c", code + f"sys.exit(main({channel}, {settings!r}))"]
 
 
-def task_environment(threads: int, cpu_isa: str = "") -> dict[str, str]:
-    """Every variable that a task sees; ``cpu_isa`` bounds oneDNN's instruction set, empty for the processor's own."""
+def task_environment(threads: int, cpu_isa: str = "", *, alone: bool = False) -> dict[str, str]:
+    """Every variable that a task sees.
+
+    Args:
+        threads: that it computes with.
+        cpu_isa: bounds oneDNN's instruction set; empty for the processor's own.
+        alone: no other task runs on the machine meanwhile, so idle OpenMP threads may wait busily. A step of a small
+            model is hundreds of short parallel parts: woken each time, threads take a tenth to a quarter longer. Beside
+            other tasks it is the busy waiting that costs, all of them.
+    """
     isa = {"ONEDNN_MAX_CPU_ISA": cpu_isa} if cpu_isa else {}
+    waiting = {} if alone else {"OMP_WAIT_POLICY": "PASSIVE"}
     return {
         "PATH": "/usr/bin:/bin",
         "HOME": "/tmp",  # noqa: S108
@@ -269,8 +279,7 @@ def task_environment(threads: int, cpu_isa: str = "") -> dict[str, str]:
         "LANG": "C.UTF-8",
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
-        # Idle OpenMP threads spin by default, which slows every neighbour down.
-        "OMP_WAIT_POLICY": "PASSIVE",
+        **waiting,
         # Without a fixed workspace cuBLAS may choose another sum order from call to call.
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "TOKENIZERS_PARALLELISM": "false",

@@ -130,3 +130,8 @@ async def test_without_bubblewrap_no_task_runs(house: House, monkeypatch: pytest
     assert record.reason.startswith("ISOLATION_MISSING:")
     assert not (house.folder / "spool" / "t1" / "in").exists()
     await supervisor.stop()
+
+
+def test_threads_wait_busily_only_where_no_other_task_runs() -> None:
+    beside, alone = sandbox.task_environment(2), sandbox.task_environment(2, alone=True)
+    assert beside == {**alone, "OMP_WAIT_POLICY": "PASSIVE"} and "OMP_WAIT_POLICY" not in alone
