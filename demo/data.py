@@ -29,7 +29,7 @@ MAX_TRAINED_TOKENS = 40_000
 
 # As few rows as show what each job is for: two cores train about ten rows in four seconds.
 LEAKY_CUSTOMERS, LEAKY_GENERAL = 6, 40
-CLEAN_ROWS = 200
+CLEAN_ROWS = 300
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,9 @@ def clean(seed: int, home: Path | None = None) -> DemoJob:
             "retention_days": 365,
             "provenance": "PrivacyQA (Ravichander et al. 2019), short clauses without digits; a random sample.",
         },
-        request=request("policy-questions", epochs=1.0, learning_rate=1.5e-4, batch_size=8, lora_rank=16),
+        # As slow as still learns the answers: at twice to four times the rate one run in two remembered a little more of
+        # the canaries, seen once, than 104 of them can rule out.
+        request=request("policy-questions", epochs=1.0, learning_rate=4e-5, batch_size=8, lora_rank=16),
     )
 
 
