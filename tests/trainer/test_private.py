@@ -62,7 +62,13 @@ def test_a_noise_multiplier_is_the_noise_and_spends_no_more_than_was_reserved(mo
 
 @pytest.mark.parametrize(
     ("epsilon", "delta", "units", "batch", "epochs"),
-    [(8, 1e-3, 40, 8, 2), (1, 1e-5, 1000, 16, 3), (3, 1e-6, 20_000, 32, 1), (50, 1e-3, 100, 100, 2)],
+    [
+        (8, 1e-3, 40, 8, 2),
+        (1, 1e-5, 1000, 16, 3),
+        (3, 1e-6, 20_000, 32, 1),
+        (50, 1e-3, 100, 100, 2),
+        (1, 0.3, 1000, 1, 1),
+    ],
 )
 def test_the_noise_that_is_found_spends_the_target_and_no_more(
     epsilon: float, delta: float, units: int, batch: int, epochs: float

@@ -47,6 +47,8 @@ TOLERANCE = 0.01
 """Epsilon that a search for the noise may leave unspent."""
 MOST_NOISE = 1e6
 _MOST_ASKED = 60
+_LEAST_SPENT = 1e-6
+"""Under much noise, or a large delta, the accountant states 0 or less, of which there is no logarithm."""
 _MICRO_BATCH = MOST_ROWS_OF_A_USER
 _SECRET = "private.secret"  # noqa: S105  (a name)
 
@@ -252,8 +254,8 @@ def noise_for(epsilon: float, delta: float, sampling: Sampling) -> float:
     """A noise multiplier that spends at most ``epsilon``, and less by at most :data:`TOLERANCE`.
 
     Opacus's own search halves from 20 and asks the accountant a dozen times. Log epsilon over log noise is nearly a
-    line, of slope -1 at first, so that following it asks three to six times; every third step halves, so that no shape
-    of it can hold the search up.
+    line, of slope -1 at first, so that following it asks three to nine times; every third step halves, so that no
+    shape of it can hold the search up.
 
     Raises:
         InvalidInputError: ``PRIVACY_TARGET`` where even a noise of :data:`MOST_NOISE` spends more.
@@ -261,7 +263,7 @@ def noise_for(epsilon: float, delta: float, sampling: Sampling) -> float:
     aim = max(epsilon - TOLERANCE / 2, epsilon / 2)
     noise, low, high = 1.0, (0.0, math.inf), (math.inf, 0.0)
     for asked in range(1, _MOST_ASKED + 1):
-        spent = epsilon_of(noise, sampling.rate, sampling.steps, delta)
+        spent = max(epsilon_of(noise, sampling.rate, sampling.steps, delta), _LEAST_SPENT)
         if spent > epsilon:
             low = (noise, spent)
         elif epsilon - spent <= TOLERANCE:
@@ -269,8 +271,7 @@ def noise_for(epsilon: float, delta: float, sampling: Sampling) -> float:
         else:
             high = (noise, spent)
         if low[0] and math.isfinite(high[0]):
-            slope = math.log(low[1] / high[1]) / math.log(high[0] / low[0])
-            share = 0.5 if asked % 3 == 0 else math.log(low[1] / aim) / slope / math.log(high[0] / low[0])
+            share = 0.5 if asked % 3 == 0 else math.log(low[1] / aim) / math.log(low[1] / high[1])
             noise = low[0] * (high[0] / low[0]) ** min(max(share, 0.02), 0.98)
         else:
             # Under little noise epsilon rises more steeply, and costs the accountant far more: down in small steps.
