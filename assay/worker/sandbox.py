@@ -265,8 +265,8 @@ def task_environment(threads: int, cpu_isa: str = "", *, alone: bool = False) ->
         threads: that it computes with.
         cpu_isa: bounds oneDNN's instruction set; empty for the processor's own.
         alone: no other task runs on the machine meanwhile, so idle OpenMP threads may wait busily. A step of a small
-            model is hundreds of short parallel parts: woken each time, threads take a tenth to a quarter longer. Beside
-            other tasks it is the busy waiting that costs, all of them.
+            model is hundreds of short parallel parts: woken each time, threads take about a third longer
+            (``benchmarks/waiting.py``). Beside other tasks it is the busy waiting that costs, all of them.
     """
     isa = {"ONEDNN_MAX_CPU_ISA": cpu_isa} if cpu_isa else {}
     waiting = {} if alone else {"OMP_WAIT_POLICY": "PASSIVE"}
