@@ -46,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt requirements-data.txt
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $(STAMP)
 
-demo: install ## run four jobs the whole way, on a real model; about 16 minutes on two cores, less where they multiply bf16
+demo: install ## run four jobs the whole way, on a real model; 8 minutes on two cores that multiply bf16, 15 on others
 	@$(OFFLINE) $(BIN)/python -m demo.run
 
 test: install ## run the tests, but not the slow ones
