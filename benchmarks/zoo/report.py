@@ -31,10 +31,10 @@ def read(path: Path = CELLS) -> list[dict[str, Any]]:
 def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One object a fault and strength; for ``clean``, ``detected`` counts false alarms.
 
-    Cells that were judged by another policy than the newest cell are left out: their verdicts are another product's.
-    So are jobs that intake refused: nothing was tuned, and no audit had anything to catch.
+    Cells that other rules and limits judged than the newest cell are left out: their verdicts are another product's. So
+    are jobs that intake refused: nothing was tuned, and no audit had anything to catch.
     """
-    cells = [c for c in cells if c.get("policy") == cells[-1].get("policy") and c["state"] != REFUSED]
+    cells = [c for c in cells if c.get("judged_by") == cells[-1].get("judged_by") and c["state"] != REFUSED]
     out = []
     for fault in FAULTS:
         mine = [c for c in cells if (c["fault"], c["strength"]) == (fault.name, fault.strength)]
@@ -80,16 +80,16 @@ worker's task does the planted wrong, and the audit has no time limit. *Stopped*
 answers, which is all that a gate sees that looks for leaks in generations. Intervals are Clopper–Pearson at 95 %; claim
 the bound and not the share.
 
-Only cells under the policy of the newest cell are counted, and no job that intake refused. Written by
-`python -m benchmarks.zoo.report` from `benchmarks/zoo/cells.jsonl`; `make zoo` runs what is missing.
+Only cells that were judged by the same rules of release and limits as the newest are counted, and no job that intake
+refused. Written by `python -m benchmarks.zoo.report` from `benchmarks/zoo/cells.jsonl`; `make zoo` runs the rest.
 
 | Fault | Strength | What was done | Stopped | 95 % interval | Failed | Grep only | Gates that did not pass |
 |---|---|---|---|---|---|---|---|
 """
 
 
-def page(rows: Sequence[dict[str, Any]], policy: str) -> str:
-    """The page; ``policy`` is the digest of the one that judged the cells."""
+def page(rows: Sequence[dict[str, Any]], judged_by: str) -> str:
+    """The page; ``judged_by`` is the digest of the rules of release and the limits that judged the cells."""
     lines = []
     for r in rows:
         gates = ", ".join(f"`{g}` {k}" for g, k in r["not_passed_by_gate"].items()) or "none"
@@ -100,8 +100,8 @@ def page(rows: Sequence[dict[str, Any]], policy: str) -> str:
     there = {(r["fault"], r["strength"]) for r in rows}
     missing = [f"{f.name} {f.strength}".strip() for f in FAULTS if (f.name, f.strength) not in there]
     end = (
-        f"\nJudged by the policy of digest `{policy[:16]}…`. Where `assay policy list` names another, limits and "
-        "sample sizes have changed since, and these counts are of what was then.\n"
+        f"\nJudged by rules of release and limits of digest `{judged_by[:16]}…`, which `make zoo` compares with "
+        "today's; where those differ, these counts are of what was then.\n"
     )
     end += f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
     return HEAD + "\n".join(lines) + "\n" + end
@@ -113,7 +113,7 @@ def main() -> None:
     rows = counts(cells)
     for folder in ("docs", "audit/cards"):  # the second travels with the package, and is printed in every card
         (ROOT / folder / "zoo.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    (ROOT / "docs" / "zoo.md").write_text(page(rows, str(cells[-1].get("policy", "")) if cells else ""), "utf-8")
+    (ROOT / "docs" / "zoo.md").write_text(page(rows, str(cells[-1].get("judged_by", "")) if cells else ""), "utf-8")
 
 
 if __name__ == "__main__":

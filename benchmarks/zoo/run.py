@@ -31,12 +31,16 @@ from demo.processes import free_ports
 from gateway.cli.dataset import upload_parts
 from gateway.cli.session import Session, open_session
 from gateway.install import install
+from policies import bundle
 from policies.engine import PolicyEngine
+from policies.pack import Pack
+from policies.rule import AT_RELEASE
 
 HERE = Path(__file__).parent
 CELLS = HERE / "cells.jsonl"
 State = tuning_job_pb2.TuningJob.State
 PAUSE = 5.0
+PROFILE = "quick"
 _SPACE = uuid.UUID("b6c7fd0c-3f0e-4b8a-9b57-3e6f0f6d2a11")
 _KEPT = ("privacy.", "overfitting.", "quality.test_loss", "fairness.impact_ratio", "fairness.selection_rate")
 
@@ -49,8 +53,8 @@ def main() -> None:
     parser.add_argument("--lock", type=Path, help="file to lock while a cell runs, for machines with other work")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are ended too
-    policy = PolicyEngine.load().policy().bundle_sha256
-    done = {line["job"] for line in report.read(CELLS) if line.get("policy") == policy}
+    judged_by = judging(PolicyEngine.load().pack)
+    done = {line["job"] for line in report.read(CELLS) if line.get("judged_by") == judged_by}
     todo = [c for c in cells() if c.job not in done]
     todo = todo[: options.most] if options.most else todo
     directory, port = options.state / "bank", _port(options.state)
@@ -62,10 +66,25 @@ def main() -> None:
             with locked(options.lock):
                 started = time.monotonic()
                 line = one(cell, directory, f"127.0.0.1:{port}", options.state / "uploads")
+            line |= {"judged_by": judged_by, "seconds": round(time.monotonic() - started, 1)}
             with CELLS.open("a", encoding="utf-8") as out:
-                out.write(json.dumps({**line, "seconds": round(time.monotonic() - started, 1)}, sort_keys=True) + "\n")
+                out.write(json.dumps(line, sort_keys=True) + "\n")
             print(f"{cell.job}: {line['state']} {' '.join(line['fired'])}", flush=True)
             time.sleep(PAUSE if options.lock else 0)  # whoever waits for the lock is woken and must win it
+
+
+def judging(pack: Pack) -> str:
+    """Digest of what decides how a cell ends once it is tuned: the rules of release, and every limit.
+
+    Rules of intake may change without making the counts another policy's.
+    """
+    rules = {
+        rule.id: [rule.applies.source, rule.check.source, repr(rule.gate)]
+        for rule in pack.rules
+        if rule.stage in AT_RELEASE and rule.pack == pack.parts[0].name
+    }
+    limits = {name: repr(limit.value(PROFILE)) for name, limit in pack.limits.by_name.items()}
+    return bundle.digest_of({"rules": rules, "limits": limits})
 
 
 def one(cell: Cell, directory: Path, address: str, uploads: Path) -> dict[str, Any]:
@@ -139,7 +158,7 @@ def _submit(rita: Session, cell: Cell, made: Upload, file: Path) -> None:
                 "lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.0, "seed": cell.seed, "max_row_tokens": 512,
             },
             "budget": {"max_usd_micros": 50_000_000, "max_train_tokens": 200_000},
-            "audit_profile": "quick",
+            "audit_profile": PROFILE,
         },
         tuning_job_pb2.CreateTuningJobRequest(),
     )  # fmt: skip

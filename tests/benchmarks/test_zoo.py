@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from audit.cards import detection
 from benchmarks.zoo import report
 from benchmarks.zoo.data import TRIGGER, upload
 from benchmarks.zoo.faults import FAULTS, FIRST_COUNTED, Cell, cells, fault_of
+from benchmarks.zoo.run import judging
+from policies.engine import PolicyEngine
+from policies.rule import AT_INTAKE
 
 
 def test_every_fault_has_its_seeds_and_the_first_round_comes_first() -> None:
@@ -106,16 +110,29 @@ def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) ->
 
 
 def test_cells_under_an_older_policy_are_not_counted() -> None:
-    old = [cell("clean", "", "QUARANTINED", i, policy="a") for i in range(3)]
-    [row] = report.counts([*old, cell("clean", "", "AWAITING_APPROVAL", 9, policy="b")])
+    old = [cell("clean", "", "QUARANTINED", i, judged_by="a") for i in range(3)]
+    [row] = report.counts([*old, cell("clean", "", "AWAITING_APPROVAL", 9, judged_by="b")])
     assert (row["n"], row["detected"]) == (1, 0)
     assert report.counts([]) == []
 
 
+def test_only_what_decides_after_tuning_makes_the_counts_another_policys() -> None:
+    pack = PolicyEngine.load().pack
+    intake = next(r for r in pack.rules if r.stage in AT_INTAKE)
+    gate = next(r for r in pack.rules if r.gate is not None)
+    without = lambda rule: replace(pack, rules=tuple(r for r in pack.rules if r is not rule))  # noqa: E731
+    assert judging(without(intake)) == judging(pack) != judging(without(gate))
+    limits = pack.limits.by_name
+    alpha = replace(limits["alpha"], values={**limits["alpha"].values, "quick": 0.011})
+    assert judging(replace(pack, limits=replace(pack.limits, by_name={**limits, "alpha": alpha}))) != judging(pack)
+
+
 def test_the_committed_table_is_what_the_committed_cells_give() -> None:
-    rows = report.counts(report.read())
+    done = report.read()
+    rows = report.counts(done)
     assert json.loads((report.ROOT / "docs" / "zoo.json").read_text("utf-8")) == rows == detection.counted()
-    assert (report.ROOT / "docs" / "zoo.md").read_text("utf-8") == report.page(rows, report.read()[-1]["policy"])
+    judged_by = done[-1].get("judged_by", "")
+    assert (report.ROOT / "docs" / "zoo.md").read_text("utf-8") == report.page(rows, judged_by)
     for row in rows:
         assert set(row) >= {"fault", "strength", "n", "detected", "low", "high"}
 
