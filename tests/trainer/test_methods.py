@@ -190,10 +190,14 @@ def test_a_search_keeps_the_rate_that_learns_and_all_its_trials_are_said(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_private_run_lowers_the_validation_loss_within_its_epsilon(tmp_path: Path):
-    """Defaults of private tuning: a large batch, a rate about four times the plain one."""
+@pytest.mark.parametrize("unit", ["row", "user"])
+def test_a_private_run_lowers_the_validation_loss_within_its_epsilon(tmp_path: Path, unit: str):
+    """Defaults of private tuning: a large batch, a rate about four times the plain one. A user has two rows."""
     settings = {"epochs": 4.0, "batch_size": 32, "learning_rate": 2e-3, "lora_rank": 8, "max_row_tokens": 128}
-    claim = tune(tmp_path, chat(72), "lora", {"differential_privacy": {"epsilon": "8", "delta": "0.001"}}, **settings)
+    rows = chat(72) if unit == "row" else [{**row, "user": i // 2 + 1} for i, row in enumerate(chat(144))]
+    privacy = {"epsilon": "8", "delta": "0.001", "unit": unit}
+    claim = tune(tmp_path, rows, "lora", {"differential_privacy": privacy}, **settings)
     assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
     said = claim["differential_privacy"]
+    assert said["unit"] == unit
     assert Mechanism.of(said).accounted() <= float(said["epsilon"]) <= 8
