@@ -28,8 +28,8 @@ from trainer.device import Device
 from trainer.recipes.launcher import Work
 from trainer.recipes.ranks import ALONE, Ranks, ranks_of
 
-TOLERANCE = 2e-5
-"""Of the loss of any step, in nats, between one process and several: fp32, after at most 18 steps at a high rate."""
+TOLERANCE = {"float32": 2e-5, "bfloat16": 5e-3}
+"""Of the loss of any step, in nats, between one process and several, after at most 18 steps at a high rate."""
 CPU, GPU = Device("cpu", "float32", ""), Device("cuda", "bfloat16", "")
 PLAIN = {"epochs": "3.0", "learning_rate": "0.01", "batch_size": 7, "lora_rank": 4, "lora_dropout": "0"}
 DROPPED = {**PLAIN, "lora_dropout": "0.1"}
@@ -79,9 +79,13 @@ def furthest(one: list[float], other: list[float]) -> float:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(("method", "processes"), [("lora", 2), ("full", 2), ("dpo", 3), ("classification", 3)])
-def test_several_processes_give_the_loss_curve_of_one(models: Path, tmp_path: Path, method: str, processes: int):
+def test_several_processes_give_the_loss_curve_of_one(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, processes: int, dtype: str
+):
     """36 rows in batches of 7: shares of different size, and a last batch of one row, of which most have none."""
+    monkeypatch.setattr(task, "choose_device", lambda: replace(CPU, dtype=dtype))
     rate = {"learning_rate": "0.001"} if method == "full" else {}
     order = {"method": method, "labels": ["approve", "deny"], "hyperparameters": {**PLAIN, **rate}}
     if method == "full":
@@ -89,9 +93,10 @@ def test_several_processes_give_the_loss_curve_of_one(models: Path, tmp_path: Pa
     alone, _ = trained(models, tmp_path / "alone", 1, rows(method, 36), **order)
     several, _ = trained(models, tmp_path / "several", processes, rows(method, 36), **order)
     gap = max(furthest(curve(alone, n), curve(several, n)) for n in ("losses", "validation_losses"))
-    print(f"{method}: furthest {gap:.1e}, losses from {min(curve(alone)):.3f} to {max(curve(alone)):.3f}")
-    assert max(curve(alone)) - min(curve(alone)) > 1000 * TOLERANCE, "there is a curve"
-    assert gap < TOLERANCE
+    print(f"{method} in {dtype}: furthest {gap:.1e}, losses from {min(curve(alone)):.3f} to {max(curve(alone)):.3f}")
+    assert max(curve(alone)) - min(curve(alone)) > 0.1, "there is a curve"
+    assert gap < TOLERANCE[dtype]
+    assert several["dtype"] == alone["dtype"] == dtype
     assert (several["processes"], several["process_backend"]) == (processes, "gloo")
     assert alone["processes"] == 1 and "process_backend" not in alone
     same = ("steps", "trained_tokens", "rows", "flop", "fingerprint", "hyperparameters")
@@ -165,7 +170,7 @@ def test_a_search_among_two_processes_keeps_what_one_process_keeps(models: Path,
         found[name] = task.run(ctx)["search"]
     assert found["alone"]["chosen"] == found["two"]["chosen"] == 2
     losses = [[float(trial["selection_loss"]) for trial in found[name]["trials"]] for name in found]
-    assert furthest(*losses) < TOLERANCE
+    assert furthest(*losses) < TOLERANCE["bfloat16"]
     state = tmp_path / "two" / "work" / "checkpoints"
     assert sorted(path.name for path in state.iterdir()) == ["trial-02", "trials"]
 
