@@ -51,7 +51,8 @@ def _reader(settings: Settings) -> sa.Engine:
     """The file opened so that nothing can be written; PostgreSQL as the gateway reads it."""
     if settings.postgres_url:
         return dialect.connect(settings.postgres_url)
-    return sa.create_engine(f"sqlite:///file:{settings.database.absolute()}?mode=ro&uri=true", poolclass=sa.NullPool)
+    url = f"sqlite:///file:{settings.database.absolute()}?mode=ro&uri=true"
+    return sa.create_engine(url, poolclass=sa.NullPool, hide_parameters=True)
 
 
 def _decided(name: str, key: str, text: str, answer: str) -> Decided:

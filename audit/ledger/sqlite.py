@@ -163,7 +163,8 @@ def writer_lock(engine: Engine) -> WriterLock:
 
 
 def _engine(path: Path, *, guarded: bool) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=24, pool_timeout=60)
+    # Parameters hold rows and datasheets, and the text of an error is logged.
+    engine = create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=24, pool_timeout=60, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:

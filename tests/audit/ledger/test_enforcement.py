@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DatabaseError
 
 from audit.ledger import fsck, schema
@@ -189,3 +189,10 @@ def test_attack_41_disk_full(world: World) -> None:
 
 def limit(world: World, pages: int) -> None:
     world.ledger.run(lambda uow: uow.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())
+
+
+def test_what_a_statement_stores_is_not_in_its_error(world: World):
+    """Errors are logged, and rows and datasheets may name people."""
+    with pytest.raises(DatabaseError) as raised, world.engine.connect() as connection:
+        connection.execute(text("INSERT INTO nowhere VALUES (:row)"), {"row": "jane@example.com"})
+    assert "nowhere" in str(raised.value) and "jane" not in str(raised.value)
