@@ -39,7 +39,7 @@ def open_monitors(app: Application, listen: str) -> Server:
             return tiles.handle(request)
         except PermissionDeniedError as error:
             if request.subject:
-                record = app.refusals.record(Caller(request.subject, frozenset()), METHOD, error)
+                record = app.refusals.record(request.subject, METHOD, error)
                 with contextlib.suppress(RuntimeError):  # the loop has ended
                     asyncio.run_coroutine_threadsafe(record, loop)
             raise

@@ -9,7 +9,7 @@ from time import monotonic
 
 from assay.errors import AssayError, Refusal
 from audit.ledger.records import RecordDraft
-from gateway.caller import SYSTEM_UNIT, Caller
+from gateway.caller import SYSTEM_UNIT
 from gateway.store.database import Store
 
 _LOG = logging.getLogger(__name__)
@@ -30,43 +30,51 @@ class _Window:
 class RefusalRecorder:
     """Records refusals, at most so many a minute for one subject.
 
-    The next record of that subject tells how many were left out. Refusals go to the installation's own chain: a unit's
-    chain must not grow by what strangers try against it.
+    When a subject's minute is over, one record more tells how many were left out. Refusals go to the installation's own
+    chain: a unit's chain must not grow by what strangers try against it.
     """
 
     store: Store
     per_minute: int
     _windows: OrderedDict[str, _Window] = field(default_factory=OrderedDict)
 
-    async def record(self, caller: Caller, method: str, error: AssayError) -> None:
+    async def record(self, subject: str, method: str, error: AssayError, trace_id: str = "") -> None:
         """Records one refusal. Never raises: the caller gets its answer either way, and a failure is logged."""
-        window = self._window(caller.subject)
+        await self.settle()
+        window = self._windows.setdefault(subject, _Window(monotonic()))
         if window.recorded >= self.per_minute:
             window.surplus += 1
             return
         window.recorded += 1
-        surplus, window.surplus = window.surplus, 0
-        try:
-            await self._append(caller.subject, caller.trace_id, method, Refusal.of(error), surplus)
-        except Exception as fault:
-            window.surplus += surplus + 1
-            _LOG.error("refusal not recorded: %s", type(fault).__name__)
+        await self._tell(subject, trace_id, method, Refusal.of(error), 0)
+
+    async def settle(self) -> None:
+        """Records what was only counted in minutes that are over, or of the oldest subjects beyond the most."""
+        now = monotonic()
+        while self._windows:
+            subject, window = next(iter(self._windows.items()))  # in the order in which they opened
+            if now - window.opened < _WINDOW_SECONDS and len(self._windows) < _MAX_SUBJECTS:
+                return
+            await self._end(subject)
 
     async def flush(self) -> None:
-        """Records what was only counted; at the end of service."""
-        for subject, window in list(self._windows.items()):
-            surplus, window.surplus = window.surplus, 0
-            if surplus:
-                await self._append(subject, "", "", Refusal("", "SURPLUS"), surplus)
+        """Records all that was only counted; at the end of service."""
+        for subject in list(self._windows):
+            await self._end(subject)
 
-    def _window(self, subject: str) -> _Window:
-        now, known = monotonic(), self._windows.pop(subject, None)
-        if known is None or now - known.opened >= _WINDOW_SECONDS:
-            known = _Window(now, 0, known.surplus if known else 0)
-        self._windows[subject] = known
-        if len(self._windows) > _MAX_SUBJECTS:
-            self._windows.popitem(last=False)
-        return known
+    async def _end(self, subject: str) -> None:
+        window = self._windows.pop(subject, None)
+        if window is not None and window.surplus:
+            await self._tell(subject, "", "", Refusal("", "SURPLUS"), window.surplus)
+
+    async def _tell(self, subject: str, trace_id: str, method: str, refusal: Refusal, surplus: int) -> None:
+        try:
+            await self._append(subject, trace_id, method, refusal, surplus)
+        except Exception as fault:
+            # Counted, to be told when this minute is over; not by more subjects than there may be.
+            if subject in self._windows or len(self._windows) < _MAX_SUBJECTS:
+                self._windows.setdefault(subject, _Window(monotonic())).surplus += surplus or 1
+            _LOG.error("refusal not recorded: %s", type(fault).__name__)
 
     async def _append(self, subject: str, trace_id: str, method: str, refusal: Refusal, surplus: int) -> None:
         predicate = {

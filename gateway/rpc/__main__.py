@@ -52,8 +52,12 @@ async def run(directory: Path) -> None:
 
 
 async def sample(app: Application, gauges: Gauges) -> None:
-    """Refreshes what the gauges show; a scrape reads the last sample and touches no database."""
+    """Refreshes what the gauges show; a scrape reads the last sample and touches no database.
+
+    Refusals that were only counted are told on the way, so that a process that is killed forgets a minute at most.
+    """
     while True:
+        await app.refusals.settle()
         stats = await app.pipeline.stats()
         gauges.jobs_by_state = dict(stats.jobs_by_state)
         gauges.in_flight, gauges.worker_errors = stats.in_flight, stats.worker_errors

@@ -10,8 +10,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from assay.errors import AssayError, InternalError
 
 DOMAIN = "assay.v1"
-# Refusals are what a caller did or may not do; faults of ours are metrics and logs, not refusals.
-FAULTS = frozenset({"INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+# Refusals are what a caller did or may not do; faults of ours are metrics and logs, not refusals. Bytes that do not fit
+# their digest may be either.
+FAULTS = frozenset({"INTERNAL", "UNAVAILABLE"})
 
 
 def to_status(error: AssayError) -> status_pb2.Status:

@@ -19,6 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 
 from assay.errors import AssayError, InvalidInputError
+from assay.identity import peer_subject
 from gateway.application import Application
 from gateway.caller import Caller
 from gateway.rpc import errors
@@ -50,6 +51,7 @@ class Gate:
         ):
             call = _Call(self, route, context, trace_id, spans)
             try:
+                call.subject = peer_subject(context)
                 yield call
             except AssayError as error:
                 code = error.code
@@ -64,13 +66,14 @@ class Gate:
                 self._telemetry.rpc_done(route.path, code, time.monotonic() - started)
 
     async def admit(self, call: _Call, request: Message) -> Caller:
-        """Passes the gates for one request; the caller is known to ``call`` as soon as it is known at all."""
+        """Passes the gates for one request."""
         deadline.require(call.context)
-        call.caller = await authenticate.caller(call.context, self._app.identities, self._people, call.trace_id)
+        caller = await authenticate.caller(call.context, self._app.identities, self._people, call.trace_id)
         validate.check(request)
-        authorise.require(call.caller, call.route.method.name, request, self._authorizer)
-        call.caller = await self._under_the_jobs_trace(call, call.caller, request)
-        return call.caller
+        authorise.require(caller, call.route.method.name, request, self._authorizer)
+        caller = await self._under_the_jobs_trace(call, caller, request)
+        call.trace_id = caller.trace_id
+        return caller
 
     async def _under_the_jobs_trace(self, call: _Call, caller: Caller, request: Message) -> Caller:
         """An act on a job becomes a span, and a record, of the trace that asked for the job; reading does not."""
@@ -83,14 +86,14 @@ class Gate:
         return dataclasses.replace(caller, trace_id=trace_id)
 
     async def _refuse(self, call: _Call, error: AssayError) -> None:
-        if error.code not in errors.FAULTS and call.caller is not None:
-            await self._app.refusals.record(call.caller, call.route.path, error)
+        if error.code not in errors.FAULTS and call.subject:
+            await self._app.refusals.record(call.subject, call.route.path, error, call.trace_id)
         log.info("refused", extra={"rpc": call.route.path, "code": error.code, "reason": error.reason})
         await call.context.abort_with_status(rpc_status.to_status(errors.to_status(error)))
 
 
 class _Call:
-    """One call on its way through the gate."""
+    """One call on its way through the gate; ``subject`` is who the certificate says calls, empty until that is read."""
 
     def __init__(self, gate: Gate, route: Route, context: Any, trace_id: str, spans: ExitStack) -> None:
         self.gate = gate
@@ -98,7 +101,7 @@ class _Call:
         self.context = context
         self.trace_id = trace_id
         self.spans = spans
-        self.caller: Caller | None = None
+        self.subject = ""
 
     async def admit(self, request: Message) -> Caller:
         """See :meth:`Gate.admit`."""

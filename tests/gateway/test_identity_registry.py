@@ -9,6 +9,7 @@ import pytest
 
 from assay.errors import AssayError, InvalidInputError, PermissionDeniedError
 from assay.v1 import identity_pb2 as pb
+from gateway import refusals
 from gateway.application import Application
 from gateway.refusals import RefusalRecorder
 from gateway.settings import Settings
@@ -151,8 +152,8 @@ async def test_refusals_are_recorded_and_a_flood_is_counted(house: House) -> Non
     rita, carl = await house.caller("rita"), await house.caller("carl")
     error = InvalidInputError("PAGE_TOKEN", "secret words of a row")
     for _ in range(10):
-        await recorder.record(rita, "ListTuningJobs", error)
-    await recorder.record(carl, "ListTuningJobs", error)
+        await recorder.record(rita.subject, "ListTuningJobs", error)
+    await recorder.record(carl.subject, "ListTuningJobs", error)
 
     def found() -> list[dict[str, object]]:
         records = [r for r in house.app.ledger.records("system", None, -1, 100) if r.type == "request.refused"]
@@ -166,8 +167,34 @@ async def test_refusals_are_recorded_and_a_flood_is_counted(house: House) -> Non
     assert [p["surplus"] for p in found()][4:] == [7]
 
 
+async def test_what_was_only_counted_is_told_when_its_minute_is_over(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a subject that says nothing more, and of the oldest where there are too many to remember."""
+    recorder, error = RefusalRecorder(house.app.store, 1), InvalidInputError("A", "b")
+    clock = [0.0]
+    monkeypatch.setattr(refusals, "monotonic", lambda: clock[0])
+
+    def told() -> list[tuple[str, int]]:
+        records = [r for r in house.app.ledger.records("system", None, -1, 100) if r.type == "request.refused"]
+        found = [json.loads(r.body)["statement"]["predicate"] for r in records]
+        return [(p["actor"], p["surplus"]) for p in found if p["reason"] == "SURPLUS"]
+
+    for _ in range(3):
+        await recorder.record("quiet", "X", error)
+    await recorder.settle()
+    assert told() == []
+    clock[0] = 61.0
+    await recorder.settle()
+    assert told() == [("quiet", 2)]
+    monkeypatch.setattr(refusals, "_MAX_SUBJECTS", 2)
+    for subject in ("first", "first", "second", "third"):
+        await recorder.record(subject, "X", error)
+    assert told() == [("quiet", 2), ("first", 1)] and len(recorder._windows) == 2
+
+
 async def test_a_recorder_whose_ledger_is_gone_does_not_raise(opened: Callable[[], House]) -> None:
     house = opened()
     rita = await house.caller("rita")
     await house.app.close()
-    await house.app.refusals.record(rita, "X", InvalidInputError("A", "b"))
+    await house.app.refusals.record(rita.subject, "X", InvalidInputError("A", "b"))

@@ -376,6 +376,10 @@ async def test_a_stolen_key_opens_no_call(closed: Closed, opened: Open, tmp_path
 
     try:
         assert "KEY_NOT_IN_FORCE" in await whoami(stolen, 5)
+        last = house.app.ledger.records("system", None, -1, 1000)[-1]
+        said = json.loads(last.body)["statement"]["predicate"]
+        assert last.type == "request.refused" and said["reason"] == "KEY_NOT_IN_FORCE"
+        assert said["actor"] == house.subject("vik")
         assert house.subject("vik") in await whoami(closed.layout.person("vik"), 0)
     finally:
         await server.stop(None)
