@@ -1,16 +1,16 @@
 """Traces, metrics and logs of the gateway. No personal data: names of RPCs, codes, reasons, digests and times only.
 
 One trace follows a request from the client's call to the permit: a job keeps the trace that created it, and every
-later act on it (pipeline stages, approvals, permits) is a span of that trace with a link to the caller's own.
+later act on it (pipeline stages, approvals, permits) is a span of that trace with a link to the caller's own. A worker
+writes the spans of its tasks under the same trace, beside its own spool.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,49 +20,19 @@ from opentelemetry import trace
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import start_http_server
+
+from assay import spans
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _LOG_FIELDS = ("rpc", "code", "reason", "job", "task", "state", "index")
 
 
-class FileSpanExporter(SpanExporter):
-    """Appends spans as JSON lines: the embedded default, where no collector runs."""
-
-    def __init__(self, path: Path) -> None:
-        self._stream = path.open("a", encoding="utf-8")
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Writes one line a span."""
-        for span in spans:
-            context = span.get_span_context()
-            if context is None:
-                continue
-            line = {
-                "trace_id": f"{context.trace_id:032x}",
-                "span_id": f"{context.span_id:016x}",
-                "parent_id": f"{span.parent.span_id:016x}" if span.parent else "",
-                "name": span.name,
-                "start_ns": span.start_time,
-                "end_ns": span.end_time,
-                "attributes": dict(span.attributes or {}),
-            }
-            self._stream.write(json.dumps(line, default=str) + "\n")
-        self._stream.flush()
-        return SpanExportResult.SUCCESS
-
-    def shutdown(self) -> None:
-        """Closes the file."""
-        self._stream.close()
-
-
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, with the trace id; only known fields, so that no row can slip into a log."""
+    """One JSON object a line, with the trace id; of what a call adds to a record, only known fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Formats one record."""
@@ -110,12 +80,8 @@ class Telemetry:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(JsonFormatter())
         logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-        resource = Resource.create({"service.name": "assay-gateway"})
-        traces = TracerProvider(resource=resource)
-        traces.add_span_processor(BatchSpanProcessor(FileSpanExporter(folder / "spans.jsonl")))
-        _add_otlp(traces)
-        trace.set_tracer_provider(traces)
-        metrics = MeterProvider(metric_readers=[PrometheusMetricReader()], resource=resource)
+        traces = spans.export(folder, "assay-gateway")
+        metrics = MeterProvider(metric_readers=[PrometheusMetricReader()], resource=traces.resource)
         host, _, port = metrics_address.rpartition(":")
         start_http_server(int(port), host)
         return cls(traces, metrics)
@@ -165,13 +131,3 @@ class Telemetry:
         """Flushes and stops."""
         self._traces.shutdown()
         self._metrics.shutdown()
-
-
-def _add_otlp(traces: TracerProvider) -> None:
-    import os
-
-    if not re.match(r"^https://", os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")):
-        return
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-
-    traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -16,6 +16,7 @@ from pathlib import Path
 from grpc_health.v1 import health_pb2
 from opentelemetry import trace
 
+from assay import spans
 from assay.errors import AssayError, PreconditionError
 from assay.identity import service_tls
 from assay.worker.sandbox import TaskModule, diagnose
@@ -78,6 +79,7 @@ async def run(folder: Path, table: Mapping[str, TaskModule] | None = None) -> No
         if not ok:
             raise PreconditionError("ISOLATION_MISSING", f"{name}: {detail}", remedy=remedy)
     modules = table or {str(kind): TaskModule.installed(TASK_MODULES[kind]) for kind in settings.kinds}
+    traces = spans.export(folder / "telemetry", settings.subject.rpartition("/")[2])
     supervisor = Supervisor(folder, settings, keys, modules)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,6 +94,7 @@ async def run(folder: Path, table: Mapping[str, TaskModule] | None = None) -> No
         await server.stop(1.0)
     finally:
         await supervisor.stop(_GRACE_SECONDS)
+        traces.shutdown()
 
 
 if __name__ == "__main__":

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import randbits
 from typing import Annotated, Any
 
 import grpc
 import typer
 from cryptography import x509
+from opentelemetry import trace
+from opentelemetry.context import Context, get_current
 from opentelemetry.propagate import inject
 
-from assay.errors import InvalidInputError
+from assay.errors import InvalidInputError, UnauthenticatedError
 from assay.identity import person_tls, subject_of
 from assay.v1 import (
     approval_pb2_grpc,
@@ -72,14 +76,34 @@ class _Context(
 ):
     """Adds the trace context and a deadline to every call; the gateway refuses calls without one."""
 
+    def __init__(self, trace_context: Context) -> None:
+        self._trace_context = trace_context
+
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        return continuation(_with_context(details, DEADLINE_SECONDS), request)
+        return continuation(self._with_context(details, DEADLINE_SECONDS), request)
 
     def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
-        return continuation(_with_context(details, STREAM_DEADLINE_SECONDS), request)
+        return continuation(self._with_context(details, STREAM_DEADLINE_SECONDS), request)
 
     def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
-        return continuation(_with_context(details, STREAM_DEADLINE_SECONDS), requests)
+        return continuation(self._with_context(details, STREAM_DEADLINE_SECONDS), requests)
+
+    def _with_context(self, details: Any, seconds: float) -> _Details:
+        carrier: dict[str, str] = {}
+        inject(carrier, self._trace_context)
+        metadata = [*(details.metadata or ()), *carrier.items()]
+        return _Details(
+            details.method, details.timeout or seconds, metadata, details.credentials,
+            details.wait_for_ready, getattr(details, "compression", None),
+        )  # fmt: skip
+
+
+def _trace_context() -> Context:
+    """The trace in force, or a new one, so that all calls of one command are of one trace; no span of it is written."""
+    if trace.get_current_span().get_span_context().is_valid:
+        return get_current()
+    made = trace.SpanContext(randbits(128) or 1, randbits(64) or 1, False, trace.TraceFlags(trace.TraceFlags.SAMPLED))
+    return trace.set_span_in_context(trace.NonRecordingSpan(made))
 
 
 @dataclass(frozen=True)
@@ -92,22 +116,13 @@ class _Details(grpc.ClientCallDetails):
     compression: Any
 
 
-def _with_context(details: Any, seconds: float) -> _Details:
-    carrier: dict[str, str] = {}
-    inject(carrier)
-    metadata = [*(details.metadata or ()), *carrier.items()]
-    return _Details(
-        details.method, details.timeout or seconds, metadata, details.credentials,
-        details.wait_for_ready, getattr(details, "compression", None),
-    )  # fmt: skip
-
-
 @contextmanager
 def open_session(folder: Path | None, address: str | None) -> Iterator[Session]:
     """Opens a channel with the person's own certificate.
 
     Raises:
         InvalidInputError: ``NO_IDENTITY`` or ``NO_ADDRESS``.
+        UnauthenticatedError: ``CERTIFICATE_EXPIRED``; the gateway would end the handshake without a word.
     """
     if folder is None:
         raise InvalidInputError(
@@ -116,10 +131,17 @@ def open_session(folder: Path | None, address: str | None) -> Iterator[Session]:
         )  # fmt: skip
     target = address or _address_of(folder)
     tls = person_tls(folder)
-    subject = subject_of(x509.load_pem_x509_certificate(tls.certificate))
+    certificate = x509.load_pem_x509_certificate(tls.certificate)
+    subject, ended = subject_of(certificate), certificate.not_valid_after_utc
+    if ended < dt.datetime.now(dt.UTC):
+        raise UnauthenticatedError(
+            "CERTIFICATE_EXPIRED",
+            f"{folder / 'person.crt'} was valid until {ended:%Y-%m-%d %H:%M} UTC",
+            remedy=f"whoever holds the authority's key makes a new one: assay key rotate people/{folder.name} DIR",
+        )
     options = [("grpc.keepalive_time_ms", 300_000), ("grpc.enable_retries", 1)]
     with grpc.secure_channel(target, tls.channel_credentials(), options) as channel:
-        yield Session(folder, target, subject, grpc.intercept_channel(channel, _Context()))
+        yield Session(folder, target, subject, grpc.intercept_channel(channel, _Context(_trace_context())))
 
 
 def _address_of(folder: Path) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 import time
 import urllib.request
+from typing import Any
 
 from e2e_world import Bank, State, chat_rows
 
@@ -26,6 +27,15 @@ def test_trace_metrics_and_logs_of_a_real_call(bank: Bank):
         lines = [json.loads(line) for line in spans.read_text().splitlines() if line.endswith("}")]
         names = {s["name"] for s in lines if s["trace_id"] == received}
     assert names >= {"/assay.v1.TuningJobService/CreateTuningJob", "job.received", "job.preparing"}
+    [created] = [s for s in lines if s["trace_id"] == received and s["name"].endswith("/CreateTuningJob")]
+    assert created["parent_id"], "the trace began at the client"
+    tasks = bank.layout.service("audit-worker") / "telemetry" / "spans.jsonl"
+    found: list[dict[str, Any]] = []
+    while time.monotonic() < end and not found:
+        time.sleep(0.2)
+        lines = [json.loads(line) for line in tasks.read_text().splitlines() if line.endswith("}")]
+        found = [s for s in lines if s["trace_id"] == received and s["name"] == "worker.task"]
+    assert found[0]["attributes"]["assay.kind"] == "prepare"
 
     address = Settings.load(bank.layout.root).metrics
     page = ""
@@ -34,5 +44,5 @@ def test_trace_metrics_and_logs_of_a_real_call(bank: Bank):
         page = urllib.request.urlopen(f"http://{address}/metrics").read().decode()
     assert re.search(r'^assay_jobs\{[^}]*state="DENIED"', page, re.M) and "assay_rpc_calls_total" in page
 
-    for text in (bank.log.read_text("utf-8", "replace"), spans.read_text(), page):
+    for text in (bank.log.read_text("utf-8", "replace"), spans.read_text(), tasks.read_text(), page):
         assert "jane" not in text and "shelf" not in text

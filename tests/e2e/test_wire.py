@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 import socket
 import uuid
+from pathlib import Path
 
 import grpc
 import pytest
@@ -13,10 +15,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from e2e_world import BASE_MODEL, Bank, State, chat_rows, header, request
 
+from assay.errors import UnauthenticatedError
 from assay.identity import Authority, TlsFiles, person_tls
 from assay.installation import enrol, person_subject
 from assay.v1 import audit_pb2, dataset_pb2, identity_pb2, policy_pb2, tuning_job_pb2, tuning_job_pb2_grpc
 from gateway.cli.errors import from_call
+from gateway.cli.session import open_session
 
 
 def refused(call, *, code: str, reason: str | None = None):
@@ -105,6 +109,20 @@ def test_an_expired_or_foreign_certificate_is_refused(bank: Bank, kind: str):
         refused(lambda: stub.GetTuningJob(name, timeout=5), code="UNAVAILABLE")
 
 
+def test_an_expired_certificate_is_named_before_a_call(bank: Bank, tmp_path: Path):
+    """The handshake only ends, so the client says why."""
+    people = Authority.load(bank.layout.authority / "people-ca.key", bank.layout.authority / "people-ca.crt")
+    key, folder = ec.generate_private_key(ec.SECP256R1()), tmp_path / "rita"
+    start = dt.datetime.now(dt.UTC) - dt.timedelta(days=31)
+    leaf = people.issue("spiffe://assay.local/people/rita", key.public_key(), server=False, days=30, not_before=start)
+    shutil.copytree(bank.layout.person("rita"), folder)
+    (folder / "person.crt").write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+    with pytest.raises(UnauthenticatedError) as raised, open_session(folder, bank.address):
+        pass
+    assert raised.value.reason == "CERTIFICATE_EXPIRED" and "person.crt was valid until" in raised.value.message
+    assert "assay key rotate people/rita" in raised.value.remedy
+
+
 def test_a_service_is_no_person(bank: Bank):
     from assay.identity import service_tls
 
@@ -144,7 +162,8 @@ def test_a_message_over_four_mebibytes_is_refused(bank: Bank):
     with bank.as_person("rita") as rita:
         big = policy_pb2.EvaluatePolicyRequest()
         big.intake.request.purpose = "x" * (5 << 20)
-        refused(lambda: rita.policies.EvaluatePolicy(big), code="RESOURCE_EXHAUSTED")
+        error = refused(lambda: rita.policies.EvaluatePolicy(big), code="RESOURCE_EXHAUSTED")
+    assert "4 MiB" in error.remedy
 
 
 def test_a_second_gateway_on_the_port_does_not_start(bank: Bank):
