@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
+import logging
 import os
 import re
 import signal
@@ -23,6 +25,7 @@ from assay.worker.spool import MeterTotals
 from assay.worker.statement import isolation_of
 from assay.worker.task import RANK_LOST
 
+_LOG = logging.getLogger("assay.worker")
 _PROBE_SECONDS = 120.0
 _SAMPLE_SECONDS = 0.25
 _DISK_TICKS = 4
@@ -230,6 +233,14 @@ class Attempt:
         return isolation, end
 
     async def _watch(self, meter: Meter) -> None:
+        """Holds the task to its limits to its end; a task that can no longer be watched is ended."""
+        try:
+            await self._hold_to_limits(meter)
+        except Exception as error:
+            _LOG.exception("watcher fault")
+            self.kill(fault_words(error))
+
+    async def _hold_to_limits(self, meter: Meter) -> None:
         limits, ticks = self._spec.limits, 0
         disk = DiskWatch((self._spec.work, self._spec.outputs), limits.disk_bytes)
         while True:
@@ -259,6 +270,13 @@ class Attempt:
         if code == EXIT_DONE and word == "done":
             return Outcome("failed", totals, reason="TASK_CLAIM: the task returned no claim", isolation=isolation)
         return Outcome("failed", totals, reason=_failure(code, end), isolation=isolation)
+
+
+def fault_words(error: Exception) -> str:
+    """What a task's record says of a fault of its worker: a code and a sentence, nothing of the fault's own text."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "DISK_FULL: the worker's disk is full"
+    return f"WORKER_FAULT: {type(error).__name__}"
 
 
 class _LogDrain:

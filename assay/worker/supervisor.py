@@ -8,7 +8,6 @@ event loop.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from opentelemetry.propagate import extract
 
 from assay.errors import AlreadyExistsError, AssayError, NotFoundError, PreconditionError
 from assay.worker import admit, kept, recovery
-from assay.worker.attempt import Progress
+from assay.worker.attempt import Progress, fault_words
 from assay.worker.engine import Ended, Engine, Events, ThisMachine
 from assay.worker.launch import work_key
 from assay.worker.ray_jobs import RayJobs
@@ -31,6 +30,8 @@ from assay.worker.spool import ENDED, LOG_FILE, RESULT_FILE, TASK_FILE, MeterTot
 _LOG = logging.getLogger("assay.worker")
 _TRACER = trace.get_tracer("assay.worker")
 _WATCH_SECONDS = 0.1
+RETRY_SECONDS = 5.0
+"""Between attempts to write down what became of a task, and after a fault of the queue's own."""
 
 
 @dataclass(frozen=True)
@@ -275,6 +276,7 @@ class Supervisor:
             except Exception:
                 # One task's fault must not stop the queue; the task itself was marked below.
                 _LOG.exception("runner fault")
+                await asyncio.sleep(RETRY_SECONDS)
             finally:
                 self._engine.release(place)
 
@@ -313,14 +315,19 @@ class Supervisor:
                 raise
             except Exception as error:
                 _LOG.exception("task fault", extra={"facts": {"task_id": task_id}})
-                full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-                words = "DISK_FULL: the worker's disk is full" if full else f"WORKER_FAULT: {type(error).__name__}"
-                await self._give_up(record, words)
+                await self._give_up(record, fault_words(error))
 
     async def _give_up(self, record: TaskRecord, fault: str) -> None:
         folder, key = self._spool.folder(record.task_id), work_key(self.keys, record)
         reason = await asyncio.to_thread(kept.after_fault, record, folder, fault, key)
-        await self._settle(record.task_id, Ended("paused" if reason else "failed", MeterTotals(), reason or fault))
+        ended = Ended("paused" if reason else "failed", MeterTotals(), reason or fault)
+        while True:
+            try:
+                return await self._settle(record.task_id, ended)
+            except OSError:
+                # Nothing can be written, so nothing else can be said of the task; somebody must make room.
+                _LOG.exception("an ended task cannot be settled", extra={"facts": {"task_id": record.task_id}})
+                await asyncio.sleep(RETRY_SECONDS)
 
     def _events(self, record: TaskRecord) -> Events:
         task_id, before = record.task_id, record.meter

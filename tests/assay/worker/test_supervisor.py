@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import hmac
 import json
@@ -13,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from assay import dsse, provenance
 from assay.errors import AlreadyExistsError, AssayError, PreconditionError
+from assay.worker import supervisor as supervisor_module
+from assay.worker.disk import DiskWatch
 from assay.worker.spool import Spool, State, TaskRecord
 
 from .conftest import JOB, House, ended, submit, until
@@ -121,6 +124,58 @@ async def test_memory_and_time_are_capped(house: House) -> None:
     await supervisor.start()
     await submit(supervisor, "t2", "prepare", house.seal("t2", "prepare", {"gate": "never"}))
     assert (await ended(supervisor, "t2")).record.reason.startswith("TASK_TIMEOUT:")
+    await supervisor.stop()
+
+
+class FullDisk:
+    """The worker's spool on a disk that is full while ``full`` holds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full, self.refused, self._save = False, 0, Spool.save
+        monkeypatch.setattr(Spool, "save", lambda spool, record: self.save(spool, record))
+
+    def save(self, spool: Spool, record: TaskRecord) -> None:
+        if self.full:
+            self.refused += 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._save(spool, record)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_task_whose_end_cannot_be_written_is_settled_once_there_is_room(
+    house: House, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    monkeypatch.setattr(supervisor_module, "RETRY_SECONDS", 0.05)
+    disk, supervisor = FullDisk(monkeypatch), house.supervisor()
+    await supervisor.start()
+    (house.models / "go-0").touch()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"steps": 2, "gate": "go"}))
+    await until(lambda: supervisor.get("t1").progress.step > 0)
+    asked = asyncio.create_task(supervisor.cancel("t1")) if cancelled else None
+    if asked is not None:
+        await asyncio.sleep(0)  # the wish is written while there is room
+    disk.full = True
+    if asked is None:
+        (house.models / "go-1").touch()
+    await until(lambda: disk.refused > 3)
+    assert supervisor.get("t1").record.state is State.RUNNING
+    disk.full = False
+    last = await ended(supervisor, "t1")
+    if asked is not None:
+        assert (await asked).record.state is last.record.state is State.CANCELLED
+    else:
+        assert last.record.state is State.FAILED and last.record.reason.startswith("DISK_FULL:")
+    await supervisor.stop()
+
+
+async def test_a_task_that_can_no_longer_be_watched_is_ended(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watcher holds it to every limit, so without one it has none."""
+    monkeypatch.setattr(DiskWatch, "verdict", lambda watch: 1 / 0)
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"gate": "never"}))
+    record = (await ended(supervisor, "t1")).record
+    assert (record.state, record.reason) == (State.FAILED, "WORKER_FAULT: ZeroDivisionError")
     await supervisor.stop()
 
 
