@@ -52,6 +52,14 @@ def tuned(models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return made.outputs / "adapter", claim
 
 
+@pytest.fixture
+def in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the audit loads has the format of what it is compared with, also where the processor multiplies bf16."""
+    import torch
+
+    monkeypatch.setattr(audit_model, "choose_device", lambda: (torch.device("cpu"), torch.float32, ""))
+
+
 def loaded(models: Path, adapter: Path) -> audit_model.TunedModel:
     return audit_model.load(models, BASE_MODEL, read_base_manifest(models / BASE_MODEL).sha256, adapter)
 
@@ -98,6 +106,7 @@ def test_every_weight_of_the_blocks_moves_and_no_other(models: Path, tuned: tupl
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("in_fp32")
 def test_the_audit_scores_what_was_trained_and_switched_off_the_base_bit_for_bit(
     models: Path, tuned: tuple[Path, dict[str, Any]]
 ):
@@ -137,6 +146,7 @@ def test_whole_modules_that_nobody_changed_are_told_apart(
     assert check_adapter_folder(same).whole and loaded(models, same).environment["adapter_moved"] == "false"
 
 
+@pytest.mark.usefixtures("in_fp32")
 @pytest.mark.parametrize("scale", [0.0, 0.25, 0.5, 0.75])
 def test_a_weaker_change_lies_between_base_and_tuned_and_is_taken_back(
     models: Path, tuned: tuple[Path, dict[str, Any]], scale: float

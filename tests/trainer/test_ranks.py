@@ -159,7 +159,10 @@ def test_what_a_rank_refuses_is_told_by_its_own_reason(models: Path, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_search_among_two_processes_keeps_what_one_process_keeps(models: Path, tmp_path: Path):
+def test_a_search_among_two_processes_keeps_what_one_process_keeps(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(task, "choose_device", lambda: CPU)
     rates = ("0.0000001", "0.01")
     trials = [{"lora_rank": 4, "lora_alpha": 8, "learning_rate": rate} for rate in rates]
     order = {"search": {"trials": trials}, "hyperparameters": {**PLAIN, "epochs": "1.0"}}
@@ -170,7 +173,7 @@ def test_a_search_among_two_processes_keeps_what_one_process_keeps(models: Path,
         found[name] = task.run(ctx)["search"]
     assert found["alone"]["chosen"] == found["two"]["chosen"] == 2
     losses = [[float(trial["selection_loss"]) for trial in found[name]["trials"]] for name in found]
-    assert furthest(*losses) < TOLERANCE["bfloat16"]
+    assert furthest(*losses) < TOLERANCE["float32"]
     state = tmp_path / "two" / "work" / "checkpoints"
     assert sorted(path.name for path in state.iterdir()) == ["trial-02", "trials"]
 
