@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+import urllib.error
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -26,14 +29,48 @@ class AnswersAnybody(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-@pytest.fixture
-def open_service() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), AnswersAnybody)
+class SendsElsewhere(BaseHTTPRequestHandler):
+    """Redirects whoever comes, and keeps what it was shown."""
+
+    shown: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.shown.append(self.headers.get("Authorization", ""))
+        self.send_response(307)
+        self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}/elsewhere")  # type: ignore[misc]
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def open_service() -> Iterator[str]:
+    with served(AnswersAnybody) as address:
+        yield address
+
+
+def test_the_token_follows_no_redirect_and_goes_to_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    SendsElsewhere.shown.clear()
+    with served(SendsElsewhere) as address, pytest.raises(urllib.error.HTTPError):
+        RayClient(address, TOKEN)._call("GET", "/api/jobs/x")
+    assert SendsElsewhere.shown == [f"Bearer {TOKEN}"]
+    with served(SendsElsewhere) as proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
+        with pytest.raises(UnavailableError):
+            RayClient("http://127.0.0.1:1", TOKEN)._call("GET", "/api/jobs/x")
+    assert len(SendsElsewhere.shown) == 1
 
 
 def test_a_cluster_that_answers_anybody_is_refused(open_service: str) -> None:
