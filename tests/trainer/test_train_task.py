@@ -145,6 +145,20 @@ def test_an_unstable_run_is_stopped(models: Path, tmp_path: Path, monkeypatch: p
     assert raised.value.reason == "LOSS_NOT_FINITE"
 
 
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_validation_loss_that_is_no_number_is_a_fault(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, early_stopping: bool
+):
+    """Else early stopping would take it for a run that got worse, and its statement would say NaN."""
+    from trainer.recipes.loop import Run
+
+    monkeypatch.setattr(Run, "watch", lambda run: {"loss": float("nan")})
+    hyperparameters = {"epochs": "1", "batch_size": 8, "early_stopping": early_stopping}
+    with pytest.raises(PreconditionError) as raised:
+        task.run(context(models, tmp_path, chat_rows(16), hyperparameters=hyperparameters))
+    assert raised.value.reason == "LOSS_NOT_FINITE" and "validation" in raised.value.message
+
+
 @pytest.mark.parametrize(
     "wrong", [{"epochs": "nan"}, {"epochs": 0}, {"learning_rate": -1}, {"batch_size": "x"}, {"magic": 1}, {"seed": -1}]
 )

@@ -331,11 +331,17 @@ class Run:
         return (losses * weights[self.ranks.mine]).sum() / weights.sum()
 
     def validate(self) -> None:
-        """Measures the validation loss; with early stopping, keeps the best adapter and ends a run that got worse."""
+        """Measures the validation loss; with early stopping, keeps the best adapter and ends a run that got worse.
+
+        Raises:
+            PreconditionError: ``LOSS_NOT_FINITE``.
+        """
         if not self.watched_rows:
             return
         watched = self.watch()
         loss = self.ranks.decided(watched.get("loss", math.nan))
+        if not math.isfinite(loss):
+            raise not_finite(f"the validation loss after step {self.state.step}")
         best = min((v for _, v in self.state.validation), default=math.inf)
         self.state.validation.append((self.state.step, loss))
         if not self.job.settings.early_stopping:
