@@ -218,8 +218,8 @@ def load(models: Path, base_model: str, base_sha256: str, adapter: Path, batches
     Raises:
         IntegrityError: ``BASE_MODEL_OTHER`` or ``BASE_FILES_DIGEST`` when the installed base is not the ordered one,
             ``ADAPTER_NOT_FINITE`` for NaN or infinity in a tensor.
-        InvalidInputError: ``ADAPTER_OTHER_BASE`` when the adapter names or fits another base model, or a reason of
-            :func:`assay.modelfiles.check_adapter_folder`.
+        InvalidInputError: ``ADAPTER_OTHER_BASE`` when the adapter names or fits another base model,
+            ``BASE_LOGITS_ALTERED``, or a reason of :func:`assay.modelfiles.check_adapter_folder`.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -240,6 +240,7 @@ def load(models: Path, base_model: str, base_sha256: str, adapter: Path, batches
     tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
     base: Any = AutoModelForCausalLM.from_pretrained(files, dtype=dtype, local_files_only=True, use_safetensors=True)
     wrapped = attach(base.to(device), adapter, facts)
+    demand_plain_logits(wrapped.get_base_model())
     merge(wrapped)
     environment = {
         "dtype": str(dtype).removeprefix("torch."),
@@ -255,6 +256,28 @@ def load(models: Path, base_model: str, base_sha256: str, adapter: Path, batches
         "adapter_moved": str(_moved(wrapped, adapter, facts)).lower(),
     }
     return TunedModel(wrapped, tokenizer, environment, batches)
+
+
+def demand_plain_logits(causal: Any) -> None:
+    """Refuses a model that does more to its logits than its output layer does, since scores stop at that layer.
+
+    Some families scale them or cap them softly (Granite, Cohere, Gemma 2); their likelihoods would come out wrong, and
+    nothing else would tell.
+
+    Raises:
+        InvalidInputError: ``BASE_LOGITS_ALTERED``.
+    """
+    some = torch.arange(1, 9, device=next(causal.parameters()).device)[None]
+    with torch.inference_mode():
+        hidden = causal.get_decoder()(input_ids=some, use_cache=False).last_hidden_state
+        ours, own = causal.get_output_embeddings()(hidden).float(), causal(input_ids=some, use_cache=False).logits
+    # Numbers that are none are another fault, which the first scores name.
+    if torch.isfinite(ours).all() and not torch.allclose(ours, own.float(), rtol=0.02, atol=0.02 * float(ours.std())):
+        raise InvalidInputError(
+            "BASE_LOGITS_ALTERED",
+            "the base model alters its logits after its output layer (a scale or a soft cap), which no score follows",
+            remedy="choose a base model without it",
+        )
 
 
 def attach(base: Any, adapter: Path, facts: modelfiles.AdapterFacts) -> Any:

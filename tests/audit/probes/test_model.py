@@ -411,3 +411,30 @@ def test_base_scores_are_kept_by_digest_and_never_mistaken(noisy: Any, tmp_path:
     [path] = (tmp_path / "kept").iterdir()
     path.write_bytes(path.read_bytes()[:200])
     assert keep.load(texts) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [("granite", {"logits_scaling": 8.0}), ("gemma2", {"final_logit_softcapping": 0.5}), ("llama", None)],
+)
+def test_a_model_that_alters_its_logits_is_refused(family: str, more: dict[str, float] | None) -> None:
+    """Scores and losses end at the output layer; what Granite and Gemma 2 do after it would be left out unsaid."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from audit.probes.model import demand_plain_logits
+    from trainer.recipes.lora import _demand_plain_logits
+
+    shape = {
+        "vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    made: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape, **(more or {}))).eval()
+    for demand in (demand_plain_logits, _demand_plain_logits):
+        if more is None:
+            demand(made)
+            continue
+        with pytest.raises(InvalidInputError) as raised:
+            demand(made)
+        assert raised.value.reason == "BASE_LOGITS_ALTERED"
