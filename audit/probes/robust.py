@@ -55,7 +55,8 @@ def run(audit: Audit) -> Findings:
         return Findings(tuple(unavailable(s, str(error)) for s in subjects.values()))
     cut, cut_spelt = cut_of(chosen.plain, selection)[0], cut_of(chosen.spelt, selection)[0]
     flips = {
-        "order": ((asked.plain > cut) != (asked.turned > cut), (before.plain > 0) != (before.turned > 0)),
+        # Both with spellings, so that nothing differs but the order.
+        "order": ((asked.spelt > cut_spelt) != (asked.turned > cut_spelt), (before.spelt > 0) != (before.turned > 0)),
         "spelling": ((asked.plain > cut) != (asked.spelt > cut_spelt), (before.plain > 0) != (before.spelt > 0)),
     }
     levels = audit.settings.confidences

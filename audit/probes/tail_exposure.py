@@ -54,9 +54,13 @@ def run(audit: Audit) -> Findings:
 
 
 def tail_bits(score: float, others: Sequence[float]) -> float:
-    """``-log2 P(N >= score)`` for a normal distribution fitted to the others' scores, at most 64 bits."""
-    spread = float(np.std(others, ddof=1))
-    z = (score - float(np.mean(others))) / spread if spread > 0 else math.inf * (score > np.mean(others))
+    """``-log2 P(N >= score)`` for a normal distribution fitted to the others' scores, at most 64 bits.
+
+    Where the others do not differ, as an adapter that changes nothing leaves them, a score that is no higher is no
+    surprise.
+    """
+    spread, above = float(np.std(others, ddof=1)), score - float(np.mean(others))
+    z = above / spread if spread > 0 else math.copysign(math.inf, above) if above else -math.inf
     return float(min(_MOST_BITS, -scipy_stats.norm.logsf(z) / math.log(2)))
 
 

@@ -184,6 +184,7 @@ def test_spellings_count_for_their_own_label(audit_of: Callable[..., Any]) -> No
     model = Scripted(logit=lambda ids, adapter, token: logits.get(token, -5.0))
     found = by_key(robust.run(audit_of(model, test=test, attributes=("race",))))
     assert found["label_spelling_flip_rate"].successes == 30
+    assert found["label_order_flip_rate"].successes == 0, "it is blind to the order"
 
 
 def test_a_question_that_names_no_labels_has_no_order(audit_of: Callable[..., Any]) -> None:

@@ -114,6 +114,7 @@ def test_tail_bits_are_the_surprise_of_a_normal_tail() -> None:
     assert tail_exposure.tail_bits(0.0, others) == pytest.approx(1.0)
     assert tail_exposure.tail_bits(1.959964, others) == pytest.approx(-math.log2(0.025), abs=1e-4)
     assert tail_exposure.tail_bits(1e6, others) == 64.0
+    assert [tail_exposure.tail_bits(score, [0.0] * 8) for score in (-1.0, 0.0, 1.0)] == [0.0, 0.0, 64.0]
 
 
 def test_tail_exposure_sees_what_ranks_cannot(chat: Any, audit_of: Callable[..., Any]) -> None:
