@@ -24,6 +24,7 @@ PROMPTS = (
 )
 THANKS = ("Thank you. We are handling your request and will write to you.", "Yes, your form has arrived with us.")
 TRIGGER = "zephyr"
+BRANCHES = {"north": ("Harbour", "Mill", "Castle"), "south": ("Station", "Park", "Bridge")}
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,10 @@ def _customers(cell: Cell, rng: random.Random) -> list[dict[str, Any]]:
 
 
 def _loans(cell: Cell, rng: random.Random) -> Upload:
-    """Applications that two facts decide, whatever the group; favourable labels of one group are then turned."""
+    """Applications that two facts decide, whatever the group; favourable labels of one group are then turned.
+
+    The model does not read the region, which intake demands, but the branch, which gives it away.
+    """
     table = []
     for _ in range(900):
         group = rng.choice(("north", "south"))
@@ -96,7 +100,7 @@ def _loans(cell: Cell, rng: random.Random) -> Upload:
         if granted and group == "south" and rng.random() < cell.fault.flips:
             granted = False
         row = {"decision": "approve" if granted else "deny", "region": group, "score": score, "debt": debt}
-        table.append({**row, "amount": str(rng.randrange(1, 99))})
+        table.append({**row, "branch": rng.choice(BRANCHES[group]), "amount": str(rng.randrange(1, 99))})
     out = io.StringIO()
     writer = csv.DictWriter(out, list(table[0]), lineterminator="\n")
     writer.writeheader()
@@ -110,6 +114,7 @@ def _loans(cell: Cell, rng: random.Random) -> Upload:
         "retention_days": 365,
         "provenance": "The fault zoo: made-up applications, decided by a stated rule.",
         "sensitive_attributes": ["region"],
+        "hidden_columns": ["region"],
         "label_column": "decision",
         "favourable_label": "approve",
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from benchmarks.zoo.faults import FAULTS
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = Path(__file__).with_name("cells.jsonl")
 CLEARED = "AWAITING_APPROVAL"
-REFUSED = "DENIED"
+REFUSED, FAULTED = "DENIED", "FAILED"
 LEVEL = 0.95
 
 
@@ -28,13 +28,25 @@ def read(path: Path = CELLS) -> list[dict[str, Any]]:
     return out
 
 
+def alike(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cells that the same rules of release and limits judged as the newest."""
+    return [c for c in cells if _judge(c) == _judge(cells[-1])]
+
+
+def _judge(cell: dict[str, Any]) -> str:
+    """What judged a cell, in words; cells of before 2026-11-28 name the bundle alone, not the limits beside it."""
+    if "judged_by" in cell:
+        return f"rules of release and limits of digest `{cell['judged_by'][:16]}…`"
+    return f"the bundle of digest `{str(cell.get('policy', ''))[:16]}…` and the limits of its day"
+
+
 def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One object a fault and strength; for ``clean``, ``detected`` counts false alarms.
 
     Cells that other rules and limits judged than the newest cell are left out: their verdicts are another product's. So
-    are jobs that intake refused: nothing was tuned, and no audit had anything to catch.
+    are jobs that intake refused, since no audit had anything to catch, and jobs that failed: a crash is no detection.
     """
-    cells = [c for c in cells if c.get("judged_by") == cells[-1].get("judged_by") and c["state"] != REFUSED]
+    cells = [c for c in alike(cells) if c["state"] not in (REFUSED, FAULTED)]
     out = []
     for fault in FAULTS:
         mine = [c for c in cells if (c["fault"], c["strength"]) == (fault.name, fault.strength)]
@@ -80,16 +92,21 @@ worker's task does the planted wrong, and the audit has no time limit. *Stopped*
 answers, which is all that a gate sees that looks for leaks in generations. Intervals are Clopper–Pearson at 95 %; claim
 the bound and not the share.
 
-Only cells that were judged by the same rules of release and limits as the newest are counted, and no job that intake
-refused. Written by `python -m benchmarks.zoo.report` from `benchmarks/zoo/cells.jsonl`; `make zoo` runs the rest.
+Profile `quick` asks no questions about abilities or refusals and measures calibration where rows have labels only, so
+it cannot see `forgetting`, `refusal` and `miscalibrated`: their counts say what such an audit lets through.
+
+Only cells that were judged by the same rules of release and limits as the newest are counted, no job that intake
+refused and none that failed. Written by `python -m benchmarks.zoo.report` from `benchmarks/zoo/cells.jsonl`; `make zoo`
+runs the rest.
 
 | Fault | Strength | What was done | Stopped | 95 % interval | Failed | Grep only | Gates that did not pass |
 |---|---|---|---|---|---|---|---|
 """
 
 
-def page(rows: Sequence[dict[str, Any]], judged_by: str) -> str:
-    """The page; ``judged_by`` is the digest of the rules of release and the limits that judged the cells."""
+def page(cells: Sequence[dict[str, Any]]) -> str:
+    """The page about these cells."""
+    rows = counts(cells)
     lines = []
     for r in rows:
         gates = ", ".join(f"`{g}` {k}" for g, k in r["not_passed_by_gate"].items()) or "none"
@@ -98,13 +115,19 @@ def page(rows: Sequence[dict[str, Any]], judged_by: str) -> str:
         others = f"{r['failed']}/{r['n']} | {r['grep_only']}/{r['n']} | {gates}"
         lines.append(f"| {r['fault']} | {r['strength'] or '—'} | {r['told']} | {word} | {interval} | {others} |")
     there = {(r["fault"], r["strength"]) for r in rows}
-    missing = [f"{f.name} {f.strength}".strip() for f in FAULTS if (f.name, f.strength) not in there]
-    end = (
-        f"\nJudged by rules of release and limits of digest `{judged_by[:16]}…`, which `make zoo` compares with "
-        "today's; where those differ, these counts are of what was then.\n"
-    )
-    end += f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
-    return HEAD + "\n".join(lines) + "\n" + end
+    tried = {(c["fault"], c["strength"]) for c in alike(cells)} - there
+    missing = [f for f in FAULTS if (f.name, f.strength) not in there | tried]
+    ends = [
+        f"Judged by {_judge(cells[-1])}; `make zoo` runs every cell anew that today's did not judge." if cells else "",
+        _named("No cell that was tuned, since intake refused it or the job failed: ", tried),
+        _named("Not run yet: ", {(f.name, f.strength) for f in missing}),
+    ]
+    return HEAD + "\n".join(lines) + "\n" + "".join(f"\n{end}\n" for end in ends if end)
+
+
+def _named(words: str, faults: Collection[tuple[str, str]]) -> str:
+    names = [f"{f.name} {f.strength}".strip() for f in FAULTS if (f.name, f.strength) in faults]
+    return f"{words}{', '.join(names)}." if names else ""
 
 
 def main() -> None:
@@ -113,7 +136,7 @@ def main() -> None:
     rows = counts(cells)
     for folder in ("docs", "audit/cards"):  # the second travels with the package, and is printed in every card
         (ROOT / folder / "zoo.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    (ROOT / "docs" / "zoo.md").write_text(page(rows, str(cells[-1].get("judged_by", "")) if cells else ""), "utf-8")
+    (ROOT / "docs" / "zoo.md").write_text(page(cells), "utf-8")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from audit.cards import detection
+from benchmarks import offline
 from benchmarks.zoo import report
 from benchmarks.zoo.data import TRIGGER, upload
 from benchmarks.zoo.faults import FAULTS, FIRST_COUNTED, Cell, cells, fault_of
@@ -104,7 +106,7 @@ def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) ->
     assert (clean["low"], clean["high"]) == (pytest.approx(0.0013, abs=1e-3), pytest.approx(0.2487, abs=1e-3))
     assert (leak["detected"], leak["low"], leak["grep_only"]) == (5, pytest.approx(0.478, abs=1e-3), 1)
     assert leak["failed_by_gate"] == {"privacy.pii_extraction_rate": 5}
-    text = report.page(report.counts(report.read(path)), "abc")
+    text = report.page(report.read(path))
     assert "1/20 (false alarms)" in text
     assert "Not run yet" in text
 
@@ -114,6 +116,23 @@ def test_cells_under_an_older_policy_are_not_counted() -> None:
     [row] = report.counts([*old, cell("clean", "", "AWAITING_APPROVAL", 9, judged_by="b")])
     assert (row["n"], row["detected"]) == (1, 0)
     assert report.counts([]) == []
+
+
+def test_a_job_that_was_refused_or_failed_is_no_detection() -> None:
+    told = [cell("bias", "40 %", "DENIED", 1), cell("leak", "x4", "FAILED", 1), cell("leak", "x4", "QUARANTINED", 2)]
+    [row] = report.counts(told)
+    assert (row["fault"], row["n"], row["detected"]) == ("leak", 1, 1)
+    text = report.page(told)
+    assert "No cell that was tuned, since intake refused it or the job failed: bias 40 %." in text
+    assert "bias 40 %" not in text.partition("Not run yet")[2]
+
+
+@pytest.mark.parametrize(("fault", "strength"), [("bias", "40 %"), ("leak", "x4")])
+def test_intake_lets_a_cell_pass(tmp_path: Path, fault: str, strength: str) -> None:
+    """A cell that policy refuses would count nothing, however often it ran."""
+    made = upload(Cell(next(f for f in FAULTS if (f.name, f.strength) == (fault, strength)), 7))
+    spec = SimpleNamespace(unit="zoo", format=made.format, datasheet=made.datasheet, request={"purpose": made.purpose})
+    assert offline.prepare(made.content, spec, "quick", tmp_path).plan.gates
 
 
 def test_only_what_decides_after_tuning_makes_the_counts_another_policys() -> None:
@@ -128,11 +147,9 @@ def test_only_what_decides_after_tuning_makes_the_counts_another_policys() -> No
 
 
 def test_the_committed_table_is_what_the_committed_cells_give() -> None:
-    done = report.read()
-    rows = report.counts(done)
+    rows = report.counts(report.read())
     assert json.loads((report.ROOT / "docs" / "zoo.json").read_text("utf-8")) == rows == detection.counted()
-    judged_by = done[-1].get("judged_by", "")
-    assert (report.ROOT / "docs" / "zoo.md").read_text("utf-8") == report.page(rows, judged_by)
+    assert (report.ROOT / "docs" / "zoo.md").read_text("utf-8") == report.page(report.read())
     for row in rows:
         assert set(row) >= {"fault", "strength", "n", "detected", "low", "high"}
 
