@@ -148,6 +148,7 @@ def _dependencies(run: Run) -> list[dict[str, Any]]:
         ("train.jsonl", str(order["train_sha256"])),
         ("validation.jsonl", str(order["validation_sha256"])),
         *((("selection.jsonl", str(order["selection_sha256"])),) if "selection_sha256" in order else ()),
+        *(((str(order["parent"]["model"]), str(order["parent"]["adapter_sha256"])),) if order.get("parent") else ()),
     ]
     sources = [(f"source {name}", digest) for name, digest in sorted(run.sources.items())]
     packages: Sequence[dict[str, Any]] = [

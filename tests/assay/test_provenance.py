@@ -19,10 +19,10 @@ ORDER = {
 }  # fmt: skip
 
 
-def statement() -> dict[str, Any]:
+def statement(order: dict[str, Any] = ORDER) -> dict[str, Any]:
     """As a supervisor builds it."""
     run = provenance.Run(
-        builder="spiffe://assay.local/services/train-worker", version="0.1.0", task_id="credit.a.train.1", order=ORDER,
+        builder="spiffe://assay.local/services/train-worker", version="0.1.0", task_id="credit.a.train.1", order=order,
         order_sha256=HASH, environment={"threads": "2", "cpu": "x"}, packages={"torch": "2.13.0+cpu", "peft": "0.21.2"},
         sources={"trainer": HASH}, claim={"steps": 3}, isolation={"proven": True},
         meter={"wall_ms": 5, "started": "2026-01-01T00:00:00.000Z", "ended": "2026-01-01T00:01:00.000Z"},
@@ -48,6 +48,14 @@ def test_the_statement_has_the_members_of_slsa_provenance() -> None:
         "tiny", "train.jsonl", "validation.jsonl", "source trainer", "pkg:pypi/peft@0.21.2",
         "pkg:pypi/torch@2.13.0+cpu",
     ]  # fmt: skip
+
+
+def test_what_a_run_went_on_from_is_a_dependency() -> None:
+    made = statement({**ORDER, "parent": {"model": "units/a/models/before", "adapter_sha256": HASH}})
+    [found] = [
+        d for d in made["predicate"]["buildDefinition"]["resolvedDependencies"] if "models/" in d.get("name", "")
+    ]
+    assert found == {"name": "units/a/models/before", "digest": {"sha256": HASH}}
 
 
 def test_both_forms_give_the_same_members() -> None:
