@@ -246,7 +246,7 @@ def _finish(demo: Demo, outcomes: Sequence[summary.Outcome]) -> None:
         console.print(safe(f"{outcome.name:<10} {State.Name(outcome.job.state).removeprefix('STATE_')}"))
     if next(o for o in outcomes if o.name == "clean").job.state != State.STATE_APPROVED:
         console.print(
-            "clean was not approved this time, since some gate of its audit did not pass: no permit was issued or tried.\n"
+            "clean was not approved this time, since a gate of its audit did not pass: no permit was issued or tried.\n"
             "Canaries and keys are drawn anew in each run, so another may end otherwise; its card says what was seen."
         )
     demo.say("done")
