@@ -1,7 +1,8 @@
 """kill -9 of the gateway and of each worker at every state: the job ends as it would, no record missing or doubled.
 
-On the real weights one job is killed at each state that it comes through, and stands still once, paused. Killing right
-before and after every single commit is the business of ``tests/gateway/test_pipeline_kill.py``.
+On the real weights one job is killed at each state that it comes through, and stands still once, paused. Killing in
+and right after every single commit is the business of ``tests/gateway/test_pipeline_kill.py`` and, for what people and
+the clock do, ``tests/gateway/test_acts_kill.py``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ VERDICTS = ("QUARANTINED", "AWAITING_APPROVAL")
 OTHER_JOBS = ("DENIED", "CANCELLED")
 """States that jobs of their own are killed at."""
 BY_PEOPLE = ("APPROVED", "REJECTED", "REVOKED", "EXPIRED", "FAILED")
-"""No worker has a task then. APPROVED and its card: ``tests/gateway``; the others leave nothing to do but to forget."""
+"""No worker has a task then: ``tests/gateway`` kills the gateway in each, and the acts there have no worker at all."""
 EXPECTED = [
     "job.received", "job.preparing", "intake.decided", "training.ordered", "job.paused", "job.resumed",
     "training.completed", "audit.completed", "release.decided", "card.rendered",

@@ -7,8 +7,9 @@ from typing import Any
 
 from assay import canonical, dsse
 from assay.identity import load_ed25519
-from assay.v1 import approval_pb2, measurement_pb2, policy_pb2
+from assay.v1 import approval_pb2, measurement_pb2, policy_input_pb2, policy_pb2
 from audit.ledger.writer import UnitOfWork
+from gateway.history import INTAKE_QUESTION
 from gateway.jobs import machine, views
 from gateway.jobs.transitions import ActorKind, Event
 from gateway.statements import approval_statement, opening
@@ -33,11 +34,12 @@ def outcome(rule: str, *, passed: bool, waivable_by: str = "") -> policy_pb2.Rul
     return policy_pb2.RuleOutcome(rule_id=rule, outcome=word, message=f"about {rule}", waivable_by=waivable_by)
 
 
-async def judged(house: House, verdict: policy_pb2.Verdict, unit: str = "credit") -> str:
-    """Creates a job and moves it past its audit; returns its name."""
+async def judged(house: House, verdict: policy_pb2.Verdict, unit: str = "credit", *, until: Event | None = None) -> str:
+    """Creates a job and moves it past its audit, or ``until`` this event has happened; returns its name."""
     name = f"units/{unit}/tuningJobs/first"
     await house.upload("rita", unit)
     await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request(unit))
+    asked = policy_input_pb2.IntakeInput()
     plan = measurement_pb2.AuditPlan(profile="quick", seed=1)
     decision = policy_pb2.Decision(allowed=True, outcomes=[outcome("IN", passed=True)], audit_plan=plan)
     blob = put_bytes(house.app.blobs, unit, b"weights")
@@ -89,16 +91,27 @@ async def judged(house: House, verdict: policy_pb2.Verdict, unit: str = "credit"
         ),
     ]
 
+    happen = [event for event, _, _ in steps]
+    if until is Event.DENY:
+        denial = policy_pb2.Decision(outcomes=verdict.outcomes, audit_plan=plan)
+        queued = steps[1][2]
+        steps = [steps[0], (until, {"decision": views.to_json(denial)},
+                            {**queued, "decision": canonical.from_message(denial)})]  # fmt: skip
+    elif until is not None:
+        steps = steps[: happen.index(until) + 1]
+
     def work(uow: UnitOfWork) -> None:
         rows.insert(uow.connection, model)
         for event, values, predicate in steps:
             change = machine.Change(
-                event, house.app.settings.subject, ActorKind.GATEWAY, predicate=predicate, values=values
-            )
+                event, house.app.settings.subject, ActorKind.GATEWAY, predicate=predicate, values=values,
+                facts={INTAKE_QUESTION: views.to_json(asked)} if event in (Event.DENY, Event.QUEUE) else {},
+            )  # fmt: skip
             machine.transition(uow, name, change)
 
     await house.app.store.commit(work)
-    await house.app.pipeline.cards.render(name)
+    if until is None:
+        await house.app.pipeline.cards.render(name)
     return name
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from assay.identity import Layout
 from assay.v1 import dataset_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from audit.verify.trust import TrustFile
@@ -33,19 +34,22 @@ def postgres_url(either_database_slowly: str) -> str:
 
 pytestmark = pytest.mark.isolation
 SCRIPT = Path(__file__).parent / "tiny_gateway.py"
-EVENTS = ("prepare", "queue", "train", "audit", "pass", "render")
+ON_THE_WAY = (
+    "job.preparing", "intake.decided", "training.ordered", "training.completed", "release.decided", "card.rendered",
+)  # fmt: skip
+OTHER_RECORDS = ("job.failed",)
 
 
 @contextlib.asynccontextmanager
-async def at_home(workers: Workers, engine: PolicyEngine) -> AsyncIterator[House]:
-    house = House(Application.open(Settings.load(workers.layout.root), engine), workers.layout)
+async def at_home(layout: Layout, engine: PolicyEngine) -> AsyncIterator[House]:
+    house = House(Application.open(Settings.load(layout.root), engine), layout)
     yield house
     await house.app.close()
 
 
-async def gateway(workers: Workers, *point: str) -> int:
+async def gateway(layout: Layout, *arguments: str) -> int:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(SCRIPT), str(workers.layout.root), *point, env=python_path()
+        sys.executable, str(SCRIPT), str(layout.root), *arguments, env=python_path()
     )
     return await asyncio.wait_for(process.wait(), 90)
 
@@ -64,13 +68,13 @@ async def ask(house: House, **behaviour: object) -> None:
 async def test_a_clean_job_survives_a_kill_at_every_commit(
     workers: Workers, engine: PolicyEngine, tmp_path: Path
 ) -> None:
-    async with at_home(workers, engine) as house:
+    async with at_home(workers.layout, engine) as house:
         await ask(house)
-    for event in EVENTS:
+    for record in ON_THE_WAY:
         for when in ("before", "after"):
-            assert await gateway(workers, f"{event}:{when}") == -9, f"{event}:{when} was never reached"
-    assert await gateway(workers) == 0
-    async with at_home(workers, engine) as house:
+            assert await gateway(workers.layout, f"{record}:{when}") == -9, f"{record}:{when} was never reached"
+    assert await gateway(workers.layout) == 0
+    async with at_home(workers.layout, engine) as house:
         assert house.types(NAME) == CLEAN
         job = (
             await house.app.jobs.get_tuning_job(await house.caller("rita"), pb.GetTuningJobRequest(name=NAME))
@@ -88,22 +92,22 @@ async def test_a_clean_job_survives_a_kill_at_every_commit(
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "event", "state"),
+    ("behaviour", "record", "state"),
     [
-        pytest.param({"prepare": "empty"}, "deny", "DENIED", marks=pytest.mark.slow),
-        pytest.param({"train": "fault"}, "fail", "FAILED", marks=pytest.mark.slow),
-        ({"audit": "leaky"}, "quarantine", "QUARANTINED"),
+        pytest.param({"prepare": "empty"}, "intake.decided", "DENIED", marks=pytest.mark.slow),
+        pytest.param({"train": "fault"}, "job.failed", "FAILED", marks=pytest.mark.slow),
+        ({"audit": "leaky"}, "release.decided", "QUARANTINED"),
     ],
 )
 async def test_other_ends_survive_it_too(
-    workers: Workers, engine: PolicyEngine, behaviour: dict[str, str], event: str, state: str
+    workers: Workers, engine: PolicyEngine, behaviour: dict[str, str], record: str, state: str
 ) -> None:
-    async with at_home(workers, engine) as house:
+    async with at_home(workers.layout, engine) as house:
         await ask(house, **behaviour)
     for when in ("before", "after"):
-        assert await gateway(workers, f"{event}:{when}") == -9
-    assert await gateway(workers) == 0
-    async with at_home(workers, engine) as house:
+        assert await gateway(workers.layout, f"{record}:{when}") == -9
+    assert await gateway(workers.layout) == 0
+    async with at_home(workers.layout, engine) as house:
         job = (
             await house.app.jobs.get_tuning_job(await house.caller("rita"), pb.GetTuningJobRequest(name=NAME))
         ).tuning_job
@@ -118,14 +122,14 @@ async def test_a_card_that_could_not_be_issued_is_issued_by_the_pipeline(
     from gateway.admission.cards import CardOffice
     from gateway.store import jobs
 
-    async with at_home(workers, engine) as house:
+    async with at_home(workers.layout, engine) as house:
         await ask(house)
-    assert await gateway(workers) == 0
+    assert await gateway(workers.layout) == 0
 
     async def broken(self: object, job: str) -> None:
         raise OSError("the disk is full")
 
-    async with at_home(workers, engine) as house:
+    async with at_home(workers.layout, engine) as house:
         await decide(house, "cora", "compliance_officer")
         with monkeypatch.context() as patch:
             patch.setattr(CardOffice, "issue", broken)
@@ -133,6 +137,6 @@ async def test_a_card_that_could_not_be_issued_is_issued_by_the_pipeline(
         assert answer.tuning_job.state == pb.TuningJob.STATE_APPROVED
         assert house.types(NAME)[-1] == "job.approved"
         await house.app.store.commit(lambda u: jobs.note(u.connection, NAME, {"next_us": 0}))
-    assert await gateway(workers) == 0
-    async with at_home(workers, engine) as house:
+    assert await gateway(workers.layout) == 0
+    async with at_home(workers.layout, engine) as house:
         assert house.types(NAME)[-2:] == ["job.approved", "card.issued"]
