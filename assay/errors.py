@@ -7,6 +7,7 @@ it to an exit code; nothing else decides either.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -136,3 +137,23 @@ class Refusal:
     def of(cls, error: AssayError) -> Refusal:
         """Takes the recordable part of an error."""
         return cls(error.code, error.reason, tuple(v.field for v in error.violations[:20]))
+
+
+def origin(error: BaseException) -> list[str]:
+    """One line for each exception of the chain and each place it passed, the outermost first, without any text.
+
+    ``["gateway/jobs/service.py:80 create", "ValueError", "caused by KeyError", ...]``; of our own errors the type comes
+    with the reason.
+    """
+    lines: list[str] = []
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    for number, link in enumerate(chain):
+        places = traceback.extract_tb(link.__traceback__)
+        lines += [f"{'/'.join(p.filename.split('/')[-3:])}:{p.lineno} {p.name}" for p in places]
+        reason = f" {link.reason}" if isinstance(link, AssayError) else ""
+        lines.append(f"{'caused by ' if number else ''}{type(link).__name__}{reason}")
+    return lines

@@ -7,14 +7,12 @@ writes the spans of its tasks under the same trace, beside its own spool.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -26,29 +24,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from prometheus_client import start_http_server
 
 from assay import spans
+from assay.logs import JsonLines
 
 _PROPAGATOR = TraceContextTextMapPropagator()
-_LOG_FIELDS = ("rpc", "code", "reason", "job", "task", "state", "index")
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line, with the trace id; of what a call adds to a record, only known fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Formats one record."""
-        line: dict[str, Any] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        context = trace.get_current_span().get_span_context()
-        if context.is_valid:
-            line["trace_id"] = f"{context.trace_id:032x}"
-        line |= {k: getattr(record, k) for k in _LOG_FIELDS if hasattr(record, k)}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
 
 
 @dataclass
@@ -78,7 +56,7 @@ class Telemetry:
         """Starts logs on stderr, spans to ``folder``, metrics on a loopback address (and OTLP where configured)."""
         folder.mkdir(parents=True, exist_ok=True)
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(JsonFormatter())
+        handler.setFormatter(JsonLines())
         logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
         traces = spans.export(folder, "assay-gateway")
         metrics = MeterProvider(metric_readers=[PrometheusMetricReader()], resource=traces.resource)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import signal
 import sys
-import traceback
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from grpc_health.v1 import health_pb2
-from opentelemetry import trace
 
 from assay import spans
 from assay.errors import AssayError, PreconditionError
 from assay.identity import service_tls
+from assay.logs import JsonLines
 from assay.worker.sandbox import TaskModule, diagnose
 from assay.worker.service import beyond, serve
 from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
@@ -26,26 +23,6 @@ from assay.worker.supervisor import Supervisor
 
 _EXIT_REFUSED = 78
 _GRACE_SECONDS = 10.0
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, the facts given, and the trace in force."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Formats one record; an exception adds its trace, which stays on this machine."""
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "facts", {}),
-        }
-        span = trace.get_current_span().get_span_context()
-        if span.is_valid:
-            line["trace_id"] = f"{span.trace_id:032x}"
-        if record.exc_info:
-            line["exception"] = "".join(traceback.format_exception(*record.exc_info))
-        return json.dumps(line)
 
 
 def main(arguments: list[str] | None = None) -> int:

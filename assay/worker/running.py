@@ -10,12 +10,12 @@ import json
 import os
 import re
 import socket
-import traceback
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from assay.errors import AssayError
+from assay.errors import AssayError, origin
 from assay.worker.entry import EXIT_DONE, EXIT_FAILED, EXIT_NOT_ISOLATED, EXIT_PAUSED, MAX_LINE
 from assay.worker.task import TaskContext, TaskPaused
 
@@ -64,7 +64,7 @@ def outcome_of(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     except TaskPaused:
         return {"outcome": "paused"}
     except AssayError as error:
-        traceback.print_exc()
+        print(*origin(error), sep="\n", file=sys.stderr)
         return {
             "outcome": "failed",
             "code": error.code,
@@ -74,7 +74,7 @@ def outcome_of(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             "violations": [[v.field[:200], v.description[:300]] for v in error.violations[:50]],
         }
     except Exception as error:
-        traceback.print_exc()
+        print(*origin(error), sep="\n", file=sys.stderr)
         return {"outcome": "failed", **_foreign(error)}
 
 

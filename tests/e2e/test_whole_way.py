@@ -71,16 +71,19 @@ def test_the_bundle_verifies_and_a_flipped_byte_of_a_record_does_not(summary: di
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_one_trace_leads_from_the_call_to_the_permit(summary: dict):
-    spans = [
-        json.loads(line)
-        for line in (ROOT / "demo/state/bank/services/gateway/telemetry/spans.jsonl").read_text().splitlines()
-    ]
+    files = sorted((ROOT / "demo/state/bank/services").glob("*/telemetry/spans.jsonl"))
+    assert [f.parts[-3] for f in files] == ["audit-worker", "gateway", "train-worker"]
+    spans = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     created = [s for s in spans if s["name"].endswith("/CreateTuningJob")]
+    assert created and all(s["parent_id"] for s in created), "the client began the trace"
     permit = next(s for s in spans if s["name"].endswith("/IssuePermit") and s["parent_id"])
-    names = {s["name"] for s in spans if s["trace_id"] == permit["trace_id"]}
+    whole = [s for s in spans if s["trace_id"] == permit["trace_id"]]
+    names = {s["name"] for s in whole}
     assert permit["trace_id"] in {s["trace_id"] for s in created}
     assert {"job.training", "job.auditing"} <= names
     assert any(n.endswith("/DecideApproval") for n in names)
+    tasks = {s["attributes"]["assay.kind"] for s in whole if s["name"] == "worker.task"}
+    assert tasks == {"prepare", "train", "audit"}
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     import assay
-    from assay.worker.__main__ import JsonLines, run
+    from assay.logs import JsonLines
+    from assay.worker.__main__ import run
     from assay.worker.sandbox import TaskModule
 
     handler = logging.StreamHandler(sys.stderr)
