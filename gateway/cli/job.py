@@ -269,7 +269,7 @@ def follow(session: Session, name: str, *, quiet: bool = False) -> tuning_job_pb
             job = event.tuning_job
             if job.state != shown and not quiet:
                 progress_console.print(f"{job.name}  {state_name(State.Name(job.state))}  {job.reason}", markup=False)
-                progress.reset(bar, total=None)
+                progress.reset(bar, stage=state_name(State.Name(job.state)), detail="")
                 shown = job.state
             now = job.progress
             progress.update(

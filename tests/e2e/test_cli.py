@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
 import subprocess
 import sys
 import uuid
@@ -44,6 +48,38 @@ def test_upload_ask_and_be_told_why_not(bank: Bank, tmp_path: Path):
     assert job["state"] == "STATE_DENIED"
     shown = assay(bank, "rita", "job", "get", job["name"])
     assert "BASE-ROWS-ENOUGH" in shown.stdout and "to pass:" in shown.stdout
+
+
+def on_a_terminal(bank: Bank, person: str, *arguments: str) -> str:
+    """What a person sees who types a command: bars are drawn only where there is a terminal."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "gateway.cli", *arguments, "--as", str(bank.layout.person(person))]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = bytearray()
+        # The terminal answers with an error once nobody has it open any more.
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 65536):
+                shown += part
+    os.close(ours)
+    assert process.returncode in (0, 6), shown.decode()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+
+
+def test_upload_and_stages_draw_their_progress(bank: Bank, tmp_path: Path):
+    name = f"cli-{uuid.uuid4().hex[:8]}"
+    rows, sheet = tmp_path / "rows.jsonl", tmp_path / "sheet.yaml"
+    rows.write_bytes(chat_rows(40))
+    sheet.write_text(SHEET)
+    shown = on_a_terminal(
+        bank, "rita", "dataset", "upload", "units/support", name, str(rows), "--datasheet", str(sheet)
+    )
+    size = rows.stat().st_size
+    assert re.search(r"upload\s.*━", shown) and f"{size / 1000:.1f}/{size / 1000:.1f} kB" in shown, shown
+    asked = ("job", "create", "units/support", name, "--dataset", name, "--purpose", "support-replies", "--watch")
+    shown = on_a_terminal(bank, "rita", *asked)
+    assert re.search(r"PREPARING prepare\s+━+.*%", shown) and "DENIED" in shown, shown
 
 
 def test_a_persons_rows_are_found_by_their_value_which_is_kept_nowhere(bank: Bank, tmp_path: Path):
