@@ -11,7 +11,8 @@ bf16, which a processor without bf16 instructions emulates: there ``--default-pa
 ``governance_overhead`` is the CPU seconds of a whole governed task (sealing, sandbox with its proof, opening, metering,
 checkpoints, telemetry, signed statement) over the same task called as a function without checkpoints; the interval is
 Student's over the pairs. ``resume_cost`` is CPU seconds of a run that was stopped in the middle and resumed, over those
-of one that was not.
+of one that was not; ``dp_cost_ratio`` seconds a token with DP-SGD (epsilon 8, delta 1e-5, rows) over those without;
+``sandbox_start_ms`` the time from a sandbox's start to the proof of its cut-off (``benchmarks/sandbox.py``).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Any
 
 from audit.probes import stats
 from benchmarks import offline
+from benchmarks.sandbox import sandbox_start_ms
 from demo import data
 from trainer.device import choose_device, cpu_fields
 
@@ -176,6 +178,16 @@ def resuming(bench: Bench, pairs: int) -> dict[str, Any]:
     return {"resume_cost": round(statistics.median(ratios), 3)}
 
 
+def privacy(bench: Bench, pairs: int) -> dict[str, Any]:
+    """Seconds a token of DP-SGD over those of plain training; a Poisson batch has as many tokens as it draws."""
+    ratios = []
+    for n in range(pairs):
+        runs = {e: bench.run("ours", "--epsilon", e) for e in (("8", "0") if n % 2 else ("0", "8"))}
+        private, plain = (runs[e]["seconds"] / runs[e]["tokens"] for e in ("8", "0"))
+        ratios.append(round(private / plain, 3))
+    return {"dp_cost_ratio": statistics.median(ratios), "dp_cost_ratios": ratios}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -184,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--default-pairs", type=int, default=5, help="pairs with TRL's defaults among them")
     parser.add_argument("--governance-pairs", type=int, default=10)
-    parser.add_argument("--only", choices=("trl", "governance", "resume"), help="one part alone")
+    parser.add_argument("--only", choices=("trl", "governance", "resume", "privacy", "sandbox"), help="one part alone")
     options = parser.parse_args(arguments)
     device = choose_device()
     found: dict[str, Any] = {
@@ -200,6 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found |= governance(bench, options.governance_pairs)
         if options.only in (None, "resume"):
             found |= resuming(bench, min(3, options.pairs))
+        if options.only in (None, "privacy"):
+            found |= privacy(bench, min(3, options.pairs))
+    if options.only in (None, "sandbox"):
+        found |= sandbox_start_ms()
     print(json.dumps(found, indent=1))
 
 

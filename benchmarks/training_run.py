@@ -33,8 +33,18 @@ def encoded(split: Path, longest: int) -> tuple[EncodedRow, ...]:
     return tuple(row.plain for row in Encoder(tokenizer, longest).encode(read_rows(split)).rows)
 
 
-def ours(prepared: Path, settings: Mapping[str, Any], folder: Path, pause_at: int = 0) -> dict[str, Any]:
-    """The product's train task, without sandbox; stopped once at a step and resumed where ``pause_at`` says one."""
+def ours(
+    prepared: Path, settings: Mapping[str, Any], folder: Path, pause_at: int = 0, epsilon: float = 0.0
+) -> dict[str, Any]:
+    """The product's train task, without sandbox.
+
+    Args:
+        prepared: folder with the rows.
+        settings: hyperparameters.
+        folder: to work in.
+        pause_at: step after which it is stopped and resumed once; 0 for none.
+        epsilon: at which it trains with DP-SGD, for rows at delta 1e-5; 0 for without.
+    """
     from assay.worker.task import TaskContext, TaskPaused
     from trainer import task
 
@@ -45,6 +55,8 @@ def ours(prepared: Path, settings: Mapping[str, Any], folder: Path, pause_at: in
 
     paused = folder / "paused"
     order = offline.order(settings)
+    if epsilon:
+        order["differential_privacy"] = {"epsilon": epsilon, "delta": 1e-5, "unit": "row"}
     plain = offline.context("train", order, prepared, folder)
     context = TaskContext(**{**vars(plain), "send": watch})
     try:
@@ -164,11 +176,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--variant", type=json.loads, default={}, help="SFTConfig fields as JSON")
     parser.add_argument("--adapter", type=Path)
     parser.add_argument("--pause-at", type=int, default=0, help="step after which to stop and resume once")
+    parser.add_argument("--epsilon", type=float, default=0.0, help="train with DP-SGD at this epsilon")
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
     match options.kind:
         case "ours":
-            found = ours(options.prepared, options.settings, options.folder, options.pause_at)
+            found = ours(options.prepared, options.settings, options.folder, options.pause_at, options.epsilon)
         case "trl":
             found = trl(options.prepared, options.settings, options.folder, options.variant)
         case "count":
