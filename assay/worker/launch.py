@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from assay.worker import admit
 from assay.worker.attempt import Attempt, Handover, Hooks, Progress
 from assay.worker.meter import EnergyModel, Meter, NvmlCounter, RaplCounter
-from assay.worker.sandbox import Spec, TaskModule, sandbox_uid
+from assay.worker.sandbox import Spec, TaskModule, cards_of, sandbox_uid
 from assay.worker.settings import WorkerKeys, WorkerSettings
 from assay.worker.spool import LOG_FILE, TASK_FILE, MeterTotals, Spool, TaskRecord
 
@@ -43,7 +44,7 @@ class Launcher:
     def attempt(self, record: TaskRecord, admitted: admit.Admitted, slot: int, callbacks: Callbacks) -> Attempt:
         """Makes the folders of an attempt and the attempt, which is not started yet."""
         folder, size = self.spool.folder(record.task_id), self.settings.max_task_bytes
-        uid = sandbox_uid(self.folder, slot)
+        uid, cards = sandbox_uid(self.folder, slot), cards_of(slot, self.settings.slots)
         self.spool.prepare_attempt(record.task_id, uid)
         spec = Spec(
             module=self.modules[record.kind],
@@ -57,6 +58,7 @@ class Launcher:
             threads=self.settings.task_threads(),
             cpu_isa=self.settings.cpu_isa,
             alone=self.settings.slots == 1,
+            cards=cards,
         )
         sealed, inputs = folder / TASK_FILE, folder / "in" / "files"
         hooks = Hooks(
@@ -64,7 +66,7 @@ class Launcher:
             open_inputs=lambda: admit.open_inputs(sealed, inputs, record.job, self.keys, max_bytes=size),
             progress=callbacks.progress,
             metered=callbacks.metered,
-            meter=self._meter,
+            meter=partial(self._meter, cards),
         )
         return Attempt(
             spec,
@@ -90,8 +92,8 @@ class Launcher:
             return b""
         return hmac.new(self.keys.canary, record.job.encode(), hashlib.sha256).digest()
 
-    def _meter(self, pid: int) -> Meter:
-        return Meter(pid, EnergyModel(self.settings.watts_per_core), RaplCounter.open(), NvmlCounter.open())
+    def _meter(self, cards: Sequence[int], pid: int) -> Meter:
+        return Meter(pid, EnergyModel(self.settings.watts_per_core), RaplCounter.open(), NvmlCounter.open(cards))
 
     def _ports(self) -> dict[str, int]:
         ports = {"worker": self.settings.port, "gateway": self.settings.gateway_port}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,27 +67,32 @@ class RaplCounter:
 
 
 class NvmlCounter:
-    """The driver's own energy counter of every NVIDIA GPU of the machine (NVML, millijoules since it was loaded).
+    """The driver's own energy counter of each NVIDIA GPU that a task has (NVML, millijoules since it was loaded).
 
     Whole devices, hence an upper bound for one task; one task a device at a time makes it the task's own.
     """
 
-    method = "measured: NVML, all GPUs of the machine"
+    method = "measured: NVML, the GPUs of the task"
 
     def __init__(self, nvml: Any, handles: list[Any]) -> None:
         self._nvml, self._handles = nvml, handles
         self._first = self._millijoules()
 
     @classmethod
-    def open(cls) -> NvmlCounter | None:
-        """Opens the counters; ``None`` where there is no GPU, no NVML binding or no counter (before Volta)."""
+    def open(cls, cards: Sequence[int]) -> NvmlCounter | None:
+        """Opens the counters of cards by their number in ``/dev``.
+
+        ``None`` where there is no such card, no NVML binding or no counter (before Volta).
+        """
         try:
             import pynvml
         except ImportError:
             return None
         try:
             pynvml.nvmlInit()
-            handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+            # NVML counts by bus, the driver's nodes by a number of their own.
+            known = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+            handles = [handle for handle in known if pynvml.nvmlDeviceGetMinorNumber(handle) in cards]
             return cls(pynvml, handles) if handles else None
         except pynvml.NVMLError:
             return None

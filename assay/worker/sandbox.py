@@ -100,7 +100,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Spec:
-    """One sandbox: what runs and which host folders it may see."""
+    """One sandbox: what runs, which host folders it may see, and which GPUs (by number, see :func:`cards_of`)."""
 
     module: TaskModule
     inputs: Path
@@ -111,7 +111,7 @@ class Spec:
     limits: Limits
     uid: int
     threads: int
-    gpu: bool = True
+    cards: tuple[int, ...] = ()
     cpu_isa: str = ""
     alone: bool = False
     extra_read_only: tuple[Path, ...] = field(default=())
@@ -220,7 +220,7 @@ def _command(
     out += ["--proc", "/proc", "--dev", "/dev"]
     for place in ("/tmp", "/dev/shm"):  # noqa: S108  (places inside the sandbox)
         out += ["--perms", "1777", "--size", str(spec.limits.tmp_bytes), "--tmpfs", place]
-    gpu = _gpu_binds() if spec.gpu else []
+    gpu = _gpu_binds(spec.cards)
     shown = [*spec.visible(), *map(Path, _HOST_SYS), Path("/etc/passwd"), Path("/task/in")]
     out += _folders([*shown, *map(Path, _GPU_SYS)] if gpu else shown)
     out += _system_binds()
@@ -317,9 +317,18 @@ def _system_binds() -> list[str]:
     return out
 
 
-def _gpu_binds() -> list[str]:
-    """Device nodes of a GPU, after ``--dev``; without one this is empty."""
-    nodes = [path for path in sorted(Path("/dev").glob("nvidia[0-9]*")) if path.name[6:].isdigit()]
+def cards_of(slot: int, slots: int, devices: Path = Path("/dev")) -> tuple[int, ...]:
+    """Numbers of the NVIDIA GPUs that belong to a device slot: all of them to the only one, else dealt out in turn.
+
+    A slot without one of its own, since there are more slots than GPUs, shares the card of another.
+    """
+    found = sorted(int(path.name[6:]) for path in devices.glob("nvidia[0-9]*") if path.name[6:].isdigit())
+    return tuple(found[slot::slots]) or tuple(found[slot % len(found) :][:1] if found else ())
+
+
+def _gpu_binds(cards: Sequence[int]) -> list[str]:
+    """Device nodes of GPUs, after ``--dev``; without any this is empty. A card whose node is not there is not seen."""
+    nodes = [Path(f"/dev/nvidia{number}") for number in cards]
     nodes += [Path("/dev", name) for name in _GPU_NODES if Path("/dev", name).exists()]
     if not nodes:
         return []

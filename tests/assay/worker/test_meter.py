@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -36,12 +38,30 @@ def test_a_meter_names_both_methods_and_adds_both_energies():
     driver.millijoules["a"] += 36 * JOULE
     totals = meter.totals(cpu_ms=3600)
     assert totals.energy_uwh == 10_000 + 10_000
-    assert totals.energy_method == "modelled: 10 W per busy core; GPU measured: NVML, all GPUs of the machine"
+    assert totals.energy_method == "modelled: 10 W per busy core; GPU measured: NVML, the GPUs of the task"
+
+
+def test_a_task_counts_the_cards_of_its_slot_alone(monkeypatch: pytest.MonkeyPatch):
+    """NVML's order and the nodes' numbers differ, as they may."""
+    driver = Driver()
+    names = ["a", "b"]
+    nvml = SimpleNamespace(
+        NVMLError=RuntimeError, nvmlInit=lambda: None, nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=names.__getitem__, nvmlDeviceGetMinorNumber={"a": 1, "b": 0}.__getitem__,
+        nvmlDeviceGetTotalEnergyConsumption=driver.nvmlDeviceGetTotalEnergyConsumption,
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    mine, none = NvmlCounter.open((0,)), NvmlCounter.open((2,))
+    assert mine is not None and none is None
+    driver.millijoules["a"] += 36 * JOULE
+    assert mine.microwatthours() == 0
+    driver.millijoules["b"] += 36 * JOULE
+    assert mine.microwatthours() == 10_000
 
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="this machine has a GPU")
 def test_a_machine_without_a_gpu_claims_no_gpu_energy():
-    assert NvmlCounter.open() is None
+    assert NvmlCounter.open((0,)) is None
     assert "GPU" not in Meter(os.getpid(), EnergyModel(10.0)).totals().energy_method
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from assay.worker.sandbox import cards_of
 from assay.worker.slots import Slots
 
 WAIT = """
 import asyncio, sys
 from pathlib import Path
+from assay.worker.sandbox import cards_of
 from assay.worker.slots import Slots
 
 async def main(path, since, out, name):
@@ -144,3 +146,20 @@ async def test_a_waiter_that_gives_up_leaves_no_ticket(tmp_path: Path) -> None:
         await waiting
     assert tickets(tmp_path / "slot") == []
     slots.release(held)
+
+
+@pytest.mark.parametrize(
+    ("cards", "slots", "dealt"),
+    [
+        ((), 2, [(), ()]),
+        ((0,), 1, [(0,)]),
+        ((3,), 2, [(3,), (3,)]),
+        ((0, 1, 2, 3), 1, [(0, 1, 2, 3)]),
+        ((0, 1, 2, 10), 2, [(0, 2), (1, 10)]),
+        ((0, 1), 3, [(0,), (1,), (0,)]),
+    ],
+)
+def test_gpus_are_dealt_out_to_slots(tmp_path: Path, cards: tuple[int, ...], slots: int, dealt: list[tuple[int, ...]]):
+    for name in (*(f"nvidia{n}" for n in cards), "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert [cards_of(slot, slots, tmp_path) for slot in range(slots)] == dealt
