@@ -152,6 +152,7 @@ class ReplayService:
                 checked = await asyncio.to_thread(modelfiles.check_adapter_folder, result.folder / ADAPTER_FOLDER)
                 statement = dsse.read_statement(dsse.envelope_payload(result.envelope))
                 found = provenance.differences(provenance.lock_of(trained.statement), provenance.lock_of(statement))
+                found += _resumed_elsewhere(trained.claim)
                 return Outcome(
                     REPRODUCED if checked.sha256 == trained.adapter_sha256 else DIFFERS,
                     adapter_sha256=checked.sha256,
@@ -165,6 +166,12 @@ class ReplayService:
     async def _task(self, trained: Trained) -> Task:
         known = await self.office.known(trained.job)
         return replace(await train_task(self.office, trained.job, known), task_id=_task_id(trained))
+
+
+def _resumed_elsewhere(claim: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The lock is of the last attempt; a run that was resumed in another environment has bits of both."""
+    count = len(claim.get("environments", ()))
+    return [{"name": "environments", "recorded": str(count), "now": "1"}] if count > 1 else []
 
 
 def _task_id(trained: Trained) -> str:

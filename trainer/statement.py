@@ -25,6 +25,7 @@ def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[
     state, train, quantisation = result.state, job.train, result.model.quantisation
     tokens = state.tokens if found is None else found.tokens
     seconds = state.seconds if found is None else sum(trial.seconds for trial in found.trials)
+    environments = state.environments if found is None else [e for trial in found.trials for e in trial.environments]
     damaged = state.damaged if found is None else sum(trial.damaged for trial in found.trials)
     return dict(
         canonical.float_free(
@@ -59,6 +60,7 @@ def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[
                 "fingerprint": job.fingerprint,
                 "checkpoint_sha256": state.tensors_sha256,
                 "damaged_checkpoints": damaged,
+                "environments": list(dict.fromkeys(environments)),
                 **({"teacher": dict(job.teacher)} if job.teacher else {}),
                 **({"search": _searched(found)} if found is not None else {}),
                 **({"differential_privacy": result.privacy} if result.privacy else {}),
@@ -115,7 +117,11 @@ def _searched(found: Found) -> dict[str, Any]:
 
 def _trial(trial: Trial) -> dict[str, Any]:
     """A trial's numbers, losses to six digits; what it has none of is left out."""
-    known = {name: value for name, value in asdict(trial).items() if value not in (None, "") and name != "damaged"}
+    known = {
+        name: value
+        for name, value in asdict(trial).items()
+        if value not in (None, "") and name not in ("damaged", "environments")
+    }
     return {name: round(value, 6) if name.endswith("loss") else value for name, value in known.items()}
 
 

@@ -132,6 +132,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         privacy=privacy,
         teacher=teacher,
         trials=trials,
+        environment=context.environment,
         selection=splits.get("selection", NO_ROWS),
         ranks=ranks_of(context.processes, settings.batch_size, device, private=privacy is not None),
     )

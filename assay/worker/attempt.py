@@ -69,6 +69,7 @@ class Handover:
     work_key: bytes
     module: str
     processes: int = 1
+    environment: str = ""
 
     def line(self) -> bytes:
         """The message as one JSON line."""
@@ -80,6 +81,7 @@ class Handover:
             "work_key": base64.b64encode(self.work_key).decode(),
             "module": self.module,
             "processes": self.processes,
+            "environment": self.environment,
         }
         return json.dumps({"run": run}).encode() + b"\n"
 

@@ -21,6 +21,7 @@ from assay.worker.sandbox import TaskModule
 from assay.worker.settings import WorkerKeys, WorkerSettings
 from assay.worker.slots import Slots
 from assay.worker.spool import MeterTotals, Spool, TaskRecord
+from assay.worker.statement import Lock
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,9 @@ class ThisMachine:
             progress=events.progress,
             metered=events.metered,
         )
-        attempt = await asyncio.to_thread(self._launcher.attempt, record, admitted, number, callbacks)
+        # Taken before the task starts: what is upgraded on this machine meanwhile did not compute its bits.
+        taken = await asyncio.to_thread(Lock.take, self._settings, self._modules[record.kind])
+        attempt = await asyncio.to_thread(self._launcher.attempt, record, admitted, number, callbacks, taken.sha256)
         self._attempts[task_id] = attempt
         try:
             wish = events.wish()
@@ -149,7 +152,7 @@ class ThisMachine:
             outcome,
             self._settings,
             self._keys,
-            self._modules[record.kind],
+            taken,
         )
         return Ended("done", outcome.meter, result_sha256=digest)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from assay import bundle
 from assay.worker.admit import Admitted
 from assay.worker.attempt import Outcome
-from assay.worker.sandbox import TaskModule
 from assay.worker.settings import WorkerKeys, WorkerSettings
 from assay.worker.spool import RESULT_FILE, TaskRecord
 from assay.worker.statement import (
@@ -30,7 +29,7 @@ def make_result(
     outcome: Outcome,
     settings: WorkerSettings,
     keys: WorkerKeys,
-    module: TaskModule,
+    taken: Lock,
 ) -> str:
     """Writes ``result.bin`` and returns its hex SHA-256.
 
@@ -41,7 +40,7 @@ def make_result(
         outcome: a ``done`` outcome.
         settings: the worker's settings.
         keys: the worker's keys.
-        module: what ran.
+        taken: the environment when the attempt began.
 
     Raises:
         AssayError: whatever :meth:`assay.worker.statement.Outputs.collect` or :func:`assay.worker.statement.sign`
@@ -62,7 +61,7 @@ def make_result(
         isolation=outcome.isolation,
         meter=record.meter,
         ended=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        lock=Lock.take(settings, module),
+        lock=taken,
     )
     sealed: Mapping[str, Path | bytes] = {**files, STATEMENT_FILE: sign(record, account, files, keys.statement)}
     partial = folder / (RESULT_FILE + ".part")

@@ -41,8 +41,10 @@ class Launcher:
         sealed, size = self.spool.folder(record.task_id) / TASK_FILE, self.settings.max_task_bytes
         return admit.inspect(sealed, record.task_id, record.kind, self.keys, max_bytes=size)
 
-    def attempt(self, record: TaskRecord, admitted: admit.Admitted, slot: int, callbacks: Callbacks) -> Attempt:
-        """Makes the folders of an attempt and the attempt, which is not started yet."""
+    def attempt(
+        self, record: TaskRecord, admitted: admit.Admitted, slot: int, callbacks: Callbacks, environment: str
+    ) -> Attempt:
+        """Makes the folders of an attempt in an environment of this digest, and the attempt, not started yet."""
         folder, size = self.spool.folder(record.task_id), self.settings.max_task_bytes
         uid, cards = sandbox_uid(self.folder, slot), cards_of(slot, self.settings.slots)
         self.spool.prepare_attempt(record.task_id, uid)
@@ -78,6 +80,7 @@ class Launcher:
                 work_key(self.keys, record),
                 spec.module.module,
                 self.settings.processes if record.kind == "train" else 1,
+                environment,
             ),
             hooks,
             decoy_folder=self.spool.root,

@@ -106,4 +106,5 @@ def _context(order: Mapping[str, Any], send: Callable[[bytes], None]) -> TaskCon
         send=send,
         work_key=base64.b64decode(order["work_key"]),
         processes=order["processes"],
+        environment=order["environment"],
     )

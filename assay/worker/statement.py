@@ -97,6 +97,12 @@ class Lock:
         deciding = lock.environment(settings.task_threads(), settings.cpu_isa, processes=settings.processes)
         return cls({**environment(), **deciding}, lock.packages(), lock.sources(module.packages))
 
+    @property
+    def sha256(self) -> str:
+        """Digest of all of it, by which a checkpoint knows where it was written."""
+        members = [dict(self.environment), dict(self.packages), dict(self.sources)]
+        return sha256_bytes(canonical.encode(members))
+
 
 def sign(record: TaskRecord, account: Account, files: Mapping[str, Path], key: Ed25519PrivateKey) -> bytes:
     """Makes the DSSE envelope over all output files and returns its canonical bytes.

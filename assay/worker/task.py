@@ -42,6 +42,7 @@ class TaskContext:
         secret: 32 bytes derived for the job (canaries); empty for ``train``.
         work_key: 32 bytes of the task's own, the same in every attempt: what ``work`` keeps is encrypted with them.
         processes: processes that the worker's operator lets a training share its rows out to.
+        environment: digest of the environment lock of this attempt (:mod:`assay.worker.lock`); empty outside a worker.
     """
 
     task_id: str
@@ -56,6 +57,7 @@ class TaskContext:
     send: Callable[[bytes], None] = field(repr=False)
     work_key: bytes = field(default=b"", repr=False)
     processes: int = 1
+    environment: str = ""
 
     def progress(
         self, step: int, steps: int, message: str = "", seconds_left: float | None = None, **metrics: float

@@ -56,6 +56,23 @@ async def test_other_bits_differ_and_what_changed_is_named(street: Street) -> No
     assert [(d.name, d.recorded, d.now) for d in found.differences] == [("ONEDNN_MAX_CPU_ISA", "default", "AVX2")]
 
 
+async def test_a_run_that_was_resumed_in_another_environment_is_known_as_one(street: Street) -> None:
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    rita = await street.caller("rita")
+    await street.app.jobs.pause_tuning_job(rita, pb.PauseTuningJobRequest(name=NAME, reason="upgrade"))
+    await street.rest()
+    path = street.layout.service("train-worker") / "worker.toml"
+    path.write_text(path.read_text() + 'cpu_isa = "AVX2"\n')
+    await street.workers.kill("train-worker")
+    await street.workers.start("train-worker")
+    street.workers.open_gate("go")
+    await street.app.jobs.resume_tuning_job(rita, pb.ResumeTuningJobRequest(name=NAME, reason="upgraded"))
+    await street.rest()
+    found = await replay(street)
+    assert [(d.name, d.recorded, d.now) for d in found.differences] == [("environments", "2", "1")]
+
+
 async def test_two_who_ask_at_once_follow_one_replay(street: Street) -> None:
     await street.ask(gate_train="go")
     await street.until("TRAINING", progress=True)

@@ -82,6 +82,24 @@ def test_a_paused_run_ends_bit_for_bit_as_an_uninterrupted_one(models: Path, tmp
     assert weights(parts) == weights(whole)
 
 
+@pytest.mark.parametrize("trials", [[], [{"learning_rate": "0.01"}, {"learning_rate": "0.001"}]])
+def test_a_run_that_goes_on_in_another_environment_says_so(models: Path, tmp_path: Path, trials: list[dict[str, str]]):
+    ctx = context(models, tmp_path, chat_rows(40), **({"search": {"trials": trials}} if trials else {}))
+    (ctx.inputs / "selection.jsonl").write_bytes(chat_rows(8))
+    here, elsewhere = "a" * 64, "b" * 64
+    object.__setattr__(ctx, "environment", here)
+    object.__setattr__(ctx, "send", lambda line: ctx.pause_flag.touch() if json.loads(line)["step"] == 4 else None)
+    with pytest.raises(TaskPaused):
+        task.run(ctx)
+    ctx.pause_flag.unlink()
+    object.__setattr__(ctx, "send", lambda line: None)
+    object.__setattr__(ctx, "environment", elsewhere)
+    assert task.run(ctx)["environments"] == [here, elsewhere]
+    again = context(models, tmp_path / "again", chat_rows(40))
+    object.__setattr__(again, "environment", here)
+    assert task.run(again)["environments"] == [here]
+
+
 def test_a_damaged_or_foreign_checkpoint_is_refused(models: Path, tmp_path: Path):
     ctx = context(models, tmp_path, chat_rows(40))
     object.__setattr__(ctx, "send", lambda line: ctx.pause_flag.touch() if json.loads(line)["step"] == 2 else None)

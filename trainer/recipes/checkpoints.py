@@ -45,6 +45,8 @@ class RunState:
         tensors_sha256: digest of the tensors of the checkpoint that was written last.
         damaged: checkpoints that were found damaged and passed over.
         processes: that the run shares its rows out to; a resume among another number would round otherwise.
+        environments: digests of the environment locks that the run was computed in, in order; one, unless it was
+            resumed on a machine that differs or had been changed.
     """
 
     fingerprint: str
@@ -59,6 +61,12 @@ class RunState:
     tensors_sha256: str = ""
     damaged: int = 0
     processes: int = 1
+    environments: list[str] = field(default_factory=list)
+
+    def compute_in(self, environment: str) -> None:
+        """Notes where the steps to come are computed."""
+        if environment and environment not in self.environments:
+            self.environments.append(environment)
 
 
 def save(folder: Path, state: RunState, tensors: Mapping[str, torch.Tensor], key: bytes) -> None:

@@ -70,6 +70,7 @@ class TuneJob:
         trials: settings to choose among, see :mod:`trainer.recipes.search`; none where there is nothing to choose.
         selection: rows that decide between trials.
         ranks: the processes that share out the rows, as this one sees them.
+        environment: digest of what decides bits and stands in no order; empty where nobody says.
     """
 
     base_files: Path
@@ -90,6 +91,7 @@ class TuneJob:
     trials: tuple[Settings, ...] = ()
     selection: EncodedRows = NO_ROWS
     ranks: Ranks = ALONE
+    environment: str = ""
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,7 @@ class Run:
             self.state, tensors = found
             self.ranks.demand_same_count(self.state.processes)
             self._restore_tensors(tensors)
+        self.state.compute_in(self.job.environment)
         self.ranks.demand_one_adapter(self.state.step, self.model.masters)
         self.model.publish_masters()
         self._started_at, self._seconds_before = time.monotonic(), self.state.seconds

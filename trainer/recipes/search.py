@@ -42,6 +42,7 @@ class Trial:
         steps: that it took.
         seconds: of training.
         damaged: checkpoints that were passed over.
+        environments: digests of the environments that it was computed in.
         selection_loss: mean of the objective on the selection rows; None for a trial that failed.
         validation_loss: of the adapter that the trial kept; None where there are no validation rows.
         failed: code of the fault; empty for a trial that reached its end.
@@ -54,6 +55,7 @@ class Trial:
     steps: int
     seconds: float
     damaged: int
+    environments: Sequence[str] = ()
     selection_loss: float | None = None
     validation_loss: float | None = None
     failed: str = ""
@@ -130,7 +132,7 @@ def _attempt(job: TuneJob, done: Sequence[Trial], number: int, control: Control)
     ranked = not run.model.whole
     trial = Trial(
         settings.lora_rank if ranked else None, settings.lora_alpha if ranked else None, settings.learning_rate,
-        state.tokens, state.step, state.seconds, state.damaged,
+        state.tokens, state.step, state.seconds, state.damaged, tuple(state.environments),
         *((loss, state.watched.get("loss"), "") if finite else (None, None, _NOT_FINITE)),
     )  # fmt: skip
     return trial, result if finite else None

@@ -19,6 +19,8 @@ def wait(context: TaskContext, asked: dict, kind: str) -> None:
     """Waits for the gate of this stage, if there is one; pauses when asked to, and counts its starts."""
     starts = context.work / "starts"
     starts.write_text(str(int(starts.read_text()) + 1 if starts.exists() else 1))
+    with (context.work / "environments").open("a") as stream:
+        stream.write(context.environment + "\n")
     gate = asked.get(f"gate_{kind}")
     step = 0
     while gate and not (context.models / gate).exists():

@@ -76,6 +76,7 @@ def run(context: TaskContext) -> dict:
     return {
         "trained_tokens": 30000,
         "starts": int((context.work / "starts").read_text()),
+        "environments": list(dict.fromkeys((context.work / "environments").read_text().split())),
         **searched,
         **asked.get("claim", {}),
     }
