@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from demo.processes import services
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "demo" / "out"
@@ -84,6 +87,22 @@ def test_one_trace_leads_from_the_call_to_the_permit(summary: dict):
     assert any(n.endswith("/DecideApproval") for n in names)
     tasks = {s["attributes"]["assay.kind"] for s in whole if s["name"] == "worker.task"}
     assert tasks == {"prepare", "train", "audit"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_a_replay_gives_the_same_adapter(summary: dict, tmp_path: Path):
+    bank, (clean,) = ROOT / "demo/state/bank", [j for j in summary["jobs"] if j["name"] == "clean"]
+    address = tomllib.loads((bank / "assay.toml").read_text())["listen"]
+    command = ["job", "replay", "units/support/tuningJobs/clean", "--as", str(bank / "people/vik"), "--output", "json"]
+    with services(bank, address, tmp_path / "services.log"):
+        done = subprocess.run([sys.executable, "-m", "gateway.cli", *command], capture_output=True, check=False)
+    assert done.returncode == 0, (
+        done.stderr.decode() + (tmp_path / "services.log").read_text("utf-8", "replace")[-4000:]
+    )
+    replay = json.loads(done.stdout)
+    assert replay["verdict"] == "VERDICT_REPRODUCED"
+    assert replay["replayed_sha256"] == clean["adapter_sha256"]
 
 
 @pytest.mark.slow
