@@ -9,6 +9,7 @@ lies above the truth. The tests demand at least 93 %, and at most 5 %.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from audit.probes import extremes, one_run, stats
+from audit.probes import calibration, extremes, one_run, stats
 from audit.probes.extremes import Cell
 
 LEVEL = 0.95
@@ -69,7 +71,19 @@ def settings() -> Iterator[Setting]:
         )
         yield Setting("ratio_of_totals", f"n={n}, tokens a row vary", 2.0, _weighted(n))
         yield Setting("difference_of_losses", f"n={n}", 0.5, _losses(n))
-    yield Setting("exposure_gap", "75 against 75, no leak", 0.0, _exposures)
+    for m, shift in ((75, 0.0), (75, 1.0), (75, 2.0), (75, 2.5), (75, 4.0), (12, 0.0), (12, 2.5)):
+        told = f"{m} against 75, shifted by {shift:g}"
+        yield Setting("exposure_gap", told, _exposure_truth(m, shift), _exposures(m, shift))
+    for n in (100, 300, 1000):
+        for shape in SHAPES:
+            yield Setting("calibration_error", f"n={n}, {shape}", _calibration_truth(shape), _calibration(n, shape))
+    for before, after in (("perfect", "perfect"), ("too bold", "perfect"), ("perfect", "too bold")):
+        told, truth = f"n=300, {before} to {after}", _calibration_truth(after) - _calibration_truth(before)
+        yield Setting("calibration_error_delta", told, truth, _calibration_delta(300, before, after))
+    for sizes in ((100, 100), (60, 100, 200, 400)):
+        for early, late in ((0.0, 0.0), (0.0, 0.2), (0.2, 0.0), (0.1, 0.3)):
+            told = f"groups {sizes}, from {early} to {late}"
+            yield Setting("change_of_largest_difference", told, late - early, _change(sizes, early, late))
     for sizes in ((100, 100), (100, 100, 100), (60, 100, 200, 400)):
         yield Setting("impact_ratio", f"groups {sizes}, fair", 1.0, _extreme(sizes, 0.3, 1.0, ratio=True))
         yield Setting("impact_ratio", f"groups {sizes}, 0.8", 0.8, _extreme(sizes, 0.5, 0.8, ratio=True))
@@ -181,10 +195,70 @@ def _losses(n: int) -> Callable[[np.random.Generator], stats.Bounds]:
     return draw
 
 
-def _exposures(g: np.random.Generator) -> stats.Bounds:
-    inside, outside = g.normal(0, 1, 75), g.normal(0, 1, 75)
-    bits, null = stats.exposure(inside, outside), stats.leave_one_out_exposure(outside)
-    return stats.difference(stats.mean(bits), stats.mean(null)).interval(LEVEL)
+def _exposures(m: int, shift: float) -> Callable[[np.random.Generator], stats.Bounds]:
+    return lambda g: stats.exposure_gap(g.normal(shift, 1, m), g.normal(0, 1, 75)).interval(LEVEL)
+
+
+@functools.cache
+def _exposure_truth(m: int, shift: float) -> float:
+    """The mean gap of many draws, whose own error is below 0.02 bits."""
+    g = np.random.default_rng(m)
+    draws = [stats.exposure(g.normal(shift, 1, m), g.normal(0, 1, 75)).mean() for _ in range(20_000)]
+    none = [stats.exposure(g.normal(0, 1, 75), g.normal(0, 1, 74)).mean() for _ in range(20_000)]
+    return float(np.mean(draws) - np.mean(none)) if shift else 0.0
+
+
+SHAPES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "perfect": lambda top: top,
+    "too bold": lambda top: top - 0.1,
+    "too steep": lambda top: np.clip(1.5 * top - 0.4, 0, 1),
+}
+"""Share that is right, by what the model says."""
+
+
+def _tops(g: np.random.Generator, n: int) -> NDArray[np.float64]:
+    return 0.5 + 0.5 * g.beta(2, 2, n)
+
+
+@functools.cache
+def _calibration_truth(shape: str) -> float:
+    """The error of so many rows that each bin's gap is its own: right to three digits."""
+    top = _tops(np.random.default_rng(0), 1_000_000)
+    return calibration.Binned.of(top, SHAPES[shape](top)).error
+
+
+def _binned(g: np.random.Generator, top: NDArray[np.float64], shape: str) -> calibration.Binned:
+    return calibration.Binned.of(top, (g.random(len(top)) < SHAPES[shape](top)).astype(float))
+
+
+def _calibration(n: int, shape: str) -> Callable[[np.random.Generator], stats.Bounds]:
+    noise = np.random.default_rng(1).normal(size=(2000, calibration.BINS))
+    return lambda g: _binned(g, _tops(g, n), shape).interval(noise)(LEVEL)
+
+
+def _calibration_delta(n: int, before: str, after: str) -> Callable[[np.random.Generator], stats.Bounds]:
+    noise = np.random.default_rng(1).normal(size=(2000, calibration.BINS))
+
+    def draw(g: np.random.Generator) -> stats.Bounds:
+        top = _tops(g, n)
+        return calibration.change(*(_binned(g, top, s).interval(noise) for s in (after, before)))(LEVEL)
+
+    return draw
+
+
+def _change(sizes: tuple[int, ...], early: float, late: float) -> Callable[[np.random.Generator], stats.Bounds]:
+    """Two decisions of the same rows, the last group's rate lowered by so much; half of the rows are decided alike."""
+
+    def draw(g: np.random.Generator) -> stats.Bounds:
+        later, earlier = [], []
+        for i, n in enumerate(sizes):
+            last, luck = i == len(sizes) - 1, g.random(n)
+            again = np.where(g.random(n) < 0.5, luck, g.random(n))
+            earlier.append(Cell(str(i), int((luck < 0.5 - early * last).sum()), n))
+            later.append(Cell(str(i), int((again < 0.5 - late * last).sum()), n))
+        return extremes.change_interval(later, earlier, LEVEL)
+
+    return draw
 
 
 def _extreme(

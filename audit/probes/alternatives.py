@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.probes import bootstrap, extremes, stats
+from audit.probes import extremes, stats
 from audit.probes.corpus import RowText
 from audit.probes.decisions import cut_of, decidable, log_odds_of, scores_of
 from audit.probes.extremes import LEAST_CELL, Cell
@@ -27,7 +28,7 @@ Floats = NDArray[np.float64]
 ACCURACY_ROOM = 0.02
 """Accuracy that a candidate may lose on the selection split; a definition of "as good", not a limit of a verdict."""
 _RATIO = "impact ratio of the best candidate ({}) on the selection split, among {} candidates; pairs of groups"
-_GAIN = "selection difference of the adapter minus that of {}, on the sealed test; paired bootstrap over rows"
+_GAIN = "selection difference of the adapter minus that of {}, on the sealed test; from both intervals (Bonferroni)"
 _DELTA = "accuracy of {} minus that of the adapter, on the sealed test; Tango 1998 score interval"
 
 
@@ -118,20 +119,13 @@ def _gains(
     winner: Candidate,
 ) -> list[Measurement]:
     """What the winner gains and loses on the sealed test."""
-    groups = np.array([t.row.groups.get(attribute, "") for t in test])
     cells = (_cells(test, ours.favourable, attribute), _cells(test, winner.favourable, attribute))
-    names = {c.name for c in cells[0]}
-    rows = np.array([g in names for g in groups], dtype=bool)
 
     def build_gain() -> Measurement:
         value = extremes.largest_difference([cells[0]]) - extremes.largest_difference([cells[1]])
-        rng, size = audit.settings.rng(f"alternative {attribute}"), audit.settings.sizes["bootstrap"]
-        first, second = ours.favourable[rows].tolist(), winner.favourable[rows].tolist()
-        before, after = bootstrap.paired_group_rates(groups[rows].tolist(), first, second, size, rng)
-        bounds = bootstrap.percentile(bootstrap.spread(before) - bootstrap.spread(after))
-        reachable = [c for c in audit.settings.confidences if size * (1 - c) / 2 >= bootstrap.LEAST_BEYOND]
         inputs = [[[c.name, c.successes, c.n] for c in part] for part in cells]
-        return measured(subjects[0], value, bounds, reachable, n=min(c.n for c in cells[0]), inputs=inputs)
+        n, levels = min(c.n for c in cells[0]), audit.settings.confidences
+        return measured(subjects[0], value, partial(extremes.change_interval, *cells), levels, n=n, inputs=inputs)
 
     gained, lost = int((winner.right & ~ours.right).sum()), int((ours.right & ~winner.right).sum())
     n = len(test)

@@ -1,12 +1,15 @@
 """Calibration: whether a decision made with 80 % is right in 80 % of cases, on the whole and by group.
 
 The expected calibration error uses ten bins of equal mass (Nixon et al., CVPR workshops 2019). Its estimate is biased
-upwards in small samples, so it is not given below a hundred rows, and a change is measured on the same rows.
+upwards in small samples, so it is not given below a hundred rows, and a resampled interval mirrors the bias: it held in
+53 to 88 % of simulated audits. :meth:`Binned.interval` bounds the noise instead.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -21,8 +24,8 @@ from audit.probes.measurements import Control, Measurement, Subject, guarded, me
 
 Floats = NDArray[np.float64]
 BINS, LEAST_ROWS = 10, 100
-_ECE = "expected calibration error of the likeliest label, ten bins of equal mass; bootstrap over rows, basic interval"
-_DELTA = "the same of the tuned minus that of the base model, on the same rows; paired bootstrap, basic interval"
+_ECE = "expected calibration error of the likeliest label, ten bins of equal mass; interval by bounds of its noise"
+_DELTA = "the same of the tuned minus that of the base model, on the same rows; from both intervals (Bonferroni)"
 _GAP = "mean favourable probability minus share of favourable labels; paired t interval"
 
 
@@ -49,62 +52,96 @@ def confidences(audit: Audit, texts: Sequence[RowText], *, adapter: bool) -> tup
     return top, right
 
 
-def expected_error(top: Floats, right: Floats, weights: Floats | None = None) -> Floats:
-    """Expected calibration error for each row of ``weights``, shape (replicates, rows), or of the rows themselves."""
-    order = np.argsort(top, kind="stable")
-    edges = np.linspace(0, len(top), BINS + 1).round().astype(int)
-    w = np.ones((1, len(top))) if weights is None else weights
-    gaps = (top - right)[order]
-    found = np.zeros(len(w))
-    for start, end in pairwise(edges):
-        found += np.abs(w[:, order[start:end]] @ gaps[start:end])
-    out: Floats = found / w.sum(axis=1)
-    return out
+@dataclass(frozen=True)
+class Binned:
+    """Rows in bins of equal mass, by the probability of their likeliest label.
+
+    Attributes:
+        gaps: mean probability minus share that is right, of each bin.
+        errors: standard error of each gap, given the probabilities.
+        shares: of the rows, of each bin.
+    """
+
+    gaps: Floats
+    errors: Floats
+    shares: Floats
+
+    @classmethod
+    def of(cls, top: Floats, right: Floats) -> Binned:
+        """Bins rows; the error is of a share that two right and two wrong rows were added to (Agresti, Coull 1998)."""
+        order = np.argsort(top, kind="stable")
+        edges = np.linspace(0, len(top), BINS + 1).round().astype(int)
+        parts = [order[a:b] for a, b in pairwise(edges)]
+        sizes = np.array([len(p) for p in parts], dtype=float)
+        shares = np.array([(right[p].sum() + 2) / (len(p) + 4) for p in parts])
+        gaps = np.array([float((top - right)[p].mean()) for p in parts])
+        return cls(gaps, np.sqrt(shares * (1 - shares) / sizes), sizes / len(top))
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error."""
+        return float(self.shares @ np.abs(self.gaps))
+
+    def interval(self, noise: Floats) -> Callable[[float], stats.Bounds]:
+        """Bounds of the error of the same bins without noise.
+
+        Let theta be that error, and e_b a bin's noise. The estimate T is the sum of ``w_b |g_b + e_b|``. It is at least
+        ``theta + sum w_b s_b e_b`` with the signs ``s_b`` of the gaps ``g_b``, a normal variable around theta; so T and
+        a normal quantile bound theta from above. And it is at most ``theta + sum w_b |e_b|``; so T less a quantile of
+        that sum bounds theta from below. Both hold whatever the gaps are.
+
+        Args:
+            noise: standard normal, shape (replicates, bins).
+        """
+        scale = self.shares * self.errors
+        most = bootstrap.percentile(np.abs(noise) @ scale)
+        spread = math.sqrt(float(scale @ scale))
+
+        def bounds(confidence: float) -> stats.Bounds:
+            upper = self.error + stats.normal_quantile(confidence) * spread
+            return max(0.0, self.error - most(confidence)[1]), min(1.0, upper)
+
+        return bounds
+
+
+def change(
+    after: Callable[[float], stats.Bounds], before: Callable[[float], stats.Bounds]
+) -> Callable[[float], stats.Bounds]:
+    """Bounds of the difference of two errors of the same rows; each has half of the error (Bonferroni)."""
+
+    def bounds(confidence: float) -> stats.Bounds:
+        (low, high), (least, most) = after(_half(confidence)), before(_half(confidence))
+        return low - most, high - least
+
+    return bounds
+
+
+def _half(confidence: float) -> float:
+    return (1 + confidence) / 2
 
 
 def _errors(
     audit: Audit, subjects: dict[str, Subject], tuned: tuple[Floats, Floats], base: tuple[Floats, Floats]
 ) -> list[Measurement]:
-    n, rng = len(tuned[0]), audit.settings.rng("calibration")
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=audit.settings.sizes["bootstrap"]).astype(float)
-    after, before = expected_error(*tuned, weights), expected_error(*base, weights)
-    value, control = float(expected_error(*tuned)[0]), float(expected_error(*base)[0])
-    reachable = [c for c in audit.settings.confidences if len(weights) * (1 - c) / 2 >= bootstrap.LEAST_BEYOND]
+    n, replicates = len(tuned[0]), audit.settings.sizes["bootstrap"]
+    noise = audit.settings.rng("calibration").normal(size=(replicates, BINS))
+    after, before = Binned.of(*tuned), Binned.of(*base)
+    of_after, of_before = after.interval(noise), before.interval(noise)
     inputs = {"tuned": tuned, "base": base}
 
+    def reachable(wide: Callable[[float], float]) -> list[float]:
+        levels = audit.settings.confidences
+        return [c for c in levels if replicates * (1 - wide(c)) / 2 >= bootstrap.LEAST_BEYOND]
+
     def build_error() -> Measurement:
-        bounds = _clipped(basic(value, after))
-        beside = Control(control, "base model")
-        return measured(subjects["error"], value, bounds, reachable, n=n, inputs=inputs, control=beside)
+        beside, levels = Control(before.error, "base model"), reachable(float)
+        return measured(subjects["error"], after.error, of_after, levels, n=n, inputs=inputs, control=beside)
 
     def build_delta() -> Measurement:
-        return measured(
-            subjects["delta"], value - control, basic(value - control, after - before), reachable, n=n, inputs=inputs
-        )
+        value, bounds = after.error - before.error, change(of_after, of_before)
+        return measured(subjects["delta"], value, bounds, reachable(_half), n=n, inputs=inputs)
 
     return [guarded(subjects["error"], build_error), guarded(subjects["delta"], build_delta)]
-
-
-def basic(value: float, resampled: Floats) -> Callable[[float], stats.Bounds]:
-    """Basic bootstrap interval (Davison and Hinkley 1997, section 5.2): it mirrors the resampling bias.
-
-    The value itself always lies inside.
-    """
-    percentile = bootstrap.percentile(resampled)
-
-    def interval(confidence: float) -> stats.Bounds:
-        lower, upper = percentile(confidence)
-        return min(value, 2 * value - upper), max(value, 2 * value - lower)
-
-    return interval
-
-
-def _clipped(interval: Callable[[float], stats.Bounds]) -> Callable[[float], stats.Bounds]:
-    def inside(confidence: float) -> stats.Bounds:
-        lower, upper = interval(confidence)
-        return max(0.0, lower), min(1.0, upper)
-
-    return inside
 
 
 def _groups(audit: Audit, texts: Sequence[RowText]) -> list[Measurement]:

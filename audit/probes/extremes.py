@@ -105,6 +105,18 @@ def largest_difference_interval(families: Sequence[Sequence[Cell]], confidence: 
     return lower, upper
 
 
+def change_interval(later: Sequence[Cell], earlier: Sequence[Cell], confidence: float) -> stats.Bounds:
+    """Interval of the largest difference of ``later`` minus that of ``earlier``, whatever ties the two together.
+
+    Each has half of the error (Bonferroni). Percentiles of a paired bootstrap are shorter and held in 84 to 86 % of
+    audits: the largest difference is biased upwards where there is little.
+    """
+    half = (1 + confidence) / 2
+    low, high = largest_difference_interval([later], half)
+    least, most = largest_difference_interval([earlier], half)
+    return low - most, high - least
+
+
 def _corrected(confidence: float, groups: int) -> float:
     return 1 - (1 - confidence) / (groups * (groups - 1) / 2)
 

@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.probes import bootstrap, extremes, stats
+from audit.probes import extremes, stats
 from audit.probes.decisions import Decisions, decide
 from audit.probes.extremes import LEAST_CELL, Cell
 from audit.probes.findings import Audit, Findings, Series, series
@@ -30,6 +30,7 @@ LEAST_OUTCOMES = 5
 _EXTREME = (
     "intersection-union bounds over all pairs of groups with Wilson-based (MOVER) limits, Bonferroni on the far side"
 )
+_CHANGE = "from the intervals of both over all pairs of groups (Bonferroni)"
 
 
 @dataclass(frozen=True)
@@ -229,16 +230,12 @@ def _amplification(
     def build() -> Measurement:
         after_cells, before_cells = table.cells(of=later), table.cells(of=earlier)
         value = extremes.largest_difference([after_cells]) - extremes.largest_difference([before_cells])
-        names = {c.name for c in after_cells}
-        keep = [g in names for g in table.groups]
-        groups = [g for g, k in zip(table.groups, keep, strict=True) if k]
-        first, second = later[keep].tolist(), earlier[keep].tolist()
-        rng = audit.settings.rng(f"amplification {table.slice}")
-        after, before = bootstrap.paired_group_rates(groups, first, second, audit.settings.sizes["bootstrap"], rng)
-        interval = bootstrap.percentile(bootstrap.spread(after) - bootstrap.spread(before))
-        reachable = [c for c in audit.settings.confidences if len(after) * (1 - c) / 2 >= bootstrap.LEAST_BEYOND]
-        inputs = _inputs([after_cells, before_cells])
-        return measured(subject, value, interval, reachable, n=min(c.n for c in after_cells), inputs=inputs)
+
+        def interval(confidence: float) -> stats.Bounds:
+            return extremes.change_interval(after_cells, before_cells, confidence)
+
+        inputs, levels = _inputs([after_cells, before_cells]), audit.settings.confidences
+        return measured(subject, value, interval, levels, n=min(c.n for c in after_cells), inputs=inputs)
 
     return guarded(subject, build)
 
@@ -254,11 +251,11 @@ def _subjects(attribute: str, origin: str) -> list[Subject]:
         "equalized_odds_difference": f"larger of the TPR and FPR differences, {decided}; {_EXTREME}",
     }
     out = [Subject(f"fairness.{name}", "ratio", method, attribute) for name, method in texts.items()]
-    method = "selection difference of the tuned minus that of {}; paired percentile bootstrap over rows"
+    method = "selection difference of the tuned minus that of {}; {}"
     twins = {"amplification": "the base model", "over_labels": "the test rows' own labels"}
     for name, other in twins.items():
         full = f"fairness.selection_difference_{name}"
-        out.append(Subject(full, "ratio", method.format(other), attribute, exploratory=True))
+        out.append(Subject(full, "ratio", method.format(other, _CHANGE), attribute, exploratory=True))
     method = "smallest two-sided p-value of Fisher's exact test on selection, Bonferroni over all pairs of groups"
     return [*out, Subject("fairness.impact_ratio_p", "ratio", method, attribute)]
 

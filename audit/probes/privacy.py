@@ -41,7 +41,7 @@ _EPSILON = (
 )
 _EXPOSURE = (
     "mean exposure in bits of included canaries among the held-out ones (Carlini et al. 2019) minus the leave-one-out "
-    "exposure of the held-out ones; Welch interval"
+    "exposure of the held-out ones; Student interval, with the variance that their shared reference adds"
 )
 _EXTRACTION = "share of included secrets that greedy decoding writes verbatim after the true text; Clopper-Pearson"
 SAMPLES = 8
@@ -180,11 +180,10 @@ def exposure_of(
     inside, reference = _split(scored)[0], np.array([c.score for c in held_out])
 
     def build() -> Measurement:
-        bits, null = stats.exposure(inside, reference), stats.leave_one_out_exposure(reference)
-        gap = stats.difference(stats.mean(bits), stats.mean(null))
-        control = Control(float(null.mean()), "held-out canaries")
+        gap = stats.exposure_gap(inside, reference)
+        control = Control(float(stats.leave_one_out_exposure(reference).mean()), "held-out canaries")
         inputs = {"included": inside, "held_out": reference}
-        return measured(subject, gap.value, gap.interval, levels, n=len(bits), inputs=inputs, control=control)
+        return measured(subject, gap.value, gap.interval, levels, n=len(inside), inputs=inputs, control=control)
 
     return guarded(subject, build)
 

@@ -18,6 +18,7 @@ from scipy import optimize, stats
 
 Bounds = tuple[float, float]
 Floats = NDArray[np.float64]
+_REFERENCES, _GRID = 300, 400
 
 
 @dataclass(frozen=True)
@@ -251,6 +252,35 @@ def leave_one_out_exposure(reference: ArrayLike) -> Floats:
     """Exposure of each reference score among the others: what :func:`exposure` gives when nothing leaks."""
     r = _finite(reference, 2)
     return np.concatenate([exposure(r[i : i + 1], np.delete(r, i)) for i in range(r.size)])
+
+
+def exposure_gap(scores: ArrayLike, reference: ArrayLike) -> Estimate:
+    """Mean exposure of ``scores`` minus the mean leave-one-out exposure of the reference.
+
+    Every score is ranked among the same reference, which adds a variance that the scores do not show. It follows from
+    what a reference says of secrets at large: the shares of them between its values are uniform on the simplex,
+    whatever their distribution (David and Nagaraja 2003, section 2.5). So shares are drawn, always the same ones, and
+    with each the exposure that the scores would have among other references of this size.
+    """
+    s, r = _finite(scores, 2), _finite(reference, 2)
+    bits, null = mean(exposure(s, r)), leave_one_out_exposure(r).mean()
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet(np.ones(r.size + 1), _REFERENCES)
+    beyond = np.c_[np.zeros(_REFERENCES), np.cumsum(shares, axis=1)]
+    above = r.size - np.searchsorted(np.sort(r), s, side="left")
+    place = rng.random((_REFERENCES, s.size))
+    chance = beyond[:, above] * (1 - place) + beyond[:, above + 1] * place
+    shared = float(_expected_log_rank(chance, r.size).mean(axis=1).var(ddof=1))
+    return Estimate(bits.value - float(null), math.hypot(bits.error, math.sqrt(shared)), min(s.size, r.size) - 1)
+
+
+def _expected_log_rank(chance: Floats, references: int) -> Floats:
+    """Mean of ``log2(rank)`` among so many references, each of which lies above with this chance."""
+    grid = np.r_[0.0, np.geomspace(1e-6, 1.0, _GRID)]
+    ranks = np.arange(references + 1)
+    table = stats.binom.pmf(ranks, references, grid[:, None]) @ np.log2(1 + ranks)
+    out: Floats = np.interp(chance, grid, table)
+    return out
 
 
 def _finite(values: ArrayLike, least: int) -> Floats:

@@ -328,8 +328,10 @@ def test_calibrated_and_overconfident_models_are_told_apart(chat: Any, audit_of:
     error = found["calibration_error"]
     assert error.value > 0.1
     assert error.control < 0.06
-    assert error.intervals[0].lower <= error.value <= error.intervals[0].upper
-    assert found["calibration_error_delta"].intervals[0].lower > 0.03
+    assert 0.04 < error.intervals[0].lower <= error.value <= error.intervals[0].upper
+    delta = found["calibration_error_delta"]
+    assert delta.value == pytest.approx(error.value - error.control)
+    assert delta.intervals[0].lower < 0.05 and delta.intervals[0].upper > error.intervals[0].upper - error.control
     assert found["calibration_difference[race]"].intervals[0].lower < 0.1
     assert {"calibration_gap[race=black]", "calibration_gap[race=white]"} <= set(found)
 
@@ -341,12 +343,19 @@ def test_calibration_needs_a_hundred_rows(chat: Any, audit_of: Callable[..., Any
 
 def test_the_expected_error_of_known_numbers() -> None:
     top, right = np.full(100, 0.9), np.r_[np.ones(60), np.zeros(40)]
-    assert calibration.expected_error(np.array([0.5] * 50 + [0.9] * 50), np.r_[np.tile([1.0, 0.0], 25), np.ones(50)])[
-        0
-    ] == pytest.approx(0.05)
-    assert calibration.expected_error(top, np.sort(right))[0] >= 0.3
-    weights = np.ones((2, 100))
-    assert calibration.expected_error(top, right, weights)[1] == calibration.expected_error(top, right)[0]
+    halves = calibration.Binned.of(np.array([0.5] * 50 + [0.9] * 50), np.r_[np.tile([1.0, 0.0], 25), np.ones(50)])
+    assert halves.error == pytest.approx(0.05)
+    found = calibration.Binned.of(top, np.sort(right))
+    assert found.error >= 0.3 and found.shares.sum() == pytest.approx(1)
+    low, high = found.interval(np.random.default_rng(0).normal(size=(2000, calibration.BINS)))(0.95)
+    assert low < found.error < high <= 1
+
+
+def test_a_share_of_rows_that_are_all_right_is_not_taken_for_certain() -> None:
+    """Ten of ten right at 80 % may be luck; without the added rows the bin would have no error at all."""
+    found = calibration.Binned.of(np.full(100, 0.8), np.ones(100))
+    low, _ = found.interval(np.random.default_rng(0).normal(size=(2000, calibration.BINS)))(0.95)
+    assert found.errors.min() > 0.08 and low < found.error == pytest.approx(0.2)
 
 
 # --- Fisher and amplification ---

@@ -113,7 +113,7 @@ def test_controls_are_the_base_models(chat: Any, audit_of: Callable[..., Any]) -
     wider = by_name["fairness.selection_difference_amplification"]
     assert wider.value == pytest.approx(125 / 160 - 24 / 60)
     assert wider.exploratory
-    assert wider.intervals[0].lower > 0.2
+    assert 0.1 < wider.intervals[0].lower < 0.2  # a percentile bootstrap, which is too short, begins above 0.2
 
 
 def test_a_group_of_one_is_left_out_and_named(chat: Any, audit_of: Callable[..., Any]) -> None:

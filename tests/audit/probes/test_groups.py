@@ -50,19 +50,6 @@ def test_bootstrap_rates_have_the_binomial_error() -> None:
     assert rates.std(0) == pytest.approx([0.025, 0.05], rel=0.08)
 
 
-def test_paired_bootstrap_keeps_the_pairing() -> None:
-    """Two equal outcomes differ by nothing in every resample; unpaired ones would."""
-    rng = np.random.default_rng(2)
-    groups = rng.choice(["a", "b"], 200).tolist()
-    outcome = (rng.random(200) < 0.5).tolist()
-    first, second = bootstrap.paired_group_rates(groups, outcome, outcome, 500, np.random.default_rng(0))
-    assert (first == second).all()
-    other = (rng.random(200) < 0.5).tolist()
-    first, second = bootstrap.paired_group_rates(groups, outcome, other, 500, np.random.default_rng(0))
-    rows = [other[i] for i in range(200) if groups[i] == "a"]
-    assert second.mean(0)[0] == pytest.approx(sum(rows) / len(rows), abs=0.02)
-
-
 def test_too_few_resamples_for_a_level_are_refused() -> None:
     interval = bootstrap.percentile(np.arange(100.0))
     assert interval(0.8) == pytest.approx((9.9, 89.1))
