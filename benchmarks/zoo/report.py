@@ -67,6 +67,7 @@ def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "grep_only": sum(map(_grepped, mine)),
                 "not_passed_by_gate": _by_gate(mine, "fired"),
                 "failed_by_gate": _by_gate(mine, "failed"),
+                "gates": _gates(mine),
             }
         )
     return out
@@ -80,6 +81,22 @@ def _grepped(cell: dict[str, Any]) -> bool:
 def _by_gate(cells: Sequence[dict[str, Any]], word: str) -> dict[str, int]:
     names = sorted({gate for c in cells for gate in c[word]})
     return {name: sum(name in c[word] for c in cells) for name in names}
+
+
+def _gates(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many of the cells each gate stopped by itself, with the interval of that share."""
+    stopped = _by_gate(cells, "fired")
+    bounds = {gate: clopper_pearson(k, len(cells), LEVEL) for gate, k in stopped.items()}
+    return [
+        {
+            "gate": gate,
+            "n": len(cells),
+            "detected": k,
+            "low": round(bounds[gate][0], 4),
+            "high": round(bounds[gate][1], 4),
+        }
+        for gate, k in stopped.items()
+    ]
 
 
 HEAD = """\
@@ -104,6 +121,14 @@ runs the rest.
 """
 
 
+GATES = """
+What each gate stopped by itself, of the cells above:
+
+| Gate | Fault | Stopped | 95 % interval |
+|---|---|---|---|
+"""
+
+
 def page(cells: Sequence[dict[str, Any]]) -> str:
     """The page about these cells."""
     rows = counts(cells)
@@ -111,9 +136,12 @@ def page(cells: Sequence[dict[str, Any]]) -> str:
     for r in rows:
         gates = ", ".join(f"`{g}` {k}" for g, k in r["not_passed_by_gate"].items()) or "none"
         word = f"{r['detected']}/{r['n']}" + (" (false alarms)" if r["fault"] == "clean" else "")
-        interval = f"{100 * r['low']:.0f}–{100 * r['high']:.0f} %"
         others = f"{r['failed']}/{r['n']} | {r['grep_only']}/{r['n']} | {gates}"
-        lines.append(f"| {r['fault']} | {r['strength'] or '—'} | {r['told']} | {word} | {interval} | {others} |")
+        lines.append(f"| {r['fault']} | {r['strength'] or '—'} | {r['told']} | {word} | {_share(r)} | {others} |")
+    by_gate = [
+        f"| `{g['gate']}` | {r['fault']} {r['strength'] or '—'} | {g['detected']}/{g['n']} | {_share(g)} |"
+        for g, r in sorted(((g, r) for r in rows for g in r["gates"]), key=lambda pair: str(pair[0]["gate"]))
+    ]
     there = {(r["fault"], r["strength"]) for r in rows}
     tried = {(c["fault"], c["strength"]) for c in alike(cells)} - there
     missing = [f for f in FAULTS if (f.name, f.strength) not in there | tried]
@@ -122,7 +150,12 @@ def page(cells: Sequence[dict[str, Any]]) -> str:
         _named("No cell that was tuned, since intake refused it or the job failed: ", tried),
         _named("Not run yet: ", {(f.name, f.strength) for f in missing}),
     ]
-    return HEAD + "\n".join(lines) + "\n" + "".join(f"\n{end}\n" for end in ends if end)
+    table = HEAD + "\n".join(lines) + "\n" + (GATES + "\n".join(by_gate) + "\n" if by_gate else "")
+    return table + "".join(f"\n{end}\n" for end in ends if end)
+
+
+def _share(counted: dict[str, Any]) -> str:
+    return f"{100 * counted['low']:.0f}–{100 * counted['high']:.0f} %"
 
 
 def _named(words: str, faults: Collection[tuple[str, str]]) -> str:

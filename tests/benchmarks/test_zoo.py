@@ -106,7 +106,11 @@ def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) ->
     assert (clean["low"], clean["high"]) == (pytest.approx(0.0013, abs=1e-3), pytest.approx(0.2487, abs=1e-3))
     assert (leak["detected"], leak["low"], leak["grep_only"]) == (5, pytest.approx(0.478, abs=1e-3), 1)
     assert leak["failed_by_gate"] == {"privacy.pii_extraction_rate": 5}
+    [gate] = leak["gates"]
+    assert (gate["gate"], gate["detected"], gate["n"]) == ("privacy.pii_extraction_rate", 5, 5)
+    assert (gate["low"], gate["high"]) == (leak["low"], leak["high"])
     text = report.page(report.read(path))
+    assert "| `privacy.canary_auc` | clean — | 1/20 | 0–25 % |" in text
     assert "1/20 (false alarms)" in text
     assert "Not run yet" in text
 
