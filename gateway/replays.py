@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection
@@ -35,6 +36,8 @@ from gateway.store import jobs
 from gateway.store.tables import JobRow
 
 REPRODUCED, DIFFERS, NOT_REPLAYABLE = "REPRODUCED", "DIFFERS", "NOT_REPLAYABLE"
+TOLERANCE = Decimal("0.05")
+"""Nats a token by which the validation losses of one run in two environments may differ, see docs/exactness.md."""
 _FACT = "replay."
 _MOST_DIFFERENCES = 100
 
@@ -174,6 +177,13 @@ def _resumed_elsewhere(claim: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{"name": "environments", "recorded": str(count), "now": "1"}] if count > 1 else []
 
 
+def within_tolerance(before: str, outcome: Outcome) -> bool:
+    """Whether another adapter is what another environment explains: losses by which nobody would choose."""
+    if outcome.verdict != DIFFERS or not (outcome.differences and before and outcome.validation_loss):
+        return False
+    return abs(Decimal(before) - Decimal(outcome.validation_loss)) <= TOLERANCE
+
+
 def _task_id(trained: Trained) -> str:
     """Follows from the job and the replay's number, so that a call after a crash finds the same task."""
     return f"{trained.job.unit}.{trained.job.name.rsplit('/', 1)[-1]}.replay.{trained.number}"
@@ -186,6 +196,7 @@ def _record(uow: UnitOfWork, caller: Caller, trained: Trained, outcome: Outcome)
     if key in known:
         return views.from_json(known[key], pb.Replay)
     before = str(trained.claim.get("validation_loss") or "")
+    within = within_tolerance(before, outcome)
     predicate = {
         "job": name,
         "actor": caller.subject,
@@ -199,6 +210,8 @@ def _record(uow: UnitOfWork, caller: Caller, trained: Trained, outcome: Outcome)
         "differences": [dict(d) for d in outcome.differences],
         "validation_loss": before,
         "replayed_validation_loss": outcome.validation_loss,
+        "tolerance": str(TOLERANCE),
+        "within_tolerance": within,
         **({"statement": outcome.envelope} if outcome.envelope else {}),
     }
     subjects = [("adapter", trained.adapter_sha256)]
@@ -214,6 +227,8 @@ def _record(uow: UnitOfWork, caller: Caller, trained: Trained, outcome: Outcome)
         validation_loss=before,
         replayed_validation_loss=outcome.validation_loss,
         record_index=index,
+        tolerance=str(TOLERANCE),
+        within_tolerance=within,
     )
     jobs.establish(uow.connection, name, {key: views.to_json(message)})
     return message

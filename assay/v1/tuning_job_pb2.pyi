@@ -395,7 +395,7 @@ class EnvironmentDifference(_message.Message):
     def __init__(self, name: _Optional[str] = ..., recorded: _Optional[str] = ..., now: _Optional[str] = ...) -> None: ...
 
 class Replay(_message.Message):
-    __slots__ = ("tuning_job", "number", "verdict", "reason", "adapter_sha256", "replayed_sha256", "differences", "validation_loss", "replayed_validation_loss", "record_index")
+    __slots__ = ("tuning_job", "number", "verdict", "reason", "adapter_sha256", "replayed_sha256", "differences", "validation_loss", "replayed_validation_loss", "record_index", "tolerance", "within_tolerance")
     class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         VERDICT_UNSPECIFIED: _ClassVar[Replay.Verdict]
@@ -416,6 +416,8 @@ class Replay(_message.Message):
     VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
     RECORD_INDEX_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_TOLERANCE_FIELD_NUMBER: _ClassVar[int]
     tuning_job: str
     number: int
     verdict: Replay.Verdict
@@ -426,7 +428,9 @@ class Replay(_message.Message):
     validation_loss: str
     replayed_validation_loss: str
     record_index: int
-    def __init__(self, tuning_job: _Optional[str] = ..., number: _Optional[int] = ..., verdict: _Optional[_Union[Replay.Verdict, str]] = ..., reason: _Optional[str] = ..., adapter_sha256: _Optional[str] = ..., replayed_sha256: _Optional[str] = ..., differences: _Optional[_Iterable[_Union[EnvironmentDifference, _Mapping]]] = ..., validation_loss: _Optional[str] = ..., replayed_validation_loss: _Optional[str] = ..., record_index: _Optional[int] = ...) -> None: ...
+    tolerance: str
+    within_tolerance: bool
+    def __init__(self, tuning_job: _Optional[str] = ..., number: _Optional[int] = ..., verdict: _Optional[_Union[Replay.Verdict, str]] = ..., reason: _Optional[str] = ..., adapter_sha256: _Optional[str] = ..., replayed_sha256: _Optional[str] = ..., differences: _Optional[_Iterable[_Union[EnvironmentDifference, _Mapping]]] = ..., validation_loss: _Optional[str] = ..., replayed_validation_loss: _Optional[str] = ..., record_index: _Optional[int] = ..., tolerance: _Optional[str] = ..., within_tolerance: _Optional[bool] = ...) -> None: ...
 
 class ReplayTuningJobRequest(_message.Message):
     __slots__ = ("name",)

@@ -57,6 +57,9 @@ def describe(found: pb.Replay) -> Iterator[Any]:
         yield f"  replayed  {found.replayed_sha256}"
     if found.validation_loss and found.replayed_validation_loss:
         yield f"  validation loss {found.validation_loss}, replayed {found.replayed_validation_loss}"
+    if found.verdict == pb.Replay.VERDICT_DIFFERS and found.differences:
+        word = "within" if found.within_tolerance else "beyond"
+        yield f"  {word} the tolerance declared for another environment, {found.tolerance} nats a token"
     for item in found.differences:
         yield f"  {item.name}: {item.recorded} → {item.now}"
 

@@ -11,6 +11,8 @@ from assay.errors import NotFoundError, PreconditionError
 from assay.v1 import policy_input_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from gateway import lineage
+from gateway.cli.replay import describe
+from gateway.replays import Outcome, within_tolerance
 from gateway.store import jobs, rows
 from gateway.store.tables import ErasureRow
 from tests.gateway.test_pipeline import NAME, Street, spooled, street
@@ -43,8 +45,27 @@ async def test_the_same_bits_are_reproduced_and_recorded(street: Street) -> None
     assert spooled(street) == []
 
 
+@pytest.mark.parametrize(
+    ("verdict", "differs", "before", "after", "within"),
+    [
+        ("DIFFERS", True, "1.5", "1.55", True),
+        ("DIFFERS", True, "1.5", "1.551", False),
+        ("DIFFERS", True, "1.5", "1.45", True),
+        ("DIFFERS", True, "1.5", "", False),
+        ("DIFFERS", True, "", "1.5", False),
+        ("DIFFERS", False, "1.5", "1.5", False),
+        ("REPRODUCED", True, "1.5", "1.5", False),
+    ],
+)
+def test_only_another_environment_has_a_tolerance(
+    verdict: str, differs: bool, before: str, after: str, within: bool
+) -> None:
+    found = Outcome(verdict, validation_loss=after, differences=({"name": "threads"},) if differs else ())
+    assert within_tolerance(before, found) == within
+
+
 async def test_other_bits_differ_and_what_changed_is_named(street: Street) -> None:
-    await street.ask()
+    await street.ask(claim={"validation_loss": "1.5"})
     await street.rest()
     street.workers.open_gate("drift")
     path = street.layout.service("train-worker") / "worker.toml"
@@ -54,6 +75,8 @@ async def test_other_bits_differ_and_what_changed_is_named(street: Street) -> No
     found = await replay(street)
     assert found.verdict == pb.Replay.VERDICT_DIFFERS and found.replayed_sha256 != found.adapter_sha256
     assert [(d.name, d.recorded, d.now) for d in found.differences] == [("ONEDNN_MAX_CPU_ISA", "default", "AVX2")]
+    assert (found.within_tolerance, found.tolerance) == (True, "0.05")
+    assert "  within the tolerance declared for another environment, 0.05 nats a token" in list(describe(found))
 
 
 async def test_a_run_that_was_resumed_in_another_environment_is_known_as_one(street: Street) -> None:
