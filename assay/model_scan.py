@@ -21,6 +21,7 @@ from assay.modelfiles import tensors_are_finite
 from assay.safetensors_header import SafetensorsHeader, read_header
 
 INDEX = "model.safetensors.index.json"
+SCAN_FILE = "scan.json"
 WANTED = (
     "config.json",
     "generation_config.json",

@@ -84,7 +84,7 @@ def read_header(path: Path, *, max_header_bytes: int = MAX_HEADER_BYTES) -> Safe
             _refuse("TOO_SHORT", "shorter than eight bytes")
         length = int.from_bytes(head, "little")
         if _looks_like_pickle(head):
-            _refuse("IS_PICKLE", "a pickle or zip archive under a safetensors name; it was not opened")
+            _refuse("IS_PICKLE", "a pickle or an archive under a safetensors name; it was not opened")
         if length > max_header_bytes or length < 2:
             _refuse("HEADER_TOO_LARGE", f"declares a header of {length} bytes, allowed are 2 to {max_header_bytes}")
         if 8 + length > size:
@@ -100,7 +100,9 @@ def read_header(path: Path, *, max_header_bytes: int = MAX_HEADER_BYTES) -> Safe
 
 def _looks_like_pickle(head: bytes) -> bool:
     # Protocol 2 to 5 pickles start with 0x80 and the protocol number, torch.save's default is a zip archive.
-    return (head[0] == 0x80 and head[1] in (2, 3, 4, 5) and head[2:8] != bytes(6)) or head[:4] == b"PK\x03\x04"
+    # A pickle is also handed around in a 7z archive.
+    archive = head.startswith((b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c"))
+    return archive or (head[0] == 0x80 and head[1] in (2, 3, 4, 5) and head[2:8] != bytes(6))
 
 
 def _parse(raw: bytes) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from typing import Any
 
 from assay import digests
 from assay.errors import AssayError, IntegrityError, NotFoundError, PreconditionError
+from assay.model_scan import SCAN_FILE, scan
 from assay.modelfiles import BaseManifest, read_base_manifest, verify_base_files
 
 DEFAULT_BASE_MODEL = "smollm2-135m-instruct"
@@ -220,6 +221,8 @@ def _write_files(source: BaseModelSource, gguf: Path, files: Path) -> None:
 
 
 def _write_manifest(source: BaseModelSource, folder: Path) -> None:
+    """Writes the report of the same scan as of any other model, and the manifest."""
+    write_json(folder / SCAN_FILE, scan(folder / "files").report)
     files = digests.folder_manifest(folder / "files")
     write_json(
         folder / "manifest.json",

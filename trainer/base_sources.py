@@ -17,13 +17,12 @@ from typing import Any
 
 from assay import digests
 from assay.errors import AlreadyExistsError, InvalidInputError, PreconditionError, UnavailableError
-from assay.model_scan import WANTED, scan
+from assay.model_scan import SCAN_FILE, WANTED, scan
 from assay.modelfiles import BaseManifest, read_base_manifest
 from trainer.base_models import assay_home, publish, write_json
 
 _ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-SCAN_FILE = "scan.json"
 
 
 @dataclass(frozen=True)

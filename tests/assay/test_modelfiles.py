@@ -87,6 +87,8 @@ HEADERS = {
     "pickle-protocol-4": (pickle.dumps({"weights": [1.0] * 9}, 4), "SAFETENSORS_IS_PICKLE"),
     "pickle-protocol-5": (pickle.dumps({"weights": [1.0] * 9}, 5), "SAFETENSORS_IS_PICKLE"),
     "torch-save-zip": (zipped(), "SAFETENSORS_IS_PICKLE"),
+    # Signature and version of a 7z archive, as its format description says; what is packed is never looked at.
+    "7z": (b"7z\xbc\xaf\x27\x1c\x00\x04" + pickle.dumps({"a": 1}), "SAFETENSORS_IS_PICKLE"),
     "header-of-8-EiB": (raw({}, length=2**63 - 1), "SAFETENSORS_HEADER_TOO_LARGE"),
     "header-just-over": (raw({}, length=MAX_HEADER_BYTES + 1), "SAFETENSORS_HEADER_TOO_LARGE"),
     "header-of-one-byte": (raw(b"1"), "SAFETENSORS_HEADER_TOO_LARGE"),

@@ -16,9 +16,10 @@ from typing import Any, ClassVar
 import pytest
 
 from assay.errors import AlreadyExistsError, AssayError, IntegrityError, InvalidInputError
-from assay.model_scan import scan
+from assay.model_scan import SCAN_FILE, scan
 from assay.modelfiles import read_base_manifest, verify_base_files
-from trainer.base_sources import SCAN_FILE, Described, from_folder, from_hub
+from trainer import base_models
+from trainer.base_sources import Described, from_folder, from_hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ROOT = Path(__file__).parents[2]
@@ -271,3 +272,12 @@ def test_offline_no_hub_is_asked(tmp_path: Path) -> None:
     with pytest.raises(AssayError) as caught:
         from_hub("bank/tiny", COMMIT, Described("tiny", "Apache-2.0"), tmp_path)
     assert caught.value.reason == "HUB_OFFLINE"
+
+
+@pytest.mark.slow
+def test_the_pinned_model_is_scanned_like_any_other(tmp_path: Path) -> None:
+    installed = base_models.install("smollm2-135m-instruct", tmp_path)
+    target = tmp_path / "models" / "smollm2-135m-instruct"
+    report = json.loads((target / SCAN_FILE).read_text())
+    assert report["left_out"] == []
+    assert {f["path"]: f["sha256"] for f in report["files"]} == {f.path: f.sha256 for f in installed.files}
