@@ -51,7 +51,12 @@ async def gateway(layout: Layout, *arguments: str) -> int:
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(SCRIPT), str(layout.root), *arguments, env=python_path()
     )
-    return await asyncio.wait_for(process.wait(), 90)
+    try:
+        return await asyncio.wait_for(process.wait(), 90)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def ask(house: House, **behaviour: object) -> None:
