@@ -100,6 +100,8 @@ async def tick(house: House) -> None:
     try:
         while state(house) == "APPROVED":
             await asyncio.sleep(0.02)
+        # The commit is seen here before whoever awaits it goes on: let an end planted right after it come.
+        await asyncio.sleep(1.0)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
