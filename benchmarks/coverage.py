@@ -71,7 +71,7 @@ def settings() -> Iterator[Setting]:
         )
         yield Setting("ratio_of_totals", f"n={n}, tokens a row vary", 2.0, _weighted(n))
         yield Setting("difference_of_losses", f"n={n}", 0.5, _losses(n))
-    for m, shift in ((75, 0.0), (75, 1.0), (75, 2.0), (75, 2.5), (75, 4.0), (12, 0.0), (12, 2.5)):
+    for m, shift in ((75, 0.0), (75, 1.0), (75, 2.0), (75, 2.5), (75, 4.0), (30, 0.0), (30, 2.5)):
         told = f"{m} against 75, shifted by {shift:g}"
         yield Setting("exposure_gap", told, _exposure_truth(m, shift), _exposures(m, shift))
     for n in (100, 300, 1000):

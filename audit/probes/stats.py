@@ -8,6 +8,7 @@ method 5 for an area under the curve whose DeLong variance vanishes. A function 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -276,11 +277,15 @@ def exposure_gap(scores: ArrayLike, reference: ArrayLike) -> Estimate:
 
 def _expected_log_rank(chance: Floats, references: int) -> Floats:
     """Mean of ``log2(rank)`` among so many references, each of which lies above with this chance."""
+    out: Floats = np.interp(chance, *_log_ranks(references))
+    return out
+
+
+@functools.cache
+def _log_ranks(references: int) -> tuple[Floats, Floats]:
     grid = np.r_[0.0, np.geomspace(1e-6, 1.0, _GRID)]
     ranks = np.arange(references + 1)
-    table = stats.binom.pmf(ranks, references, grid[:, None]) @ np.log2(1 + ranks)
-    out: Floats = np.interp(chance, grid, table)
-    return out
+    return grid, stats.binom.pmf(ranks, references, grid[:, None]) @ np.log2(1 + ranks)
 
 
 def _finite(values: ArrayLike, least: int) -> Floats:
