@@ -359,8 +359,11 @@ async def test_a_fork_that_the_start_finds_is_written_down(town: Town, tmp_path:
         (lambda t: t.replace(" https://", " ftp://"), "POLICY_MALFORMED"),
         (lambda t: t.split(" https://")[0] + "\nquorum local\n", "WITNESS_ADDRESS"),
         (lambda t: t.replace("log assay.local/log+", "log other/log+"), "POLICY_MALFORMED"),
+        (lambda t: t.replace("quorum local", "quorum none"), "QUORUM_DIFFERS"),
+        (lambda t: t.splitlines()[0] + "\nquorum none\n", "QUORUM_DIFFERS"),
+        (lambda t: t.replace("quorum local", "group g any local\nquorum g"), "QUORUM_DIFFERS"),
     ],
-    ids=["quorum", "scheme", "no address", "log"],
+    ids=["quorum", "scheme", "no address", "log", "none", "no witness", "another quorum"],
 )
 async def test_a_policy_that_is_wrong_stops_the_start(town: Town, change: Callable[[str], str], reason: str) -> None:
     path = town.layout.witness_policy
@@ -372,24 +375,57 @@ async def test_a_policy_that_is_wrong_stops_the_start(town: Town, change: Callab
 
 async def test_a_policy_for_another_log_stops_the_start(town: Town, founded: Path, tmp_path: Path) -> None:
     other = installation.create(tmp_path / "other", installation.Plan(installation.DEFAULT_PEOPLE, "oscar"))
-    town.layout.witness_policy.write_text(other.witness_policy.read_text())
+    path, (log, *_) = town.layout.witness_policy, other.witness_policy.read_text().splitlines()
+    path.write_text("\n".join([log, *path.read_text().splitlines()[1:], ""]))
     with pytest.raises(InvalidInputError) as caught:
         town.open_house()
     assert caught.value.reason == "POLICY_OTHER_KEY"
 
 
+async def test_a_policy_file_that_is_gone_is_no_decision_to_ask_nobody(town: Town) -> None:
+    """Attack 44: not while the trust file names a quorum, and not where witnesses were asked before."""
+    await town.open_house().app.close()
+    policy = town.layout.witness_policy.read_text()
+    town.layout.witness_policy.unlink()
+    for _ in ("a trust file with a quorum", "and one without"):
+        with pytest.raises(InvalidInputError) as caught:
+            town.open_house()
+        assert caught.value.reason == "POLICY_MISSING" and "quorum none" in caught.value.remedy
+        finding = next(f for f in doctor.run(town.layout.root) if f.name == "quorum")
+        assert not finding.ok and finding.required and "quorum none" in finding.remedy
+        town.layout.trust.write_text(unwitnessed(town.layout.trust.read_text()))
+    town.layout.witness_policy.write_text(policy)
+    house = town.open_house()
+    assert house.app.store.publication.policy.describe() == "assay.local/witness", "more than the trust file demands"
+    await house.app.close()
+
+
+async def test_an_installation_that_never_asked_a_witness_needs_no_policy_file(opened: Callable[[], House]) -> None:
+    house = opened()
+    await house.app.close()
+    house.layout.witness_policy.unlink()
+    house = opened()
+    assert house.app.store.publication.policy.asks_nobody
+    await house.app.close()
+
+
+def unwitnessed(text: str) -> str:
+    """A policy or trust file that names no witness."""
+    lines = [line for line in text.splitlines() if not line.startswith(("witness ", "quorum "))]
+    return "\n".join([*lines, "quorum none", ""])
+
+
 async def test_quorum_none_is_stamped_into_the_bundle_and_the_doctors_findings(town: Town, tmp_path: Path) -> None:
-    """Attack 44: whoever takes the witnesses out of the gateway's own file is found out by the trust file."""
-    path = town.layout.witness_policy
-    path.write_text(path.read_text().splitlines()[0] + "\nquorum none\n")
+    """Attack 44: whoever takes the witnesses out of the installation's own files is found out by the trust file."""
+    text = town.layout.trust.read_text()
+    for path in (town.layout.witness_policy, town.layout.trust):
+        path.write_text(unwitnessed(path.read_text()))
     house = town.open_house()
     bundle = await export(house, "anna", "units/-", [], tmp_path / "b.zip")
     await house.app.close()
-    text = town.layout.trust.read_text()
     report = verify_bundle(bundle, TrustFile.parse(text), now())
     assert report.verdict == "invalid" and "QUORUM_DOWNGRADE" in report.text()
-    lines = [line for line in text.splitlines() if not line.startswith(("witness ", "quorum "))]
-    lax = verify_bundle(bundle, TrustFile.parse("\n".join([*lines, "quorum none", ""])), now())
+    lax = verify_bundle(bundle, TrustFile.parse(unwitnessed(text)), now())
     assert lax.verdict == "valid" and any("QUORUM NONE" in s for s in lax.stamps)
     finding = next(f for f in doctor.run(town.layout.root) if f.name == "quorum")
     assert not finding.ok and "QUORUM NONE" in finding.detail and not finding.required
