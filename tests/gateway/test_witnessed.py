@@ -36,6 +36,7 @@ from policies.engine import PolicyEngine
 from tests.gateway.conftest import BASE, House, now, publish_by_two
 from tests.gateway.judged import NAME, approved, awaiting, decide
 from tests.gateway.test_evidence import export
+from tests.gateway.test_freezing import call
 from tests.gateway.test_permits import asked, issued, offline, online
 from tests.gateway.workers import free_ports
 
@@ -266,6 +267,56 @@ async def test_a_rollback_of_database_and_anchor_is_seen_by_what_was_published(t
     with pytest.raises(IntegrityError) as refused:
         town.open_house()
     assert refused.value.reason == "LOG_ROLLED_BACK"
+
+
+async def test_operators_commands_sign_no_second_checkpoint_of_a_size(town: Town, tmp_path: Path) -> None:
+    """Database and anchor went back, and what was published did not: as for the gateway, so for whoever stands in."""
+    await town.open_house().app.close()
+    settings, anchor = Settings.load(town.layout.root), town.layout.anchor
+    shutil.copy(settings.database, tmp_path / "assay.db")
+    shutil.copytree(anchor, tmp_path / "anchor")
+    house = town.open_house()
+    await house.upload("rita")
+    await settled(house)
+    published = house.app.store.publication.latest()[1]
+    await house.app.close()
+    for path in settings.data.glob("assay.db*"):
+        path.unlink()
+    shutil.rmtree(anchor)
+    shutil.copy(tmp_path / "assay.db", settings.database)
+    shutil.copytree(tmp_path / "anchor", anchor)
+    before = FileAnchor(anchor).read()
+    oscar, out = town.layout.person("oscar"), tmp_path / "final.checkpoint"
+    assert "LOG_ROLLED_BACK" in call("key", "rotate", "permit", town.layout.root, "--as", oscar, code=10)
+    assert "LOG_ROLLED_BACK" in call("ledger", "freeze", town.layout.root, "--as", oscar, code=10)
+    assert len(fork.found_in(settings.forks)) == 1
+    order = ("--reason-code", "fork", "--as", oscar, "--out", out, "--output", "json")
+    done = json.loads(call("ledger", "freeze", town.layout.root, *order))
+    assert (done["recorded"], done["witnessed"]) == (False, True) and out.read_bytes() == published
+    assert FileAnchor(anchor).read() == before, "nothing was signed"
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["the witness answers", "the witness is away"])
+async def test_the_final_checkpoint_is_cosigned(town: Town, tmp_path: Path, answers: bool) -> None:
+    house = town.open_house()
+    await settled(house)
+    await house.app.close()
+    if not answers:
+        town.shut_witness()
+        text = town.layout.settings.read_text()
+        town.layout.settings.write_text(text.replace("quorum_seconds = 60", "quorum_seconds = 1"))
+    out = tmp_path / "final.checkpoint"
+    said = call("ledger", "freeze", town.layout.root, "--as", town.layout.person("oscar"), "--out", out)
+    assert ("have not cosigned" in said) is not answers
+    trust, note = TrustFile.parse(town.layout.trust.read_text()), SignedNote.parse(out.read_bytes())
+    assert trust.quorum.judge(note).met is answers and fork.read_head(out.read_bytes(), [trust.log]).size > 5
+    if not answers:
+        town.open_witness()
+        house = town.open_house()
+        await settled(house)
+        final = SignedNote.parse(house.app.store.publication.latest()[1])
+        assert final.text == note.text and trust.quorum.judge(final).met, "the next start asks for it"
+        await house.app.close()
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["with published notes", "a backup of an earlier version"])
