@@ -82,7 +82,7 @@ lint-contract: install
 	$(BIN)/python -m assay.protogen --check
 
 fuzz: install ## fuzz every parser of the ledger for SECONDS each (60); needs atheris, which is no dependency: pip install atheris
-	@for target in $$($(BIN)/python -m tests.fuzz.run); do $(BIN)/python -m tests.fuzz.run $$target $(SECONDS); done
+	@targets=$$($(BIN)/python -m tests.fuzz.run); for target in $$targets; do $(BIN)/python -m tests.fuzz.run $$target $(SECONDS) || exit 1; done
 
 verifier: install ## build dist/assay-verify.pyz: the verifier as one file, for a bare Python with cryptography
 	@$(BIN)/python -m audit.verify.pack dist/assay-verify.pyz

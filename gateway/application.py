@@ -93,7 +93,7 @@ class Application:
         policy = policy or active_policy.load(settings)
         base_models = BaseModels.load(folder / "base_models.json")
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _demand_rows(settings)
+        demand_rows(settings)
         blobs = FileBlobStore(settings.data / "blobs", _master_key(folder / "units.key"))
         if not settings.postgres_url:
             migration = dialect.connect_for_migration(settings.database_url)
@@ -192,7 +192,7 @@ def make_ledger(settings: Settings) -> tuple[Engine, Ledger]:
     return engine, Ledger(engine, settings.origin, key, anchor, post_quantum=second)
 
 
-def _demand_rows(settings: Settings) -> None:
+def demand_rows(settings: Settings) -> None:
     """A restored log can be younger than the rows beside it: a revoked role would be held again.
 
     Raises:

@@ -97,7 +97,7 @@ def _quorum(settings: Settings) -> Finding:
     try:
         policy = read_policy(settings)
     except AssayError as error:
-        return Finding("quorum", False, error.message, f"mend {settings.witness_policy.name}")
+        return Finding("quorum", False, error.message, error.remedy or f"mend {settings.witness_policy.name}")
     if policy.asks_nobody:
         remedy = f"name witnesses in {settings.witness_policy.name}; `assay witness init` makes one"
         return Finding("quorum", False, "QUORUM NONE: another history shown to others would go unnoticed", remedy,

@@ -3,31 +3,47 @@
 A log is frozen when its key may be in other hands, when it has forked, or when it is retired. The order is a person's;
 its record is the log's last, and the ledger refuses every append after it, also after a restart. What comes next is
 another log with another origin and other keys, whose records cite the final checkpoint of the old one.
+
+A log that has forked, or has lost its anchor, cannot take even that record: the checkpoint over it would be one more
+history. It does not start again anyway, and what is cited is a checkpoint that was signed before.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from sqlalchemy.exc import SQLAlchemyError
 
 from assay import canonical, dsse
-from assay.errors import InvalidInputError
+from assay.errors import AssayError, InvalidInputError, UnavailableError
 from assay.identity import Layout, load_p256
-from audit.ledger.note import Checkpoint, SignedNote, open_checkpoint
+from audit.ledger import dialect
+from audit.ledger.anchor import FileAnchor
+from audit.ledger.fork import FORKED, ROLLED_BACK, head_of
+from audit.ledger.note import Checkpoint, SignedNote, Verifier, open_checkpoint
+from audit.ledger.quorum import QuorumPolicy
 from audit.ledger.records import RecordDraft
+from audit.ledger.store import quick_head
 from audit.ledger.writer import UnitOfWork
 from audit.verify.trust import TrustFile
-from gateway import statements
-from gateway.application import make_ledger
+from gateway import statements, witnesses
 from gateway.caller import ALL_UNITS, SYSTEM_UNIT
 from gateway.identity_registry import OPERATOR, require_live_role
 from gateway.key_registry import People
 from gateway.key_registry import load as load_keys
+from gateway.offline import standing_still
 from gateway.settings import Settings
+
+# What an order of either reason is for: the log cannot be signed for then.
+_NOT_SIGNED_FOR = {
+    "fork": (FORKED, ROLLED_BACK),
+    "anchor-lost": ("ANCHOR_MISSING", "ANCHOR_DAMAGED", "LEDGER_UNAVAILABLE"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,15 +52,19 @@ class Frozen:
 
     Attributes:
         origin: its name.
-        size: records in it, the order's included.
+        size: records under ``checkpoint``, the order's included if it is recorded.
         root: hex root.
         checkpoint: the final note, which a successor cites.
+        recorded: whether the order is the log's last record; otherwise nothing was signed.
+        witnessed: whether whoever must cosign has cosigned ``checkpoint``.
     """
 
     origin: str
     size: int
     root: str
     checkpoint: str
+    recorded: bool
+    witnessed: bool
 
 
 def sign_order(person: Path, origin: str, reason_code: str) -> dict[str, Any]:
@@ -57,35 +77,69 @@ def sign_order(person: Path, origin: str, reason_code: str) -> dict[str, Any]:
 
 
 def freeze(settings: Settings, envelope: dict[str, Any]) -> Frozen:
-    """Appends the order as the log's last record. The gateway must not run.
+    """Appends the order as the log's last record, and asks the witnesses for their cosignatures of it.
+
+    The gateway must not run. An order of reason ``fork`` or ``anchor-lost`` for a log that is found so is not recorded:
+    the newest checkpoint that is known of it is returned.
 
     Raises:
-        InvalidInputError, IntegrityError: the order cannot be read, is for another log, or its signature does not hold.
+        InvalidInputError, IntegrityError: the order cannot be read, is for another log, or its signature does not hold;
+            or what :func:`gateway.witnesses.read_policy` and :func:`gateway.witnesses.open_publication` say.
         PermissionDeniedError: ``ROLE_MISSING`` when its signer is no operator of every unit.
-        PreconditionError: ``LEDGER_IN_USE`` while the gateway runs.
         UnavailableError: ``LOG_FROZEN`` when it is frozen already.
+        AssayError: what :func:`gateway.offline.standing_still` says.
     """
     trust = TrustFile.load(settings.layout.trust)
+    order = statements.read_freeze(dsse.read_statement(dsse.envelope_payload(envelope)))
+    if order.origin != settings.origin:
+        raise InvalidInputError("OTHER_LOG", f"the order freezes {order.origin}, not {settings.origin}")
+    policy = witnesses.read_policy(settings)
 
     def work(uow: UnitOfWork) -> None:
         verified = People(trust.people_root, load_keys(uow.connection, trust)).verify(envelope, uow.now)
-        order = statements.read_freeze(verified.statement)
-        if order.origin != settings.origin:
-            raise InvalidInputError("OTHER_LOG", f"the order freezes {order.origin}, not {settings.origin}")
         for signer in verified.signers:
             require_live_role(uow.connection, signer.subject, OPERATOR, ALL_UNITS)
         uow.append(RecordDraft(SYSTEM_UNIT, "log.frozen", "freeze", {}, envelope=envelope))
 
-    engine, ledger = make_ledger(settings)
-    ledger.start()
     try:
-        ledger.run(work)
-        note = ledger.checkpoint()
-        size = ledger.size
-        return Frozen(settings.origin, size, ledger.root(size).hex(), note.decode())
-    finally:
-        ledger.close()
-        engine.dispose()
+        with standing_still(settings) as (_, ledger):
+            publication = witnesses.open_publication(settings, ledger, policy)
+            try:
+                ledger.run(work)
+                with suppress(TimeoutError, UnavailableError):
+                    publication.covered(ledger.size - 1).result(settings.limits.quorum_seconds)
+                note = publication.at(ledger.size) or ledger.checkpoint()
+            finally:
+                publication.close()
+    except AssayError as error:
+        known = _known(settings, trust.log) if error.reason in _NOT_SIGNED_FOR.get(order.reason_code, ()) else b""
+        if not known:
+            raise
+        return _frozen(known, policy, recorded=False)
+    return _frozen(note, policy, recorded=True)
+
+
+def _known(settings: Settings, log: Verifier) -> bytes:
+    """The newest known checkpoint of a log that cannot sign: the witnesses', else the anchor's, else the database's."""
+    notes = witnesses.newest_published(settings)
+    with suppress(AssayError, OSError):
+        notes.append(FileAnchor(settings.layout.anchor).read() or b"")
+    engine = dialect.connect(settings.database_url)
+    with suppress(SQLAlchemyError), engine.connect() as connection:
+        notes.append(quick_head(connection)[1] or b"")
+    engine.dispose()
+    for note in notes:
+        with suppress(AssayError):
+            open_checkpoint(note, log)
+            return note
+    return b""
+
+
+def _frozen(note: bytes, policy: QuorumPolicy, *, recorded: bool) -> Frozen:
+    signed = SignedNote.parse(note)
+    final = head_of(signed.text)
+    witnessed = policy.judge(signed).met
+    return Frozen(final.origin, final.size, final.root.hex(), note.decode(), recorded, witnessed)
 
 
 def sign_continuation(layout: Layout, person: Path, origin: str, note: bytes, old_trust: str) -> Checkpoint:

@@ -28,10 +28,10 @@ from audit.ledger.writer import UnitOfWork
 from audit.verify.keys import PERMIT, KeyTable, roots_of
 from audit.verify.trust import TrustFile
 from gateway import key_files, key_registry
-from gateway.application import make_ledger
 from gateway.caller import ALL_UNITS
 from gateway.identity_registry import OPERATOR, require_live_role
 from gateway.jobs.transitions import State
+from gateway.offline import standing_still
 from gateway.permits import void_permit
 from gateway.settings import Settings
 from gateway.store import rows
@@ -252,20 +252,11 @@ def _standing_still(settings: Settings) -> Iterator[_Still]:
     """Starts the ledger of a gateway that does not run.
 
     Raises:
-        PreconditionError: ``LEDGER_IN_USE`` while it does.
+        AssayError: what :func:`gateway.offline.standing_still` says.
     """
     trust = TrustFile.load(settings.layout.trust)
-    if not settings.postgres_url and not settings.database.is_file():
-        raise PreconditionError(
-            "LEDGER_NOT_A_FILE", f"there is no database {settings.database.name}", remedy="start the gateway once"
-        )
-    engine, ledger = make_ledger(settings)
-    try:
-        ledger.start()
+    with standing_still(settings) as (engine, ledger):
         yield _Still(engine, ledger, trust)
-    finally:
-        ledger.close()
-        engine.dispose()
 
 
 _TIME = "an index such as 120, or a time such as 2026-11-27T09:30:00Z"

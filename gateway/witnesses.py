@@ -19,47 +19,104 @@ from audit.ledger.publication import Publication, PublishedNotes, Unwitnessed
 from audit.ledger.publisher import Publisher, demand_one_history
 from audit.ledger.quorum import QuorumPolicy
 from audit.ledger.witness.client import WitnessClient
+from audit.verify.trust import TrustFile
 from gateway import statements
 from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.tables import ApprovalRow, ModelRow
 
+_REMEDY = "give it the witness, group and quorum lines of trust.txt; who wants no witness writes quorum none into both"
+
 
 def read_policy(settings: Settings) -> QuorumPolicy:
-    """The quorum policy of this installation; ``quorum none`` when there is no file.
+    """The quorum policy of this installation, which is the one that its trust file demands.
+
+    Where the trust file says ``quorum none``, witnesses may be asked all the same, and an installation that has never
+    asked one needs no policy file.
 
     Raises:
-        InvalidInputError: ``POLICY_MALFORMED``.
+        InvalidInputError: ``POLICY_MISSING``, ``POLICY_MALFORMED``, ``QUORUM_DIFFERS`` or ``TRUST_MALFORMED``.
     """
-    path = settings.witness_policy
-    return QuorumPolicy.parse(path.read_text("utf-8")) if path.exists() else QuorumPolicy()
+    path, demanded = settings.witness_policy, TrustFile.load(settings.layout.trust).quorum
+    if path.exists():
+        policy = QuorumPolicy.parse(path.read_text("utf-8"))
+    elif demanded.asks_nobody and not settings.published.exists():
+        policy = demanded
+    else:
+        # A file that is gone says nothing: to ask nobody from now on is a person's decision, not an accident's.
+        raise InvalidInputError("POLICY_MISSING", f"{path.name} is gone, and there were witnesses", remedy=_REMEDY)
+    if not demanded.asks_nobody and not policy.same_quorum(demanded):
+        raise InvalidInputError(
+            "QUORUM_DIFFERS",
+            f"{path.name} asks for {policy.describe()}, {settings.layout.trust.name} for {demanded.describe()}",
+            remedy=_REMEDY,
+        )
+    return policy
 
 
 def start_ledger(settings: Settings, ledger: Ledger) -> Publication:
-    """Starts the ledger, demands that it goes with all that others hold of it, and starts its publication.
+    """Starts the ledger as :func:`start_checked` does, and its publication.
+
+    Raises:
+        AssayError: what :func:`read_policy`, :func:`start_checked` and :func:`open_publication` say.
+    """
+    policy = read_policy(settings)
+    start_checked(settings, ledger)
+    try:
+        return open_publication(settings, ledger, policy)
+    except BaseException:
+        ledger.close()
+        raise
+
+
+def start_checked(settings: Settings, ledger: Ledger) -> None:
+    """Starts the ledger and demands, before it signs anything, that it goes with all that others hold of it.
+
+    What was published counts whatever the policy says now.
 
     Raises:
         AssayError: what :meth:`audit.ledger.ledger.Ledger.start` and
             :func:`audit.ledger.publisher.demand_one_history` say; both notes of a contradiction are then in a file.
-        InvalidInputError: ``POLICY_MALFORMED``, ``POLICY_OTHER_KEY`` or ``WITNESS_ADDRESS``.
     """
-    policy = read_policy(settings)
     try:
-        ledger.start()
+        ledger.start(
+            lambda: demand_one_history(ledger, settings.forks, newest_published(settings), dt.datetime.now(dt.UTC))
+        )
     except IntegrityError as error:
         _keep(settings, ledger, error)
         raise
+
+
+def open_publication(settings: Settings, ledger: Ledger, policy: QuorumPolicy) -> Publication:
+    """Starts the publication of a started ledger.
+
+    Raises:
+        InvalidInputError: ``POLICY_OTHER_KEY`` or ``WITNESS_ADDRESS``.
+    """
+    if any(log.verifier != ledger.verifier for log in policy.logs):
+        raise InvalidInputError(
+            "POLICY_OTHER_KEY",
+            f"{settings.witness_policy.name} names another log key",
+            remedy=f"its line should be: log {ledger.vkey}",
+        )
+    if policy.asks_nobody:
+        return Unwitnessed(ledger, policy)
+    tls = _tls(settings) if any(w.url.startswith("https:") for w in policy.witnesses.values()) else None
+    clients = [WitnessClient(witness, tls) for witness in policy.witnesses.values()]
+    publisher = Publisher(ledger, policy, clients, PublishedNotes(settings.published), settings.forks)
+    publisher.start()
+    return publisher
+
+
+def newest_published(settings: Settings) -> list[bytes]:
+    """The newest note that the witnesses have cosigned, if they ever were asked."""
+    if not settings.published.exists():
+        return []
+    notes = PublishedNotes(settings.published)
     try:
-        if any(log.verifier != ledger.verifier for log in policy.logs):
-            raise InvalidInputError(
-                "POLICY_OTHER_KEY",
-                f"{settings.witness_policy.name} names another log key",
-                remedy=f"its line should be: log {ledger.vkey}",
-            )
-        return _open(settings, ledger, policy)
-    except BaseException:
-        ledger.close()
-        raise
+        return [note for _, note in [notes.latest()] if note]
+    finally:
+        notes.close()
 
 
 def evidence_of(connection: Connection, publication: Publication, model: ModelRow) -> tuple[int, bytes]:
@@ -77,24 +134,6 @@ def evidence_of(connection: Connection, publication: Publication, model: ModelRo
         return said.evidence_size, bytes.fromhex(said.evidence_root)
     size, note = publication.covering(model.card_index)
     return size, fork.head_of(SignedNote.parse(note).text).root
-
-
-def _open(settings: Settings, ledger: Ledger, policy: QuorumPolicy) -> Publication:
-    now = dt.datetime.now(dt.UTC)
-    if policy.asks_nobody:
-        demand_one_history(ledger, settings.forks, [], now)
-        return Unwitnessed(ledger, policy)
-    tls = _tls(settings) if any(w.url.startswith("https:") for w in policy.witnesses.values()) else None
-    clients = [WitnessClient(witness, tls) for witness in policy.witnesses.values()]
-    notes = PublishedNotes(settings.published)
-    try:
-        demand_one_history(ledger, settings.forks, filter(None, [notes.latest()[1]]), now)
-    except BaseException:
-        notes.close()
-        raise
-    publisher = Publisher(ledger, policy, clients, notes, settings.forks)
-    publisher.start()
-    return publisher
 
 
 def _tls(settings: Settings) -> ssl.SSLContext:

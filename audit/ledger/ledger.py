@@ -67,8 +67,12 @@ class Ledger:
         self._subscribers: dict[object, Callable[[int], None]] = {}
         self._subscribing = threading.Lock()
 
-    def start(self) -> None:
+    def start(self, demand: Callable[[], None] = lambda: None) -> None:
         """Takes the writer's lock, runs the start-up checks and starts the writer; an empty log gets its first record.
+
+        Args:
+            demand: what else must hold: called once the log can be read and before any record is signed. What it raises
+                ends the start.
 
         Raises:
             UnavailableError: ``LEDGER_UNAVAILABLE`` when database or anchor fail as media.
@@ -100,8 +104,13 @@ class Ledger:
             lock.release()
             raise
         self._lock, self._writer = lock, writer
-        if head.size == 0:
-            self.run(self._open)
+        try:
+            demand()
+            if head.size == 0:
+                self.run(self._open)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Finishes what waits and frees anchor and lock; safe to repeat."""

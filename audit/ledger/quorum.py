@@ -124,6 +124,14 @@ class QuorumPolicy:
             since = next(t for t in moments if self.met_by(name for name, time in times.items() if time >= t))
         return Cosigned(times, met, since)
 
+    def same_quorum(self, other: QuorumPolicy) -> bool:
+        """Tells whether both ask the same keys in the same way; logs, addresses and the order of lines aside."""
+        mine, others = (
+            sorted(line for line in policy.text(addresses=False).splitlines() if not line.startswith("log "))
+            for policy in (self, other)
+        )
+        return mine == others
+
     def describe(self) -> str:
         """The quorum in words, for reports."""
         if self.asks_nobody:

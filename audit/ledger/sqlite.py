@@ -1,9 +1,9 @@
 """SQLite connections on which the ledger cannot be rewritten, and the lock that keeps a second writer out.
 
 Every pooled connection has WAL, ``synchronous=FULL`` and recursive triggers, and an authorizer that refuses UPDATE,
-DELETE, DROP and ALTER on the ledger's tables, triggers on them, shadows of them, and the pragmas that would undo
-this. The gateway's own tables live in the same file and are not restricted. Migrations run before start on
-:func:`connect_migration_engine`, which has no authorizer.
+DELETE, DROP and ALTER on the ledger's tables, triggers on them, whatever could stand in for them, and the pragmas
+that would undo this. The gateway's own tables live in the same file and are not restricted. Migrations run before start
+on :func:`connect_migration_engine`, which has no authorizer.
 
 Transactions begin explicitly: ``BEGIN`` by default, ``BEGIN IMMEDIATE`` for
 ``connection.execution_options(begin="IMMEDIATE")``, which every transaction that writes must ask for, since SQLite
@@ -42,12 +42,16 @@ _FROZEN_PRAGMAS = frozenset(
     }
 )
 _REWRITES = frozenset({sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE})
-_SHADOWS = frozenset(
+# A name is looked for in the temporary schema first. Nothing of any name is made there, since a table can be renamed.
+# CREATE TABLE temp.x is no CREATE_TEMP_TABLE: where something is made is told by the database's name alone.
+_MAKES = frozenset(
     {
+        sqlite3.SQLITE_CREATE_TABLE,
         sqlite3.SQLITE_CREATE_TEMP_TABLE,
-        sqlite3.SQLITE_CREATE_TEMP_VIEW,
         sqlite3.SQLITE_CREATE_VIEW,
+        sqlite3.SQLITE_CREATE_TEMP_VIEW,
         sqlite3.SQLITE_CREATE_VTABLE,
+        sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
     }
 )
 # For these the second argument is the table: what hangs on a ledger table is not changed while the log runs.
@@ -55,9 +59,7 @@ _ON_TABLE = frozenset(
     {
         sqlite3.SQLITE_ALTER_TABLE,
         sqlite3.SQLITE_CREATE_TRIGGER,
-        sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
         sqlite3.SQLITE_DROP_TRIGGER,
-        sqlite3.SQLITE_DROP_TEMP_TRIGGER,
         sqlite3.SQLITE_CREATE_INDEX,
         sqlite3.SQLITE_DROP_INDEX,
     }
@@ -69,7 +71,7 @@ def authorize(action: int, first: str | None, second: str | None, database: str 
     one, two = (first or "").lower(), (second or "").lower()
     if action in _REWRITES and one in TABLE_NAMES:
         return sqlite3.SQLITE_DENY
-    if action in _SHADOWS and one in TABLE_NAMES:
+    if action in _MAKES and database == "temp":
         return sqlite3.SQLITE_DENY
     if action in _ON_TABLE and two in TABLE_NAMES:
         return sqlite3.SQLITE_DENY

@@ -89,7 +89,7 @@ def _reconcile(reader: TreeReader, size: int, note: bytes, log: Verifier, anchor
             raise IntegrityError(
                 "ANCHOR_MISSING",
                 f"the log has {size} records and the anchor is empty",
-                remedy="put the anchor back; if it is lost, keep this log and start a new one of another origin",
+                remedy="put the anchor back; if it is lost, open a new log under a new origin; docs/ledger.md says how",
             )
         anchor.swap(None, note)
         return note

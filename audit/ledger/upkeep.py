@@ -27,6 +27,7 @@ def examine(
     """Yields every fault of database, enforcement and anchor; nothing yielded means that all holds.
 
     The anchor is read before the database's snapshot is taken, so that a log that grows meanwhile is only ever ahead.
+    It is asked for an interrupted swap after that, so that a swap in progress is to a larger tree than the one it gave.
 
     Args:
         engine: of :func:`audit.ledger.dialect.connect`.
@@ -35,9 +36,10 @@ def examine(
         progress: told the number of records read so far.
         hashes_only: :func:`audit.ledger.fsck.check_hashes` instead of :func:`audit.ledger.fsck.check`.
     """
-    held, unreadable = None, ""
+    held, interrupted, unreadable = None, False, ""
     try:
         held = anchor.read()
+        interrupted = anchor.interrupted()
     except (AssayError, OSError) as error:
         unreadable = error.message if isinstance(error, AssayError) else "it cannot be read"
     yield from (fsck.check_hashes if hashes_only else fsck.check)(engine, log, progress)
@@ -54,7 +56,7 @@ def examine(
         if size:
             yield Fault("ANCHOR_MISSING", size, f"the log has {size} records and the anchor is empty")
     else:
-        yield from _anchored(engine, log, held, size)
+        yield from _anchored(engine, log, held, size, interrupted)
 
 
 def record_count(engine: Engine) -> int:
@@ -63,7 +65,7 @@ def record_count(engine: Engine) -> int:
         return int(connection.execute(select(func.count()).select_from(RECORDS)).scalar_one())
 
 
-def _anchored(engine: Engine, log: Verifier, held: bytes, size: int) -> Iterator[Fault]:
+def _anchored(engine: Engine, log: Verifier, held: bytes, size: int, interrupted: bool) -> Iterator[Fault]:
     try:
         anchored = open_checkpoint(held, log)
     except AssayError as error:
@@ -77,6 +79,9 @@ def _anchored(engine: Engine, log: Verifier, held: bytes, size: int) -> Iterator
         if root_at(engine, size, anchored.size) != anchored.root:
             message = f"the database has another history than the anchor at size {anchored.size}"
             yield Fault("LOG_FORKED", anchored.size, message)
+        elif anchored.size == size and interrupted:
+            message = "one half of the anchor is damaged, and the database has nothing that was being anchored"
+            yield Fault("ANCHOR_DAMAGED", -1, message)
     except AssayError as error:
         yield Fault(error.reason, anchored.size, error.message)
 

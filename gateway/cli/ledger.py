@@ -163,6 +163,9 @@ def freeze(
 ) -> None:
     """End a log for good, by an operator's order: its last record. Stop the gateway first.
 
+    A log that has forked, or lost its anchor, takes no record more. With that reason the newest checkpoint that is
+    known of it goes to --out, and nothing is signed.
+
     Example: assay ledger freeze ./bank --reason-code retired --as ./bank/people/oscar --out final.checkpoint
     """
     from gateway.freezing import freeze as end
@@ -180,7 +183,18 @@ def freeze(
         done = end(settings, envelope)
         if out is not None:
             out.write_text(done.checkpoint, "utf-8")
-        emit(output, dataclasses.asdict(done), [f"{done.origin} is frozen at {done.size} records, root {done.root}"])
+        if done.recorded:
+            lines = [f"{done.origin} is frozen at {done.size} records, root {done.root}"]
+        else:
+            lines = [
+                f"{done.origin} takes no record more: the order is not in it, and nothing was signed",
+                f"its newest known checkpoint is of {done.size} records, root {done.root}",
+            ]
+        if not done.witnessed:
+            lines.append("the witnesses have not cosigned this checkpoint")
+        if done.recorded and not done.witnessed:
+            lines.append(f"they are asked again by assay serve {directory}; then: assay audit checkpoint")
+        emit(output, dataclasses.asdict(done), lines)
 
 
 def _open(directory: Path, trust: Path | None, *, must_exist: bool = True) -> tuple[Settings, Verifier]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,10 @@ from typer.testing import CliRunner
 from assay import installation
 from assay.errors import AssayError
 from assay.identity import Layout
-from audit.ledger import records
+from audit.ledger import dialect, records
 from audit.ledger.note import open_checkpoint
 from audit.ledger.records import SYSTEM_UNIT, RecordDraft
+from audit.ledger.store import quick_head
 from audit.verify.trust import TrustFile
 from gateway.cli.app import app as cli
 from gateway.freezing import freeze, sign_continuation, sign_order
@@ -69,6 +71,23 @@ async def test_a_frozen_log_takes_nothing_more_also_after_a_restart(
         await house.app.close()
     assert "LOG_FROZEN" in call("ledger", "freeze", root, "--as", oscar, code=9)
     assert json.loads(call("ledger", "fsck", root, "--output", "json"))["ok"] is True
+
+
+@pytest.mark.parametrize("lost", ["file", "folder"])
+async def test_a_log_without_its_anchor_is_cited_and_signs_nothing(closed: House, tmp_path: Path, lost: str) -> None:
+    root, oscar, out = closed.layout.root, closed.layout.person("oscar"), tmp_path / "final.checkpoint"
+    anchor, engine = closed.layout.anchor, dialect.connect(closed.app.settings.database_url)
+    (anchor / "checkpoint").unlink() if lost == "file" else shutil.rmtree(anchor)
+    with engine.connect() as connection:
+        before = quick_head(connection)
+        found = "ANCHOR_MISSING" if lost == "file" else "LEDGER_UNAVAILABLE"
+        assert found in call("ledger", "freeze", root, "--as", oscar, code=10 if lost == "file" else 9)
+        order = ("--reason-code", "anchor-lost", "--as", oscar, "--out", out)
+        done = json.loads(call("ledger", "freeze", root, *order, "--output", "json"))
+        assert (done["size"], done["recorded"], done["witnessed"]) == (before[0], False, True)
+        assert out.read_bytes() == before[1] and quick_head(connection) == before
+    assert "nothing was signed" in call("ledger", "freeze", root, *order)
+    engine.dispose()
 
 
 async def test_what_waits_behind_the_order_is_refused(house: House) -> None:

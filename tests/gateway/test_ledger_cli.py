@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from assay.errors import PreconditionError
 from audit.ledger.restore import marker
 from gateway.cli.app import app
+from gateway.key_rotation import draft_rotation
 from tests.gateway.conftest import House
 
 RUN = CliRunner()
@@ -52,6 +53,11 @@ async def test_fsck_backup_and_restore(opened: Callable[[], House], tmp_path: Pa
     call("fsck", root, "--hashes-only")
     with pytest.raises(PreconditionError) as refusal:
         opened()
+    assert refusal.value.reason == "ROWS_BEHIND_LOG"
+    oscar = house.layout.person("oscar")
+    assert "ROWS_BEHIND_LOG" in call("freeze", root, "--as", oscar, code=6), "who has lost a role signs nothing either"
+    with pytest.raises(PreconditionError) as refusal:
+        draft_rotation(house.app.settings, "permit", oscar)
     assert refusal.value.reason == "ROWS_BEHIND_LOG"
     lose(database)
     marker(database).unlink()

@@ -36,6 +36,7 @@ from policies.engine import PolicyEngine
 from tests.gateway.conftest import BASE, House, now, publish_by_two
 from tests.gateway.judged import NAME, approved, awaiting, decide
 from tests.gateway.test_evidence import export
+from tests.gateway.test_freezing import call
 from tests.gateway.test_permits import asked, issued, offline, online
 from tests.gateway.workers import free_ports
 
@@ -268,6 +269,56 @@ async def test_a_rollback_of_database_and_anchor_is_seen_by_what_was_published(t
     assert refused.value.reason == "LOG_ROLLED_BACK"
 
 
+async def test_operators_commands_sign_no_second_checkpoint_of_a_size(town: Town, tmp_path: Path) -> None:
+    """Database and anchor went back, and what was published did not: as for the gateway, so for whoever stands in."""
+    await town.open_house().app.close()
+    settings, anchor = Settings.load(town.layout.root), town.layout.anchor
+    shutil.copy(settings.database, tmp_path / "assay.db")
+    shutil.copytree(anchor, tmp_path / "anchor")
+    house = town.open_house()
+    await house.upload("rita")
+    await settled(house)
+    published = house.app.store.publication.latest()[1]
+    await house.app.close()
+    for path in settings.data.glob("assay.db*"):
+        path.unlink()
+    shutil.rmtree(anchor)
+    shutil.copy(tmp_path / "assay.db", settings.database)
+    shutil.copytree(tmp_path / "anchor", anchor)
+    before = FileAnchor(anchor).read()
+    oscar, out = town.layout.person("oscar"), tmp_path / "final.checkpoint"
+    assert "LOG_ROLLED_BACK" in call("key", "rotate", "permit", town.layout.root, "--as", oscar, code=10)
+    assert "LOG_ROLLED_BACK" in call("ledger", "freeze", town.layout.root, "--as", oscar, code=10)
+    assert len(fork.found_in(settings.forks)) == 1
+    order = ("--reason-code", "fork", "--as", oscar, "--out", out, "--output", "json")
+    done = json.loads(call("ledger", "freeze", town.layout.root, *order))
+    assert (done["recorded"], done["witnessed"]) == (False, True) and out.read_bytes() == published
+    assert FileAnchor(anchor).read() == before, "nothing was signed"
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["the witness answers", "the witness is away"])
+async def test_the_final_checkpoint_is_cosigned(town: Town, tmp_path: Path, answers: bool) -> None:
+    house = town.open_house()
+    await settled(house)
+    await house.app.close()
+    if not answers:
+        town.shut_witness()
+        text = town.layout.settings.read_text()
+        town.layout.settings.write_text(text.replace("quorum_seconds = 60", "quorum_seconds = 1"))
+    out = tmp_path / "final.checkpoint"
+    said = call("ledger", "freeze", town.layout.root, "--as", town.layout.person("oscar"), "--out", out)
+    assert ("have not cosigned" in said) is not answers
+    trust, note = TrustFile.parse(town.layout.trust.read_text()), SignedNote.parse(out.read_bytes())
+    assert trust.quorum.judge(note).met is answers and fork.read_head(out.read_bytes(), [trust.log]).size > 5
+    if not answers:
+        town.open_witness()
+        house = town.open_house()
+        await settled(house)
+        final = SignedNote.parse(house.app.store.publication.latest()[1])
+        assert final.text == note.text and trust.quorum.judge(final).met, "the next start asks for it"
+        await house.app.close()
+
+
 @pytest.mark.parametrize("kept", [True, False], ids=["with published notes", "a backup of an earlier version"])
 async def test_a_restored_log_publishes_no_second_checkpoint_of_a_size(town: Town, tmp_path: Path, kept: bool) -> None:
     """One signer has signed before the loss, the other signs after it: over the same root, and a permit follows."""
@@ -359,8 +410,11 @@ async def test_a_fork_that_the_start_finds_is_written_down(town: Town, tmp_path:
         (lambda t: t.replace(" https://", " ftp://"), "POLICY_MALFORMED"),
         (lambda t: t.split(" https://")[0] + "\nquorum local\n", "WITNESS_ADDRESS"),
         (lambda t: t.replace("log assay.local/log+", "log other/log+"), "POLICY_MALFORMED"),
+        (lambda t: t.replace("quorum local", "quorum none"), "QUORUM_DIFFERS"),
+        (lambda t: t.splitlines()[0] + "\nquorum none\n", "QUORUM_DIFFERS"),
+        (lambda t: t.replace("quorum local", "group g any local\nquorum g"), "QUORUM_DIFFERS"),
     ],
-    ids=["quorum", "scheme", "no address", "log"],
+    ids=["quorum", "scheme", "no address", "log", "none", "no witness", "another quorum"],
 )
 async def test_a_policy_that_is_wrong_stops_the_start(town: Town, change: Callable[[str], str], reason: str) -> None:
     path = town.layout.witness_policy
@@ -372,24 +426,57 @@ async def test_a_policy_that_is_wrong_stops_the_start(town: Town, change: Callab
 
 async def test_a_policy_for_another_log_stops_the_start(town: Town, founded: Path, tmp_path: Path) -> None:
     other = installation.create(tmp_path / "other", installation.Plan(installation.DEFAULT_PEOPLE, "oscar"))
-    town.layout.witness_policy.write_text(other.witness_policy.read_text())
+    path, (log, *_) = town.layout.witness_policy, other.witness_policy.read_text().splitlines()
+    path.write_text("\n".join([log, *path.read_text().splitlines()[1:], ""]))
     with pytest.raises(InvalidInputError) as caught:
         town.open_house()
     assert caught.value.reason == "POLICY_OTHER_KEY"
 
 
+async def test_a_policy_file_that_is_gone_is_no_decision_to_ask_nobody(town: Town) -> None:
+    """Attack 44: not while the trust file names a quorum, and not where witnesses were asked before."""
+    await town.open_house().app.close()
+    policy = town.layout.witness_policy.read_text()
+    town.layout.witness_policy.unlink()
+    for _ in ("a trust file with a quorum", "and one without"):
+        with pytest.raises(InvalidInputError) as caught:
+            town.open_house()
+        assert caught.value.reason == "POLICY_MISSING" and "quorum none" in caught.value.remedy
+        finding = next(f for f in doctor.run(town.layout.root) if f.name == "quorum")
+        assert not finding.ok and finding.required and "quorum none" in finding.remedy
+        town.layout.trust.write_text(unwitnessed(town.layout.trust.read_text()))
+    town.layout.witness_policy.write_text(policy)
+    house = town.open_house()
+    assert house.app.store.publication.policy.describe() == "assay.local/witness", "more than the trust file demands"
+    await house.app.close()
+
+
+async def test_an_installation_that_never_asked_a_witness_needs_no_policy_file(opened: Callable[[], House]) -> None:
+    house = opened()
+    await house.app.close()
+    house.layout.witness_policy.unlink()
+    house = opened()
+    assert house.app.store.publication.policy.asks_nobody
+    await house.app.close()
+
+
+def unwitnessed(text: str) -> str:
+    """A policy or trust file that names no witness."""
+    lines = [line for line in text.splitlines() if not line.startswith(("witness ", "quorum "))]
+    return "\n".join([*lines, "quorum none", ""])
+
+
 async def test_quorum_none_is_stamped_into_the_bundle_and_the_doctors_findings(town: Town, tmp_path: Path) -> None:
-    """Attack 44: whoever takes the witnesses out of the gateway's own file is found out by the trust file."""
-    path = town.layout.witness_policy
-    path.write_text(path.read_text().splitlines()[0] + "\nquorum none\n")
+    """Attack 44: whoever takes the witnesses out of the installation's own files is found out by the trust file."""
+    text = town.layout.trust.read_text()
+    for path in (town.layout.witness_policy, town.layout.trust):
+        path.write_text(unwitnessed(path.read_text()))
     house = town.open_house()
     bundle = await export(house, "anna", "units/-", [], tmp_path / "b.zip")
     await house.app.close()
-    text = town.layout.trust.read_text()
     report = verify_bundle(bundle, TrustFile.parse(text), now())
     assert report.verdict == "invalid" and "QUORUM_DOWNGRADE" in report.text()
-    lines = [line for line in text.splitlines() if not line.startswith(("witness ", "quorum "))]
-    lax = verify_bundle(bundle, TrustFile.parse("\n".join([*lines, "quorum none", ""])), now())
+    lax = verify_bundle(bundle, TrustFile.parse(unwitnessed(text)), now())
     assert lax.verdict == "valid" and any("QUORUM NONE" in s for s in lax.stamps)
     finding = next(f for f in doctor.run(town.layout.root) if f.name == "quorum")
     assert not finding.ok and "QUORUM NONE" in finding.detail and not finding.required

@@ -16,6 +16,7 @@ import pytest
 
 from audit.ledger.anchor import FILE_BYTES, SLOT_BYTES, FileAnchor
 from audit.ledger.note import MAX_NOTE
+from audit.ledger.upkeep import examine
 from tests.audit.ledger.ledger_world import World, refused
 
 Damage = Callable[[bytes], bytes]
@@ -253,3 +254,21 @@ def test_damage_of_a_slot_beside_a_database_that_is_not_ahead(world: World, tmp_
     shutil.copytree(world.folder / "anchor", old / "anchor", dirs_exist_ok=True)
     change(old / "anchor", lambda data: flip(newest_slot(data) + 70)(data))
     refused("ANCHOR_DAMAGED", World(old, clock=world.clock).start)
+
+
+@pytest.mark.parametrize("hashes_only", [False, True])
+def test_fsck_finds_the_damaged_slot_that_the_start_refuses(world: World, hashes_only: bool) -> None:
+    for _ in range(3):
+        world.append_one()
+    world.close()
+    log, anchor = world.ledger.verifier, world.folder / "anchor"
+    whole = (anchor / "checkpoint").read_bytes()
+
+    def faults(slot: int) -> list[str]:
+        (anchor / "checkpoint").write_bytes(flip(slot + 70)(whole))
+        return [fault.reason for fault in examine(world.engine, log, world.anchor, hashes_only=hashes_only)]
+
+    newest = newest_slot(whole)
+    assert faults(newest) == [], "the database is ahead, as after a crash: the start mends it"
+    assert faults(SLOT_BYTES - newest) == ["ANCHOR_DAMAGED"]
+    refused("ANCHOR_DAMAGED", World(world.folder, clock=world.clock).start)

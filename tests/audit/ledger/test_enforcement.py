@@ -14,6 +14,7 @@ from audit.ledger.ledger import Ledger
 from audit.ledger.note import Verifier
 from audit.ledger.records import RecordDraft
 from audit.ledger.sqlite import check_enforcement, connect_engine, connect_migration_engine
+from audit.ledger.writer import UnitOfWork
 from tests.audit.ledger.ledger_world import ORIGIN, World, refused
 
 FORBIDDEN = [
@@ -52,6 +53,11 @@ FORBIDDEN = [
     "CREATE UNIQUE INDEX sly ON log_record (type)",
     "CREATE TEMP TABLE log_record (idx)",
     "CREATE TEMP VIEW log_record AS SELECT 1",
+    "CREATE TEMP TABLE other AS SELECT * FROM main.log_record",
+    "CREATE TABLE temp.other (idx)",
+    "CREATE TABLE temp.log_record (idx)",
+    "CREATE TEMP VIEW other AS SELECT 1",
+    "CREATE VIRTUAL TABLE temp.other USING fts5(idx)",
     "PRAGMA writable_schema = ON",
     "PRAGMA recursive_triggers = OFF",
     "PRAGMA synchronous = OFF",
@@ -71,6 +77,22 @@ def test_app_connections_cannot_rewrite(world: World, statement: str) -> None:
         check_enforcement(connection)
     assert world.ledger.record(0) == before
     world.append_one()
+
+
+def test_a_shadow_that_is_renamed_into_place_swallows_no_record(world: World) -> None:
+    """A name is looked for among the temporary tables first, and the writer keeps its connection."""
+
+    def work(uow: UnitOfWork) -> None:
+        for table in sorted(schema.TABLE_NAMES):
+            uow.connection.exec_driver_sql(f"CREATE TEMP TABLE other AS SELECT * FROM main.{table}")
+            uow.connection.exec_driver_sql(f"ALTER TABLE temp.other RENAME TO {table}")
+
+    with pytest.raises(DatabaseError, match="not authorized"):
+        world.ledger.run(work)
+    last = world.append_one()
+    raw = sqlite3.connect(world.database)
+    assert raw.execute("SELECT MAX(idx) FROM log_record").fetchone() == (last,)
+    raw.close()
 
 
 def test_attached_under_another_name_it_is_still_guarded(world: World) -> None:

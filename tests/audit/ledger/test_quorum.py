@@ -43,6 +43,23 @@ def test_a_policy_reads_back_from_its_own_text() -> None:
     assert policy.describe() == "2 of 2 (both)"
 
 
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        (QuorumPolicy.parse(NESTED).text(addresses=False), True),
+        (NESTED.replace(f"log {LOG} https://log.example/", ""), True),
+        (NESTED.replace("group\ty any", "group\ty all"), False),
+        (NESTED.replace("quorum both", "quorum x"), False),
+        (NESTED.replace(witness_vkey("y2"), witness_vkey("z2")), False),
+        (NESTED.replace("quorum both", "quorum none"), False),
+        ("quorum none\n", False),
+    ],
+    ids=range(7),
+)
+def test_whether_two_policies_ask_the_same(text: str, same: bool) -> None:
+    assert QuorumPolicy.parse(NESTED).same_quorum(QuorumPolicy.parse(text)) is same
+
+
 def test_none_asks_nobody_and_says_so() -> None:
     policy = QuorumPolicy.parse("quorum none")
     verdict = policy.judge(SignedNote.parse(NOTE))

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from assay import canonical
+from assay.errors import IntegrityError
 from audit.ledger import fsck, tree
 from audit.ledger.note import Checkpoint, Verifier, sign_note
 from audit.ledger.schema import CHECKPOINTS, RECORDS
@@ -257,6 +258,21 @@ def test_crash_between_commit_and_anchor_is_mended(grown: World) -> None:
     restart(grown)
     assert grown.anchor.read() == newest
     assert grown.append_one() == 306
+
+
+def test_what_else_is_demanded_comes_before_the_first_record(tmp_path: Path) -> None:
+    """Database and anchor are empty, and somebody else remembers records: no second record 0 is signed."""
+    world = World(tmp_path)
+
+    def demand() -> None:
+        raise IntegrityError("LOG_ROLLED_BACK", f"others hold a checkpoint; the log has {world.ledger.size} records")
+
+    refused("LOG_ROLLED_BACK", lambda: world.ledger.start(demand))
+    with world.engine.connect() as connection:
+        assert connection.execute(select(RECORDS)).all() == connection.execute(select(CHECKPOINTS)).all() == []
+    again = World(tmp_path).start()
+    assert again.ledger.size == 1, "lock and anchor were given back"
+    again.close()
 
 
 def test_crash_before_the_first_commit_is_mended(tmp_path: Path) -> None:
