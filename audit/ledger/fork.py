@@ -80,7 +80,7 @@ class Evidence:
             raise InvalidInputError("EVIDENCE_MALFORMED", "not a file of fork evidence") from error
 
     def write(self, folder: Path) -> Path:
-        """Writes the evidence, once, into ``folder`` under a name that follows from both notes; returns where it lies."""
+        """Writes the evidence once, under a name that follows from both notes; returns where it lies."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         mark = hashlib.sha256(self.notes[0] + b"\0" + self.notes[1]).hexdigest()[:16]
         path = folder / f"{_stem(self.kind)}-{mark}.json"

@@ -473,7 +473,7 @@ def test_waiver_without_the_rules_role(world: World) -> None:
     assert "cora did not hold validator" in complaints(world)[ROLES]
 
 
-@pytest.mark.parametrize("rules", [[], ["NOT-FIRED"], "GATE-AUC"])
+@pytest.mark.parametrize("rules", [[], ["NOT-FIRED"], "GATE-AUC", ["GATE-AUC", "GATE-AUC"]])
 def test_waiver_of_nothing(world: World, rules: list[str]) -> None:
     story = Story(world).found().ask().decide().train().audit(to="QUARANTINED")
     waive(story, "vik", rules)
