@@ -142,9 +142,9 @@ def test_a_manifest_of_one_long_text(tmp_path: Path) -> None:
     refused_as(tmp_path, pack(files), "BUNDLE_MALFORMED: the manifest holds more than a list")
 
 
-def test_a_manifest_nested_a_million_deep(tmp_path: Path) -> None:
+def test_a_manifest_nested_thousands_deep(tmp_path: Path) -> None:
     files = files_of([OPENING])
-    files["manifest.json"] = b"[" * 60_000 + b"]" * 60_000
+    files["manifest.json"] = b"[" * 4_000 + b"]" * 4_000
     refused_as(tmp_path, pack(files), "NOT_CANONICAL")
 
 
