@@ -125,7 +125,7 @@ class DatasetService:
             row = rows.get(connection, DatasetRow, name=request.name)
             if row is None:
                 raise not_found(request.name)
-            return _whole(connection, row)
+            return self._whole(connection, row)
 
         return dataset_pb2.GetDatasetResponse(dataset=await self.store.fetch(read))
 
@@ -154,7 +154,7 @@ class DatasetService:
                 newest_first=True,
                 where=where,
             )
-            return found, [_whole(connection, row) for row in found[:size]]
+            return found, [self._whole(connection, row) for row in found[:size]]
 
         found, shown = await self.store.fetch(read)
         answer = dataset_pb2.ListDatasetsResponse(datasets=shown)
@@ -233,13 +233,12 @@ class DatasetService:
             )
         return writer.finish()
 
-    @staticmethod
     def _answered(
-        c: Connection, caller: Caller, method: str, header: dataset_pb2.UploadDatasetHeader, content: str
+        self, c: Connection, caller: Caller, method: str, header: dataset_pb2.UploadDatasetHeader, content: str
     ) -> dataset_pb2.Dataset | None:
         before = requests.answered(c, caller.subject, method, header.request_id, content)
         known = rows.get(c, DatasetRow, name=before) if before else None
-        return message_of(known) if known is not None else None
+        return message_of(c, self.keys, known) if known is not None else None
 
     def _register(self, uow: UnitOfWork, caller: Caller, made: _Made) -> dataset_pb2.Dataset:
         c, header, blob = uow.connection, made.header, made.blob
@@ -253,7 +252,7 @@ class DatasetService:
         if not self.blobs.exists(unit, blob.sha256):
             # A refused twin of this upload took the file away between its arrival and now.
             raise UnavailableError("UPLOAD_RACE", "the same file was being refused elsewhere", remedy="send it again")
-        sheet, origin = dataset_pb2.Datasheet(), header.datasheet.provenance
+        sheet, origin, kept = dataset_pb2.Datasheet(), header.datasheet.provenance, ""
         sheet.CopyFrom(header.datasheet)
         sheet.ClearField("provenance")
         predicate = {
@@ -268,13 +267,16 @@ class DatasetService:
         if made.source:
             predicate["source"] = made.source
         if origin:
-            predicate["provenance_commitment"] = words.keep(c, self.keys, unit, name, origin)
+            commitment = words.keep(c, self.keys, unit, name, origin)
+            predicate["provenance_commitment"], kept = commitment, words.reference(commitment)
+            sheet.provenance = words.masked(origin)
         index = uow.append(RecordDraft(unit, "dataset.created", "dataset", predicate, [("dataset", blob.sha256)]))
         row = DatasetRow(
             name=name,
             unit=unit,
             format=header.format,
-            datasheet=to_json(header.datasheet),
+            datasheet=to_json(sheet),
+            provenance=kept,
             sha256=blob.sha256,
             size_bytes=blob.size,
             creator=caller.subject,
@@ -283,7 +285,15 @@ class DatasetService:
         )
         rows.insert(c, row)
         requests.remember(c, caller.subject, made.method, header.request_id, made.content, name)
-        return message_of(row)
+        return message_of(c, self.keys, row)
+
+    def _whole(self, connection: Connection, row: DatasetRow) -> dataset_pb2.Dataset:
+        """A row as the contract's message, with what has become of its rows."""
+        message = message_of(connection, self.keys, row)
+        erasure = rows.get(connection, ErasureRow, resource=row.name)
+        if erasure is not None and erasure.executed_index >= 0:
+            message.erased_index = erasure.executed_index
+        return message
 
     def _drop_orphan(self, uow: UnitOfWork, unit: str, blob: Blob) -> None:
         """Removes a file that no dataset of the unit names; in the writer, so that no registration runs beside it."""
@@ -291,8 +301,8 @@ class DatasetService:
             self.blobs.delete(unit, blob.sha256)
 
 
-def message_of(row: DatasetRow) -> dataset_pb2.Dataset:
-    """A row as the contract's message."""
+def message_of(connection: Connection, keys: ScopeKeys, row: DatasetRow) -> dataset_pb2.Dataset:
+    """A row as the contract's message, with the words of its provenance as long as they may be read."""
     message = dataset_pb2.Dataset(
         name=row.name,
         format=dataset_pb2.DatasetFormat.Name(row.format),
@@ -303,18 +313,11 @@ def message_of(row: DatasetRow) -> dataset_pb2.Dataset:
         create_time=rows.timestamp(row.created_us),
         record_index=row.record_index,
     )
+    if row.provenance:
+        message.datasheet.provenance = words.shown(connection, keys, row.provenance)
     end = retention_end(row)
     if end is not None:
         message.retention_end_time.FromDatetime(end)
-    return message
-
-
-def _whole(connection: Connection, row: DatasetRow) -> dataset_pb2.Dataset:
-    """A row as the contract's message, with what has become of its rows."""
-    message = message_of(row)
-    erasure = rows.get(connection, ErasureRow, resource=row.name)
-    if erasure is not None and erasure.executed_index >= 0:
-        message.erased_index = erasure.executed_index
     return message
 
 

@@ -332,9 +332,9 @@ def demand_not_erased(c: Connection, resource: str) -> None:
 
 
 def _blank(c: Connection, dataset: str) -> None:
-    """Takes a dataset's provenance out of its row; policy reads the words there as long as they may be read."""
+    """Takes provenance out of a row that holds the words: of a release that recorded them too."""
     found = rows.get(c, DatasetRow, name=dataset)
-    if found is None:
+    if found is None or found.provenance:
         return
     sheet = views.from_json(found.datasheet, dataset_pb2.Datasheet)
     if sheet.provenance:

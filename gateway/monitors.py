@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from assay.errors import PermissionDeniedError
+from assay.dsse import Signer
+from assay.errors import PermissionDeniedError, UnauthenticatedError
 from assay.identity import service_tls
 from audit.ledger.httpd import Answer, Request, Server, tls_context
 from audit.ledger.tiles import Tiles
@@ -21,23 +22,25 @@ def open_monitors(app: Application, listen: str) -> Server:
     """Binds the port; the server is not yet started. Call it on the event loop that serves.
 
     Anybody may connect: checkpoint and hashes are what monitors live on. Who shows a certificate under the people or
-    services root is known by its subject, and an auditor by the grants in force at that moment.
+    services root is known by its subject, and an auditor by the grants in force at that moment and by a key that no
+    key event has ended: a stolen one reads nothing here either.
 
     Raises:
         UnavailableError: ``PORT_TAKEN``.
     """
     loop = asyncio.get_running_loop()
 
-    def is_auditor(subject: str) -> bool:
-        held = app.store.read(lambda connection: grants_of(connection, subject))
-        return Caller(subject, frozenset((g.role, g.unit) for g in held)).holds(AUDITOR, ALL_UNITS)
+    def is_auditor(request: Request) -> bool:
+        app.identities.people.admit(Signer(request.subject, request.keyid))
+        held = app.store.read(lambda connection: grants_of(connection, request.subject))
+        return Caller(request.subject, frozenset((g.role, g.unit) for g in held)).holds(AUDITOR, ALL_UNITS)
 
     tiles = Tiles(app.ledger, app.store.publication, is_auditor)
 
     def handle(request: Request) -> Answer:
         try:
             return tiles.handle(request)
-        except PermissionDeniedError as error:
+        except (PermissionDeniedError, UnauthenticatedError) as error:
             if request.subject:
                 record = app.refusals.record(request.subject, METHOD, error)
                 with contextlib.suppress(RuntimeError):  # the loop has ended

@@ -327,6 +327,8 @@ def read_waiver(statement: Mapping[str, Any]) -> SignedWaiver:
     signed = _read(statement, "waiver", SignedWaiver)
     if not signed.rules or not all(isinstance(r, str) for r in signed.rules):
         raise _malformed("waiver", "rules must name at least one rule")
+    if len(set(signed.rules)) < len(signed.rules):
+        raise _malformed("waiver", "rules must name no rule twice")
     return signed
 
 

@@ -56,6 +56,14 @@ def reference(commitment: str) -> str:
     return f"words:{commitment}"
 
 
+def masked(text: str) -> str:
+    """As many characters as the words have, and none of theirs: what policy may ask of words is how long they are.
+
+    Policy's questions, and the messages of rules that fired, are kept and recorded; the words would go with them.
+    """
+    return "*" * len(text)
+
+
 def shown(connection: Connection, keys: ScopeKeys, text: str) -> str:
     """A row's text as people read it: words by their reference, or that they were erased; all else as it is."""
     named = _REFERENCE.fullmatch(text)

@@ -29,8 +29,10 @@ README = "README.txt"
 SCOPES = ("log", "unit", "selection")
 MAX_ENTRIES = 65_000
 MAX_BYTES = 1 << 29
-# A parsed JSON object takes up to 35 times its bytes in memory: what is parsed is bounded by its objects and arrays.
-MAX_CONTAINERS = 4_000_000
+# Parsed JSON takes up to 35 times its bytes in memory: what is parsed is bounded by its values. An object or array
+# counts twice, another value once, which is about 100 bytes of memory a count.
+MAX_VALUES = 8_000_000
+MAX_MANIFEST_ROW = 512
 MAX_TEXT = 1024
 MAX_TIMESTAMP = 65_536
 MAX_TIMESTAMPS = 8

@@ -22,7 +22,8 @@ from audit.ledger.note import Checkpoint, SignedNote, Verifier, open_note, read_
 
 FORKED, ROLLED_BACK, SPLIT_VIEW, INCONSISTENT = "LOG_FORKED", "LOG_ROLLED_BACK", "SPLIT_VIEW", "INCONSISTENT"
 SAME, PREFIX = "SAME", "PREFIX"
-MAX_FILES = 64
+STOPPING = (FORKED, ROLLED_BACK, SPLIT_VIEW)
+"""Kinds that stop a log; a proof that merely failed does not."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +73,18 @@ class Evidence:
             proof = tuple(read_hash(line, "EVIDENCE_MALFORMED") for line in members["proof"])
             found = datetime.fromisoformat(members["found"])
             kind, origin, remark = (str(members[name]) for name in ("kind", "origin", "remark"))
+            if kind not in (*STOPPING, INCONSISTENT):
+                raise ValueError(kind)
             return cls(kind, origin, found, (first.encode(), second.encode()), proof, remark)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidInputError("EVIDENCE_MALFORMED", "not a file of fork evidence") from error
 
     def write(self, folder: Path) -> Path:
-        """Writes the evidence into ``folder`` under a name that follows from both notes; returns where it lies.
-
-        The same evidence is written once, and at most 64 files are: whoever can provoke refusals cannot fill the disk.
-        """
+        """Writes the evidence once, under a name that follows from both notes; returns where it lies."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         mark = hashlib.sha256(self.notes[0] + b"\0" + self.notes[1]).hexdigest()[:16]
-        path = folder / f"{self.kind.lower().replace('_', '-')}-{mark}.json"
-        if path.exists() or sum(1 for _ in folder.glob("*.json")) >= MAX_FILES:
-            return path
-        return write_durably(path, self.encode())
+        path = folder / f"{_stem(self.kind)}-{mark}.json"
+        return path if path.exists() else write_durably(path, self.encode())
 
 
 def write_durably(path: Path, data: bytes) -> Path:
@@ -106,10 +104,15 @@ def write_durably(path: Path, data: bytes) -> Path:
     return path
 
 
-def found_in(folder: Path) -> list[Path]:
-    """Evidence that stops a log: of a fork or a rollback, not of a proof that merely failed."""
-    kinds = tuple(kind.lower().replace("_", "-") for kind in (FORKED, ROLLED_BACK, SPLIT_VIEW))
-    return sorted(path for path in folder.glob("*.json") if path.name.startswith(kinds))
+def found_in(folder: Path, kinds: Sequence[str] = STOPPING) -> list[Path]:
+    """Files of evidence of these kinds: by default of what stops a log."""
+    stems = tuple(map(_stem, kinds))
+    return sorted(path for path in folder.glob("*.json") if path.name.startswith(stems))
+
+
+def _stem(kind: str) -> str:
+    """How the names of a kind's files begin."""
+    return kind.lower().replace("_", "-")
 
 
 def compare(first: bytes, second: bytes, logs: Sequence[Verifier], proof: Sequence[bytes] | None = None) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 
 from cryptography import x509
 
+from assay.certificates import key_id
 from assay.errors import AssayError, UnavailableError
 from assay.identity import read_private, subject_of
 
@@ -35,12 +36,13 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """A request as read; ``subject`` is the verified client certificate's, empty without one."""
+    """A request as read; ``subject`` and ``keyid`` are the verified client certificate's, empty without one."""
 
     method: str
     path: str
     body: bytes
     subject: str
+    keyid: str = ""
 
 
 @dataclass(frozen=True)
@@ -251,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return _status(HTTPStatus.BAD_REQUEST)
         try:
-            return self.server.handle(Request(self.command, self.path, body, self._subject()))
+            return self.server.handle(Request(self.command, self.path, body, *self._client()))
         except AssayError as error:
             return Answer(_STATUS.get(error.code, 500), f"{error.reason}: {error.message}\n".encode())
         except Exception:
@@ -271,11 +273,13 @@ class _Handler(BaseHTTPRequestHandler):
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         return 0
 
-    def _subject(self) -> str:
-        if not isinstance(self.connection, ssl.SSLSocket):
-            return ""
-        certificate = self.connection.getpeercert(binary_form=True)
-        return subject_of(x509.load_der_x509_certificate(certificate)) if certificate else ""
+    def _client(self) -> tuple[str, str]:
+        """Subject and key id of the client's certificate."""
+        der = self.connection.getpeercert(binary_form=True) if isinstance(self.connection, ssl.SSLSocket) else None
+        if der is None:
+            return "", ""
+        certificate = x509.load_der_x509_certificate(der)
+        return subject_of(certificate), key_id(certificate.public_key())
 
     def log_message(self, format: str, *args: Any) -> None:
         _logger.debug(format, *args)

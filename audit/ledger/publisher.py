@@ -275,7 +275,12 @@ class Publisher:
         if held:
             claimed = Evidence.parse(held)
             if fork.proves_split(claimed, [self._ledger.verifier]):
-                raise _Contradiction(claimed)
+                # The two notes hold by themselves. What else a witness wrote beside them, the kind before all, would
+                # decide how the file is called and whether the next start heeds it.
+                remark = f"witness {asked.name} holds two roots of one size"
+                raise _Contradiction(
+                    Evidence(fork.FORKED, self._ledger.origin, self._clock(), claimed.notes, remark=remark)
+                )
         found = contradiction(self._ledger, notes, self._clock(), note.encode())
         if found is not None:
             raise _Contradiction(found)

@@ -30,6 +30,8 @@ _PRAGMAS = (
     "PRAGMA recursive_triggers=ON",
     "PRAGMA foreign_keys=ON",
     "PRAGMA busy_timeout=10000",
+    # What is erased or masked is overwritten in the file, whatever the build's default.
+    "PRAGMA secure_delete=ON",
 )
 _FROZEN_PRAGMAS = frozenset(
     {

@@ -31,12 +31,12 @@ class Tiles:
     Attributes:
         ledger: started.
         publication: what of it may be shown.
-        is_auditor: tells whether a certificate's subject may read every unit's records.
+        is_auditor: tells whether who shows this certificate may read every unit's records; asked only of who shows one.
     """
 
     ledger: Ledger
     publication: Publication
-    is_auditor: Callable[[str], bool]
+    is_auditor: Callable[[Request], bool]
 
     def handle(self, request: Request) -> Answer:
         """Answers one request.
@@ -54,7 +54,7 @@ class Tiles:
         if match is None:
             raise _nothing()
         entries = match["level"] == "entries"
-        if entries and not (request.subject and self.is_auditor(request.subject)):
+        if entries and not (request.subject and self.is_auditor(request)):
             raise PermissionDeniedError("AUDITORS_ONLY", "records of all units are for auditors, by their certificate")
         n, level = index_of(match["n"]), 0 if entries else int(match["level"])
         width = int(match["width"] or TILE_WIDTH)

@@ -33,12 +33,14 @@ def approval(state: State, entry: Entry) -> None:
 def waiver(state: State, entry: Entry) -> None:
     """Every rule waived has fired, and the signer holds the role that may waive it."""
     signer, predicate = state.signed(entry)
-    job, rules = state.job(entry.record), predicate.get("rules")
-    state.findings.demand(names.ROLES, isinstance(rules, list) and bool(rules), "it waives no rule")
-    for rule in rules if isinstance(rules, list) else ():
-        role = job.outcomes.get(str(rule), "")
-        known = bool(role) or not state.whole(job.unit)
+    job, listed = state.job(entry.record), predicate.get("rules")
+    rules = [str(rule) for rule in listed] if isinstance(listed, list) else []
+    state.findings.demand(names.ROLES, bool(rules), "it waives no rule")
+    state.findings.demand(names.ROLES, len(set(rules)) == len(rules), "it waives a rule twice")
+    for rule in rules:
+        known = bool(job.outcomes.get(rule)) or not state.whole(job.unit)
         state.findings.demand(names.ROLES, known, f"rule {rule} did not fire or cannot be waived")
+    for role in sorted({job.outcomes.get(rule, "") for rule in rules}):
         _acts(state, job, signer, role, predicate, "DENIED", "QUARANTINED")
     job.acts.add(("rules.waived", job.version))
 

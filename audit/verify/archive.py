@@ -111,7 +111,9 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
 def _header(files: Mapping[str, bytes], checkpoint: Checkpoint) -> Header:
     """Reads the manifest's head; its file list is compared as a whole later."""
     text = _member(files, evidence.MANIFEST)
-    if _containers([text]) > evidence.MAX_ENTRIES + 8:
+    # Nothing but a digest in it is signed: before it is parsed it may be as large as its own files can make it.
+    rows = len(files) + evidence.MAX_TEXT
+    if len(text) > evidence.MAX_MANIFEST_ROW * rows or _values([text]) > 8 * rows:
         raise InvalidInputError("BUNDLE_MALFORMED", "the manifest holds more than a list of files")
     value = decode_shallow(text)
     members: dict[str, Any] = value if isinstance(value, dict) else {}
@@ -133,10 +135,8 @@ def _header(files: Mapping[str, bytes], checkpoint: Checkpoint) -> Header:
 
 def _entries(files: Mapping[str, bytes], checkpoint: Checkpoint, note: bytes) -> list[Entry]:
     """Reads every record and checks its proof."""
-    if _containers(body for path, body in files.items() if _RECORD.fullmatch(path)) > evidence.MAX_CONTAINERS:
-        raise ExhaustedError(
-            "BUNDLE_TOO_LARGE", "the records hold more objects and arrays than can be replayed at once"
-        )
+    if _values(body for path, body in files.items() if _RECORD.fullmatch(path)) > evidence.MAX_VALUES:
+        raise ExhaustedError("BUNDLE_TOO_LARGE", "the records hold more values than can be replayed at once")
     entries: list[Entry] = []
     for path, body in files.items():
         match = _RECORD.fullmatch(path)
@@ -226,9 +226,9 @@ class _Comparing:
         return self._same and self._position == len(self._data)
 
 
-def _containers(texts: Iterable[bytes]) -> int:
-    """Upper bound of the objects and arrays in JSON texts; counting is far cheaper than parsing."""
-    return sum(text.count(b"{") + text.count(b"[") for text in texts)
+def _values(texts: Iterable[bytes]) -> int:
+    """Upper bound of the values in JSON texts, objects and arrays twice; counting is far cheaper than parsing."""
+    return sum(2 * (text.count(b"{") + text.count(b"[")) + text.count(b",") for text in texts)
 
 
 def _member(files: Mapping[str, bytes], path: str) -> bytes:

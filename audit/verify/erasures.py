@@ -17,10 +17,10 @@ MOST_DAYS = 36_500
 
 @dataclass
 class Erasures:
-    """Orders and ends of retention by index, and the record that says a payload is gone by commitment."""
+    """Orders and retentions by index, and the record that says a payload is gone by commitment."""
 
     orders: dict[int, tuple[str, str]] = field(default_factory=dict)
-    ends: dict[int, tuple[str, str, datetime]] = field(default_factory=dict)
+    kept: dict[int, tuple[str, str, datetime, timedelta]] = field(default_factory=dict)
     erased: dict[str, int] = field(default_factory=dict)
     named: dict[str, int] = field(default_factory=dict)
 
@@ -36,13 +36,13 @@ class Erasures:
         return resource.startswith(f"units/{entry.record.unit}/")
 
     def keep(self, entry: Entry) -> None:
-        """Notes until when a dataset's rows may be kept, where its datasheet says so."""
+        """Notes since when and how long a dataset's rows may be kept, where its datasheet says so."""
         record = entry.record
         sheet = record.predicate.get("datasheet")
         days = sheet.get("retention_days") if isinstance(sheet, dict) else None
         if type(days) is int and 0 < days <= MOST_DAYS:
             name = str(record.predicate.get("dataset"))
-            self.ends[entry.index] = (record.unit, name, record.time + timedelta(days=days))
+            self.kept[entry.index] = (record.unit, name, record.time, timedelta(days=days))
 
     def execute(self, entry: Entry) -> bool:
         """Notes what was erased; False when no such order came before it, and no retention was over."""
@@ -54,8 +54,9 @@ class Erasures:
         wanted = (entry.record.unit, str(predicate.get("resource")))
         if type(index) is not int:
             return False
-        if predicate.get("reason_code") == RETENTION_ENDED and index in self.ends:
-            return self.ends[index][:2] == wanted and entry.record.time >= self.ends[index][2]
+        if predicate.get("reason_code") == RETENTION_ENDED and index in self.kept:
+            *resource, begun, retention = self.kept[index]
+            return tuple(resource) == wanted and entry.record.time - begun >= retention
         return self.orders.get(index) == wanted
 
     def report(self, disclosed: Mapping[str, bytes], report: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from assay.dsse import Signer
@@ -34,28 +35,33 @@ class Roles:
 
     def holds(self, subject: str, role: str, unit: str) -> bool:
         """Tells whether a live grant gives ``subject`` the role in ``unit``."""
-        units = (unit, EVERY_UNIT)
-        return any(g.subject == subject and g.role == role and g.unit in units for g in self.grants.values())
+        return any(self._live[Grant(subject, role, held)] > 0 for held in (unit, EVERY_UNIT))
 
     def may_grant(self, signer: Signer) -> bool:
         """Tells whether ``signer`` may grant and revoke roles: an operator for every unit, or the founder."""
         if not self.founder:
             self.founder = signer.subject
-        operators = {g.subject for g in self.grants.values() if g.role == OPERATOR and g.unit == EVERY_UNIT}
-        return signer.subject in operators or (signer.subject == self.founder and not self._founder_dismissed)
+        operator = self.holds(signer.subject, OPERATOR, EVERY_UNIT)
+        return operator or (signer.subject == self.founder and not self._founder_dismissed)
 
     def grant(self, grant_id: str, grant: Grant) -> None:
         """Puts a grant into force."""
         self.known.add(grant_id)
+        if grant_id in self.grants:
+            self._live[self.grants[grant_id]] -= 1
         self.grants[grant_id] = grant
+        self._live[grant] += 1
 
     def revoke(self, grant_id: str) -> None:
         """Ends a grant; a founder who loses the operator's role is founder no more."""
         ended = self.grants.pop(grant_id)
+        self._live[ended] -= 1
         if ended.role == OPERATOR and ended.subject == self.founder:
             self._founder_dismissed = True
 
     _founder_dismissed: bool = False
+    # How many live grants give the same: asked at every act, so that going through all of them would take the square.
+    _live: Counter[Grant] = field(default_factory=Counter)
 
 
 def role_name(text: object) -> str:

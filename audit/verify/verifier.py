@@ -189,8 +189,13 @@ def _age(bundle: Bundle, trust: TrustFile, witnessed: datetime | None, now: date
     """The quorum's time where witnesses must sign, since the gateway's own clock proves nothing to others."""
     newest = witnessed or max((entry.record.time for entry in bundle.entries), default=None)
     what = "a quorum saw it last" if witnessed else "the newest record is of"
-    if trust.max_age is None or newest is None:
+    if trust.max_age is None:
         report.not_checked.append("age of the evidence: the trust file sets no max-age")
+    elif newest is None:
+        report.add(AGE, MISSING, "no record and no quorum says how old it is")
+    elif newest - now > CLOCK_SKEW:
+        # It would never grow old.
+        report.add(AGE, FAILED, f"TIME_IN_FUTURE: {what} {newest.isoformat()}")
     elif now - newest > trust.max_age:
         report.add(AGE, OLD, f"{what} {newest.isoformat()}")
     else:
@@ -237,7 +242,7 @@ def _stamped(bundle: Bundle, trust: TrustFile, report: Report) -> None:
         except AssayError as error:
             report.add(TIMESTAMPS, FAILED, f"{error.reason}: {name}: {error.message}")
             continue
-        if newest is not None and newest > time + CLOCK_SKEW:
+        if newest is not None and newest - time > CLOCK_SKEW:
             report.add(TIMESTAMPS, FAILED, f"TIMESTAMP_BEFORE_RECORD: {name} is of {time.isoformat()}")
         else:
             report.add(TIMESTAMPS, PASSED, f"{name}: it existed by {time.isoformat()}")

@@ -146,7 +146,7 @@ class CardOffice:
         summary = views.summary(job)
         facts: dict[str, Any] = {
             "job": _json(summary),
-            "dataset": _json(datasets.message_of(dataset)),
+            "dataset": _json(datasets.message_of(connection, self.keys, dataset)),
             "base_model": _json(self.base_models.get(request.base_model)),
             "data": _json(views.from_json(job.data, policy_input_pb2.DataFacts)),
             "decision": _json(summary.decision),

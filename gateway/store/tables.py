@@ -15,7 +15,7 @@ class Row(SQLModel, registry=registry()):
 
 
 class DatasetRow(Row, table=True):
-    """A stored dataset."""
+    """A stored dataset. The datasheet's provenance is masked in ``datasheet``; ``provenance`` refers to its words."""
 
     __tablename__ = "dataset"
 
@@ -23,6 +23,7 @@ class DatasetRow(Row, table=True):
     unit: str = Field(index=True, max_length=31)
     format: int
     datasheet: str = Field(sa_type=Text)
+    provenance: str = Field(default="", sa_type=Text)
     sha256: str = Field(max_length=64)
     size_bytes: int = Field(sa_type=BigInteger)
     creator: str = Field(max_length=256)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from demo.processes import services
+from tests.audit.verify import sweep
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "demo" / "out"
@@ -69,6 +70,12 @@ def test_the_bundle_verifies_and_a_flipped_byte_of_a_record_does_not(summary: di
         copy = tmp_path / "flipped.zip"
         copy.write_bytes(bytes(flipped))
         assert verify(copy) != 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_bytes_flipped_all_over_the_bundle_change_the_verdict(summary: dict):
+    assert sweep.main(str(OUT / "evidence.bundle.zip"), str(OUT / "trust.txt"), "300") == 0
 
 
 @pytest.mark.slow

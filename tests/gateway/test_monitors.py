@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import shutil
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from assay.errors import UnavailableError
 from audit.ledger.note import Verifier, open_checkpoint
 from gateway.monitors import open_monitors
 from tests.gateway.conftest import House
+from tests.gateway.test_freezing import call
 
 
 @pytest.fixture
@@ -74,8 +77,6 @@ async def test_nobody_else_reads_entries(house: House, port: int, who: str) -> N
 
 
 async def test_a_refusal_of_somebody_known_is_recorded(house: House, port: int) -> None:
-    import asyncio
-
     before = house.app.ledger.size
     assert (await asyncio.to_thread(get, house, port, "/tile/entries/000.p/1", house.layout.person("rita")))[0] == 403
     for _ in range(600):
@@ -86,6 +87,25 @@ async def test_a_refusal_of_somebody_known_is_recorded(house: House, port: int) 
     assert said["type"] == "request.refused"
     assert said["statement"]["predicate"]["reason"] == "AUDITORS_ONLY"
     assert said["statement"]["predicate"]["actor"] == house.subject("rita")
+
+
+async def test_a_stolen_auditors_key_reads_nothing_once_it_is_reported(
+    opened: Callable[[], House], tmp_path: Path
+) -> None:
+    house = opened()
+    await house.app.close()
+    anna, oscar = house.layout.person("anna"), house.layout.person("oscar")
+    thief = shutil.copytree(anna, tmp_path / "thief")
+    call("key", "compromised", "people/anna", house.layout.root, "--since", "1", "--as", oscar)
+    house = opened()
+    server = open_monitors(house.app, "127.0.0.1:0")
+    server.start()
+    path = "/tile/entries/000.p/1"
+    status, data = await asyncio.to_thread(get, house, server.port, path, thief)
+    assert status == 401 and data.startswith(b"KEY_NOT_IN_FORCE") and b"log.opened" not in data
+    assert (await asyncio.to_thread(get, house, server.port, "/checkpoint", thief))[0] == 200, "that is for everybody"
+    server.close()
+    await house.app.close()
 
 
 async def test_strangers_certificates_do_not_pass_the_handshake(house: House, port: int, tmp_path: Path) -> None:

@@ -156,6 +156,8 @@ def test_seeds_follow_from_names() -> None:
 SAID = statements.opening("r")
 WITHOUT_CONTROL = statements.waiver_statement("j", "e", ["A"], SAID, SAID, dt.date(2026, 1, 1))
 del WITHOUT_CONTROL["predicate"]["compensating_control_commitment"]
+TWICE = statements.waiver_statement("j", "e", ["A"], SAID, SAID, dt.date(2026, 1, 1))
+TWICE["predicate"]["rules"] *= 2
 PENDING = approval_pb2.PendingApproval(card_sha256="aa" * 32, adapter_sha256="bb" * 32, tuning_job="j", etag="e")
 
 
@@ -205,9 +207,10 @@ def test_a_statement_of_another_shape_is_not_read(change: Any) -> None:
     [
         statements.waiver_statement("j", "e", [], SAID, SAID, dt.date(2026, 1, 1)),
         WITHOUT_CONTROL,
+        TWICE,
     ],
 )
-def test_an_empty_waiver_is_not_read(statement: dict[str, Any]) -> None:
+def test_a_waiver_without_rules_or_control_or_of_a_rule_twice_is_not_read(statement: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         statements.read_waiver(statement)
 

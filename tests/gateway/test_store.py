@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from audit.ledger.sqlite import connect_migration_engine
 from gateway.store import jobs, rows
 from gateway.store.migrations import migrate
 from gateway.store.rows import Position
-from gateway.store.tables import DatasetRow, JobRow, PermitRow, Row
+from gateway.store.tables import DatasetRow, FactRow, JobRow, PermitRow, Row
 
 
 @pytest.fixture
@@ -69,11 +70,42 @@ def test_the_ledgers_tables_of_an_earlier_release_are_brought_up_to_date(engine:
     earlier = Path(__file__).parents[1] / "data" / "ledger_before_job_first" / "sqlite.sql"
     raw: Any = engine.raw_connection().driver_connection
     raw.executescript("".join(f"DROP TABLE {name};" for name in TABLE_NAMES) + earlier.read_text())
+    raw.execute("ALTER TABLE dataset DROP COLUMN provenance")
     raw.execute("UPDATE alembic_version SET version_num = '0005'")
-    assert migrate(engine) == "0006"
+    assert migrate(engine) == "0007"
     with engine.connect() as connection:
         check_guards(connection)
     assert "job_first" in {column["name"] for column in inspect(engine).get_columns("log_record")}
+
+
+def test_the_provenance_of_an_earlier_release_leaves_rows_and_questions(engine: Engine, tmp_path: Path) -> None:
+    """The words lie sealed already; the row and what policy was asked had them in the clear, in every copy."""
+    words, commitment = "row 17 is Mrs Doe of Élm Street", "c" * 64
+    raw: Any = engine.raw_connection().driver_connection
+    raw.executescript(
+        "ALTER TABLE dataset DROP COLUMN provenance; UPDATE alembic_version SET version_num = '0006';"
+        "DROP TABLE log_record; CREATE TABLE log_record (idx INTEGER, body BLOB);"
+    )
+    for index, said in enumerate(({"provenance_commitment": commitment}, {}, {})):
+        sheet = json.dumps({"licence": "CC0-1.0", "provenance": words} if index < 2 else {})
+        body = json.dumps({"statement": {"predicate": said}}).encode()
+        raw.execute("INSERT INTO log_record VALUES (?, ?)", (index, body))
+        values = (f"d{index}", "credit", 1, sheet, "0" * 64, 1, "c", 5, index)
+        raw.execute(f"INSERT INTO dataset VALUES ({', '.join('?' * 9)})", values)
+    asked = json.dumps({"datasheet": {"provenance": words}, "request": {"unit": "credit"}})
+    for job, key in (("j", "question.intake"), ("j", "question.release"), ("j", "other")):
+        raw.execute("INSERT INTO job_fact VALUES (?, ?, ?)", (job, key, asked))
+    raw.commit()
+    assert migrate(engine) == "0007"
+    with engine.connect() as connection:
+        kept = {row.name: row for row in rows.select_all(connection, DatasetRow)}
+        facts = {row.key: json.loads(row.value) for row in rows.select_all(connection, FactRow, job="j")}
+    assert kept["d0"].provenance == f"words:{commitment}"
+    assert json.loads(kept["d0"].datasheet) == {"licence": "CC0-1.0", "provenance": "*" * len(words)}
+    assert kept["d1"].provenance == "" and json.loads(kept["d1"].datasheet)["provenance"] == words, "it is recorded"
+    assert (kept["d2"].provenance, kept["d2"].datasheet) == ("", "{}")
+    masked = {"datasheet": {"provenance": "*" * len(words)}, "request": {"unit": "credit"}}
+    assert facts["question.intake"] == facts["question.release"] == masked and facts["other"] == json.loads(asked)
 
 
 def dataset(number: int, created_us: int = 5) -> DatasetRow:

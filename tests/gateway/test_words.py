@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +14,13 @@ from assay import canonical
 from assay.errors import AssayError
 from assay.v1 import approval_pb2, dataset_pb2, identity_pb2, measurement_pb2, model_pb2, permit_pb2, policy_pb2
 from assay.v1 import tuning_job_pb2 as pb
+from audit.ledger.backup import backup
 from audit.ledger.writer import UnitOfWork
 from gateway import statements
 from gateway.jobs import machine, views
 from gateway.statements import approval_statement, opening, waiver_statement
-from gateway.store import jobs
+from gateway.store import jobs, rows
+from gateway.store.tables import DatasetRow
 from tests.gateway.conftest import House, messages, now
 from tests.gateway.judged import NAME, SOME, approved, attested, awaiting, decide, judged, outcome, pending
 from tests.gateway.test_approvals import card
@@ -215,6 +219,36 @@ async def test_a_datasets_provenance_is_not_in_the_log_and_goes_with_it(house: H
     erasure = await erase(house)
     assert list(erasure.commitments) == [created["provenance_commitment"]]
     assert (await house.app.datasets.get_dataset(rita, get(DATASET))).dataset.datasheet.provenance == ERASED
+
+
+async def test_provenance_is_in_no_file_and_no_backup_and_policy_knows_its_length(house: House, tmp_path: Path) -> None:
+    text = f"{WORDS} of Elm Street"
+    sheet = dataset_pb2.Datasheet(purposes=["support-replies"], licence="CC0-1.0", provenance=text)
+    header = dataset_pb2.UploadDatasetHeader(
+        parent="units/credit", dataset_id="rows", format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL, datasheet=sheet,
+        request_id=str(uuid.uuid4()),
+    )  # fmt: skip
+    rita, settings = await house.caller("rita"), house.app.settings
+    service = house.app.datasets
+    first = await service.upload_dataset(rita, messages(header, [b"x\n" * 100]))
+    again = await service.upload_dataset(rita, messages(header, [b"x\n" * 100]))
+    listed = await service.list_datasets(rita, dataset_pb2.ListDatasetsRequest(parent="units/credit"))
+    assert {d.datasheet.provenance for d in (first.dataset, again.dataset, *listed.datasets)} == {text}
+    row = house.app.store.read(lambda c: rows.get(c, DatasetRow, name=DATASET))
+    assert row is not None
+    seen = views.from_json(row.datasheet, dataset_pb2.Datasheet)
+    assert seen.provenance == "*" * len(text), "a rule asks for so many characters, and its message has none of them"
+    await asyncio.to_thread(backup, settings.database, house.app.ledger.verifier, tmp_path / "backup")
+    before = found_in(text, settings.data, tmp_path / "backup")
+    await erase(house)
+    assert before == found_in(text, settings.data) == []
+
+
+def found_in(text: str, *folders: Path) -> list[Path]:
+    """Files that hold a text as it is: the database, its write-ahead log, and whatever lies beside them."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name == "assay.db" for path in files)
+    return [path for path in files if text.encode() in path.read_bytes()]
 
 
 async def test_two_signers_may_say_the_same(house: House) -> None:

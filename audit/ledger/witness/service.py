@@ -32,6 +32,7 @@ ADD_CHECKPOINT = "/add-checkpoint"
 SIZE_TYPE = "text/x.tlog.size"
 MAX_PROOF = 63
 MAX_BODY = MAX_NOTE + 4096
+MAX_SUSPECTS = 64
 _GET = re.compile(r"/([0-9a-f]{64})/(checkpoint|fork)")
 
 
@@ -178,14 +179,21 @@ class Witness:
         return Evidence(kind, request.origin, self._clock(), (seen.note, request.note), request.proof)
 
     def _keep(self, origin: str, evidence: Evidence) -> None:
-        """Writes the evidence; a proven fork is remembered, and nothing of that log is cosigned from then on."""
+        """Writes the evidence; a proven fork is remembered, and nothing of that log is cosigned from then on.
+
+        Of proofs that failed so many are kept and no more: anybody can send a genuine note with rubbish beside it, and
+        would fill the disk. A fork takes the log's key to make, and is always kept.
+        """
+        if evidence.kind == fork.INCONSISTENT:
+            if len(fork.found_in(self._evidence, [fork.INCONSISTENT])) < MAX_SUSPECTS:
+                evidence.write(self._evidence)
+            return
         path = evidence.write(self._evidence)
-        if evidence.kind == fork.FORKED:
 
-            def mark(seen: Seen) -> Seen:
-                return Seen(seen.size, seen.root, seen.note, seen.fork or path.name)
+        def mark(seen: Seen) -> Seen:
+            return Seen(seen.size, seen.root, seen.note, seen.fork or path.name)
 
-            self._store.advance(origin, mark)
+        self._store.advance(origin, mark)
 
 
 _BRIEFLY = {"Cache-Control": "no-cache"}

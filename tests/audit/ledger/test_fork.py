@@ -89,8 +89,10 @@ def test_what_proves_nothing(notes: tuple[bytes, bytes]) -> None:
         found().encode().replace(b'"found": "2026', b'"found": "X026'),
         found().encode().replace(b'"proof": [', b'"proof": ["AAAA", '),
         found().encode().replace(b'"kind"', b'"kin"'),
+        found().encode().replace(b"SPLIT_VIEW", b"split_view"),
+        found().encode().replace(b"SPLIT_VIEW", b"../../escaped/x"),
     ],
-    ids=range(11),
+    ids=range(13),
 )  # fmt: skip
 def test_evidence_that_cannot_be_read(data: bytes) -> None:
     refused("EVIDENCE_MALFORMED", lambda: Evidence.parse(data))

@@ -23,7 +23,7 @@ from audit.ledger.witness.client import WitnessClient
 from audit.ledger.witness.service import MAX_BODY, Witness
 from audit.ledger.witness.store import WitnessStore
 from tests.audit.ledger.ledger_world import ORIGIN, START, World, ed25519, refused, witness_lines
-from tests.audit.ledger.witness_world import LOG_KEY, MemoryLog
+from tests.audit.ledger.witness_world import LOG_KEY, MemoryLog, leaf
 
 SECONDS = 30
 
@@ -253,6 +253,25 @@ def test_split_view_attack_12_at_one_size_is_proof_for_everybody(
     world.append_one()
     evidence = stopped(world, one, "LOG_FORKED", tmp_path)
     assert fork.proves_split(evidence, [world.ledger.verifier])
+
+
+@pytest.mark.parametrize("kind", ["INCONSISTENT", "SPLIT_VIEW", "LOG_ROLLED_BACK"])
+def test_a_witness_names_its_evidence_as_it_likes_and_the_log_stops_for_good(
+    world: World, town: Town, publish: Callable, tmp_path: Path, kind: str
+) -> None:
+    """The notes are genuine; by the name that the witness gave them the next start would not have looked for them."""
+    notes = (MemoryLog("one", 1).note(), MemoryLog("two", 1).note())
+    claimed = Evidence(kind, "some.other/log", START - dt.timedelta(9), notes, (leaf("x", 1),), "nothing to see")
+
+    def answer(request: Request) -> Answer:
+        if request.method == "POST":
+            return Answer(422, b"LOG_FORKED\n")
+        return Answer(200, claimed.encode()) if request.path.endswith("fork") else Answer(404)
+
+    town.open("a", answer=answer)
+    world.append_one()
+    evidence = stopped(world, publish("quorum a\n"), "LOG_FORKED", tmp_path)
+    assert (evidence.notes, evidence.origin, evidence.found, evidence.proof) == (notes, ORIGIN, START, ())
 
 
 def test_key_swap_attack_9_gets_no_cosignature(world: World, town: Town, publish: Callable) -> None:

@@ -100,7 +100,7 @@ def published(grown: World) -> Upto:
 
 @pytest.fixture
 def port(grown: World, published: Upto) -> Iterator[int]:
-    tiles = Tiles(grown.ledger, published, lambda subject: subject == AUDITOR)
+    tiles = Tiles(grown.ledger, published, lambda request: request.subject == AUDITOR)
     server = Server("127.0.0.1:0", tiles.handle, None)
     server.start()
     yield server.port
@@ -147,7 +147,7 @@ def test_inclusion_from_tiles_alone(port: int, grown: World) -> None:
 
 
 def test_entries_hash_to_the_tiles(grown: World, published: Upto) -> None:
-    tiles = Tiles(grown.ledger, published, lambda subject: subject == AUDITOR)
+    tiles = Tiles(grown.ledger, published, lambda request: request.subject == AUDITOR)
     for name, first, width in (("000", 0, 256), ("001", 256, 256), ("002.p/88", 512, 88), ("002.p/1", 512, 1)):
         answer = tiles.handle(Request("GET", f"/tile/entries/{name}", b"", AUDITOR))
         data, out = answer.body, []
@@ -162,7 +162,7 @@ def test_entries_hash_to_the_tiles(grown: World, published: Upto) -> None:
 @pytest.mark.parametrize("subject", ["", "spiffe://assay.local/people/rita", AUDITOR + "x"])
 @pytest.mark.parametrize("name", ["000", "002.p/88", "999"])
 def test_entries_are_for_auditors(grown: World, published: Upto, subject: str, name: str) -> None:
-    tiles = Tiles(grown.ledger, published, lambda s: s == AUDITOR)
+    tiles = Tiles(grown.ledger, published, lambda request: request.subject == AUDITOR)
     refused("AUDITORS_ONLY", lambda: tiles.handle(Request("GET", f"/tile/entries/{name}", b"", subject)))
 
 
@@ -182,14 +182,14 @@ def test_entries_are_for_auditors(grown: World, published: Upto, subject: str, n
     ],
 )  # fmt: skip
 def test_what_is_not_there(grown: World, published: Upto, path: str) -> None:
-    tiles = Tiles(grown.ledger, published, lambda subject: True)
+    tiles = Tiles(grown.ledger, published, lambda request: True)
     refused("NOT_FOUND", lambda: tiles.handle(Request("GET", path, b"", AUDITOR)))
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 300, 512])
 def test_nothing_beyond_the_published_checkpoint(grown: World, published: Upto, size: int) -> None:
     published.size = size
-    tiles = Tiles(grown.ledger, published, lambda subject: True)
+    tiles = Tiles(grown.ledger, published, lambda request: True)
     n, width = divmod(size, 256)
     beyond = [f"0/{path_of(n)}.p/{width + 1}", f"0/{path_of(n)}", f"0/{path_of(n + 1)}.p/1", f"1/000.p/{n + 1}"]
     for path in beyond if width < 255 else beyond[1:]:

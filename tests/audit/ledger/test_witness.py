@@ -17,7 +17,7 @@ from audit.ledger.cosignature import CosignatureVerifier, read_lines
 from audit.ledger.fork import Evidence
 from audit.ledger.httpd import Answer, Request
 from audit.ledger.note import Checkpoint, SignedNote, Verifier, open_checkpoint, sign_note
-from audit.ledger.witness.service import Witness
+from audit.ledger.witness.service import MAX_SUSPECTS, Witness
 from audit.ledger.witness.store import Seen, WitnessStore
 from tests.audit.ledger.ledger_world import START, ed25519
 from tests.audit.ledger.witness_world import (
@@ -189,7 +189,19 @@ def test_evidence_cannot_fill_the_disk(witness: Witness, tmp_path: Path) -> None
     assert witness.add_checkpoint(log.request(0, 3)).status == 200
     for size in range(4, 110):
         assert witness.add_checkpoint(log.request(3, size, proof=[])).status == 422
-    assert len(files(tmp_path)) == fork.MAX_FILES
+    assert len(files(tmp_path)) == MAX_SUSPECTS
+
+
+def test_rubbish_cannot_crowd_out_the_evidence_of_a_fork(witness: Witness, tmp_path: Path) -> None:
+    honest, lying = MemoryLog("true", 120), MemoryLog("false", 120)
+    assert witness.add_checkpoint(honest.request(0, 3)).status == 200
+    for size in range(4, 4 + MAX_SUSPECTS):
+        assert witness.add_checkpoint(honest.request(3, size, proof=[])).status == 422
+    assert witness.add_checkpoint(honest.request(3, 100)).status == 200
+    assert witness.add_checkpoint(lying.request(100, 100)).status == 422
+    evidence = Evidence.parse(get(witness, "fork").body)
+    assert evidence.kind == "LOG_FORKED" and fork.proves_split(evidence, [LOG])
+    assert [e.kind for e in files(tmp_path)].count("LOG_FORKED") == 1
 
 
 @pytest.mark.parametrize(

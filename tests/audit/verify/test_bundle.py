@@ -35,6 +35,7 @@ from tests.audit.ledger.ledger_world import (
     ed25519,
     refused,
 )
+from tests.audit.verify.forge import forge, plain_trust
 
 CARDS = {"card.pdf": CARD_PDF, "card.json": CARD_JSON}
 ROOT = Path(__file__).parents[3]
@@ -135,6 +136,22 @@ def test_stale(told: tuple[bytes, TrustFile, Path], tmp_path: Path) -> None:
     trust = TrustFile.parse(text)
     assert report_on(tmp_path, told[0], trust, START + dt.timedelta(minutes=59)).verdict == "valid"
     assert report_on(tmp_path, told[0], trust, START + dt.timedelta(minutes=61)).verdict == "stale"
+
+
+def test_a_record_of_the_future_never_grows_old(told: tuple[bytes, TrustFile, Path], tmp_path: Path) -> None:
+    trust = TrustFile.parse((told[2] / "trust.txt").read_text() + "max-age 3600\n")
+    at = [report_on(tmp_path, told[0], trust, START - dt.timedelta(minutes=minutes)) for minutes in (4, 6)]
+    assert [report.verdict for report in at] == ["valid", "invalid"]
+    assert any(c.name == "age" and c.detail.startswith("TIME_IN_FUTURE") for c in at[1].checks)
+
+
+def test_an_empty_log_has_no_age(tmp_path: Path) -> None:
+    trust = TrustFile.parse(plain_trust() + "max-age 60\n")
+    report = report_on(tmp_path, forge([]), trust)
+    assert report.verdict == "incomplete" and not any("max-age" in line for line in report.not_checked)
+    assert [(c.outcome, c.detail) for c in report.checks if c.name == "age"] == [
+        ("missing", "no record and no quorum says how old it is")
+    ]
 
 
 def test_attack_9_another_log_key(told: tuple[bytes, TrustFile, Path], tmp_path: Path) -> None:

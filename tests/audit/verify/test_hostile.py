@@ -127,9 +127,24 @@ def test_a_manifest_of_millions_of_lists(tmp_path: Path) -> None:
     refused_as(tmp_path, pack(files), "BUNDLE_MALFORMED")
 
 
-def test_a_manifest_nested_a_million_deep(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [b'"ab"', b"257"])
+@pytest.mark.parametrize("others", [0, 10_000])
+def test_a_manifest_of_millions_of_values(tmp_path: Path, value: bytes, others: int) -> None:
+    """Refused before it is parsed, however many files come with it; parsed, it takes twenty times its bytes."""
+    files = files_of([OPENING]) | {f"attachments/{n}": b"" for n in range(others)}
+    files["manifest.json"] = b'{"a":[' + (value + b",") * 1_000_000 + b"0]}"
+    refused_as(tmp_path, pack(files), "BUNDLE_MALFORMED: the manifest")
+
+
+def test_a_manifest_of_one_long_text(tmp_path: Path) -> None:
     files = files_of([OPENING])
-    files["manifest.json"] = b"[" * 60_000 + b"]" * 60_000
+    files["manifest.json"] = b'{"a":"' + b"x" * 5_000_000 + b'"}'
+    refused_as(tmp_path, pack(files), "BUNDLE_MALFORMED: the manifest holds more than a list")
+
+
+def test_a_manifest_nested_thousands_deep(tmp_path: Path) -> None:
+    files = files_of([OPENING])
+    files["manifest.json"] = b"[" * 4_000 + b"]" * 4_000
     refused_as(tmp_path, pack(files), "NOT_CANONICAL")
 
 
@@ -139,12 +154,13 @@ def test_a_record_too_long_or_too_deep(tmp_path: Path) -> None:
     refused_as(tmp_path, forge([b"[" * 90 + b"]" * 90]), "NOT_CANONICAL")
 
 
-def test_records_that_take_thirty_times_their_bytes_once_parsed(tmp_path: Path) -> None:
-    """Refused before they are parsed; without the cap this takes about six gigabytes."""
-    body = b'{"a":[' + b'{"":0},' * 8_500 + b"0]}"
+@pytest.mark.parametrize(("item", "repeat"), [(b'{"":0},', 8_500), (b'"ab",', 11_900), (b"257,", 14_900)])
+def test_records_that_take_many_times_their_bytes_once_parsed(tmp_path: Path, item: bytes, repeat: int) -> None:
+    """Refused before they are parsed; without the cap this takes up to two gigabytes."""
+    body = b'{"a":[' + item * repeat + b"0]}"
     files = files_of([OPENING])
-    files |= {f"records/{index}.json": body for index in range(3_000)}
-    refused_as(tmp_path, pack(files), "BUNDLE_TOO_LARGE")
+    files |= {f"records/{index}.json": body for index in range(1_000)}
+    refused_as(tmp_path, pack(files), "BUNDLE_TOO_LARGE: the records hold more values")
 
 
 def test_a_consistency_proof_of_fifty_megabytes(tmp_path: Path) -> None:
@@ -193,6 +209,24 @@ def test_a_report_cannot_be_flooded(tmp_path: Path) -> None:
     assert (code, said) == (1, "invalid")
     assert len(details) < 200 and sum(map(len, details)) < 100_000
     assert any(d.startswith("and ") and d.endswith(" more") for d in details)
+
+
+def test_times_at_both_ends_of_the_calendar(tmp_path: Path) -> None:
+    """Whoever holds the log's key writes any time; the verifier still ends with a verdict."""
+    first, last = "0001-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"
+    created = canonical.decode((VECTORS / "dataset.created.json").read_bytes())
+    created["statement"]["predicate"]["datasheet"]["retention_days"] = 30
+    erased = canonical.decode((VECTORS / "erasure.executed.json").read_bytes())
+    erased["statement"]["predicate"] |= {"reason_code": "retention-ended", "order_index": 2}
+    bodies = [
+        edited(OPENING, ts=first),
+        edited(OPENING, ts=first, nonce="1" * 32),
+        canonical.encode(created | {"ts": last}),
+        canonical.encode(erased | {"ts": last}),
+    ]
+    (tmp_path / "bundle.zip").write_bytes(forge(bodies))
+    code, said, details = verdict(tmp_path, plain_trust() + "max-age 60\n")
+    assert (code, said) == (1, "invalid") and any("TIME_IN_FUTURE" in d for d in details)
 
 
 def test_a_trust_file_without_end(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from audit.ledger.commitment import Opening
 from audit.ledger.records import RecordDraft
 from audit.verify import Report, verify_bundle
 from audit.verify.edges import EDGES
+from audit.verify.people import Grant, Roles
 from tests.audit.ledger.ledger_world import (
     ADAPTER,
     JOB,
@@ -473,11 +475,31 @@ def test_waiver_without_the_rules_role(world: World) -> None:
     assert "cora did not hold validator" in complaints(world)[ROLES]
 
 
-@pytest.mark.parametrize("rules", [[], ["NOT-FIRED"], "GATE-AUC"])
+@pytest.mark.parametrize("rules", [[], ["NOT-FIRED"], "GATE-AUC", ["GATE-AUC", "GATE-AUC"]])
 def test_waiver_of_nothing(world: World, rules: list[str]) -> None:
     story = Story(world).found().ask().decide().train().audit(to="QUARANTINED")
     waive(story, "vik", rules)
     assert ROLES in complaints(world)
+
+
+def test_a_role_is_held_as_long_as_one_grant_of_it_is_live() -> None:
+    roles, grant = Roles(), Grant("vik", "validator", "credit")
+    for grant_id in ("a", "b", "b"):  # an id that is used again replaces its grant, as a permit's proof is read
+        roles.grant(grant_id, grant)
+    roles.revoke("a")
+    assert roles.holds("vik", "validator", "credit") and not roles.holds("vik", "validator", "claims")
+    roles.revoke("b")
+    assert not roles.holds("vik", "validator", "credit")
+
+
+def test_many_rules_under_many_roles_among_many_grants_end_soon() -> None:
+    """Each is asked for once, by name: going through all grants for each takes the square."""
+    roles = Roles()
+    for number in range(20_000):
+        roles.grant(str(number), Grant("vik", f"role{number}", "credit"))
+    started = time.process_time()
+    assert all(roles.holds("vik", f"role{number}", "credit") for number in range(20_000))
+    assert time.process_time() - started < 10, "it took minutes"
 
 
 def test_waiver_by_the_maker(world: World) -> None:
