@@ -125,7 +125,7 @@ def _known(settings: Settings, log: Verifier) -> bytes:
     with suppress(AssayError, OSError):
         notes.append(FileAnchor(settings.layout.anchor).read() or b"")
     engine = dialect.connect(settings.database_url)
-    with suppress(SQLAlchemyError), engine.connect() as connection:
+    with suppress(SQLAlchemyError, engine.dialect.loaded_dbapi.Error), engine.connect() as connection:
         notes.append(quick_head(connection)[1] or b"")
     engine.dispose()
     for note in notes:
