@@ -1,4 +1,4 @@
-"""What holds for every test: no hub is reached, and idle OpenMP threads do not spin. And the one PostgreSQL."""
+"""What holds for every test: no hub is reached, no time asserted, idle OpenMP threads do not spin. And PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+# A machine with other work is slow, which says nothing of an example.
+hypothesis.settings.register_profile("assay", deadline=None)
+hypothesis.settings.load_profile("assay")
 
 if sys.platform == "linux":
     # Logits of tiny models have 49,152 columns: glibc would map and unmap them at every step, and the kernel clear each

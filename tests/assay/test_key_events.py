@@ -133,7 +133,7 @@ def test_the_old_certificate_may_have_run_out_and_the_new_one_may_not() -> None:
 JUNK = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=40), st.lists(st.text(), max_size=2))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from([ROTATION, COMPROMISE]),
     st.sampled_from(["event_id", "origin", "key", "old", "new", "proof", "public", "since_index"]),
@@ -148,7 +148,7 @@ def test_any_member_replaced_is_refused_by_name_or_reads(statement: dict[str, An
     assert isinstance(event, Compromise) or statement["predicate"][member] == value
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_flipped_certificate_is_refused_by_name(data: st.DataObject) -> None:
     key = p256("new")

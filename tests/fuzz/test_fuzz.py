@@ -31,14 +31,14 @@ def damaged(draw: st.DrawFn, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_damaged_inputs_are_refused_by_name_or_read_as_they_are(name: str, data: st.DataObject) -> None:
     TARGETS[name](data.draw(damaged(name)))
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(data=st.binary(max_size=600))
 def test_noise(name: str, data: bytes) -> None:
     if name != "tile":
@@ -47,7 +47,7 @@ def test_noise(name: str, data: bytes) -> None:
         TARGETS[name](data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.from_regex(r"/tile/[0-9a-z]{1,8}/[x0-9/]{1,20}(\.p/[0-9]{1,4})?", fullmatch=True) | st.text(max_size=40))
 def test_tile_paths_have_one_spelling(text: str) -> None:
     """The path of a hash tile or entry bundle, as monitors ask for it."""

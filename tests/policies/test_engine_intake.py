@@ -51,7 +51,7 @@ def test_a_denial_names_every_rule_with_source_rows_and_remedy(
     assert denied["BASE-PURPOSE"].caveat
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(100, 5000), share=st.floats(0.21, 1.0))
 def test_the_rows_to_drop_or_redact_are_exact(
     engine: PolicyEngine, chat: policy_input_pb2.IntakeInput, rows: int, share: float
@@ -310,7 +310,7 @@ def test_a_denial_that_people_may_waive_has_a_plan(engine: PolicyEngine, chat: p
     assert not engine.decide(chat).HasField("audit_plan")
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_question_crashes_the_engine_or_is_allowed_without_a_plan(
     engine: PolicyEngine, chat: policy_input_pb2.IntakeInput, data: st.DataObject

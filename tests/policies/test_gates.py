@@ -45,7 +45,6 @@ def holm_reference(p_values: list[float], alpha: float) -> list[bool]:
     return rejected
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.floats(0, 0.2), st.floats(0, 1)), min_size=1, max_size=15), st.sampled_from([0.05, 0.10]))
 def test_holm_from_steps_is_holm_from_p_values(p_values: list[float], alpha: float) -> None:
     m = len(p_values)
@@ -53,7 +52,6 @@ def test_holm_from_steps_is_holm_from_p_values(p_values: list[float], alpha: flo
     assert gates.holm(steps) == holm_reference(p_values, alpha)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-6, 6), min_size=1, max_size=8))
 def test_holm_from_intervals_is_holm_from_the_p_values_they_invert(z_scores: list[float]) -> None:
     alpha, m = 0.10, len(z_scores)
@@ -177,7 +175,7 @@ def test_the_pack_has_a_word_in_every_pass() -> None:
     assert gates.judge_all([gate(0.5)], found, lambda g, reading: False)[0].outcome == INCONCLUSIVE
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     n=st.integers(5, 400),
     share=st.floats(0, 1),
@@ -205,7 +203,6 @@ def test_the_n_named_for_a_proportion_decides(
     assert again.outcome == (FAIL if found.towards_failure else PASS)
 
 
-@settings(deadline=None)
 @given(
     value=st.floats(-1, 1),
     sd=st.floats(0.5, 5),

@@ -157,7 +157,7 @@ def test_a_word_that_looks_like_no_number_is_a_word(pack: Pack, chat: policy_inp
     assert not PolicyEngine(pack).decide(chat).allowed
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=st.text(st.characters(exclude_categories=["Cs"])),
     number=st.integers(-(2**63), 2**63 - 1),

@@ -6,13 +6,12 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import statistics as ps
 
 
-@settings(deadline=None)
 @given(n=st.integers(1, 3000), share=st.floats(0, 1), confidence=st.sampled_from([0.9, 0.95, 0.99, 1 - 0.1 / 17]))
 def test_clopper_pearson_agrees_with_scipy(n: int, share: float, confidence: float) -> None:
     stats = pytest.importorskip("scipy.stats")
@@ -24,7 +23,6 @@ def test_clopper_pearson_agrees_with_scipy(n: int, share: float, confidence: flo
     assert upper == pytest.approx(expected_upper, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(n=st.integers(1, 5000), share=st.floats(0, 1), p=st.floats(0.001, 0.999))
 def test_binomial_tail_agrees_with_scipy(n: int, share: float, p: float) -> None:
     stats = pytest.importorskip("scipy.stats")
@@ -32,7 +30,6 @@ def test_binomial_tail_agrees_with_scipy(n: int, share: float, p: float) -> None
     assert ps.binomial_at_most(successes, n, p) == pytest.approx(stats.binom.cdf(successes, n, p), abs=1e-9)
 
 
-@settings(deadline=None)
 @given(
     n=st.integers(1, 2000), share=st.floats(0, 1), limit=st.floats(0.01, 0.99), alpha=st.sampled_from([0.1, 0.05, 0.01])
 )
@@ -110,7 +107,6 @@ def test_so_many_coins_give_both_halves_with_the_assurance_that_was_stated() -> 
     assert 118 < flips < 170
 
 
-@settings(deadline=None)
 @given(threshold=st.integers(1, 10**6), start=st.integers(1, 50))
 def test_the_search_finds_the_first_n_that_decides(threshold: int, start: int) -> None:
     assert ps.smallest(lambda n: n >= threshold, start) == max(threshold, start)

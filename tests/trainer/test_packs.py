@@ -56,7 +56,7 @@ def as_packed(packs: Packs) -> list[list[int]]:
 
 
 @given(rows=ROWS)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_every_row_is_read_whole_and_what_rows_share_is_there_once(rows: list[list[int]]) -> None:
     packs = pack(rows)
     assert as_packed(packs) == rows

@@ -101,7 +101,7 @@ def test_two_lines_of_one_key_are_refused() -> None:
     refused("NOTE_SIGNATURE_BAD", lambda: VERIFIER.open(SignedNote("x\n", (line, line)), CHECKPOINT))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 8 + 2420 - 1), st.integers(0, 7))
 def test_any_flipped_bit_of_the_line_is_refused(position: int, bit: int) -> None:
     value = bytearray(SignedNote.parse(NOTE).signatures[1].value)

@@ -158,7 +158,7 @@ def test_no_consistency_proof_out_of_range(old: int, new: int) -> None:
         tree.consistency_proof(old, new, reader(LEAVES))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 200), st.data())
 def test_proofs_agree_with_the_naive_recursion(size: int, data: st.DataObject) -> None:
     leaves = some_leaves(size)
@@ -174,7 +174,7 @@ def test_proofs_agree_with_the_naive_recursion(size: int, data: st.DataObject) -
     verify_consistency(old, size, naive_root(leaves[:old]), root, steps)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(2, 120), st.data())
 def test_a_changed_proof_is_refused(size: int, data: st.DataObject) -> None:
     leaves = some_leaves(size)
@@ -191,7 +191,7 @@ def test_a_changed_proof_is_refused(size: int, data: st.DataObject) -> None:
         verify_inclusion(other, size, leaves[index], proof, root)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=6))
 def test_edge_and_tiles_give_every_node(batches: list[int]) -> None:
     leaves = some_leaves(sum(batches))

@@ -336,14 +336,14 @@ def test_not_a_plain_file(told: tuple[bytes, TrustFile, Path], tmp_path: Path) -
         assert verify_bundle(path, told[1], START).verdict == "invalid"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.binary(max_size=400))
 def test_noise_is_refused_by_name(data: bytes) -> None:
     with pytest.raises(AssayError):
         evidence.read_zip(data)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.dictionaries(
         st.from_regex(r"[a-z0-9]{1,8}(/[a-z0-9]{1,8})?", fullmatch=True), st.binary(max_size=60), max_size=6

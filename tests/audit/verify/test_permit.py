@@ -324,7 +324,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(["statement", "signature", "checkpoint", "proofs", "approvals", "name", "not_after"]),
     value=json_values,

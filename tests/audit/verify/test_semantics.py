@@ -687,7 +687,7 @@ TOUCHED = {
 }
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(sorted(TOUCHED)), data=st.data())
 def test_a_hostile_gateway_cannot_crash_the_verifier(
     tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject

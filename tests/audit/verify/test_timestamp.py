@@ -223,7 +223,7 @@ EDITS: list[Callable[[bytearray, int], None]] = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_damaged_responses_are_refused_by_name_or_say_the_same(
     tsa: Authority, response: bytes, data: st.DataObject
@@ -238,7 +238,7 @@ def test_damaged_responses_are_refused_by_name_or_say_the_same(
         assert error.reason.startswith("TIMESTAMP_")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60))
 def test_the_der_reader_refuses_by_name_or_reads_what_is_there(data: bytes) -> None:
     try:
