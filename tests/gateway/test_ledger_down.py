@@ -70,7 +70,7 @@ async def test_attack_41_no_job_starts_without_its_record_on_a_full_disk(
         house.app.pipeline.worker_errors = 0
         full.set()
 
-    async with at_home(workers, engine) as house:
+    async with at_home(workers.layout, engine) as house:
         await ask(house)
         fail_at(Event.TRAIN, fault, house, monkeypatch)
         running = asyncio.create_task(house.app.pipeline.run())
@@ -100,7 +100,7 @@ async def test_attack_41_no_job_starts_when_the_anchor_fails(
     async def cut(_: House) -> None:
         monkeypatch.setattr(FileAnchor, "swap", broken)
 
-    async with at_home(workers, engine) as house:
+    async with at_home(workers.layout, engine) as house:
         await ask(house)
         fail_at(event, cut, house, monkeypatch)
         with pytest.raises(AssayError) as caught:
@@ -108,10 +108,10 @@ async def test_attack_41_no_job_starts_when_the_anchor_fails(
         assert caught.value.reason == "LEDGER_STOPPED" and house.app.ledger.stopped == "OSError"
         assert last not in house.types(NAME) and tasks(workers, "train") == []
     monkeypatch.undo()
-    async with at_home(workers, engine) as house:
+    async with at_home(workers.layout, engine) as house:
         assert house.types(NAME)[-1] == last, "what was committed before the anchor failed is found at the start"
-    assert await gateway(workers) == 0
-    async with at_home(workers, engine) as house:
+    assert await gateway(workers.layout) == 0
+    async with at_home(workers.layout, engine) as house:
         assert house.types(NAME) == CLEAN
     assert [task["attempts"] for task in tasks(workers, "train")] == [1]
 
