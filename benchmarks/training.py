@@ -85,7 +85,10 @@ class Bench:
         done = subprocess.run(call, capture_output=True, check=False, text=True)
         if done.returncode:
             raise RuntimeError(f"{kind} {arguments} failed: {done.stderr[-2000:]}")
-        return dict(json.loads(done.stdout.splitlines()[-1]))
+        measured = done.stdout.splitlines()[-1]
+        # Each run is told as it ends: an hour of them is not lost with the last.
+        print(f"#   {measured}", file=sys.stderr, flush=True)
+        return dict(json.loads(measured))
 
     def trl(self, variant: Mapping[str, Any], rows: Path | None = None) -> dict[str, Any]:
         """One run of TRL's trainer."""
