@@ -13,7 +13,7 @@ from gateway.cli import audit, erase, setup
 
 NOUNS = {
     "dataset": "Datasets: upload, import, get, list, lineage.",
-    "job": "Tuning jobs: create, get, list, watch, cancel, pause, resume, appeal.",
+    "job": "Tuning jobs: create, get, list, watch, cancel, pause, resume, appeal, replay.",
     "policy": "Policies: list, explain, publish, evaluate, lint, test, diff, replay.",
     "approval": "Approvals: list, decide, waive, dismiss, raise, revoke.",
     "permit": "Deployment permits: issue, check, revoke.",

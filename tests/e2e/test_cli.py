@@ -165,6 +165,16 @@ def test_doctor_names_what_it_looked_at(bank: Bank):
     assert done.returncode == 0
 
 
+def test_doctor_says_how_to_get_the_sandbox_where_there_is_none():
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "doctor", "--output", "json"],
+        capture_output=True, text=True, check=False, env={**os.environ, "PATH": "/nonexistent"},
+    )  # fmt: skip
+    found = {f["name"]: f for f in json.loads(done.stdout)}
+    assert done.returncode == 1 and not found["bubblewrap"]["ok"]
+    assert "apt-get install bubblewrap" in found["bubblewrap"]["remedy"]
+
+
 def test_a_dataset_is_erased_on_a_signed_order(bank: Bank, tmp_path: Path):
     name = f"gone-{uuid.uuid4().hex[:8]}"
     rows, sheet = tmp_path / "rows.jsonl", tmp_path / "sheet.yaml"

@@ -34,78 +34,32 @@ def outcome(rule: str, *, passed: bool, waivable_by: str = "") -> policy_pb2.Rul
     return policy_pb2.RuleOutcome(rule_id=rule, outcome=word, message=f"about {rule}", waivable_by=waivable_by)
 
 
+Step = tuple[Event, dict[str, Any], dict[str, Any]]
+"""An event with the columns that it sets and the members of its record."""
+
+
 async def judged(house: House, verdict: policy_pb2.Verdict, unit: str = "credit", *, until: Event | None = None) -> str:
     """Creates a job and moves it past its audit, or ``until`` this event has happened; returns its name."""
     name = f"units/{unit}/tuningJobs/first"
     await house.upload("rita", unit)
     await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request(unit))
-    asked = policy_input_pb2.IntakeInput()
-    plan = measurement_pb2.AuditPlan(profile="quick", seed=1)
-    decision = policy_pb2.Decision(allowed=True, outcomes=[outcome("IN", passed=True)], audit_plan=plan)
     blob = put_bytes(house.app.blobs, unit, b"weights")
     model = ModelRow(
         name=name.replace("/tuningJobs/", "/models/"), unit=unit, job=name, adapter_sha256=ADAPTER,
         files=json.dumps([{"path": "adapter_model.safetensors", "sha256": blob.sha256, "size": blob.size}]),
         base_model=str(BASE["id"]), base_sha256=str(BASE["sha256"]), created_us=1,
     )  # fmt: skip
-    ordered = dsse.sign_service(
-        canonical.encode(dsse.statement("work-order", {"job": name, **ORDER}, [])),
-        load_ed25519(house.layout.service("gateway") / "permit.key"),
-    )
-    last = Event.PASS if verdict.outcome == policy_pb2.OUTCOME_PASS else Event.QUARANTINE
-    steps: list[tuple[Event, dict[str, Any], dict[str, Any]]] = [
-        (Event.PREPARE, {}, {}),
-        (
-            Event.QUEUE,
-            {"decision": views.to_json(decision)},
-            {
-                "decision": canonical.from_message(decision),
-                "data_facts_sha256": SOME,
-                "statement": attested(house, "audit", "preparation", name),
-                "quote_usd_micros": 1,
-            },
-        ),
-        (Event.TRAIN, {}, {**ORDER, "envelope": ordered}),
-        (
-            Event.AUDIT,
-            {"model": model.name},
-            {
-                "model": model.name,
-                "adapter_sha256": ADAPTER,
-                "base_sha256": model.base_sha256,
-                "adapter_finite": True,
-                "adapter_moved": True,
-                "statement": attested(house, "train", "training", name, ("adapter", ADAPTER)),
-            },
-        ),
-        (
-            last,
-            {"verdict": views.to_json(verdict)},
-            {
-                "model": model.name,
-                "verdict": canonical.from_message(verdict),
-                "run": {},
-                "report_sha256": SOME,
-                "audit_plan_sha256": SOME,
-            },
-        ),
-    ]
-
+    steps = [_prepared(house, name, verdict, denied=until is Event.DENY), *_tuned(house, model, verdict)]
     happen = [event for event, _, _ in steps]
-    if until is Event.DENY:
-        denial = policy_pb2.Decision(outcomes=verdict.outcomes, audit_plan=plan)
-        queued = steps[1][2]
-        steps = [steps[0], (until, {"decision": views.to_json(denial)},
-                            {**queued, "decision": canonical.from_message(denial)})]  # fmt: skip
-    elif until is not None:
-        steps = steps[: happen.index(until) + 1]
+    asked = {INTAKE_QUESTION: views.to_json(policy_input_pb2.IntakeInput())}
 
     def work(uow: UnitOfWork) -> None:
         rows.insert(uow.connection, model)
-        for event, values, predicate in steps:
+        machine.transition(uow, name, machine.Change(Event.PREPARE, house.app.settings.subject, ActorKind.GATEWAY))
+        for event, values, predicate in steps[: happen.index(until) + 1 if until else None]:
             change = machine.Change(
                 event, house.app.settings.subject, ActorKind.GATEWAY, predicate=predicate, values=values,
-                facts={INTAKE_QUESTION: views.to_json(asked)} if event in (Event.DENY, Event.QUEUE) else {},
+                facts=asked if event in (Event.DENY, Event.QUEUE) else {},
             )  # fmt: skip
             machine.transition(uow, name, change)
 
@@ -113,6 +67,49 @@ async def judged(house: House, verdict: policy_pb2.Verdict, unit: str = "credit"
     if until is None:
         await house.app.pipeline.cards.render(name)
     return name
+
+
+def _prepared(house: House, job: str, verdict: policy_pb2.Verdict, *, denied: bool) -> Step:
+    """Intake's decision; of a denial the rules are those of the verdict."""
+    outcomes = verdict.outcomes if denied else [outcome("IN", passed=True)]
+    plan = measurement_pb2.AuditPlan(profile="quick", seed=1)
+    decision = policy_pb2.Decision(allowed=not denied, outcomes=outcomes, audit_plan=plan)
+    predicate = {
+        "decision": canonical.from_message(decision),
+        "data_facts_sha256": SOME,
+        "statement": attested(house, "audit", "preparation", job),
+        "quote_usd_micros": 1,
+    }
+    return Event.DENY if denied else Event.QUEUE, {"decision": views.to_json(decision)}, predicate
+
+
+def _tuned(house: House, model: ModelRow, verdict: policy_pb2.Verdict) -> list[Step]:
+    """The order, the adapter, and what release policy says of it."""
+    ordered = dsse.sign_service(
+        canonical.encode(dsse.statement("work-order", {"job": model.job, **ORDER}, [])),
+        load_ed25519(house.layout.service("gateway") / "permit.key"),
+    )
+    trained = {
+        "model": model.name,
+        "adapter_sha256": ADAPTER,
+        "base_sha256": model.base_sha256,
+        "adapter_finite": True,
+        "adapter_moved": True,
+        "statement": attested(house, "train", "training", model.job, ("adapter", ADAPTER)),
+    }
+    said = {
+        "model": model.name,
+        "verdict": canonical.from_message(verdict),
+        "run": {},
+        "report_sha256": SOME,
+        "audit_plan_sha256": SOME,
+    }
+    last = Event.PASS if verdict.outcome == policy_pb2.OUTCOME_PASS else Event.QUARANTINE
+    return [
+        (Event.TRAIN, {}, {**ORDER, "envelope": ordered}),
+        (Event.AUDIT, {"model": model.name}, trained),
+        (last, {"verdict": views.to_json(verdict)}, said),
+    ]
 
 
 def attested(house: House, worker: str, kind: str, job: str, *subjects: tuple[str, str]) -> dict[str, Any]:
