@@ -51,8 +51,8 @@ class RefusalRecorder:
     async def settle(self) -> None:
         """Records what was only counted in minutes that are over, or of the oldest subjects beyond the most."""
         now = monotonic()
-        while self._windows:
-            subject, window = next(iter(self._windows.items()))  # in the order in which they opened
+        # Each once: what cannot be recorded is put back, and asked for again the next time.
+        for subject, window in list(self._windows.items()):  # in the order in which they opened
             if now - window.opened < _WINDOW_SECONDS and len(self._windows) < _MAX_SUBJECTS:
                 return
             await self._end(subject)

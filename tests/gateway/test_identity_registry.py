@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 
@@ -198,3 +199,19 @@ async def test_a_recorder_whose_ledger_is_gone_does_not_raise(opened: Callable[[
     rita = await house.caller("rita")
     await house.app.close()
     await house.app.refusals.record(rita.subject, "X", InvalidInputError("A", "b"))
+
+
+async def test_a_ledger_that_takes_nothing_holds_up_no_refusal(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be recorded is put back and waits; it is not tried again and again before the caller is answered."""
+    monkeypatch.setattr(refusals, "_MAX_SUBJECTS", 3)
+    tries: list[str] = []
+
+    async def full(self: RefusalRecorder, subject: str, *_: object) -> None:
+        tries.append(subject)
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(RefusalRecorder, "_append", full)
+    recorder, error = RefusalRecorder(house.app.store, 1), InvalidInputError("A", "b")
+    for n in range(5):
+        await asyncio.wait_for(recorder.record(f"subject-{n}", "X", error), 10)
+    assert len(tries) < 20
