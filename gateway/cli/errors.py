@@ -62,7 +62,9 @@ def from_call(error: Any) -> RemoteError:
     message = error.details() or code
     if code == "UNAVAILABLE" and not remedy:
         remedy = "is `assay serve` running, and is the address right? A refused certificate looks the same from here"
-    if code == "RESOURCE_EXHAUSTED" and status is None:
+    if code == "RESOURCE_EXHAUSTED" and status is None and not remedy:
+        remedy = "the gateway has too many calls under way; try again"
+    if code == "RESOURCE_EXHAUSTED" and status is None and "larger than max" in message:
         remedy = "a message may have 4 MiB; rows go in as a stream: assay dataset upload"
     return RemoteError(code, reason, message, remedy, violations)
 
