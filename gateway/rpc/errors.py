@@ -10,9 +10,14 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from assay.errors import AssayError, InternalError
 
 DOMAIN = "assay.v1"
-# Refusals are what a caller did or may not do; faults of ours are metrics and logs, not refusals. Bytes that do not fit
-# their digest may be either.
-FAULTS = frozenset({"INTERNAL", "UNAVAILABLE"})
+_FAULTS = frozenset({"INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+# Bytes of the caller's that do not hold; by code they look like bytes of ours.
+_THE_CALLERS = frozenset({"DIGEST_MISMATCH", "SIGNATURE_BAD", "KEY_MISMATCH", "CERTIFICATE_BAD", "WEBAUTHN_BAD"})
+
+
+def is_refusal(error: AssayError) -> bool:
+    """Whether it is about what a caller did or may not do; faults of ours are metrics and logs, not refusals."""
+    return error.code not in _FAULTS or error.reason in _THE_CALLERS
 
 
 def to_status(error: AssayError) -> status_pb2.Status:

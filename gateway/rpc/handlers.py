@@ -68,7 +68,8 @@ class Gate:
     async def admit(self, call: _Call, request: Message) -> Caller:
         """Passes the gates for one request."""
         deadline.require(call.context)
-        caller = await authenticate.caller(call.context, self._app.identities, self._people, call.trace_id)
+        identities = self._app.identities
+        caller = await authenticate.caller(call.context, call.subject, identities, self._people, call.trace_id)
         validate.check(request)
         authorise.require(caller, call.route.method.name, request, self._authorizer)
         caller = await self._under_the_jobs_trace(call, caller, request)
@@ -86,7 +87,7 @@ class Gate:
         return dataclasses.replace(caller, trace_id=trace_id)
 
     async def _refuse(self, call: _Call, error: AssayError) -> None:
-        if error.code not in errors.FAULTS and call.subject:
+        if errors.is_refusal(error) and call.subject:
             await self._app.refusals.record(call.subject, call.route.path, error, call.trace_id)
         log.info("refused", extra={"rpc": call.route.path, "code": error.code, "reason": error.reason})
         await call.context.abort_with_status(rpc_status.to_status(errors.to_status(error)))

@@ -7,19 +7,25 @@ from typing import Any
 from assay.certificates import key_id
 from assay.dsse import Signer
 from assay.errors import UnauthenticatedError
-from assay.identity import peer_certificate, peer_subject
+from assay.identity import peer_certificate
 from gateway.caller import Caller
 from gateway.identity_registry import IdentityRegistry
 
 
-async def caller(context: Any, identities: IdentityRegistry, people_prefix: str, trace_id: str) -> Caller:
+async def caller(context: Any, subject: str, identities: IdentityRegistry, people_prefix: str, trace_id: str) -> Caller:
     """Names the caller. A service's certificate passes the handshake but is no person, and is refused here.
 
+    Args:
+        context: of the call.
+        subject: that its certificate names.
+        identities: who holds which role.
+        people_prefix: of the subjects of people.
+        trace_id: of the call.
+
     Raises:
-        UnauthenticatedError: ``NO_CERTIFICATE``, ``NO_SUBJECT``, ``NOT_A_PERSON``, or ``KEY_NOT_IN_FORCE`` when a
-            key event has ended the key that proved the call.
+        UnauthenticatedError: ``NO_CERTIFICATE``, ``NOT_A_PERSON``, or ``KEY_NOT_IN_FORCE`` when a key event has ended
+            the key that proved the call.
     """
-    subject = peer_subject(context)
     if not subject.startswith(people_prefix):
         raise UnauthenticatedError("NOT_A_PERSON", "only people call the gateway; services are called by it")
     identities.people.admit(Signer(subject, key_id(peer_certificate(context).public_key())))
