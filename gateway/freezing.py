@@ -11,6 +11,7 @@ history. It does not start again anyway, and what is cited is a checkpoint that 
 from __future__ import annotations
 
 import json
+import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,27 +113,37 @@ def freeze(settings: Settings, envelope: dict[str, Any]) -> Frozen:
             finally:
                 publication.close()
     except AssayError as error:
-        known = _known(settings, trust.log) if error.reason in _NOT_SIGNED_FOR.get(order.reason_code, ()) else b""
+        known = b""
+        if error.reason in _NOT_SIGNED_FOR.get(order.reason_code, ()):
+            known = _known(settings, trust.log, forked=error.reason == FORKED)
         if not known:
             raise
         return _frozen(known, policy, recorded=False)
     return _frozen(note, policy, recorded=True)
 
 
-def _known(settings: Settings, log: Verifier) -> bytes:
-    """The newest known checkpoint of a log that cannot sign: the witnesses', else the anchor's, else the database's."""
-    notes = witnesses.newest_published(settings)
+def _known(settings: Settings, log: Verifier, *, forked: bool) -> bytes:
+    """The checkpoint to cite of a log that cannot sign: the largest of the witnesses', the anchor's and the database's.
+
+    Of a log that has forked it is the witnesses', where they have one: which of its histories counts is not for whoever
+    holds the log to say.
+    """
+    notes: list[bytes] = []
+    with suppress(AssayError, OSError, SQLAlchemyError, sqlite3.Error):
+        notes += witnesses.newest_published(settings)
     with suppress(AssayError, OSError):
         notes.append(FileAnchor(settings.layout.anchor).read() or b"")
     engine = dialect.connect(settings.database_url)
     with suppress(SQLAlchemyError, engine.dialect.loaded_dbapi.Error), engine.connect() as connection:
         notes.append(quick_head(connection)[1] or b"")
     engine.dispose()
+    known: list[tuple[int, bytes]] = []
     for note in notes:
         with suppress(AssayError):
-            open_checkpoint(note, log)
-            return note
-    return b""
+            known.append((open_checkpoint(note, log).size, note))
+    if forked:
+        return known[0][1] if known else b""
+    return max(known, default=(0, b""), key=lambda found: found[0])[1]
 
 
 def _frozen(note: bytes, policy: QuorumPolicy, *, recorded: bool) -> Frozen:
