@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from assay import modelfiles
 from assay.errors import IntegrityError, InvalidInputError
+from assay.logits import demand_plain_logits
 from audit.probes.clock import Clock
 from audit.probes.generation import generate
 from audit.probes.merging import merge
@@ -256,28 +257,6 @@ def load(models: Path, base_model: str, base_sha256: str, adapter: Path, batches
         "adapter_moved": str(_moved(wrapped, adapter, facts)).lower(),
     }
     return TunedModel(wrapped, tokenizer, environment, batches)
-
-
-def demand_plain_logits(causal: Any) -> None:
-    """Refuses a model that does more to its logits than its output layer does, since scores stop at that layer.
-
-    Some families scale them or cap them softly (Granite, Cohere, Gemma 2); their likelihoods would come out wrong, and
-    nothing else would tell.
-
-    Raises:
-        InvalidInputError: ``BASE_LOGITS_ALTERED``.
-    """
-    some = torch.arange(1, 9, device=next(causal.parameters()).device)[None]
-    with torch.inference_mode():
-        hidden = causal.get_decoder()(input_ids=some, use_cache=False).last_hidden_state
-        ours, own = causal.get_output_embeddings()(hidden).float(), causal(input_ids=some, use_cache=False).logits
-    # Numbers that are none are another fault, which the first scores name.
-    if torch.isfinite(ours).all() and not torch.allclose(ours, own.float(), rtol=0.02, atol=0.02 * float(ours.std())):
-        raise InvalidInputError(
-            "BASE_LOGITS_ALTERED",
-            "the base model alters its logits after its output layer (a scale or a soft cap), which no score follows",
-            remedy="choose a base model without it",
-        )
 
 
 def attach(base: Any, adapter: Path, facts: modelfiles.AdapterFacts) -> Any:

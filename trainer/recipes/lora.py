@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import InvalidInputError
+from assay.logits import demand_plain_logits
 from assay.modelfiles import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from trainer.device import Device
 from trainer.recipes import four_bit, whole
@@ -131,7 +132,8 @@ def load(
     parameters = sum(p.numel() for p in base.parameters())
     quantisation = four_bit.quantise(base, device) if quantised else None
     base.to(device.torch_device())  # type: ignore[arg-type]
-    _demand_plain_logits(base)
+    # The audit asks this too, after hours that it saves here.
+    demand_plain_logits(base)
     if full:
         adapter = whole.open_blocks(base)
         untuned = {name: p.detach().clone() for name, p in adapter.items()}
@@ -145,25 +147,6 @@ def load(
     # Dropout would treat a shared token alike for all its rows.
     packs = fused and (full or not settings.lora_dropout) and understands_packs(inner.model, device.torch_device())
     return TunedModel(inner.model, inner.lm_head, adapter, masters, untuned, parameters, packs, full, quantisation)
-
-
-def _demand_plain_logits(base: Any) -> None:
-    """Refuses a model that does more to its logits than its output layer does: losses are taken from that layer.
-
-    The audit asks the same of a model before it scores (``audit/probes/model.py``), after hours that this saves.
-    """
-    import torch
-
-    some = torch.arange(1, 9, device=next(base.parameters()).device)[None]
-    with torch.inference_mode():
-        ours = base.lm_head(base.model(input_ids=some, use_cache=False).last_hidden_state).float()
-        own = base(input_ids=some, use_cache=False).logits.float()
-    if torch.isfinite(ours).all() and not torch.allclose(ours, own, rtol=0.02, atol=0.02 * float(ours.std())):
-        raise InvalidInputError(
-            "BASE_LOGITS_ALTERED",
-            "the base model alters its logits after its output layer (a scale or a soft cap), which no loss follows",
-            remedy="choose a base model without it",
-        )
 
 
 def _attach(base: Any, settings: Settings, *, fused: bool) -> dict[str, torch.nn.Parameter]:

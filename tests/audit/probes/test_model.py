@@ -422,8 +422,7 @@ def test_a_model_that_alters_its_logits_is_refused(family: str, more: dict[str, 
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from audit.probes.model import demand_plain_logits
-    from trainer.recipes.lora import _demand_plain_logits
+    from assay.logits import demand_plain_logits
 
     shape = {
         "vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
@@ -431,10 +430,9 @@ def test_a_model_that_alters_its_logits_is_refused(family: str, more: dict[str, 
     }  # fmt: skip
     torch.manual_seed(0)
     made: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape, **(more or {}))).eval()
-    for demand in (demand_plain_logits, _demand_plain_logits):
-        if more is None:
-            demand(made)
-            continue
-        with pytest.raises(InvalidInputError) as raised:
-            demand(made)
-        assert raised.value.reason == "BASE_LOGITS_ALTERED"
+    if more is None:
+        demand_plain_logits(made)
+        return
+    with pytest.raises(InvalidInputError) as raised:
+        demand_plain_logits(made)
+    assert raised.value.reason == "BASE_LOGITS_ALTERED"
