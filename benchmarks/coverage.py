@@ -241,7 +241,7 @@ def _calibration_delta(n: int, before: str, after: str) -> Callable[[np.random.G
 
     def draw(g: np.random.Generator) -> stats.Bounds:
         top = _tops(g, n)
-        return calibration.change(*(_binned(g, top, s).interval(noise) for s in (after, before)))(LEVEL)
+        return stats.apart(*(_binned(g, top, s).interval(noise) for s in (after, before)))(LEVEL)
 
     return draw
 
@@ -256,7 +256,7 @@ def _change(sizes: tuple[int, ...], early: float, late: float) -> Callable[[np.r
             again = np.where(g.random(n) < 0.5, luck, g.random(n))
             earlier.append(Cell(str(i), int((luck < 0.5 - early * last).sum()), n))
             later.append(Cell(str(i), int((again < 0.5 - late * last).sum()), n))
-        return extremes.change_interval(later, earlier, LEVEL)
+        return extremes.change_interval(later, earlier)(LEVEL)
 
     return draw
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,7 +124,7 @@ def _gains(
         value = extremes.largest_difference([cells[0]]) - extremes.largest_difference([cells[1]])
         inputs = [[[c.name, c.successes, c.n] for c in part] for part in cells]
         n, levels = min(c.n for c in cells[0]), audit.settings.confidences
-        return measured(subjects[0], value, partial(extremes.change_interval, *cells), levels, n=n, inputs=inputs)
+        return measured(subjects[0], value, extremes.change_interval(*cells), levels, n=n, inputs=inputs)
 
     gained, lost = int((winner.right & ~ours.right).sum()), int((ours.right & ~winner.right).sum())
     n = len(test)

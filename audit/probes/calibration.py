@@ -1,8 +1,8 @@
 """Calibration: whether a decision made with 80 % is right in 80 % of cases, on the whole and by group.
 
 The expected calibration error uses ten bins of equal mass (Nixon et al., CVPR workshops 2019). Its estimate is biased
-upwards in small samples, so it is not given below a hundred rows, and a resampled interval mirrors the bias: it held in
-53 to 88 % of simulated audits. :meth:`Binned.interval` bounds the noise instead.
+upwards in small samples, so it is not given below a hundred rows, and a resampled interval carries the bias along.
+:meth:`Binned.interval` bounds the noise instead.
 """
 
 from __future__ import annotations
@@ -104,22 +104,6 @@ class Binned:
         return bounds
 
 
-def change(
-    after: Callable[[float], stats.Bounds], before: Callable[[float], stats.Bounds]
-) -> Callable[[float], stats.Bounds]:
-    """Bounds of the difference of two errors of the same rows; each has half of the error (Bonferroni)."""
-
-    def bounds(confidence: float) -> stats.Bounds:
-        (low, high), (least, most) = after(_half(confidence)), before(_half(confidence))
-        return low - most, high - least
-
-    return bounds
-
-
-def _half(confidence: float) -> float:
-    return (1 + confidence) / 2
-
-
 def _errors(
     audit: Audit, subjects: dict[str, Subject], tuned: tuple[Floats, Floats], base: tuple[Floats, Floats]
 ) -> list[Measurement]:
@@ -129,17 +113,17 @@ def _errors(
     of_after, of_before = after.interval(noise), before.interval(noise)
     inputs = {"tuned": tuned, "base": base}
 
-    def reachable(wide: Callable[[float], float]) -> list[float]:
+    def reachable(parts: int) -> list[float]:
         levels = audit.settings.confidences
-        return [c for c in levels if replicates * (1 - wide(c)) / 2 >= bootstrap.LEAST_BEYOND]
+        return [c for c in levels if replicates * (1 - c) / 2 / parts >= bootstrap.LEAST_BEYOND]
 
     def build_error() -> Measurement:
-        beside, levels = Control(before.error, "base model"), reachable(float)
+        beside, levels = Control(before.error, "base model"), reachable(1)
         return measured(subjects["error"], after.error, of_after, levels, n=n, inputs=inputs, control=beside)
 
     def build_delta() -> Measurement:
-        value, bounds = after.error - before.error, change(of_after, of_before)
-        return measured(subjects["delta"], value, bounds, reachable(_half), n=n, inputs=inputs)
+        value, bounds = after.error - before.error, stats.apart(of_after, of_before)
+        return measured(subjects["delta"], value, bounds, reachable(2), n=n, inputs=inputs)
 
     return [guarded(subjects["error"], build_error), guarded(subjects["delta"], build_delta)]
 

@@ -10,8 +10,9 @@ Largest differences mirror this. The pairwise intervals are Wilson-based (:func:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations
 
 from audit.probes import stats
@@ -105,16 +106,13 @@ def largest_difference_interval(families: Sequence[Sequence[Cell]], confidence: 
     return lower, upper
 
 
-def change_interval(later: Sequence[Cell], earlier: Sequence[Cell], confidence: float) -> stats.Bounds:
-    """Interval of the largest difference of ``later`` minus that of ``earlier``, whatever ties the two together.
+def change_interval(later: Sequence[Cell], earlier: Sequence[Cell]) -> Callable[[float], stats.Bounds]:
+    """Interval of the largest difference of ``later`` minus that of ``earlier``.
 
-    Each has half of the error (Bonferroni). Percentiles of a paired bootstrap are shorter and held in 84 to 86 % of
-    audits: the largest difference is biased upwards where there is little.
+    From both intervals, since percentiles of a paired bootstrap are too short: the largest difference is biased upwards
+    where there is little.
     """
-    half = (1 + confidence) / 2
-    low, high = largest_difference_interval([later], half)
-    least, most = largest_difference_interval([earlier], half)
-    return low - most, high - least
+    return stats.apart(*(partial(largest_difference_interval, [cells]) for cells in (later, earlier)))
 
 
 def _corrected(confidence: float, groups: int) -> float:

@@ -230,10 +230,7 @@ def _amplification(
     def build() -> Measurement:
         after_cells, before_cells = table.cells(of=later), table.cells(of=earlier)
         value = extremes.largest_difference([after_cells]) - extremes.largest_difference([before_cells])
-
-        def interval(confidence: float) -> stats.Bounds:
-            return extremes.change_interval(after_cells, before_cells, confidence)
-
+        interval = extremes.change_interval(after_cells, before_cells)
         inputs, levels = _inputs([after_cells, before_cells]), audit.settings.confidences
         return measured(subject, value, interval, levels, n=min(c.n for c in after_cells), inputs=inputs)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -182,6 +182,16 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     spread = a**2 / first.freedom + b**2 / second.freedom
     freedom = (a + b) ** 2 / spread if spread > 0 else first.freedom + second.freedom
     return Estimate(first.value - second.value, math.sqrt(a + b), freedom)
+
+
+def apart(first: Callable[[float], Bounds], second: Callable[[float], Bounds]) -> Callable[[float], Bounds]:
+    """Interval of the first quantity minus the second, whatever ties them together: each has half of the error."""
+
+    def bounds(confidence: float) -> Bounds:
+        (low, high), (least, most) = first((1 + confidence) / 2), second((1 + confidence) / 2)
+        return low - most, high - least
+
+    return bounds
 
 
 def log_ratio_interval(first: Estimate, second: Estimate, confidence: float) -> Bounds:
