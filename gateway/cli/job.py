@@ -274,7 +274,7 @@ def follow(session: Session, name: str, *, quiet: bool = False) -> tuning_job_pb
             now = job.progress
             progress.update(
                 bar, stage=f"{state_name(State.Name(job.state))} {now.stage}", completed=now.step,
-                total=now.steps or None, detail=_detail(now),
+                total=now.steps or None, detail=_detail(now), refresh=True,
             )  # fmt: skip
             if event.resting:
                 break

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -28,11 +27,8 @@ def event(state: int, stage: str, step: int, steps: int, *, resting: bool = Fals
 def watched(request: pb.WatchTuningJobRequest) -> Iterator[object]:
     assert request.name == NAME
     metrics = {"loss": 1.25, "tokens_per_s": 321.0}
-    # A terminal is drawn on ten times a second.
     yield event(State.STATE_TRAINING, "train", 17, 68, metrics=metrics, message="epoch 1", seconds_left=58)
-    time.sleep(0.3)
     yield event(State.STATE_AUDITING, "audit", 12, 24, message="completing identifiers", seconds_left=21)
-    time.sleep(0.3)
     yield event(State.STATE_AWAITING_APPROVAL, "", 0, 0, resting=True)
     raise AssertionError("it goes on after the job rests")
 

@@ -37,7 +37,13 @@ SCRIPT = Path(__file__).parent / "tiny_gateway.py"
 ON_THE_WAY = (
     "job.preparing", "intake.decided", "training.ordered", "training.completed", "release.decided", "card.rendered",
 )  # fmt: skip
-OTHER_RECORDS = ("job.failed",)
+MOVES = (
+    ("RECEIVED", "PREPARING", "job.preparing"), ("PREPARING", "QUEUED", "intake.decided"),
+    ("QUEUED", "TRAINING", "training.ordered"), ("TRAINING", "AUDITING", "training.completed"),
+    ("AUDITING", "AWAITING_APPROVAL", "release.decided"), ("PREPARING", "DENIED", "intake.decided"),
+    ("AUDITING", "QUARANTINED", "release.decided"), ("TRAINING", "FAILED", "job.failed"),
+)  # fmt: skip
+"""Every change of state that the kills below meet, with its record."""
 
 
 @contextlib.asynccontextmanager
