@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection
@@ -36,8 +35,6 @@ from gateway.store import jobs
 from gateway.store.tables import JobRow
 
 REPRODUCED, DIFFERS, NOT_REPLAYABLE = "REPRODUCED", "DIFFERS", "NOT_REPLAYABLE"
-TOLERANCE = Decimal("0.05")
-"""Nats a token by which the validation losses of one run in two environments may differ, see docs/exactness.md."""
 _FACT = "replay."
 _MOST_DIFFERENCES = 100
 
@@ -101,7 +98,8 @@ class ReplayService:
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
-        message = await self.office.store.commit(lambda uow: _record(uow, caller, trained, outcome))
+        tolerance = self.office.policy.replay_tolerance
+        message = await self.office.store.commit(lambda uow: _record(uow, caller, trained, outcome, tolerance))
         await self.office.exchange.forget(self.office.train, _task_id(trained))
         yield pb.ReplayTuningJobResponse(replay=message)
 
@@ -155,7 +153,7 @@ class ReplayService:
                 checked = await asyncio.to_thread(modelfiles.check_adapter_folder, result.folder / ADAPTER_FOLDER)
                 statement = dsse.read_statement(dsse.envelope_payload(result.envelope))
                 found = provenance.differences(provenance.lock_of(trained.statement), provenance.lock_of(statement))
-                found += _resumed_elsewhere(trained.claim)
+                found += _environments(trained.claim, result.predicate["claim"])
                 return Outcome(
                     REPRODUCED if checked.sha256 == trained.adapter_sha256 else DIFFERS,
                     adapter_sha256=checked.sha256,
@@ -171,17 +169,18 @@ class ReplayService:
         return replace(await train_task(self.office, trained.job, known), task_id=_task_id(trained))
 
 
-def _resumed_elsewhere(claim: Mapping[str, Any]) -> list[dict[str, str]]:
+def _environments(*claims: Mapping[str, Any]) -> list[dict[str, str]]:
     """The lock is of the last attempt; a run that was resumed in another environment has bits of both."""
-    count = len(claim.get("environments", ()))
-    return [{"name": "environments", "recorded": str(count), "now": "1"}] if count > 1 else []
+    before, after = (max(1, len(claim.get("environments", ()))) for claim in claims)
+    return [{"name": "environments", "recorded": str(before), "now": str(after)}] if max(before, after) > 1 else []
 
 
-def within_tolerance(before: str, outcome: Outcome) -> bool:
-    """Whether another adapter is what another environment explains: losses by which nobody would choose."""
+def within(tolerance: float, before: str, outcome: Outcome) -> bool:
+    """Whether another adapter may be what another environment explains: validation losses so near, in nats a token."""
     if outcome.verdict != DIFFERS or not (outcome.differences and before and outcome.validation_loss):
         return False
-    return abs(Decimal(before) - Decimal(outcome.validation_loss)) <= TOLERANCE
+    # A NaN lies within nothing. Both are decimals of a few digits, whose difference need not be one in binary.
+    return abs(float(before) - float(outcome.validation_loss)) <= tolerance * (1 + 1e-9)
 
 
 def _task_id(trained: Trained) -> str:
@@ -189,14 +188,14 @@ def _task_id(trained: Trained) -> str:
     return f"{trained.job.unit}.{trained.job.name.rsplit('/', 1)[-1]}.replay.{trained.number}"
 
 
-def _record(uow: UnitOfWork, caller: Caller, trained: Trained, outcome: Outcome) -> pb.Replay:
+def _record(uow: UnitOfWork, caller: Caller, trained: Trained, outcome: Outcome, tolerance: float) -> pb.Replay:
     """Records the outcome once; two callers who followed the same replay get the same record."""
     name, key = trained.job.name, f"{_FACT}{trained.number}"
     known = jobs.facts(uow.connection, name)
     if key in known:
         return views.from_json(known[key], pb.Replay)
     before = str(trained.claim.get("validation_loss") or "")
-    within = within_tolerance(before, outcome)
+    near = within(tolerance, before, outcome)
     predicate = {
         "job": name,
         "actor": caller.subject,
@@ -210,8 +209,8 @@ def _record(uow: UnitOfWork, caller: Caller, trained: Trained, outcome: Outcome)
         "differences": [dict(d) for d in outcome.differences],
         "validation_loss": before,
         "replayed_validation_loss": outcome.validation_loss,
-        "tolerance": str(TOLERANCE),
-        "within_tolerance": within,
+        "tolerance": f"{tolerance:g}",
+        "within_tolerance": near,
         **({"statement": outcome.envelope} if outcome.envelope else {}),
     }
     subjects = [("adapter", trained.adapter_sha256)]
@@ -227,8 +226,8 @@ def _record(uow: UnitOfWork, caller: Caller, trained: Trained, outcome: Outcome)
         validation_loss=before,
         replayed_validation_loss=outcome.validation_loss,
         record_index=index,
-        tolerance=str(TOLERANCE),
-        within_tolerance=within,
+        tolerance=f"{tolerance:g}",
+        within_tolerance=near,
     )
     jobs.establish(uow.connection, name, {key: views.to_json(message)})
     return message

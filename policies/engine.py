@@ -200,6 +200,11 @@ class PolicyEngine:
         """A limit of the bundle that counts days and that the gateway reads, such as ``appeal_days``."""
         return round(self.pack.limits.number(limit, "strict"))
 
+    @property
+    def replay_tolerance(self) -> float:
+        """Nats a token by which the validation losses of one run in two environments may differ."""
+        return self.pack.limits.number("replay_tolerance", "strict")
+
     def quorum(self, purpose: str) -> tuple[identity_pb2.Role, ...]:
         """Roles that must sign, each by another subject; the same for every purpose in this version."""
         words = self.pack.limits.by_name["quorum_roles"].value("strict")

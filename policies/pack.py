@@ -164,7 +164,7 @@ ENGINE_LIMITS = frozenset({
     "sample_evaluation_items", "sample_deep_rows", "sample_inference_spans", "sample_inference_candidates",
     "sample_association_people",
     "sample_exposure_canaries", "sample_exposure_candidates", "batch_tokens", "generation_rows", "audit_seconds",
-    "direct_identifiers", "appeal_days", "appeal_answer_days", "quorum_roles",
+    "direct_identifiers", "appeal_days", "appeal_answer_days", "quorum_roles", "replay_tolerance",
 })  # fmt: skip
 """Limits that planner and gateway read themselves; every bundle states them."""
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from assay.errors import NotFoundError, PreconditionError
+from assay.errors import NotFoundError, PreconditionError, UnavailableError
 from assay.v1 import policy_input_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from gateway import lineage
 from gateway.cli.replay import describe
-from gateway.replays import Outcome, within_tolerance
+from gateway.replays import Outcome, within
 from gateway.store import jobs, rows
 from gateway.store.tables import ErasureRow
 from tests.gateway.test_pipeline import NAME, Street, spooled, street
@@ -46,11 +46,12 @@ async def test_the_same_bits_are_reproduced_and_recorded(street: Street) -> None
 
 
 @pytest.mark.parametrize(
-    ("verdict", "differs", "before", "after", "within"),
+    ("verdict", "differs", "before", "after", "near"),
     [
         ("DIFFERS", True, "1.5", "1.55", True),
         ("DIFFERS", True, "1.5", "1.551", False),
         ("DIFFERS", True, "1.5", "1.45", True),
+        ("DIFFERS", True, "NaN", "1.5", False),
         ("DIFFERS", True, "1.5", "", False),
         ("DIFFERS", True, "", "1.5", False),
         ("DIFFERS", False, "1.5", "1.5", False),
@@ -58,10 +59,10 @@ async def test_the_same_bits_are_reproduced_and_recorded(street: Street) -> None
     ],
 )
 def test_only_another_environment_has_a_tolerance(
-    verdict: str, differs: bool, before: str, after: str, within: bool
+    verdict: str, differs: bool, before: str, after: str, near: bool
 ) -> None:
     found = Outcome(verdict, validation_loss=after, differences=({"name": "threads"},) if differs else ())
-    assert within_tolerance(before, found) == within
+    assert within(0.05, before, found) == near
 
 
 async def test_other_bits_differ_and_what_changed_is_named(street: Street) -> None:
@@ -94,6 +95,28 @@ async def test_a_run_that_was_resumed_in_another_environment_is_known_as_one(str
     await street.rest()
     found = await replay(street)
     assert [(d.name, d.recorded, d.now) for d in found.differences] == [("environments", "2", "1")]
+
+
+async def test_a_replay_that_was_resumed_in_another_environment_is_known_as_one(street: Street) -> None:
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    street.workers.open_gate("go")
+    await street.rest()
+    (street.workers.gates / "go").unlink()
+    again = asyncio.create_task(replay(street))
+    begun = street.layout.service("train-worker") / "spool" / "credit.first.replay.1" / "work" / "environments"
+    while not (begun.exists() and begun.read_text()):
+        await asyncio.sleep(0.05)
+    path = street.layout.service("train-worker") / "worker.toml"
+    path.write_text(path.read_text() + 'cpu_isa = "AVX2"\n')
+    await street.workers.kill("train-worker")
+    with pytest.raises(UnavailableError):
+        await again
+    await street.workers.start("train-worker")
+    street.workers.open_gate("go")
+    found = await replay(street)
+    assert found.number == 1
+    assert ("environments", "1", "2") in [(d.name, d.recorded, d.now) for d in found.differences]
 
 
 async def test_two_who_ask_at_once_follow_one_replay(street: Street) -> None:
