@@ -29,11 +29,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from assay import processor
 from audit.probes import stats
 from benchmarks import offline
 from benchmarks.sandbox import sandbox_start_ms
 from demo import data
-from trainer.device import choose_device, cpu_fields
+from trainer.device import choose_device
 
 SETTINGS = {
     "epochs": 1.0,
@@ -204,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = choose_device()
     found: dict[str, Any] = {
         "device": device.kind,
-        "cpu": cpu_fields().get("model name", platform.machine()),
+        "cpu": processor.read().get("model name", platform.machine()),
         "cores": os.cpu_count(),
     }
     with tempfile.TemporaryDirectory() as name:

@@ -1,8 +1,4 @@
-"""Which device and number format to tune with.
-
-bf16 only where the hardware multiplies it (a GPU, or a CPU with AVX512-BF16 or AMX): elsewhere it is emulated, 24 times
-slower on a CPU with AVX2 alone, so fp32 is used there.
-"""
+"""Which device and number format to tune with: on a CPU see :mod:`assay.processor`."""
 
 from __future__ import annotations
 
@@ -11,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assay import processor
+
 if TYPE_CHECKING:
     import torch
-
-_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 @dataclass(frozen=True)
@@ -57,22 +53,12 @@ def demand_exactness(device: Device) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def choose_device(cpuinfo: Path = Path("/proc/cpuinfo")) -> Device:
-    """Takes the GPU where there is one, else the CPU with the fastest exact-enough format it has."""
+def choose_device(cpuinfo: Path = processor.CPUINFO) -> Device:
+    """Takes the GPU where there is one, else the CPU in the format that it multiplies fastest."""
     import torch
 
     if torch.cuda.is_available():
         dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
         return Device("cuda", dtype, torch.cuda.get_device_name(0))
-    fields = cpu_fields(cpuinfo)
-    flags = set(fields.get("flags", "").split())
-    return Device("cpu", "bfloat16" if flags & _BF16_FLAGS else "float32", fields.get("model name", platform.machine()))
-
-
-def cpu_fields(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    """Fields of the first processor in ``/proc/cpuinfo``; empty where the system has no such file."""
-    if not cpuinfo.is_file():
-        return {}
-    first = cpuinfo.read_text(errors="replace").split("\n\n", 1)[0]
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {key.strip(): value.strip() for key, colon, value in pairs if colon}
+    here = processor.read(cpuinfo)
+    return Device("cpu", processor.fastest_format(here), here.get("model name", platform.machine()))

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from assay import processor
 from assay.digests import sha256_bytes, sha256_file
 from assay.worker.sandbox import task_environment
 
@@ -32,7 +33,7 @@ _BUILD = re.compile(r"^(git_version|cuda|hip)[^=\n]*= *'?([^'\n]*)'?", re.MULTIL
 
 
 def environment(
-    threads: int, cpu_isa: str = "", cpuinfo: Path = Path("/proc/cpuinfo"), *, processes: int = 1
+    threads: int, cpu_isa: str = "", cpuinfo: Path = processor.CPUINFO, *, processes: int = 1
 ) -> dict[str, str]:
     """Processor, torch build and settings of a task that computes with ``threads`` threads.
 
@@ -44,7 +45,7 @@ def environment(
             had, and their backend.
     """
     given = task_environment(threads, cpu_isa)
-    cpu = _processor(cpuinfo)
+    cpu = processor.read(cpuinfo)
     return {
         **{name: cpu[field] for field, name in _CPU.items() if field in cpu},
         "cpu_flags_sha256": sha256_bytes(" ".join(sorted(cpu.get("flags", "").split())).encode()),
@@ -71,15 +72,6 @@ def _source(folder: Path) -> str:
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\n".encode())
     return digest.hexdigest()
-
-
-def _processor(cpuinfo: Path) -> Mapping[str, str]:
-    try:
-        first = cpuinfo.read_text(errors="replace").split("\n\n", 1)[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _torch_build() -> dict[str, str]:

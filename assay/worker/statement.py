@@ -12,7 +12,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from assay import canonical, dsse, provenance
+from assay import canonical, dsse, processor, provenance
 from assay.bundle import check_paths
 from assay.digests import folder_manifest, sha256_bytes, sha256_file
 from assay.errors import AssayError, ExhaustedError, IntegrityError, InvalidInputError
@@ -196,11 +196,7 @@ def environment() -> dict[str, str]:
         "machine": platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))),
     }
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    cpu = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    cpu = processor.read()
     flags = cpu.get("flags", "").split()
     facts["cpu"] = cpu.get("model name", "unknown")
     facts["cpu_features"] = " ".join(feature for feature in _CPU_FEATURES if feature in flags)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from assay import modelfiles
+from assay import modelfiles, processor
 from assay.errors import IntegrityError, InvalidInputError
 from assay.logits import demand_plain_logits
 from audit.probes.clock import Clock
@@ -45,7 +45,6 @@ _HEAD_ROWS = 256
 _REFINED = 8
 _HELD = 4
 _BATCHES = BatchPlan()
-_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 class TunedModel:
@@ -288,17 +287,14 @@ def _moved(wrapped: Any, adapter: Path, facts: modelfiles.AdapterFacts) -> bool:
     return any(not torch.equal(tuned, original) for tuned, original in whole_weights(wrapped))
 
 
-def choose_device(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[torch.device, torch.dtype, str]:
-    """Device, number format and processor: the GPU where there is one, bf16 only where the hardware multiplies it."""
+def choose_device(cpuinfo: Path = processor.CPUINFO) -> tuple[torch.device, torch.dtype, str]:
+    """Device, number format and processor: the GPU where there is one, else the CPU's fastest format."""
     if torch.cuda.is_available():
         dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
         return torch.device("cuda"), dtype, torch.cuda.get_device_name(0)
-    text = cpuinfo.read_text(errors="replace").split("\n\n", 1)[0] if cpuinfo.is_file() else ""
-    pairs = [line.partition(":") for line in text.splitlines()]
-    facts = {key.strip(): value.strip() for key, _, value in pairs}
-    fast = bool(_BF16_FLAGS & set(facts.get("flags", "").split()))
-    name = facts.get("model name", platform.machine())
-    return torch.device("cpu"), torch.bfloat16 if fast else torch.float32, name
+    here = processor.read(cpuinfo)
+    dtype = torch.bfloat16 if processor.fastest_format(here) == "bfloat16" else torch.float32
+    return torch.device("cpu"), dtype, here.get("model name", platform.machine())
 
 
 def _asked(targets: torch.Tensor, choices: Mapping[int, tuple[int, ...]]) -> torch.Tensor:
