@@ -153,7 +153,7 @@ class ReplayService:
                 checked = await asyncio.to_thread(modelfiles.check_adapter_folder, result.folder / ADAPTER_FOLDER)
                 statement = dsse.read_statement(dsse.envelope_payload(result.envelope))
                 found = provenance.differences(provenance.lock_of(trained.statement), provenance.lock_of(statement))
-                found += _environments(trained.claim, result.predicate["claim"])
+                found += _of_claims(trained.claim, result.predicate["claim"])
                 return Outcome(
                     REPRODUCED if checked.sha256 == trained.adapter_sha256 else DIFFERS,
                     adapter_sha256=checked.sha256,
@@ -169,10 +169,13 @@ class ReplayService:
         return replace(await train_task(self.office, trained.job, known), task_id=_task_id(trained))
 
 
-def _environments(*claims: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The lock is of the last attempt; a run that was resumed in another environment has bits of both."""
-    before, after = (max(1, len(claim.get("environments", ()))) for claim in claims)
-    return [{"name": "environments", "recorded": str(before), "now": str(after)}] if max(before, after) > 1 else []
+def _of_claims(*claims: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What no lock says: of how many environments a resumed run has bits, and how memory made it split its batches."""
+    many = [max(1, len(claim.get("environments", ()))) for claim in claims]
+    parts = [int(claim.get("micro_batch_tokens", 0)) for claim in claims]
+    found = [("environments", many)] if max(many) > 1 else []
+    found += [("micro_batch_tokens", parts)] if parts[0] != parts[1] else []
+    return [{"name": name, "recorded": str(before), "now": str(after)} for name, (before, after) in found]
 
 
 def within(tolerance: float, before: str, outcome: Outcome) -> bool:

@@ -42,6 +42,7 @@ def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[
                 "hyperparameters": _hyperparameters(job, result),
                 "rows": len(train.rows),
                 "row_tokens": job.row_tokens,
+                "micro_batch_tokens": state.micro_batch_tokens,
                 "cut_rows": len(train.cut),
                 "rows_without_target": len(train.without_target),
                 "validation_cut_rows": len(job.validation.cut),

@@ -19,7 +19,7 @@ from assay.modelfiles import (
 from assay.worker.task import CHECKPOINTS, TaskContext, TaskPaused
 from trainer import statement
 from trainer.device import choose_device
-from trainer.recipes import four_bit, lora, whole
+from trainer.recipes import four_bit, lora, memory, whole
 from trainer.recipes.fit import demand_fit, read_limits
 from trainer.recipes.launcher import carry_out
 from trainer.recipes.loop import TuneJob, tune
@@ -80,7 +80,8 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
     from transformers import AutoTokenizer
 
     order = context.order
-    files = context.models / str(order["base_model"]) / "files"
+    folder = context.models / str(order["base_model"])
+    files, manifest = folder / "files", read_base_manifest(folder)
     tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
     vocabulary, context_tokens = read_limits(files)
     demand_fit(tokenizer, vocabulary)
@@ -99,9 +100,12 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
     if parent is not None:
         settings = _of_parent(settings, parent, method, privacy)
     trials = _trials(order, settings, method, parent, privacy)
+    ranks = ranks_of(context.processes, settings.batch_size, device, private=privacy is not None)
     names = (*SPLITS, *(("selection",) if trials else ()))
     files_of = {split: context.inputs / f"{split}.jsonl" for split in names}
     splits = {split: encoder.encode(read_rows(path)) for split, path in files_of.items()}
+    longest = max((row.longest for split in splits.values() for row in split.rows), default=0)
+    room = memory.of_process(device, context.memory_bytes, ranks.count)
     _tell_of_cuts(context, splits["train"], row_tokens)
     decides = {
         "base": order["base_sha256"],
@@ -134,7 +138,8 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
         trials=trials,
         environment=context.environment,
         selection=splits.get("selection", NO_ROWS),
-        ranks=ranks_of(context.processes, settings.batch_size, device, private=privacy is not None),
+        ranks=ranks,
+        micro_batch_tokens=memory.fitting(files, device, method, manifest.parameters, longest, room),
     )
 
 

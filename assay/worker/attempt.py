@@ -70,6 +70,7 @@ class Handover:
     module: str
     processes: int = 1
     environment: str = ""
+    memory_bytes: int = 0
 
     def line(self) -> bytes:
         """The message as one JSON line."""
@@ -82,6 +83,7 @@ class Handover:
             "module": self.module,
             "processes": self.processes,
             "environment": self.environment,
+            "memory_bytes": self.memory_bytes,
         }
         return json.dumps({"run": run}).encode() + b"\n"
 

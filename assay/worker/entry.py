@@ -5,7 +5,8 @@ and sends the order and the job's secret only after it has seen the proof. What 
 never leaves the worker.
 
     entry      -> {"type": "isolation", "probes": {name: bool}, "saw": {name: str}}
-    supervisor -> {"run": {"task_id","kind","order","secret","work_key","module","processes","environment"}}
+    supervisor -> {"run": {"task_id","kind","order","secret","work_key","module","processes","environment",
+                  "memory_bytes"}}
                   (or closes the socket)
     entry      -> {"type": "progress", ...} ...
     entry      -> {"type": "end", "outcome": "done|paused|failed", ...}

@@ -81,6 +81,7 @@ class Launcher:
                 spec.module.module,
                 self.settings.processes if record.kind == "train" else 1,
                 environment,
+                self.settings.task_memory(),
             ),
             hooks,
             decoy_folder=self.spool.root,

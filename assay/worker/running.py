@@ -83,7 +83,7 @@ def _foreign(error: Exception) -> dict[str, str]:
     words = str(error)[:1000]
     no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if no_memory or (isinstance(error, RuntimeError) and _TORCH_CPU.search(words)):
-        remedy = "give the worker more memory, or ask for smaller batches or shorter rows"
+        remedy = "give the worker more memory, or ask for shorter rows"
         return {"reason": "TASK_MEMORY", "message": "memory ran out", "remedy": remedy}
     if (isinstance(error, OSError) and error.errno in _FULL) or os.strerror(errno.ENOSPC) in words:
         return {"reason": "DISK_FULL", "message": "the disk is full", "remedy": "free space on the worker's disk"}
@@ -107,4 +107,5 @@ def _context(order: Mapping[str, Any], send: Callable[[bytes], None]) -> TaskCon
         work_key=base64.b64decode(order["work_key"]),
         processes=order["processes"],
         environment=order["environment"],
+        memory_bytes=order["memory_bytes"],
     )

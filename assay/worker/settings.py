@@ -177,6 +177,10 @@ class WorkerSettings(BaseModel):
         data = limits.data_bytes or (0 if Path("/dev/nvidiactl").exists() else memory)
         return replace(limits, data_bytes=data, memory_bytes=limits.memory_bytes or memory * 9 // 10)
 
+    def task_memory(self) -> int:
+        """Bytes that a task is to use at most: its own cap, or its slot's part of what the machine has."""
+        return self.limits.memory_bytes or psutil.virtual_memory().total * 9 // 10 // self.slots
+
     def task_threads(self) -> int:
         """Threads that a task computes with."""
         return self.threads or len(os.sched_getaffinity(0))

@@ -43,6 +43,7 @@ class TaskContext:
         work_key: 32 bytes of the task's own, the same in every attempt: what ``work`` keeps is encrypted with them.
         processes: processes that the worker's operator lets a training share its rows out to.
         environment: digest of the environment lock of this attempt (:mod:`assay.worker.lock`); empty outside a worker.
+        memory_bytes: of the machine's memory that the task is to use at most; 0 outside a worker.
     """
 
     task_id: str
@@ -58,6 +59,7 @@ class TaskContext:
     work_key: bytes = field(default=b"", repr=False)
     processes: int = 1
     environment: str = ""
+    memory_bytes: int = 0
 
     def progress(
         self, step: int, steps: int, message: str = "", seconds_left: float | None = None, **metrics: float

@@ -47,6 +47,8 @@ class RunState:
         processes: that the run shares its rows out to; a resume among another number would round otherwise.
         environments: digests of the environment locks that the run was computed in, in order; one, unless it was
             resumed on a machine that differs or had been changed.
+        micro_batch_tokens: tokens of rows that one pass may hold, 0 for no bound; of the machine that began the run,
+            since parts of another size would be rounded otherwise.
     """
 
     fingerprint: str
@@ -62,6 +64,7 @@ class RunState:
     damaged: int = 0
     processes: int = 1
     environments: list[str] = field(default_factory=list)
+    micro_batch_tokens: int = 0
 
     def compute_in(self, environment: str) -> None:
         """Notes where the steps to come are computed."""
@@ -78,10 +81,11 @@ def save(folder: Path, state: RunState, tensors: Mapping[str, torch.Tensor], key
     from safetensors.torch import save as encode
 
     final = folder / f"step-{state.step:08d}"
-    data = encode({k: t.detach().contiguous().cpu() for k, t in sorted(tensors.items())})
-    state.tensors_sha256 = digests.sha256_bytes(data)
+    # A run that ends at a step which is stored already would name a digest of tensors that lie nowhere.
     if final.exists():
         return
+    data = encode({k: t.detach().contiguous().cpu() for k, t in sorted(tensors.items())})
+    state.tensors_sha256 = digests.sha256_bytes(data)
     put(final, json.dumps(asdict(state)).encode(), data, key, f"the checkpoint of step {state.step}")
     for old in _steps(folder)[:-_KEPT]:
         os.unlink(old)

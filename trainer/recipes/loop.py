@@ -71,6 +71,7 @@ class TuneJob:
         selection: rows that decide between trials.
         ranks: the processes that share out the rows, as this one sees them.
         environment: digest of what decides bits and stands in no order; empty where nobody says.
+        micro_batch_tokens: tokens of rows that one pass may hold, of a run that begins; 0 for no bound.
     """
 
     base_files: Path
@@ -92,6 +93,7 @@ class TuneJob:
     selection: EncodedRows = NO_ROWS
     ranks: Ranks = ALONE
     environment: str = ""
+    micro_batch_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,24 @@ def not_finite(what: str) -> PreconditionError:
     return PreconditionError("LOSS_NOT_FINITE", f"{what} is not a finite number", remedy=remedy)
 
 
+def micro_batches(rows: Sequence[Row], tokens: int) -> list[Sequence[Row]]:
+    """Rows in their order, in parts of so many tokens at most; a longer row is a part of its own.
+
+    Args:
+        rows: maybe none.
+        tokens: most tokens of a part; 0 for no bound.
+    """
+    parts: list[list[Row]] = []
+    room = 0
+    for row in rows:
+        if not parts or (tokens and row.length > room):
+            parts.append([])
+            room = tokens
+        parts[-1].append(row)
+        room -= row.length
+    return list(parts)
+
+
 class Run:
     """The moving parts of one run."""
 
@@ -186,7 +206,7 @@ class Run:
         )
         self.objective: Objective = objective_of(job.method)
         self.watched_rows = job.validation.rows[:_VALIDATION_ROWS]
-        self.state = RunState(job.fingerprint, processes=job.ranks.count)
+        self.state = RunState(job.fingerprint, processes=job.ranks.count, micro_batch_tokens=job.micro_batch_tokens)
         self.best: dict[str, torch.Tensor] = {}
         self._started_at, self._seconds_before = time.monotonic(), 0.0
 
@@ -306,13 +326,9 @@ class Run:
             group["lr"] = learning_rate(state.step, self.plan.steps, settings)
         self.model.backbone.train()
         self.ranks.reseed(settings.seed, state.step)
-        loss = self._loss_of_my_share(rows)
-        value = float(self.ranks.total(loss.detach()))
+        value = float(self.ranks.total(self._gradients_of_my_share(rows)))
         if not math.isfinite(value):
             raise not_finite(f"the loss of step {state.step + 1}")
-        if loss.requires_grad:
-            loss.backward()
-        self.model.collect_gradients()
         self.ranks.sum_gradients(self.model.masters.values())
         torch.nn.utils.clip_grad_norm_(self.model.masters.values(), settings.max_gradient_norm)
         self.optimizer.step()
@@ -322,16 +338,24 @@ class Run:
         state.curve.append((state.step, value))
         self.report({"loss": value})
 
-    def _loss_of_my_share(self, rows: Sequence[Row]) -> torch.Tensor:
-        """This process's part of the mean over all rows of a batch, so that the parts add up to it."""
+    def _gradients_of_my_share(self, rows: Sequence[Row]) -> torch.Tensor:
+        """Leaves this process's part of the gradient of the mean over all rows of a batch at the masters; its loss.
+
+        Parts of processes and of micro-batches add up to the whole.
+        """
         import torch
 
-        mine = rows[self.ranks.mine]
-        if not mine:
-            return torch.zeros((), device=self.job.device.torch_device())
-        losses = self.objective.losses(self.model, mine, self.job.device)
-        weights = torch.tensor([r.weight for r in rows], device=losses.device)
-        return (losses * weights[self.ranks.mine]).sum() / weights.sum()
+        device = self.job.device
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=device.torch_device())
+        whole = torch.tensor([r.weight for r in rows], device=total.device).sum()
+        for part in micro_batches(rows[self.ranks.mine], self.state.micro_batch_tokens):
+            losses = self.objective.losses(self.model, part, device)
+            loss = (losses * torch.tensor([r.weight for r in part], device=losses.device)).sum() / whole
+            loss.backward()
+            self.model.collect_gradients()
+            total += loss.detach()
+        return total
 
     def validate(self) -> None:
         """Measures the validation loss; with early stopping, keeps the best adapter and ends a run that got worse.

@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 _SHORT_ROW = 256
 
 
+def keeps_attention(device: Device, longest_row: int) -> bool:
+    """Whether attention's weights are computed and kept.
+
+    torch's fused attention, which does neither, costs several times the plain products on a CPU where rows are short.
+    """
+    return device.kind == "cpu" and longest_row <= _SHORT_ROW
+
+
 @dataclass(frozen=True)
 class TunedModel:
     """A base model with its adapter attached.
@@ -80,10 +88,12 @@ class TunedModel:
             self.publish_masters()
 
     def collect_gradients(self) -> None:
-        """Moves the model's gradients to the masters, widened to fp32."""
+        """Moves the model's gradients to the masters, widened to fp32, and adds them to those that are there."""
         for name, parameter in self.adapter.items():
-            grad = parameter.grad
-            self.masters[name].grad = None if grad is None else grad.float()
+            if parameter.grad is None:
+                continue
+            master, grad = self.masters[name], parameter.grad.float()
+            master.grad = grad if master.grad is None else master.grad + grad
             parameter.grad = None
 
 
@@ -126,8 +136,7 @@ def load(
         dtype=device.torch_dtype(),
         local_files_only=True,
         use_safetensors=True,
-        # torch's fused attention on a CPU costs several times the plain products where rows are short.
-        attn_implementation="eager" if device.kind == "cpu" and longest_row <= _SHORT_ROW else "sdpa",
+        attn_implementation="eager" if keeps_attention(device, longest_row) else "sdpa",
     )
     parameters = sum(p.numel() for p in base.parameters())
     quantisation = four_bit.quantise(base, device) if quantised else None

@@ -26,8 +26,7 @@ FAULTS = {
     "disk full": "DISK_FULL: there is no room for the checkpoint; remedy: free space",
     "disk": "TASK_DISK: the task wrote more than it may",
     "memory": "TASK_MEMORY: the task used more memory than it may",
-    "torch": "TASK_MEMORY: memory ran out; "
-    "remedy: give the worker more memory, or ask for smaller batches or shorter rows",
+    "torch": "TASK_MEMORY: memory ran out; remedy: give the worker more memory, or ask for shorter rows",
     "silent": "TASK_SILENT: the task neither spoke nor computed for 2 s",
     "killed": "TASK_CRASHED: the task was ended by signal 9",
 }
