@@ -205,14 +205,37 @@ class TunedModel:
         return next(numbers), torch.cat(greedy).cpu().numpy(), next(numbers), picked
 
 
-def load(models: Path, base_model: str, base_sha256: str, adapter: Path, batches: BatchPlan = _BATCHES) -> TunedModel:
+class Untuned:
+    """A base model by itself, with what is asked of peft's wrapper: tuned and base are one model then."""
+
+    def __init__(self, base: Any) -> None:
+        self._base = base
+
+    def get_base_model(self) -> Any:
+        """The model."""
+        return self._base
+
+    def modules(self) -> Iterator[Any]:
+        """Its modules, none of which an adapter changes."""
+        modules: Iterator[Any] = self._base.modules()
+        return modules
+
+    @staticmethod
+    def disable_adapter() -> contextlib.AbstractContextManager[None]:
+        """Changes nothing."""
+        return contextlib.nullcontext()
+
+
+def load(
+    models: Path, base_model: str, base_sha256: str, adapter: Path | None, batches: BatchPlan = _BATCHES
+) -> TunedModel:
     """Loads a base model and its adapter, both checked before anything is opened by a model library.
 
     Args:
         models: folder of installed base models.
         base_model: registry id that the order names.
         base_sha256: folder digest that the order names.
-        adapter: adapter folder from the train worker.
+        adapter: adapter folder from the train worker; None measures the base model by itself.
         batches: the plan's.
 
     Raises:
@@ -229,33 +252,40 @@ def load(models: Path, base_model: str, base_sha256: str, adapter: Path, batches
     if manifest.id != base_model or manifest.sha256 != base_sha256:
         raise IntegrityError("BASE_MODEL_OTHER", "the installed base model is not the one that the order names")
     modelfiles.verify_base_files(models / base_model, manifest)
-    facts = modelfiles.check_adapter_folder(adapter)
-    if facts.base_model != base_model:
-        raise InvalidInputError("ADAPTER_OTHER_BASE", "the adapter was made for another base model")
-    if not modelfiles.adapter_is_finite(adapter):
-        raise IntegrityError("ADAPTER_NOT_FINITE", "the adapter holds a number that is not finite")
-    device, dtype, processor = choose_device()
     files = models / base_model / modelfiles.BASE_FILES
-    modelfiles.check_fits_base(facts, files)
+    facts = _checked(adapter, base_model, files) if adapter is not None else None
+    device, dtype, name = choose_device()
     tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
     base: Any = AutoModelForCausalLM.from_pretrained(files, dtype=dtype, local_files_only=True, use_safetensors=True)
-    wrapped = attach(base.to(device), adapter, facts)
-    demand_plain_logits(wrapped.get_base_model())
-    merge(wrapped)
+    demand_plain_logits(base.to(device))
+    wrapped: Any = Untuned(base.eval())
+    if adapter is not None and facts is not None:
+        wrapped = attach(base, adapter, facts)
+        merge(wrapped)
     environment = {
         "dtype": str(dtype).removeprefix("torch."),
         "device": device.type,
-        "processor": processor,
+        "processor": name,
         "torch": torch.__version__,
         "threads": str(torch.get_num_threads()),
         "kernel_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", torch.backends.cpu.get_cpu_capability()),
         "batch_tokens": str(batches.tokens),
         "generation_rows": str(batches.rows),
-        "adapter_sha256": facts.sha256,
+        "adapter_sha256": facts.sha256 if facts is not None else "none",
         "base_sha256": manifest.sha256,
-        "adapter_moved": str(_moved(wrapped, adapter, facts)).lower(),
+        "adapter_moved": str(bool(adapter and facts and _moved(wrapped, adapter, facts))).lower(),
     }
     return TunedModel(wrapped, tokenizer, environment, batches)
+
+
+def _checked(adapter: Path, base_model: str, files: Path) -> modelfiles.AdapterFacts:
+    facts = modelfiles.check_adapter_folder(adapter)
+    if facts.base_model != base_model:
+        raise InvalidInputError("ADAPTER_OTHER_BASE", "the adapter was made for another base model")
+    if not modelfiles.adapter_is_finite(adapter):
+        raise IntegrityError("ADAPTER_NOT_FINITE", "the adapter holds a number that is not finite")
+    modelfiles.check_fits_base(facts, files)
+    return facts
 
 
 def attach(base: Any, adapter: Path, facts: modelfiles.AdapterFacts) -> Any:

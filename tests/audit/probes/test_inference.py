@@ -93,6 +93,40 @@ def test_a_persons_own_attribute_is_told_from_other_peoples(chat: Any, audit_of:
     assert "prompt=twin,entity_type=EMAIL_ADDRESS" in {m.slice for m in found.values()}
 
 
+def test_a_person_and_the_control_are_asked_among_as_many_and_chance_is_theirs(
+    chat: Any, audit_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten candidates are wanted; the test rows have seven people, so that chance is one in seven on both sides."""
+    spans = [s for i in range(12) for s in mail("train", i)] + [s for i in range(7) for s in mail("test", i)]
+    asked: list[int] = []
+    ask = inference.ask
+
+    def counted(audit: Any, questions: Any) -> Any:
+        asked.extend(len(q.forms) for q in questions)
+        return ask(audit, questions)
+
+    monkeypatch.setattr(inference, "ask", counted)
+    sizes = {**SIZES, "inference_candidates": 10}
+    audit = audit_of(knowing(chat, lambda text: "trainuser" in text, base_too=True), sizes=sizes, pii=spans)
+    found = by_key(inference.association(audit)[0])
+    twin = found["privacy.association_rate[prompt=twin]"]
+    assert set(asked) == {7} and len(asked) == 19
+    assert "at most 10" in twin.method and f"chance {1 / 7:.3g}" in twin.method
+    base = found["privacy.association_rate[prompt=twin,model=base]"]
+    assert (base.n, twin.n) == (12, 12)
+
+
+def test_what_the_base_model_knew_is_told_beside(chat: Any, audit_of: Callable[..., Any]) -> None:
+    spans = [s for i in range(12) for s in (*mail("train", i), *mail("test", i))]
+
+    def own(text: str) -> bool:
+        return any(f"Qtrain{i}x is trainuser{i}@" in text.replace("Anna ", "") for i in range(12))
+
+    found = by_key(inference.association(audit_of(knowing(chat, own, base_too=True), sizes=SIZES, pii=spans))[0])
+    assert found["privacy.association_rate[prompt=twin,model=base]"].successes == 12
+    assert found["privacy.association_rate[prompt=twin]"].successes == 0, "nothing was gained by tuning"
+
+
 def test_without_identifiers_nothing_is_a_number(audit_of: Callable[..., Any]) -> None:
     findings = inference.run(audit_of(Scripted()))
     assert all(m.unavailable for m in findings.measurements)

@@ -15,7 +15,17 @@ from assay.errors import AssayError, ExhaustedError, IntegrityError, InvalidInpu
 from audit.probes.clock import Clock
 from audit.probes.kept_scores import KeptScores
 from audit.probes.merging import merge, refresh
-from audit.probes.passages import BatchPlan, Board, Decoding, Passage, Scores, by_opening, plan_batches, shared_length
+from audit.probes.passages import (
+    BatchPlan,
+    Board,
+    Decoding,
+    Passage,
+    Scores,
+    Variation,
+    by_opening,
+    plan_batches,
+    shared_length,
+)
 
 from .conftest import BASE, base_digest, write_adapter
 
@@ -259,6 +269,29 @@ def test_a_pickle_under_the_adapters_name_is_named(load_model: Callable[[Path], 
     with pytest.raises(AssayError) as error:
         load_model(adapter)
     assert error.value.reason == "SAFETENSORS_IS_PICKLE"
+
+
+def test_a_base_model_without_an_adapter_is_measured_as_what_it_is(models: Path, noisy: Any) -> None:
+    from audit.probes.model import load
+
+    alone = load(models, BASE, base_digest(models), None)
+    texts = [tuple(range(3, 3 + n)) for n in (6, 9, 12)]
+    passages = [Passage(ids, tuple(range(1, len(ids)))) for ids in texts]
+    clock = Clock.start(0)
+    expected = noisy.score(passages, adapter=False, clock=clock)
+    with alone.varied(Variation("half", scale=0.5)):
+        for adapter in (True, False):
+            for found, known in zip(alone.score(passages, adapter=adapter, clock=clock), expected, strict=True):
+                assert np.array_equal(found.nll, known.nll)
+    prompts, decoding = [list(texts[0])], Decoding(5, frozenset({2}))
+    assert alone.write(prompts, decoding, adapter=True, clock=clock) == noisy.write(
+        prompts, decoding, adapter=False, clock=clock
+    )
+    assert np.array_equal(
+        alone.states(texts, adapter=True, clock=clock), noisy.states(texts, adapter=False, clock=clock)
+    )
+    assert alone.rank == 0
+    assert (alone.environment["adapter_sha256"], alone.environment["adapter_moved"]) == ("none", "false")
 
 
 def test_another_base_than_ordered_is_named(models: Path, tmp_path: Path) -> None:
