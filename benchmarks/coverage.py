@@ -46,29 +46,21 @@ class Setting:
 def settings() -> Iterator[Setting]:
     """Every interval that the probes use, at sizes that audits have."""
     for n, p in ((59, 0.02), (100, 0.3), (30, 0.5), (300, 0.01)):
-        yield Setting(
-            "clopper_pearson", f"n={n} p={p}", p, lambda g, n=n, p=p: stats.clopper_pearson(g.binomial(n, p), n, LEVEL)
-        )
+        yield Setting("clopper_pearson", f"n={n} p={p}", p, _share(n, p))
     for n, p, q in ((60, 0.1, 0.05), (100, 0.5, 0.5), (200, 0.3, 0.2)):
-        yield Setting(
-            "difference_of_proportions", f"n={n} p={p} q={q}", p - q,
-            lambda g, n=n, p=p, q=q: stats.difference_interval(g.binomial(n, p), n, g.binomial(n, q), n, LEVEL),
-        )  # fmt: skip
+        two = _two_shares(stats.difference_interval, n, p, q)
+        yield Setting("difference_of_proportions", f"n={n} p={p} q={q}", p - q, two)
     for n, gain, loss in ((100, 0.05, 0.05), (60, 0.2, 0.05), (300, 0.02, 0.01)):
         yield Setting("paired_difference", f"n={n} gained={gain} lost={loss}", gain - loss, _paired(n, gain, loss))
     for n, p, q in ((100, 0.3, 0.3), (250, 0.5, 0.4)):
-        yield Setting(
-            "ratio_of_proportions", f"n={n} p={p} q={q}", p / q,
-            lambda g, n=n, p=p, q=q: stats.ratio_interval(g.binomial(n, p), n, g.binomial(n, q), n, LEVEL),
-        )  # fmt: skip
+        two = _two_shares(stats.ratio_interval, n, p, q)
+        yield Setting("ratio_of_proportions", f"n={n} p={p} q={q}", p / q, two)
     for m, shift in ((40, 0.0), (75, 0.0), (75, 1.0), (75, 2.5), (12, 1.0)):
         truth = float(scipy_stats.norm.cdf(shift / math.sqrt(2)))
         yield Setting("auc", f"{m} against {m}, AUC {truth:.2f}", truth, _area(m, shift, heavy=False))
     yield Setting("auc", "75 against 75, heavy tails, AUC 0.50", 0.5, _area(75, 0.0, heavy=True))
     for n in (45, 120):
-        yield Setting(
-            "mean_of_rows", f"n={n}, skewed", 1.0, lambda g, n=n: stats.mean(g.gamma(2, 0.5, n)).interval(LEVEL)
-        )
+        yield Setting("mean_of_rows", f"n={n}, skewed", 1.0, _mean(n))
         yield Setting("ratio_of_totals", f"n={n}, tokens a row vary", 2.0, _weighted(n))
         yield Setting("difference_of_losses", f"n={n}", 0.5, _losses(n))
     for m, shift in ((75, 0.0), (75, 1.0), (75, 2.0), (75, 2.5), (75, 4.0), (30, 0.0), (30, 2.5)):
@@ -80,14 +72,29 @@ def settings() -> Iterator[Setting]:
     for before, after in (("perfect", "perfect"), ("too bold", "perfect"), ("perfect", "too bold")):
         told, truth = f"n=300, {before} to {after}", _calibration_truth(after) - _calibration_truth(before)
         yield Setting("calibration_error_delta", told, truth, _calibration_delta(300, before, after))
-    for sizes in ((100, 100), (60, 100, 200, 400)):
+    of_two: tuple[tuple[int, ...], ...] = ((100, 100), (60, 100, 200, 400))
+    for sizes in of_two:
         for early, late in ((0.0, 0.0), (0.0, 0.2), (0.2, 0.0), (0.1, 0.3)):
             told = f"groups {sizes}, from {early} to {late}"
             yield Setting("change_of_largest_difference", told, late - early, _change(sizes, early, late))
-    for sizes in ((100, 100), (100, 100, 100), (60, 100, 200, 400)):
+    for sizes in (*of_two, (100, 100, 100)):
         yield Setting("impact_ratio", f"groups {sizes}, fair", 1.0, _extreme(sizes, 0.3, 1.0, ratio=True))
         yield Setting("impact_ratio", f"groups {sizes}, 0.8", 0.8, _extreme(sizes, 0.5, 0.8, ratio=True))
         yield Setting("largest_difference", f"groups {sizes}, 0.1", 0.1, _extreme(sizes, 0.5, 0.8, ratio=False))
+
+
+def _share(n: int, p: float) -> Callable[[np.random.Generator], stats.Bounds]:
+    return lambda g: stats.clopper_pearson(int(g.binomial(n, p)), n, LEVEL)
+
+
+def _two_shares(
+    interval: Callable[[int, int, int, int, float], stats.Bounds], n: int, p: float, q: float
+) -> Callable[[np.random.Generator], stats.Bounds]:
+    return lambda g: interval(int(g.binomial(n, p)), n, int(g.binomial(n, q)), n, LEVEL)
+
+
+def _mean(n: int) -> Callable[[np.random.Generator], stats.Bounds]:
+    return lambda g: stats.mean(g.gamma(2, 0.5, n)).interval(LEVEL)
 
 
 def coverage(setting: Setting, runs: int, seed: int) -> float:
@@ -173,8 +180,8 @@ def _paired(n: int, gain: float, loss: float) -> Callable[[np.random.Generator],
 
 def _area(m: int, shift: float, *, heavy: bool) -> Callable[[np.random.Generator], stats.Bounds]:
     def draw(g: np.random.Generator) -> stats.Bounds:
-        noise = (lambda: g.standard_t(2, m)) if heavy else (lambda: g.normal(0, 1, m))
-        return stats.auc(noise() + shift, noise()).interval(LEVEL)
+        with_it, without = (g.standard_t(2, m) if heavy else g.normal(0, 1, m) for _ in range(2))
+        return stats.auc(with_it + shift, without).interval(LEVEL)
 
     return draw
 

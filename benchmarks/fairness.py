@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--audits", type=int, default=1000)
     options = parser.parse_args()
     home = assay_home() / "data"
-    settings = [((n, n), (0.3, 0.3)) for n in (50, 100, 200, 400)]
+    settings: list[tuple[tuple[int, ...], tuple[float, ...]]] = [((n, n), (0.3, 0.3)) for n in (50, 100, 200, 400)]
     settings += [
         ((100, 100, 100), (0.3, 0.3, 0.3)),
         ((220, 30, 20, 15), (0.8, 0.8, 0.8, 0.8)),

@@ -123,7 +123,7 @@ def against_trl(bench: Bench, pairs: int, default_pairs: int) -> dict[str, Any]:
         order = list(kinds)[: 3 if n < default_pairs else 2]
         found = {kind: kinds[kind]() for kind in (order if n % 2 else reversed(order))}
         rounds.append({kind: {**run, "loss": bench.loss(run)} for kind, run in found.items()})
-    flop = bench.run("count", rows=bench.pilot_rows)["flop_per_token"]
+    flop = bench.run("count")["flop_per_token"]
     ours = [r["ours"] for r in rounds]
 
     def ratios(kind: str) -> list[float]:

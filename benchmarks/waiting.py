@@ -105,9 +105,12 @@ def measure(pairs: int, beside: int) -> dict[str, Any]:
             seconds = {child.pid: one_step(child) for child in order}
             ratios.append(seconds[woken.pid] / seconds[busy.pid])
     finally:
-        for process in (*children, *others):
-            process.kill()
-            process.wait()
+        for child in children:
+            child.kill()
+            child.wait()
+        for other in others:
+            other.kill()
+            other.wait()
     return {
         "waiting_ratio": round(statistics.median(ratios), 2),
         "waiting_ratio_low": round(min(ratios), 2),

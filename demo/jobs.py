@@ -66,7 +66,7 @@ class DemoJob:
         return dataset_pb2.UploadDatasetHeader(
             parent=self.parent,
             dataset_id=self.spec.dataset,
-            format=dataset_pb2.DatasetFormat.Value(self.spec.format),
+            format=self.spec.format,
             datasheet=json_format.ParseDict(dict(self.spec.datasheet), dataset_pb2.Datasheet()),
             request_id=self.request_id("dataset"),
         )
