@@ -1,4 +1,7 @@
-"""A node whose task modules are those of the tests: ``node_process.py DIR TRY``."""
+"""A node whose task modules are those of the tests: ``node_process.py [--trainer] DIR TRY``.
+
+With ``--trainer`` they are the trainer itself.
+"""
 
 import asyncio
 import sys
@@ -11,6 +14,10 @@ if __name__ == "__main__":
     from assay.worker.node import run
     from assay.worker.sandbox import TaskModule
 
-    module = TaskModule("sandbox_tasks.steps", (Path(assay.__file__).parent, HERE / "sandbox_tasks"))
+    *options, folder, attempt = sys.argv[1:]
+    ours = Path(assay.__file__).parent
+    module = TaskModule("sandbox_tasks.steps", (ours, HERE / "sandbox_tasks"))
+    if options:
+        module = TaskModule("trainer.task", (ours, ours.parent / "trainer"))
     table = {"prepare": module, "train": module, "audit": module}
-    sys.exit(asyncio.run(run(Path(sys.argv[1]), Path(sys.argv[2]), table)))
+    sys.exit(asyncio.run(run(Path(folder), Path(attempt), table)))

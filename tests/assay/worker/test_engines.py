@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,17 +14,27 @@ from typing import Any
 import psutil
 import pytest
 
+import assay
+import trainer
 from assay import dsse, provenance
 from assay.identity import write_secret
+from assay.modelfiles import check_adapter_folder, read_base_manifest
+from assay.worker.sandbox import TaskModule
 from assay.worker.settings import RaySettings
 from assay.worker.spool import State
 from assay.worker.supervisor import Supervisor
+from tests.e2e.e2e_world import chat_rows
+from tests.trainer.tiny_models import BASE_MODEL, tiny_models
 
 from .conftest import House, ended, submit, until
 from .ray_cluster import Cluster, ray_command
 
 pytestmark = pytest.mark.isolation
 
+PACKAGES = tuple(Path(package.__file__).parent for package in (assay, trainer))
+REAL = {kind: TaskModule("trainer.task", PACKAGES) for kind in ("prepare", "train", "audit")}
+NODE = (sys.executable, str(Path(__file__).parent / "node_process.py"))
+REAL_NODE = (*NODE, "--trainer")
 ROWS = {"train.jsonl": b"what a customer wrote\n", "validation.jsonl": b"what a customer wrote\n"}
 RAY = pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)])
 Make = Callable[..., Supervisor]
@@ -56,10 +67,9 @@ def ray_settings(house: House, cluster: Cluster, **changes: Any) -> RaySettings:
         token_file=token,
         exchange=house.root / "exchange",
         node_dir=house.folder,
-        command=(sys.executable, str(Path(__file__).parent / "node_process.py")),
         resources={"assay_attempt": 1},
         cpus=0,
-        **{"poll_seconds": 0.2, **changes},
+        **{"poll_seconds": 0.2, "command": NODE, **changes},
     )
 
 
@@ -98,6 +108,12 @@ def plain_text_below(folder: Path) -> list[Path]:
 def processes(house: House) -> list[str]:
     """What still runs over the worker's folder, other than this process and Ray's own."""
     lines = [" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])]
+    return [line for line in lines if str(house.folder) in line and "bwrap" in line]
+
+
+def sandboxes_of(node: subprocess.Popen[bytes], house: House) -> list[str]:
+    """Sandboxes over the worker's folder that run under a node of the cluster."""
+    lines = [" ".join(p.cmdline()) for p in psutil.Process(node.pid).children(recursive=True) if p.is_running()]
     return [line for line in lines if str(house.folder) in line and "bwrap" in line]
 
 
@@ -259,16 +275,17 @@ def own_cluster() -> Iterator[Cluster]:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-async def test_a_killed_node_s_task_runs_again_on_another(house: House, own_cluster: Cluster, tmp_path: Path) -> None:
-    node = own_cluster.start_node()
+async def test_a_killed_node_s_task_runs_again_on_the_other(house: House, own_cluster: Cluster, tmp_path: Path) -> None:
+    nodes = [own_cluster.start_node(), own_cluster.start_node()]
     supervisor = house.supervisor(ray=ray_settings(house, own_cluster))
     await supervisor.start()
     await submit(supervisor, "t1", "train", train(house, steps=2, gate="go"))
     open_gate(house, 0)
     await until(progressed(supervisor, 1), 180)
-    own_cluster.kill(node)
-    await until(lambda: processes(house) == [])
-    own_cluster.start_node()
+    [computing] = [node for node in nodes if sandboxes_of(node, house)]
+    [other] = [node for node in nodes if node is not computing]
+    own_cluster.kill(computing)
+    await until(lambda: bool(sandboxes_of(other, house)), 180)
     open_gate(house, 1)
     last = await ended(supervisor, "t1")
     assert last.record.state is State.DONE, last.record.reason
@@ -323,3 +340,31 @@ async def test_a_supervisor_killed_meanwhile_finds_its_job_again(
     assert last.record.state is State.DONE, last.record.reason
     assert trace(house, second, tmp_path / "result") == ["0", "1"]
     await second.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+async def test_the_real_trainer_leaves_the_same_bits_on_a_node_as_here(
+    house: House, cluster: Cluster, tmp_path: Path
+) -> None:
+    tiny_models(house.models)
+    files = {"train.jsonl": chat_rows(80), "validation.jsonl": chat_rows(8)}
+    order = house.work_order(
+        files, base_model=BASE_MODEL, base_sha256=read_base_manifest(house.models / BASE_MODEL).sha256, seed=5,
+        hyperparameters={"epochs": "2.0", "lora_rank": 4, "lora_dropout": "0.1"}, max_train_tokens=10_000_000,
+    )  # fmt: skip
+    found = {}
+    for place, changes in (("here", {}), ("node", {"ray": ray_settings(house, cluster, command=REAL_NODE)})):
+        supervisor = house.supervisor(REAL, **changes)
+        await supervisor.start()
+        await submit(supervisor, place, "train", house.seal(place, "train", order, files))
+        last = await ended(supervisor, place)
+        assert last.record.state is State.DONE, last.record.reason
+        house.open_result(supervisor, place, tmp_path / place)
+        found[place] = check_adapter_folder(tmp_path / place / "adapter")
+        envelope = json.loads((tmp_path / place / "statement.json").read_bytes())
+        verified = dsse.verify_service(envelope, house.keys().statement.public_key())
+        assert provenance.read_training(verified.statement)["claim"]["steps"] == 20
+        await supervisor.stop()
+    assert found["node"].sha256 == found["here"].sha256
