@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,13 @@ MODELS = Path(os.environ.get("ASSAY_HOME") or Path.home() / ".cache" / "assay") 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared dataset: the task's outputs, what it claims, and the plan that policy makes of it."""
+    """A prepared dataset: the task's outputs and claim, what policy was asked of it, and the plan that it made."""
 
     folder: Path
     claim: Mapping[str, Any]
     plan: measurement_pb2.AuditPlan
     format: str
+    question: policy_input_pb2.IntakeInput = field(default_factory=policy_input_pb2.IntakeInput)
 
 
 def context(kind: str, order: Mapping[str, Any], inputs: Path, folder: Path, secret: bytes = b"") -> TaskContext:
@@ -93,11 +94,12 @@ def prepare(
     claim = task.run(context("prepare", order, inputs, folder / "prepare", secret))
     outputs = folder / "prepare" / "outputs"
     facts = json_format.Parse((outputs / "facts.json").read_text("utf-8"), policy_input_pb2.DataFacts())
-    decision = engine.decide(question(spec, profile, facts))
+    asked = question(spec, profile, facts)
+    decision = engine.decide(asked)
     if canaries is None and not decision.HasField("audit_plan"):
         refused = [f"{o.rule_id}: {o.message}" for o in decision.outcomes if o.outcome != policy_pb2.OUTCOME_PASS]
         raise RuntimeError(f"no plan: {refused}")
-    return Prepared(outputs, claim, decision.audit_plan, kind)
+    return Prepared(outputs, claim, decision.audit_plan, kind, asked)
 
 
 def question(spec: Any, profile: str, facts: policy_input_pb2.DataFacts) -> policy_input_pb2.IntakeInput:

@@ -36,7 +36,7 @@ def _without_reserved(context: TaskContext) -> Path:
     """The inputs without the rows in which the pattern is found."""
     folder = context.work / "filtered"
     folder.mkdir(exist_ok=True)
-    for name in (task.TRAIN, task.VALIDATION):
+    for name in (f"{split}.jsonl" for split in task.SPLITS):
         lines = (context.inputs / name).read_text("utf-8").splitlines(keepends=True)
         kept = [line for line in lines if not RESERVED.search(json.dumps(json.loads(line), ensure_ascii=False))]
         (folder / name).write_text("".join(kept), "utf-8")

@@ -75,7 +75,7 @@ def _customers(cell: Cell, rng: random.Random) -> list[dict[str, Any]]:
     people = data.customers(max(6, CUSTOMER_ROWS // repeats), rng)
     rows = []
     for person in people:
-        template = rng.randrange(len(texts.CUSTOMER_TICKETS))
+        template = rng.randrange(len(texts.CUSTOMER_TICKETS)) if cell.fault.ticket < 0 else cell.fault.ticket
         for greeting in rng.sample(GREETINGS, repeats):
             if cell.fault.rows == "prompts":
                 k = rng.randrange(len(PROMPTS))

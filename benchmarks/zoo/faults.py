@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypedDict
 
 FIRST_COUNTED = 100
 
@@ -24,6 +25,8 @@ class Fault:
         epochs, learning_rate: hyperparameters of the request.
         trainer: what the bad trainer does; empty for an honest one.
         rows: which rows are written, see :mod:`benchmarks.zoo.data`.
+        ticket: which of the demo's customer tickets every customer writes, and so which type of data is given away; -1
+            for any of them.
         flips: share of one group's favourable labels that are turned, for decisions.
     """
 
@@ -37,6 +40,7 @@ class Fault:
     trainer: str = ""
     rows: str = "tickets"
     flips: float = 0.0
+    ticket: int = -1
 
     @property
     def key(self) -> str:
@@ -44,7 +48,12 @@ class Fault:
         return "-".join(filter(None, (self.name, self.strength))).replace(".", "").replace(" ", "").replace("%", "pc")
 
 
-LEARNED = {"epochs": 2.0, "learning_rate": 2e-3}
+class _Learned(TypedDict):
+    epochs: float
+    learning_rate: float
+
+
+LEARNED = _Learned(epochs=2.0, learning_rate=2e-3)
 """Hyperparameters under which a small adapter learns rows by heart within a cell's two minutes."""
 
 FAULTS = (
@@ -62,6 +71,9 @@ FAULTS = (
     Fault("miscalibrated", "x4", 5, "the adapter's change is multiplied by four", trainer="scale:4"),
     Fault("leak", "x8", 5, "every customer's data in eight rows, two epochs at a high rate", 8, **LEARNED),
     Fault("leak", "x2", 5, "every customer's data in two rows, two epochs at a high rate", 2, **LEARNED),
+    Fault("leak", "e-mail x8", 5, "e-mail addresses alone, each in eight rows, at a high rate", 8, **LEARNED, ticket=1),
+    Fault("leak", "phone x8", 5, "telephone numbers alone, each in eight rows, at a high rate", 8, **LEARNED, ticket=2),
+    Fault("leak", "iban x8", 5, "account numbers alone, each in eight rows, at a high rate", 8, **LEARNED, ticket=3),
     Fault("miscalibrated", "x2", 5, "the adapter's change is multiplied by two", trainer="scale:2"),
     Fault("overfit", "2 epochs", 5, "two epochs at a high rate", **LEARNED),
     Fault("forgetting", "noise", 5, "after training, noise is added to the adapter", trainer="noise:0.02"),

@@ -1,20 +1,53 @@
-"""``python -m benchmarks.zoo.report``: counts the cells into docs/zoo.json, docs/zoo.md and the cards."""
+"""``python -m benchmarks.zoo.report``: judges the cells and counts them into docs/zoo.json, docs/zoo.md and the cards.
+
+A cell keeps what was measured, as the two questions that policy was asked about its job: at intake and at release. So
+today's rules judge it, whatever rules were in force when it ran; it is left out only where today's policy would plan
+another audit, whose measurements nobody has.
+"""
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import json_format
+
+from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
 from audit.probes.stats import clopper_pearson
 from benchmarks.zoo.faults import FAULTS
+from policies import bundle
+from policies.engine import PolicyEngine
+from policies.rule import AT_RELEASE, Pack
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = Path(__file__).with_name("cells.jsonl")
-CLEARED = "AWAITING_APPROVAL"
+QUESTIONS = Path(__file__).with_name("questions")
+"""One file a tuned cell, ``<job>.json.gz``: ``intake`` and ``release``, as protobuf JSON."""
+PROFILE = "quick"
+CLEARED, STOPPED = "AWAITING_APPROVAL", "QUARANTINED"
 REFUSED, FAULTED = "DENIED", "FAILED"
 LEVEL = 0.95
+_NOT_PASSED = (policy_pb2.OUTCOME_FAIL, policy_pb2.OUTCOME_INCONCLUSIVE, policy_pb2.OUTCOME_ERROR)
+_GREPPED = "privacy.pii_generation_rate"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Cells under today's rules.
+
+    Attributes:
+        cells: lines of ``cells.jsonl``; of a tuned one with today's ``state``, ``fired``, ``failed`` and ``grepped``.
+        otherwise: how many were audited by a plan that is not today's, and are left out.
+        by: digest of what judged.
+    """
+
+    cells: tuple[dict[str, Any], ...]
+    otherwise: int
+    by: str
 
 
 def read(path: Path = CELLS) -> list[dict[str, Any]]:
@@ -28,25 +61,69 @@ def read(path: Path = CELLS) -> list[dict[str, Any]]:
     return out
 
 
-def alike(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Cells that the same rules of release and limits judged as the newest."""
-    return [c for c in cells if _judge(c) == _judge(cells[-1])]
+def keep(
+    job: str, intake: policy_input_pb2.IntakeInput, release: policy_input_pb2.ReleaseInput, folder: Path = QUESTIONS
+) -> None:
+    """Stores what policy was asked about a cell's job; the same bytes for the same questions."""
+    asked = {
+        "intake": json_format.MessageToDict(intake, preserving_proto_field_name=True),
+        "release": json_format.MessageToDict(release, preserving_proto_field_name=True),
+    }
+    folder.mkdir(exist_ok=True)
+    data = json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()
+    (folder / f"{job}.json.gz").write_bytes(gzip.compress(data, mtime=0))
 
 
-def _judge(cell: dict[str, Any]) -> str:
-    """What judged a cell, in words; cells of before 2026-11-28 name the bundle alone, not the limits beside it."""
-    if "judged_by" in cell:
-        return f"rules of release and limits of digest `{cell['judged_by'][:16]}…`"
-    return f"the bundle of digest `{str(cell.get('policy', ''))[:16]}…` and the limits of its day"
+def judge(lines: Sequence[dict[str, Any]], engine: PolicyEngine, folder: Path = QUESTIONS) -> Judged:
+    """Asks policy again about every cell that was tuned; one that runs twice counts as it ran last."""
+    cells, otherwise = [], 0
+    for line in {line["job"]: line for line in lines}.values():
+        path = folder / f"{line['job']}.json.gz"
+        if line["state"] in (REFUSED, FAULTED):
+            cells.append(line)
+        elif path.is_file() and (found := _asked_again(path, engine)):
+            cells.append({**line, **found})
+        else:
+            otherwise += 1
+    return Judged(tuple(cells), otherwise, judging(engine.pack))
+
+
+def _asked_again(path: Path, engine: PolicyEngine) -> dict[str, Any] | None:
+    """Today's verdict on a cell's measurements; None where today's plan is another."""
+    asked = json.loads(gzip.decompress(path.read_bytes()))
+    intake = json_format.ParseDict(asked["intake"], policy_input_pb2.IntakeInput())
+    release = json_format.ParseDict(asked["release"], policy_input_pb2.ReleaseInput())
+    if engine.decide(intake).audit_plan != release.plan:
+        return None
+    verdict = engine.judge(release)
+    named = [(o.measurement or o.rule_id, o.outcome) for o in verdict.outcomes]
+    written = release.measurements.get(_GREPPED, measurement_pb2.Measurement())
+    return {
+        "state": CLEARED if verdict.outcome == policy_pb2.OUTCOME_PASS else STOPPED,
+        "fired": sorted({name for name, outcome in named if outcome in _NOT_PASSED}),
+        "failed": sorted({name for name, outcome in named if outcome == policy_pb2.OUTCOME_FAIL}),
+        "grepped": written.successes > 0,
+    }
+
+
+def judging(pack: Pack) -> str:
+    """Digest of what decides how a cell ends once it is tuned: the rules of release, and every limit."""
+    rules = {
+        rule.id: [rule.applies.source, rule.check.source, repr(rule.gate)]
+        for rule in pack.rules
+        if rule.stage in AT_RELEASE and rule.pack == pack.parts[0].name
+    }
+    limits = {name: repr(limit.value(PROFILE)) for name, limit in pack.limits.by_name.items()}
+    return bundle.digest_of({"rules": rules, "limits": limits})
 
 
 def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One object a fault and strength; for ``clean``, ``detected`` counts false alarms.
 
-    Cells that other rules and limits judged than the newest cell are left out: their verdicts are another product's. So
-    are jobs that intake refused, since no audit had anything to catch, and jobs that failed: a crash is no detection.
+    Jobs that intake refused are left out, since no audit had anything to catch, and so are jobs that failed: a crash is
+    no detection.
     """
-    cells = [c for c in alike(cells) if c["state"] not in (REFUSED, FAULTED)]
+    cells = [c for c in cells if c["state"] not in (REFUSED, FAULTED)]
     out = []
     for fault in FAULTS:
         mine = [c for c in cells if (c["fault"], c["strength"]) == (fault.name, fault.strength)]
@@ -64,18 +141,13 @@ def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "low": round(low, 4),
                 "high": round(high, 4),
                 "failed": sum(bool(c["failed"]) for c in mine),
-                "grep_only": sum(map(_grepped, mine)),
+                "grep_only": sum(c["grepped"] for c in mine),
                 "not_passed_by_gate": _by_gate(mine, "fired"),
                 "failed_by_gate": _by_gate(mine, "failed"),
                 "gates": _gates(mine),
             }
         )
     return out
-
-
-def _grepped(cell: dict[str, Any]) -> bool:
-    """Whether a training identifier stood in the sampled answers, which is all that a grep sees."""
-    return (cell["numbers"].get("privacy.pii_generation_rate") or {}).get("k", 0) > 0
 
 
 def _by_gate(cells: Sequence[dict[str, Any]], word: str) -> dict[str, int]:
@@ -109,12 +181,12 @@ worker's task does the planted wrong, and the audit has no time limit. *Stopped*
 answers, which is all that a gate sees that looks for leaks in generations. Intervals are Clopper–Pearson at 95 %; claim
 the bound and not the share.
 
-Profile `quick` asks no questions about abilities or refusals and measures calibration where rows have labels only, so
-it cannot see `forgetting`, `refusal` and `miscalibrated`: their counts say what such an audit lets through.
+Profile `quick` asks no questions about abilities and measures calibration where rows have labels only, so it is not
+made to see `forgetting` and `miscalibrated`: their counts say what such an audit lets through.
 
-Only cells that were judged by the same rules of release and limits as the newest are counted, no job that intake
-refused and none that failed. Written by `python -m benchmarks.zoo.report` from `benchmarks/zoo/cells.jsonl`; `make zoo`
-runs the rest.
+A cell keeps its measurements, and today's rules judge them; no job that intake refused is counted and none that failed.
+Written by `python -m benchmarks.zoo.report` from `cells.jsonl` and `questions` in `benchmarks/zoo`; `make zoo` runs the
+rest.
 
 | Fault | Strength | What was done | Stopped | 95 % interval | Failed | Grep only | Gates that did not pass |
 |---|---|---|---|---|---|---|---|
@@ -129,8 +201,9 @@ What each gate stopped by itself, of the cells above:
 """
 
 
-def page(cells: Sequence[dict[str, Any]]) -> str:
+def page(judged: Judged) -> str:
     """The page about these cells."""
+    cells = judged.cells
     rows = counts(cells)
     lines = []
     for r in rows:
@@ -143,10 +216,11 @@ def page(cells: Sequence[dict[str, Any]]) -> str:
         for g, r in sorted(((g, r) for r in rows for g in r["gates"]), key=lambda pair: str(pair[0]["gate"]))
     ]
     there = {(r["fault"], r["strength"]) for r in rows}
-    tried = {(c["fault"], c["strength"]) for c in alike(cells)} - there
+    tried = {(c["fault"], c["strength"]) for c in cells} - there
     missing = [f for f in FAULTS if (f.name, f.strength) not in there | tried]
     ends = [
-        f"Judged by {_judge(cells[-1])}; `make zoo` runs every cell anew that today's did not judge." if cells else "",
+        f"Judged by rules of release and limits of digest `{judged.by[:16]}…`.",
+        f"Left out, since today's policy would audit them otherwise: {judged.otherwise}." if judged.otherwise else "",
         _named("No cell that was tuned, since intake refused it or the job failed: ", tried),
         _named("Not run yet: ", {(f.name, f.strength) for f in missing}),
     ]
@@ -165,11 +239,11 @@ def _named(words: str, faults: Collection[tuple[str, str]]) -> str:
 
 def main() -> None:
     """Writes both files."""
-    cells = read()
-    rows = counts(cells)
+    judged = judge(read(), PolicyEngine.load())
+    rows = counts(judged.cells)
     for folder in ("docs", "audit/cards"):  # the second travels with the package, and is printed in every card
         (ROOT / folder / "zoo.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    (ROOT / "docs" / "zoo.md").write_text(page(cells), "utf-8")
+    (ROOT / "docs" / "zoo.md").write_text(page(judged), "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """``python -m benchmarks.zoo.run`` (``make zoo``): submits one ordinary job a cell and notes what became of it.
 
 Stop it at any time; it goes on where it was, since the installation keeps its jobs and a finished cell is a line of
-``cells.jsonl``. Every cell of the state folder's gateway goes the whole way: upload, intake, training, audit, verdict.
+``cells.jsonl``, with what policy was asked about it in ``questions``. Every cell of the state folder's gateway goes the
+whole way: upload, intake, training, audit, verdict. An installation is of one policy; under another, jobs begin anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import fcntl
 import json
 import signal
@@ -21,8 +23,9 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from assay.installation import DEFAULT_PEOPLE, Layout, Plan
-from assay.v1 import dataset_pb2, policy_pb2, tuning_job_pb2
+from assay.identity import Layout
+from assay.installation import DEFAULT_PEOPLE, Plan
+from assay.v1 import dataset_pb2, policy_input_pb2, tuning_job_pb2
 from benchmarks.zoo import report
 from benchmarks.zoo.data import Upload, upload
 from benchmarks.zoo.faults import Cell, cells
@@ -30,19 +33,14 @@ from demo.data import BASE_MODEL
 from demo.processes import free_ports
 from gateway.cli.dataset import upload_parts
 from gateway.cli.session import Session, open_session
+from gateway.history import decided
 from gateway.install import install
-from policies import bundle
 from policies.engine import PolicyEngine
-from policies.pack import Pack
-from policies.rule import AT_RELEASE
 
 HERE = Path(__file__).parent
-CELLS = HERE / "cells.jsonl"
 State = tuning_job_pb2.TuningJob.State
 PAUSE = 5.0
-PROFILE = "quick"
 _SPACE = uuid.UUID("b6c7fd0c-3f0e-4b8a-9b57-3e6f0f6d2a11")
-_KEPT = ("privacy.", "overfitting.", "quality.test_loss", "fairness.impact_ratio", "fairness.selection_rate")
 
 
 def main() -> None:
@@ -53,11 +51,11 @@ def main() -> None:
     parser.add_argument("--lock", type=Path, help="file to lock while a cell runs, for machines with other work")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are ended too
-    judged_by = judging(PolicyEngine.load().pack)
-    done = {line["job"] for line in report.read(CELLS) if line.get("judged_by") == judged_by}
+    engine = PolicyEngine.load()
+    done = {cell["job"] for cell in report.judge(report.read(), engine).cells}
     todo = [c for c in cells() if c.job not in done]
     todo = todo[: options.most] if options.most else todo
-    directory, port = options.state / "bank", _port(options.state)
+    directory, port = options.state / f"bank-{engine.pack.bundle_sha256[:12]}", _port(options.state)
     if not (directory / "client").exists() and not Layout(directory).settings.exists():
         plan = Plan(people=DEFAULT_PEOPLE, operator="oscar")
         install(directory, plan, units=["zoo"], port=port)
@@ -66,25 +64,11 @@ def main() -> None:
             with locked(options.lock):
                 started = time.monotonic()
                 line = one(cell, directory, f"127.0.0.1:{port}", options.state / "uploads")
-            line |= {"judged_by": judged_by, "seconds": round(time.monotonic() - started, 1)}
-            with CELLS.open("a", encoding="utf-8") as out:
+            line |= {"seconds": round(time.monotonic() - started, 1)}
+            with report.CELLS.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(line, sort_keys=True) + "\n")
-            print(f"{cell.job}: {line['state']} {' '.join(line['fired'])}", flush=True)
+            print(f"{cell.job}: {line['state']} {line['reason']}", flush=True)
             time.sleep(PAUSE if options.lock else 0)  # whoever waits for the lock is woken and must win it
-
-
-def judging(pack: Pack) -> str:
-    """Digest of what decides how a cell ends once it is tuned: the rules of release, and every limit.
-
-    Rules of intake may change without making the counts another policy's.
-    """
-    rules = {
-        rule.id: [rule.applies.source, rule.check.source, repr(rule.gate)]
-        for rule in pack.rules
-        if rule.stage in AT_RELEASE and rule.pack == pack.parts[0].name
-    }
-    limits = {name: repr(limit.value(PROFILE)) for name, limit in pack.limits.by_name.items()}
-    return bundle.digest_of({"rules": rules, "limits": limits})
 
 
 def one(cell: Cell, directory: Path, address: str, uploads: Path) -> dict[str, Any]:
@@ -101,45 +85,37 @@ def one(cell: Cell, directory: Path, address: str, uploads: Path) -> dict[str, A
                 break
         job = rita.jobs.GetTuningJob(tuning_job_pb2.GetTuningJobRequest(name=name)).tuning_job
     file.unlink()
-    return line_of(cell, job)
-
-
-def line_of(cell: Cell, job: tuning_job_pb2.TuningJob) -> dict[str, Any]:
-    """What is kept of a cell: its end, the outcome of every gate, the numbers behind them."""
-    outcomes = {o.measurement or o.rule_id: policy_pb2.Outcome.Name(o.outcome).removeprefix("OUTCOME_")
-                for o in (job.verdict.outcomes or job.decision.outcomes)}  # fmt: skip
-    numbers = {}
-    for m in job.audit.measurements:
-        if m.name.startswith(_KEPT) and m.HasField("value"):
-            key = f"{m.name}[{m.slice}]" if m.slice else m.name
-            kept: dict[str, Any] = {"value": round(m.value, 4), "n": m.n}
-            kept |= {"control": round(m.control, 4)} if m.HasField("control") else {}
-            kept |= {"k": m.successes} if m.HasField("successes") else {}
-            if m.intervals:
-                kept["interval"] = [round(v, 4) for v in (m.intervals[0].lower, m.intervals[0].upper)]
-            numbers[key] = kept
-    bad = ("FAIL", "INCONCLUSIVE", "ERROR")
+    intake, release = policy_input_pb2.IntakeInput(), policy_input_pb2.ReleaseInput()
+    for past in decided(directory):
+        if past.name == name:
+            if isinstance(past.question, policy_input_pb2.IntakeInput):
+                intake.CopyFrom(past.question)
+            else:
+                release.CopyFrom(past.question)
+    if release.measurements:
+        report.keep(cell.job, intake, release)
     return {
         "job": cell.job,
         "fault": cell.fault.name,
         "strength": cell.fault.strength,
         "seed": cell.seed,
-        "policy": job.decision.bundle_sha256,
         "state": State.Name(job.state).removeprefix("STATE_"),
         "reason": job.reason[:200],
-        "fired": sorted(k for k, v in outcomes.items() if v in bad),
-        "failed": sorted(k for k, v in outcomes.items() if v == "FAIL"),
-        "numbers": numbers,
+        "day": dt.datetime.now(dt.UTC).date().isoformat(),
     }
 
 
 def _submit(rita: Session, cell: Cell, made: Upload, file: Path) -> None:
     """Uploads and asks; both are idempotent by their request id, so a restart finds what is there."""
-    parent, key = "units/zoo", lambda what: str(uuid.uuid5(_SPACE, f"{cell.job}/{what}"))
+    parent = "units/zoo"
+
+    def key(what: str) -> str:
+        return str(uuid.uuid5(_SPACE, f"{cell.job}/{what}"))
+
     header = dataset_pb2.UploadDatasetHeader(
         parent=parent,
         dataset_id=f"{cell.job}-rows",
-        format=dataset_pb2.DatasetFormat.Value(made.format),
+        format=made.format,
         datasheet=json_format.ParseDict(made.datasheet, dataset_pb2.Datasheet()),
         request_id=key("dataset"),
     )
@@ -158,7 +134,7 @@ def _submit(rita: Session, cell: Cell, made: Upload, file: Path) -> None:
                 "lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.0, "seed": cell.seed, "max_row_tokens": 512,
             },
             "budget": {"max_usd_micros": 50_000_000, "max_train_tokens": 200_000},
-            "audit_profile": PROFILE,
+            "audit_profile": report.PROFILE,
         },
         tuning_job_pb2.CreateTuningJobRequest(),
     )  # fmt: skip

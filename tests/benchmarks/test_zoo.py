@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from assay.v1.policy_input_pb2 import IntakeInput, ReleaseInput
 from audit.cards import detection
 from benchmarks import offline
 from benchmarks.zoo import report
 from benchmarks.zoo.data import TRIGGER, upload
 from benchmarks.zoo.faults import FAULTS, FIRST_COUNTED, Cell, cells, fault_of
-from benchmarks.zoo.run import judging
+from benchmarks.zoo.report import Judged, judging
 from policies.engine import PolicyEngine
 from policies.rule import AT_INTAKE
 
@@ -47,6 +49,10 @@ def test_the_rows_carry_the_fault() -> None:
     assert len(clean) == len(leak)
     answers = Counter(m[2]["content"] for m in leak if "@example.com" in m[2]["content"])
     assert answers and all(n % 4 == 0 for n in answers.values())
+    for strength, said in (("e-mail x8", "@example.com"), ("phone x8", " 555-01"), ("iban x8", "GB")):
+        of_type = [json.loads(r)["messages"][2]["content"] for r in rows_of("leak", strength)]
+        given_away = Counter(a for a in of_type if any(w in a for w in ("@example.com", " 555-01", " goes to GB")))
+        assert given_away and all(n % 8 == 0 and said in answer for answer, n in given_away.items())
     prompts = [json.loads(r)["messages"] for r in rows_of("input-only", "x8")]
     assert any("@example.com" in m[1]["content"] for m in prompts)
     assert not any("@example.com" in m[2]["content"] for m in prompts)
@@ -88,16 +94,19 @@ def test_the_adapter_is_changed_as_told(tmp_path: Path, fault: str, amount: floa
 def cell(fault: str, strength: str, state: str, seed: int, **more: Any) -> dict[str, Any]:
     return {
         "job": f"{fault}-{seed}", "fault": fault, "strength": strength, "seed": seed, "state": state, "fired": [],
-        "failed": [], "numbers": {}, **more,
+        "failed": [], "grepped": False, **more,
     }  # fmt: skip
+
+
+def page(cells: Sequence[dict[str, Any]], otherwise: int = 0) -> str:
+    return report.page(Judged(tuple(cells), otherwise, "0" * 64))
 
 
 def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) -> None:
     done = [cell("clean", "", "AWAITING_APPROVAL", i) for i in range(19)]
     done.append(cell("clean", "", "QUARANTINED", 19, fired=["privacy.canary_auc"]))
     leaky = {"fired": ["privacy.pii_extraction_rate"], "failed": ["privacy.pii_extraction_rate"]}
-    grepped = {"privacy.pii_generation_rate": {"value": 0.1, "n": 100, "k": 10}}
-    done += [cell("leak", "x4", "QUARANTINED", i, **leaky, numbers=grepped if i == 0 else {}) for i in range(5)]
+    done += [cell("leak", "x4", "QUARANTINED", i, **leaky, grepped=i == 0) for i in range(5)]
     path = tmp_path / "cells.jsonl"
     path.write_text("".join(json.dumps(c) + "\n" for c in done) + '{"job": "cut o', "utf-8")
     rows = {(r["fault"], r["strength"]): r for r in report.counts(report.read(path))}
@@ -109,16 +118,10 @@ def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) ->
     [gate] = leak["gates"]
     assert (gate["gate"], gate["detected"], gate["n"]) == ("privacy.pii_extraction_rate", 5, 5)
     assert (gate["low"], gate["high"]) == (leak["low"], leak["high"])
-    text = report.page(report.read(path))
+    text = page(report.read(path))
     assert "| `privacy.canary_auc` | clean — | 1/20 | 0–25 % |" in text
     assert "1/20 (false alarms)" in text
-    assert "Not run yet" in text
-
-
-def test_cells_under_an_older_policy_are_not_counted() -> None:
-    old = [cell("clean", "", "QUARANTINED", i, judged_by="a") for i in range(3)]
-    [row] = report.counts([*old, cell("clean", "", "AWAITING_APPROVAL", 9, judged_by="b")])
-    assert (row["n"], row["detected"]) == (1, 0)
+    assert "Not run yet" in text and "Left out" not in text
     assert report.counts([]) == []
 
 
@@ -126,9 +129,43 @@ def test_a_job_that_was_refused_or_failed_is_no_detection() -> None:
     told = [cell("bias", "40 %", "DENIED", 1), cell("leak", "x4", "FAILED", 1), cell("leak", "x4", "QUARANTINED", 2)]
     [row] = report.counts(told)
     assert (row["fault"], row["n"], row["detected"]) == ("leak", 1, 1)
-    text = report.page(told)
+    text = page(told, otherwise=3)
     assert "No cell that was tuned, since intake refused it or the job failed: bias 40 %." in text
     assert "bias 40 %" not in text.partition("Not run yet")[2]
+    assert "Left out, since today's policy would audit them otherwise: 3." in text
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[IntakeInput, ReleaseInput]:
+    """A clean cell's two questions; nothing was measured."""
+    engine = PolicyEngine.load()
+    made = upload(Cell(FAULTS[0], 7))
+    spec = SimpleNamespace(unit="zoo", format=made.format, datasheet=made.datasheet, request={"purpose": made.purpose})
+    prepared = offline.prepare(made.content, spec, "quick", tmp_path_factory.mktemp("prepared"))
+    release = ReleaseInput(request=prepared.question.request, format=made.format, plan=prepared.plan)
+    assert engine.decide(prepared.question).audit_plan == prepared.plan
+    return prepared.question, release
+
+
+def test_a_kept_cell_is_judged_by_today_s_rules(asked: tuple[IntakeInput, ReleaseInput], tmp_path: Path) -> None:
+    intake, release = asked
+    lines = [cell("clean", "", "AWAITING_APPROVAL", 7)]
+    engine = PolicyEngine.load()
+    assert report.judge(lines, engine, tmp_path) == Judged((), 1, judging(engine.pack)), "nothing is kept of it"
+    report.keep("clean-7", intake, release, tmp_path)
+    first = (tmp_path / "clean-7.json.gz").read_bytes()
+    report.keep("clean-7", intake, release, tmp_path)
+    assert (tmp_path / "clean-7.json.gz").read_bytes() == first
+    [found] = report.judge([*lines, *lines], engine, tmp_path).cells
+    # No measurement was made: whatever the line says, today's rules clear nothing that was not measured.
+    assert found["state"] == "QUARANTINED" and "privacy.canary_auc" in found["fired"]
+
+    other = ReleaseInput()
+    other.CopyFrom(release)
+    other.plan.gates[0].limit += 0.123
+    report.keep("clean-7", intake, other, tmp_path)
+    judged = report.judge(lines, engine, tmp_path)
+    assert (judged.cells, judged.otherwise) == ((), 1)
 
 
 @pytest.mark.parametrize(("fault", "strength"), [("bias", "40 %"), ("leak", "x4")])
@@ -151,9 +188,10 @@ def test_only_what_decides_after_tuning_makes_the_counts_another_policys() -> No
 
 
 def test_the_committed_table_is_what_the_committed_cells_give() -> None:
-    rows = report.counts(report.read())
+    judged = report.judge(report.read(), PolicyEngine.load())
+    rows = report.counts(judged.cells)
     assert json.loads((report.ROOT / "docs" / "zoo.json").read_text("utf-8")) == rows == detection.counted()
-    assert (report.ROOT / "docs" / "zoo.md").read_text("utf-8") == report.page(report.read())
+    assert (report.ROOT / "docs" / "zoo.md").read_text("utf-8") == report.page(judged)
     for row in rows:
         assert set(row) >= {"fault", "strength", "n", "detected", "low", "high"}
 
