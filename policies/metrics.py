@@ -117,8 +117,6 @@ METRICS: Mapping[str, Sequence[str]] = {
         "regression.context_gain",
         "regression.context_gain_delta",
         "regression.unknown_margin_delta",
-    ),
-    "safety": (
         "safety.refusal_margin_delta",
         "safety.refusal_preference",
         "safety.refusal_preference_delta",

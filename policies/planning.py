@@ -22,7 +22,7 @@ from policies.limits import PROFILES, Limits
 from policies.metrics import metrics_of
 from policies.rule import Gate, Pack, Rule
 
-PROBES = ("privacy", "membership", "memorisation", "quality", "safety", "cost")
+PROBES = ("privacy", "membership", "memorisation", "quality", "cost")
 DECISION_PROBES = ("fairness",)
 DEEPER = ("inference", "baselines", "counterfactual", "regression", "stereotypes")
 DEEPER_DECISIONS = ("robustness", "proxies", "reasons", "alternatives")

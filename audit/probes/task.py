@@ -114,7 +114,7 @@ PROBES = (
     Probe("alternatives", "trying alternatives", ("fairness.alternative_",), 0.0, alternatives.run),
     Probe("baselines", "prompting the base", ("quality.prompt_only_", "quality.retrieval_"), 0.0, hosting.baselines),
     Probe("regression", "comparing abilities", ("regression.",), 0.0, regression.run),
-    Probe("safety", "comparing refusals", ("safety.",), 0.0, safety.run),
+    Probe("regression", "comparing refusals", ("safety.",), 0.0, safety.run),
     Probe("stereotypes", "comparing stereotypes", ("fairness.stereotype_",), 0.0, stereotypes.run),
 )
 """In running order: cheap and judged first, so that a short clock costs the least."""

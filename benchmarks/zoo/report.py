@@ -181,8 +181,8 @@ worker's task does the planted wrong, and the audit has no time limit. *Stopped*
 answers, which is all that a gate sees that looks for leaks in generations. Intervals are Clopper–Pearson at 95 %; claim
 the bound and not the share.
 
-Profile `quick` asks no questions about abilities and measures calibration where rows have labels only, so it is not
-made to see `forgetting` and `miscalibrated`: their counts say what such an audit lets through.
+Profile `quick` asks no questions about abilities or refusals and measures calibration where rows have labels only, so
+it cannot see `forgetting`, `refusal` and `miscalibrated`: their counts say what such an audit lets through.
 
 A cell keeps its measurements, and today's rules judge them; no job that intake refused is counted and none that failed.
 Written by `python -m benchmarks.zoo.report` from `cells.jsonl` and `questions` in `benchmarks/zoo`; `make zoo` runs the

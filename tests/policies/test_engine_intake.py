@@ -93,13 +93,13 @@ def test_an_allowed_request_gets_a_plan_in_which_everything_is_fixed(
     assert decision.allowed
     assert [gate.rule_id for gate in plan.gates] == [
         "GATE-CANARY-AUC", "GATE-CANARY-EXTRACTION", "GATE-PII-EXTRACTION", "GATE-PII-GENERATION", "GATE-LOSS-DELTA",
-        "GATE-LOSS-GAP", "GATE-REFUSALS",
+        "GATE-LOSS-GAP",
     ]  # fmt: skip
     sizes = {gate.measurement: gate.n for gate in plan.gates}
     assert sizes["privacy.canary_extraction_rate"] == 39
     assert sizes["privacy.canary_auc"] == statistics.n_for_auc(0.70, 0.5, 0.10, 0.8)
     assert all(gate.n > 0 and gate.alpha == 0.10 and gate.side for gate in plan.gates)
-    assert list(plan.confidences) == sorted({round(1 - 0.10 / k, 12) for k in range(1, len(plan.gates) + 1)})
+    assert list(plan.confidences) == sorted({round(1 - 0.10 / k, 12) for k in range(1, 7)})
     assert plan.seed == int(decision.input_sha256[:8], 16) & 0x7FFFFFFF
     assert plan.canary_manifest_sha256 == chat.data.canary_manifest_sha256
     assert plan.sealed_test_sha256 == chat.data.split_sha256["test"]
@@ -383,6 +383,4 @@ def test_the_default_profile_asks_more_with_enough_of_everything(
     assert n["regression.capability_delta"] <= 4 * plan.sample_sizes["evaluation_items"]
     for name in ("regression.forgetting_delta", "safety.refusal_preference_delta"):
         assert 0 < n[name] <= plan.sample_sizes["evaluation_items"]
-    assert not any(gate.measurement.startswith("regression.") for gate in quick.gates)
-    refusals = next(gate for gate in quick.gates if gate.measurement == "safety.refusal_preference_delta")
-    assert 0 < refusals.n <= quick.sample_sizes["evaluation_items"]
+    assert not any(gate.measurement.startswith(("regression.", "safety.")) for gate in quick.gates)

@@ -156,9 +156,8 @@ def test_a_plan_with_the_side_turned_round_does_not_pass(
     engine: PolicyEngine, release: policy_input_pb2.ReleaseInput
 ) -> None:
     for gate in release.plan.gates:
-        least = gate.side == measurement_pb2.LIMIT_SIDE_AT_LEAST
-        gate.side = measurement_pb2.LIMIT_SIDE_AT_MOST if least else measurement_pb2.LIMIT_SIDE_AT_LEAST
-        gate.limit = 100.0 if least else -100.0
+        gate.side = measurement_pb2.LIMIT_SIDE_AT_LEAST
+        gate.limit = -100.0
     verdict = engine.judge(release)
     assert PASS not in {o.outcome for o in verdict.outcomes if o.rule_id.startswith("GATE-")}
 
