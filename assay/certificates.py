@@ -37,6 +37,19 @@ def key_id(key: Any) -> str:
     return sha256_bytes(der)
 
 
+def read_certificate(der: bytes) -> x509.Certificate:
+    """Reads a certificate; of what it says there is one spelling only, also of the signature, which signs not itself.
+
+    Raises:
+        ValueError: among others of :data:`CERTIFICATE_ERRORS`.
+    """
+    certificate = x509.load_der_x509_certificate(der)
+    # The parser takes a signature that is said to end inside its last byte, where those bits happen to be zero.
+    if not der.endswith(b"\0" + certificate.signature):
+        raise ValueError("the certificate's signature does not end at a byte's end")
+    return certificate
+
+
 def check_person(der: bytes, root: x509.Certificate, at: datetime | None) -> tuple[str, ec.EllipticCurvePublicKey]:
     """Demands an end-entity P-256 certificate of one person directly under ``root``.
 
@@ -53,7 +66,7 @@ def check_person(der: bytes, root: x509.Certificate, at: datetime | None) -> tup
         IntegrityError: ``CERTIFICATE_BAD``.
     """
     try:
-        cert = x509.load_der_x509_certificate(der)
+        cert = read_certificate(der)
         periods = [(c.not_valid_before_utc, c.not_valid_after_utc) for c in (root, cert)]
     except CERTIFICATE_ERRORS as error:
         raise _bad("a signature's certificate cannot be read") from error

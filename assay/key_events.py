@@ -26,7 +26,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from assay import canonical, dsse
-from assay.certificates import CERTIFICATE_ERRORS, PERSON, check_issued, check_person, key_id
+from assay.certificates import (
+    CERTIFICATE_ERRORS,
+    PERSON,
+    check_issued,
+    check_person,
+    key_id,
+    read_certificate,
+)
 from assay.digests import sha256_bytes
 from assay.errors import AssayError, IntegrityError, InvalidInputError
 
@@ -184,7 +191,7 @@ def _half(name: str, text: str, roots: Roots, at: datetime | None) -> PublicHalf
         material = dsse.from_base64(text)
         if name in ED25519_NAMES:
             return ed25519_half(Ed25519PublicKey.from_public_bytes(material))
-        certificate = x509.load_der_x509_certificate(material)
+        certificate = read_certificate(material)
         half = certificate_half(certificate)
     except (AssayError, *CERTIFICATE_ERRORS) as error:
         raise InvalidInputError("KEY_MALFORMED", f"a public half of {name} cannot be read") from error

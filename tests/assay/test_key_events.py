@@ -148,6 +148,21 @@ def test_any_member_replaced_is_refused_by_name_or_reads(statement: dict[str, An
     assert isinstance(event, Compromise) or statement["predicate"][member] == value
 
 
+def test_every_flipped_bit_outside_of_what_a_certificate_signs_is_refused() -> None:
+    """Among them the count of padding bits of its signature, which is checked where the last bits happen to be zero."""
+    key = p256("new")
+    certificate = next(
+        c for _ in range(64) if not (c := person_certificate(key, [subject("vik")], PEOPLE)).signature[-1] & 1
+    )
+    good = der(certificate)
+    for at in range(good.index(certificate.tbs_certificate_bytes) + len(certificate.tbs_certificate_bytes), len(good)):
+        for bit in range(8):
+            bad = good[:at] + bytes([good[at] ^ (1 << bit)]) + good[at + 1 :]
+            with pytest.raises(AssayError) as caught:
+                read(key_events.rotation_statement(ORIGIN, subject("vik"), good, bad, key))
+            assert caught.value.reason in {"KEY_MALFORMED", "CERTIFICATE_BAD"}
+
+
 @settings(max_examples=200)
 @given(st.data())
 def test_a_flipped_certificate_is_refused_by_name(data: st.DataObject) -> None:
