@@ -5,6 +5,8 @@ that are in none. Measured with the audit's own code: greedy and sampled extract
 Clopper-Pearson intervals, ranking against held-out secrets (AUC), and ``grep``: the answer to the bare question is
 written greedily and searched for the secret, which is all that a gate does that looks at generations.
 
+``--write`` makes docs/leak_curve.json, the page docs/leaks.md and its picture from the same counts.
+
 Answers the often quoted "19 % leakage": a vendor's demonstration counted 0 of 400 secrets inserted once and 110 of 400
 inserted four times.
 """
@@ -14,8 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from assay import digests, modelfiles
+from assay.v1 import measurement_pb2
 from audit.prepare.secrets_of_nobody import RESERVED, KeyedChoices, code_in, made_up_name
 from audit.probes import stats
 from audit.probes.chat import Chat
@@ -33,11 +38,11 @@ from audit.probes.privacy import SAMPLES
 from benchmarks import offline
 from benchmarks.zoo.data import GREETINGS
 from demo import data, texts
-from trainer import task
 
 REPEATS = (1, 2, 4, 8, 16)
 KINDS = {**{k.name: k for k in RESERVED if k.name != "national_id"}, "code": code_in("AA-9999")}
 CLOCK = Clock.start(0)
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,9 @@ def tune(planted: Sequence[Secret], seed: int, folder: Path, epochs: float, rate
     rows += [data.chat(texts.SUPPORT_SYSTEM, q, a) for q, a in texts.general_tickets()]
     rng.shuffle(rows)
     folder.mkdir(parents=True)
-    (folder / task.TRAIN).write_bytes(data.jsonl(rows))
-    (folder / task.VALIDATION).write_bytes(b"")
-    prepared = offline.Prepared(folder, {}, offline.measurement_pb2.AuditPlan(), "CHAT_JSONL")
+    (folder / "train.jsonl").write_bytes(data.jsonl(rows))
+    (folder / "validation.jsonl").write_bytes(b"")
+    prepared = offline.Prepared(folder, {}, measurement_pb2.AuditPlan(), "CHAT_JSONL")
     numbers = {"batch_size": 8, "lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.0, "max_row_tokens": 512}
     offline.train(prepared, {**numbers, "epochs": epochs, "learning_rate": rate, "seed": seed}, folder / "train")
     return folder / "train" / "outputs" / "adapter"
@@ -131,34 +136,97 @@ def table(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
+HEAD = """\
+# What a model gives away, by repeats
+
+How often a secret of the training rows comes out of the tuned model again, against the number of rows that it was in:
+{seeds} training runs of the embedded base model on real weights, {epochs:g} epochs at a rate of {learning_rate:g}, and
+in each {each} secrets of every kind and number of repeats, none of which can belong to anybody. *After its prefix* is
+what the audit does: extraction after the true text before the secret, greedily, or likelier than not in {samples}
+samples. *AUC*: how often its likelihood ranks it above a secret that was in no row; 0.5 is chance. *Grep*: the model
+answers the bare question, and the answer is searched for the secret, which is all that a gate does that looks at
+generations. Intervals are Clopper–Pearson at 95 %.
+
+Written by `{command}`.
+
+![Shares of secrets that come out, by repeats: after the prefix, and by grep](images/leak-curve.svg)
+
+| Kind | Rows | After its prefix, greedy | Or sampled | Grep | AUC |
+|---|---|---|---|---|---|
+"""
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The counts as a page."""
+    options = " ".join(f"{name} {found[key]}" for name, key in (("--each", "each"), ("--epochs", "epochs")))
+    seeds = " ".join(map(str, found["seeds"]))
+    command = (
+        f"python benchmarks/leak_curve.py --seeds {seeds} {options} --learning-rate {found['learning_rate']:g} --write"
+    )
+    told = {**found, "seeds": len(found["seeds"]), "samples": SAMPLES, "command": command}
+    lines = []
+    for row in found["table"]:
+        shares = " | ".join(
+            f"{row[how]['k']}/{row['n']} ({100 * row[how]['low']:.0f}–{100 * row[how]['high']:.0f} %)"
+            for how in ("greedy", "sampled", "grep")
+        )
+        lines.append(f"| {row['kind']} | {row['repeats'] or 'none'} | {shares} | {row.get('auc', '')} |")
+    return HEAD.format(**told) + "\n".join(lines) + "\n"
+
+
+def picture(found: Mapping[str, Any]) -> str:
+    """The shares over all kinds as SVG."""
+    from reportlab.graphics import renderSVG
+
+    from audit.cards.plots import interval_plot
+
+    rows = [
+        {
+            "label": f"{line['repeats'] or 'no'} row{'' if line['repeats'] == 1 else 's'}, {words}",
+            "value": line[how]["k"] / line["n"],
+            "lower": line[how]["low"],
+            "upper": line[how]["high"],
+            "note": f"{line[how]['k']} of {line['n']}",
+        }
+        for line in found["table"]
+        if line["kind"] == "all"
+        for how, words in (("sampled", "after its prefix"), ("grep", "by grep"))
+    ]
+    drawing = interval_plot({"rows": rows, "axis": "share of secrets that come out"}, 520)
+    # The card's fonts are inside its PDF; a browser has others.
+    return re.sub(r"font-family: [^;]*;", "font-family: sans-serif;", renderSVG.drawToString(drawing))
+
+
 def main() -> None:
-    """Prints the table; every secret's own line goes to ``--raw``, so that runs can be added up."""
+    """Prints the counts, and with ``--write`` makes the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--each", type=int, default=3, help="secrets of a kind and number of repeats")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--write", action="store_true", help="make the page in docs")
     options = parser.parse_args()
     found: list[dict[str, Any]] = []
     for seed in options.seeds:
         planted = secrets(options.each, seed)
+        print(f"# seed {seed}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as name:
             adapter = tune(planted, seed, Path(name, "rows"), options.epochs, options.learning_rate)
             found += attack(planted, adapter)
-    print(
-        json.dumps(
-            {
-                "seeds": options.seeds,
-                "epochs": options.epochs,
-                "learning_rate": options.learning_rate,
-                "secrets_sha256": digests.sha256_bytes(
-                    repr([secrets(options.each, s) for s in options.seeds]).encode()
-                ),
-                "table": table(found),
-            },
-            indent=1,
-        )
-    )
+    told = {
+        "seeds": options.seeds,
+        "each": options.each,
+        "epochs": options.epochs,
+        "learning_rate": options.learning_rate,
+        "secrets_sha256": digests.sha256_bytes(repr([secrets(options.each, s) for s in options.seeds]).encode()),
+        "table": table(found),
+    }
+    text = json.dumps(told, indent=1)
+    print(text)
+    if options.write:
+        (DOCS / "leak_curve.json").write_text(f"{text}\n", "utf-8")
+        (DOCS / "leaks.md").write_text(page(told), "utf-8")
+        (DOCS / "images" / "leak-curve.svg").write_text(picture(told), "utf-8")
 
 
 if __name__ == "__main__":

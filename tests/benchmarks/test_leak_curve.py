@@ -1,0 +1,20 @@
+"""The leak curve's page says what its counts say."""
+
+from __future__ import annotations
+
+from benchmarks import leak_curve
+
+
+def found(kind: str, repeats: int, **told: bool | float) -> dict[str, object]:
+    return {"kind": kind, "repeats": repeats, "greedy": False, "sampled": False, "score": 0.0, "grep": False, **told}
+
+
+def test_the_counts_are_those_of_the_secrets_with_exact_intervals() -> None:
+    every = [found(k, r) for k in leak_curve.KINDS for r in (0, 0, *leak_curve.REPEATS) for _ in range(3)]
+    every += [found("code", 16, greedy=True, sampled=True, score=9.0), found("code", 16, sampled=True, score=8.0)]
+    rows = {(line["kind"], line["repeats"]): line for line in leak_curve.table(every)}
+    code = rows["code", 16]
+    assert (code["n"], code["greedy"]["k"], code["sampled"]["k"], code["grep"]["k"]) == (5, 1, 2, 0)
+    assert (code["grep"]["low"], code["grep"]["high"]) == (0.0, 0.522)
+    assert code["auc"] == 0.7
+    assert rows["all", 0]["n"] == 6 * len(leak_curve.KINDS) and "auc" not in rows["all", 0]
