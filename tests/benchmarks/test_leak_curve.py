@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from benchmarks import leak_curve
 
 
@@ -18,3 +20,13 @@ def test_the_counts_are_those_of_the_secrets_with_exact_intervals() -> None:
     assert (code["grep"]["low"], code["grep"]["high"]) == (0.0, 0.522)
     assert code["auc"] == 0.7
     assert rows["all", 0]["n"] == 6 * len(leak_curve.KINDS) and "auc" not in rows["all", 0]
+
+
+def test_the_committed_page_and_picture_are_what_the_committed_counts_give() -> None:
+    told = json.loads((leak_curve.DOCS / "leak_curve.json").read_text("utf-8"))
+    assert (leak_curve.DOCS / "leaks.md").read_text("utf-8") == leak_curve.page(told)
+    assert (leak_curve.DOCS / "images" / "leak-curve.svg").read_text("utf-8") == leak_curve.picture(told)
+    every = [line for line in told["table"] if line["kind"] == "all"]
+    assert [line["repeats"] for line in every] == [0, *leak_curve.REPEATS]
+    for line in told["table"]:
+        assert all(line[how]["low"] <= line[how]["k"] / line["n"] <= line[how]["high"] for how in ("greedy", "grep"))
