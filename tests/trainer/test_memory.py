@@ -19,9 +19,10 @@ from tests.trainer.tiny_models import BASE_MODEL, tiny_models
 from trainer import task
 from trainer.device import Device
 from trainer.recipes import memory
-from trainer.recipes.loop import Run, micro_batches
+from trainer.recipes.loop import Run
 from trainer.recipes.memory import Shape
-from trainer.recipes.private import _parts
+from trainer.recipes.plan import in_parts
+from trainer.recipes.private import _sizes
 from trainer.recipes.rows import EncodedRow
 from trainer.settings import Settings
 
@@ -47,18 +48,23 @@ def bounded(ctx: TaskContext, memory_bytes: int) -> TaskContext:
     return ctx
 
 
+def parted(rows: list[EncodedRow], tokens: int) -> list[list[int]]:
+    return lengths(in_parts(rows, lambda row: (row.length,), (tokens,)))
+
+
 def test_parts_hold_every_row_once_in_order_and_no_more_tokens_than_they_may() -> None:
     rows = rows_of(3, 4, 5, 9, 2, 2)
-    assert lengths(micro_batches(rows, 8)) == [[3, 4], [5], [9], [2, 2]]
-    assert lengths(micro_batches(rows, 0)) == [[3, 4, 5, 9, 2, 2]]
-    assert lengths(micro_batches(rows, 1)) == [[3], [4], [5], [9], [2], [2]]
-    assert micro_batches([], 8) == []
+    assert parted(rows, 8) == [[3, 4], [5], [9], [2, 2]]
+    assert parted(rows, 7) == [[3, 4], [5], [9], [2, 2]]
+    assert parted(rows, 0) == [[3, 4, 5, 9, 2, 2]]
+    assert parted(rows, 1) == [[3], [4], [5], [9], [2], [2]]
+    assert parted([], 8) == []
 
 
 def test_a_private_run_splits_between_units_and_never_inside_one() -> None:
     units = [rows_of(3, 4), rows_of(5), rows_of(9), rows_of(2)]
-    assert [[len(unit) for unit in part] for part in _parts(units, 8)] == [[2], [1], [1], [1]]
-    assert [[len(unit) for unit in part] for part in _parts(units, 0)] == [[2, 1, 1, 1]]
+    sizes = {most: [len(part) for part in in_parts(units, _sizes, most)] for most in ((8, 8), (8, 0), (2, 0))}
+    assert sizes == {(8, 8): [1, 1, 1, 1], (8, 0): [4], (2, 0): [1, 2, 1]}
 
 
 @pytest.mark.parametrize("method", ["lora", "classification", "dpo"])
@@ -79,7 +85,7 @@ def test_the_gradient_of_the_parts_is_that_of_the_batch(
     job = task._job(ctx, Settings.from_order({"lora_rank": 4, "batch_size": 16}, 5))
     run = Run(job, ctx)
     run.prepare()
-    assert len(micro_batches(job.train.rows, 1)) == 16
+    assert len(job.train.rows) == 16
 
     def gradients(tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
         run.state.micro_batch_tokens = tokens

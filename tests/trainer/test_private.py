@@ -19,7 +19,8 @@ from tests.e2e.e2e_world import chat_rows
 from tests.trainer.test_train_task import context, weights
 from tests.trainer.tiny_models import tiny_models
 from trainer import task
-from trainer.recipes.private import TOLERANCE, PrivateRun, Target, _parts, epsilon_of, noise_for
+from trainer.recipes.plan import in_parts
+from trainer.recipes.private import TOLERANCE, PrivateRun, Target, _sizes, epsilon_of, noise_for
 from trainer.recipes.rows import EncodedRow, Row
 
 EPSILON = {"epsilon": "8", "delta": "0.001"}
@@ -295,7 +296,7 @@ def test_parts_hold_whole_users_and_few_rows() -> None:
     sizes = [8, 1, 1, 7, 3, 3, 3, 1, 8]
     rows = [[EncodedRow((i, j), (False, True), 1.0) for j in range(size)] for i, size in enumerate(sizes)]
     units: list[list[Row]] = [list(unit) for unit in rows]
-    parts = _parts(units, 0)
+    parts = in_parts(units, _sizes, (8, 0))
     assert [unit for part in parts for unit in part] == units
     assert max(sum(map(len, part)) for part in parts) <= 8 and all(parts) and len(parts) < len(units)
 

@@ -19,7 +19,7 @@ from trainer.recipes import checkpoints, four_bit, whole
 from trainer.recipes.checkpoints import RunState
 from trainer.recipes.lora import TunedModel, load
 from trainer.recipes.objectives import Objective, objective_of
-from trainer.recipes.plan import BatchPlan, learning_rate, plan_batches
+from trainer.recipes.plan import BatchPlan, in_parts, learning_rate, plan_batches
 from trainer.recipes.ranks import ALONE, Ranks
 from trainer.recipes.rows import NO_ROWS, EncodedRows, Row
 from trainer.settings import Settings
@@ -165,24 +165,6 @@ def not_finite(what: str) -> PreconditionError:
     """The refusal to go on with numbers that are none."""
     remedy = "ask for a new job with a lower learning rate or other row weights"
     return PreconditionError("LOSS_NOT_FINITE", f"{what} is not a finite number", remedy=remedy)
-
-
-def micro_batches(rows: Sequence[Row], tokens: int) -> list[Sequence[Row]]:
-    """Rows in their order, in parts of so many tokens at most; a longer row is a part of its own.
-
-    Args:
-        rows: maybe none.
-        tokens: most tokens of a part; 0 for no bound.
-    """
-    parts: list[list[Row]] = []
-    room = 0
-    for row in rows:
-        if not parts or (tokens and row.length > room):
-            parts.append([])
-            room = tokens
-        parts[-1].append(row)
-        room -= row.length
-    return list(parts)
 
 
 class Run:
@@ -349,7 +331,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=device.torch_device())
         whole = torch.tensor([r.weight for r in rows], device=total.device).sum()
-        for part in micro_batches(rows[self.ranks.mine], self.state.micro_batch_tokens):
+        for part in in_parts(rows[self.ranks.mine], lambda row: (row.length,), (self.state.micro_batch_tokens,)):
             losses = self.objective.losses(self.model, part, device)
             loss = (losses * torch.tensor([r.weight for r in part], device=losses.device)).sum() / whole
             loss.backward()

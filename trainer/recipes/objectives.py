@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from trainer.device import Device
 from trainer.recipes.lora import TunedModel
 from trainer.recipes.packs import hidden_states, pack
+from trainer.recipes.plan import in_parts
 from trainer.recipes.rows import EncodedChoice, EncodedPair, EncodedRow, Row
 
 if TYPE_CHECKING:
@@ -285,12 +286,4 @@ def _plain(rows: Sequence[Row]) -> list[EncodedRow]:
 
 def _by_length(rows: Sequence[Any]) -> list[list[Any]]:
     """Batches of rows of similar length that hold a bounded number of tokens."""
-    batches: list[list[Any]] = []
-    held = 0
-    for row in sorted(rows, key=lambda r: r.length):
-        if not batches or held + row.length > _VALIDATION_TOKENS:
-            batches.append([])
-            held = 0
-        batches[-1].append(row)
-        held += row.length
-    return batches
+    return in_parts(sorted(rows, key=lambda r: r.length), lambda r: (r.length,), (_VALIDATION_TOKENS,))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import add
+from typing import TypeVar
 
 from trainer.settings import Settings
 
 _WINDOW_BATCHES = 8
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,26 @@ def _epoch(lengths: Sequence[int], size: int, rng: random.Random) -> list[tuple[
         batches += [tuple(chosen[i : i + size]) for i in range(0, len(chosen), size)]
     rng.shuffle(batches)
     return batches
+
+
+def in_parts(items: Sequence[_T], sizes: Callable[[_T], tuple[int, ...]], most: tuple[int, ...]) -> list[list[_T]]:
+    """Items in their order, in as many as fit together; one that is too large is a part of its own.
+
+    Args:
+        items: rows, or the rows of units; maybe none.
+        sizes: of an item, such as its tokens.
+        most: of each size, how much a part may hold in all; 0 for no bound.
+    """
+    parts: list[list[_T]] = []
+    held: tuple[int, ...] = ()
+    for item in items:
+        more = tuple(map(add, held, sizes(item)))
+        if not parts or any(bound and total > bound for total, bound in zip(more, most, strict=True)):
+            parts.append([])
+            more = sizes(item)
+        parts[-1].append(item)
+        held = more
+    return parts
 
 
 def learning_rate(step: int, steps: int, settings: Settings) -> float:

@@ -35,7 +35,7 @@ from assay.dp_sgd import MOST_ROWS_OF_A_USER, ROW, USER, Sampling
 from assay.errors import FieldViolation, InvalidInputError
 from trainer.recipes.loop import Control, Run, TuneJob, not_finite
 from trainer.recipes.lora import TunedModel, load
-from trainer.recipes.plan import BatchPlan, learning_rate
+from trainer.recipes.plan import BatchPlan, in_parts, learning_rate
 from trainer.recipes.rows import EncodedRows, Row
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class PrivateRun(Run):
         generator.manual_seed(int.from_bytes(self._stream("noise")[:8], "big", signed=True))
         self._private.generator = generator
         self.model.backbone.train()
-        parts = _parts(self.draw(), state.micro_batch_tokens) or [[]]
+        parts = in_parts(self.draw(), _sizes, (_MICRO_BATCH, state.micro_batch_tokens)) or [[]]
         for number, part in enumerate(parts):
             self._unit_gradients(part)
             self._private.signal_skip_step(do_skip=number + 1 < len(parts))
@@ -302,20 +302,6 @@ def units_of(train: EncodedRows, unit: str) -> tuple[list[list[Row]], int]:
     return list(users.values()), train.all_users
 
 
-def _parts(units: Sequence[list[Row]], tokens: int) -> list[list[list[Row]]]:
-    """Whole units together, of :data:`_MICRO_BATCH` rows and so many tokens at most: what is in memory at once.
-
-    Args:
-        units: rows of each, none empty.
-        tokens: most tokens of a part, 0 for no bound; a unit that has more is a part of its own.
-    """
-    parts: list[list[list[Row]]] = []
-    rows_left, tokens_left = 0, 0
-    for unit in units:
-        length = sum(row.length for row in unit)
-        if len(unit) > rows_left or (tokens and length > tokens_left):
-            parts.append([])
-            rows_left, tokens_left = _MICRO_BATCH, tokens
-        parts[-1].append(unit)
-        rows_left, tokens_left = rows_left - len(unit), tokens_left - length
-    return parts
+def _sizes(unit: Sequence[Row]) -> tuple[int, int]:
+    """Rows and tokens of a unit, which is never divided."""
+    return len(unit), sum(row.length for row in unit)
