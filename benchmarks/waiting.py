@@ -1,9 +1,10 @@
 """What waking its threads costs a tuning step: ``python benchmarks/waiting.py`` prints one JSON object.
 
-Two processes hold the embedded model and the same rows, one with ``OMP_WAIT_POLICY=PASSIVE`` as a task beside others
-has it, one without as a task that has the machine to itself. They make steps of the product's loop in turns, one
-standing still while the other works; ``waiting_ratio`` is the median over the pairs of the first one's time over the
-second's. ``--beside 1`` does it beside one other process that computes, at the nice level of a background job.
+Processes that hold the embedded model and the same rows make steps of the product's loop in turns, the others standing
+still: one whose idle threads wait busily, as libgomp lets them; ``waiting``, with ``OMP_WAIT_POLICY=PASSIVE`` as a task
+beside others has it; ``bounded``, whose threads look ``--spins`` times and then sleep. The ratios are medians over the
+rounds of a process's time over the busy one's. ``--beside 1`` does it beside another process that computes, at the nice
+level of ``--nice``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import IO, Any
 from benchmarks import offline
 
 PAIRS, ROWS, TOKENS = 12, 8, 80
-BUSY = "import os\nos.nice(10)\nwhile True: pass"
+BUSY = "import os, sys\nos.nice(int(sys.argv[1]))\nwhile True: pass"
 
 
 class Quiet:
@@ -92,31 +93,36 @@ def one_step(child: subprocess.Popen[str]) -> float:
     return float(child.stdout.readline())
 
 
-def measure(pairs: int, beside: int) -> dict[str, Any]:
-    """Steps in turns; which of the two goes first alternates."""
-    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(beside)]
-    woken, busy = start(OMP_WAIT_POLICY="PASSIVE"), start()
-    children = (woken, busy)
+def measure(pairs: int, beside: int, nice: int, spins: int) -> dict[str, Any]:
+    """Steps in turns; who goes first alternates."""
+    others = [subprocess.Popen([sys.executable, "-c", BUSY, str(nice)]) for _ in range(beside)]
+    children = {
+        "busy": start(),
+        "waiting": start(OMP_WAIT_POLICY="PASSIVE"),
+        "bounded": start(GOMP_SPINCOUNT=str(spins)),
+    }
+    ratios: dict[str, list[float]] = {"waiting": [], "bounded": []}
     try:
-        dtypes = {child.stdout.readline().strip() for child in children if child.stdout is not None}
-        ratios = []
+        dtypes = {child.stdout.readline().strip() for child in children.values() if child.stdout is not None}
         for turn in range(pairs):
-            order = children if turn % 2 else children[::-1]
-            seconds = {child.pid: one_step(child) for child in order}
-            ratios.append(seconds[woken.pid] / seconds[busy.pid])
+            order = list(children) if turn % 2 else list(children)[::-1]
+            seconds = {name: one_step(children[name]) for name in order}
+            for name, found in ratios.items():
+                found.append(seconds[name] / seconds["busy"])
     finally:
-        for child in children:
+        for child in children.values():
             child.kill()
             child.wait()
         for other in others:
             other.kill()
             other.wait()
     return {
-        "waiting_ratio": round(statistics.median(ratios), 2),
-        "waiting_ratio_low": round(min(ratios), 2),
-        "waiting_ratio_high": round(max(ratios), 2),
+        **{f"{name}_ratio": round(statistics.median(found), 2) for name, found in ratios.items()},
+        **{f"{name}_range": [round(min(found), 2), round(max(found), 2)] for name, found in ratios.items()},
+        "spins": spins,
         "pairs": pairs,
         "beside": beside,
+        "nice": nice,
         "dtype": ", ".join(sorted(dtypes)),
     }
 
@@ -125,9 +131,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--beside", type=int, default=0, help="other processes that compute meanwhile")
+    parser.add_argument("--nice", type=int, default=10, help="their nice level")
+    parser.add_argument("--spins", type=int, default=10_000, help="looks of a thread that waits before it sleeps")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
         work(sys.stdin, sys.stdout)
     else:
-        print(json.dumps(measure(asked.pairs, asked.beside), indent=1))
+        print(json.dumps(measure(asked.pairs, asked.beside, asked.nice, asked.spins), indent=1))
