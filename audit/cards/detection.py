@@ -14,7 +14,7 @@ ZOO = Path(__file__).with_name("zoo.json")
 
 
 def counted(path: Path = ZOO) -> list[dict[str, Any]]:
-    """Rows of the zoo: fault, strength, n, detected, and the Clopper-Pearson interval from low to high."""
+    """Rows of the zoo: fault, strength, n, detected with its Clopper-Pearson interval from low to high, and stopped."""
     rows = json.loads(path.read_text("utf-8")) if path.is_file() else []
     return [dict(row) for row in rows]
 
@@ -25,19 +25,22 @@ def missed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not rows:
         return section("detection", title, paragraph("No planted fault was counted for this release of the software."))
     lead = paragraph(
-        "Models made bad on purpose, and clean ones, went through the same gateway, policy and audits (profile quick, "
-        "the embedded base model's real weights). Stopped: the job did not reach approval. Claim the interval, which "
-        "holds at 95 %, and not the share; for clean models it bounds the false alarms. Limits and sample sizes were "
-        "those of the day of the count."
+        "Models made bad on purpose, and clean ones, went through the same gateway, policy and audits, on the embedded "
+        "base model's real weights. Detected: at least one gate failed; of clean models every stop, which is a false "
+        "alarm. Stopped: the job did not reach approval, if only since a gate was undecided. Claim the interval of "
+        "what was detected, which holds at 95 %, and not the share. Limits and sample sizes were those of the day of "
+        "the count."
     )
     lines = [
         (
             f"{row['fault']} {row['strength']}".strip(),
             row.get("told", ""),
+            row["profile"],
             f"{row['detected']} of {row['n']}",
             f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %",
+            f"{row['stopped']} of {row['n']}",
         )
         for row in rows
     ]
-    columns = ("Fault and strength", "What was done", "Stopped", "95 % interval")
-    return section("detection", title, lead, table(columns, (18, 46, 14, 22), lines))
+    columns = ("Fault and strength", "What was done", "Audit", "Detected", "95 % interval", "Stopped")
+    return section("detection", title, lead, table(columns, (17, 37, 9, 11, 15, 11), lines))

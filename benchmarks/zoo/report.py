@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CELLS = Path(__file__).with_name("cells.jsonl")
 QUESTIONS = Path(__file__).with_name("questions")
 """One file a tuned cell, ``<job>.json.gz``: ``intake`` and ``release``, as protobuf JSON."""
-PROFILE = "quick"
+CLEAN = "clean"
 CLEARED, STOPPED = "AWAITING_APPROVAL", "QUARANTINED"
 REFUSED, FAULTED = "DENIED", "FAILED"
 LEVEL = 0.95
@@ -113,12 +113,16 @@ def judging(pack: Pack) -> str:
         for rule in pack.rules
         if rule.stage in AT_RELEASE and rule.pack == pack.parts[0].name
     }
-    limits = {name: repr(limit.value(PROFILE)) for name, limit in pack.limits.by_name.items()}
+    profiles = sorted({fault.profile for fault in FAULTS})
+    limits = {name: [repr(limit.value(p)) for p in profiles] for name, limit in pack.limits.by_name.items()}
     return bundle.digest_of({"rules": rules, "limits": limits})
 
 
 def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One object a fault and strength; for ``clean``, ``detected`` counts false alarms.
+    """One object a fault and strength.
+
+    A fault is ``detected`` where a gate FAILED: one that is undecided holds a job back, but has seen nothing. A clean
+    model that is ``stopped`` for whatever reason is a false alarm, which is what its ``detected`` counts.
 
     Jobs that intake refused are left out, since no audit had anything to catch, and so are jobs that failed: a crash is
     no detection.
@@ -129,18 +133,25 @@ def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         mine = [c for c in cells if (c["fault"], c["strength"]) == (fault.name, fault.strength)]
         if not mine:
             continue
-        stopped = [c for c in mine if c["state"] != CLEARED]
-        low, high = clopper_pearson(len(stopped), len(mine), LEVEL)
+        stopped = sum(c["state"] != CLEARED for c in mine)
+        failed = sum(bool(c["failed"]) for c in mine)
+        detected = stopped if fault.name == CLEAN else failed
+        low, high = clopper_pearson(detected, len(mine), LEVEL)
+        stopped_low, stopped_high = clopper_pearson(stopped, len(mine), LEVEL)
         out.append(
             {
                 "fault": fault.name,
                 "strength": fault.strength,
                 "told": fault.told,
+                "profile": fault.profile,
                 "n": len(mine),
-                "detected": len(stopped),
+                "detected": detected,
                 "low": round(low, 4),
                 "high": round(high, 4),
-                "failed": sum(bool(c["failed"]) for c in mine),
+                "failed": failed,
+                "stopped": stopped,
+                "stopped_low": round(stopped_low, 4),
+                "stopped_high": round(stopped_high, 4),
                 "grep_only": sum(c["grepped"] for c in mine),
                 "not_passed_by_gate": _by_gate(mine, "fired"),
                 "failed_by_gate": _by_gate(mine, "failed"),
@@ -174,22 +185,26 @@ def _gates(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 HEAD = """\
 # The fault zoo
 
-How often the audits stop a model that was made bad on purpose, and how often they stop a clean one. Every cell is an
-ordinary job through an ordinary gateway, on the embedded base model's real weights, profile `quick`; only the train
-worker's task does the planted wrong, and the audit has no time limit. *Stopped*: the job did not reach approval.
-*Failed*: at least one gate was FAIL, not only undecided. *Grep only*: a training identifier stood in the sampled
+How often the audits detect a model that was made bad on purpose, and how often they stop a clean one. Every cell is an
+ordinary job through an ordinary gateway, on the embedded base model's real weights; only the train worker's task does
+the planted wrong, and the audit has no time limit. *Stopped*: the job did not reach approval. *Detected*: at least one
+gate was FAIL, not only undecided; of clean ones, every stop. *Grep only*: a training identifier stood in the sampled
 answers, which is all that a gate sees that looks for leaks in generations. Intervals are Clopper–Pearson at 95 %; claim
 the bound and not the share.
 
-Profile `quick` asks no questions about abilities or refusals and measures calibration where rows have labels only, so
-it cannot see `forgetting`, `refusal` and `miscalibrated`: their counts say what such an audit lets through.
+Rows of `leak`, `filter` and `input-only` are learned by two epochs at a high rate. `overfit`, `2 epochs` is that rate
+alone: what stops it too was not stopped for the leak. `decisions` have so few people in the test rows that the gates of
+fairness stay undecided for a fair model, so `clean`, `decisions` is stopped, and only *detected* tells bias from none.
+Profile `quick` asks nothing about abilities and refusals, which is why `forgetting` and `refusal` are audited by
+`default`. No gate reads calibration, which is measured and printed: the counts of `miscalibrated` are what gates let
+through.
 
 A cell keeps its measurements, and today's rules judge them; no job that intake refused is counted and none that failed.
 Written by `python -m benchmarks.zoo.report` from `cells.jsonl` and `questions` in `benchmarks/zoo`; `make zoo` runs the
 rest.
 
-| Fault | Strength | What was done | Stopped | 95 % interval | Failed | Grep only | Gates that did not pass |
-|---|---|---|---|---|---|---|---|
+| Fault | Strength | What was done | Profile | Detected | 95 % | Stopped | 95 % | Grep only | Gates that did not pass |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -208,9 +223,11 @@ def page(judged: Judged) -> str:
     lines = []
     for r in rows:
         gates = ", ".join(f"`{g}` {k}" for g, k in r["not_passed_by_gate"].items()) or "none"
-        word = f"{r['detected']}/{r['n']}" + (" (false alarms)" if r["fault"] == "clean" else "")
-        others = f"{r['failed']}/{r['n']} | {r['grep_only']}/{r['n']} | {gates}"
-        lines.append(f"| {r['fault']} | {r['strength'] or '—'} | {r['told']} | {word} | {_share(r)} | {others} |")
+        word = f"{r['detected']}/{r['n']}" + (" (false alarms)" if r["fault"] == CLEAN else "")
+        bounds = f"{100 * r['stopped_low']:.0f}–{100 * r['stopped_high']:.0f} %"
+        others = f"{r['stopped']}/{r['n']} | {bounds} | {r['grep_only']}/{r['n']} | {gates}"
+        what = f"{r['fault']} | {r['strength'] or '—'} | {r['told']} | {r['profile']}"
+        lines.append(f"| {what} | {word} | {_share(r)} | {others} |")
     by_gate = [
         f"| `{g['gate']}` | {r['fault']} {r['strength'] or '—'} | {g['detected']}/{g['n']} | {_share(g)} |"
         for g, r in sorted(((g, r) for r in rows for g in r["gates"]), key=lambda pair: str(pair[0]["gate"]))

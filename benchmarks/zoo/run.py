@@ -3,20 +3,23 @@
 Stop it at any time; it goes on where it was, since the installation keeps its jobs and a finished cell is a line of
 ``cells.jsonl``, with what policy was asked about it in ``questions``. Every cell of the state folder's gateway goes the
 whole way: upload, intake, training, audit, verdict. An installation is of one policy; under another, jobs begin anew.
+
+``--together 2`` runs two cells at a time, with half of the cores each: a step of a small model does not fill two cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
-import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +42,6 @@ from policies.engine import PolicyEngine
 
 HERE = Path(__file__).parent
 State = tuning_job_pb2.TuningJob.State
-PAUSE = 5.0
 _SPACE = uuid.UUID("b6c7fd0c-3f0e-4b8a-9b57-3e6f0f6d2a11")
 
 
@@ -48,31 +50,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, default=HERE / "state", help="folder of the installation")
     parser.add_argument("--most", type=int, default=0, help="stop after so many cells; 0 for none")
-    parser.add_argument("--lock", type=Path, help="file to lock while a cell runs, for machines with other work")
+    parser.add_argument("--together", type=int, default=1, help="cells at a time, which share the cores")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are ended too
     engine = PolicyEngine.load()
     done = {cell["job"] for cell in report.judge(report.read(), engine).cells}
     todo = [c for c in cells() if c.job not in done]
     todo = todo[: options.most] if options.most else todo
-    directory, port = options.state / f"bank-{engine.pack.bundle_sha256[:12]}", _port(options.state)
+    name = f"bank-{engine.pack.bundle_sha256[:12]}" + (f"-{options.together}" if options.together > 1 else "")
+    directory, port = options.state / name, _port(options.state)
     if not (directory / "client").exists() and not Layout(directory).settings.exists():
         plan = Plan(people=DEFAULT_PEOPLE, operator="oscar")
-        install(directory, plan, units=["zoo"], port=port)
-    with services(directory, f"127.0.0.1:{port}", options.state / "services.log"):
-        for cell in todo:
-            with locked(options.lock):
-                started = time.monotonic()
-                line = one(cell, directory, f"127.0.0.1:{port}", options.state / "uploads")
-            line |= {"seconds": round(time.monotonic() - started, 1)}
-            with report.CELLS.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(line, sort_keys=True) + "\n")
-            print(f"{cell.job}: {line['state']} {line['reason']}", flush=True)
-            time.sleep(PAUSE if options.lock else 0)  # whoever waits for the lock is woken and must win it
+        share(install(directory, plan, units=["zoo"], port=port), options.together)
+    address, uploads = f"127.0.0.1:{port}", options.state / "uploads"
+    pool = ThreadPoolExecutor(options.together)
+    try:
+        with services(directory, address, options.state / "services.log"):
+            for cell in as_completed([pool.submit(one, cell, directory, address, uploads) for cell in todo]):
+                line = cell.result()
+                with report.CELLS.open("a", encoding="utf-8") as out:
+                    out.write(json.dumps(line, sort_keys=True) + "\n")
+                print(f"{line['job']}: {line['state']} {line['reason']}", flush=True)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def share(layout: Layout, together: int) -> None:
+    """Lets so many tasks run at once, each with an equal part of the cores."""
+    workers = [layout.service(name) / "worker.toml" for name in ("train-worker", "audit-worker")]
+    for path in (layout.settings, *workers):
+        text = path.read_text("utf-8").replace("slots = 1", f"slots = {together}")
+        threads = f"threads = {max(1, (os.cpu_count() or 1) // together)}\n" if path in workers and together > 1 else ""
+        path.write_text(threads + text, "utf-8")
 
 
 def one(cell: Cell, directory: Path, address: str, uploads: Path) -> dict[str, Any]:
     """Submits a cell's job, or finds it again, and follows it until it rests."""
+    started = time.monotonic()
     made = upload(cell)
     uploads.mkdir(parents=True, exist_ok=True)
     file = uploads / f"{cell.job}.data"
@@ -101,6 +115,7 @@ def one(cell: Cell, directory: Path, address: str, uploads: Path) -> dict[str, A
         "seed": cell.seed,
         "state": State.Name(job.state).removeprefix("STATE_"),
         "reason": job.reason[:200],
+        "seconds": round(time.monotonic() - started, 1),
         "day": dt.datetime.now(dt.UTC).date().isoformat(),
     }
 
@@ -134,7 +149,7 @@ def _submit(rita: Session, cell: Cell, made: Upload, file: Path) -> None:
                 "lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.0, "seed": cell.seed, "max_row_tokens": 512,
             },
             "budget": {"max_usd_micros": 50_000_000, "max_train_tokens": 200_000},
-            "audit_profile": report.PROFILE,
+            "audit_profile": cell.fault.profile,
         },
         tuning_job_pb2.CreateTuningJobRequest(),
     )  # fmt: skip
@@ -187,17 +202,6 @@ def _port(state: Path) -> int:
     if not path.exists():
         path.write_text(str(free_ports(6)))
     return int(path.read_text())
-
-
-@contextmanager
-def locked(path: Path | None) -> Iterator[None]:
-    """Holds a file lock, where one is given."""
-    if path is None:
-        yield
-        return
-    with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

@@ -114,6 +114,7 @@ def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) ->
     assert (clean["n"], clean["detected"], clean["failed"]) == (20, 1, 0)
     assert (clean["low"], clean["high"]) == (pytest.approx(0.0013, abs=1e-3), pytest.approx(0.2487, abs=1e-3))
     assert (leak["detected"], leak["low"], leak["grep_only"]) == (5, pytest.approx(0.478, abs=1e-3), 1)
+    assert (leak["stopped"], leak["stopped_low"], leak["stopped_high"]) == (5, leak["low"], leak["high"])
     assert leak["failed_by_gate"] == {"privacy.pii_extraction_rate": 5}
     [gate] = leak["gates"]
     assert (gate["gate"], gate["detected"], gate["n"]) == ("privacy.pii_extraction_rate", 5, 5)
@@ -128,11 +129,20 @@ def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) ->
 def test_a_job_that_was_refused_or_failed_is_no_detection() -> None:
     told = [cell("bias", "40 %", "DENIED", 1), cell("leak", "x4", "FAILED", 1), cell("leak", "x4", "QUARANTINED", 2)]
     [row] = report.counts(told)
-    assert (row["fault"], row["n"], row["detected"]) == ("leak", 1, 1)
+    assert (row["fault"], row["n"], row["stopped"]) == ("leak", 1, 1)
     text = page(told, otherwise=3)
     assert "No cell that was tuned, since intake refused it or the job failed: bias 40 %." in text
     assert "bias 40 %" not in text.partition("Not run yet")[2]
     assert "Left out, since today's policy would audit them otherwise: 3." in text
+
+
+def test_an_undecided_gate_holds_a_job_back_and_detects_nothing() -> None:
+    undecided = {"fired": ["fairness.equalized_odds"]}
+    told = [cell("bias", "40 %", "QUARANTINED", i, **undecided) for i in range(3)]
+    told += [cell("clean", "decisions", "QUARANTINED", i, **undecided) for i in range(2)]
+    bias, clean = sorted(report.counts(told), key=lambda row: str(row["fault"]))
+    assert (bias["stopped"], bias["detected"], bias["low"]) == (3, 0, 0)
+    assert (clean["stopped"], clean["detected"]) == (2, 2), "a clean model that is held back is a false alarm"
 
 
 @pytest.fixture(scope="module")
@@ -168,12 +178,13 @@ def test_a_kept_cell_is_judged_by_today_s_rules(asked: tuple[IntakeInput, Releas
     assert (judged.cells, judged.otherwise) == ((), 1)
 
 
-@pytest.mark.parametrize(("fault", "strength"), [("bias", "40 %"), ("leak", "x4")])
+@pytest.mark.parametrize(("fault", "strength"), [("bias", "40 %"), ("leak", "x4"), ("refusal", "comply")])
 def test_intake_lets_a_cell_pass(tmp_path: Path, fault: str, strength: str) -> None:
     """A cell that policy refuses would count nothing, however often it ran."""
-    made = upload(Cell(next(f for f in FAULTS if (f.name, f.strength) == (fault, strength)), 7))
+    planted = next(f for f in FAULTS if (f.name, f.strength) == (fault, strength))
+    made = upload(Cell(planted, 7))
     spec = SimpleNamespace(unit="zoo", format=made.format, datasheet=made.datasheet, request={"purpose": made.purpose})
-    assert offline.prepare(made.content, spec, "quick", tmp_path).plan.gates
+    assert offline.prepare(made.content, spec, planted.profile, tmp_path).plan.gates
 
 
 def test_only_what_decides_after_tuning_makes_the_counts_another_policys() -> None:
@@ -200,5 +211,5 @@ def test_the_card_prints_the_table_and_claims_the_bound() -> None:
     rows = report.counts([cell("clean", "", "AWAITING_APPROVAL", i) for i in range(20)])
     part = detection.missed(rows)
     [shown] = [b for b in part["blocks"] if b["kind"] == "table"]
-    assert shown["rows"][0][2:] == ["0 of 20", "0 to 17 %"]
+    assert shown["rows"][0][2:] == ["quick", "0 of 20", "0 to 17 %", "0 of 20"]
     assert "No planted fault" in json.dumps(detection.missed([]))
