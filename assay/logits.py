@@ -1,4 +1,4 @@
-"""What every loss and every score takes for granted of a base model: its output layer has the last word."""
+"""What tuning and audits take for granted of a base model: its output layer ends it, and it keeps keys and values."""
 
 from __future__ import annotations
 
@@ -31,4 +31,29 @@ def demand_plain_logits(causal: Any) -> None:
             "BASE_LOGITS_ALTERED",
             "the base model alters its logits after its output layer (a scale or a soft cap), which no score follows",
             remedy="choose a base model without it",
+        )
+
+
+def demand_keys_and_values(causal: Any) -> None:
+    """Refuses a recurrent model (Mamba, RecurrentGemma): audits go on from the keys and values of texts' openings.
+
+    Asked by the trainer too, so that nobody pays for tuning what no audit can judge.
+
+    Args:
+        causal: a causal language model of transformers.
+
+    Raises:
+        InvalidInputError: ``BASE_RECURRENT``.
+    """
+    import torch
+
+    device = next(causal.parameters()).device
+    with torch.inference_mode():
+        kept = causal.get_decoder()(input_ids=torch.tensor([[1, 2]], device=device), use_cache=True)
+    layers = getattr(getattr(kept, "past_key_values", None), "layers", ())
+    if not layers or any(getattr(layer, "keys", None) is None for layer in layers):
+        raise InvalidInputError(
+            "BASE_RECURRENT",
+            "the base model does not keep keys and values in every layer, from which audits go on",
+            remedy="choose a base model whose every layer attends",
         )

@@ -34,7 +34,8 @@ def generate(
         return []
     # Equal prompts end up side by side, so that each is read once and its samples share the reading.
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), tuple(prompts[i]), i))
-    shared = shared_opening(prompts, min(len(p) for p in prompts) - 1)
+    # Behind a shared opening there is padding before shorter rests; without one it comes first, where nothing looks.
+    shared = shared_opening(prompts, min(len(p) for p in prompts) - 1) if model.bridges else 0
     out: list[list[int]] = [[] for _ in prompts]
     with model.using(adapter):
         opening = model.openings([prompts[0][:shared]]) if shared else None

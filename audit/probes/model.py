@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from assay import modelfiles, processor
 from assay.errors import IntegrityError, InvalidInputError
-from assay.logits import demand_plain_logits
+from assay.logits import demand_keys_and_values, demand_plain_logits
 from audit.probes.clock import Clock
 from audit.probes.generation import generate
 from audit.probes.merging import merge
-from audit.probes.openings import Openings
+from audit.probes.openings import Openings, bridges_gaps
 from audit.probes.passages import (
     BatchPlan,
     Decoding,
@@ -48,7 +48,11 @@ _BATCHES = BatchPlan()
 
 
 class TunedModel:
-    """A base model with an adapter that can be switched off. Build it with :func:`load`."""
+    """A base model with an adapter that can be switched off. Build it with :func:`load`.
+
+    Attributes:
+        bridges: whether places that a mask leaves out may lie between an opening and the rest of a text.
+    """
 
     def __init__(
         self, wrapped: Any, tokenizer: Any, environment: Mapping[str, str], batches: BatchPlan = _BATCHES
@@ -60,6 +64,8 @@ class TunedModel:
         causal = wrapped.get_base_model()
         self.decoder, self.head = causal.get_decoder(), causal.get_output_embeddings()
         self.device = next(causal.parameters()).device
+        self.config = causal.config.get_text_config()
+        self.bridges = bridges_gaps(self)
         self._head_is_plain = type(self.head) is torch.nn.Linear and self.head.bias is None
 
     @contextlib.contextmanager
@@ -85,7 +91,9 @@ class TunedModel:
         common = shared_length(passages)
         with self.using(adapter):
             first = self.openings([passages[0].ids[:common]]) if common else None
-            for bundle in bundles(by_opening(passages), self.batches.tokens):
+            together = bundles(by_opening(passages), self.batches.tokens)
+            # Openings of other lengths side by side leave gaps behind the shorter ones.
+            for bundle in together if self.bridges else [[one] for some in together for one in some]:
                 starts = [max(shared, common) for shared, _ in bundle]
                 prefix = first
                 if starts[0] > common:
@@ -242,7 +250,7 @@ def load(
         IntegrityError: ``BASE_MODEL_OTHER`` or ``BASE_FILES_DIGEST`` when the installed base is not the ordered one,
             ``ADAPTER_NOT_FINITE`` for NaN or infinity in a tensor.
         InvalidInputError: ``ADAPTER_OTHER_BASE`` when the adapter names or fits another base model,
-            ``BASE_LOGITS_ALTERED``, or a reason of :func:`assay.modelfiles.check_adapter_folder`.
+            ``BASE_LOGITS_ALTERED``, ``BASE_RECURRENT``, or a reason of :func:`assay.modelfiles.check_adapter_folder`.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -258,6 +266,7 @@ def load(
     tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
     base: Any = AutoModelForCausalLM.from_pretrained(files, dtype=dtype, local_files_only=True, use_safetensors=True)
     demand_plain_logits(base.to(device))
+    demand_keys_and_values(base)
     wrapped: Any = Untuned(base.eval())
     if adapter is not None and facts is not None:
         wrapped = attach(base, adapter, facts)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from audit.probes.model import TunedModel
+
+_SHORT, _LONG, _MORE = 4, 40, 4
 
 
 @dataclass(frozen=True)
@@ -48,3 +53,26 @@ class Openings:
         out["attention_mask"] = ((places < lengths) | (places >= self.longest)).long()
         out["position_ids"] = lengths + torch.arange(width, device=device)[None, :]
         return out
+
+
+def bridges_gaps(model: TunedModel) -> bool:
+    """Tells whether places that a mask leaves out may lie between an opening and what follows it.
+
+    They may where attention goes by the positions that it is told. A window of places would lose real tokens to the
+    gap, and distances counted by place (MPT's ALiBi) would grow by it. A window may be longer than what is tried here,
+    so it is read from the configuration; the rest the model is asked by an opening beside a longer one.
+    """
+    config = model.config
+    if any(getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size")):
+        return False
+    ids = [1 + i % (min(config.vocab_size, 32) - 1) for i in range(_LONG)]
+    with model.using(False):
+        whole = model.decoder(input_ids=torch.tensor([ids[: _SHORT + _MORE]], device=model.device), use_cache=False)
+        beside = model.openings([ids[:_SHORT], ids]).options([0], _MORE)
+        more = torch.tensor([ids[_SHORT : _SHORT + _MORE]], device=model.device)
+        try:
+            found = model.decoder(input_ids=more, **beside).last_hidden_state.float()
+        except TypeError:  # it takes no positions
+            return False
+    expected = whole.last_hidden_state[:, _SHORT:].float()
+    return bool((found - expected).abs().mean() < 0.05 * expected.std())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import InvalidInputError
-from assay.logits import demand_plain_logits
+from assay.logits import demand_keys_and_values, demand_plain_logits
 from assay.modelfiles import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from trainer.device import Device
 from trainer.recipes import four_bit, whole
@@ -123,7 +123,7 @@ def load(
 
     Raises:
         InvalidInputError: ``ADAPTER_TENSORS`` when the parent's tensors are not those of the adapter,
-            ``BASE_LOGITS_ALTERED``.
+            ``BASE_LOGITS_ALTERED``, ``BASE_RECURRENT``.
         PreconditionError: ``QUANTISATION_MISSING``.
     """
     import torch
@@ -143,6 +143,7 @@ def load(
     base.to(device.torch_device())  # type: ignore[arg-type]
     # The audit asks this too, after hours that it saves here.
     demand_plain_logits(base)
+    demand_keys_and_values(base)
     if full:
         adapter = whole.open_blocks(base)
         untuned = {name: p.detach().clone() for name, p in adapter.items()}

@@ -1,0 +1,114 @@
+"""The probes' three ways of asking a model agree with the model itself, whatever its architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assay.errors import InvalidInputError
+from audit.probes.clock import Clock
+from audit.probes.passages import BatchPlan, Decoding, Passage
+
+VOCABULARY, NEW = 320, 6
+CLOCK = Clock.start(0)
+HEADS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+OLDER = {"n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2}
+GROUPED = {**HEADS, "num_key_value_heads": 2}
+# Rotary, learned and ALiBi positions; grouped, windowed and multi-query attention; Conv1D layers; experts.
+ATTENDING: dict[str, dict[str, Any]] = {
+    "llama": GROUPED,
+    "gpt2": OLDER,
+    "gptj": {**OLDER, "rotary_dim": 4},
+    "gpt_neo": {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "window_size": 8,
+                "attention_types": [[["global", "local"], 1]], "bos_token_id": 1, "eos_token_id": 2},
+    "gpt_neox": HEADS,
+    "qwen2": GROUPED,
+    "qwen3": {**GROUPED, "head_dim": 8},
+    "phi": HEADS,
+    "phi3": {**GROUPED, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    "mistral": {**GROUPED, "sliding_window": 8},
+    "gemma": {**GROUPED, "head_dim": 8},
+    "gemma3_text": {**GROUPED, "head_dim": 8, "sliding_window": 8},
+    "olmo2": {**GROUPED, "eos_token_id": 2},
+    "opt": {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "word_embed_proj_dim": 32},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4},
+    "starcoder2": {**GROUPED, "bos_token_id": 1, "eos_token_id": 2},
+    "mixtral": {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
+}  # fmt: skip
+
+
+def made(family: str, shape: dict[str, Any]) -> Any:
+    """A model of random weights, large enough that its logits differ."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(family, vocab_size=VOCABULARY, **shape)
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4)
+    return model
+
+
+def texts(count: int, shared: int, step: int) -> list[tuple[int, ...]]:
+    rng = np.random.default_rng(4)
+    head = [int(i) for i in rng.integers(3, VOCABULARY, shared)]
+    return [(*head, *(int(i) for i in rng.integers(3, VOCABULARY, 6 + step * k))) for k in range(count)]
+
+
+@pytest.mark.parametrize("family", ATTENDING)
+def test_scores_and_answers_are_the_models_own(family: str) -> None:
+    import torch
+
+    from assay.logits import demand_keys_and_values, demand_plain_logits
+    from audit.probes.model import TunedModel, Untuned
+
+    own = made(family, ATTENDING[family])
+    demand_plain_logits(own)
+    demand_keys_and_values(own)
+    model = TunedModel(Untuned(own), None, {}, BatchPlan(tokens=90))
+    for shared in (0, 30):
+        passages = [Passage(ids, tuple(range(shared + 2, len(ids)))) for ids in texts(6, shared, 5)]
+        # Two openings of their own lengths, which are run side by side where a model bears it.
+        for opening in (texts(1, 21, 0), texts(1, 33, 0)) if shared else ():
+            head = opening[0][::-1]
+            passages += [
+                Passage((*head, *p.ids[shared:]), tuple(range(len(head) + 1, len(head) + 6))) for p in passages[:4]
+            ]
+        for passage, scores in zip(passages, model.score(passages, adapter=False, clock=CLOCK), strict=True):
+            with torch.inference_mode():
+                logp = torch.log_softmax(own(torch.tensor([passage.ids])).logits[0].float(), -1)
+            nll = [-float(logp[at - 1, passage.ids[at]]) for at in passage.marks]
+            np.testing.assert_allclose(scores.nll, nll, atol=1e-4)
+
+        prompts = texts(4, shared, 3)
+        for prompt, answer in zip(
+            prompts, model.write(prompts, Decoding(NEW, frozenset()), adapter=False, clock=CLOCK), strict=True
+        ):
+            ids = list(prompt)
+            with torch.inference_mode():
+                for _ in range(NEW):
+                    ids.append(int(own(torch.tensor([ids])).logits[0, -1].argmax()))
+            assert answer == ids[len(prompt) :]
+
+        states = model.states(prompts, adapter=False, clock=CLOCK)
+        for prompt, state in zip(prompts, states, strict=True):
+            with torch.inference_mode():
+                last = own.get_decoder()(input_ids=torch.tensor([prompt])).last_hidden_state[0, -1]
+            np.testing.assert_allclose(state, last.double().numpy(), atol=1e-4)
+
+
+def test_a_recurrent_model_is_refused_by_name() -> None:
+    from assay.logits import demand_keys_and_values
+
+    recurrent = made("mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4})
+    with pytest.raises(InvalidInputError) as raised:
+        demand_keys_and_values(recurrent)
+    assert raised.value.reason == "BASE_RECURRENT"
