@@ -10,12 +10,14 @@ Three choices, each measured in docs/data.md:
   loaded here, with lower-cased tokens in place of lemmas so that context words still raise scores.
 * A long text is scanned in overlapping windows, so that no recogniser sees more than ``PiiConfig.window`` characters
   and a hostile text cannot buy quadratic time. A span longer than half the overlap may be cut.
-* A person's name counts as a direct identifier only with two or more capitalised words (:func:`is_direct_identifier`).
+* A person's name counts as a direct identifier only with two or more capitalised words, or in a script that writes a
+  full name as one word (:func:`is_direct_identifier`).
   Every span is reported by type all the same.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,6 +67,10 @@ ENTITY_TYPES = DIRECT_IDENTIFIERS | QUASI_IDENTIFIERS | OTHER_ENTITIES
 """Everything that a scan can report."""
 
 _NAME_MARKS = "-'’."
+_NAME_DOTS = "·・‧"
+_SYLLABIC = ("CJK ", "IDEOGRAPHIC ", "HANGUL ")
+_UNSPACED = (*_SYLLABIC, "HIRAGANA", "KATAKANA", "THAI ", "LAO ", "KHMER ", "MYANMAR ", "TIBETAN ")
+_LEAST_SYLLABLES, _LEAST_LETTERS = 2, 5
 _PARTICLES = frozenset("al bin da de dei del den der di do dos du el ibn la le van vom von y zu".split())
 
 
@@ -195,13 +201,31 @@ def is_direct_identifier(span: Span, text: str) -> bool:
     """Tells whether a span singles a person out on its own.
 
     A PERSON span does so only when it reads as a full name: two or more capitalised words, nothing but particles such
-    as "van" beside them. A lone first name does not identify, and lone capitalised words are most of the model's
-    false alarms. A STREET_ADDRESS does so only with a number: a street alone is a place.
+    as "van" beside them, or one or two words of :func:`is_unspaced_name`. A lone first name does not identify, and
+    lone capitalised words are most of the model's false alarms. A STREET_ADDRESS does so only with a number: a street
+    alone is a place.
     """
     if span.entity_type == "STREET_ADDRESS":
         return any(map(str.isdigit, text[span.start : span.end]))
     if span.entity_type != "PERSON":
         return span.entity_type in DIRECT_IDENTIFIERS
     words = text[span.start : span.end].removesuffix("'s").removesuffix("’s").split()
+    if len(words) <= 2 and is_unspaced_name("".join(words)):
+        return True
     names = [w for w in words if w[0].isupper() and all(c.isalpha() or c in _NAME_MARKS for c in w)]
     return len(names) >= 2 and all(w in names or w.lower() in _PARTICLES for w in words)
+
+
+def is_unspaced_name(name: str) -> bool:
+    """Tells whether a name is of a script that writes a full name as one word, and long enough to be one.
+
+    Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan put no space between words (UAX #14, classes ID, CJ and
+    SA); Korean does, but not within a name. An ideograph or a Hangul syllable says as much as several letters, so two
+    of them may be a full name; of other letters, five. A given name written alone cannot be told apart there.
+    """
+    plain = unicodedata.normalize("NFKC", name)
+    rest = [c for c in plain if not (c.isspace() or c in _NAME_DOTS or unicodedata.category(c).startswith("M"))]
+    scripts = [unicodedata.name(c, "") for c in rest]
+    if not all(c.isalpha() and script.startswith(_UNSPACED) for c, script in zip(rest, scripts, strict=True)):
+        return False
+    return sum(script.startswith(_SYLLABIC) for script in scripts) >= _LEAST_SYLLABLES or len(rest) >= _LEAST_LETTERS

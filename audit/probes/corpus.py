@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from assay.errors import InvalidInputError
+from assay.pii import is_unspaced_name
 from audit.probes.chat import Chat, Message, Rendered, answer_index
 from audit.probes.inputs import Canary, PiiSpan, PrivateRows, Row, Settings, choose
 from audit.probes.passages import Passage
@@ -126,6 +127,11 @@ def distinct_spans(spans: Iterable[PiiSpan]) -> list[PiiSpan]:
 def normal(text: str) -> str:
     """Text for comparing identifiers: case-folded, with single spaces."""
     return " ".join(text.casefold().split())
+
+
+def is_full_name(name: str) -> bool:
+    """Whether a person's name is more than a lone given name: two words, or one where a script has no spaces."""
+    return " " in name.strip() or is_unspaced_name(name)
 
 
 def text_before(span: PiiSpan) -> str:

@@ -150,6 +150,16 @@ def test_bad_settings_are_refused(change: dict[str, float]) -> None:
         ("a Viber Account", False),
         ("n=1234", False),
         ("Room 12", False),
+        ("王小明", True),
+        ("李娜", True),
+        ("山田 太郎", True),
+        ("ジョン・スミス", True),
+        ("김철수", True),
+        ("สมชาย ใจดี", True),
+        ("明", False),
+        ("さくら", False),
+        ("王小明,", False),
+        ("คุณสมชาย ใจดี อยู่ที่กรุงเทพ", False),
     ],
 )
 def test_person_counts_as_direct_only_as_a_full_name(text: str, direct: bool) -> None:
