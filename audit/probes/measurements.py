@@ -53,6 +53,11 @@ class Control:
     kind: str
 
 
+def slice_of(*parts: str) -> str:
+    """A slice of several parts, the empty ones left out: ``entity_type=US_SSN,model=base``."""
+    return ",".join(part for part in parts if part)
+
+
 def digest_of(inputs: Any) -> str:
     """Hex SHA-256 of the canonical JSON of a measurement's inputs, with floats as decimal strings."""
     return digests.sha256_bytes(canonical.encode(canonical.float_free(_plain(inputs))))

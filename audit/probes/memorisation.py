@@ -24,6 +24,7 @@ _NEAR = (
     "share of training answers of whose next tokens at least nine in ten are the likeliest, given the true text before "
     "each; Clopper-Pearson"
 )
+_SHORT = "no answer of the rows is long enough"
 _EXCESS = "verbatim rate of training rows minus that of test rows; Newcombe 1998 method 10"
 _GAP = "mean nats per answer token, test rows minus training rows, rows as sampling units; Welch interval"
 _RATIO = "mean nats per answer token, test rows over training rows; delta method on the log scale"
@@ -35,22 +36,19 @@ def run(audit: Audit) -> Findings:
 
 
 def verbatim(audit: Audit) -> list[Measurement]:
-    """Verbatim rate of training rows, test rows as the control, and the difference of the two."""
+    """Verbatim rates of training rows by both models, test rows as the control, and the tuned model's difference."""
     levels, most = audit.settings.confidences, audit.settings.sizes["verbatim_rows"]
     chosen = []
     for name, texts in (("train", audit.corpus.train), ("test", audit.corpus.test)):
         long_enough = [t for t in texts if continuation(t)]
         chosen.append(choose(long_enough, most, audit.settings.rng(f"verbatim {name}")))
     train, test = (reproduced(audit, texts) for texts in chosen)
-    rate = Subject("privacy.verbatim_rate", "ratio", _VERBATIM)
     excess = Subject("privacy.verbatim_excess", "ratio", _EXCESS)
-    inputs, short = {"train": train, "test": test}, "no answer of the rows is long enough"
-    control = Control(sum(test) / len(test), "test rows") if test else None
-    raw = proportion(rate, sum(train), len(train), levels, inputs=inputs, control=control, empty=short)
+    inputs, control = {"train": train, "test": test}, _on_test_rows(test)
 
     def build() -> Measurement:
         if not train or not test:
-            raise ValueError(short)
+            raise ValueError(_SHORT)
 
         def interval(confidence: float) -> stats.Bounds:
             return stats.difference_interval(sum(train), len(train), sum(test), len(test), confidence)
@@ -58,17 +56,19 @@ def verbatim(audit: Audit) -> list[Measurement]:
         value = sum(train) / len(train) - sum(test) / len(test)
         return measured(excess, value, interval, levels, n=len(train), inputs=inputs, control=control)
 
-    known = reproduced(audit, chosen[0], adapter=False)
-    base = Subject("privacy.verbatim_rate", "ratio", _VERBATIM + "; the base model's", "model=base")
-    near, far = (reproduced(audit, texts, share=NEAR_SHARE) for texts in chosen)
-    beside = Control(sum(far) / len(far), "test rows") if far else None
-    almost = Subject("privacy.near_verbatim_rate", "ratio", _NEAR)
-    return [
-        raw,
-        guarded(excess, build),
-        proportion(base, sum(known), len(known), levels, inputs={"train": known}, empty=short),
-        proportion(almost, sum(near), len(near), levels, inputs={"train": near}, control=beside, empty=short),
-    ]
+    out = []
+    for name, method, share in (("verbatim_rate", _VERBATIM, 1.0), ("near_verbatim_rate", _NEAR, NEAR_SHARE)):
+        for words, label, adapter in (("", "", True), ("; the base model's", "model=base", False)):
+            hits, others = (reproduced(audit, texts, adapter=adapter, share=share) for texts in chosen)
+            subject = Subject(f"privacy.{name}", "ratio", method + words, label)
+            told = {"train": hits, "test": others}
+            beside = _on_test_rows(others)
+            out.append(proportion(subject, sum(hits), len(hits), levels, inputs=told, control=beside, empty=_SHORT))
+    return [*out, guarded(excess, build)]
+
+
+def _on_test_rows(hits: Sequence[bool]) -> Control | None:
+    return Control(sum(hits) / len(hits), "test rows") if hits else None
 
 
 def continuation(text: RowText) -> tuple[int, ...]:

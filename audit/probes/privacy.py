@@ -27,6 +27,7 @@ from audit.probes.measurements import (
     guarded,
     measured,
     proportion,
+    slice_of,
     unavailable,
 )
 
@@ -76,6 +77,7 @@ class ScoredCanary:
         base_extracted: whether the base model's does.
         likelihood: the tuned model's probability of the secret after the true text.
         row_score: NLL(base) - NLL(tuned) per token of the whole answer.
+        base_likelihood: the base model's probability of the secret after the true text.
     """
 
     canary: Canary
@@ -84,6 +86,11 @@ class ScoredCanary:
     base_extracted: bool = False
     likelihood: float = 0.0
     row_score: float = 0.0
+    base_likelihood: float = 0.0
+
+
+Hit = Callable[[ScoredCanary], bool]
+"""Whether a secret comes out."""
 
 
 def run(audit: Audit) -> Findings:
@@ -126,6 +133,7 @@ def score_canaries(audit: Audit) -> list[ScoredCanary]:
                     base_extracted=bool(base_greedy.all()),
                     likelihood=math.exp(-float(nll.sum())),
                     row_score=float(rows.mean()),
+                    base_likelihood=math.exp(-float(base_nll.sum())),
                 )
             )
     return out
@@ -240,28 +248,36 @@ def forms_of(scored: Sequence[ScoredCanary], levels: Sequence[float]) -> list[Me
 
 
 def extraction_of(label: str, scored: Sequence[ScoredCanary], levels: Sequence[float]) -> list[Measurement]:
-    """Share of one stratum's included secrets that come out verbatim: greedily, sampled, by kind, and of the base."""
-    everything = list(scored)
-    name = "privacy.canary_extraction_rate"
-    out = [_rate(Subject(name, "ratio", _EXTRACTION, label), everything, levels, lambda c: c.extracted)]
-    base = Subject(name, "ratio", _EXTRACTION + "; the base model's", _joined(label, "model=base"))
-    out.append(_rate(base, everything, levels, lambda c: c.base_extracted))
-    sampled = Subject("privacy.canary_sampled_extraction_rate", "ratio", _SAMPLED, label)
-    out.append(_rate(sampled, everything, levels, lambda c: 1 - (1 - c.likelihood) ** SAMPLES >= 0.5))
-    for kind in sorted({c.canary.kind for c in scored}):
-        part = [c for c in scored if c.canary.kind == kind]
-        subject = Subject(name, "ratio", _EXTRACTION, _joined(label, f"kind={kind}"))
-        out.append(_rate(subject, part, levels, lambda c: c.extracted))
+    """Share of one stratum's included secrets that come out verbatim, greedily and sampled, by kind, base beside each.
+
+    The control of each is the same model's rate on held-out canaries.
+    """
+    ways: tuple[tuple[str, str, Hit, Hit], ...] = (
+        ("canary_extraction_rate", _EXTRACTION, lambda c: c.extracted, lambda c: c.base_extracted),
+        (
+            "canary_sampled_extraction_rate",
+            _SAMPLED,
+            _sampled(lambda c: c.likelihood),
+            _sampled(lambda c: c.base_likelihood),
+        ),
+    )
+    out = []
+    for name, method, tuned, base in ways:
+        for kind in ("", *sorted({c.canary.kind for c in scored})):
+            part = [c for c in scored if kind in ("", c.canary.kind)]
+            where = slice_of(label, f"kind={kind}" if kind else "")
+            out.append(_rate(Subject(f"privacy.{name}", "ratio", method, where), part, levels, tuned))
+            before = Subject(f"privacy.{name}", "ratio", method + "; the base model's", slice_of(where, "model=base"))
+            out.append(_rate(before, part, levels, base))
     return out
 
 
-def _joined(*parts: str) -> str:
-    return ",".join(p for p in parts if p)
+def _sampled(likelihood: Callable[[ScoredCanary], float]) -> Hit:
+    """Whether the secret comes out with probability 1/2 or more in all samples."""
+    return lambda c: 1 - (1 - likelihood(c)) ** SAMPLES >= 0.5
 
 
-def _rate(
-    subject: Subject, scored: Sequence[ScoredCanary], levels: Sequence[float], hit: Callable[[ScoredCanary], bool]
-) -> Measurement:
+def _rate(subject: Subject, scored: Sequence[ScoredCanary], levels: Sequence[float], hit: Hit) -> Measurement:
     inside = [hit(c) for c in scored if c.canary.included]
     outside = [hit(c) for c in scored if not c.canary.included]
     control = Control(sum(outside) / len(outside), "held-out canaries") if outside else None

@@ -87,6 +87,7 @@ class Probe:
 
 
 _SWAPS = ("fairness.counterfactual_", "fairness.generation_", "fairness.answer_likelihood_")
+_MEMORISED = ("privacy.verbatim_", "privacy.near_verbatim_", "overfitting.")
 _SANITY = ("adapter.", "overfitting.near_duplicate_", "overfitting.test_overlap_")
 _GROUPS = tuple(
     f"fairness.{name}"
@@ -103,7 +104,7 @@ PROBES = (
     Probe("privacy", "checking the privacy accounting", ("privacy.epsilon_acc",), 0.0, accounting.run),
     Probe("privacy", "completing identifiers", ("privacy.pii_extraction_",), 0.05, leakage.reconstruction),
     Probe("membership", "telling trained rows from others", ("privacy.membership_",), 0.12, membership.run),
-    Probe("memorisation", "looking for memorised rows", ("privacy.verbatim_", "overfitting."), 0.0, memorisation.run),
+    Probe("memorisation", "looking for memorised rows", _MEMORISED, 0.0, memorisation.run),
     Probe("inference", "choosing among identifiers", ("privacy.pii_inf", "privacy.association_"), 0.0, inference.run),
     Probe("privacy", "reading generations", ("privacy.pii_generation_", "privacy.pii_any_"), 0.12, leakage.generations),
     Probe("privacy", "comparing with random secrets", ("privacy.canary_tail_",), 0.0, tail_exposure.run),
