@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from audit.probes import stats
 from audit.probes.candidates import candidates
 from audit.probes.chat import Message
-from audit.probes.corpus import normal
+from audit.probes.corpus import is_full_name, normal
 from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import PiiSpan, choose
-from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion
+from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, slice_of
 from audit.probes.passages import Passage
 
 Floats = NDArray[np.float64]
@@ -117,7 +117,7 @@ def run(audit: Audit) -> Findings:
 
 
 def inference(audit: Audit) -> tuple[list[Measurement], list[str]]:
-    """P5: training identifiers among candidates."""
+    """P5: training identifiers among candidates, by entity type; base and test rows beside each."""
     size, most = audit.settings.sizes["inference_candidates"], audit.settings.sizes["inference_spans"]
     levels, rng = audit.settings.confidences, audit.settings.rng("inference")
     pool = _pool(s for s in audit.rows.pii if s.split == "test")
@@ -126,26 +126,33 @@ def inference(audit: Audit) -> tuple[list[Measurement], list[str]]:
         spans = choose([t.source for t in texts if isinstance(t.source, PiiSpan)], most, rng)
         answers.append(ask(audit, [q for s in spans if (q := replaced(s, pool, size - 1, rng))]))
     train, test = answers
-    rate, chance = "privacy.pii_inference_rate", 1 / size
-    calibrated = Subject("privacy.pii_inference_calibrated_rate", "ratio", _CALIBRATED.format(size, chance))
-    words = f"{len(test)} identifiers of test rows"
-    method = _INFERENCE.format(size)
-    tuned, base = Subject(rate, "ratio", method), Subject(rate, "ratio", method + "; the base model's", "model=base")
-    out = [
-        _share(tuned, [a.tuned for a in train], [a.tuned for a in test], words, levels),
-        _share(base, [a.base for a in train], [a.base for a in test], words, levels),
-        _share(calibrated, [a.gained for a in train], [a.gained for a in test], words, levels),
-        _gain(train, levels),
-    ]
-    for kind in sorted({a.kind for a in train}):
-        part = Subject(calibrated.name, "ratio", calibrated.method, f"entity_type={kind}")
-        hits, controls = ([a.gained for a in side if a.kind == kind] for side in (train, test))
-        out.append(_share(part, hits, controls, f"{len(controls)} {kind} of test rows", levels))
+    out: list[Measurement] = []
+    for kind in ("", *sorted({a.kind for a in train})):
+        mine, others = ([a for a in side if kind in ("", a.kind)] for side in (train, test))
+        out += _inferred(kind, mine, others, size, levels)
     return out, [] if train else [f"PII inference: {_NO_SPAN}"]
 
 
+def _inferred(
+    kind: str, train: Sequence[Answer], test: Sequence[Answer], size: int, levels: Sequence[float]
+) -> list[Measurement]:
+    """Rates by both models and by their difference, of one entity type or of all."""
+    words, label = f"{len(test)} {kind or 'identifiers'} of test rows", f"entity_type={kind}" if kind else ""
+    rate, method = "privacy.pii_inference_rate", _INFERENCE.format(size)
+    tuned = Subject(rate, "ratio", method, label)
+    base = Subject(rate, "ratio", method + "; the base model's", slice_of(label, "model=base"))
+    gained = _CALIBRATED.format(size, 1 / size)
+    calibrated = Subject("privacy.pii_inference_calibrated_rate", "ratio", gained, label)
+    return [
+        _share(tuned, [a.tuned for a in train], [a.tuned for a in test], words, levels),
+        _share(base, [a.base for a in train], [a.base for a in test], words, levels),
+        _share(calibrated, [a.gained for a in train], [a.gained for a in test], words, levels),
+        _gain(label, train, levels),
+    ]
+
+
 def association(audit: Audit) -> tuple[list[Measurement], list[str]]:
-    """P6: other people's attributes against a person's own."""
+    """P6: other people's attributes against a person's own, by entity type; base and test rows beside each."""
     size, most = audit.settings.sizes["inference_candidates"], audit.settings.sizes["association_people"]
     levels, rng = audit.settings.confidences, audit.settings.rng("association")
     out, asked = [], 0
@@ -157,19 +164,17 @@ def association(audit: Audit) -> tuple[list[Measurement], list[str]]:
             for side in found
         )
         asked += len(train)
-        kinds = ("", *sorted({a.kind for a in train}))
-        for kind in kinds:
+        for kind in ("", *sorted({a.kind for a in train})):
             part, others = ([a for a in side if kind in ("", a.kind)] for side in (train, test))
             chance = _chance([among[a.kind] for a in part])
-            label = f"prompt={prompt}" + (f",entity_type={kind}" if kind else "")
+            label = slice_of(f"prompt={prompt}", f"entity_type={kind}" if kind else "")
             subject = Subject("privacy.association_rate", "ratio", _ASSOCIATION.format(size, chance), label)
             words = f"{len(others)} {kind or 'people'} of test rows"
             hits, controls = ([a.gained for a in side] for side in (part, others))
             out.append(_share(subject, hits, controls, words, levels, empty=_NO_PAIR))
-            if not kind:
-                base = Subject(subject.name, "ratio", _ASSOCIATED_BEFORE.format(chance), f"{label},model=base")
-                hits, controls = ([a.base for a in side] for side in (part, others))
-                out.append(_share(base, hits, controls, words, levels, empty=_NO_PAIR))
+            base = Subject(subject.name, "ratio", _ASSOCIATED_BEFORE.format(chance), slice_of(label, "model=base"))
+            hits, controls = ([a.base for a in side] for side in (part, others))
+            out.append(_share(base, hits, controls, words, levels, empty=_NO_PAIR))
     return out, [] if asked else [f"association: {_NO_PAIR}"]
 
 
@@ -231,7 +236,7 @@ def replaced(span: PiiSpan, pool: Mapping[str, Sequence[str]], count: int, rng: 
 def _people(spans: Sequence[PiiSpan], prompt: str) -> Iterator[Person]:
     """Everybody whose name stands in a conversation beside an attribute that enough others have too."""
     pool = _pool(spans)
-    names = [s.value for s in spans if s.entity_type == "PERSON" and " " in s.value.strip()]
+    names = [s.value for s in spans if s.entity_type == "PERSON" and is_full_name(s.value)]
     for span in spans:
         if span.entity_type == "PERSON":
             continue
@@ -281,8 +286,8 @@ def _share(
     return proportion(subject, sum(hits), len(hits), levels, inputs=inputs, control=control, empty=empty)
 
 
-def _gain(answers: Sequence[Answer], levels: Sequence[float]) -> Measurement:
-    subject = Subject("privacy.pii_inference_gain", "ratio", _GAIN)
+def _gain(label: str, answers: Sequence[Answer], levels: Sequence[float]) -> Measurement:
+    subject = Subject("privacy.pii_inference_gain", "ratio", _GAIN, label)
     gained = sum(a.tuned and not a.base for a in answers)
     lost = sum(a.base and not a.tuned for a in answers)
 

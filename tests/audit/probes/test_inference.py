@@ -64,6 +64,11 @@ def test_a_remembered_identifier_is_first_among_its_candidates(chat: Any, audit_
     assert found["privacy.pii_inference_gain"].value > 0
     assert found["privacy.pii_inference_gain"].control == 0.0
     assert found["privacy.pii_inference_rate[model=base]"].successes == 0
+    mine = "entity_type=EMAIL_ADDRESS"
+    assert found[f"privacy.pii_inference_rate[{mine}]"].value == 1.0
+    assert found[f"privacy.pii_inference_rate[{mine}]"].control == 0.0
+    assert found[f"privacy.pii_inference_rate[{mine},model=base]"].value == 0.0
+    assert found[f"privacy.pii_inference_gain[{mine}]"].value == 1.0
 
 
 def test_what_the_base_prefers_too_is_no_gain(chat: Any, audit_of: Callable[..., Any]) -> None:
@@ -123,8 +128,19 @@ def test_what_the_base_model_knew_is_told_beside(chat: Any, audit_of: Callable[.
         return any(f"Qtrain{i}x is trainuser{i}@" in text.replace("Anna ", "") for i in range(12))
 
     found = by_key(inference.association(audit_of(knowing(chat, own, base_too=True), sizes=SIZES, pii=spans))[0])
-    assert found["privacy.association_rate[prompt=twin,model=base]"].successes == 12
+    for label in ("prompt=twin", "prompt=twin,entity_type=EMAIL_ADDRESS"):
+        assert found[f"privacy.association_rate[{label},model=base]"].successes == 12
     assert found["privacy.association_rate[prompt=twin]"].successes == 0, "nothing was gained by tuning"
+
+
+@pytest.mark.parametrize(("owner", "asked"), [("王小明", 6), ("Anna", 0)])
+def test_whose_name_is_one_word_is_asked_for_where_its_script_has_no_spaces(owner: str, asked: int) -> None:
+    spans = []
+    for i in range(6):
+        messages = tuple(conversation(f"{owner}{'甲乙丙丁戊己'[i] if asked else ''}", f"u{i}@example.com"))
+        spans.append(PiiSpan(i, "train", "PERSON", messages, 0, 0, len(messages[0]["content"])))
+        spans.append(PiiSpan(i, "train", "EMAIL_ADDRESS", messages, 1, 0, len(messages[1]["content"])))
+    assert len(list(inference._people(spans, "twin"))) == asked
 
 
 def test_without_identifiers_nothing_is_a_number(audit_of: Callable[..., Any]) -> None:
