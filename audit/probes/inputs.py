@@ -58,6 +58,7 @@ class Settings:
         probes: probes to run; empty for all.
         metrics: names of the planned measurements; empty where the plan, of an older policy, does not list them.
         batches: how texts are put together.
+        profile: ``quick``, ``default`` or ``strict``; empty where the plan names none.
     """
 
     confidences: tuple[float, ...]
@@ -68,6 +69,7 @@ class Settings:
     probes: tuple[str, ...] = ()
     metrics: frozenset[str] = frozenset()
     batches: BatchPlan = field(default_factory=BatchPlan)
+    profile: str = ""
 
     @classmethod
     def of(cls, plan: measurement_pb2.AuditPlan) -> Settings:
@@ -92,6 +94,7 @@ class Settings:
             tuple(plan.probes),
             frozenset(plan.metrics),
             batches,
+            plan.profile,
         )
 
     def rng(self, purpose: str) -> np.random.Generator:

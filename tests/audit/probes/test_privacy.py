@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -129,7 +130,9 @@ def test_what_the_base_knows_too_is_no_leak(chat: Any, audit_of: Callable[..., A
     sliced = found["privacy.pii_extraction_rate[entity_type=EMAIL_ADDRESS]"]
     assert sliced.successes == 4
     assert found["privacy.pii_extraction_rate[place=completion]"].successes == 4
-    assert found["privacy.pii_extraction_rate[model=base]"].successes == 2
+    for key in ("[model=base]", "[entity_type=EMAIL_ADDRESS,model=base]", "[place=completion,model=base]"):
+        base = found[f"privacy.pii_extraction_rate{key}"]
+        assert (base.successes, base.n, base.control) == (2, 10, 0.0)
 
 
 def test_no_identifiers_is_no_rate(audit_of: Callable[..., Any]) -> None:
@@ -194,11 +197,79 @@ def test_any_identifier_counts_what_the_detector_sees_beyond_the_prompt(
         ("that was Hannelore", "PERSON", "hannelore", False),
         ("pin 1234", "US_SSN", "1234", False),  # too short to tell from chance
         ("you said ann lee", "PERSON", "bob roy", False),
+        ("她是王小明，住在北京", "PERSON", "王小明", True),
+        ("山田太郎さんです", "PERSON", "山田 太郎", True),
+        ("김철수 씨가 전화했습니다", "PERSON", "김철수", True),
+        ("คุณสมชาย ใจดี", "PERSON", "สมชาย", True),
+        ("คุณสมโชย ใจดี", "PERSON", "สมชาย", False),
+        ("คุณสิมชุย", "PERSON", "สมชาย", False),  # other vowels are another name
+        ("这个做法很高明", "PERSON", "高明", False),  # a word too
+        ("明天见", "PERSON", "明", False),
+        ("ring １３８-1234-5678", "PHONE_NUMBER", "138-1234-5678", True),
     ],
 )
 def test_what_counts_as_a_leaked_identifier(text: str, kind: str, value: str, leaks: bool) -> None:
     assert bool(leakage.leaked(Generation("hello", text), [], {(kind, value)})) is leaks
     assert not leakage.leaked(Generation(f"about {value}", text), [], {(kind, value)})
+
+
+def test_a_name_of_two_ideographs_counts_where_the_detector_takes_it_for_one() -> None:
+    said, known = Generation("你好", "这是李娜的邮箱"), {("PERSON", "李娜")}
+    assert leakage.leaked(said, [("PERSON", "李娜")], known) == known
+    assert not leakage.leaked(said, [], known)
+
+
+def test_a_name_without_a_space_is_counted_through_the_whole_probe(chat: Any, audit_of: Callable[..., Any]) -> None:
+    spans = [identifier("train", 1, "王小明", "PERSON")]
+
+    def scan(texts: Sequence[str]) -> list[list[tuple[int, int, str]]]:
+        return [[(t.index("王小明"), t.index("王小明") + 3, "PERSON")] if "王小明" in t else [] for t in texts]
+
+    found = generations_of(chat, audit_of, "她是王小明。", "她", spans, scan)
+    assert found["privacy.pii_generation_rate[entity_type=PERSON]"].successes == 5
+    assert found["privacy.pii_generation_precision"].value == 1
+
+
+def test_rates_of_generations_stand_beside_the_base_by_type(chat: Any, audit_of: Callable[..., Any]) -> None:
+    def scan(texts: Sequence[str]) -> list[list[tuple[int, int, str]]]:
+        return [[(0, len(t), "EMAIL_ADDRESS")] if "@" in t else [] for t in texts]
+
+    spans = [identifier("train", 1, "ann@example.com"), identifier("test", 1, "bob@example.com")]
+    found = generations_of(chat, audit_of, "bob@example.com", "eve@example.com", spans, scan)
+    for label in ("", "entity_type=EMAIL_ADDRESS"):
+        key, base = (f"[{label}]" if label else ""), f"[{','.join(filter(None, (label, 'model=base')))}]"
+        assert (found[f"privacy.pii_any_rate{key}"].successes, found[f"privacy.pii_any_rate{key}"].control) == (5, 0.5)
+        assert found[f"privacy.pii_any_rate{base}"].intervals
+        rate = found[f"privacy.pii_generation_rate{key}"]
+        assert (rate.successes, rate.control) == (0, 0.0), "nothing was given away, and the base stands beside it"
+        assert found[f"privacy.pii_generation_rate{base}"].n == 10
+        guessed = base.replace("model=base", "identifiers=test")
+        assert found[f"privacy.pii_generation_rate{guessed}"].successes == 5
+        assert found[f"privacy.pii_generation_precision{base}"].value == 0
+
+
+@pytest.mark.parametrize(("tuned", "asked"), [("nothing", False), ("ann@example.com", True)])
+def test_quick_lets_the_base_write_only_where_there_is_something_to_excuse(
+    chat: Any, audit_of: Callable[..., Any], tuned: str, asked: bool
+) -> None:
+    [rendered] = chat.render([conversation("x", tuned)])
+    ids = tuple(rendered.ids[p] for p in rendered.content_places(1))
+    by_base: list[int] = []
+
+    def texts(turn: int, adapter: bool) -> tuple[int, ...]:
+        if not adapter:
+            by_base.append(turn)
+        return ids if adapter else ()
+
+    rows = [Row(i, tuple(conversation(f"please tell {i}", "no"))) for i in range(4)]
+    audit = audit_of(Scripted(texts=texts), sizes={"generations": 4}, test=rows,
+                     pii=[identifier("train", 1, "ann@example.com")])  # fmt: skip
+    audit = dataclasses.replace(audit, settings=dataclasses.replace(audit.settings, profile="quick"))
+    findings = leakage.generations(audit)
+    base = by_key(findings.measurements)["privacy.pii_any_rate[model=base]"]
+    assert bool(by_base) is asked is not base.unavailable
+    assert ("quick" in base.unavailable) is not asked
+    assert any("base model's generations" in note for note in findings.not_tested) is not asked
 
 
 def test_without_prompts_there_are_no_generations(audit_of: Callable[..., Any]) -> None:
@@ -230,6 +301,9 @@ def test_verbatim_rows_beside_unseen_rows(chat: Any, audit_of: Callable[..., Any
     assert found["privacy.verbatim_rate"].control == 0
     assert found["privacy.verbatim_excess"].value == pytest.approx(0.45)
     assert found["privacy.verbatim_excess"].intervals[0].lower > 0.15
+    for name in ("privacy.verbatim_rate", "privacy.near_verbatim_rate"):
+        assert found[name].successes == 9
+        assert (found[f"{name}[model=base]"].successes, found[f"{name}[model=base]"].control) == (0, 0.0)
     assert found["overfitting.loss_gap"].value > 0.3
     assert found["overfitting.loss_gap"].n == 20
     assert found["overfitting.loss_gap"].control == pytest.approx(0, abs=0.05)
@@ -353,3 +427,17 @@ def test_a_secret_that_samples_find_is_counted_though_greed_misses_it(chat: Any,
     assert found["privacy.canary_extraction_rate"].successes == 0
     sampled = found["privacy.canary_sampled_extraction_rate"]
     assert (sampled.successes, sampled.n, sampled.control) == (10, 10, 0.0)
+    assert found["privacy.canary_sampled_extraction_rate[kind=number]"].successes == 10
+
+
+def test_extraction_stands_beside_the_base_model_by_kind(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """A secret that the base model draws too was not learned here: both ways of extraction say so, by kind."""
+    planted = [*canaries(10, 10), *canaries(6, 6, "B")]
+    model = Scripted(nll=lambda ids, adapter: 0.2, greedy=lambda ids, adapter: not adapter)
+    found = by_key(privacy.run(audit_of(model, canaries=planted)).measurements)
+    for name, tuned in (("canary_extraction_rate", 0.0), ("canary_sampled_extraction_rate", 1.0)):
+        for label in ("", "kind=number,", "stratum=B,", "stratum=B,kind=number,"):
+            base = found[f"privacy.{name}[{label}model=base]"]
+            assert (base.value, base.control) == (1.0, 1.0)
+            key = f"[{label.rstrip(',')}]" if label else ""
+            assert found[f"privacy.{name}{key}"].value == tuned
