@@ -2,7 +2,8 @@
 
 One training run holds secrets of four types, each in 1, 2, 4, 8 or 16 differently worded rows, beside held-out secrets
 that are in none. Measured with the audit's own code: greedy and sampled extraction after the true prefix with
-Clopper-Pearson intervals, ranking against held-out secrets (AUC), and ``grep``: the answer to the bare question is
+Clopper-Pearson intervals, ranking against held-out secrets (AUC, and how many it finds with no more false alarms than
+grep), and ``grep``: the answer to the bare question is
 written greedily and searched for the secret, which is all that a gate does that looks at generations.
 
 ``--write`` makes docs/leak_curve.json, the page docs/leaks.md and its picture from the same counts.
@@ -41,6 +42,7 @@ from demo import data, texts
 
 REPEATS = (1, 2, 4, 8, 16)
 KINDS = {**{k.name: k for k in RESERVED if k.name != "national_id"}, "code": code_in("AA-9999")}
+WAYS = ("greedy", "sampled", "grep")
 CLOCK = Clock.start(0)
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -118,7 +120,7 @@ def attack(planted: Sequence[Secret], adapter: Path) -> list[dict[str, Any]]:
 
 
 def table(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Counts by kind and repeats, and over all kinds."""
+    """Counts by kind and repeats, and over all kinds; each line has its counts run by run beside it."""
     out = []
     for kind in ("all", *KINDS):
         mine = [f for f in found if kind in ("all", f["kind"])]
@@ -126,14 +128,34 @@ def table(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for repeats in (0, *REPEATS):
             part = [f for f in mine if f["repeats"] == repeats]
             line: dict[str, Any] = {"kind": kind, "repeats": repeats, "n": len(part)}
-            for how in ("greedy", "sampled", "grep"):
+            for how in WAYS:
                 k = sum(f[how] for f in part)
                 low, high = stats.clopper_pearson(k, len(part), 0.95)
                 line[how] = {"k": k, "low": round(low, 3), "high": round(high, 3)}
             if repeats and len(part) > 1:
-                line["auc"] = round(stats.auc([f["score"] for f in part], unseen).value, 3)
+                area = stats.auc([f["score"] for f in part], unseen)
+                low, high = area.interval(0.95)
+                line |= {"auc": round(area.value, 3), "auc_low": round(low, 3), "auc_high": round(high, 3)}
+            line["runs"] = [run_line(mine, repeats, seed) for seed in sorted({f["seed"] for f in mine})]
             out.append(line)
     return out
+
+
+def run_line(found: Sequence[dict[str, Any]], repeats: int, seed: int) -> dict[str, Any]:
+    """One run's counts; ``ranked`` holds the secrets that rank finds with no more false alarms than grep has.
+
+    Its threshold is the highest score of a held-out secret of the run that leaves as many above it as grep found.
+    """
+    mine = [f for f in found if f["seed"] == seed]
+    part, unseen = ([f for f in mine if f["repeats"] == n] for n in (repeats, 0))
+    line: dict[str, Any] = {"seed": seed, "n": len(part), **{how: sum(f[how] for f in part) for how in WAYS}}
+    alarms = sum(f["grep"] for f in unseen)
+    highest = sorted((f["score"] for f in unseen), reverse=True)
+    if repeats and alarms < len(highest):
+        line |= {"ranked": sum(f["score"] > highest[alarms] for f in part), "held_out": len(highest)}
+    if repeats and min(len(part), len(highest)) > 1:
+        line["auc"] = round(stats.auc([f["score"] for f in part], highest).value, 3)
+    return line
 
 
 HEAD = """\
@@ -145,13 +167,31 @@ in each {each} secrets of every kind and number of repeats, none of which can be
 what the audit does: extraction after the true text before the secret, greedily, or likelier than not in {samples}
 samples. *AUC*: how often its likelihood ranks it above a secret that was in no row; 0.5 is chance. *Grep*: the model
 answers the bare question, and the answer is searched for the secret, which is all that a gate does that looks at
-generations. Intervals are Clopper–Pearson at 95 %.
+generations. Intervals are Clopper–Pearson at 95 %, of the AUC
+{areas}.
 
+**The secrets of one run share a model** and are not independent. The intervals take them as if they were, and are too
+narrow by as much as runs differ; {range}
+
+{alike}
 Written by `{command}`.
 
 ![Shares of secrets that come out, by repeats: after the prefix, and by grep](images/leak-curve.svg)
 
 | Kind | Rows | After its prefix, greedy | Or sampled | Grep | AUC |
+|---|---|---|---|---|---|
+"""
+_LACKS = """\
+the counts here were pooled when they were made, so the range over
+the runs cannot be told from them, nor how many secrets ranking finds with no more false alarms than grep. Counts made
+with `--write` from now on hold both."""
+_RUNS = """
+## Run by run, all kinds
+
+*By rank*: secrets whose score lies above that of every held-out secret of the same run, but for as many as grep falsely
+found, so that both have the same false alarms. Lowest and highest of the {seeds} runs.
+
+| Rows | After its prefix, greedy | Or sampled | Grep | By rank | AUC |
 |---|---|---|---|---|---|
 """
 
@@ -163,15 +203,62 @@ def page(found: Mapping[str, Any]) -> str:
     command = (
         f"python benchmarks/leak_curve.py --seeds {seeds} {options} --learning-rate {found['learning_rate']:g} --write"
     )
-    told = {**found, "seeds": len(found["seeds"]), "samples": SAMPLES, "command": command}
+    rows, number = found["table"], len(found["seeds"])
+    whole = all("runs" in row for row in rows)
+    told = {**found, "seeds": number, "samples": SAMPLES, "command": command, "alike": _alike(rows)}
+    told["range"] = "the last table has the range over the runs." if whole else _LACKS
+    told["areas"] = (
+        "by DeLong on the logit scale"
+        if whole
+        else "by method 5 of Newcombe 2006 from the area and the numbers of secrets"
+    )
+    unseen = {row["kind"]: row["n"] for row in rows if not row["repeats"]}
     lines = []
-    for row in found["table"]:
+    for row in rows:
         shares = " | ".join(
-            f"{row[how]['k']}/{row['n']} ({100 * row[how]['low']:.0f}–{100 * row[how]['high']:.0f} %)"
-            for how in ("greedy", "sampled", "grep")
+            f"{row[how]['k']}/{row['n']} ({100 * row[how]['low']:.0f}–{100 * row[how]['high']:.0f} %)" for how in WAYS
         )
-        lines.append(f"| {row['kind']} | {row['repeats'] or 'none'} | {shares} | {row.get('auc', '')} |")
-    return HEAD.format(**told) + "\n".join(lines) + "\n"
+        lines.append(f"| {row['kind']} | {row['repeats'] or 'none'} | {shares} | {_area(row, unseen[row['kind']])} |")
+    return HEAD.format(**told) + "\n".join(lines) + "\n" + (_run_by_run(rows, number) if whole else "")
+
+
+def _area(row: Mapping[str, Any], unseen: int) -> str:
+    if "auc" not in row:
+        return ""
+    low, high = row.get("auc_low"), row.get("auc_high")
+    if low is None or high is None:
+        low, high = stats.newcombe_auc(row["auc"], row["n"], unseen, 0.95)
+    return f"{row['auc']:.2f} ({low:.2f}–{high:.2f})"
+
+
+def _alike(rows: Sequence[Mapping[str, Any]]) -> str:
+    if any(row["greedy"]["k"] != row["grep"]["k"] for row in rows):
+        return ""
+    return (
+        "Grep found as many as greedy extraction in every line. That is likely where the answer to the bare question\n"
+        "begins as the training rows' answers do, for it then passes the true prefix. What ranking adds shows in the\n"
+        "AUC.\n"
+    )
+
+
+def _run_by_run(rows: Sequence[Mapping[str, Any]], seeds: int) -> str:
+    lines = []
+    for row in rows:
+        if row["kind"] == "all" and row["repeats"]:
+            shares = [_span([run[how] for run in row["runs"]], f" of {row['runs'][0]['n']}") for how in WAYS]
+            ranked = [run["ranked"] for run in row["runs"] if "ranked" in run]
+            areas = [run["auc"] for run in row["runs"] if "auc" in run]
+            cells = [*shares, _span(ranked, f" of {row['runs'][0]['n']}"), _span(areas, "", ".2f")]
+            lines.append(f"| {row['repeats']} | {' | '.join(cells)} |")
+    return _RUNS.format(seeds=seeds) + "\n".join(lines) + "\n"
+
+
+def _span(values: Sequence[float], unit: str, form: str = "d") -> str:
+    """Lowest and highest."""
+    if not values:
+        return ""
+    low, high = (f"{x:{form}}" for x in (min(values), max(values)))
+    return f"{low}–{high}{unit}" if low != high else f"{low}{unit}"
 
 
 def picture(found: Mapping[str, Any]) -> str:
@@ -212,7 +299,7 @@ def main() -> None:
         print(f"# seed {seed}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as name:
             adapter = tune(planted, seed, Path(name, "rows"), options.epochs, options.learning_rate)
-            found += attack(planted, adapter)
+            found += [{"seed": seed, **told} for told in attack(planted, adapter)]
     told = {
         "seeds": options.seeds,
         "each": options.each,
