@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from assay.v1 import measurement_pb2
 from audit.probes import leakage, memorisation, privacy, quality
-from audit.probes.inputs import Canary, PiiSpan, Row
+from audit.probes.inputs import Canary, PiiSpan, Row, Settings
 from audit.probes.leakage import Generation
 from audit.probes.measurements import Measurement
 
@@ -264,10 +265,11 @@ def test_quick_lets_the_base_write_only_where_there_is_something_to_excuse(
     rows = [Row(i, tuple(conversation(f"please tell {i}", "no"))) for i in range(4)]
     audit = audit_of(Scripted(texts=texts), sizes={"generations": 4}, test=rows,
                      pii=[identifier("train", 1, "ann@example.com")])  # fmt: skip
-    audit = dataclasses.replace(audit, settings=dataclasses.replace(audit.settings, profile="quick"))
+    profile = Settings.of(measurement_pb2.AuditPlan(profile="quick")).profile
+    audit = dataclasses.replace(audit, settings=dataclasses.replace(audit.settings, profile=profile))
     findings = leakage.generations(audit)
     base = by_key(findings.measurements)["privacy.pii_any_rate[model=base]"]
-    assert bool(by_base) is asked is not base.unavailable
+    assert bool(by_base) is asked
     assert ("quick" in base.unavailable) is not asked
     assert any("base model's generations" in note for note in findings.not_tested) is not asked
 
