@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from assay.digests import sha256_file
-from assay.errors import IntegrityError, InvalidInputError
-from assay.modelfiles import tensors_are_finite
+from assay.errors import AssayError, IntegrityError, InvalidInputError, PreconditionError
+from assay.modelfiles import BaseManifest, tensors_are_finite
 from assay.safetensors_header import SafetensorsHeader, read_header
 
 INDEX = "model.safetensors.index.json"
@@ -95,6 +95,42 @@ def scan(folder: Path, *, left_out: Sequence[str] = ()) -> Scan:
         "checks": ["plain files", "known names", "no code named", "safetensors headers", "finite weights"],
     }
     return Scan(tuple(files), outside, parameters, report)
+
+
+def read_report(folder: Path, manifest: BaseManifest) -> dict[str, Any]:
+    """The report of the scan by which an installed model got in.
+
+    Raises:
+        PreconditionError: ``BASE_MODEL_NOT_SCANNED`` when the manifest names no report.
+        IntegrityError: ``SCAN_REPORT`` when the report is missing, is not the one that the manifest names, or is of
+            other files than the manifest's.
+    """
+    if not manifest.scan_sha256:
+        raise PreconditionError(
+            "BASE_MODEL_NOT_SCANNED",
+            f"the manifest of {manifest.id} names no scan report",
+            remedy="install it again, an import under a new id or after its folder was removed",
+        )
+    path = folder / SCAN_FILE
+    if not path.is_file() or sha256_file(path) != manifest.scan_sha256:
+        raise IntegrityError("SCAN_REPORT", f"{SCAN_FILE} of {manifest.id} is not the one that its manifest names")
+    try:
+        report: dict[str, Any] = json.loads(path.read_bytes())
+        files, _ = report["files"], list(report["left_out"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError("SCAN_REPORT", f"{SCAN_FILE} of {manifest.id} is no report of a scan") from error
+    if files != [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in manifest.files]:
+        raise IntegrityError("SCAN_REPORT", f"{SCAN_FILE} of {manifest.id} is of other files than its manifest")
+    return report
+
+
+def scan_words(folder: Path, manifest: BaseManifest) -> str:
+    """``clean`` where the report is the manifest's, with what was left out; else the reason why it does not count."""
+    try:
+        left_out = read_report(folder, manifest)["left_out"]
+    except AssayError as error:
+        return error.reason
+    return f"clean, {len(left_out)} files left out" if left_out else "clean"
 
 
 def _check_json(path: Path) -> None:

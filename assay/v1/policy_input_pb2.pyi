@@ -271,20 +271,22 @@ class DataFacts(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ..., train_pii_spans: _Optional[int] = ..., canary_rows: _Optional[int] = ..., identifier_classes: _Optional[_Mapping[str, IdentifierClass]] = ..., labels: _Optional[_Iterable[str]] = ..., rejected_tokens: _Optional[int] = ..., screens: _Optional[_Iterable[_Union[ScreenFinding, _Mapping]]] = ..., screened: _Optional[_Mapping[str, str]] = ..., screen_quality: _Optional[_Iterable[_Union[ScreenQuality, _Mapping]]] = ..., lengths: _Optional[_Union[LengthStatistics, _Mapping]] = ..., label_balance: _Optional[float] = ..., smallest_group_rows: _Optional[int] = ..., split_units: _Optional[int] = ..., train_users: _Optional[int] = ..., rows_without_group: _Optional[int] = ..., split_shares: _Optional[_Mapping[str, float]] = ..., favourable_label: _Optional[str] = ..., group_labels: _Optional[_Iterable[_Union[GroupLabels, _Mapping]]] = ..., pii_quality: _Optional[_Mapping[str, DetectorQuality]] = ..., pii_action: _Optional[_Union[_dataset_pb2.PiiAction, str]] = ..., pii_replaced: _Optional[int] = ..., pii_found_row_share: _Optional[float] = ...) -> None: ...
 
 class BaseModelFacts(_message.Message):
-    __slots__ = ("id", "licence", "sha256", "parameters", "provenance", "training_flop")
+    __slots__ = ("id", "licence", "sha256", "parameters", "provenance", "training_flop", "scan_sha256")
     ID_FIELD_NUMBER: _ClassVar[int]
     LICENCE_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FLOP_FIELD_NUMBER: _ClassVar[int]
+    SCAN_SHA256_FIELD_NUMBER: _ClassVar[int]
     id: str
     licence: str
     sha256: str
     parameters: int
     provenance: str
     training_flop: float
-    def __init__(self, id: _Optional[str] = ..., licence: _Optional[str] = ..., sha256: _Optional[str] = ..., parameters: _Optional[int] = ..., provenance: _Optional[str] = ..., training_flop: _Optional[float] = ...) -> None: ...
+    scan_sha256: str
+    def __init__(self, id: _Optional[str] = ..., licence: _Optional[str] = ..., sha256: _Optional[str] = ..., parameters: _Optional[int] = ..., provenance: _Optional[str] = ..., training_flop: _Optional[float] = ..., scan_sha256: _Optional[str] = ...) -> None: ...
 
 class DifferentialPrivacy(_message.Message):
     __slots__ = ("epsilon", "delta", "noise_multiplier", "unit")

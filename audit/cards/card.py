@@ -136,6 +136,7 @@ def _base_model(known: Facts) -> dict[str, Any]:
                 ("Parameters", blocks.number(parameters) if parameters else None, "base model registry"),
                 ("Origin of the weights", base.get("provenance"), "base model registry"),
                 ("Manifest, SHA-256", base.get("sha256"), "base model registry"),
+                ("Scan report of its import, SHA-256", base.get("scan_sha256"), "base model registry"),
                 ("Manifest that was tuned, SHA-256", model.get("base_sha256"), "training.completed"),
             ]
         ),

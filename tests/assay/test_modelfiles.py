@@ -481,6 +481,9 @@ MANIFESTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "files-not-a-list": (rewritten(files=7), "BASE_MANIFEST_MALFORMED"),
     "other-digest": (rewritten(sha256="0" * 64), "BASE_MANIFEST_DIGEST"),
     "no-files": (rewritten(files=[]), "BASE_MANIFEST_DIGEST"),
+    "source-a-list": (rewritten(source=["hub"]), "BASE_MANIFEST_MALFORMED"),
+    "source-not-text": (rewritten(source={"repository": 7}), "BASE_MANIFEST_MALFORMED"),
+    "scan-digest-not-text": (rewritten(scan_sha256=""), "BASE_MANIFEST_MALFORMED"),
 }  # fmt: skip
 
 

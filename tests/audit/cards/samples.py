@@ -49,7 +49,7 @@ def rich(measurements: int = 0, rules: int = 0) -> dict[str, Any]:
     }  # fmt: skip
     known["base_model"] = {
         "id": "smollm2-135m-instruct", "licence": "Apache-2.0", "sha256": "d" * 64, "parameters": "134515008",
-        "provenance": "dequantised from a Q4_1 GGUF, not the publisher's digest",
+        "provenance": "dequantised from a Q4_1 GGUF, not the publisher's digest", "scan_sha256": "f" * 64,
     }  # fmt: skip
     known["data"] = {
         "rows": "1989", "valid_rows": "1986", "invalid_rows": "3", "train_rows": "1390", "validation_rows": "199",

@@ -144,6 +144,7 @@ def test_a_search_shows_every_trial_and_why_one_was_kept() -> None:
     [
         ("dataset", "data", "Licence"),
         ("base_model", "base-model", "Licence"),
+        ("base_model", "base-model", "Scan report of its import, SHA-256"),
         ("data", "data", "Rows"),
         ("data", "data", "Rows with direct identifiers"),
         ("ledger", "evidence", "Ledger"),
