@@ -51,7 +51,7 @@ def teacher_of(
     """What policy is told of the model whose answers are distilled; None where the request names none.
 
     Of a model that is known here its own licence counts, whatever the requester says: of a base model the registry's,
-    also under a hub's name for it, and of the unit's own model that of its base.
+    also under owner and name of its repository, and of the unit's own model that of its base.
 
     Raises:
         NotFoundError: ``NOT_FOUND`` for a model of another unit and for none, in the same words.

@@ -37,6 +37,7 @@ BASE = {
     "sha256": "ba" * 32,
     "parameters": 134515008,
     "provenance": "a stand-in of the tests",
+    "source": {"repository": "HuggingFaceTB/SmolLM2-135M-Instruct"},
 }
 
 

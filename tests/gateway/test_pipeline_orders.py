@@ -147,7 +147,10 @@ async def chained(street: Street, first: str, second: str) -> None:
 
 
 async def test_a_teacher_is_known_by_its_own_licence_and_named_in_the_order(street: Street) -> None:
-    """What the requester says of a model that is known here is not asked; of any other, it is all there is."""
+    """What the requester says of a model that is known here is not asked; of any other, it is all there is.
+
+    Another owner's model is another model, whatever its name.
+    """
 
     def taught(name: str, licence: str = "") -> dict[str, Any]:
         return {"method": "distillation", "teacher": pb.Teacher(name=name, licence=licence)}
@@ -156,13 +159,16 @@ async def test_a_teacher_is_known_by_its_own_licence_and_named_in_the_order(stre
         found = await street.rest(await street.ask(job, asked=asked))
         return [o.rule_id for o in found.decision.outcomes if o.outcome == policy_pb2.OUTCOME_FAIL]
 
-    first = await street.rest(await street.ask(asked=taught("Owner/SmolLM2-135M-Instruct", "LicenseRef-anything")))
+    ours = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    first = await street.rest(await street.ask(asked=taught(ours, "LicenseRef-anything")))
     assert first.state == pb.TuningJob.STATE_AWAITING_APPROVAL and first.teacher.licence == "LicenseRef-anything"
     known = {r.type: r.predicate for r in (read(s.body) for s in street.app.ledger.records(None, NAME, -1, 100))}
     assert known["training.ordered"]["teacher"] == {
-        "name": "Owner/SmolLM2-135M-Instruct", "licence": "apache-2.0", "licence_source": "registry",
+        "name": ours, "licence": "apache-2.0", "licence_source": "registry",
         "sha256": street.app.base_models.get(first.base_model).sha256,
     }  # fmt: skip
+    namesake = taught("acme/SmolLM2-135M-Instruct", "LicenseRef-anything")
+    assert await fired("namesake", namesake) == ["BASE-TEACHER-LICENCE"], "somebody else's, by the requester's word"
     assert await fired("second", taught(first.model)) == ["BASE-TEACHER-RELEASED"]
     await street.approve(NAME)
     assert await fired("third", taught(first.model, "LicenseRef-anything")) == []

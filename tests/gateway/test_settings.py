@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 import subprocess
 import sys
@@ -69,12 +70,33 @@ def test_missing_settings(tmp_path: Path) -> None:
     assert caught.value.reason == "SETTINGS_MISSING" and "assay init" in caught.value.remedy
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '[{"id":"a"}]', '{"a":1}'])
+@pytest.mark.parametrize("text", ["{", "[1]", '[{"id":"a"}]', '{"a":1}', '[{"id":"a","source":["x"]}]'])
 def test_faulty_base_models(tmp_path: Path, text: str) -> None:
     (tmp_path / "b.json").write_text(text)
     with pytest.raises(InvalidInputError):
         BaseModels.load(tmp_path / "b.json")
     assert BaseModels.load(tmp_path / "none.json").by_id == {}
+
+
+def test_a_base_model_is_found_by_its_id_or_by_owner_and_name(tmp_path: Path) -> None:
+    def model(model_id: str, repository: str = "") -> dict[str, Any]:
+        return {"id": model_id, "sha256": model_id[0] * 64, "source": {"repository": repository} if repository else {}}
+
+    listed = [model("tiny", "Bank/Tiny"), model("bare"), model("first", "acme/two"), model("second", "acme/two")]
+    (tmp_path / "b.json").write_text(json.dumps(listed))
+    known = BaseModels.load(tmp_path / "b.json")
+
+    def found(name: str) -> str:
+        facts = known.find(name)
+        return facts.id if facts is not None else ""
+
+    assert [found(n) for n in ("tiny", "Tiny", "bank/tiny", "Bank/Tiny", "bare", "second")] == [
+        "tiny", "tiny", "tiny", "tiny", "bare", "second",
+    ]  # fmt: skip
+    assert [found(n) for n in ("acme/Tiny", "Tiny/Bank", "x/bank/tiny", "Bank/bare", "/bare", "")] == [""] * 6
+    with pytest.raises(InvalidInputError) as caught:
+        known.find("acme/Two")
+    assert caught.value.reason == "BASE_MODEL_AMBIGUOUS" and "first, second" in caught.value.remedy
 
 
 def test_callers() -> None:
