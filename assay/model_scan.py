@@ -109,7 +109,7 @@ def read_report(folder: Path, manifest: BaseManifest) -> dict[str, Any]:
         raise PreconditionError(
             "BASE_MODEL_NOT_SCANNED",
             f"the manifest of {manifest.id} names no scan report",
-            remedy="install it again, an import under a new id or after its folder was removed",
+            remedy="install it again; an import after its folder was removed",
         )
     path = folder / SCAN_FILE
     if not path.is_file() or sha256_file(path) != manifest.scan_sha256:

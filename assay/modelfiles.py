@@ -90,12 +90,6 @@ class BaseManifest:
         """Bytes of all files."""
         return sum(f.size for f in self.files)
 
-    @property
-    def source_line(self) -> str:
-        """The source in a few words."""
-        members = ("kind", "requirement", "repository", "revision")
-        return " ".join(self.source[m] for m in members if self.source.get(m))
-
 
 @dataclass(frozen=True)
 class AdapterFacts:
@@ -154,6 +148,12 @@ def read_base_manifest(folder: Path) -> BaseManifest:
             "BASE_MANIFEST_DIGEST", f"{BASE_MANIFEST} names a digest that is not the one of its file list"
         )
     return manifest
+
+
+def source_line(source: Mapping[str, str]) -> str:
+    """The source of a :class:`BaseManifest` in a few words."""
+    members = ("kind", "requirement", "repository", "revision")
+    return " ".join(source[m] for m in members if source.get(m))
 
 
 def verify_base_files(folder: Path, manifest: BaseManifest) -> None:

@@ -26,7 +26,7 @@ from gateway.admission.exchange import Exchange, Peer
 from gateway.admission.office import Office
 from gateway.admission.pipeline import Pipeline
 from gateway.approvals import ApprovalService
-from gateway.base_models import BaseModels
+from gateway.base_models import FILE, BaseModels
 from gateway.datasets import DatasetService
 from gateway.erasures import ErasureService
 from gateway.evidence import EvidenceService
@@ -91,7 +91,7 @@ class Application:
         asyncio.get_running_loop()
         folder = settings.folder
         policy = policy or active_policy.load(settings)
-        base_models = BaseModels.load(folder / "base_models.json")
+        base_models = BaseModels.load(folder / FILE)
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         demand_rows(settings)
         blobs = FileBlobStore(settings.data / "blobs", _master_key(folder / "units.key"))

@@ -15,6 +15,7 @@ from assay.installation import Plan
 from assay.modelfiles import read_base_manifest
 from audit.ledger.note import Verifier
 from audit.ledger.witness.settings import toml as witness_toml
+from gateway import base_models
 from gateway.caller import ALL_UNITS
 from gateway.freezing import sign_continuation
 from gateway.publications import PUBLISHERS, publish
@@ -79,7 +80,7 @@ def install(
             post_quantum=plan.post_quantum,
         )
     )
-    (layout.service("gateway") / "base_models.json").write_text(json.dumps(manifests, indent=1) + "\n")
+    base_models.write(layout.service("gateway") / base_models.FILE, manifests)
     for offset, (name, kinds) in enumerate((("train-worker", '"train"'), ("audit-worker", '"prepare", "audit"')), 1):
         text = _worker_toml(name, plan, f"{HOST}:{port + offset}", kinds, models, port)
         (layout.service(name) / "worker.toml").write_text(text)

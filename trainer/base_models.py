@@ -32,7 +32,7 @@ from typing import Any
 from assay import digests
 from assay.errors import AssayError, IntegrityError, NotFoundError, PreconditionError
 from assay.model_scan import SCAN_FILE, scan, scan_words
-from assay.modelfiles import BaseManifest, read_base_manifest, verify_base_files
+from assay.modelfiles import BaseManifest, read_base_manifest, source_line, verify_base_files
 
 DEFAULT_BASE_MODEL = "smollm2-135m-instruct"
 
@@ -292,7 +292,7 @@ def listed(home: Path | None = None) -> list[str]:
             rows.append((folder.name, "-", "-", "-", error.reason, "-", "-"))
             continue
         numbers = (f"{m.size / 2**20:.0f}", str(m.parameters))
-        rows.append((m.id, m.licence, *numbers, scan_words(folder, m), m.source_line or "-", m.sha256))
+        rows.append((m.id, m.licence, *numbers, scan_words(folder, m), source_line(m.source) or "-", m.sha256))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     missing = [source for source in REGISTRY.values() if models / source.id not in present]

@@ -33,7 +33,7 @@ class Described:
         id: registry id that jobs will name.
         licence: SPDX identifier.
         provenance: where it came from, in one sentence for the card; made up from the source where empty.
-        repository: owner and name on a hub, for a folder, which does not say; a job may name the model so as its teacher.
+        repository: owner and name on a hub, for a folder, which does not say; a job may name a teacher so.
     """
 
     id: str

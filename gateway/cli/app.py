@@ -17,6 +17,7 @@ NOUNS = {
     "policy": "Policies: list, explain, publish, evaluate, lint, test, diff, replay.",
     "approval": "Approvals: list, decide, waive, dismiss, raise, revoke.",
     "permit": "Deployment permits: issue, check, revoke.",
+    "base-model": "Base models that jobs may name: add, list.",
     "model": "Tuned models: get, list, card, check-card, adapter.",
     "audit": "Evidence: records, checkpoint, proofs, export, verify, compare.",
     "role": "Roles: whoami, list, grant, revoke.",
@@ -32,10 +33,11 @@ class Noun(TyperGroup):
 
     def __init__(self, name: str, says: str) -> None:
         super().__init__(name=name, help=says, no_args_is_help=True)
+        self.module = name.replace("-", "_")
 
     @cached_property
     def _loaded(self) -> TyperGroup:
-        return typer.main.get_group(import_module(f"gateway.cli.{self.name}").app)
+        return typer.main.get_group(import_module(f"gateway.cli.{self.module}").app)
 
     @property
     def commands(self) -> Any:
