@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import http.client
 import json
 import os
 import shlex
@@ -24,7 +25,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from assay.digests import sha256_file
-from assay.errors import PreconditionError, UnavailableError
+from assay.errors import AssayError, PreconditionError, UnavailableError
 from assay.identity import read_private
 from assay.worker import exchange
 from assay.worker.attempt import Progress
@@ -68,11 +69,14 @@ class RayClient:
         """
         self._demand_protection()
         try:
-            return str(self._call("GET", f"/api/jobs/{submission_id}")["status"])
+            answer = self._call("GET", f"/api/jobs/{submission_id}")
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return None
             raise _unreachable(error) from error
+        if not isinstance(answer, dict) or not isinstance(answer.get("status"), str):
+            raise _unreachable(ValueError())
+        return str(answer["status"])
 
     def submit(self, submission_id: str, command: str, settings: RaySettings) -> None:
         """Submits a job once: an id that is known already is left as it is. Errors are those of :meth:`status`."""
@@ -95,8 +99,9 @@ class RayClient:
     def stop(self, submission_id: str) -> None:
         """Ends a job; one that ended or was never there is left as it is."""
         try:
+            self._demand_protection()
             self._call("POST", f"/api/jobs/{submission_id}/stop")
-        except (urllib.error.HTTPError, UnavailableError):
+        except (urllib.error.HTTPError, AssayError):
             # Its node ends it all the same, by the file in the exchange.
             return
 
@@ -107,6 +112,9 @@ class RayClient:
         try:
             self._call("GET", "/api/jobs/", token="")
         except urllib.error.HTTPError as error:
+            if error.code == 429 or error.code >= 500:
+                # Of whoever stands before the service, or of one that is not up yet: it says nothing of the token.
+                raise _unreachable(error) from error
             self._token_is_asked_for = error.code in (401, 403)
         if not self._token_is_asked_for:
             _refuse("the cluster answers without its token; start it with RAY_AUTH_MODE=token")
@@ -122,7 +130,7 @@ class RayClient:
                 return json.loads(answer.read() or b"{}")
         except urllib.error.HTTPError:
             raise
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise _unreachable(error) from error
 
 

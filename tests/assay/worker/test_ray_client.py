@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import pytest
 
-from assay.errors import PreconditionError, UnavailableError
+from assay.errors import AssayError, PreconditionError, UnavailableError
 from assay.worker.ray_jobs import RayClient
 
 TOKEN = "0123456789abcdef" * 4
@@ -77,6 +77,40 @@ def test_a_cluster_that_answers_anybody_is_refused(open_service: str) -> None:
     with pytest.raises(PreconditionError, match="answers without its token") as caught:
         RayClient(open_service, TOKEN).status("x")
     assert caught.value.reason == "RAY_UNPROTECTED"
+
+
+@pytest.mark.parametrize(("status", "reason"), [
+    (401, ""), (403, ""),
+    (429, "RAY_UNREACHABLE"), (500, "RAY_UNREACHABLE"), (502, "RAY_UNREACHABLE"), (503, "RAY_UNREACHABLE"),
+    (404, "RAY_UNPROTECTED"), (400, "RAY_UNPROTECTED"),
+])  # fmt: skip
+def test_who_answers_a_call_without_the_token_and_how(status: int, reason: str) -> None:
+    class Answers(AnswersAnybody):
+        def do_GET(self) -> None:
+            self.send_response(404 if self.headers.get("Authorization") and not reason else status)
+            self.end_headers()
+
+    with served(Answers) as address:
+        client = RayClient(address, TOKEN)
+        if not reason:
+            assert client.status("x") is None
+            return
+        with pytest.raises(AssayError) as caught:
+            client.status("x")
+        assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[]", b"{}", b'{"status": 7}'])
+def test_an_answer_that_is_not_the_service_s_says_nothing_of_a_job(answer: bytes) -> None:
+    class Answers(AnswersAnybody):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.headers.get("Authorization") else 401)
+            self.end_headers()
+            self.wfile.write(answer)
+
+    with served(Answers) as address, pytest.raises(UnavailableError) as caught:
+        RayClient(address, TOKEN).status("x")
+    assert caught.value.reason == "RAY_UNREACHABLE"
 
 
 @pytest.mark.parametrize(
