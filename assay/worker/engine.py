@@ -89,6 +89,14 @@ class Engine(Protocol):
     def detach(self) -> None:
         """The supervisor stops: every :meth:`run` must return soon, so that the next start can go on from there."""
 
+    def after_fault(self, record: TaskRecord, fault: str) -> str:
+        """The fault and the checkpoint that a task without an attempt can go on from; empty where it failed for good.
+
+        Args:
+            record: the task.
+            fault: ``CODE: words``.
+        """
+
     def forget(self, task_id: str) -> None:
         """Removes what is kept of an ended task outside its spool folder."""
 
@@ -158,8 +166,7 @@ class ThisMachine:
 
     def _faulted(self, record: TaskRecord, outcome: Outcome) -> Ended:
         """A fault after a whole checkpoint is a pause: what was paid for is not thrown away."""
-        folder, key = self._spool.folder(record.task_id), work_key(self._keys, record)
-        reason = kept.after_fault(record, folder, outcome.reason, key)
+        reason = self.after_fault(record, outcome.reason)
         return Ended("paused" if reason else "failed", outcome.meter, reason or outcome.reason)
 
     def pause(self, task_id: str) -> None:
@@ -182,6 +189,11 @@ class ThisMachine:
         """Asks every task for a checkpoint: its sandbox would die with the worker."""
         for task_id in self._attempts:
             self.pause(task_id)
+
+    def after_fault(self, record: TaskRecord, fault: str) -> str:
+        """The newest whole checkpoint lies in the task's work folder."""
+        work = self._spool.folder(record.task_id) / "work"
+        return kept.after_fault(record, fault, kept.newest(work, work_key(self._keys, record)))
 
     def forget(self, task_id: str) -> None:
         """Nothing is kept outside the spool folder."""

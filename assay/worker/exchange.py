@@ -19,7 +19,11 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from assay import bundle
+from assay.errors import PermissionDeniedError
+from assay.worker.settings import WorkerKeys
 
 TASK, WORK, RECORD, RESULT = "task.bin", "work.bin", "record.json", "result.bin"
 BEAT, END, PAUSE, CANCEL, GIVEN_UP = "beat.json", "end.json", "pause", "cancel", "given-up"
@@ -42,6 +46,19 @@ def read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def read_work(stream: BinaryIO, task_id: str, keys: WorkerKeys, *, max_bytes: int) -> dict[str, Any]:
+    """Manifest of a sealed checkpoint; its ``step`` is that of the newest whole one, 0 where there is none.
+
+    Raises:
+        PermissionDeniedError: ``WORK_BINDING`` for another task's.
+        AssayError: whatever :func:`assay.bundle.read_manifest` refuses.
+    """
+    manifest = bundle.read_manifest(stream, keys.seal, keys.statement.public_key(), max_bytes=max_bytes)
+    if manifest.get("kind") != "work" or manifest.get("task_id") != task_id:
+        raise PermissionDeniedError("WORK_BINDING", "the checkpoint belongs to another task")
+    return manifest
 
 
 def newest_try(task: Path) -> int:

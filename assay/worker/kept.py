@@ -27,23 +27,27 @@ _FINAL = frozenset({"TOKEN_CAP", "CHECKPOINT_DAMAGED", "CHECKPOINT_FOREIGN", "RO
 _ENDED_ON_PURPOSE = frozenset({"TASK_CANCELLED", "WORKER_STOPPED", "NODE_FORGOTTEN"})
 
 
-def after_fault(record: TaskRecord, folder: Path, reason: str, key: bytes) -> str:
+def after_fault(record: TaskRecord, reason: str, step: int) -> str:
     """The fault and the checkpoint that the task can go on from; empty where it has failed for good.
 
     Args:
         record: the task, whose sandbox is gone.
-        folder: its spool folder.
         reason: the fault, ``CODE: words``.
+        step: step of its newest whole checkpoint; 0 where there is none.
+    """
+    if not step or record.kind != "train" or reason.partition(":")[0] in _FINAL | _ENDED_ON_PURPOSE:
+        return ""
+    return f"{reason[:_MOST_WORDS]}; the checkpoint of step {step} is kept"
+
+
+def newest(work: Path, key: bytes) -> int:
+    """Step of the newest checkpoint that is whole, in its trial where there are several; 0 where there is none.
+
+    Args:
+        work: the task's ``work`` folder.
         key: the task's own key, see :class:`assay.worker.task.TaskContext`.
     """
-    if record.kind != "train" or reason.partition(":")[0] in _FINAL | _ENDED_ON_PURPOSE:
-        return ""
-    step = newest(folder / "work" / CHECKPOINTS, key)
-    return f"{reason[:_MOST_WORDS]}; the checkpoint of step {step} is kept" if step else ""
-
-
-def newest(folder: Path, key: bytes) -> int:
-    """Step of the newest checkpoint that is whole, in its trial where there are several; 0 where there is none."""
+    folder = work / CHECKPOINTS
     for path in (*_plain_files(folder), *(p for trial in _trials(folder) for p in _plain_files(trial))):
         try:
             step = json.loads(sealed_file.head(path, key))["step"]

@@ -23,9 +23,10 @@ from typing import Any
 
 from assay import bundle
 from assay.errors import AssayError, IntegrityError, PermissionDeniedError
-from assay.worker import admit, exchange, recovery
+from assay.worker import admit, exchange, kept, recovery
 from assay.worker.attempt import Progress
 from assay.worker.engine import Ended, Events, ThisMachine
+from assay.worker.launch import work_key
 from assay.worker.sandbox import TaskModule
 from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
 from assay.worker.spool import RESULT_FILE, MeterTotals, Spool, TaskRecord, record_of
@@ -75,6 +76,11 @@ class _Node:
             try:
                 events = Events(lambda found: None, self._show, self._count, self._wish)
                 ended = await self._engine.run(record, number, events)
+            except AssayError as error:
+                # As on the supervisor's own machine: its outputs may be refused and its checkpoint good.
+                fault = f"{error.reason}: {error.message}"[:2000]
+                reason = await asyncio.to_thread(self._engine.after_fault, record, fault)
+                ended = Ended("paused" if reason else "failed", self._meter, reason or fault)
             finally:
                 self._engine.release(place)
         finally:
@@ -112,16 +118,16 @@ class _Node:
             return
         signer, size = self._keys.statement.public_key(), self._settings.max_task_bytes
         with sealed.open("rb") as stream:
-            manifest = bundle.read_manifest(stream, self._keys.seal, signer, max_bytes=size)
-            if manifest.get("kind") != "work" or manifest.get("task_id") != record.task_id:
-                raise PermissionDeniedError("WORK_BINDING", "the checkpoint belongs to another task")
+            exchange.read_work(stream, record.task_id, self._keys, max_bytes=size)
             stream.seek(0)
             work = self._spool.folder(record.task_id) / "work"
             bundle.unseal(stream, self._keys.seal, signer, work, max_bytes=size)
 
     def _seal_work(self, record: TaskRecord) -> None:
-        files = dict(_plain_files(self._spool.folder(record.task_id) / "work"))
-        facts = {"task_id": record.task_id, "job": record.job, "unit": record.unit, "order": {}, "kind": "work"}
+        work = self._spool.folder(record.task_id) / "work"
+        files, step = dict(_plain_files(work)), kept.newest(work, work_key(self._keys, record))
+        named = {"task_id": record.task_id, "job": record.job, "unit": record.unit}
+        facts = {**named, "order": {}, "kind": "work", "step": step}
         partial = self._attempt.parent / f".{exchange.WORK}.{secrets.token_hex(4)}"
         with partial.open("wb") as stream:
             bundle.seal(files, facts, self._keys.seal.public_key(), self._keys.statement, stream)

@@ -27,10 +27,10 @@ from urllib.parse import urlsplit
 from assay.digests import sha256_file
 from assay.errors import AssayError, PreconditionError, UnavailableError
 from assay.identity import read_private
-from assay.worker import exchange
+from assay.worker import exchange, kept
 from assay.worker.attempt import Progress
 from assay.worker.engine import Ended, Events
-from assay.worker.settings import RaySettings
+from assay.worker.settings import RaySettings, WorkerKeys, WorkerSettings
 from assay.worker.spool import RESULT_FILE, TASK_FILE, MeterTotals, Spool, TaskRecord
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
@@ -146,14 +146,17 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedire
 class RayJobs:
     """Runs attempts as Ray jobs; see the module's text for what is asked of whom."""
 
-    def __init__(self, folder: Path, spool: Spool, settings: RaySettings, places: int) -> None:
-        self._spool, self._settings = spool, settings
+    def __init__(
+        self, folder: Path, spool: Spool, settings: RaySettings, worker: WorkerSettings, keys: WorkerKeys
+    ) -> None:
+        self._spool, self._settings, self._keys = spool, settings, keys
+        self._max_bytes = worker.max_task_bytes
         self._client = RayClient(settings.address, read_private(folder / settings.token_file).decode().strip())
         self._exchange = folder / settings.exchange
         self._exchange.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Two workers may use one cluster: their task ids come from one gateway, but a test's may not.
         self._mark = hashlib.sha256(str(self._exchange.resolve()).encode()).hexdigest()[:12]
-        self._places = asyncio.Semaphore(places)
+        self._places = asyncio.Semaphore(worker.slots)
         self._killed: dict[str, tuple[str, float]] = {}
         self._detached = False
 
@@ -225,6 +228,15 @@ class RayJobs:
         """Lets the jobs run on: the next start finds them by their ids."""
         self._detached = True
 
+    def after_fault(self, record: TaskRecord, fault: str) -> str:
+        """The newest checkpoint lies sealed in the exchange, left there by a try that was paused."""
+        try:
+            with (self._exchange / record.task_id / exchange.WORK).open("rb") as stream:
+                found = exchange.read_work(stream, record.task_id, self._keys, max_bytes=self._max_bytes)
+        except (OSError, AssayError):
+            return ""
+        return kept.after_fault(record, fault, int(found.get("step", 0)))
+
     def forget(self, task_id: str) -> None:
         """Removes a task's sealed files."""
         shutil.rmtree(self._exchange / task_id, ignore_errors=True)
@@ -250,8 +262,12 @@ class RayJobs:
     def _take(self, end: Mapping[str, Any], attempt: Path, record: TaskRecord) -> Ended:
         """The end of a try as the node wrote it, and its result into the task's spool folder."""
         meter, kind, reason = _meter(end), str(end.get("kind")), str(end.get("reason", ""))[:2000]
+        if kind == "paused":
+            return Ended("paused", meter, reason)
         if kind != "done":
-            return Ended("paused" if kind == "paused" else "failed", meter, reason)
+            # What this try could not even open, such as a node without a sandbox, another may.
+            kept_reason = self.after_fault(record, reason)
+            return Ended("paused" if kept_reason else "failed", meter, kept_reason or reason)
         target = self._spool.folder(record.task_id) / RESULT_FILE
         partial = target.with_name(target.name + ".part")
         with (attempt / exchange.RESULT).open("rb") as source, partial.open("wb") as sink:

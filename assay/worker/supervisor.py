@@ -18,10 +18,9 @@ from opentelemetry import trace
 from opentelemetry.propagate import extract
 
 from assay.errors import AlreadyExistsError, AssayError, NotFoundError, PreconditionError
-from assay.worker import admit, kept, recovery
+from assay.worker import admit, recovery
 from assay.worker.attempt import Progress, fault_words
 from assay.worker.engine import Ended, Engine, Events, ThisMachine
-from assay.worker.launch import work_key
 from assay.worker.ray_jobs import RayJobs
 from assay.worker.sandbox import TaskModule
 from assay.worker.settings import WorkerKeys, WorkerSettings
@@ -62,7 +61,7 @@ class Supervisor:
         self._engine: Engine = (
             ThisMachine(folder, self._spool, settings, keys, self._modules)
             if settings.ray is None
-            else RayJobs(folder, self._spool, settings.ray, settings.slots)
+            else RayJobs(folder, self._spool, settings.ray, settings, keys)
         )
         self._records: dict[str, TaskRecord] = {}
         self._progress: dict[str, Progress] = {}
@@ -318,8 +317,7 @@ class Supervisor:
                 await self._give_up(record, fault_words(error))
 
     async def _give_up(self, record: TaskRecord, fault: str) -> None:
-        folder, key = self._spool.folder(record.task_id), work_key(self.keys, record)
-        reason = await asyncio.to_thread(kept.after_fault, record, folder, fault, key)
+        reason = await asyncio.to_thread(self._engine.after_fault, record, fault)
         ended = Ended("paused" if reason else "failed", MeterTotals(), reason or fault)
         while True:
             try:

@@ -13,7 +13,7 @@ import pytest
 
 from assay import sealed_file
 from assay.worker.attempt import _Silence
-from assay.worker.kept import newest
+from assay.worker.kept import after_fault, newest
 from assay.worker.spool import State, TaskRecord
 
 from .conftest import House, ended, submit, until
@@ -182,17 +182,11 @@ def test_silence_counts_only_while_somebody_looks(monkeypatch: pytest.MonkeyPatc
     assert not looks(spoken, 9, 0.25) and looks(spoken, 2, 0.25)
 
 
-def test_a_reason_stays_within_what_a_record_takes(tmp_path: Path) -> None:
-    from assay import sealed_file
-    from assay.worker.kept import after_fault
-
-    folder = tmp_path / "work" / "checkpoints"
-    folder.mkdir(parents=True)
-    sealed_file.write(folder / "step-00000007", b'{"step": 7}', bytes(3 << 20), bytes(32))
+def test_a_reason_stays_within_what_a_record_takes() -> None:
     record = TaskRecord("t", "train", State.RUNNING, "", "", "", "", "", 1)
-    reason = after_fault(record, tmp_path, "X: " + "y" * 5000, bytes(32))
+    reason = after_fault(record, "X: " + "y" * 5000, 7)
     assert len(reason) <= 2000 and reason.endswith("; the checkpoint of step 7 is kept")
-    assert after_fault(record, tmp_path, "TASK_CANCELLED: ended on request", bytes(32)) == ""
+    assert after_fault(record, "TASK_CANCELLED: ended on request", 7) == after_fault(record, "X: y", 0) == ""
 
 
 def test_a_checkpoint_of_a_trial_is_one_to_go_on_from(tmp_path: Path) -> None:
@@ -208,9 +202,9 @@ def test_a_checkpoint_of_a_trial_is_one_to_go_on_from(tmp_path: Path) -> None:
     put("trials", 9)
     (folder / "trial-09").symlink_to(tmp_path)
     put("../step-00000007", 7)
-    assert newest(folder, key) == 0, "neither the list of trials nor what a link leads to"
+    assert newest(tmp_path, key) == 0, "neither the list of trials nor what a link leads to"
     put("trial-01/step-00000004", 4)
     last = put("trial-02/step-00000002", 2)
-    assert newest(folder, key) == 2
+    assert newest(tmp_path, key) == 2
     last.write_bytes(last.read_bytes()[:-1])
-    assert newest(folder, key) == 4
+    assert newest(tmp_path, key) == 4
