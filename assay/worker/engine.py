@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from assay.worker import finish, kept
-from assay.worker.attempt import Attempt, Outcome, Progress
+from assay.worker.attempt import Attempt, Progress
 from assay.worker.launch import Callbacks, Launcher, work_key
 from assay.worker.meter import process_started
 from assay.worker.sandbox import TaskModule
@@ -29,12 +29,14 @@ class Events:
     """What the supervisor wants to hear of an attempt; all are called on its event loop.
 
     Attributes:
+        placed: whether the attempt runs, or waits for a place; it waits until the first call.
         sandbox: host pid and start time of the sandbox's first process, where it runs on this machine.
         progress: what the task told about itself.
-        metered: what this attempt took so far.
+        metered: what the task took so far, this attempt and those before it together.
         wish: asked when an attempt can be reached: ``pause``, ``cancel`` or nothing, wished for before that.
     """
 
+    placed: Callable[[bool], None]
     sandbox: Callable[[tuple[int, str]], None]
     progress: Callable[[Progress], None]
     metered: Callable[[MeterTotals], None]
@@ -47,8 +49,10 @@ class Ended:
 
     Attributes:
         kind: ``done``: the sealed result lies in the task's spool folder; ``paused``: may go on from its checkpoint;
-            ``failed``: for good; ``lost``: its machine went away, and the supervisor may try again.
-        meter: what the attempt took.
+            ``failed``: for good; ``lost``: its machine went away, and the supervisor may try again; ``left``: it has
+            not ended, and the supervisor's next start goes on with it.
+        meter: what the task took, this attempt and those before it together. Whoever runs an attempt adds it to what
+            was taken before it, so that nobody has to know what of it was counted already.
         reason: why it failed, was lost, or was paused by a fault, ``CODE: words``; empty where a pause was asked for.
         result_sha256: hex digest of the sealed result.
     """
@@ -71,11 +75,14 @@ class Engine(Protocol):
     async def run(self, record: TaskRecord, number: int, events: Events) -> Ended:
         """Brings a task that was admitted to the spool to the end of one attempt.
 
-        Where an earlier life of the supervisor left an attempt running elsewhere, goes on with that one.
+        Where :meth:`left` says so, that is the attempt that an earlier life of the supervisor left.
 
         Raises:
             AssayError: the sandbox cannot be started, an input cannot be opened, the outputs are refused.
         """
+
+    def left(self, record: TaskRecord) -> bool:
+        """Whether a running task's present attempt is there to go on with, although its supervisor began anew."""
 
     def pause(self, task_id: str) -> None:
         """Asks a running attempt to end at its next checkpoint; nothing when there is none."""
@@ -128,11 +135,12 @@ class ThisMachine:
     async def run(self, record: TaskRecord, number: int, events: Events) -> Ended:
         """Runs one attempt in a sandbox of this machine and seals its result."""
         task_id = record.task_id
+        events.placed(True)
         admitted = await asyncio.to_thread(self._launcher.admitted, record)
         callbacks = Callbacks(
             started=lambda pid: events.sandbox((pid, process_started(pid))),
             progress=events.progress,
-            metered=events.metered,
+            metered=lambda totals: events.metered(record.meter.plus(totals)),
         )
         # Taken before the task starts: what is upgraded on this machine meanwhile did not compute its bits.
         taken = await asyncio.to_thread(Lock.take, self._settings, self._modules[record.kind])
@@ -143,15 +151,17 @@ class ThisMachine:
             if wish == "pause":
                 self.pause(task_id)
             if wish == "cancel":
-                return Ended("failed", MeterTotals(), "TASK_CANCELLED: ended on request")
+                return Ended("failed", record.meter, "TASK_CANCELLED: ended on request")
             outcome = await attempt.run()
         finally:
             del self._attempts[task_id]
-        if outcome.kind == "failed":
-            return await asyncio.to_thread(self._faulted, record, outcome)
-        if outcome.kind == "paused":
-            return Ended("paused", outcome.meter)
         whole = replace(record, meter=record.meter.plus(outcome.meter))
+        # Now, since what comes after may be refused.
+        events.metered(whole.meter)
+        if outcome.kind == "failed":
+            return await asyncio.to_thread(self._faulted, whole, outcome.reason)
+        if outcome.kind == "paused":
+            return Ended("paused", whole.meter)
         digest = await asyncio.to_thread(
             finish.make_result,
             self._spool.folder(task_id),
@@ -162,12 +172,16 @@ class ThisMachine:
             self._keys,
             taken,
         )
-        return Ended("done", outcome.meter, result_sha256=digest)
+        return Ended("done", whole.meter, result_sha256=digest)
 
-    def _faulted(self, record: TaskRecord, outcome: Outcome) -> Ended:
+    def _faulted(self, record: TaskRecord, fault: str) -> Ended:
         """A fault after a whole checkpoint is a pause: what was paid for is not thrown away."""
-        reason = self.after_fault(record, outcome.reason)
-        return Ended("paused" if reason else "failed", outcome.meter, reason or outcome.reason)
+        reason = self.after_fault(record, fault)
+        return Ended("paused" if reason else "failed", record.meter, reason or fault)
+
+    def left(self, record: TaskRecord) -> bool:
+        """No: a sandbox dies with its worker."""
+        return False
 
     def pause(self, task_id: str) -> None:
         """Shows the task its pause flag."""

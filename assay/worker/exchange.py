@@ -4,9 +4,9 @@
 attempt sealed to its own worker; and one folder a try, ``1``, ``2`` and so on, since a node that was given up may still
 be writing:
 
-* ``record.json`` from the supervisor: the task's record, with what earlier attempts took;
+* ``record.json`` from the supervisor: the task's record, with the attempt that this try is and what those before took;
 * ``pause`` and ``cancel`` from the supervisor, empty files;
-* ``beat.json`` from the node, again and again: progress and meter;
+* ``beat.json`` from the node, again and again: whether it has a device slot, progress, and what all attempts took;
 * ``result.bin`` from the node, sealed for the gateway, then ``end.json``: how it ended. Nothing follows.
 
 Nothing here is plain data, and nothing here is believed: the node verifies the task's seal, the gateway the result's.
@@ -26,6 +26,8 @@ from assay.errors import PermissionDeniedError
 from assay.worker.settings import WorkerKeys
 
 TASK, WORK, RECORD, RESULT = "task.bin", "work.bin", "record.json", "result.bin"
+NODE_STOPPED = "NODE_STOPPED"
+"""Reason of a try that the cluster ended, unasked by us."""
 BEAT, END, PAUSE, CANCEL, GIVEN_UP = "beat.json", "end.json", "pause", "cancel", "given-up"
 
 

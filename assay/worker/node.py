@@ -49,7 +49,7 @@ async def run(folder: Path, attempt: Path, table: Mapping[str, TaskModule] | Non
         try:
             ended = await node.run()
         except AssayError as error:
-            ended = Ended("failed", MeterTotals(), f"{error.reason}: {error.message}"[:2000])
+            ended = Ended("failed", node.meter, f"{error.reason}: {error.message}"[:2000])
         exchange.publish(attempt / exchange.END, {**node.signs(), **asdict(ended)})
     return 0
 
@@ -62,25 +62,26 @@ class _Node:
     ) -> None:
         self._attempt, self._spool, self._engine = attempt, spool, engine
         self._settings, self._keys = settings, keys
-        self._progress, self._meter = Progress(), MeterTotals()
+        self._progress, self._placed = Progress(), False
+        self.meter = MeterTotals()
 
     async def run(self) -> Ended:
         record = self._admit()
         for sign in (signal.SIGTERM, signal.SIGINT):
             # Killed at once, the node would leave the opened task behind.
-            end = "NODE_STOPPED: the cluster stopped this job"
+            end = f"{exchange.NODE_STOPPED}: the cluster stopped this job"
             asyncio.get_running_loop().add_signal_handler(sign, self._engine.kill, record.task_id, end)
         beat = asyncio.create_task(self._beat(record.task_id))
         try:
             number, place = await self._engine.acquire(record.accepted)
             try:
-                events = Events(lambda found: None, self._show, self._count, self._wish)
+                events = Events(self._place, lambda found: None, self._show, self._count, self._wish)
                 ended = await self._engine.run(record, number, events)
             except AssayError as error:
                 # As on the supervisor's own machine: its outputs may be refused and its checkpoint good.
                 fault = f"{error.reason}: {error.message}"[:2000]
                 reason = await asyncio.to_thread(self._engine.after_fault, record, fault)
-                ended = Ended("paused" if reason else "failed", self._meter, reason or fault)
+                ended = Ended("paused" if reason else "failed", self.meter, reason or fault)
             finally:
                 self._engine.release(place)
         finally:
@@ -92,8 +93,8 @@ class _Node:
         return ended
 
     def signs(self) -> dict[str, Any]:
-        """How far the task is and what it took so far."""
-        return {"progress": asdict(self._progress), "meter": asdict(self._meter)}
+        """Whether it has a device slot, how far it is, and what all its attempts took so far."""
+        return {"placed": self._placed, "progress": asdict(self._progress), "meter": asdict(self.meter)}
 
     def _admit(self) -> TaskRecord:
         """Takes the task into this node's spool; believes the record only where the sealed manifest says the same."""
@@ -101,6 +102,7 @@ class _Node:
         if raw is None:
             raise IntegrityError("RECORD_MISSING", "the try holds no readable record")
         record = replace(record_of(raw), sandbox=None)
+        self.meter = record.meter
         if record.task_id != self._attempt.parent.name:
             raise PermissionDeniedError("TASK_BINDING", "the record is of another task")
         incoming, size = self._spool.incoming(), self._settings.max_task_bytes
@@ -166,11 +168,14 @@ class _Node:
             return "cancel"
         return "pause" if (self._attempt / exchange.PAUSE).exists() else ""
 
+    def _place(self, placed: bool) -> None:
+        self._placed = placed
+
     def _show(self, progress: Progress) -> None:
         self._progress = progress
 
     def _count(self, totals: MeterTotals) -> None:
-        self._meter = totals
+        self.meter = totals
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ moment finds its job again. Spoken over the job service's REST interface: a supe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import http.client
 import json
@@ -19,7 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -173,42 +174,58 @@ class RayJobs:
         """Submits a try, or goes on with the one that an earlier life left, and follows it to its end."""
         self._killed.pop(record.task_id, None)
         attempt = await asyncio.to_thread(self._try, record)
+        try:
+            return await self._follow(record, attempt, events)
+        except Exception:
+            # Nobody follows it any more, so it must not go on.
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._give_up, attempt, record)
+            raise
+
+    async def _follow(self, record: TaskRecord, attempt: Path, events: Events) -> Ended:
         wish = events.wish()
         if wish == "pause" and not self._detached:
             self.pause(record.task_id)
         if wish == "cancel":
             self.kill(record.task_id, "TASK_CANCELLED: ended on request")
-        started, beaten = False, time.monotonic()
-        last: dict[str, Any] = {}
+        # A sign of life is one that comes while somebody looks: what an earlier life left may be of a dead node.
+        last = exchange.read(attempt / exchange.BEAT) or {}
+        started, meter = bool(last), _meter(last, record.meter)
+        heard = beaten = time.monotonic()
         while True:
+            if self._detached:
+                return Ended("left", meter)
             end = exchange.read(attempt / exchange.END)
             if end is not None:
                 events.progress(_progress(end))
-                return await asyncio.to_thread(self._take, end, attempt, record)
-            if self._detached:
-                return Ended("paused", _meter(last))
+                return await asyncio.to_thread(self._take, end, attempt, replace(record, meter=_meter(end, meter)))
             beat = exchange.read(attempt / exchange.BEAT)
             if beat is not None and beat != last:
-                started, beaten, last = True, time.monotonic(), beat
+                started, last, meter = True, beat, _meter(beat, meter)
+                heard = beaten = time.monotonic()
+                events.placed(beat.get("placed") is True)
                 events.progress(_progress(beat))
-                events.metered(_meter(beat))
+                events.metered(meter)
             if record.task_id in self._killed:
                 reason, since = self._killed[record.task_id]
                 # A node that has begun is given time to end the sandbox itself.
                 if not started or time.monotonic() - since >= _CANCEL_SECONDS:
                     await asyncio.to_thread(self._give_up, attempt, record)
-                    return Ended("failed", _meter(last), reason)
+                    return Ended("failed", meter, reason)
             try:
                 lost = await asyncio.to_thread(self._lost, attempt, record)
             except UnavailableError:
                 # The head is away: jobs die with it, or have ended and left their end in the exchange. It must say.
                 lost = ""
                 beaten = time.monotonic()
+                if beaten - heard > self._settings.heartbeat_seconds:
+                    # No word of either: then it cannot be said to run, and nobody is to pay for it.
+                    events.placed(False)
             if not lost and started and time.monotonic() - beaten > self._settings.heartbeat_seconds:
                 lost = "NODE_SILENT: the node gave no sign of life"
             if lost:
                 await asyncio.to_thread(self._give_up, attempt, record)
-                return Ended("lost", _meter(last), lost)
+                return Ended("lost", meter, lost)
             await asyncio.sleep(self._settings.poll_seconds)
 
     def pause(self, task_id: str) -> None:
@@ -221,6 +238,9 @@ class RayJobs:
 
     def kill(self, task_id: str, reason: str) -> None:
         """Leaves the wish for the node, which ends and cleans up; stops the job where the node does not."""
+        if self._detached:
+            # It is the supervisor that ends, and in a hurry; what was cancelled is seen to by its next start.
+            return
         self._killed[task_id] = reason, time.monotonic()
         self._newest(task_id, exchange.CANCEL, wanted=True)
 
@@ -241,33 +261,46 @@ class RayJobs:
         """Removes a task's sealed files."""
         shutil.rmtree(self._exchange / task_id, ignore_errors=True)
 
+    def left(self, record: TaskRecord) -> bool:
+        """A try of this attempt that was not given up; whether it has ended meanwhile is for :meth:`run` to see."""
+        newest = self._newest_try(record.task_id)
+        if newest is None or (newest / exchange.GIVEN_UP).exists():
+            return False
+        return (exchange.read(newest / exchange.RECORD) or {}).get("attempts") == record.attempts
+
     def _try(self, record: TaskRecord) -> Path:
-        """The folder of the try to follow: the newest one, unless it was paused or given up."""
-        task = self._exchange / record.task_id
-        number = exchange.newest_try(task)
-        newest = task / str(number)
-        ended = exchange.read(newest / exchange.END) if number else None
-        paused = ended is not None and ended.get("kind") == "paused"
-        if number and not paused and not (newest / exchange.GIVEN_UP).exists():
-            return newest
+        """The folder of the attempt's try, made where there is none yet."""
+        task, newest, meter, number = self._exchange / record.task_id, self._newest_try(record.task_id), record.meter, 0
+        if newest is not None:
+            if self.left(record):
+                return newest
+            number = int(newest.name)
+            signs = exchange.read(newest / exchange.END)
+            if signs is None:
+                self._give_up(newest, record)
+                signs = exchange.read(newest / exchange.BEAT) or {}
+            # What its node counted last may not have reached the spool.
+            meter = _meter(signs, meter)
         staging = task / f".try-{number + 1}"
         staging.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (task / exchange.TASK).exists():
             partial = task / f".{exchange.TASK}"
             shutil.copyfile(self._spool.folder(record.task_id) / TASK_FILE, partial)
             partial.rename(task / exchange.TASK)
-        exchange.publish(staging / exchange.RECORD, asdict(record))
+        exchange.publish(staging / exchange.RECORD, asdict(replace(record, meter=meter)))
         return staging.rename(task / str(number + 1))
 
     def _take(self, end: Mapping[str, Any], attempt: Path, record: TaskRecord) -> Ended:
         """The end of a try as the node wrote it, and its result into the task's spool folder."""
-        meter, kind, reason = _meter(end), str(end.get("kind")), str(end.get("reason", ""))[:2000]
+        kind, reason = str(end.get("kind")), str(end.get("reason", ""))[:2000]
+        if reason.partition(":")[0] == exchange.NODE_STOPPED:
+            return Ended("lost", record.meter, reason)
         if kind == "paused":
-            return Ended("paused", meter, reason)
+            return Ended("paused", record.meter, reason)
         if kind != "done":
             # What this try could not even open, such as a node without a sandbox, another may.
             kept_reason = self.after_fault(record, reason)
-            return Ended("paused" if kept_reason else "failed", meter, kept_reason or reason)
+            return Ended("paused" if kept_reason else "failed", record.meter, kept_reason or reason)
         target = self._spool.folder(record.task_id) / RESULT_FILE
         partial = target.with_name(target.name + ".part")
         with (attempt / exchange.RESULT).open("rb") as source, partial.open("wb") as sink:
@@ -275,7 +308,7 @@ class RayJobs:
             sink.flush()
             os.fsync(sink.fileno())
         partial.rename(target)
-        return Ended("done", meter, result_sha256=sha256_file(target))
+        return Ended("done", record.meter, result_sha256=sha256_file(target))
 
     def _lost(self, attempt: Path, record: TaskRecord) -> str:
         """Submits what was not submitted yet; else tells why a try that the cluster no longer runs has no end."""
@@ -314,24 +347,28 @@ class RayJobs:
     def _command(self, attempt: Path) -> str:
         return shlex.join([*self._settings.command, str(self._settings.node_dir), str(attempt)])
 
-    def _newest(self, task_id: str, name: str, *, wanted: bool) -> None:
+    def _newest_try(self, task_id: str) -> Path | None:
         task = self._exchange / task_id
         number = exchange.newest_try(task)
-        if not number:
+        return task / str(number) if number else None
+
+    def _newest(self, task_id: str, name: str, *, wanted: bool) -> None:
+        newest = self._newest_try(task_id)
+        if newest is None:
             return
-        path = task / str(number) / name
         if wanted:
-            path.touch()
+            (newest / name).touch()
         else:
-            path.unlink(missing_ok=True)
+            (newest / name).unlink(missing_ok=True)
 
 
-def _meter(message: Mapping[str, Any]) -> MeterTotals:
-    found = message.get("meter")
+def _meter(message: Mapping[str, Any], known: MeterTotals) -> MeterTotals:
+    """What a node counted, all attempts together; what was known before where it says less: nothing is uncounted."""
     try:
-        return MeterTotals(**found) if isinstance(found, dict) else MeterTotals()
-    except TypeError:
-        return MeterTotals()
+        found = MeterTotals(**message["meter"])
+        return found if found.wall_ms >= known.wall_ms else known
+    except (TypeError, KeyError):
+        return known
 
 
 def _progress(message: Mapping[str, Any]) -> Progress:

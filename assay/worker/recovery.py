@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,30 +17,37 @@ from assay.worker.spool import ENDED, LOG_FILE, RESULT_FILE, TASK_FILE, Spool, S
 _GONE_SECONDS = 30
 
 
-def recover(spool: Spool) -> list[TaskRecord]:
+def recover(spool: Spool, left: Callable[[TaskRecord], bool]) -> list[TaskRecord]:
     """Brings every task into a state from which the queue can go on.
 
     A task that ran is waiting again, with its work folder; one whose pause or cancellation was asked for gets it; an
-    ended one loses leftover plaintext. Attempts were counted when they started.
+    ended one loses leftover plaintext. Attempts were counted when they started. A task whose attempt was left running
+    elsewhere is running still, and was not interrupted.
+
+    Args:
+        spool: the tasks.
+        left: :meth:`assay.worker.engine.Engine.left`.
 
     Raises:
         IntegrityError: ``SPOOL_DAMAGED``.
         UnavailableError: ``SANDBOX_ALIVE`` when a sandbox of the earlier life does not die.
     """
     end_strays(spool.root)
-    return [_recover(spool, record) for record in spool.load()]
+    return [_recover(spool, record, left) for record in spool.load()]
 
 
-def _recover(spool: Spool, record: TaskRecord) -> TaskRecord:
+def _recover(spool: Spool, record: TaskRecord, left: Callable[[TaskRecord], bool]) -> TaskRecord:
     if record.sandbox is not None:
         _end_process(*record.sandbox)
     if record.state in ENDED and not record.cancel_requested:
-        left = {State.DONE: (RESULT_FILE,), State.FAILED: (LOG_FILE,)}.get(record.state, ())
-        spool.clear(record.task_id, keep=() if record.released else left)
+        files = {State.DONE: (RESULT_FILE,), State.FAILED: (LOG_FILE,)}.get(record.state, ())
+        spool.clear(record.task_id, keep=() if record.released else files)
         return record
     keep: tuple[str, ...] = ()
     if record.cancel_requested:
         changed = replace(record, state=State.CANCELLED, cancel_requested=False, sandbox=None)
+    elif record.state is State.RUNNING and left(record):
+        changed, keep = record, (TASK_FILE, "work")
     elif record.state is State.RUNNING:
         state = State.PAUSED if record.pause_requested else State.WAITING
         again = record.interruptions + 1

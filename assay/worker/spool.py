@@ -76,7 +76,7 @@ class TaskRecord:
         accepted: RFC 3339 time of acceptance.
         sequence: order of acceptance; the queue is first in, first out.
         attempts: times that the sandbox was started.
-        interruptions: times that the worker died meanwhile.
+        interruptions: attempts that died with their worker or their node.
         reason: why it failed, or was paused by a fault, ``CODE: words``.
         result_sha256: hex digest of the sealed result.
         pause_requested: a pause was asked for and has not happened yet.
@@ -84,7 +84,7 @@ class TaskRecord:
         released: the result is stored elsewhere; this is a tombstone.
         started: RFC 3339 time of the first attempt's start, or empty.
         sandbox: host pid and start time of the present sandbox's first process, or empty.
-        meter: totals of finished attempts, and of the present one up to its last saving.
+        meter: totals of all attempts, of the present one up to its last saving.
         traceparent: W3C trace context of the call that submitted it, or empty.
     """
 

@@ -24,7 +24,7 @@ from assay.worker.engine import Ended, Engine, Events, ThisMachine
 from assay.worker.ray_jobs import RayJobs
 from assay.worker.sandbox import TaskModule
 from assay.worker.settings import WorkerKeys, WorkerSettings
-from assay.worker.spool import ENDED, LOG_FILE, RESULT_FILE, TASK_FILE, MeterTotals, Spool, State, TaskRecord
+from assay.worker.spool import ENDED, LOG_FILE, RESULT_FILE, TASK_FILE, Spool, State, TaskRecord
 
 _LOG = logging.getLogger("assay.worker")
 _TRACER = trace.get_tracer("assay.worker")
@@ -67,6 +67,7 @@ class Supervisor:
         self._progress: dict[str, Progress] = {}
         self._changed: dict[str, asyncio.Event] = {}
         self._busy: set[str] = set()
+        self._queued: set[str] = set()
         self._runners: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._admitting = asyncio.Lock()
@@ -78,8 +79,9 @@ class Supervisor:
         Raises:
             IntegrityError: ``SPOOL_DAMAGED``.
         """
-        for record in await asyncio.to_thread(recovery.recover, self._spool):
+        for record in await asyncio.to_thread(recovery.recover, self._spool, self._engine.left):
             self._records[record.task_id] = record
+            self._queued.add(record.task_id)
             if record.state in ENDED:
                 await asyncio.to_thread(self._engine.forget, record.task_id)
         self._runners = [asyncio.create_task(self._runner()) for _ in range(self.settings.slots)]
@@ -103,14 +105,14 @@ class Supervisor:
         return [self.get(record.task_id) for record in sorted(self._records.values(), key=lambda r: r.sequence)]
 
     def get(self, task_id: str) -> Snapshot:
-        """A task as it is now.
+        """A task as it is now: one whose attempt waits for a place in its engine's own queue waits.
 
         Raises:
             NotFoundError: ``TASK_UNKNOWN``.
         """
-        record = self._records.get(task_id)
-        if record is None:
-            raise NotFoundError("TASK_UNKNOWN", "this worker holds no such task")
+        record = self._held(task_id)
+        if record.state is State.RUNNING and task_id in self._queued:
+            record = replace(record, state=State.WAITING)
         return Snapshot(record, self._progress.get(task_id, Progress()))
 
     def incoming(self) -> Path:
@@ -170,7 +172,7 @@ class Supervisor:
         Raises:
             PreconditionError: ``TASK_ENDED``.
         """
-        record = self.get(task_id).record
+        record = self._held(task_id)
         self._demand_open(record, "paused")
         if record.state is State.WAITING:
             self._save(replace(record, state=State.PAUSED))
@@ -185,7 +187,7 @@ class Supervisor:
         Raises:
             PreconditionError: ``TASK_ENDED``.
         """
-        record = self.get(task_id).record
+        record = self._held(task_id)
         self._demand_open(record, "resumed")
         if record.state is State.PAUSED:
             self._save(replace(record, state=State.WAITING, pause_requested=False, reason="", interruptions=0))
@@ -197,12 +199,12 @@ class Supervisor:
 
     async def cancel(self, task_id: str) -> Snapshot:
         """Ends a task and removes its files; returns when they are gone. A finished, unreleased result goes as well."""
-        record = self.get(task_id).record
+        record = self._held(task_id)
         if record.released or record.state in (State.FAILED, State.CANCELLED):
             return self.get(task_id)
         self._save(replace(record, cancel_requested=True))
         self._engine.kill(task_id, "TASK_CANCELLED: ended on request")
-        while self._records[task_id].state is State.RUNNING:
+        while task_id in self._busy and self._records[task_id].state is State.RUNNING:
             await self._changed.setdefault(task_id, asyncio.Event()).wait()
         await self._end(task_id, State.CANCELLED, "", keep=())
         return self.get(task_id)
@@ -213,7 +215,7 @@ class Supervisor:
         Raises:
             PreconditionError: ``TASK_NOT_ENDED``.
         """
-        record = self.get(task_id).record
+        record = self._held(task_id)
         if record.state not in ENDED:
             raise PreconditionError("TASK_NOT_ENDED", "the task has not ended, so there is nothing to release")
         if not record.released:
@@ -226,7 +228,7 @@ class Supervisor:
         Raises:
             PreconditionError: ``TASK_NOT_DONE`` or ``RESULT_RELEASED``.
         """
-        record = self.get(task_id).record
+        record = self._held(task_id)
         if record.released:
             raise PreconditionError("RESULT_RELEASED", "the result was released and is no longer here")
         if record.state is not State.DONE:
@@ -280,8 +282,10 @@ class Supervisor:
                 self._engine.release(place)
 
     def _next(self) -> TaskRecord | None:
-        waiting = [r for r in self._records.values() if r.state is State.WAITING and r.task_id not in self._busy]
-        return None if self._stopping else min(waiting, key=lambda r: r.sequence, default=None)
+        """The next task to run; first of all those that run already, left by an earlier life."""
+        open_ = [r for r in self._records.values() if r.state in (State.WAITING, State.RUNNING)]
+        idle = [r for r in open_ if r.task_id not in self._busy]
+        return None if self._stopping else min(idle, key=lambda r: (r.state is State.WAITING, r.sequence), default=None)
 
     async def _run(self, record: TaskRecord, number: int) -> None:
         self._busy.add(record.task_id)
@@ -292,20 +296,21 @@ class Supervisor:
 
     async def _run_once(self, record: TaskRecord, number: int) -> None:
         task_id = record.task_id
-        if record.interruptions > self.settings.max_interruptions:
+        left = record.state is State.RUNNING
+        if not left and record.interruptions > self.settings.max_interruptions:
             words = "TOO_MANY_INTERRUPTIONS: the worker died again and again in this task"
             await self._give_up(record, f"{words}; {record.reason}" if record.reason else words)
             return
-        record = replace(
-            record, state=State.RUNNING, attempts=record.attempts + 1, started=record.started or _now(), sandbox=None
-        )
+        attempts = record.attempts if left else record.attempts + 1
+        record = replace(record, state=State.RUNNING, attempts=attempts, started=record.started or _now(), sandbox=None)
+        self._queued.add(task_id)
         self._save(record)
         context = extract({"traceparent": record.traceparent}) if record.traceparent else None
         with _TRACER.start_as_current_span("worker.task", context=context) as span:
             span.set_attributes({"assay.task_id": task_id, "assay.kind": record.kind, "assay.attempt": record.attempts})
             try:
                 ended = await self._engine.run(record, number, self._events(record))
-                self._save(replace(self._records[task_id], sandbox=None, meter=record.meter.plus(ended.meter)))
+                self._save(replace(self._records[task_id], sandbox=None, meter=ended.meter))
                 span.set_attribute("assay.outcome", ended.kind)
                 await self._settle(task_id, ended)
             except AssayError as error:
@@ -318,7 +323,7 @@ class Supervisor:
 
     async def _give_up(self, record: TaskRecord, fault: str) -> None:
         reason = await asyncio.to_thread(self._engine.after_fault, record, fault)
-        ended = Ended("paused" if reason else "failed", MeterTotals(), reason or fault)
+        ended = Ended("paused" if reason else "failed", record.meter, reason or fault)
         while True:
             try:
                 return await self._settle(record.task_id, ended)
@@ -328,11 +333,12 @@ class Supervisor:
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _events(self, record: TaskRecord) -> Events:
-        task_id, before = record.task_id, record.meter
+        task_id = record.task_id
         return Events(
+            placed=lambda placed: self._place(task_id, placed),
             sandbox=lambda found: self._save(replace(self._records[task_id], sandbox=found)),
             progress=lambda progress: self._show(task_id, progress),
-            metered=lambda totals: self._save(replace(self._records[task_id], meter=before.plus(totals))),
+            metered=lambda totals: self._save(replace(self._records[task_id], meter=totals)),
             wish=lambda: self._wish(task_id),
         )
 
@@ -348,6 +354,8 @@ class Supervisor:
             await self._end(task_id, State.CANCELLED, "", keep=())
         elif ended.kind == "done":
             await self._end(task_id, State.DONE, "", keep=(RESULT_FILE,), result_sha256=ended.result_sha256)
+        elif ended.kind == "left":
+            return
         elif ended.kind in ("paused", "lost") or self._stopping:
             faulted = ended.kind == "paused" and bool(ended.reason)
             left = (TASK_FILE, "work", LOG_FILE) if faulted else (TASK_FILE, "work")
@@ -387,6 +395,17 @@ class Supervisor:
         self._spool.save(record)
         self._records[record.task_id] = record
         self._notify(record.task_id)
+
+    def _held(self, task_id: str) -> TaskRecord:
+        record = self._records.get(task_id)
+        if record is None:
+            raise NotFoundError("TASK_UNKNOWN", "this worker holds no such task")
+        return record
+
+    def _place(self, task_id: str, placed: bool) -> None:
+        if placed == (task_id in self._queued):
+            (self._queued.discard if placed else self._queued.add)(task_id)
+            self._notify(task_id)
 
     def _show(self, task_id: str, progress: Progress) -> None:
         self._progress[task_id] = progress

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -251,6 +253,32 @@ async def test_a_stopped_supervisor_goes_on_after_its_next_start(house: House, m
     await second.stop()
 
 
+async def test_what_a_task_took_is_counted_once_when_its_supervisor_is_killed(
+    house: House, make: Make, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    first = make()
+    await first.start()
+    await submit(first, "t1", "train", train(house, steps=2, gate="go"))
+    open_gate(house, 0)
+    await until(lambda: first.get("t1").record.meter.wall_ms > 0)
+    before = first.get("t1").record.meter.wall_ms
+    for runner in first._runners:
+        runner.cancel()
+    await asyncio.gather(*first._runners, return_exceptions=True)
+    open_gate(house, 1)
+    second = make()
+    await second.start()
+    last = await ended(second, "t1")
+    assert last.record.state is State.DONE, last.record.reason
+    assert before < last.record.meter.wall_ms < 1000 * (time.monotonic() - began)
+    house.open_result(second, "t1", tmp_path / "result")
+    envelope = json.loads((tmp_path / "result" / "statement.json").read_bytes())
+    verified = dsse.verify_service(envelope, house.keys().statement.public_key())
+    assert provenance.read_training(verified.statement)["meter"]["wall_ms"] == last.record.meter.wall_ms
+    await second.stop()
+
+
 async def test_an_altered_task_is_refused_before_anything_runs(house: House, make: Make) -> None:
     supervisor = make()
     await supervisor.start()
@@ -338,6 +366,7 @@ async def test_a_supervisor_killed_meanwhile_finds_its_job_again(
     open_gate(house, 1)
     last = await ended(second, "t1")
     assert last.record.state is State.DONE, last.record.reason
+    assert (last.record.attempts, last.record.interruptions) == (1, 0)
     assert trace(house, second, tmp_path / "result") == ["0", "1"]
     await second.stop()
 

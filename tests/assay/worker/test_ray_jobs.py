@@ -5,14 +5,20 @@ The contract of every engine, and a real cluster, are in test_engines.py.
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import json
+import os
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from assay import dsse, provenance
 from assay.identity import write_secret
 from assay.worker import exchange
 from assay.worker.settings import RaySettings
@@ -71,6 +77,16 @@ async def state(supervisor: Supervisor, wanted: State) -> None:
     await until(lambda: supervisor.get("t1").record.state is wanted)
 
 
+async def metered(supervisor: Supervisor) -> None:
+    await until(lambda: supervisor.get("t1").record.meter.wall_ms > 0)
+
+
+def kill(supervisor: Supervisor) -> None:
+    """As ``kill -9``: nothing is asked of the job, and the spool says what it said."""
+    for runner in supervisor._runners:
+        runner.cancel()
+
+
 def trace(house: House, supervisor: Supervisor) -> list[str]:
     house.open_result(supervisor, "t1", house.root / "result")
     return list(json.loads((house.root / "result" / "seen.json").read_text())["trace"])
@@ -85,6 +101,19 @@ async def test_lost_nodes_do_not_cost_an_earlier_checkpoint(house: House, servic
     record = (await ended(supervisor, "t1")).record
     assert record.state is State.PAUSED
     assert record.reason.startswith("TOO_MANY_INTERRUPTIONS") and record.reason.endswith(KEPT)
+    await goes_on_from_two(house, supervisor)
+
+
+async def test_a_node_that_cannot_run_a_task_does_not_cost_its_checkpoint(house: House, service: JobService) -> None:
+    supervisor = worker(house, service)
+    await paused_at_two(house, supervisor)
+    known = (house.folder / "gateway.pub").read_text()
+    (house.folder / "gateway.pub").write_text(json.dumps({**json.loads(known), "permit_key": "00" * 32}))
+    supervisor.resume("t1")
+    record = (await ended(supervisor, "t1")).record
+    assert record.state is State.PAUSED
+    assert record.reason.startswith("BUNDLE_SIGNATURE") and record.reason.endswith(KEPT)
+    (house.folder / "gateway.pub").write_text(known)
     await goes_on_from_two(house, supervisor)
 
 
@@ -118,3 +147,177 @@ async def goes_on_from_two(house: House, supervisor: Supervisor) -> None:
     assert last.record.state is State.DONE, last.record.reason
     assert trace(house, supervisor) == ["0", "1", "2"]
     await supervisor.stop()
+
+
+async def test_each_try_is_counted_once_however_often_its_supervisor_starts(house: House, service: JobService) -> None:
+    began = time.monotonic()
+    supervisor = worker(house, service)
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", train(house))
+    open_gate(house, 0, 1)
+    for _ in range(2):
+        await metered(supervisor)
+        kill(supervisor)
+        supervisor = worker(house, service)
+        await supervisor.start()
+    await at_step(supervisor, 2)
+    supervisor.pause("t1")
+    await state(supervisor, State.PAUSED)
+    first, second = (house.root / "exchange" / "t1" / name for name in ("1", "2"))
+    took = (exchange.read(first / exchange.END) or {})["meter"]
+    assert took["wall_ms"] > 0 and asdict(supervisor.get("t1").record.meter) == took
+    supervisor.resume("t1")
+    await until((second / exchange.RECORD).exists)
+    assert (exchange.read(second / exchange.RECORD) or {})["meter"] == took, "what the second try goes on from"
+    open_gate(house, 2)
+    last = await ended(supervisor, "t1")
+    house.open_result(supervisor, "t1", house.root / "result")
+    envelope = json.loads((house.root / "result" / "statement.json").read_bytes())
+    verified = dsse.verify_service(envelope, house.keys().statement.public_key())
+    meter = provenance.read_training(verified.statement)["meter"]
+    assert took["wall_ms"] < meter["wall_ms"] == last.record.meter.wall_ms < 1000 * (time.monotonic() - began)
+    assert meter["attempts"] == last.record.attempts == 2
+    await supervisor.stop()
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_service_that_is_not_up_yet_is_asked_again(house: House, service: JobService, status: int) -> None:
+    service.answers = status
+    supervisor = worker(house, service)
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", train(house))
+    await asyncio.sleep(0.5)
+    assert supervisor.get("t1").record.state is State.WAITING
+    service.answers = 0
+    open_gate(house, 0, 1, 2)
+    last = await ended(supervisor, "t1")
+    assert (last.record.state, last.record.attempts) == (State.DONE, 1), last.record.reason
+    await supervisor.stop()
+
+
+@pytest.mark.parametrize("gently", [False, True])
+async def test_a_supervisor_that_starts_again_interrupts_nothing(
+    house: House, service: JobService, gently: bool
+) -> None:
+    supervisor = worker(house, service, max_interruptions=0)
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", train(house))
+    open_gate(house, 0)
+    for step in (1, 2):
+        await at_step(supervisor, step)
+        if gently:
+            await supervisor.stop()
+        else:
+            kill(supervisor)
+        supervisor = worker(house, service, max_interruptions=0)
+        await supervisor.start()
+        open_gate(house, step)
+    record = (await ended(supervisor, "t1")).record
+    assert record.state is State.DONE, record.reason
+    assert (record.attempts, record.interruptions, len(service.submitted)) == (1, 0, 1)
+    assert trace(house, supervisor) == ["0", "1", "2"]
+    await supervisor.stop()
+
+
+async def test_what_was_asked_for_and_what_happened_while_nobody_looked_is_found(
+    house: House, service: JobService
+) -> None:
+    service.full = True
+    supervisor = worker(house, service)
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", train(house, fault_at=2))
+    await until(lambda: bool(service.submitted))
+    supervisor.pause("t1")
+    kill(supervisor)
+    supervisor = worker(house, service)
+    await supervisor.start()
+    service.full = False
+    service.place()
+    await state(supervisor, State.PAUSED)
+    assert supervisor.get("t1").record.reason == ""
+
+    supervisor.resume("t1")
+    await state(supervisor, State.RUNNING)
+    kill(supervisor)
+    open_gate(house, 0, 1)
+    await until((house.root / "exchange" / "t1" / "2" / exchange.END).exists)
+    supervisor = worker(house, service)
+    await supervisor.start()
+    record = (await ended(supervisor, "t1")).record
+    assert record.state is State.PAUSED and record.reason.startswith("LOSS_NOT_FINITE"), "its fault is told"
+    (house.models / "mended").touch()
+    await goes_on_from_two(house, supervisor)
+
+
+async def test_a_task_left_by_an_earlier_life_can_be_cancelled(house: House, service: JobService) -> None:
+    supervisor = worker(house, service)
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", train(house))
+    open_gate(house, 0)
+    await at_step(supervisor, 1)
+    kill(supervisor)
+    supervisor = worker(house, service)
+    await supervisor.start()
+    assert (await supervisor.cancel("t1")).record.state is State.CANCELLED
+    assert list((house.root / "exchange").iterdir()) == []
+    await supervisor.stop()
+
+
+async def test_a_job_that_the_cluster_stops_is_tried_again_from_its_checkpoint(
+    house: House, service: JobService
+) -> None:
+    supervisor = worker(house, service)
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", train(house))
+    open_gate(house, 0, 1)
+    await at_step(supervisor, 2)
+    service.terminate()
+    open_gate(house, 2)
+    record = (await ended(supervisor, "t1")).record
+    assert record.state is State.DONE, record.reason
+    assert (record.attempts, record.interruptions) == (2, 1)
+    assert trace(house, supervisor) == ["0", "1", "2"]
+    await supervisor.stop()
+
+
+async def test_only_what_has_a_place_runs_for_those_who_watch(house: House, service: JobService) -> None:
+    service.full = True
+    slot = os.open(house.root / "slot", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(slot, fcntl.LOCK_EX)
+    supervisor = worker(house, service, heartbeat=5.0)
+    await supervisor.start()
+    seen = asyncio.create_task(states(supervisor))
+    await submit(supervisor, "t1", "train", train(house))
+    await until(lambda: bool(service.submitted))
+    service.place()
+    beat = house.root / "exchange" / "t1" / "1" / exchange.BEAT
+    await until(lambda: (exchange.read(beat) or {}).get("n", 0) > 1)
+    assert supervisor.get("t1").record.state is State.WAITING, "on its node, whose device another task has"
+    os.close(slot)
+    open_gate(house, 0)
+    await at_step(supervisor, 1)
+    assert supervisor.get("t1").record.state is State.RUNNING
+
+    # The head is away and the node is silent: whether it runs is not known, so it is not said.
+    service.answers = 503
+    service.lose()
+    await state(supervisor, State.WAITING)
+    service.answers = 0
+    await until(lambda: len(service.submitted) == 2)
+    service.full = False
+    service.place()
+    open_gate(house, 1, 2)
+    record = (await ended(supervisor, "t1")).record
+    assert (record.state, record.interruptions) == (State.DONE, 1), record.reason
+    assert await seen == ["WAITING", "RUNNING", "WAITING", "RUNNING", "DONE"]
+    await supervisor.stop()
+
+
+async def states(supervisor: Supervisor) -> list[str]:
+    """The states of the task as a watcher sees them, each once."""
+    found: list[str] = []
+    await until(lambda: bool(supervisor.tasks()))
+    async for snapshot in supervisor.watch("t1"):
+        if found[-1:] != [str(snapshot.record.state)]:
+            found.append(str(snapshot.record.state))
+    return found

@@ -114,7 +114,7 @@ def test_recovery_by_state(tmp_path: Path, before: TaskRecord, after: State, lef
     (folder / "in" / "rows.jsonl").write_text("plaintext")
     for name in ("result.bin", "log.txt"):
         (folder / name).write_text("x")
-    (found,) = recovery.recover(spool)
+    (found,) = recovery.recover(spool, lambda task: False)
     assert found.state is after
     assert found.interruptions == (1 if before.state is State.RUNNING and not before.cancel_requested else 0)
     assert set(os.listdir(folder)) == {"state.json", *left}
@@ -128,7 +128,7 @@ def test_recovery_ends_its_own_sandbox_and_no_other_process(tmp_path: Path) -> N
         admitted(spool, replace(record("a", State.RUNNING), sandbox=(ours.pid, process_started(ours.pid))))
         # The pid was given to another process meanwhile: its start time tells.
         admitted(spool, replace(record("b", State.RUNNING, 2), sandbox=(other.pid, "0.0")))
-        recovery.recover(spool)
+        recovery.recover(spool, lambda task: False)
         assert ours.wait(10) == -9
         assert other.poll() is None
     finally:
@@ -149,7 +149,7 @@ def test_recovery_ends_a_sandbox_that_nobody_noted(tmp_path: Path) -> None:
     stray = pretend("bwrap", spool.folder("a") / "in")
     others = [pretend("bwrap", tmp_path / "spool2" / "a" / "in"), pretend("cat", spool.folder("a") / "in")]
     try:
-        recovery.recover(spool)
+        recovery.recover(spool, lambda task: False)
         assert stray.wait(10) == -9
         assert [other.poll() for other in others] == [None, None]
     finally:
