@@ -1,9 +1,9 @@
 """Two reports of one audit, number by number: PASS, CAVEAT or FAIL, each with its reason.
 
-Under the batch plan, number format, processor and libraries of the record every number must come out bit for bit.
-Where one of those differs, floating point sums in another order, and a number may differ by the tolerance of its unit;
-that is a CAVEAT, which names what differs. Whether a gate's interval lies inside, outside or across its limit must
-never change.
+Under the batch plan, number format, processor, libraries and evaluation sets of the record every number must come out
+bit for bit. Where one of those differs, floating point sums in another order, and a number may differ by the tolerance
+of its unit; that is a CAVEAT, which names what differs. Whether a gate's interval lies inside, outside or across its
+limit must never change; nor may what release policy answers, which ``gateway.rejudging`` asks again.
 """
 
 from __future__ import annotations
@@ -73,15 +73,17 @@ def _identity(name: str, recorded: str, again: str) -> Line:
 def _number(name: str, first: Measurement | None, second: Measurement | None, changes: Sequence[str]) -> Line:
     shown = (_shown(first), _shown(second))
     if first is None or second is None:
-        return Line(name, FAIL, "only one of the reports holds it", *shown)
+        return Line(name, FAIL, "; ".join(("only one of the reports holds it", *changes)), *shown)
     if first.name in CLOCKED:
         return Line(name, CAVEAT, "measured by a clock", *shown)
     if first == second:
         return Line(name, PASS, "bit for bit", *shown)
     if not changes:
-        return Line(name, FAIL, "another number under the same batch plan, processor and libraries", *shown)
+        why = "another number under the same batch plan, processor, libraries and evaluation sets"
+        return Line(name, FAIL, why, *shown)
     if first.HasField("value") != second.HasField("value") or first.n != second.n:
-        return Line(name, FAIL, "measured on one side only, or on another number of rows", *shown)
+        why = f"measured on one side only, or on another number of rows; {'; '.join(changes)}"
+        return Line(name, FAIL, why, *shown)
     room = max(TOLERANCE.get(first.unit, 0.0), 2 / first.n if first.HasField("successes") and first.n else 0.0)
     apart = _apart(first, second)
     if apart <= room:

@@ -30,6 +30,7 @@ from audit.probes import (
     fairness,
     hosting,
     inference,
+    instruments,
     leakage,
     membership,
     memorisation,
@@ -292,7 +293,8 @@ def _load(context: TaskContext, batches: BatchPlan) -> tuple[Model, Chat, dict[s
     model = load(
         context.models, str(order["base_model"]), str(order["base_sha256"]), context.inputs / "adapter", batches
     )
-    return model, Chat(model.tokenizer), {**model.environment, "python": sys.version.split()[0]}
+    others = instruments.identities(context.models / sets.FOLDER)
+    return model, Chat(model.tokenizer), {**model.environment, **others, "python": sys.version.split()[0]}
 
 
 def _scanner() -> Scan:

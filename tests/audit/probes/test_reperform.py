@@ -90,6 +90,32 @@ def test_a_report_that_was_improved_fails(made: dict[str, Any], models: Path, tm
     assert "another number under the same batch plan" in wrong.reason
 
 
+def test_another_library_or_evaluation_set_is_named_in_the_caveat(
+    made: dict[str, Any], models: Path, tmp_path: Path
+) -> None:
+    """What a library changed is no false report: the reason names the library, as it would name the processor."""
+    from audit.probes.sets import FILES
+
+    report = json.loads((made["folder"] / "outputs" / "report.json").read_text("utf-8"))
+    assert report["environment"]["evaluation_sets"].startswith(f"0 of {len(FILES)}, sha256 ")
+    here = report["environment"]["scipy"]
+    report["environment"] |= {"scipy": "1.0.0", "evaluation_sets": "1 of 14, sha256 0"}
+    auc = next(m for m in report["measurements"] if m["name"] == "privacy.canary_auc")
+    auc["value"] -= 0.01
+    (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    sha256 = digests.sha256_file(tmp_path / "report.json")
+    files = {**made["files"], "report.json": tmp_path / "report.json"}
+    kit = seal(tmp_path, files, {**made["is"], "report_sha256": sha256}, made["x25519"])
+    lines = reperform.run(kit, made["key"], Trust(), models)  # type: ignore[arg-type]
+    assert not [line for line in lines if line.answer == "FAIL"]
+    [moved] = [line for line in lines if line.name == "privacy.canary_auc"]
+    assert moved.answer == "CAVEAT"
+    assert f"scipy 1.0.0 -> {here}" in moved.reason
+    assert "evaluation_sets 1 of 14" in moved.reason
+    recorded = {"transformers", "peft", "scipy", "scikit-learn", "presidio-analyzer", "pii_model_sha256"}
+    assert recorded <= set(report["environment"])
+
+
 def test_a_kit_is_opened_by_its_auditor_and_believed_of_its_worker_alone(made: dict[str, Any], tmp_path: Path) -> None:
     write_key(tmp_path / "other.key", X25519PrivateKey.generate())
     with pytest.raises(IntegrityError) as error:
