@@ -14,11 +14,13 @@ from pathlib import Path
 
 from assay.errors import InvalidInputError
 from assay.identity import Layout
+from assay.v1 import policy_pb2
 from gateway.settings import Settings
 from policies import testing
 from policies.bundle import BUNDLE
 from policies.engine import PolicyEngine
 from policies.pack import LIMITS, PACKS, RULES, TESTS
+from policies.pack import load as read_pack
 from policies.rule import Pack
 
 HELD = "tests-held"
@@ -71,6 +73,33 @@ def keep(settings: Settings, pack: Pack) -> None:
         os.replace(target, old)
     os.replace(staging, target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def of_verdict(settings: Settings, verdict: policy_pb2.Verdict) -> Pack | None:
+    """The bundle that a verdict names, installed or kept from before; None when it lies here no more."""
+    for place in (folder(settings.layout), _kept(settings)):
+        try:
+            pack = read_pack(place)
+        except (InvalidInputError, OSError):
+            continue
+        if is_of(pack, verdict):
+            return pack
+    return None
+
+
+def is_of(pack: Pack, verdict: policy_pb2.Verdict) -> bool:
+    """Tells whether a verdict was made by these rules and limits."""
+    return (pack.bundle_sha256, pack.limits_sha256) == (verdict.bundle_sha256, verdict.limits_sha256)
+
+
+def files_of(pack: Pack) -> tuple[str, dict[str, Path]]:
+    """The folder to load a copy of a bundle from, and the files of that copy by their paths in it."""
+    named = {part.folder.name: part.folder for part in pack.parts}
+    files = {f"{name}/{file}": source / file for name, source in named.items() for file in (RULES, LIMITS, TESTS)}
+    sheet = pack.parts[0].folder.parent / BUNDLE
+    if len(pack.parts) > 1 and sheet.is_file():
+        return "", {**files, BUNDLE: sheet}
+    return pack.parts[-1].folder.name, files
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Re-performance kits: everything an audit read and what it reported, sealed for one outside auditor.
+"""Re-performance kits: what an audit read and reported and how that was judged, sealed for one outside auditor.
 
 The rows of an audit are personal and lie encrypted to the audit worker alone, so no evidence bundle carries them. Who
 runs the installation makes a kit on request, on the machine that holds the gateway's and the audit worker's folders;
@@ -18,11 +18,14 @@ from sqlalchemy import Connection
 from assay import bundle, canonical
 from assay.errors import NotFoundError, PreconditionError
 from assay.identity import read_private
+from assay.v1 import policy_input_pb2, policy_pb2
 from assay.worker.settings import WorkerKeys
 from audit.ledger import dialect
+from gateway import rejudging
 from gateway.admission.exchange import ADAPTER_FOLDER, PRIVATE_FILE
 from gateway.admission.office import Known
 from gateway.admission.release import REPORT_FILE, audit_order
+from gateway.history import RELEASE_QUESTION
 from gateway.jobs import views
 from gateway.settings import Settings
 from gateway.store import jobs, rows
@@ -67,7 +70,7 @@ def make_kit(settings: Settings, job: str, recipient: X25519PublicKey, out: Path
     master = bytes.fromhex(read_private(settings.folder / "units.key").decode().strip())
     blobs = FileBlobStore(settings.data / "blobs", master)
     with blobs.scratch() as scratch:
-        files = _collect(found, blobs, scratch)
+        files = _collect(found, blobs, scratch) | _judged(settings, found)
         with (scratch / PRIVATE_FILE).open("rb") as sealed:
             own = keys.statement.public_key()
             bundle.unseal(sealed, keys.seal, own, scratch / "private", max_bytes=settings.limits.max_result_bytes)
@@ -106,6 +109,14 @@ def _collect(found: _Audited, blobs: FileBlobStore, scratch: Path) -> dict[str, 
         out[path] = plain
     _copy(blobs, found.job.unit, found.known.text(f"prepare.{PRIVATE_FILE}"), scratch / PRIVATE_FILE)
     return out
+
+
+def _judged(settings: Settings, found: _Audited) -> dict[str, Path | bytes]:
+    """Question and verdict of release with their rules; nothing for a job that was judged before they were kept."""
+    if RELEASE_QUESTION not in found.known.facts:
+        return {}
+    question = views.from_json(found.known.text(RELEASE_QUESTION), policy_input_pb2.ReleaseInput)
+    return rejudging.enclose(settings, question, views.from_json(found.job.verdict, policy_pb2.Verdict))
 
 
 def _copy(blobs: FileBlobStore, unit: str, sha256: str, to: Path) -> None:

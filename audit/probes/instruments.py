@@ -1,4 +1,4 @@
-"""What an audit measures with, beside model and processor: libraries, detector and evaluation sets, by version or digest.
+"""What an audit measures with beside model and processor: libraries, detector, evaluation sets, by version or digest.
 
 A re-run under another of them may give another number and be none the worse: the report names them, so that
 :mod:`audit.probes.compare` can say which differs.

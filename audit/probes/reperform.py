@@ -1,8 +1,10 @@
 """Does an audit again from its sealed kit: ``python -m audit.probes.reperform KIT --key KEY --trust TRUST``.
 
 The kit must be signed by the audit worker of the trust file. With an evidence bundle, the report in the kit must also
-be the one that the ledger names for the job, so that the numbers compared are those that were judged. The adapter is
-checked as any other before a model library opens it; rows are read by the same code that read them first.
+be the one that the ledger names for the job, and the verdict in it the ledger's, so that the numbers compared are those
+that were judged. The adapter is checked as any other before a model library opens it; rows are read by the same code
+that read them first. Here numbers and the plan's gates are compared; ``assay audit reperform`` then asks release policy
+again, which this room does not know.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ from audit.verify.report import STALE, VALID
 from audit.verify.trust import TrustFile
 
 KIND = "reperform-kit"
+RELEASE_FILE = "release.json"
 MAX_KIT = 16 << 30
+_OF_VERDICT = ("outcome", "input_sha256", "bundle_sha256", "limits_sha256", "as_of")
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def open_kit(kit: Path, key: Path, trust: TrustFile, into: Path) -> Opened:
 
 
 def check_evidence(opened: Opened, evidence: Path, trust: TrustFile) -> None:
-    """Demands that a valid evidence bundle names this report for this job.
+    """Demands that a valid evidence bundle names this report for this job, and the kit's verdict where it holds one.
 
     Raises:
         IntegrityError: ``KIT_EVIDENCE``.
@@ -75,12 +79,20 @@ def check_evidence(opened: Opened, evidence: Path, trust: TrustFile) -> None:
     verdict = verify_bundle(evidence, trust, datetime.now(UTC)).verdict
     if verdict not in (VALID, STALE):
         raise IntegrityError("KIT_EVIDENCE", f"the evidence bundle is {verdict}; verify it by itself first")
+    named: dict[str, list[Mapping[str, Any]]] = {"audit.completed": [], "release.decided": []}
     for entry in open_bundle(read_file(evidence), trust.log).entries:
         predicate = entry.record.statement.get("predicate", {})
-        named = (predicate.get("job"), predicate.get("report_sha256"))
-        if entry.record.type == "audit.completed" and named == (opened.job, opened.report_sha256):
-            return
-    raise IntegrityError("KIT_EVIDENCE", "the ledger names no such report for this job")
+        about = (predicate.get("job"), predicate.get("report_sha256"))
+        if entry.record.type in named and about == (opened.job, opened.report_sha256):
+            named[entry.record.type].append(predicate)
+    if not named["audit.completed"]:
+        raise IntegrityError("KIT_EVIDENCE", "the ledger names no such report for this job")
+    release = opened.folder / RELEASE_FILE
+    if release.is_file():
+        mine = json.loads(release.read_text("utf-8"))["verdict"]
+        judged = [p.get("verdict", {}) for p in named["release.decided"]]
+        if not any(all(v.get(k) == mine.get(k) for k in _OF_VERDICT) for v in judged):
+            raise IntegrityError("KIT_EVIDENCE", "the ledger names no such verdict for this report")
 
 
 def repeat(opened: Opened, models: Path, folder: Path) -> measurement_pb2.AuditReport:
@@ -118,14 +130,25 @@ def repeat(opened: Opened, models: Path, folder: Path) -> measurement_pb2.AuditR
     return json_format.Parse((folder / "outputs" / task.REPORT).read_text("utf-8"), measurement_pb2.AuditReport())
 
 
-def run(kit: Path, key: Path, trust: TrustFile, models: Path, evidence: Path | None = None) -> list[Line]:
+def run(
+    kit: Path, key: Path, trust: TrustFile, models: Path, evidence: Path | None = None, work: Path | None = None
+) -> list[Line]:
     """Opens a kit, does its audit again and compares.
+
+    Args:
+        kit: the sealed kit.
+        key: the auditor's.
+        trust: who may have signed it.
+        models: folder of installed base models.
+        evidence: bundle that must name its report.
+        work: empty folder in which the opened kit (``kit``) and the new report (``outputs``) are left; None leaves
+            nothing.
 
     Raises:
         AssayError: the kit cannot be opened, is not the recorded audit's, or the audit cannot run.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+        folder = work or Path(scratch)
         opened = open_kit(kit, key, trust, folder / "kit")
         if evidence is not None:
             check_evidence(opened, evidence, trust)
@@ -147,10 +170,12 @@ def main() -> int:
     parser.add_argument("--trust", type=Path, required=True)
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--models", type=Path, default=assay_home() / "models")
+    parser.add_argument("--work", type=Path, help="empty folder to leave the opened kit and the new report in")
     parser.add_argument("--output", choices=("text", "json"), default="text")
     options = parser.parse_args()
     try:
-        lines = run(options.kit, options.key, TrustFile.load(options.trust), options.models, options.bundle)
+        trust = TrustFile.load(options.trust)
+        lines = run(options.kit, options.key, trust, options.models, options.bundle, options.work)
     except AssayError as error:
         sys.stderr.write(f"{error.reason}: {error.message}\n")
         return 3

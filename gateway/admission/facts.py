@@ -119,15 +119,19 @@ def release_input(
     run: policy_input_pb2.RunFacts,
 ) -> policy_input_pb2.ReleaseInput:
     """Everything that release rules may read; what the plan did not ask for is left out, so that it is never judged."""
-    planned = {measurement_key(m): m for m in measurements if not m.exploratory}
     return policy_input_pb2.ReleaseInput(
         request=request_facts(settings, request, requester, data),
         datasheet=from_json(dataset.datasheet, dataset_pb2.Datasheet),
         format=dataset_pb2.DatasetFormat.Name(dataset.format),
         plan=plan,
-        measurements=planned,
+        measurements=judged(measurements),
         run=run,
     )
+
+
+def judged(measurements: Iterable[measurement_pb2.Measurement]) -> dict[str, measurement_pb2.Measurement]:
+    """The planned measurements by key; what the plan did not ask for is left out."""
+    return {measurement_key(m): m for m in measurements if not m.exploratory}
 
 
 def measurement_key(measurement: measurement_pb2.Measurement) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -71,17 +74,35 @@ def reperform(
     models: Annotated[Path | None, typer.Option(help="Folder of installed base models.")] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Do an audit again from its kit: PASS, CAVEAT or FAIL for each number. Exit 0 none failed, 1 one did.
+    """Do an audit again from its kit: PASS, CAVEAT or FAIL for each number and decision. Exit 0 none failed, 1 one did.
 
     Example: assay audit reperform clean.kit --key auditor.key --trust trust.txt --bundle evidence.bundle.zip
     """
-    # A process of its own: the command line knows no model library.
-    command = [sys.executable, "-m", "audit.probes.reperform", str(kit_file), "--key", str(key), "--trust", str(trust)]
+    # The policy engine, which other commands need not wait for.
+    from gateway import rejudging
+
+    with tempfile.TemporaryDirectory() as scratch, exit_on_error():
+        numbers = _numbers([str(kit_file), "--key", str(key), "--trust", str(trust)], evidence, models, Path(scratch))
+        decisions = [asdict(line) for line in rejudging.rejudge(Path(scratch))]
+    every = [*numbers, *decisions]
+    found = {answer: sum(line["answer"] == answer for line in every) for answer in ("PASS", "CAVEAT", "FAIL")}
+    text = [f"{r['answer']:<7}{r['name']}  {r['recorded']} | {r['again']}  ({r['reason']})" for r in every]
+    text.append("  ".join(f"{answer} {count}" for answer, count in found.items()))
+    emit(output, {"counts": found, "numbers": numbers, "decisions": decisions}, text)
+    if found["FAIL"]:
+        raise typer.Exit(1)
+
+
+def _numbers(arguments: list[str], evidence: Path | None, models: Path | None, work: Path) -> list[dict[str, str]]:
+    """The audit done again in a process of its own, since the command line knows no model library."""
+    command = [sys.executable, "-m", "audit.probes.reperform", *arguments, "--work", str(work), "--output", "json"]
     command += ["--bundle", str(evidence)] if evidence else []
     command += ["--models", str(models)] if models else []
-    done = subprocess.run([*command, "--output", output.value], check=False, env=dict(os.environ))
-    if done.returncode:
-        raise typer.Exit(done.returncode)
+    done = subprocess.run(command, check=False, env=dict(os.environ), stdout=subprocess.PIPE)
+    if done.returncode not in (0, 1) or not done.stdout:
+        raise typer.Exit(done.returncode or 1)
+    numbers: list[dict[str, str]] = json.loads(done.stdout)["numbers"]
+    return numbers
 
 
 def add_to(app: typer.Typer) -> None:

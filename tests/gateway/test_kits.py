@@ -18,6 +18,7 @@ from assay.v1 import tuning_job_pb2 as pb
 from audit.verify.trust import TrustFile
 from gateway.cli.app import app as command_line
 from gateway.kits import make_kit
+from gateway.rejudging import rejudge
 from gateway.settings import Settings
 from tests.gateway.test_pipeline import NAME, Street, street  # noqa: F401
 
@@ -44,6 +45,84 @@ async def test_a_kit_holds_what_the_audit_read_and_reported(street: Street, tmp_
     assert report["measurements"]
     left = [p.name for p in tmp_path.rglob("*.part")]
     assert left == []
+
+
+@pytest.fixture
+async def opened(street: Street, tmp_path: Path) -> Path:  # noqa: F811
+    """What ``audit.probes.reperform`` leaves of a finished job's kit: the kit opened, and the same report again."""
+    await street.ask()
+    await street.rest()
+    key, trust = X25519PrivateKey.generate(), TrustFile.parse(street.layout.trust.read_text())
+    make_kit(Settings.load(street.layout.root), NAME, key.public_key(), tmp_path / "job.kit")
+    work = tmp_path / "work"
+    (work / "outputs").mkdir(parents=True)
+    with (tmp_path / "job.kit").open("rb") as source:
+        bundle.unseal(source, key, trust.audit_worker, work / "kit", max_bytes=1 << 30)
+    shutil.copy(work / "kit" / "report.json", work / "outputs" / "report.json")
+    return work
+
+
+def moved(path: Path, name: str, value: float) -> None:
+    """Gives a measurement of a report another value."""
+    report = json.loads(path.read_text())
+    next(m for m in report["measurements"] if m["name"] == name)["value"] = value
+    path.write_text(json.dumps(report))
+
+
+async def test_every_rule_of_release_is_asked_again_and_not_the_gates_alone(opened: Path) -> None:
+    same = rejudge(opened)
+    assert {line.answer for line in same} == {"PASS"}
+    names = [line.name for line in same]
+    assert {"verdict", "release policy", "release question", "rule REL-EPSILON", "rule REL-PII-CENSUS"} <= set(names)
+    assert any(name.startswith("rule GATE-CANARY-AUC on privacy.canary_auc") for name in names)
+    moved(opened / "outputs" / "report.json", "privacy.epsilon_lower_bound", 90.0)
+    wrong = {line.name: (line.recorded, line.again) for line in rejudge(opened) if line.answer == "FAIL"}
+    assert wrong == {"verdict": ("PASS", "FAIL"), "rule REL-EPSILON": ("PASS", "FAIL")}
+
+
+async def test_a_question_that_was_not_the_reports_is_found(opened: Path) -> None:
+    moved(opened / "kit" / "report.json", "privacy.epsilon_lower_bound", 0.2)
+    moved(opened / "outputs" / "report.json", "privacy.epsilon_lower_bound", 0.2)
+    assert [line.name for line in rejudge(opened) if line.answer == "FAIL"] == ["release question"]
+
+
+async def test_without_the_rules_of_the_verdict_a_decision_is_told_by_others_and_says_so(opened: Path) -> None:
+    told = json.loads((opened / "kit" / "release.json").read_text())
+    del told["policy"]
+    told["verdict"]["limits_sha256"] = "0" * 64
+    (opened / "kit" / "release.json").write_text(json.dumps(told))
+    answers = {line.name: line.answer for line in rejudge(opened)}
+    assert answers["release policy"] == "CAVEAT" and answers["verdict"] == "PASS"
+    (opened / "kit" / "release.json").unlink()
+    [line] = rejudge(opened)
+    assert line.answer == "CAVEAT" and "only the gates" in line.reason
+
+
+async def test_the_command_fails_on_a_rule_that_answers_otherwise(
+    opened: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit itself is left out: its numbers are within their tolerance, and still a rule without a gate turned."""
+    moved(opened / "outputs" / "report.json", "privacy.epsilon_lower_bound", 90.0)
+
+    def done_again(arguments: list[str], evidence: object, models: object, work: Path) -> list[dict[str, str]]:
+        shutil.copytree(opened, work, dirs_exist_ok=True)
+        line = {
+            "name": "privacy.epsilon_lower_bound",
+            "answer": "CAVEAT",
+            "reason": "within",
+            "recorded": "",
+            "again": "",
+        }
+        return [line]
+
+    monkeypatch.setattr("gateway.cli.kit._numbers", done_again)
+    (tmp_path / "auditor.key").touch()
+    command = ["audit", "reperform", str(tmp_path / "job.kit"), "--key", str(tmp_path / "auditor.key")]
+    done = CliRunner().invoke(command_line, [*command, "--trust", str(tmp_path / "auditor.key"), "--output", "json"])
+    assert done.exit_code == 1, done.output
+    told = json.loads(done.stdout)
+    assert told["counts"]["FAIL"] == 2 and told["counts"]["CAVEAT"] == 1
+    assert {line["name"] for line in told["decisions"] if line["answer"] == "FAIL"} == {"verdict", "rule REL-EPSILON"}
 
 
 async def test_a_kit_of_no_job_and_for_no_key_is_refused(street: Street, tmp_path: Path) -> None:  # noqa: F811

@@ -1,0 +1,137 @@
+"""Release policy asked again with the numbers of an audit that was done again: the same decisions, rule by rule.
+
+A kit holds the question that release policy was asked, its verdict, and the rules and limits that the verdict names. So
+every rule is asked, also those that read a measurement without a gate of the plan, such as "not one identifier came
+back": within its tolerance a number may move from no hit to one, and then it is the rule that tells.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+
+from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
+from gateway.active_policy import files_of, is_of, of_verdict
+from gateway.admission.facts import judged
+from gateway.admission.release import REPORT_FILE
+from gateway.settings import Settings
+from policies.engine import PolicyEngine
+from policies.pack import PACKS, load
+
+RELEASE_FILE = "release.json"
+_FOLDER = "policy"
+_PASS, _CAVEAT, _FAIL = "PASS", "CAVEAT", "FAIL"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One decision compared; as the lines of ``audit.probes.compare``."""
+
+    name: str
+    answer: str
+    reason: str
+    recorded: str
+    again: str
+
+
+def enclose(
+    settings: Settings, question: policy_input_pb2.ReleaseInput, verdict: policy_pb2.Verdict
+) -> dict[str, Path | bytes]:
+    """What a kit holds of a job's verdict; without the rules where those of the verdict lie here no more."""
+    pack = of_verdict(settings, verdict)
+    told: dict[str, Any] = {
+        "question": json_format.MessageToDict(question, preserving_proto_field_name=True),
+        "verdict": json_format.MessageToDict(verdict, preserving_proto_field_name=True),
+    }
+    out: dict[str, Path | bytes] = {}
+    if pack is not None:
+        root, files = files_of(pack)
+        told["policy"] = f"{_FOLDER}/{root}".rstrip("/")
+        out = {f"{_FOLDER}/{path}": source for path, source in files.items()}
+    return {**out, RELEASE_FILE: json.dumps(told, sort_keys=True).encode()}
+
+
+def rejudge(work: Path) -> list[Line]:
+    """Asks release policy again.
+
+    Args:
+        work: folder in which ``audit.probes.reperform`` left the opened kit and the new report.
+
+    Raises:
+        InvalidInputError: ``PACK_*`` when the rules in the kit do not load.
+    """
+    kit, path = work / "kit", work / "kit" / RELEASE_FILE
+    if not path.is_file():
+        why = "the kit is of an earlier version and holds no question: only the gates of the plan were compared"
+        return [Line("release policy", _CAVEAT, why, "-", "-")]
+    told: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    question = json_format.ParseDict(told["question"], policy_input_pb2.ReleaseInput())
+    verdict = json_format.ParseDict(told["verdict"], policy_pb2.Verdict())
+    pack = load(kit / told["policy"] if "policy" in told else PACKS)
+    engine = PolicyEngine(pack, dt.date.fromisoformat(verdict.as_of))
+    recorded, again = (_report(folder / REPORT_FILE) for folder in (kit, work / "outputs"))
+    then, now = engine.judge(question), engine.judge(_with(question, again))
+    same = is_of(pack, verdict)
+    whole = then.input_sha256 == verdict.input_sha256 and question == _with(question, recorded)
+    lines = [
+        Line(
+            "release policy",
+            _PASS if same else _CAVEAT,
+            "the rules and limits of the verdict"
+            if same
+            else "not the rules of the verdict: both reports judged by these",
+            verdict.bundle_sha256[:16],
+            pack.bundle_sha256[:16],
+        ),
+        Line(
+            "release question",
+            _PASS if whole else _FAIL,
+            "asked with the numbers of the report" if whole else "another question, or other numbers than the report's",
+            verdict.input_sha256[:16],
+            then.input_sha256[:16],
+        ),
+    ]
+    return [*lines, *_compared(verdict if same else then, now)]
+
+
+def _report(path: Path) -> measurement_pb2.AuditReport:
+    return json_format.Parse(path.read_text("utf-8"), measurement_pb2.AuditReport())
+
+
+def _with(
+    question: policy_input_pb2.ReleaseInput, report: measurement_pb2.AuditReport
+) -> policy_input_pb2.ReleaseInput:
+    """The question with the measurements of a report."""
+    out = policy_input_pb2.ReleaseInput()
+    out.CopyFrom(question)
+    out.ClearField("measurements")
+    for key, measurement in judged(report.measurements).items():
+        out.measurements[key].CopyFrom(measurement)
+    return out
+
+
+def _compared(then: policy_pb2.Verdict, now: policy_pb2.Verdict) -> Iterator[Line]:
+    """The verdict and every rule's outcome, recorded and again."""
+    first, second = _outcomes(then), _outcomes(now)
+    for name in dict.fromkeys((*first, *second)):
+        before, after = first.get(name, "absent"), second.get(name, "absent")
+        same = before == after
+        yield Line(name, _PASS if same else _FAIL, "the same decision" if same else "another decision", before, after)
+
+
+def _outcomes(verdict: policy_pb2.Verdict) -> dict[str, str]:
+    out = {"verdict": _name(verdict.outcome)}
+    for outcome in verdict.outcomes:
+        where = f" on {outcome.measurement}" if outcome.measurement else ""
+        out[f"rule {outcome.rule_id}{where}"] = _name(outcome.outcome)
+    return out
+
+
+def _name(outcome: policy_pb2.Outcome) -> str:
+    return policy_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_")
