@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from assay.v1 import measurement_pb2
@@ -22,7 +21,7 @@ _LOSS_UNITS = {
     "dpo-hinge": "hinge per pair",
     "dpo-ipo": "squared nats per pair",
 }
-_MISSING = "the training statement does not tell {}"
+_MISSING = "the order does not tell {}"
 
 
 def run(audit: Audit) -> Findings:
@@ -30,69 +29,66 @@ def run(audit: Audit) -> Findings:
     training = mapping(audit.order.get("training"))
     claim, meter = mapping(training.get("claim")), mapping(training.get("meter"))
     book = mapping(audit.order.get("price_book"))
-    wall = _seconds(meter.get("wall_ms"))
-    claimed = number(claim.get("train_seconds"))
-    energy = number(meter.get("energy_uwh"))
+    tokens, claimed = _named(claim, "trained_tokens"), _named(claim, "train_seconds")
+    wall, energy = _named(meter, "wall_ms", "train"), _named(meter, "energy_uwh")
+    prepared = _named(mapping(mapping(audit.order.get("prepare")).get("meter")), "wall_ms", "prepare")
     energy_method = str(meter.get("energy_method") or "no method named")
     device = str(claim.get("device") or "cpu")
-    price = price_of(book, device)
+    price = {"usd_micros_per_device_second": price_of(book, device)}
     source = f"price book of {book.get('as_of', 'no date')}, {book.get('source', 'no source')}, {device}"
-    tokens = number(claim.get("trained_tokens"))
-    usd = wall * price / 1e6 if wall is not None and price is not None else None
-    ratio = claimed / wall if claimed is not None and wall else None
     clock = "supervisor's clock"
-    measurements = [
-        _figure("cost.train_tokens", "tokens", "the task's own claim, all epochs", tokens, "the trained tokens"),
-        _figure("cost.train_seconds", "seconds", "the task's own claim", claimed, "the task's own seconds"),
-        _figure("cost.device_seconds", "seconds", f"{clock}, one device", wall, "the supervisor's seconds"),
-        _figure("cost.energy_kwh", "kwh", energy_method, None if energy is None else energy / 1e9, "its energy"),
-        _figure("cost.usd", "usd", f"device seconds times price; {source}", usd, "seconds, or the order no price"),
-        _figure("cost.claim_ratio", "ratio", f"claimed seconds over the {clock}", ratio, "both clocks"),
+    figures = [
+        _figure("cost.train_tokens", "tokens", "the task's own claim, all epochs", lambda t: t, tokens),
+        _figure("cost.train_seconds", "seconds", "the task's own claim", lambda t: t, claimed),
+        _figure("cost.device_seconds", "seconds", f"{clock}, one device", lambda ms: ms / 1e3, wall),
+        _figure("cost.energy_kwh", "kwh", energy_method, lambda uwh: uwh / 1e9, energy),
+        _figure("cost.usd", "usd", f"device seconds times price; {source}", _usd, wall, price),
+        _figure(
+            "cost.claim_ratio",
+            "ratio",
+            f"claimed seconds over the {clock}",
+            lambda own, ms: own / (ms / 1e3),
+            claimed,
+            wall,
+        ),
+        _carbon(energy, energy_method, book),
+        *_against_quote(wall, prepared, price, mapping(audit.order.get("quote"))),
     ]
-    spent = _Spent(audit.order, price, energy, energy_method)
-    return Findings((*measurements, *_carbon(spent, book), *_against_quote(spent)), _loss_curve(claim))
+    return Findings(tuple(figures), _loss_curve(claim))
 
 
-@dataclass(frozen=True)
-class _Spent:
-    """What is known of a job's cost before its audit ends."""
-
-    order: Mapping[str, Any]
-    price: float | None
-    energy: float | None
-    energy_method: str
-
-    @property
-    def seconds(self) -> float | None:
-        """Preparation and training by their supervisors' clocks."""
-        parts = [
-            number(mapping(mapping(self.order.get(k)).get("meter")).get("wall_ms")) for k in ("prepare", "training")
-        ]
-        return None if None in parts else sum(p for p in parts if p is not None) / 1000
+Inputs = Mapping[str, float | None]
+"""Numbers by the names under which the order has them; None where it tells none."""
 
 
-def _carbon(spent: _Spent, book: Mapping[str, Any]) -> list[Measurement]:
+def _carbon(energy: Inputs, energy_method: str, book: Mapping[str, Any]) -> Measurement:
     """Training's energy times the grid's intensity: the method names both, since neither is this probe's own."""
-    grid = number(book.get("grid_gco2_per_kwh")) or None
-    origin = f"{grid:g} g a kWh ({book.get('grid_source') or 'no source named'})" if grid is not None else "no grid"
-    method = f"training's energy ({spent.energy_method}) times {origin}; location-based, without the making of hardware"
-    kilograms = None if grid is None or spent.energy is None else spent.energy / 1e9 * grid / 1000
-    return [_figure("cost.co2_kg", "kg", method, kilograms, "its energy, or the price book no grid")]
+    grid = {"grid_gco2_per_kwh": number(book.get("grid_gco2_per_kwh")) or None}
+    intensity = grid["grid_gco2_per_kwh"]
+    named = book.get("grid_source") or "no source named"
+    origin = f"{intensity:g} g a kWh ({named})" if intensity is not None else "no grid"
+    method = f"training's energy ({energy_method}) times {origin}; location-based, without the making of hardware"
+    return _figure("cost.co2_kg", "kg", method, lambda uwh, grams: uwh / 1e9 * grams / 1000, energy, grid)
 
 
-def _against_quote(spent: _Spent) -> list[Measurement]:
-    """What was spent before the audit over the same part of the quote."""
-    quote = mapping(spent.order.get("quote"))
-    promised, seconds = number(quote.get("usd_micros")), spent.seconds
-    actual = None if seconds is None or spent.price is None else seconds * spent.price / 1e6
-    usd = None if promised is None else promised / 1e6
-    ratio = actual / usd if actual is not None and usd else None
+def _against_quote(wall: Inputs, prepared: Inputs, price: Inputs, quote: Mapping[str, Any]) -> list[Measurement]:
+    """What was spent before the audit, and training's part of it over training's part of the quote."""
+    whole, part = _named(quote, "usd_micros"), _named(quote, "train_usd_micros")
     so_far = "device seconds of preparation and training times price; the audit itself is still running"
+    like = (
+        "training's device seconds times price over the quote's part for training; preparation and audit, which are "
+        "quoted as one figure, are in neither"
+    )
     return [
-        _figure("cost.quote_usd", "usd", "the quote that the decision was made on", usd, "the quote"),
-        _figure("cost.usd_before_audit", "usd", so_far, actual, "both clocks"),
-        _figure("cost.quote_ratio", "ratio", f"spent over quoted; {so_far}", ratio, "the quote or both clocks"),
-    ]
+        _figure("cost.quote_usd", "usd", "the quote that the decision was made on", lambda q: q / 1e6, whole),
+        _figure(
+            "cost.usd_before_audit", "usd", so_far, lambda a, b, p: _usd(a + b, p), prepared, wall,
+            price,
+        ),
+        _figure(
+            "cost.quote_ratio", "ratio", like, lambda ms, p, q: _usd(ms, p) * 1e6 / q, wall, price, part
+        ),
+    ]  # fmt: skip
 
 
 def price_of(book: Mapping[str, Any], device: str) -> float | None:
@@ -116,11 +112,26 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) and found >= 0 else None
 
 
-def _figure(name: str, unit: str, method: str, value: float | None, what: str) -> Measurement:
+def _figure(name: str, unit: str, method: str, formula: Callable[..., float], *parts: Inputs) -> Measurement:
+    """A figure by a formula of numbers that were told; its digest is that of these numbers."""
     subject = Subject(name, unit, method)
-    if value is None:
-        return unavailable(subject, _MISSING.format(what))
-    return count(subject, value, {"value": value, "method": method})
+    told = {key: value for part in parts for key, value in part.items()}
+    missing = [key for key, value in told.items() if value is None]
+    if missing:
+        return unavailable(subject, _MISSING.format(", ".join(missing)))
+    try:
+        return count(subject, formula(*told.values()), told)
+    except ZeroDivisionError:
+        return unavailable(subject, f"{', '.join(key for key, value in told.items() if not value)} is 0")
+
+
+def _named(source: Mapping[str, Any], name: str, of: str = "") -> Inputs:
+    """One number under its name, with whose it is before it where two have that name."""
+    return {f"{of}.{name}".lstrip("."): number(source.get(name))}
+
+
+def _usd(milliseconds: float, price: float) -> float:
+    return milliseconds / 1000 * price / 1e6
 
 
 def _loss_curve(claim: Mapping[str, Any]) -> tuple[measurement_pb2.Series, ...]:
@@ -137,8 +148,3 @@ def _loss_curve(claim: Mapping[str, Any]) -> tuple[measurement_pb2.Series, ...]:
 def mapping(value: Any) -> Mapping[str, Any]:
     """A mapping, or an empty one where something else was sent."""
     return value if isinstance(value, Mapping) else {}
-
-
-def _seconds(milliseconds: Any) -> float | None:
-    found = number(milliseconds)
-    return None if found is None else found / 1000

@@ -32,7 +32,12 @@ def tokens_of_pass(method: str, data: policy_input_pb2.DataFacts) -> int:
 
 def quote(book: PriceBook, method: str, tokens: int) -> int:
     """What a run of so many tokens and its audit would cost, in millionths of a US dollar."""
-    return (train_seconds(book, method, tokens) + book.audit_seconds) * book.price
+    return train_quote(book, method, tokens) + book.audit_seconds * book.price
+
+
+def train_quote(book: PriceBook, method: str, tokens: int) -> int:
+    """The part of a quote that is for training."""
+    return train_seconds(book, method, tokens) * book.price
 
 
 def run_cost(book: PriceBook, train_seconds: float, audit_seconds: float) -> int:

@@ -1,7 +1,8 @@
 """What a job will take, said before it starts and recorded with the decision, so that a signed checkpoint covers it.
 
 Every figure follows from the price book, the counted tokens and the base model's size; nobody chose it for the job.
-Beside each stands later what it came to (:func:`figures`); the audit sets money against it (``cost.quote_ratio``).
+Beside each stands later what it came to (:func:`figures`); the audit sets training's money against the part of the
+quote that is for training (``cost.quote_ratio``).
 """
 
 from __future__ import annotations

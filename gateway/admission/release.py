@@ -77,10 +77,16 @@ def audit_order(settings: Settings, job: JobRow, known: Known, model: ModelRow) 
 
 
 def _quote(settings: Settings, job: JobRow) -> dict[str, int]:
-    """What the request was quoted, from the same price book; the audit sets it against what was spent."""
+    """What the request was quoted, from the same price book, and the part of it for training.
+
+    The audit sets that part against what training took: of the rest it is itself a part.
+    """
     data = views.from_json(job.data, policy_input_pb2.DataFacts)
-    asked = facts.request_facts(settings, views.request_of(job), job.creator, data)
-    return {"usd_micros": asked.quote_usd_micros, "train_tokens": asked.planned_train_tokens}
+    request = views.request_of(job)
+    asked = facts.request_facts(settings, request, job.creator, data)
+    tokens = asked.planned_train_tokens
+    train = facts.train_quote(settings.price_book, request.method, tokens)
+    return {"usd_micros": asked.quote_usd_micros, "train_usd_micros": train, "train_tokens": tokens}
 
 
 async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, result: Result) -> None:

@@ -40,7 +40,9 @@ async def test_a_kit_holds_what_the_audit_read_and_reported(street: Street, tmp_
     } <= held  # fmt: skip
     assert manifest["order"]["job"] == NAME
     assert manifest["order"]["plan"]["gates"]
-    assert int(manifest["order"]["quote"]["usd_micros"]) > 0
+    quote = {name: int(value) for name, value in manifest["order"]["quote"].items()}
+    audit = settings.price_book.audit_seconds * settings.price_book.price
+    assert quote["usd_micros"] == quote["train_usd_micros"] + audit and quote["train_usd_micros"] > 0
     report = json.loads((tmp_path / "opened" / "report.json").read_text())
     assert report["measurements"]
     left = [p.name for p in tmp_path.rglob("*.part")]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from audit.probes import cost
+from audit.probes.measurements import digest_of
 from trainer.recipes.objectives import METHODS
 
 
@@ -47,6 +48,19 @@ def test_a_device_without_a_price_is_not_free() -> None:
 def test_a_claim_that_differs_from_the_clock_shows() -> None:
     found = bill(training={"claim": {"train_seconds": "2.5"}, "meter": {"wall_ms": 10_000}})
     assert found["cost.claim_ratio"].value == 0.25
+
+
+def test_a_digest_is_that_of_the_inputs_and_not_of_the_figure() -> None:
+    """10 s at 20 and 20 s at 10 cost the same and were not computed from the same."""
+
+    def cost_of(seconds: int, price: int) -> Any:
+        book = {"usd_micros_per_device_second": {"cpu": price}}
+        return bill(training={"claim": {}, "meter": {"wall_ms": 1000 * seconds}}, price_book=book)["cost.usd"]
+
+    assert cost_of(10, 20).value == cost_of(20, 10).value
+    assert cost_of(10, 20).computed_from != cost_of(20, 10).computed_from
+    told = {"train.wall_ms": 10_000.0, "usd_micros_per_device_second": 20.0}
+    assert cost_of(10, 20).computed_from == digest_of(told)
 
 
 def test_a_damaged_loss_curve_is_left_out_point_by_point() -> None:

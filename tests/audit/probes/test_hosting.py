@@ -15,7 +15,7 @@ from .conftest import Scripted, conversation
 from .test_cost import bill
 
 ORDER = {
-    "quote": {"usd_micros": 4000, "train_tokens": 100},
+    "quote": {"usd_micros": 4000, "train_usd_micros": 1500, "train_tokens": 100},
     "training": {
         "claim": {"device": "cpu"},
         "meter": {"wall_ms": 60_000, "energy_uwh": 2_000_000, "energy_method": "a stated figure"},
@@ -35,7 +35,8 @@ def test_the_quote_is_set_against_what_was_spent() -> None:
     found = bill(**ORDER)
     assert found["cost.quote_usd"].value == pytest.approx(0.004)
     assert found["cost.usd_before_audit"].value == pytest.approx(80 * 30e-6)
-    assert found["cost.quote_ratio"].value == pytest.approx(0.6)
+    # 60 seconds of training at 30 against training's 1500 of the 4000: preparation and audit are in neither.
+    assert found["cost.quote_ratio"].value == pytest.approx(1.2)
 
 
 def test_carbon_is_energy_times_the_grid_with_both_methods() -> None:
@@ -48,11 +49,26 @@ def test_carbon_is_energy_times_the_grid_with_both_methods() -> None:
     assert bill(**{**ORDER, "price_book": book})["cost.co2_kg"].unavailable
 
 
-@pytest.mark.parametrize("missing", ["quote", "prepare", "training", "price_book"])
-def test_what_is_not_told_is_not_guessed(missing: str) -> None:
+@pytest.mark.parametrize(
+    ("missing", "lost"),
+    [
+        ("quote", {"cost.quote_usd", "cost.quote_ratio"}),
+        ("prepare", {"cost.usd_before_audit"}),
+        ("training", {"cost.usd_before_audit", "cost.quote_ratio"}),
+        ("price_book", {"cost.usd_before_audit", "cost.quote_ratio"}),
+    ],
+)
+def test_what_is_not_told_is_not_guessed(missing: str, lost: set[str]) -> None:
     found = bill(**{k: v for k, v in ORDER.items() if k != missing})
-    assert found["cost.quote_ratio"].unavailable
-    assert not found["cost.quote_ratio"].HasField("value")
+    money = ("cost.quote_usd", "cost.usd_before_audit", "cost.quote_ratio")
+    assert {name for name in money if found[name].unavailable} == lost
+    assert not any(found[name].HasField("value") for name in lost)
+
+
+def test_a_part_of_the_quote_is_not_set_against_the_whole() -> None:
+    """An order from before the quote's parts were told has no ratio: 0.6 of it would have looked cheap."""
+    found = bill(**{**ORDER, "quote": {"usd_micros": 4000, "train_tokens": 100}})
+    assert found["cost.quote_usd"].HasField("value") and found["cost.quote_ratio"].unavailable
 
 
 def rows(count: int, first: int = 0) -> list[Row]:
