@@ -89,11 +89,14 @@ class Chat:
 
     def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
         """Tokens of conversations up to the point where the assistant would begin to answer."""
+        return [ids[-MAX_TOKENS:] for ids in self.whole_prompts(conversations)]
+
+    def whole_prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
+        """The same, however long: to be counted, not read."""
         if not conversations:
             return []
         texts = [self._write(c, begin_answer=True) for c in conversations]
-        encoded = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [tuple(ids[-MAX_TOKENS:]) for ids in encoded]
+        return [tuple(ids) for ids in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     def plain(self, texts: Sequence[str]) -> list[Rendered]:
         """Writes texts as tokens without any template; the one content of each is the whole text."""

@@ -256,8 +256,12 @@ def shared_opening(texts: Sequence[Sequence[int]], most: int) -> int:
     """How many opening tokens all texts share, at most ``most``; 0 when too few to be worth it."""
     if len(texts) < _SHARED_TEXTS:
         return 0
+    length = min(common_opening(texts), most)
+    return length if length >= _SHARED_LEAST else 0
+
+
+def common_opening(texts: Sequence[Sequence[int]]) -> int:
+    """How many opening tokens all texts share, however few."""
     tuples = [tuple(t) for t in texts]
     least, last = min(tuples), max(tuples)
-    same = next((k for k, (a, b) in enumerate(zip(least, last, strict=False)) if a != b), min(len(least), len(last)))
-    length = min(same, most)
-    return length if length >= _SHARED_LEAST else 0
+    return next((k for k, (a, b) in enumerate(zip(least, last, strict=False)) if a != b), min(len(least), len(last)))

@@ -82,15 +82,51 @@ def hosted(audit_of: Callable[..., Any]) -> Audit:
     return Audit(**{**vars(audit), "order": ORDER})
 
 
-def test_examples_in_the_prompt_cost_more_in_each_request(hosted: Audit) -> None:
-    found = {f"{m.name}[{m.slice}]": m for m in hosting.forecast(hosted).measurements}
-    tuned = found["cost.usd_per_1000_requests[tuned]"].value
-    prompted = found["cost.usd_per_1000_requests[prompt-only]"].value
-    assert 0 < tuned < prompted == found["cost.usd_per_1000_requests[retrieval]"].value
-    saved = (prompted - tuned) / 1000
-    even = found["cost.break_even_requests[prompt-only]"].value
-    assert even == pytest.approx(60 * 30e-6 / saved)
-    assert found["cost.usd_per_year_dedicated[]"].value == pytest.approx(365 * 86400 * 30e-6)
+def forecast_of(audit: Audit) -> dict[str, Any]:
+    return {f"{m.name.removeprefix('cost.')}[{m.slice}]": m for m in hosting.forecast(audit).measurements}
+
+
+def test_examples_that_stand_before_every_question_are_read_once_where_a_server_keeps_them(
+    audit_of: Callable[..., Any],
+) -> None:
+    model = Scripted(texts=lambda turn, adapter: (5, 6, 7), nll=lambda ids, adapter: 1.0)
+    again = [Row(100 + i, tuple(conversation(f"{i} is what code", "the code"))) for i in range(40)]
+    found = forecast_of(Audit(**{**vars(audit_of(model, test=rows(40), train=again)), "order": ORDER}))
+    usd = {name: found[f"usd_per_1000_requests[{name}]"].value for name in ("tuned", "prompt-only", "retrieval")}
+    read = {name: found[f"usd_per_1000_requests[{name},uncached]"].value for name in usd}
+    # The same few tokens are left of a question whether nothing or the same four rows stand before it.
+    assert 0 < usd["tuned"] == usd["prompt-only"]
+    assert "saves nothing" in found["break_even_requests[prompt-only]"].unavailable
+    assert usd["prompt-only"] < usd["retrieval"]
+    assert usd["prompt-only"] < 0.2 * read["prompt-only"]
+    assert read["tuned"] < read["prompt-only"]
+    even = found["break_even_requests[prompt-only,uncached]"].value
+    assert even == pytest.approx(60 * 30e-6 / ((read["prompt-only"] - read["tuned"]) / 1000))
+    even = found["break_even_requests[retrieval]"].value
+    assert even == pytest.approx(60 * 30e-6 / ((usd["retrieval"] - usd["tuned"]) / 1000))
+    assert found["usd_per_year_dedicated[]"].value == pytest.approx(365 * 86400 * 30e-6)
+
+
+def test_a_retrieved_row_costs_the_tokens_that_it_has(audit_of: Callable[..., Any]) -> None:
+    """Long training rows like every question: retrieval reads them, whatever the mean training row has."""
+    model = Scripted(texts=lambda turn, adapter: (5, 6, 7), nll=lambda ids, adapter: 1.0)
+    long = [Row(500 + i, tuple(conversation(f"tell me code {i} please " * 30, "the code"))) for i in range(6)]
+    short = [Row(600 + i, tuple(conversation(f"what account {i}", "deny"))) for i in range(40)]
+    audit = audit_of(model, test=rows(40), train=[*long, *short])
+    ways = hosting._ways(audit, [t.row for t in audit.corpus.test])
+    mean = sum(len(t.passage.ids) for t in audit.corpus.train) / len(audit.corpus.train)
+    tuned, retrieved = (ways[name] for name in ("tuned", "retrieval"))
+    assert tuned is not None and retrieved is not None
+    assert retrieved.reads(",uncached") - tuned.reads(",uncached") > 3 * 4 * mean
+
+
+def test_no_examples_are_no_forecast_of_examples(audit_of: Callable[..., Any]) -> None:
+    model = Scripted(texts=lambda turn, adapter: (5, 6, 7), nll=lambda ids, adapter: 1.0)
+    bare = audit_of(model, test=rows(10), train=rows(2, 50))
+    found = forecast_of(Audit(**{**vars(bare), "order": ORDER}))
+    assert found["usd_per_1000_requests[tuned]"].HasField("value")
+    for name in ("usd_per_1000_requests[prompt-only]", "break_even_requests[retrieval,uncached]"):
+        assert "fewer than 4 training rows" in found[name].unavailable
 
 
 def test_a_forecast_without_a_price_is_none(hosted: Audit) -> None:
