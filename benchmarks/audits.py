@@ -3,11 +3,11 @@
 ``ratio_plain`` compares the audit's scoring with the plain way on the same secrets and candidates: one candidate at a
 time through the base model's own class, with the logits of every position, once with the adapter and once without.
 ``ratio_plain_distinct`` is the same for canaries that share nothing but the system prompt. Both ways run alternately on
-the installed base model with a random adapter, so that other load meets both; the median of the rounds is given with
-its range. ``quick_suite_s`` and ``default_suite_s`` are whole audits of the demo's clean job under these profiles, with
-every probe that its plan names, loading included, beside ``forward_tokens_per_s`` of the same run, since seconds belong
-to a machine and a moment. ``peak_mib`` is the process's highest resident memory. ``bootstrap_ratio`` is that of
-:mod:`benchmarks.bootstrap`.
+the installed base model with a random adapter, so that other load meets both; each is the median of the rounds, which
+``ratio_plain_rounds`` gives by kind, with least and largest. ``quick_suite_s`` and ``default_suite_s`` are whole
+audits of the demo's clean job under these profiles, with every probe that its plan names, loading included, beside
+``forward_tokens_per_s`` of the same run, since seconds belong to a machine and a moment. ``peak_mib`` is the
+process's highest resident memory. ``bootstrap_ratio`` is that of :mod:`benchmarks.bootstrap`.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ def suite(profile: str, adapter: Path, folder: Path) -> tuple[float, dict[str, f
     return time.perf_counter() - start, {k: round(v, 1) for k, v in sorted(report.probe_seconds.items())}
 
 
-def compare(model: TunedModel, passages: Sequence[Passage], rounds: int) -> tuple[dict[str, float], list[float]]:
-    """Ratio of the plain way's seconds to ours over interleaved rounds, and the differences of the scores."""
+def compare(model: TunedModel, passages: Sequence[Passage], rounds: int) -> tuple[list[float], list[float]]:
+    """The plain way's seconds over ours in each of the interleaved rounds, and the differences of the scores."""
     causal = model._wrapped.get_base_model()
     ratios, differences = [], []
     for _ in range(rounds):
@@ -163,8 +163,20 @@ def compare(model: TunedModel, passages: Sequence[Passage], rounds: int) -> tupl
         slow, expected = timed(plain, model, causal, passages)
         ratios.append(slow / quick)
         differences += [abs(a - b) for a, b in zip(scores, expected, strict=True)]
-    low, high = min(ratios), max(ratios)
-    return {"median": round(statistics.median(ratios), 2), "low": round(low, 2), "high": round(high, 2)}, differences
+    return ratios, differences
+
+
+def ratios_of(candidates: Sequence[float], distinct: Sequence[float]) -> dict[str, Any]:
+    """The figures of both comparisons: a number each, and what they are the medians of."""
+    rounds = {"candidates": candidates, "distinct": distinct}
+    return {
+        "ratio_plain": round(statistics.median(candidates), 2),
+        "ratio_plain_distinct": round(statistics.median(distinct), 2),
+        "ratio_plain_rounds": {
+            kind: {"low": round(min(found), 2), "high": round(max(found), 2), "rounds": [round(r, 2) for r in found]}
+            for kind, found in rounds.items()
+        },
+    }
 
 
 def timed(function: Any, *arguments: Any) -> tuple[float, list[float]]:
@@ -195,8 +207,9 @@ def main() -> None:
         adapter = write_adapter(files, options.base, folder / "adapter")
         model = load(options.models, options.base, manifest.sha256, adapter)
         chat = Chat(model.tokenizer)
-        out["ratio_plain"], near = compare(model, candidates(chat, options.secrets, options.each), options.rounds)
-        out["ratio_plain_distinct"], far = compare(model, canaries(chat, options.canaries), options.rounds)
+        quick, near = compare(model, candidates(chat, options.secrets, options.each), options.rounds)
+        distinct, far = compare(model, canaries(chat, options.canaries), options.rounds)
+        out |= ratios_of(quick, distinct)
         out["score_difference_nats"] = {
             "mean": round(statistics.mean([*near, *far]), 4),
             "largest": round(max(*near, *far), 4),
