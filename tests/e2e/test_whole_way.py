@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -110,6 +112,32 @@ def test_a_replay_gives_the_same_adapter(summary: dict, tmp_path: Path):
     replay = json.loads(done.stdout)
     assert replay["verdict"] == "VERDICT_REPRODUCED"
     assert replay["replayed_sha256"] == clean["adapter_sha256"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_an_auditor_with_a_fresh_clone_measures_and_decides_the_same(summary: dict, tmp_path: Path):
+    """The kit, its key, the trust file and the bundle are all that the auditor has; the code is the repository's."""
+    handed, clone = tmp_path / "handed-over", tmp_path / "clone"
+    handed.mkdir()
+    for name in ("clean.kit", "auditor.key", "trust.txt", "evidence.bundle.zip"):
+        shutil.copy(OUT / name, handed / name)
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    command = ["audit", "reperform", "clean.kit", "--key", "auditor.key", "--trust", "trust.txt"]
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", *command, "--bundle", "evidence.bundle.zip", "--output", "json"],
+        cwd=handed, env={**os.environ, "PYTHONPATH": str(clone)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    told = json.loads(done.stdout)
+    assert all(n["answer"] == "PASS" or (n["answer"] == "CAVEAT" and n["reason"]) for n in told["numbers"])
+    (clean,) = [j for j in summary["jobs"] if j["name"] == "clean"]
+    assert {m["name"] for m in clean["measurements"]} <= {n["name"].partition("[")[0] for n in told["numbers"]}
+    decisions = {d["name"]: d for d in told["decisions"]}
+    assert all(d["answer"] == "PASS" and d["recorded"] == d["again"] for d in decisions.values())
+    assert {"rule REL-PII-CENSUS", "rule REL-EPSILON", "rule REL-CANARY-FORMS", "rule REL-PLAN"} <= set(decisions)
+    assert any(n["name"].startswith("gate GATE-CANARY-AUC") for n in told["numbers"])
+    assert (decisions["verdict"]["again"] == "PASS") == (clean["state"] == "APPROVED")
 
 
 @pytest.mark.slow
