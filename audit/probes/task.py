@@ -57,6 +57,8 @@ from audit.probes.passages import BatchPlan, Board, Model
 
 REPORT = "report.json"
 CANARIES = "canaries.json"
+NO_ADAPTER = "none"
+"""What an order says of its ``adapter`` to have the base model audited by itself."""
 
 NOT_TESTED = (
     "membership inference by shadow models (LiRA, RMIA): none are trained",
@@ -290,9 +292,9 @@ def _load(context: TaskContext, batches: BatchPlan) -> tuple[Model, Chat, dict[s
     from audit.probes.model import load
 
     order = context.order
-    model = load(
-        context.models, str(order["base_model"]), str(order["base_sha256"]), context.inputs / "adapter", batches
-    )
+    # Only where the order says so: an adapter that went missing must not pass as a base model that learned nothing.
+    adapter = None if order.get("adapter") == NO_ADAPTER else context.inputs / "adapter"
+    model = load(context.models, str(order["base_model"]), str(order["base_sha256"]), adapter, batches)
     others = instruments.identities(context.models / sets.FOLDER)
     return model, Chat(model.tokenizer), {**model.environment, **others, "python": sys.version.split()[0]}
 

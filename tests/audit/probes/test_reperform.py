@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -146,6 +148,25 @@ def test_the_command_names_what_is_wrong_without_a_trace(made: dict[str, Any], t
     assert done.returncode == 3
     assert "TRUST" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_verdict_in_a_kit_is_the_ledgers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A kit that names a kinder verdict than the ledger is no record of how the report was judged."""
+    about = {"job": "units/u/tuningJobs/j", "report_sha256": "a" * 64}
+    verdict = {"outcome": "OUTCOME_FAIL", "input_sha256": "b" * 64, "bundle_sha256": "c" * 64, "as_of": "2026-11-01"}
+    shown = [("audit.completed", about), ("release.decided", {**about, "verdict": verdict})]
+    records = [SimpleNamespace(type=t, statement={"predicate": p}) for t, p in shown]
+    monkeypatch.setattr(reperform, "verify_bundle", lambda *_: SimpleNamespace(verdict=reperform.VALID))
+    monkeypatch.setattr(reperform, "read_file", lambda path: b"")
+    entries = SimpleNamespace(entries=[SimpleNamespace(record=r) for r in records])
+    monkeypatch.setattr(reperform, "open_bundle", lambda data, log: entries)
+    trust: Any = SimpleNamespace(log=None)
+    opened = reperform.Opened(tmp_path, about["job"], {}, measurement_pb2.AuditReport(), about["report_sha256"])
+    reperform.check_evidence(opened, tmp_path, trust)
+    for mine, holds in ((verdict, True), ({**verdict, "outcome": "OUTCOME_PASS"}, False)):
+        (tmp_path / "release.json").write_text(json.dumps({"verdict": mine}), encoding="utf-8")
+        with contextlib.nullcontext() if holds else pytest.raises(IntegrityError, match="no such verdict"):
+            reperform.check_evidence(opened, tmp_path, trust)
 
 
 # --- comparing ---

@@ -432,6 +432,26 @@ def test_what_the_plan_does_not_name_is_exploratory(models: Path, tmp_path: Path
     assert opened.read_bytes() == (tmp_path / "inputs" / "private" / "canaries.json").read_bytes()
 
 
+def test_a_base_model_is_audited_without_an_adapter_only_when_the_order_says_so(models: Path, tmp_path: Path) -> None:
+    from audit.probes.task import PROBES, run
+
+    write_inputs(tmp_path / "inputs")
+    every = sorted({probe.name for probe in PROBES})
+    with pytest.raises(AssayError) as error:
+        run(context(tmp_path, tmp_path / "inputs", models, order(models), []))
+    assert error.value.reason == "FOLDER_NOT_PLAIN"
+    what = order(models, probes=every, gates=[], time_limit_seconds=0) | {"adapter": "none"}
+    run(context(tmp_path, tmp_path / "inputs", models, what, []))
+    report = report_of(tmp_path)
+    assert report.environment["adapter_sha256"] == "none"
+    found = {m.name: m for m in report.measurements if not m.slice}
+    for name in ("privacy.canary_auc", "privacy.verbatim_rate", "quality.test_loss", "overfitting.loss_gap"):
+        assert found[name].HasField("value"), found[name].unavailable
+    # Tuned and base are one model here: whatever compares them says that nothing changed.
+    for name in ("quality.test_loss_delta", "adapter.change_of_loss"):
+        assert found[name].value == 0
+
+
 @pytest.mark.parametrize("bad", [{"batch_tokens": -1}, {"generation_rows": -5}])
 def test_a_batch_plan_that_cannot_be_is_refused(models: Path, bad: dict[str, int]) -> None:
     from audit.probes.inputs import Settings
