@@ -75,15 +75,19 @@ def keep(settings: Settings, pack: Pack) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def of_verdict(settings: Settings, verdict: policy_pb2.Verdict) -> Pack | None:
-    """The bundle that a verdict names, installed or kept from before; None when it lies here no more."""
+def of_verdict(settings: Settings, verdict: policy_pb2.Verdict) -> tuple[str, dict[str, Path]] | None:
+    """A copy of the bundle that a verdict names, installed or kept from before; None when it lies here no more.
+
+    Returns:
+        As :func:`files_of`.
+    """
     for place in (folder(settings.layout), _kept(settings)):
         try:
             pack = read_pack(place)
         except (InvalidInputError, OSError):
             continue
         if is_of(pack, verdict):
-            return pack
+            return files_of(place, pack)
     return None
 
 
@@ -92,13 +96,20 @@ def is_of(pack: Pack, verdict: policy_pb2.Verdict) -> bool:
     return (pack.bundle_sha256, pack.limits_sha256) == (verdict.bundle_sha256, verdict.limits_sha256)
 
 
-def files_of(pack: Pack) -> tuple[str, dict[str, Path]]:
-    """The folder to load a copy of a bundle from, and the files of that copy by their paths in it."""
+def files_of(place: Path, pack: Pack) -> tuple[str, dict[str, Path]]:
+    """What a bundle consists of.
+
+    Args:
+        place: folder that it was loaded from.
+        pack: as loaded.
+
+    Returns:
+        The folder to load a copy from, and the files of the copy by their paths in it.
+    """
     named = {part.folder.name: part.folder for part in pack.parts}
     files = {f"{name}/{file}": source / file for name, source in named.items() for file in (RULES, LIMITS, TESTS)}
-    sheet = pack.parts[0].folder.parent / BUNDLE
-    if len(pack.parts) > 1 and sheet.is_file():
-        return "", {**files, BUNDLE: sheet}
+    if (place / BUNDLE).is_file():
+        return "", {**files, BUNDLE: place / BUNDLE}
     return pack.parts[-1].folder.name, files
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
-from gateway.active_policy import files_of, is_of, of_verdict
+from gateway.active_policy import is_of, of_verdict
 from gateway.admission.facts import judged
 from gateway.admission.release import REPORT_FILE
 from gateway.settings import Settings
@@ -44,14 +44,14 @@ def enclose(
     settings: Settings, question: policy_input_pb2.ReleaseInput, verdict: policy_pb2.Verdict
 ) -> dict[str, Path | bytes]:
     """What a kit holds of a job's verdict; without the rules where those of the verdict lie here no more."""
-    pack = of_verdict(settings, verdict)
+    rules = of_verdict(settings, verdict)
     told: dict[str, Any] = {
         "question": json_format.MessageToDict(question, preserving_proto_field_name=True),
         "verdict": json_format.MessageToDict(verdict, preserving_proto_field_name=True),
     }
     out: dict[str, Path | bytes] = {}
-    if pack is not None:
-        root, files = files_of(pack)
+    if rules is not None:
+        root, files = rules
         told["policy"] = f"{_FOLDER}/{root}".rstrip("/")
         out = {f"{_FOLDER}/{path}": source for path, source in files.items()}
     return {**out, RELEASE_FILE: json.dumps(told, sort_keys=True).encode()}

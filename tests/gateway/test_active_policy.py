@@ -11,11 +11,12 @@ import pytest
 
 from assay.errors import InvalidInputError
 from assay.identity import Layout
+from assay.v1 import policy_pb2
 from gateway import active_policy
 from gateway.settings import Settings
 from policies import testing
 from policies.engine import PolicyEngine
-from policies.pack import PACKS
+from policies.pack import PACKS, load
 from tests.gateway.conftest import House
 
 
@@ -93,3 +94,16 @@ async def test_the_tests_of_a_bundle_run_again_only_when_what_they_hold_for_chan
     monkeypatch.setattr(testing, "ENGINE", "another engine")
     active_policy.load(settings)
     assert len(ran) == 2, "the engine changed"
+
+
+@pytest.mark.parametrize("folder", [PACKS, PACKS / "baseline", PACKS / "gdpr"])
+def test_a_copy_of_a_bundles_files_is_the_same_bundle(folder: Path, tmp_path: Path) -> None:
+    pack = load(folder)
+    root, files = active_policy.files_of(folder, pack)
+    for path, source in files.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        shutil.copy(source, tmp_path / path)
+    copied = load(tmp_path / root)
+    verdict = policy_pb2.Verdict(bundle_sha256=pack.bundle_sha256, limits_sha256=pack.limits_sha256)
+    assert active_policy.is_of(copied, verdict)
+    assert not active_policy.is_of(copied, policy_pb2.Verdict(bundle_sha256=pack.bundle_sha256))
