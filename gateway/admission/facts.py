@@ -114,24 +114,33 @@ def intake_input(
 
 
 def release_input(
-    settings: Settings,
-    request: tuning_job_pb2.CreateTuningJobRequest,
-    requester: str,
+    decided: policy_input_pb2.RequestFacts,
+    budget_usd_micros: int,
     dataset: DatasetRow,
-    data: policy_input_pb2.DataFacts,
     plan: measurement_pb2.AuditPlan,
     measurements: Iterable[measurement_pb2.Measurement],
     run: policy_input_pb2.RunFacts,
 ) -> policy_input_pb2.ReleaseInput:
-    """Everything that release rules may read; what the plan did not ask for is left out, so that it is never judged."""
-    return policy_input_pb2.ReleaseInput(
-        request=request_facts(settings, request, requester, data),
+    """Everything that release rules may read; what the plan did not ask for is left out, so that it is never judged.
+
+    Args:
+        decided: the request as intake policy was told of it: settings may have changed since.
+        budget_usd_micros: what the job may cost by now, which a signed raise changes.
+        dataset: the job's dataset.
+        plan: what was to be measured.
+        measurements: what was measured.
+        run: what the workers' statements say.
+    """
+    question = policy_input_pb2.ReleaseInput(
+        request=decided,
         datasheet=from_json(dataset.datasheet, dataset_pb2.Datasheet),
         format=dataset_pb2.DatasetFormat.Name(dataset.format),
         plan=plan,
         measurements=judged(measurements),
         run=run,
     )
+    question.request.budget_usd_micros = budget_usd_micros
+    return question
 
 
 def judged(measurements: Iterable[measurement_pb2.Measurement]) -> dict[str, measurement_pb2.Measurement]:

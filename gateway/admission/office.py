@@ -10,11 +10,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from assay.errors import AbortedError, AssayError, InternalError
-from assay.v1 import tuning_job_pb2, worker_pb2
+from assay.v1 import policy_input_pb2, tuning_job_pb2, worker_pb2
 from audit.ledger.writer import UnitOfWork
 from gateway.admission.exchange import Exchange, Peer, Task
 from gateway.admission.facts import run_cost
 from gateway.base_models import BaseModels
+from gateway.history import INTAKE_QUESTION
 from gateway.jobs import machine, views
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event
@@ -147,6 +148,10 @@ class Known:
             InternalError: ``FACT_MISSING``; a job cannot be in a state without the facts that lead to it.
         """
         return json.loads(self.text(key))
+
+    def decided(self) -> policy_input_pb2.RequestFacts:
+        """The request as intake policy was told of it."""
+        return views.from_json(self.text(INTAKE_QUESTION), policy_input_pb2.IntakeInput).request
 
     def text(self, key: str) -> str:
         """A fact as text.

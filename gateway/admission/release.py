@@ -94,14 +94,11 @@ async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, res
     request = views.request_of(job)
     spent = office.spent(job, "audit", result.seconds)
     plan = views.from_json(job.decision, policy_pb2.Decision).audit_plan
-    data = views.from_json(job.data, policy_input_pb2.DataFacts)
     run = run_facts(known, result.predicate, int(spent["cost_usd_micros"]))
     if request.method in hyperparameters.WHOLE:
         # The gateway has no base model to compare whole modules with; the audit worker has, and signs what it found.
         run.adapter_sane = run.adapter_sane and report.environment.get("adapter_moved") == "true"
-    question = facts.release_input(
-        office.settings, request, job.creator, known.dataset, data, plan, report.measurements, run
-    )
+    question = facts.release_input(known.decided(), job.cap_usd_micros, known.dataset, plan, report.measurements, run)
     verdict = await asyncio.to_thread(office.policy.judge, question)
     await asyncio.to_thread(_store_report, office, job, result)
     passed = verdict.outcome == policy_pb2.OUTCOME_PASS

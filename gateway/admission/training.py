@@ -91,7 +91,7 @@ def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -
 
 def _privacy(known: Known) -> dict[str, Any]:
     """The guarantee that the run must keep, as it was decided on: its epsilon is what is reserved on the dataset."""
-    asked = views.from_json(known.text(INTAKE_QUESTION), policy_input_pb2.IntakeInput).request
+    asked = known.decided()
     if not asked.HasField("differential_privacy"):
         return {}
     return {"differential_privacy": canonical.from_message(asked.differential_privacy)}

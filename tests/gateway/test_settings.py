@@ -152,7 +152,7 @@ def test_quotes_and_costs(tmp_path: Path) -> None:
     assert asked.planned_train_tokens == 202
 
 
-def test_exploratory_measurements_never_reach_the_judge(tmp_path: Path) -> None:
+def test_exploratory_measurements_never_reach_the_judge() -> None:
     from assay.v1 import measurement_pb2
     from gateway.store.tables import DatasetRow
 
@@ -164,9 +164,10 @@ def test_exploratory_measurements_never_reach_the_judge(tmp_path: Path) -> None:
         measurement_pb2.Measurement(name="b", value=3.0, exploratory=True),
     ]
     question = facts.release_input(
-        Settings.load(written(tmp_path, default_toml())), tuning_job_pb2.CreateTuningJobRequest(parent="units/u"), "r",
-        dataset, policy_input_pb2.DataFacts(), measurement_pb2.AuditPlan(), measured, policy_input_pb2.RunFacts(),
+        policy_input_pb2.RequestFacts(unit="u", budget_usd_micros=5), 7, dataset, measurement_pb2.AuditPlan(), measured,
+        policy_input_pb2.RunFacts(),
     )  # fmt: skip
+    assert question.request.unit == "u" and question.request.budget_usd_micros == 7
     assert set(question.measurements) == {"a", "a[race]"}
     assert question.format == dataset_pb2.DATASET_FORMAT_CHAT_JSONL
 
