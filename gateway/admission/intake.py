@@ -35,6 +35,8 @@ from policies.rule import GOOD
 
 SPLITS = ("train.jsonl", "validation.jsonl", "selection.jsonl")
 FACTS_FILE = "facts.json"
+_CANARIES = "prepare.canaries"
+"""The fact of a job that holds how many canaries its prepare task derives."""
 _FULL_WORDS = 20
 """With more rules that fired than this, their words are cut in the record; the job shows them whole."""
 _SHORT = 160
@@ -53,8 +55,11 @@ FILE_FAULTS = frozenset({
 
 
 async def begin(office: Office, job: JobRow) -> None:
-    """RECEIVED to PREPARING."""
-    await office.change(job, Event.PREPARE, predicate={"task_id": task_id(job, "prepare")})
+    """RECEIVED to PREPARING; what policy wants planted then stands, so that a new bundle changes no task under way."""
+    known = await office.known(job)
+    canaries = dict(office.policy.preparation(views.request_of(job).audit_profile, known.dataset.format))
+    ordered = {_CANARIES: json.dumps(canaries, sort_keys=True)}
+    await office.change(job, Event.PREPARE, predicate={"task_id": task_id(job, "prepare")}, facts=ordered)
 
 
 async def prepare(office: Office, job: JobRow) -> None:
@@ -89,7 +94,7 @@ def prepare_task(office: Office, job: JobRow, known: Known) -> Task:
         "datasheet": canonical.from_message(sheet),
         "base_model": request.base_model,
         "seed": seed_of(job.name),
-        "canaries": dict(office.policy.preparation(request.audit_profile, known.dataset.format)),
+        "canaries": known.json(_CANARIES),
         "job": job.name,
     }
     if request.differential_privacy.unit == USER:
@@ -120,11 +125,13 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
     now = dt.datetime.now(dt.UTC)
     question.account.CopyFrom(await office.store.fetch(lambda c: account.read(c, job, now)))
     decision = await asyncio.to_thread(_answer, office, question)
-    quote = quote_record(office.settings.price_book, question)
+    book = office.settings.price_book
+    quote = quote_record(book, question)
     established = {
         **await asyncio.to_thread(_store, office, job, result),
         INTAKE_QUESTION: views.to_json(question),
         quotes.FACT: json.dumps(quote, sort_keys=True),
+        quotes.PRICES: book.model_dump_json(),
     }
     predicate = {
         **decision_predicate(decision),
@@ -147,7 +154,7 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
                 "data": views.to_json(data),
                 "decision": views.to_json(decision),
                 "quote_usd_micros": question.request.quote_usd_micros,
-                **office.spent(job, "prepare", result.seconds),
+                **office.spent(job, book, "prepare", result.seconds),
             },
             facts=established,
             after=partial(account.reserve, job=job, question=question) if decision.allowed else None,

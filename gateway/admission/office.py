@@ -14,12 +14,13 @@ from assay.v1 import policy_input_pb2, tuning_job_pb2, worker_pb2
 from audit.ledger.writer import UnitOfWork
 from gateway.admission.exchange import Exchange, Peer, Task
 from gateway.admission.facts import run_cost
+from gateway.admission.quotes import PRICES
 from gateway.base_models import BaseModels
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import machine, views
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event
-from gateway.settings import Settings
+from gateway.settings import PriceBook, Settings
 from gateway.store import jobs, rows
 from gateway.store.blobs import FileBlobStore
 from gateway.store.database import Store
@@ -111,12 +112,12 @@ class Office:
 
         return await self.store.fetch(read)
 
-    def spent(self, job: JobRow, stage: str, seconds: float) -> dict[str, Any]:
+    def spent(self, job: JobRow, book: PriceBook, stage: str, seconds: float) -> dict[str, Any]:
         """Columns for a stage that took so many seconds by its supervisor's clock."""
         stages = {**json.loads(job.stage_seconds), stage: seconds}
         train = stages.get("train", 0.0)
         audit = stages.get("prepare", 0.0) + stages.get("audit", 0.0)
-        cost = run_cost(self.settings.price_book, train, audit)
+        cost = run_cost(book, train, audit)
         return {"stage_seconds": json.dumps(stages, sort_keys=True), "cost_usd_micros": cost}
 
     async def look(self, job: JobRow, kind: str, task: worker_pb2.Task) -> None:
@@ -152,6 +153,10 @@ class Known:
     def decided(self) -> policy_input_pb2.RequestFacts:
         """The request as intake policy was told of it."""
         return views.from_json(self.text(INTAKE_QUESTION), policy_input_pb2.IntakeInput).request
+
+    def price_book(self, present: PriceBook) -> PriceBook:
+        """The prices that the job was quoted; the ``present`` ones for a job of before they were kept."""
+        return PriceBook.model_validate_json(self.facts[PRICES]) if PRICES in self.facts else present
 
     def text(self, key: str) -> str:
         """A fact as text.

@@ -21,6 +21,8 @@ from gateway.settings import PriceBook
 
 FACT = "quote"
 """The fact of a job that holds its quote as recorded."""
+PRICES = "price_book"
+"""The fact of a job that holds the price book of its quote: an operator's edit changes no job that was decided."""
 
 _MONTH_US = 365.25 / 12 * 86_400 * 1e6
 _TASKS = {"prepare": "preparation", "train": "training", "audit": "audit"}

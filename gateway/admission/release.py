@@ -63,6 +63,7 @@ def audit_task(office: Office, job: JobRow, known: Known, model: ModelRow) -> Ta
 def audit_order(settings: Settings, job: JobRow, known: Known, model: ModelRow) -> dict[str, Any]:
     """What the audit worker is told, also when the audit is re-performed elsewhere."""
     plan = views.from_json(job.decision, policy_pb2.Decision).audit_plan
+    decided, book = known.decided(), known.price_book(settings.price_book)
     return {
         "plan": canonical.from_message(plan),
         "base_model": model.base_model,
@@ -71,28 +72,20 @@ def audit_order(settings: Settings, job: JobRow, known: Known, model: ModelRow) 
         "format": dataset_pb2.DatasetFormat.Name(known.dataset.format).removeprefix("DATASET_FORMAT_"),
         "training": known.json("train.predicate"),
         "prepare": known.json("prepare.predicate"),
-        "quote": _quote(settings, job),
-        "price_book": canonical.float_free(settings.price_book.model_dump(mode="json")),
+        "quote": {
+            "usd_micros": decided.quote_usd_micros,
+            # The audit sets this part against what training took: of the rest it is itself a part.
+            "train_usd_micros": facts.train_quote(book, decided.method, decided.planned_train_tokens),
+            "train_tokens": decided.planned_train_tokens,
+        },
+        "price_book": canonical.float_free(book.model_dump(mode="json")),
     }
-
-
-def _quote(settings: Settings, job: JobRow) -> dict[str, int]:
-    """What the request was quoted, from the same price book, and the part of it for training.
-
-    The audit sets that part against what training took: of the rest it is itself a part.
-    """
-    data = views.from_json(job.data, policy_input_pb2.DataFacts)
-    request = views.request_of(job)
-    asked = facts.request_facts(settings, request, job.creator, data)
-    tokens = asked.planned_train_tokens
-    train = facts.train_quote(settings.price_book, request.method, tokens)
-    return {"usd_micros": asked.quote_usd_micros, "train_usd_micros": train, "train_tokens": tokens}
 
 
 async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, result: Result) -> None:
     report = _read_report(result)
     request = views.request_of(job)
-    spent = office.spent(job, "audit", result.seconds)
+    spent = office.spent(job, known.price_book(office.settings.price_book), "audit", result.seconds)
     plan = views.from_json(job.decision, policy_pb2.Decision).audit_plan
     run = run_facts(known, result.predicate, int(spent["cost_usd_micros"]))
     if request.method in hyperparameters.WHOLE:

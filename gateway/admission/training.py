@@ -215,6 +215,7 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
     known = await office.known(job)
     order = dsse.read_statement(dsse.envelope_payload(known.json("train.order")))["predicate"]
     searching.demand_every_trial(order, result.predicate["claim"])
+    book = known.price_book(office.settings.price_book)
     files = await asyncio.to_thread(_store_adapter, office, job, result)
     base = office.base_models.get(request.base_model)
     model = ModelRow(
@@ -243,7 +244,7 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
             "statement": result.envelope,
         },
         subjects=[("adapter", model.adapter_sha256), ("base", base.sha256)],
-        values={"model": model.name, **office.spent(job, "train", result.seconds)},
+        values={"model": model.name, **office.spent(job, book, "train", result.seconds)},
         facts={
             "train.predicate": json.dumps(result.predicate, sort_keys=True),
             "train.adapter_sane": "yes" if finite and moved else "no",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import datetime as dt
 import json
+import math
 import shutil
 import uuid
 from collections.abc import AsyncIterator
@@ -13,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from assay import bundle
 from assay.errors import AssayError, PreconditionError
 from assay.identity import Layout
 from assay.v1 import dataset_pb2, erasure_pb2, lineage_pb2, permit_pb2, policy_pb2
@@ -22,8 +26,11 @@ from audit.ledger.records import read
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway.application import Application
+from gateway.history import RELEASE_QUESTION
+from gateway.kits import make_kit
 from gateway.settings import Settings
 from gateway.statements import erasure_order_statement
+from gateway.store import jobs
 from gateway.store import rows as store_rows
 from gateway.store.tables import BudgetRow
 from policies.engine import PolicyEngine
@@ -157,8 +164,8 @@ async def test_a_clean_job_from_request_to_permit_and_offline_proof(street: Stre
     permit = (await street.app.permits.issue_permit(await street.caller("dana"), request)).permit
     assert permit.adapter_sha256
     assert {f.name: f for f in (await street.job()).quote}["hosting_time"].actual > 0, "it has a permit now"
-    for jobs in ([], [NAME]):
-        path = await export(street, "anna", "units/-", jobs, tmp_path / "bundle.zip")
+    for names in ([], [NAME]):
+        path = await export(street, "anna", "units/-", names, tmp_path / "bundle.zip")
         report = verify_bundle(path, TrustFile.parse(street.layout.trust.read_text()), now())
         assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
 
@@ -444,18 +451,63 @@ async def test_a_worker_that_is_not_there_yet_only_delays(street: Street) -> Non
 async def test_stopping_the_pipeline_and_running_another_goes_on(street: Street) -> None:
     await street.ask(gate_train="go")
     await street.until("TRAINING", progress=True)
+    again = await restart(street)
+    street.workers.open_gate("go")
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    assert street.types(NAME) == CLEAN
+    await end(again)
+
+
+async def restart(street: Street) -> asyncio.Task[None]:
+    """Ends the pipeline and runs another over the same rows, as a restart of the gateway does."""
+    first = street.app.pipeline
     for task in list(asyncio.all_tasks()):
         if getattr(task.get_coro(), "__qualname__", "") == "Pipeline.run":
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+    return asyncio.create_task(type(first)(first.office, first.cards, first.retention).run())
+
+
+async def end(running: asyncio.Task[None]) -> None:
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_new_price_book_changes_no_job_that_was_decided(street: Street) -> None:
+    await street.ask(gate_audit="go")
+    await street.until("AUDITING", progress=True)
+    quoted = (await street.job()).quote_usd_micros
+    reprice(street, as_of=dt.date(2027, 1, 1), usd_micros_per_device_second={"cpu": 280_000}, audit_seconds=1)
+    again = await restart(street)
     street.workers.open_gate("go")
-    first = street.app.pipeline
-    again = asyncio.create_task(type(first)(first.office, first.cards, first.retention).run())
-    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
-    assert street.types(NAME) == CLEAN
-    again.cancel()
-    await asyncio.gather(again, return_exceptions=True)
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_AWAITING_APPROVAL, job.reason
+    assert job.cost_usd_micros == 28 * sum(
+        math.ceil(seconds)
+        for seconds in (job.stage_seconds["train"], job.stage_seconds["prepare"] + job.stage_seconds["audit"])
+    )
+    key, settings = X25519PrivateKey.generate(), street.app.pipeline.office.settings
+    make_kit(settings, NAME, key.public_key(), street.layout.root / "job.kit")
+    with (street.layout.root / "job.kit").open("rb") as source:
+        trust = TrustFile.parse(street.layout.trust.read_text())
+        order = bundle.read_manifest(source, key, trust.audit_worker, max_bytes=1 << 30)["order"]
+    assert (order["price_book"]["as_of"], int(order["quote"]["usd_micros"])) == ("2026-01-01", quoted)
+    question = await street.app.store.fetch(lambda c: jobs.facts(c, NAME)[RELEASE_QUESTION])
+    assert json.loads(question)["request"]["quote_usd_micros"] == str(quoted)
+    await end(again)
+
+
+async def test_a_new_policy_changes_no_preparation_under_way(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+    await street.ask(gate_prepare="go")
+    await street.until("PREPARING", progress=True)
+    asked = street.app.policy.preparation("quick")
+    monkeypatch.setattr(PolicyEngine, "preparation", lambda *_: {name: n + 2 for name, n in asked.items()})
+    again = await restart(street)
+    street.workers.open_gate("go")
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_AWAITING_APPROVAL, job.reason
+    await end(again)
 
 
 async def test_rows_are_found_by_keyed_handle_and_an_erased_subject_comes_in_no_more(
