@@ -55,7 +55,7 @@ class Budget(_message.Message):
     def __init__(self, max_usd_micros: _Optional[int] = ..., max_train_tokens: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("stage", "step", "steps", "metrics", "seconds_left", "message")
+    __slots__ = ("stage", "step", "steps", "metrics", "seconds_left", "message", "meter", "flop")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -69,13 +69,31 @@ class Progress(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     SECONDS_LEFT_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    METER_FIELD_NUMBER: _ClassVar[int]
+    FLOP_FIELD_NUMBER: _ClassVar[int]
     stage: str
     step: int
     steps: int
     metrics: _containers.ScalarMap[str, float]
     seconds_left: float
     message: str
-    def __init__(self, stage: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., seconds_left: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
+    meter: Meter
+    flop: float
+    def __init__(self, stage: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., seconds_left: _Optional[float] = ..., message: _Optional[str] = ..., meter: _Optional[_Union[Meter, _Mapping]] = ..., flop: _Optional[float] = ...) -> None: ...
+
+class Meter(_message.Message):
+    __slots__ = ("wall_ms", "cpu_ms", "max_rss_bytes", "energy_uwh", "energy_method")
+    WALL_MS_FIELD_NUMBER: _ClassVar[int]
+    CPU_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_UWH_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_METHOD_FIELD_NUMBER: _ClassVar[int]
+    wall_ms: int
+    cpu_ms: int
+    max_rss_bytes: int
+    energy_uwh: int
+    energy_method: str
+    def __init__(self, wall_ms: _Optional[int] = ..., cpu_ms: _Optional[int] = ..., max_rss_bytes: _Optional[int] = ..., energy_uwh: _Optional[int] = ..., energy_method: _Optional[str] = ...) -> None: ...
 
 class Transition(_message.Message):
     __slots__ = ("event", "from_state", "to_state", "actor", "reason", "time", "record_index", "version")

@@ -68,7 +68,7 @@ class Worker(_message.Message):
     def __init__(self, subject: _Optional[str] = ..., kinds: _Optional[_Iterable[_Union[TaskKind, str]]] = ..., sealing_key: _Optional[bytes] = ..., statement_key: _Optional[bytes] = ..., slots: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ..., isolation: _Optional[str] = ..., environment: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "kind", "state", "progress", "reason", "attempts", "accept_time", "result_sha256")
+    __slots__ = ("task_id", "kind", "state", "progress", "reason", "attempts", "accept_time", "result_sha256", "meter")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +77,7 @@ class Task(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_TIME_FIELD_NUMBER: _ClassVar[int]
     RESULT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    METER_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     kind: TaskKind
     state: TaskState
@@ -85,7 +86,8 @@ class Task(_message.Message):
     attempts: int
     accept_time: _timestamp_pb2.Timestamp
     result_sha256: str
-    def __init__(self, task_id: _Optional[str] = ..., kind: _Optional[_Union[TaskKind, str]] = ..., state: _Optional[_Union[TaskState, str]] = ..., progress: _Optional[_Union[_tuning_job_pb2.Progress, _Mapping]] = ..., reason: _Optional[str] = ..., attempts: _Optional[int] = ..., accept_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result_sha256: _Optional[str] = ...) -> None: ...
+    meter: _tuning_job_pb2.Meter
+    def __init__(self, task_id: _Optional[str] = ..., kind: _Optional[_Union[TaskKind, str]] = ..., state: _Optional[_Union[TaskState, str]] = ..., progress: _Optional[_Union[_tuning_job_pb2.Progress, _Mapping]] = ..., reason: _Optional[str] = ..., attempts: _Optional[int] = ..., accept_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result_sha256: _Optional[str] = ..., meter: _Optional[_Union[_tuning_job_pb2.Meter, _Mapping]] = ...) -> None: ...
 
 class DescribeWorkerRequest(_message.Message):
     __slots__ = ()

@@ -29,6 +29,7 @@ _LOG = logging.getLogger("assay.worker")
 _PROBE_SECONDS = 120.0
 _SAMPLE_SECONDS = 0.25
 _DISK_TICKS = 4
+_METER_TICKS = 4
 _SIGHT_SECONDS = 1.0
 _SIGN_MS = 100
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
@@ -259,7 +260,7 @@ class Attempt:
             if ticks % _DISK_TICKS == 0 and (full := await asyncio.to_thread(disk.verdict)):
                 self.kill(full)
             ticks += 1
-            if ticks % 20 == 0:
+            if ticks % _METER_TICKS == 0:
                 self._hooks.metered(totals)
             await asyncio.sleep(_SAMPLE_SECONDS)
 

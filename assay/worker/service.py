@@ -8,6 +8,7 @@ import hashlib
 import logging
 import re
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -198,6 +199,7 @@ def task_message(snapshot: Snapshot) -> pb.Task:
         reason=record.reason,
         attempts=record.attempts,
         result_sha256=record.result_sha256,
+        meter=tuning_job_pb2.Meter(**asdict(record.meter)),
     )
     task.accept_time.FromJsonString(record.accepted)
     return task

@@ -114,14 +114,18 @@ class Office:
 
     def spent(self, job: JobRow, book: PriceBook, stage: str, seconds: float) -> dict[str, Any]:
         """Columns for a stage that took so many seconds by its supervisor's clock."""
-        stages = {**json.loads(job.stage_seconds), stage: seconds}
-        train = stages.get("train", 0.0)
-        audit = stages.get("prepare", 0.0) + stages.get("audit", 0.0)
-        cost = run_cost(book, train, audit)
+        stages = stages_with(job, stage, seconds)
+        cost = cost_of(book, stages)
         return {"stage_seconds": json.dumps(stages, sort_keys=True), "cost_usd_micros": cost}
 
-    async def look(self, job: JobRow, kind: str, task: worker_pb2.Task) -> None:
-        """Shows a task's progress to those who watch the job, and notices when a person moved the job.
+    async def look(self, job: JobRow, kind: str, task: worker_pb2.Task, parameters: int = 0) -> None:
+        """Shows a task's progress and meter to those who watch the job, and notices when a person moved the job.
+
+        Args:
+            job: the job as read.
+            kind: the task's kind.
+            task: as its worker sees it now.
+            parameters: of the base model, where the task trains it.
 
         Raises:
             AbortedError: ``STALE``; the pipeline then looks at the job anew.
@@ -129,10 +133,24 @@ class Office:
         progress = tuning_job_pb2.Progress()
         progress.CopyFrom(task.progress)
         progress.stage = kind
+        if task.HasField("meter"):
+            progress.meter.CopyFrom(task.meter)
+        if parameters and "tokens" in progress.metrics:
+            progress.flop = 6.0 * parameters * progress.metrics["tokens"]
         self.board.report(job.name, progress)
         row = await self.store.fetch(lambda c: jobs.get(c, job.name))
         if row is None or row.version != job.version:
             raise AbortedError("STALE", f"{job.name} changed meanwhile")
+
+
+def stages_with(job: JobRow, stage: str, seconds: float) -> dict[str, float]:
+    """Seconds by stage, with those of one stage as they are by now."""
+    return {**json.loads(job.stage_seconds), stage: seconds}
+
+
+def cost_of(book: PriceBook, stages: Mapping[str, float]) -> int:
+    """What stages have cost, by their supervisors' clocks."""
+    return run_cost(book, stages.get("train", 0.0), stages.get("prepare", 0.0) + stages.get("audit", 0.0))
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -17,15 +16,17 @@ from gateway import lineage
 from gateway.admission import facts, hyperparameters, searching
 from gateway.admission.exchange import ADAPTER_FOLDER, Result, Task
 from gateway.admission.intake import plan_digest, seed_of
-from gateway.admission.office import Known, Office, failed, make_task
+from gateway.admission.office import Known, Office, cost_of, failed, make_task, stages_with
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
+from gateway.settings import PriceBook
 from gateway.store import jobs, rows
 from gateway.store.blobs import put
 from gateway.store.tables import JobRow, ModelRow
 
 _NOTE_SECONDS = 5.0
+_UNDER_WAY = (worker_pb2.TASK_STATE_WAITING, worker_pb2.TASK_STATE_RUNNING)
 
 
 class CostCapReached(Exception):
@@ -125,11 +126,13 @@ async def train(office: Office, job: JobRow) -> None:
     """
     known = await office.known(job)
     task = await train_task(office, job, known)
-    watcher = _Watcher(office, job, monotonic())
+    base = office.base_models.get(views.request_of(job).base_model)
+    watcher = _Watcher(office, job, known.price_book(office.settings.price_book), base.parameters)
     try:
         ended = await office.exchange.follow(office.train, task, watcher.look)
     except CostCapReached:
-        await pause(office, job, "COST_CAP: the budget of this job is spent", watcher.cost())
+        words = f"COST_CAP: {watcher.cost()} of {job.cap_usd_micros} millionths of a US dollar are spent"
+        await pause(office, job, words, watcher.cost())
         return
     if ended.may_go_on:
         await pause(office, job, ended.task.reason, watcher.cost())
@@ -146,8 +149,10 @@ async def pause(office: Office, job: JobRow, reason: str, cost_usd_micros: int) 
     Raises:
         AbortedError: ``STALE`` when a person moved the job meanwhile.
     """
-    values = {"resume_to": job.state, "cost_usd_micros": cost_usd_micros}
-    await office.change(job, Event.PAUSE, reason=reason[:2000], values=values)
+    spent = {"cost_usd_micros": cost_usd_micros}
+    predicate = {**spent, "max_usd_micros": job.cap_usd_micros}
+    values = {**spent, "resume_to": job.state}
+    await office.change(job, Event.PAUSE, reason=reason[:2000], predicate=predicate, values=values)
 
 
 async def train_task(office: Office, job: JobRow, known: Known) -> Task:
@@ -163,12 +168,14 @@ async def train_task(office: Office, job: JobRow, known: Known) -> Task:
 
 @dataclass
 class _Watcher:
-    """Looks at a training task: shows progress, notes the cost, and notices persons and the cost cap."""
+    """Looks at a training task: shows progress, prices its meter, and notices persons and the cost cap."""
 
     office: Office
     job: JobRow
-    noted: float
-    started: float = 0.0
+    book: PriceBook
+    parameters: int
+    noted: float = field(default_factory=monotonic)
+    seconds: float = 0.0
 
     async def look(self, task: worker_pb2.Task) -> None:
         """Called at every change of the task, and every second.
@@ -179,22 +186,20 @@ class _Watcher:
         """
         if task.state != worker_pb2.TASK_STATE_UNSPECIFIED:
             self.office.board.answered(self.job.name)
-        await self.office.look(self.job, "train", task)
-        if task.state != worker_pb2.TASK_STATE_RUNNING:
-            return
-        now = monotonic()
-        self.started = self.started or now
-        if self.cost() >= self.job.cap_usd_micros:
+        self.seconds = task.meter.wall_ms / 1000
+        await self.office.look(self.job, "train", task, self.parameters)
+        # What is done is paid for: its result is not left lying, and release policy sets its cost against the budget.
+        if task.state in _UNDER_WAY and self.cost() >= self.job.cap_usd_micros:
             raise CostCapReached
+        now = monotonic()
         if now - self.noted >= _NOTE_SECONDS:
             self.noted = now
             cost = self.cost()
             await self.office.store.commit(lambda u: jobs.note(u.connection, self.job.name, {"cost_usd_micros": cost}))
 
     def cost(self) -> int:
-        """What the job has cost so far: what was noted before, and this watcher's seconds of a running task."""
-        seconds = math.ceil(monotonic() - self.started) if self.started else 0
-        return self.job.cost_usd_micros + seconds * self.office.settings.price_book.price
+        """What the job has cost so far, by its supervisors' clocks; never less than was noted before."""
+        return max(self.job.cost_usd_micros, cost_of(self.book, stages_with(self.job, "train", self.seconds)))
 
 
 async def _take(office: Office, job: JobRow, result: Result) -> None:

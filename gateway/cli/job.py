@@ -289,6 +289,12 @@ def _detail(progress: tuning_job_pb2.Progress) -> str:
         parts.append(f"{progress.metrics['tokens_per_s']:.0f} tokens/s")
     if progress.HasField("seconds_left"):
         parts.append(f"{progress.seconds_left:.0f} s left")
+    if progress.HasField("flop"):
+        parts.append(f"{progress.flop:.1e} FLOP")
+    if progress.meter.wall_ms:
+        how = progress.meter.energy_method.partition(":")[0]
+        energy = f"{progress.meter.energy_uwh / 1e6:.2f} Wh {how}".rstrip()
+        parts.append(f"{progress.meter.wall_ms / 1000:.0f} s metered, {energy}")
     return " · ".join(parts)
 
 

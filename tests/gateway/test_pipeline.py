@@ -9,6 +9,7 @@ import datetime as dt
 import json
 import math
 import shutil
+import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,8 +21,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from assay import bundle
 from assay.errors import AssayError, PreconditionError
 from assay.identity import Layout
-from assay.v1 import dataset_pb2, erasure_pb2, lineage_pb2, permit_pb2, policy_pb2
+from assay.v1 import dataset_pb2, erasure_pb2, lineage_pb2, permit_pb2, policy_pb2, worker_pb2
 from assay.v1 import tuning_job_pb2 as pb
+from assay.worker.client import WorkerClient
 from audit.ledger.records import read
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
@@ -34,7 +36,7 @@ from gateway.store import jobs
 from gateway.store import rows as store_rows
 from gateway.store.tables import BudgetRow
 from policies.engine import PolicyEngine
-from tests.gateway.conftest import House, messages, now, schema_violations
+from tests.gateway.conftest import BASE, House, messages, now, schema_violations
 from tests.gateway.judged import decide
 from tests.gateway.test_evidence import export
 from tests.gateway.workers import Workers, rows
@@ -364,6 +366,55 @@ async def spend(street: Street) -> pb.TuningJob:
     return job
 
 
+async def test_those_who_watch_see_what_the_supervisor_meters_beside_what_the_task_claims(street: Street) -> None:
+    await street.ask(gate_train="go")
+    rita = await street.caller("rita")
+    async for event in street.app.jobs.watch_tuning_job(rita, pb.WatchTuningJobRequest(name=NAME)):
+        shown = event.tuning_job.progress
+        if shown.stage == "train" and shown.meter.wall_ms and shown.HasField("flop"):
+            break
+    assert shown.flop == 6 * BASE["parameters"] * shown.metrics["tokens"]
+    assert shown.meter.cpu_ms and shown.meter.energy_uwh and shown.meter.energy_method == "modelled: 10 W per busy core"
+    street.workers.open_gate("go")
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+
+
+async def test_money_is_counted_by_the_worker_while_the_gateway_is_away(street: Street) -> None:
+    reprice(street, train_tokens_per_second=1_000_000, audit_seconds=2)
+    await street.ask(budget=BOUND, gate_train="more")
+    await street.until("TRAINING", progress=True)
+    await stop()
+    await asyncio.sleep(7.0)
+    back, again = time.monotonic(), run_again(street)
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_PAUSED and job.reason.startswith("COST_CAP")
+    assert time.monotonic() - back < 5 and job.cost_usd_micros > BOUND, "nothing stopped it meanwhile, and all counts"
+    paused = [json.loads(r.body) for r in street.app.ledger.records("credit", NAME, -1, 99) if r.type == "job.paused"]
+    (told,) = (p["statement"]["predicate"] for p in paused)
+    assert (told["cost_usd_micros"], told["max_usd_micros"]) == (job.cost_usd_micros, BOUND)
+    await end(again)
+
+
+async def test_a_queue_at_the_worker_costs_nothing(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a cluster whose nodes are all taken: the task counts as running, and no device was held."""
+    watch = WorkerClient.watch
+
+    async def pending(client: WorkerClient, task_id: str) -> AsyncIterator[worker_pb2.Task]:
+        async for task in watch(client, task_id):
+            if task.kind == worker_pb2.TASK_KIND_TRAIN and time.monotonic() < until:
+                task.state, task.meter.wall_ms = worker_pb2.TASK_STATE_RUNNING, 0
+            yield task
+
+    monkeypatch.setattr(WorkerClient, "watch", pending)
+    reprice(street, train_tokens_per_second=1_000_000, audit_seconds=2)
+    until = time.monotonic() + 600
+    await street.ask(budget=4 * 28, gate_train="go")
+    await street.until("TRAINING", progress=True)
+    await asyncio.sleep(6.0)
+    job = await street.job()
+    assert job.state == pb.TuningJob.STATE_TRAINING and job.cost_usd_micros < 4 * 28
+
+
 async def raise_budget(street: Street, job: pb.TuningJob, bound: int, who: str = "cora") -> pb.TuningJob:
     from assay.v1 import approval_pb2
     from gateway.statements import opening, raise_statement
@@ -458,15 +509,24 @@ async def test_stopping_the_pipeline_and_running_another_goes_on(street: Street)
     await end(again)
 
 
-async def restart(street: Street) -> asyncio.Task[None]:
-    """Ends the pipeline and runs another over the same rows, as a restart of the gateway does."""
-    first = street.app.pipeline
+async def stop() -> None:
+    """Ends the pipeline, as the end of the gateway does."""
     for task in list(asyncio.all_tasks()):
         if getattr(task.get_coro(), "__qualname__", "") == "Pipeline.run":
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+def run_again(street: Street) -> asyncio.Task[None]:
+    """Runs another pipeline over the same rows, as a gateway does that starts again."""
+    first = street.app.pipeline
     return asyncio.create_task(type(first)(first.office, first.cards, first.retention).run())
+
+
+async def restart(street: Street) -> asyncio.Task[None]:
+    await stop()
+    return run_again(street)
 
 
 async def end(running: asyncio.Task[None]) -> None:

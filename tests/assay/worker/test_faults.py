@@ -28,6 +28,7 @@ FAULTS = {
     "memory": "TASK_MEMORY: the task used more memory than it may",
     "torch": "TASK_MEMORY: memory ran out; remedy: give the worker more memory, or ask for shorter rows",
     "silent": "TASK_SILENT: the task neither spoke nor computed for 2 s",
+    "time": "TASK_TIMEOUT: the task ran longer than it may",
     "killed": "TASK_CRASHED: the task was ended by signal 9",
 }
 
@@ -38,6 +39,7 @@ def limits(house: House, fault: str) -> Any:
         "disk": {"disk_bytes": 32 << 20},
         "torch": {"data_bytes": 8 << 30},
         "silent": {"silent_seconds": 2},
+        "time": {"wall_seconds": 6},
     }
     return house.settings().limits.model_copy(update=changes.get(fault, {}))
 

@@ -7,6 +7,8 @@ import hmac
 import json
 import os
 import threading
+from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,9 @@ from assay import dsse, provenance
 from assay.errors import AlreadyExistsError, AssayError, PreconditionError
 from assay.worker import supervisor as supervisor_module
 from assay.worker.disk import DiskWatch
+from assay.worker.service import task_message
 from assay.worker.spool import Spool, State, TaskRecord
+from assay.worker.supervisor import Snapshot
 
 from .conftest import JOB, House, ended, submit, until
 
@@ -62,6 +66,38 @@ async def test_a_task_goes_the_whole_way(house: House) -> None:
     with pytest.raises(PreconditionError, match="released"):
         supervisor.result("t1")
     await supervisor.stop()
+
+
+async def test_what_a_task_took_is_told_while_it_runs_and_a_restart_does_not_forget_it(house: House) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"steps": 1, "gate": "go"}))
+    told = [task_message(s).meter async for s in first(supervisor.watch("t1"), 3_000)]
+    walls = [meter.wall_ms for meter in told]
+    assert walls == sorted(walls) and max(b - a for a, b in pairwise(walls)) < 2_500, "about every second"
+    assert told[-1].cpu_ms and told[-1].max_rss_bytes > 1 << 20 and told[-1].energy_uwh
+    assert told[-1].energy_method.startswith(("measured: ", "modelled: "))
+    await supervisor.stop()
+    stopped = supervisor.get("t1").record
+    assert stopped.state is State.WAITING and stopped.meter.wall_ms >= walls[-1]
+    again = house.supervisor()
+    await again.start()
+    await until(lambda: again.get("t1").record.meter.wall_ms > stopped.meter.wall_ms)
+    (house.models / "go-0").touch()
+    last = task_message(await ended(again, "t1"))
+    house.open_result(again, "t1", house.root / "result")
+    envelope = json.loads((house.root / "result" / "statement.json").read_bytes())
+    signed = dsse.verify_service(envelope, house.keys().statement.public_key()).predicate["meter"]
+    assert (last.meter.wall_ms, last.meter.energy_uwh) == (signed["wall_ms"], signed["energy_uwh"])
+    await again.stop()
+
+
+async def first(snapshots: AsyncIterator[Snapshot], wall_ms: int) -> AsyncIterator[Snapshot]:
+    """Snapshots until so much was metered."""
+    async for snapshot in snapshots:
+        yield snapshot
+        if snapshot.record.meter.wall_ms >= wall_ms:
+            return
 
 
 async def test_the_private_part_comes_back_only_to_the_same_job(house: House) -> None:

@@ -27,5 +27,5 @@ def wait(context: TaskContext, asked: dict, kind: str) -> None:
         if context.should_pause():
             raise TaskPaused
         step += 1
-        context.progress(step, 0, "waiting for the gate")
+        context.progress(step, 0, "waiting for the gate", tokens=100.0 * step)
         time.sleep(0.05)

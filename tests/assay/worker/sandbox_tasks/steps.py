@@ -151,6 +151,6 @@ def hostile(context: TaskContext) -> None:
 
 FAULTS = {
     "nan": not_finite, "disk full": disk_full, "token cap": spent, "disk": fill_disk, "memory": hoard,
-    "torch": allocate, "silent": freeze, "killed": kill, "kernel": wait_for_ever, "rank": lose_a_rank,
+    "torch": allocate, "silent": freeze, "time": freeze, "killed": kill, "kernel": wait_for_ever, "rank": lose_a_rank,
     "damaged": damage, "hostile": hostile,
 }  # fmt: skip
