@@ -74,6 +74,7 @@ def check_confidence(confidence: float) -> None:
         raise ValueError(f"a confidence level lies between 0 and 1, not {confidence}")
 
 
+@functools.lru_cache(maxsize=256)
 def normal_quantile(confidence: float) -> float:
     """Two-sided normal quantile: 1.96 at 0.95."""
     check_confidence(confidence)
