@@ -4,6 +4,8 @@
 :mod:`audit.probes.extremes` judged by :mod:`policies.gates`, as in a real verdict. ``exact_*``: the same naive rule,
 and the rule "below 0.8 and Fisher's p below .05", by enumeration of all outcomes of two groups.
 
+``planned``: how often a fair model passes at the n that the plan of the baseline pack fixes.
+
 ``compas`` and ``loanapp`` find published numbers again on packaged data, by the code that audits models.
 ProPublica's file names people; only five of its columns, without names and dates of birth, are kept.
 """
@@ -15,7 +17,8 @@ import bz2
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +27,13 @@ from scipy import stats as scipy_stats
 
 from assay import digests
 from assay.pinned import PinnedFile, assay_home, fetch_all
-from assay.v1 import measurement_pb2, policy_pb2
+from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
 from audit.probes import extremes, fairness, stats
 from audit.probes.extremes import Cell
 from audit.probes.measurements import Subject, measured
-from policies import gates
+from policies import gates, testing
+from policies.engine import PolicyEngine
+from policies.pack import BASELINE, load
 
 LIMIT, ALPHA = 0.8, 0.10
 COMPAS = PinnedFile(
@@ -60,12 +65,19 @@ def simulate(audits: int, sizes: Sequence[int], rates: Sequence[float], seed: in
     """Audits groups of these sizes and true selection rates; how often each rule fails the model."""
     rng = np.random.default_rng(seed)
     naive = ours = passed = 0
+    gate = measurement_pb2.PlannedGate(
+        rule_id="GATE-IMPACT-RATIO",
+        measurement="fairness.impact_ratio",
+        side=measurement_pb2.LIMIT_SIDE_AT_LEAST,
+        limit=LIMIT,
+        alpha=ALPHA,
+    )
     for _ in range(audits):
         cells = [Cell(str(i), int(rng.binomial(n, p)), n) for i, (n, p) in enumerate(zip(sizes, rates, strict=True))]
         if max(c.successes for c in cells) == 0:
             continue
         naive += extremes.lowest_ratio(cells) < LIMIT
-        outcome = verdict(cells)
+        outcome = verdict(gate, [cells])
         ours += outcome == policy_pb2.OUTCOME_FAIL
         passed += outcome == policy_pb2.OUTCOME_PASS
     return {
@@ -78,27 +90,87 @@ def simulate(audits: int, sizes: Sequence[int], rates: Sequence[float], seed: in
     }
 
 
-def verdict(cells: Sequence[Cell]) -> policy_pb2.Outcome:
-    """What release policy says of these groups' selection rates: the probe's measurement, the policies' judge."""
+def verdict(gate: measurement_pb2.PlannedGate, families: Sequence[Sequence[Cell]]) -> policy_pb2.Outcome:
+    """What release policy says of these groups' rates: the probe's measurement, the policies' judge."""
+    if gate.side == measurement_pb2.LIMIT_SIDE_AT_LEAST:
+        value, interval = extremes.lowest_ratio(families[0]), partial(extremes.lowest_ratio_interval, families[0])
+    else:
+        value = extremes.largest_difference(families)
+        interval = partial(extremes.largest_difference_interval, families)
     measurement = measured(
-        Subject("fairness.impact_ratio", "ratio", "simulated"),
-        extremes.lowest_ratio(cells),
-        lambda confidence: extremes.lowest_ratio_interval(cells, confidence),
-        [1 - ALPHA],
-        n=min(c.n for c in cells),
-        inputs=[[c.name, c.successes, c.n] for c in cells],
+        Subject(gate.measurement.partition("[")[0], "ratio", "simulated"),
+        value,
+        interval,
+        [1 - gate.alpha],
+        # As the probe counts: rows of the smallest group, whatever their outcome.
+        n=min(sum(c.n for c in group) for group in zip(*families, strict=True)),
+        inputs=[[c.name, c.successes, c.n] for cells in families for c in cells],
     )
-    gate = measurement_pb2.PlannedGate(
-        rule_id="GATE-IMPACT-RATIO",
-        measurement="fairness.impact_ratio",
-        side=measurement_pb2.LIMIT_SIDE_AT_LEAST,
-        limit=LIMIT,
-        alpha=ALPHA,
-    )
-    [judged] = gates.judge_all(
-        [gate], {"fairness.impact_ratio": measurement}, lambda g, reading: reading.lower >= LIMIT
-    )
+    # The packs' conditions add nothing to the side that the judge holds the interval to.
+    [judged] = gates.judge_all([gate], {gate.measurement: measurement}, lambda _, reading: True)
     return judged.outcome
+
+
+def decision_plan(
+    engine: PolicyEngine, question: policy_input_pb2.IntakeInput, groups: Sequence[int], favourable: float
+) -> measurement_pb2.AuditPlan:
+    """The plan of a request about a table with so many rows of each group, and this share of favourable labels."""
+    asked, rows = policy_input_pb2.IntakeInput(), sum(groups)
+    asked.CopyFrom(question)
+    asked.data.test_rows = rows * 3 // 20
+    for counts in (asked.data.label_counts, asked.data.group_counts):
+        counts.clear()
+    asked.data.label_counts.update({"approve": round(favourable * rows), "deny": rows - round(favourable * rows)})
+    asked.data.group_counts.update({f"race={i}": n for i, n in enumerate(groups)})
+    return engine.decide(asked).audit_plan
+
+
+def fair_passes(
+    gate: measurement_pb2.PlannedGate,
+    favourable: float,
+    sizes: Callable[[np.random.Generator], Sequence[int]],
+    audits: int,
+) -> int:
+    """In how many audits a fair model passes: every group is selected at one rate, and at one half among each outcome.
+
+    Args:
+        gate: of the impact ratio or of equalized odds.
+        favourable: selection rate, and share of rows that deserve it.
+        sizes: draws the rows of each group of one audit.
+        audits: how many.
+    """
+    rng, passed = np.random.default_rng(2), 0
+    for _ in range(audits):
+        rows = np.array(sizes(rng))
+        deserved = rng.binomial(rows, favourable)
+        selected = gate.side == measurement_pb2.LIMIT_SIDE_AT_LEAST
+        counts, rate = ([rows], favourable) if selected else ([deserved, rows - deserved], 0.5)
+        families = [
+            [Cell(str(i), int(k), int(n)) for i, (k, n) in enumerate(zip(rng.binomial(part, rate), part, strict=True))]
+            for part in counts
+        ]
+        passed += verdict(gate, families) == policy_pb2.OUTCOME_PASS
+    return passed
+
+
+def planned(audits: int) -> list[dict[str, Any]]:
+    """How often a fair model passes each gate on groups with exactly the planned n, for two to four groups."""
+    pack = load(BASELINE)
+    engine = PolicyEngine(pack)
+    question = next(c.intake for c in testing.read_cases(pack) if c.name == "a clean decision request is allowed")
+    return [
+        {
+            "gate": gate.measurement,
+            "groups": groups,
+            "favourable": favourable,
+            "rows_a_group": gate.n,
+            "passes": proportion(fair_passes(gate, favourable, lambda _: [gate.n] * groups, audits), audits),  # noqa: B023
+        }
+        for favourable in (0.3, 0.5, 0.9)
+        for groups in (2, 3, 4)
+        for gate in decision_plan(engine, question, [100_000] * groups, favourable).gates
+        if gate.measurement.startswith("fairness.")
+    ]
 
 
 def proportion(successes: int, n: int) -> dict[str, Any]:
@@ -225,6 +297,7 @@ def main() -> None:
     ]
     found = {
         "simulated": [simulate(options.audits, sizes, rates) for sizes, rates in settings],
+        "planned": planned(options.audits),
         "exact_fair": table,
         "exact_power_at_true_ratio_0.6": power,
         "compas": compas(home),

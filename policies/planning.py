@@ -7,7 +7,6 @@ file. So a clean model can pass, and a sample too small to decide is known befor
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,12 +39,14 @@ _NEEDED = ("test_rows", "canaries", "canaries_included", "pii_spans", "generatio
 _DEEPER_NEEDED = ("counterfactual_rows", "evaluation_items", "all_items")
 BATCH_PLAN = ("batch_tokens", "generation_rows")
 """How texts are put into batches, which decides the bits of every score; stated as limits of these names."""
-_OF_RATE = ("impact_ratio", "rate_gap")
-"""Methods whose n depends on the share of favourable rows."""
+_OF_GROUPS = ("impact_ratio", "rate_gap")
+"""Methods whose n depends on the share of favourable rows, and on how many groups are compared."""
 _KEPT = 1000
 _T = TypeVar("_T")
 _RATE_FLOOR = 0.05
-"""Selection rates are taken into [.05, .95]: beyond, the normal approximation of the ratio means nothing."""
+"""Selection rates are taken into [.05, .95]: beyond, a few rows of the file would settle n."""
+LEAST_GROUP = 10
+"""Fewest test rows of a group that the audit compares."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ class Planner:
         """Two-sided error rate of one gate's PASS interval; one side of it is half."""
         return self.limits.number("alpha", profile)
 
-    def gate_n(self, gate: Gate, question: policy_input_pb2.IntakeInput) -> int:
-        """Observations with which a clean model passes the gate."""
-        rate = favourable_rate(question) if gate.sample.method in _OF_RATE else 0.0
-        return self._kept(
-            ("n", gate.measurement, question.request.audit_profile, rate), lambda: self._n(gate, question)
-        )
+    def gate_n(self, gate: Gate, question: policy_input_pb2.IntakeInput, attribute: str = "") -> int:
+        """Observations with which a clean model passes the gate; of a gate on groups, those of ``attribute``."""
+        between = gate.sample.method in _OF_GROUPS
+        rate, groups = (favourable_rate(question), len(group_shares(question, attribute))) if between else (0.0, 0)
+        profile = question.request.audit_profile
+        return self._kept(("n", gate.measurement, profile, rate, groups), lambda: self._n(gate, profile, rate, groups))
 
     def _kept(self, key: tuple[Any, ...], work: Callable[[], _T]) -> _T:
         """What the same question was answered before; what is kept follows from limits alone, and is bounded."""
@@ -79,8 +80,7 @@ class Planner:
             self._counted[key] = work()
         return cast(_T, self._counted[key])
 
-    def _n(self, gate: Gate, question: policy_input_pb2.IntakeInput) -> int:
-        profile = question.request.audit_profile
+    def _n(self, gate: Gate, profile: str, rate: float, groups: int) -> int:
         alpha, power = self.alpha(profile), self.limits.number("power", profile)
         limit = self.limits.number(gate.limit, profile)
         given = {key: self.limits.number(name, profile) for key, name in gate.sample.assumptions.items()}
@@ -94,11 +94,10 @@ class Planner:
         if method == "two_means":
             return statistics.n_for_two_means(limit, given["assumed"], given["sd"], alpha, power)
         if method == "impact_ratio":
-            rate = favourable_rate(question)
-            return statistics.n_for_impact_ratio(limit, given["assumed"], rate, alpha, power)
-        # Rates are compared among rows of one true outcome, so the rarer one decides how many rows of a group it takes.
-        rate = favourable_rate(question)
-        return math.ceil(statistics.n_for_rate_gap(limit, 0.5, alpha, power) / min(rate, 1 - rate))
+            return statistics.n_for_impact_ratio(limit, given["assumed"], rate, groups, alpha, power)
+        # True and false positive rates must both pass, each among the rows of one true outcome; at one half they vary
+        # most.
+        return statistics.n_for_rate_gap(limit, 0.5, groups, alpha, power, (rate, 1 - rate))
 
     def needed(self, question: policy_input_pb2.IntakeInput, day: dt.date) -> dict[str, int]:
         """Largest n of each kind over all gates in force, whether or not they will apply; ``needed.*`` for rules."""
@@ -154,10 +153,13 @@ class Planner:
             # Too few to estimate a rate: every one is tried, and none may come back.
             sizes["pii_census"] = known if data.HasField("train_pii_spans") else 1
         # What gates and profile settle is the same for every request that they are the same for.
-        attributes = tuple(question.datasheet.sensitive_attributes)
+        attributes = question.datasheet.sensitive_attributes
+        groups = tuple((attribute, *group_shares(question, attribute)) for attribute in attributes)
         names = tuple(rule.id for rule, _ in applying)
-        key = ("plan", request.audit_profile, question.format, names, attributes, favourable_rate(question))
-        plan = measurement_pb2.AuditPlan.FromString(self._kept(key, partial(self._settled, question, applying)))
+        key = (request.audit_profile, question.format, names, groups, favourable_rate(question))
+        settled = self._kept(("plan", *key), partial(self._settled, question, applying))
+        sizes["test_rows"] = min(sizes["test_rows"], data.test_rows)
+        plan = measurement_pb2.AuditPlan.FromString(settled)
         if not plan.gates:
             raise InternalError("PLAN_EMPTY", "no release gate applies to this request")
         plan.sample_sizes.update(sizes)
@@ -203,11 +205,13 @@ class Planner:
     def _gates(
         self, rule: Rule, gate: Gate, question: policy_input_pb2.IntakeInput
     ) -> list[measurement_pb2.PlannedGate]:
-        names = [gate.measurement]
-        if gate.per_attribute:
-            names = [f"{gate.measurement}[{attribute}]" for attribute in question.datasheet.sensitive_attributes]
-        profile, n = question.request.audit_profile, self.gate_n(gate, question)
-        return [self._gate(rule, gate, name, profile, n) for name in names]
+        profile = question.request.audit_profile
+        if not gate.per_attribute:
+            return [self._gate(rule, gate, gate.measurement, profile, self.gate_n(gate, question))]
+        return [
+            self._gate(rule, gate, f"{gate.measurement}[{attribute}]", profile, self.gate_n(gate, question, attribute))
+            for attribute in question.datasheet.sensitive_attributes
+        ]
 
     def _gate(self, rule: Rule, gate: Gate, name: str, profile: str, n: int) -> measurement_pb2.PlannedGate:
         return measurement_pb2.PlannedGate(
@@ -232,7 +236,6 @@ class Planner:
         chosen["evaluation_items"] = max(chosen["evaluation_items"], -(-needed["all_items"] // ABILITY_SETS))
         chosen["train_rows"] = max(chosen["train_rows"], needed["test_rows"])
         chosen["canaries"] = data.canaries_inserted + data.canaries_held_out
-        chosen["test_rows"] = min(chosen["test_rows"], data.test_rows)
         return chosen
 
 
@@ -255,3 +258,15 @@ def favourable_rate(question: policy_input_pb2.IntakeInput) -> float:
     total = sum(counts.values())
     share = counts[label] / total if total and label in counts else 0.5
     return min(max(share, _RATE_FLOOR), 1 - _RATE_FLOOR)
+
+
+def group_shares(question: policy_input_pb2.IntakeInput, attribute: str) -> list[float]:
+    """Shares of the rows of the groups that the audit will compare, ascending; two halves where they were not counted.
+
+    Every split has its share of every group, and a group with fewer than :data:`LEAST_GROUP` test rows is left out.
+    """
+    found = question.data.group_counts.items()
+    counts = sorted(n for key, n in found if key.startswith(f"{attribute}=") and n > 0)
+    rows, tested = sum(counts), question.data.test_rows
+    shares = [n / rows for n in counts if n * tested >= LEAST_GROUP * rows]
+    return shares if len(shares) > 1 else [0.5, 0.5]

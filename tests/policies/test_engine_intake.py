@@ -139,7 +139,7 @@ def test_a_decision_request_plans_one_gate_for_each_attribute(
     assert "fairness" in plan.probes and list(plan.sensitive_attributes) == ["race", "sex"]
     ratio = next(gate for gate in plan.gates if gate.measurement == "fairness.impact_ratio[race]")
     assert (ratio.side, ratio.limit) == (measurement_pb2.LIMIT_SIDE_AT_LEAST, 0.80)
-    assert ratio.n == statistics.n_for_impact_ratio(0.80, 1.0, 0.6, 0.10, 0.8)
+    assert ratio.n == statistics.n_for_impact_ratio(0.80, 1.0, 0.6, 2, 0.10, 0.8)
     assert not any(gate.measurement.startswith("privacy.pii") for gate in plan.gates)
 
 

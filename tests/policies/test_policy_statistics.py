@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit.probes import stats as audit_stats
 from policies import statistics as ps
 
 
@@ -61,17 +62,55 @@ def test_the_n_of_a_proportion_is_the_smallest(limit: float, tolerated: int) -> 
     assert ps.clopper_pearson(tolerated, n - 1, 0.90)[1] > limit
 
 
-@pytest.mark.parametrize(
-    ("rate", "truth", "n"),
-    [(0.2, 1.0, 994), (0.3, 1.0, 580), (0.5, 1.0, 249), (0.7, 1.0, 107), (0.3, 0.95, 1014), (0.5, 0.9, 991)],
-)
-def test_rows_for_an_impact_ratio_are_those_of_the_facts_sheet(rate: float, truth: float, n: int) -> None:
-    assert ps.n_for_impact_ratio(0.8, truth, rate, 0.10, 0.8) == pytest.approx(n, abs=1)
+@pytest.mark.parametrize(("rate", "truth", "n"), [(0.7, 1.0, 151), (0.9, 1.0, 48), (0.7, 0.95, 205)])
+def test_rows_for_an_impact_ratio_pass_in_as_many_outcomes_of_both_groups_as_was_stated(
+    rate: float, truth: float, n: int
+) -> None:
+    """All outcomes of two groups, each judged by the audit's own interval."""
+    stats, counts = pytest.importorskip("scipy.stats"), range(n + 1)
+    assert ps.n_for_impact_ratio(0.8, truth, rate, 2, 0.10, 0.8) == n
+    first, second = (stats.binom.pmf(counts, n, p) for p in (rate, rate * truth))
+    passing = sum(
+        first[i] * second[j]
+        for i in counts
+        for j in counts
+        if first[i] * second[j] > 1e-12
+        and min(audit_stats.ratio_interval(*pair, 0.90)[0] for pair in ((i, n, j, n), (j, n, i, n))) >= 0.8
+    )
+    assert 0.8 <= passing <= 0.82
+
+
+def test_rows_for_an_impact_ratio_of_unequal_groups_are_those_of_the_facts_sheet() -> None:
+    # The sheet asks for one direction, which is all that matters where the truth is 0.9.
+    assert ps.n_for_impact_ratio(0.8, 0.9, 0.5, 2, 0.10, 0.8) == pytest.approx(991, rel=0.01)
+    assert ps.n_for_impact_ratio(0.8, 0.8, 0.5, 2, 0.10, 0.8) == ps.MAX_N
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4, 5])
+def test_a_lowest_ratio_passes_whichever_groups_are_the_lower(groups: int) -> None:
+    n, z = ps.n_for_impact_ratio(0.8, 0.95, 0.8, groups, 0.10, 0.8), ps.quantile(0.95)
+    for lower in range(1, groups):
+        rates = {0.8: groups - lower, 0.8 * 0.95: lower}
+        assert ps.chance_of_all(n, rates, lambda a, b: ps.ratio_lower(a, b, n, z) >= 0.8) >= 0.8
+
+
+@given(n=st.integers(1, 4000), low=st.floats(0, 1), high=st.floats(0, 1), confidence=st.sampled_from([0.9, 0.95]))
+def test_the_ratio_is_judged_as_audits_judge_it(n: int, low: float, high: float, confidence: float) -> None:
+    a, b = round(low * n), round(high * n)
+    expected = audit_stats.ratio_interval(a, n, b, n, confidence)[0]
+    assert ps.ratio_lower(a, b, n, ps.quantile(0.5 + confidence / 2)) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4, 20])
+@pytest.mark.parametrize("width", [0.5, 2.0, 4.0])
+def test_the_range_of_normals_agrees_with_scipy(width: float, groups: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    assert ps.range_at_most(width, groups) == pytest.approx(stats.studentized_range.cdf(width, groups, 1e6), abs=1e-4)
 
 
 @pytest.mark.parametrize(("rate", "limit", "n"), [(0.5, 0.1, 429), (0.7, 0.1, 360), (0.9, 0.1, 155), (0.5, 0.05, 1713)])
 def test_rows_for_a_gap_in_rates_are_those_of_the_facts_sheet(rate: float, limit: float, n: int) -> None:
-    assert ps.n_for_rate_gap(limit, rate, 0.10, 0.8) == pytest.approx(n, abs=1)
+    assert ps.n_for_rate_gap(limit, rate, 2, 0.10, 0.8) == pytest.approx(n, abs=1)
 
 
 def test_a_clean_model_passes_the_auc_gate_with_the_power_that_was_stated() -> None:

@@ -1,0 +1,74 @@
+"""A fair model passes at the planned n with the stated power: audits are simulated and judged as in a real verdict."""
+
+from __future__ import annotations
+
+import pytest
+
+from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
+from audit.probes import extremes
+from benchmarks import fairness
+from policies import planning, testing
+from policies.engine import PolicyEngine
+
+AUDITS = 800
+LEAST, MOST = 0.757, 0.86
+"""The stated power of 0.8 less three standard errors of so many audits; and what only a needless n would reach."""
+RATIO, ODDS = "fairness.impact_ratio[race]", "fairness.equalized_odds_difference[race]"
+
+
+def gate_of(plan: measurement_pb2.AuditPlan, name: str) -> measurement_pb2.PlannedGate:
+    return next(gate for gate in plan.gates if gate.measurement == name)
+
+
+@pytest.mark.parametrize("name", [RATIO, ODDS])
+@pytest.mark.parametrize(("groups", "favourable"), [(2, 0.5), (3, 0.5), (4, 0.5), (3, 0.9)])
+def test_a_fair_model_passes_at_the_planned_n(
+    engine: PolicyEngine, table: policy_input_pb2.IntakeInput, groups: int, favourable: float, name: str
+) -> None:
+    gate = gate_of(fairness.decision_plan(engine, table, [100_000] * groups, favourable), name)
+    passed = fairness.fair_passes(gate, favourable, lambda rng: [gate.n] * groups, AUDITS)
+    assert LEAST <= passed / AUDITS <= MOST
+
+
+def test_each_attribute_is_planned_for_its_own_groups(
+    engine: PolicyEngine, table: policy_input_pb2.IntakeInput
+) -> None:
+    for values in (table.datasheet.sensitive_attributes, table.datasheet.hidden_columns, table.data.columns):
+        values.append("sex")
+    for name in ("sex=female", "sex=male"):
+        table.data.group_counts[name] = 2000
+    table.data.group_counts["sex=unknown"] = 4000
+    sizes = {gate.measurement: gate.n for gate in engine.decide(table).audit_plan.gates}
+    assert sizes["fairness.impact_ratio[sex]"] > sizes[RATIO] > 0
+    assert sizes["fairness.equalized_odds_difference[sex]"] > sizes[ODDS] > 0
+
+
+def test_a_group_that_is_not_compared_costs_no_rows(table: policy_input_pb2.IntakeInput) -> None:
+    assert planning.LEAST_GROUP == extremes.LEAST_CELL
+    data = table.data
+    two = planning.group_shares(table, "race")
+    assert two == [3800 / 8000, 4200 / 8000]
+    data.group_counts["race=none"] = 0
+    assert planning.group_shares(table, "race") == two
+    data.group_counts["race=few"] = 60  # nine of the 1,200 test rows
+    assert len(planning.group_shares(table, "race")) == 2
+    data.group_counts["race=few"] = 80
+    assert len(planning.group_shares(table, "race")) == 3
+    assert planning.group_shares(table, "age") == [0.5, 0.5]
+    for key in data.group_counts:
+        data.group_counts[key] = 0
+    assert planning.group_shares(table, "race") == [0.5, 0.5]
+
+
+def test_a_sample_below_the_plan_is_told_the_planned_n(engine: PolicyEngine, cases: dict[str, testing.Case]) -> None:
+    release = testing.release_question(engine, cases["a clean decision model passes"])
+    plan = fairness.decision_plan(engine, cases["a clean decision request is allowed"].intake, [100_000] * 3, 0.5)
+    release.plan.CopyFrom(plan)
+    level = plan.confidences
+    for name, given in ((RATIO, {"value": 0.99, "error": 0.02}), (ODDS, {"value": 0.01, "error": 0.02})):
+        planned = gate_of(plan, name).n
+        found = testing.measurement(name, {**given, "n": planned - 1}, level)
+        release.measurements[name].CopyFrom(found)
+        outcome = next(o for o in engine.judge(release).outcomes if o.measurement == name)
+        assert (outcome.outcome, outcome.n_required) == (policy_pb2.OUTCOME_INCONCLUSIVE, planned)
+        assert f"n = {planned:,} would decide" in outcome.fix
