@@ -47,6 +47,8 @@ _RATE_FLOOR = 0.05
 """Selection rates are taken into [.05, .95]: beyond, a few rows of the file would settle n."""
 LEAST_GROUP = 10
 """Fewest test rows of a group that the audit compares."""
+_ASSURANCE = 0.99
+"""Chance that the test rows drawn for scoring hold the n of the smallest group."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ class Planner:
         names = tuple(rule.id for rule, _ in applying)
         key = (request.audit_profile, question.format, names, groups, favourable_rate(question))
         settled = self._kept(("plan", *key), partial(self._settled, question, applying))
-        sizes["test_rows"] = min(sizes["test_rows"], data.test_rows)
+        of_groups = self._kept(("groups", *key), partial(self._rows_of_groups, question, applying))
+        sizes["test_rows"] = min(max(sizes["test_rows"], of_groups), data.test_rows)
         plan = measurement_pb2.AuditPlan.FromString(settled)
         if not plan.gates:
             raise InternalError("PLAN_EMPTY", "no release gate applies to this request")
@@ -237,6 +240,20 @@ class Planner:
         chosen["train_rows"] = max(chosen["train_rows"], needed["test_rows"])
         chosen["canaries"] = data.canaries_inserted + data.canaries_held_out
         return chosen
+
+    def _rows_of_groups(self, question: policy_input_pb2.IntakeInput, applying: Sequence[tuple[Rule, Gate]]) -> int:
+        """Test rows to score so that the smallest group of every attribute has the n of its gates; 0 without any."""
+        return max(
+            (
+                statistics.draws_for(
+                    self.gate_n(gate, question, attribute), group_shares(question, attribute)[0], _ASSURANCE
+                )
+                for _, gate in applying
+                if gate.sample.counts == "group_rows"
+                for attribute in question.datasheet.sensitive_attributes
+            ),
+            default=0,
+        )
 
 
 def probes_of(profile: str, *, decides: bool) -> list[str]:

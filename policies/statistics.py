@@ -243,6 +243,12 @@ def coin_flips(successes: int, assurance: float) -> int:
     return _needed(smallest(enough, 2 * successes))
 
 
+@functools.lru_cache(maxsize=256)
+def draws_for(successes: int, share: float, assurance: float) -> int:
+    """Smallest number of draws that hold at least ``successes`` of a kind with that share, with ``assurance``."""
+    return _needed(smallest(lambda n: binomial_at_most(successes - 1, n, share) <= 1 - assurance, successes))
+
+
 def _binomial(successes: int, n: int, p: float) -> float:
     ways = math.lgamma(n + 1) - math.lgamma(successes + 1) - math.lgamma(n - successes + 1)
     return math.exp(ways + successes * math.log(p) + (n - successes) * math.log1p(-p))

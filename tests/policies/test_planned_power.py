@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
@@ -28,6 +29,20 @@ def test_a_fair_model_passes_at_the_planned_n(
     gate = gate_of(fairness.decision_plan(engine, table, [100_000] * groups, favourable), name)
     passed = fairness.fair_passes(gate, favourable, lambda rng: [gate.n] * groups, AUDITS)
     assert LEAST <= passed / AUDITS <= MOST
+
+
+@pytest.mark.parametrize("name", [RATIO, ODDS])
+def test_a_fair_model_passes_on_the_rows_that_the_plan_scores(
+    engine: PolicyEngine, table: policy_input_pb2.IntakeInput, name: str
+) -> None:
+    groups = np.array([70_000, 18_000, 12_000])
+    plan = fairness.decision_plan(engine, table, groups.tolist(), 0.5)
+    rows = plan.sample_sizes["test_rows"]
+    assert rows < groups.sum() * 0.15
+    passed = fairness.fair_passes(
+        gate_of(plan, name), 0.5, lambda rng: rng.multinomial(rows, groups / groups.sum()).tolist(), AUDITS
+    )
+    assert passed / AUDITS >= LEAST
 
 
 def test_each_attribute_is_planned_for_its_own_groups(

@@ -113,6 +113,12 @@ def test_rows_for_a_gap_in_rates_are_those_of_the_facts_sheet(rate: float, limit
     assert ps.n_for_rate_gap(limit, rate, 2, 0.10, 0.8) == pytest.approx(n, abs=1)
 
 
+@pytest.mark.parametrize("share", [0.05, 0.4, 0.5])
+def test_so_many_draws_hold_enough_of_a_group(share: float) -> None:
+    stats, n = pytest.importorskip("scipy.stats"), ps.draws_for(300, share, 0.99)
+    assert stats.binom.sf(299, n, share) >= 0.99 > stats.binom.sf(299, n - 1, share)
+
+
 def test_a_clean_model_passes_the_auc_gate_with_the_power_that_was_stated() -> None:
     rng, n, passed = random.Random(1), ps.n_for_auc(0.70, 0.5, 0.10, 0.8), 0
     half = n // 2
