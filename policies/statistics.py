@@ -121,16 +121,24 @@ def n_for_auc(limit: float, assumed: float, alpha: float, power: float) -> int:
     return 2 * _needed(half)
 
 
-@functools.lru_cache(maxsize=256)
 def n_for_mean(limit: float, assumed: float, sd: float, alpha: float, power: float) -> int:
-    """Smallest n at which the mean of ``assumed`` and ``sd`` per row lies wholly on the good side with ``power``."""
-    z = quantile(1 - alpha / 2) + quantile(power)
-    return max(2, math.ceil((z * sd / (limit - assumed)) ** 2))
+    """Smallest n at which the mean of ``assumed`` and ``sd`` per row lies wholly on the good side with ``power``.
+
+    Half the squared quantile is for the spread that is estimated from the rows (Guenther, American Statistician 1981):
+    without it seven rows passed in 75 % where 80 % were stated.
+    """
+    return _n_for_mean(limit - assumed, sd, alpha, power, samples=1)
 
 
 def n_for_two_means(limit: float, assumed: float, sd: float, alpha: float, power: float) -> int:
     """As :func:`n_for_mean` for the difference of two independent means, n rows in each."""
-    return n_for_mean(limit, assumed, sd * math.sqrt(2), alpha, power)
+    return _n_for_mean(limit - assumed, sd, alpha, power, samples=2)
+
+
+def _n_for_mean(distance: float, sd: float, alpha: float, power: float, samples: int) -> int:
+    one_sided = quantile(1 - alpha / 2)
+    z = one_sided + quantile(power)
+    return max(2, math.ceil(samples * (z * sd / distance) ** 2 + one_sided**2 / (2 * samples)))
 
 
 def wilson(successes: int, n: int, z: float) -> Bounds:

@@ -129,19 +129,21 @@ def test_a_clean_model_passes_the_auc_gate_with_the_power_that_was_stated() -> N
     assert 0.72 <= passed / 400 <= 0.90
 
 
-def test_a_clean_model_passes_the_loss_gates_with_the_power_that_was_stated() -> None:
-    rng, n, passed = random.Random(2), ps.n_for_mean(0.0, -0.3, 0.75, 0.10, 0.8), 0
-    for _ in range(1000):
-        rows = [rng.gauss(-0.3, 0.75) for _ in range(n)]
+@pytest.mark.parametrize("sd", [0.75, 0.3])
+def test_a_clean_model_passes_the_loss_gates_with_the_power_that_was_stated(sd: float) -> None:
+    rng, n, passed = random.Random(2), ps.n_for_mean(0.0, -0.3, sd, 0.10, 0.8), 0
+    reach = pytest.importorskip("scipy.stats").t.ppf(0.95, n - 1)
+    for _ in range(4000):
+        rows = [rng.gauss(-0.3, sd) for _ in range(n)]
         mean = sum(rows) / n
-        sd = math.sqrt(sum((x - mean) ** 2 for x in rows) / (n - 1))
-        passed += mean + ps.quantile(0.95) * sd / math.sqrt(n) <= 0
-    assert 0.75 <= passed / 1000 <= 0.87
+        spread = math.sqrt(sum((x - mean) ** 2 for x in rows) / (n - 1))
+        passed += mean + reach * spread / math.sqrt(n) <= 0
+    assert 0.78 <= passed / 4000 <= 0.87
 
 
 def test_two_means_need_twice_the_rows() -> None:
     assert ps.n_for_two_means(1.1, 0.4, 1.28, 0.10, 0.8) == pytest.approx(
-        2 * ps.n_for_mean(1.1, 0.4, 1.28, 0.10, 0.8), abs=2
+        2 * ps.n_for_mean(1.1, 0.4, 1.28, 0.10, 0.8), abs=3
     )
 
 
