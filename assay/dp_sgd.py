@@ -24,7 +24,7 @@ class Sampling:
 
     Attributes:
         rate: chance of a unit to be in a step.
-        steps_per_epoch: after how many steps a unit was drawn once on average.
+        steps_per_epoch: after how many steps a unit was drawn once on average, rounded up.
         steps: in all.
     """
 
@@ -34,10 +34,12 @@ class Sampling:
 
     @classmethod
     def of(cls, units: int, batch_size: int, epochs: float) -> Sampling:
-        """Steps of ``batch_size`` expected units out of ``units``, at least one, for so many epochs."""
+        """Steps of ``batch_size`` expected units out of ``units``: at least one, else no more than the epochs allow.
+
+        A step more would train, and spend, what nobody planned: see :mod:`assay.token_plan`.
+        """
         rate = min(1.0, batch_size / max(1, units))
-        per_epoch = math.ceil(1 / rate)
-        return cls(rate, per_epoch, max(1, math.ceil(epochs * per_epoch - 1e-9)))
+        return cls(rate, math.ceil(1 / rate), max(1, math.floor(epochs / rate + 1e-9)))
 
 
 def most_epsilon(noise_multiplier: float, sampling: Sampling, delta: float) -> float:

@@ -78,6 +78,7 @@ class _Scanned:
 class _Tokens:
     train: int
     rejected: int
+    longest: int
     lengths: Sequence[int]
 
 
@@ -136,7 +137,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         detector=scanned.detector,
         train_tokens=tokens.train,
         rejected_tokens=tokens.rejected,
-        longest_row_tokens=tokens.lengths[-1] if tokens.lengths else 0,
+        longest_row_tokens=tokens.longest,
         table=intake.table,
         favourable_label=order.columns.favourable if intake.table is not None else "",
         screens=screens,
@@ -300,18 +301,21 @@ def _private_line(row: Row, labels: Sequence[str], favourable: str) -> bytes:
 def _count_tokens(
     spool: Spool, splits: Mapping[str, Sequence[Entry]], canaries: Sequence[Canary], counter: TokenCounter
 ) -> _Tokens:
-    train, rejected, lengths = 0, 0, []
+    train, rejected, longest, lengths = 0, 0, 0, []
     for name in NAMES:
         for row in spool.read_all(splits[name]):
             count = counter.count(row.messages)
             lengths.append(count)
+            longest = max(longest, count)
             train += count if name == TRAIN else 0
             if row.rejected and name == TRAIN:
-                rejected += counter.count([*row.messages[:-1], {**row.messages[-1], "content": row.rejected}])
+                other = counter.count([*row.messages[:-1], {**row.messages[-1], "content": row.rejected}])
+                longest, rejected = max(longest, other), rejected + other
     for canary in canaries:
         if canary.included:
-            train += canary.repeats * counter.count(canary.messages)
-    return _Tokens(train, rejected, sorted(lengths))
+            count = counter.count(canary.messages)
+            longest, train = max(longest, count), train + canary.repeats * count
+    return _Tokens(train, rejected, longest, sorted(lengths))
 
 
 def _split_path(outputs: Path, name: str) -> Path:

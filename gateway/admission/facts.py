@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from assay import token_plan
 from assay.dp_sgd import ROW, USER, Sampling, most_epsilon
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, tuning_job_pb2
 from gateway.admission.hyperparameters import Chosen, choose
@@ -25,9 +26,32 @@ def hyperparameters(
 
 def tokens_of_pass(method: str, data: policy_input_pb2.DataFacts) -> int:
     """Tokens that the method reads in one pass over the train split: every label of a row, both answers of a pair."""
+    if method.startswith("dpo"):
+        return data.train_tokens + data.rejected_tokens
+    return data.train_tokens * _sequences(method, data)
+
+
+def _sequences(method: str, data: policy_input_pb2.DataFacts) -> int:
+    """Sequences that the method reads for one row at most."""
     if method == "classification":
-        return data.train_tokens * max(1, len(data.labels))
-    return data.train_tokens + (data.rejected_tokens if method.startswith("dpo") else 0)
+        return max(1, len(data.labels))
+    return 2 if method.startswith("dpo") else 1
+
+
+def planned_tokens(request: policy_input_pb2.RequestFacts, data: policy_input_pb2.DataFacts) -> int:
+    """Tokens that the run trains at most, of a search all trials together: no honest run trains more."""
+    tokens = tokens_of_pass(request.method, data)
+    if request.HasField("differential_privacy"):
+        # Every step counts as many tokens as it draws on average.
+        step = math.ceil(tokens * min(1.0, request.batch_size / max(1, _drawn(request, data))))
+    else:
+        step = data.longest_row_tokens * _sequences(request.method, data)
+    return token_plan.most(tokens, request.epochs, step, inputs.trials(request.search))
+
+
+def _drawn(request: policy_input_pb2.RequestFacts, data: policy_input_pb2.DataFacts) -> int:
+    """Units of the train split that a private run draws from."""
+    return data.train_users if request.differential_privacy.unit == USER else data.train_rows + data.canary_rows
 
 
 def quote(book: PriceBook, method: str, tokens: int) -> int:
@@ -53,7 +77,6 @@ def request_facts(
 ) -> policy_input_pb2.RequestFacts:
     """The request as policy sees it."""
     chosen = hyperparameters(request, data).values
-    tokens = math.ceil(tokens_of_pass(request.method, data) * chosen.epochs * inputs.trials(request.search))
     facts = policy_input_pb2.RequestFacts(
         unit=unit_of(request.parent),
         purpose=request.purpose,
@@ -61,9 +84,7 @@ def request_facts(
         method=request.method,
         region=settings.region,
         budget_usd_micros=request.budget.max_usd_micros,
-        quote_usd_micros=quote(settings.price_book, request.method, tokens),
         max_train_tokens=request.budget.max_train_tokens,
-        planned_train_tokens=tokens,
         audit_profile=request.audit_profile,
         epochs=chosen.epochs,
         batch_size=chosen.batch_size,
@@ -76,13 +97,20 @@ def request_facts(
         facts.differential_privacy.CopyFrom(request.differential_privacy)
         facts.differential_privacy.unit = request.differential_privacy.unit or ROW
         spend(facts, data)
+    plan(settings.price_book, facts, data)
     return facts
+
+
+def plan(book: PriceBook, request: policy_input_pb2.RequestFacts, data: policy_input_pb2.DataFacts) -> None:
+    """Says how many tokens the run trains at most, and what that costs."""
+    request.planned_train_tokens = planned_tokens(request, data)
+    request.quote_usd_micros = quote(book, request.method, request.planned_train_tokens)
 
 
 def spend(request: policy_input_pb2.RequestFacts, data: policy_input_pb2.DataFacts) -> None:
     """Says how much epsilon a noise multiplier spends at most, once its units are counted; a target stands as it is."""
     privacy = request.differential_privacy
-    units = data.train_users if privacy.unit == USER else data.train_rows + data.canary_rows
+    units = _drawn(request, data)
     if privacy.HasField("noise_multiplier") and privacy.HasField("delta") and units:
         sampling = Sampling.of(units, request.batch_size, request.epochs)
         privacy.epsilon = most_epsilon(privacy.noise_multiplier, sampling, privacy.delta)

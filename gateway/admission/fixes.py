@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from assay.errors import AssayError
 from assay.v1 import policy_input_pb2, policy_pb2
 from gateway.admission import facts
 from gateway.base_models import BaseModels
 from gateway.settings import Settings
-from policies import fixing, inputs
+from policies import fixing
 from policies.engine import PolicyEngine
 
 
@@ -20,9 +18,7 @@ def minimal_fix(
 
     def derive(changed: policy_input_pb2.IntakeInput) -> None:
         request = changed.request
-        passes = request.epochs * inputs.trials(request.search)
-        request.planned_train_tokens = math.ceil(facts.tokens_of_pass(request.method, changed.data) * passes)
-        request.quote_usd_micros = facts.quote(settings.price_book, request.method, request.planned_train_tokens)
+        facts.plan(settings.price_book, request, changed.data)
         if request.HasField("differential_privacy"):
             facts.spend(request, changed.data)
         _teach(changed, question, base_models)

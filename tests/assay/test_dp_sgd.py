@@ -14,7 +14,8 @@ UNITS, BATCH, EPOCHS, DELTA = (12, 400, 60_000), (1, 8, 256), (0.5, 3), (1e-3, 1
 
 def test_steps_and_rate_are_those_of_the_epochs() -> None:
     assert Sampling.of(40, 8, 2.0) == Sampling(0.2, 5, 10)
-    assert Sampling.of(5, 8, 1.5) == Sampling(1.0, 1, 2)
+    assert Sampling.of(5, 8, 1.5) == Sampling(1.0, 1, 1)
+    assert Sampling.of(100, 32, 1.0) == Sampling(0.32, 4, 3), "a fourth step would train 1.28 of the rows"
     assert Sampling.of(41, 8, 0.001).steps == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from assay.errors import InvalidInputError
@@ -105,6 +107,36 @@ def test_no_validation_rows_no_early_stopping() -> None:
 def test_tokens_are_counted_as_the_method_reads_them(method: str, tokens: int) -> None:
     known = policy_input_pb2.DataFacts(train_tokens=1000, rejected_tokens=700, labels=["a", "b", "c"])
     assert facts.tokens_of_pass(method, known) == tokens
+
+
+@pytest.mark.parametrize(
+    ("values", "planned"),
+    [
+        ({"epochs": 1.3}, 1300),
+        ({"epochs": 0.01}, 90),
+        ({"epochs": 0.01, "method": "dpo"}, 180),
+        ({"epochs": 0.01, "method": "classification"}, 180),
+        ({"epochs": 0.25, "trials": [1e-4, 2e-4]}, 500),
+        ({"epochs": 0.01, "trials": [1e-4, 2e-4]}, 180),
+        ({"epochs": 2.0, "private": "row"}, 2000),
+        ({"epochs": 0.1, "private": "row"}, 320),
+        ({"epochs": 0.1, "private": "user"}, 640),
+        ({"epochs": 0.5, "batch_size": 200, "private": "row"}, 1000),
+    ],
+)
+def test_what_is_planned_is_the_epochs_share_or_the_least_that_a_step_trains(
+    values: dict[str, Any], planned: int
+) -> None:
+    known = policy_input_pb2.DataFacts(
+        train_rows=90, canary_rows=10, train_users=50, train_tokens=1000, longest_row_tokens=90, labels=["a", "b"]
+    )
+    asked = policy_input_pb2.RequestFacts(
+        method=values.get("method", "lora"), epochs=values["epochs"], batch_size=values.get("batch_size", 32)
+    )
+    asked.search.learning_rates.extend(values.get("trials", ()))
+    if "private" in values:
+        asked.differential_privacy.unit = values["private"]
+    assert facts.planned_tokens(asked, known) == planned
 
 
 def test_a_search_plans_the_tokens_of_all_trials_and_rules_choose_nothing_that_it_tries() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from operator import add
 from typing import TypeVar
 
+from assay import token_plan
 from trainer.settings import Settings
 
 _WINDOW_BATCHES = 8
@@ -32,19 +35,28 @@ def plan_batches(lengths: Sequence[int], settings: Settings) -> BatchPlan:
     """Plans every epoch: shuffle, then batch rows of similar length within a window of a few batches.
 
     Each epoch visits every row once; sorting only inside windows keeps the order random while padding stays small. A
-    fractional epoch count ends after the rounded-up number of steps.
+    fractional epoch ends before the step that would train more than its share of the tokens, since intake planned that
+    share and no more; one step is always done, if need be of fewer rows.
 
     Args:
         lengths: tokens of each row; at least one row.
         settings: batch size, epochs and seed.
     """
     size = settings.batch_size
-    per_epoch = math.ceil(len(lengths) / size)
-    steps = max(1, math.ceil(settings.epochs * per_epoch - 1e-9))
     batches: list[tuple[int, ...]] = []
-    for epoch in range(math.ceil(steps / per_epoch)):
+    for epoch in range(math.ceil(settings.epochs)):
         batches += _epoch(lengths, size, random.Random(f"{settings.seed}/{epoch}"))
-    return BatchPlan(tuple(batches[:steps]), per_epoch)
+    share = token_plan.share(sum(lengths), settings.epochs)
+    steps = _fitting((sum(lengths[i] for i in batch) for batch in batches), share)
+    if not steps:
+        rows = _fitting((lengths[i] for i in batches[0]), share)
+        batches, steps = [batches[0][: max(1, rows)]], 1
+    return BatchPlan(tuple(batches[:steps]), math.ceil(len(lengths) / size))
+
+
+def _fitting(tokens: Iterable[int], most: int) -> int:
+    """How many, from the first on, are together no more than so many tokens."""
+    return bisect_right(list(accumulate(tokens)), most)
 
 
 def _epoch(lengths: Sequence[int], size: int, rng: random.Random) -> list[tuple[int, ...]]:

@@ -146,9 +146,12 @@ class PrivateRun(Run):
         return load(self.job.base_files, self.job.settings, self.job.device, longest, fused=False)
 
     def next_tokens(self) -> int:
-        """What a step trains on average: how many tokens were drawn is not for the record."""
+        """What the next step trains on average: how many tokens were drawn is not for the record.
+
+        Rounded as a sum over the steps, so that what rounding adds never passes what intake planned.
+        """
         shares = (sum(r.length for r in unit) * min(1, MOST_ROWS_OF_A_USER / len(unit)) for unit in self.units)
-        return round(self.sampling.rate * sum(shares))
+        return math.floor(self.sampling.rate * sum(shares) * (self.state.step + 1)) - self.state.tokens
 
     def draw(self) -> list[list[Row]]:
         """The units of this step, each drawn by itself, with the rows by which each takes part."""
