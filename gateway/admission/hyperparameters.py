@@ -29,7 +29,8 @@ DEFAULTS = tuning_job_pb2.Hyperparameters(
 
 WHOLE = ("full",)
 """Methods that train whole weight matrices, for which nothing has a rank."""
-_OF_LORA = ("lora_rank", "lora_alpha", "lora_dropout")
+_OF_SHAPE = ("lora_rank", "lora_alpha")
+_OF_LORA = (*_OF_SHAPE, "lora_dropout")
 _LORA_RATES_PER_FULL = 10
 _TARGET_EPOCHS, _LEAST_SEEN, _MOST_SEEN, _MOST_EPOCHS = 3, 100, 25_000, 25
 _BATCH_SHARE, _LEAST_BATCH, _MOST_BATCH = 0.002, 8, 256
@@ -41,31 +42,44 @@ SEARCHED: Mapping[str, str] = {"lora_rank": "lora_ranks", "learning_rate": "lear
 
 
 def demand(request: tuning_job_pb2.CreateTuningJobRequest) -> None:
-    """Refuses numbers that the method has no use for.
+    """Refuses numbers that the method has no use for, or that the adapter to go on from decides.
 
     Raises:
         InvalidInputError: ``HYPERPARAMETERS`` naming the fields.
     """
-    asked = request.hyperparameters
-    given = [name for name in _OF_LORA if request.method in WHOLE and asked.HasField(name)]
-    if given:
+    if request.method in WHOLE:
+        words = "a hyperparameter does not belong to the method"
         why = f"is a number of LoRA, and method {request.method} trains whole matrices"
+        instead = "use the method lora"
+    else:
+        words = "the adapter that the run goes on from has its shape already"
+        why = "is the parent model's"
+        instead = "start from the base model"
+    given = [name for name in _unused(request) if request.hyperparameters.HasField(name)]
+    if given:
         raise InvalidInputError(
             "HYPERPARAMETERS",
-            "a hyperparameter does not belong to the method",
+            words,
             violations=[FieldViolation(f"hyperparameters.{name}", why) for name in given],
-            remedy=f"leave out {', '.join(given)}, or use the method lora",
+            remedy=f"leave out {', '.join(given)}, or {instead}",
         )
 
 
-def defaults_of(method: str) -> tuning_job_pb2.Hyperparameters:
-    """The recipe's defaults for a method; full tuning has no rank, and a tenth of LoRA's rate."""
+def _unused(request: tuning_job_pb2.CreateTuningJobRequest) -> tuple[str, ...]:
+    """Numbers of LoRA that the run does not take from its order."""
+    if request.method in WHOLE:
+        return _OF_LORA
+    return _OF_SHAPE if request.parent_model else ()
+
+
+def defaults_of(request: tuning_job_pb2.CreateTuningJobRequest) -> tuning_job_pb2.Hyperparameters:
+    """The recipe's defaults: full tuning has no rank and a tenth of LoRA's rate, a run with a parent takes its rank."""
     values = tuning_job_pb2.Hyperparameters()
     values.CopyFrom(DEFAULTS)
-    if method in WHOLE:
+    if request.method in WHOLE:
         values.learning_rate = DEFAULTS.learning_rate / _LORA_RATES_PER_FULL
-        for name in _OF_LORA:
-            values.ClearField(name)
+    for name in _unused(request):
+        values.ClearField(name)
     return values
 
 
@@ -92,7 +106,7 @@ def choose(
         tokens_of_pass: that the method reads in one pass over the train split, in all trials of a search together.
     """
     asked = request.hyperparameters
-    values = defaults_of(request.method)
+    values = defaults_of(request)
     reasons: dict[str, str] = {}
     if asked.auto and data.train_rows:
         ruled, why = _ruled(request, data, parameters, tokens_of_pass)
@@ -134,7 +148,7 @@ def _ruled(
         "max_row_tokens": f"the longest row has {data.longest_row_tokens} tokens",
         "early_stopping": f"there are {data.validation_rows} validation rows to stop by",
     }
-    if request.method not in WHOLE:
+    if "lora_rank" not in _unused(request):
         ruled.lora_rank = DEFAULTS.lora_rank
         why["lora_rank"] = (
             "with every linear layer adapted the rank matters little (Dettmers et al. 2023, arXiv 2305.14314)"

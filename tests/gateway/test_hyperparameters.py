@@ -74,6 +74,21 @@ def test_full_tuning_has_no_rank_and_a_tenth_of_the_rate() -> None:
     assert [trial.lora_rank for trial in searching.read(claim)] == [0, 0]
 
 
+@pytest.mark.parametrize("auto", [False, True])
+def test_the_shape_of_a_parents_adapter_is_neither_ordered_nor_chosen(auto: bool) -> None:
+    request = asked(auto=auto, lora_dropout=0.1)
+    request.parent_model = "units/credit/models/first"
+    demand(request)
+    chosen = facts.hyperparameters(request, data())
+    assert not any(chosen.values.HasField(name) for name in ("lora_rank", "lora_alpha"))
+    assert chosen.values.lora_dropout == 0.1 and "lora_rank" not in chosen.reasons
+    request.hyperparameters.lora_rank = 4
+    with pytest.raises(InvalidInputError) as caught:
+        demand(request)
+    assert caught.value.reason == "HYPERPARAMETERS" and "leave out lora_rank" in caught.value.remedy
+    assert [v.field for v in caught.value.violations] == ["hyperparameters.lora_rank"]
+
+
 @pytest.mark.parametrize("name", ["lora_rank", "lora_alpha", "lora_dropout"])
 def test_a_number_of_lora_is_refused_of_full_tuning(name: str) -> None:
     demand(asked("full", learning_rate=1e-5, epochs=1.0, auto=True))
