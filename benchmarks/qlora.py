@@ -32,7 +32,7 @@ def run(method: str, steps: int) -> dict[str, Any]:
     """Trains by one method in this process."""
     from transformers import AutoTokenizer
 
-    from assay.modelfiles import ADAPTER_WEIGHTS
+    from assay.modelfiles import ADAPTER_WEIGHTS, read_base_manifest
     from trainer.device import choose_device
     from trainer.recipes import lora
     from trainer.recipes.four_bit import matrix_of
@@ -48,9 +48,9 @@ def run(method: str, steps: int) -> dict[str, Any]:
     train, held = encoder.encode(iter(rows[: 8 * steps])), encoder.encode(iter(rows[-VALIDATION:]))
     with tempfile.TemporaryDirectory() as name:
         job = TuneJob(
-            base_files=files, train=train, validation=held, method=method, parent=None, settings=settings,
-            device=device, checkpoints=Path(name, "checkpoints"), fingerprint="0" * 64, max_tokens=1 << 40,
-            row_tokens=512, on_pause=RuntimeError, key=bytes(32),
+            base=read_base_manifest(files.parent), base_files=files, train=train, validation=held, method=method,
+            parent=None, settings=settings, device=device, checkpoints=Path(name, "checkpoints"),
+            fingerprint="0" * 64, max_tokens=1 << 40, row_tokens=512, on_pause=RuntimeError, key=bytes(32),
         )  # fmt: skip
         result = tune(job, _Silent())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -19,7 +19,6 @@ from typing import Any
 
 from benchmarks import offline
 from trainer.recipes.rows import EncodedRow, Encoder, read_rows
-from trainer.settings import TARGET_MODULES
 
 MATRIX = 2048
 _ROUNDS = 12
@@ -104,7 +103,7 @@ def trl(prepared: Path, settings: Mapping[str, Any], folder: Path, variant: Mapp
             task_type="CAUSAL_LM",
             r=int(settings["lora_rank"]),
             lora_alpha=int(settings["lora_alpha"]),
-            target_modules=list(TARGET_MODULES),
+            target_modules="all-linear",
         ),
     )
     begin = time.perf_counter()

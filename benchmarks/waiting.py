@@ -41,6 +41,7 @@ def work(told: IO[str], answers: IO[str]) -> None:
     """The child: makes one step for each line it is told, and answers with its seconds."""
     import torch
 
+    from assay.modelfiles import read_base_manifest
     from trainer.device import choose_device
     from trainer.recipes.loop import TuneJob, run_of
     from trainer.recipes.rows import NO_ROWS, EncodedRow, EncodedRows
@@ -52,6 +53,7 @@ def work(told: IO[str], answers: IO[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = run_of(
             TuneJob(
+                base=read_base_manifest(offline.MODELS / offline.BASE_MODEL),
                 base_files=offline.MODELS / offline.BASE_MODEL / "files",
                 train=EncodedRows(rows, ROWS, (), ()),
                 validation=NO_ROWS,

@@ -9,8 +9,6 @@ from typing import Any
 
 from assay.errors import FieldViolation, InvalidInputError
 
-TARGET_MODULES = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
-
 
 @dataclass(frozen=True)
 class Settings:

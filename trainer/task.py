@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from assay import canonical, digests
 from assay.errors import IntegrityError, InvalidInputError, PreconditionError
 from assay.modelfiles import (
     ADAPTER_WEIGHTS,
+    BASE_FILES,
     AdapterFacts,
+    BaseManifest,
     check_adapter_folder,
     read_base_manifest,
     verify_base_files,
@@ -43,23 +46,17 @@ def run(context: TaskContext) -> dict[str, Any]:
         The claim, see :func:`trainer.statement.claim`.
 
     Raises:
-        IntegrityError: ``BASE_MODEL_CHANGED`` when the base model is not the one that was decided on.
+        IntegrityError: ``BASE_MODEL_CHANGED`` when the base model is not the one that was decided on,
+            ``BASE_FILES_DIGEST`` when its files are not, before or after it was loaded.
         InvalidInputError: for rows or hyperparameters that cannot be used.
-        PreconditionError: ``TOKENIZER_MISMATCH``, ``QUANTISATION_MISSING``, ``LOSS_NOT_FINITE`` or ``TOKEN_CAP``.
+        PreconditionError: ``TOKENIZER_MISMATCH``, ``ARCHITECTURE``, ``QUANTISATION_MISSING``, ``LOSS_NOT_FINITE`` or
+            ``TOKEN_CAP``.
         AssayError: what :func:`trainer.recipes.launcher.carry_out` raises.
         TaskPaused: after a checkpoint, when asked to pause.
     """
     order = context.order
     context.progress(0, 0, "checking the base model")
-    folder = context.models / str(order["base_model"])
-    manifest = read_base_manifest(folder)
-    if manifest.sha256 != order["base_sha256"]:
-        raise IntegrityError(
-            "BASE_MODEL_CHANGED",
-            "the base model is not the one that was decided on",
-            remedy="install the model that the decision names, or ask for a new job",
-        )
-    verify_base_files(folder, manifest)
+    verify_base_files(*_base(context))
     settings = Settings.from_order(order["hyperparameters"], int(order["seed"]))
     return carry_out(work, _job(context, settings), context)
 
@@ -76,12 +73,25 @@ def work(job: TuneJob, context: TaskContext) -> dict[str, Any]:
     return claim
 
 
+def _base(context: TaskContext) -> tuple[Path, BaseManifest]:
+    """Folder and manifest of the base model that the order names."""
+    folder = context.models / str(context.order["base_model"])
+    manifest = read_base_manifest(folder)
+    if manifest.sha256 != context.order["base_sha256"]:
+        raise IntegrityError(
+            "BASE_MODEL_CHANGED",
+            "the base model is not the one that was decided on",
+            remedy="install the model that the decision names, or ask for a new job",
+        )
+    return folder, manifest
+
+
 def _job(context: TaskContext, settings: Settings) -> TuneJob:
     from transformers import AutoTokenizer
 
     order = context.order
-    folder = context.models / str(order["base_model"])
-    files, manifest = folder / "files", read_base_manifest(folder)
+    folder, manifest = _base(context)
+    files = folder / BASE_FILES
     tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True)
     vocabulary, context_tokens = read_limits(files)
     demand_fit(tokenizer, vocabulary)
@@ -120,6 +130,7 @@ def _job(context: TaskContext, settings: Settings) -> TuneJob:
     }
     _demand_the_ordered_rows(order, {split: decides[split] for split in names})
     return TuneJob(
+        base=manifest,
         base_files=files,
         train=splits["train"],
         validation=splits["validation"],

@@ -207,3 +207,49 @@ def test_attack_21_a_base_model_that_was_swapped_after_the_decision_is_named(mod
     with pytest.raises(IntegrityError) as raised:
         task.run(context(models, tmp_path, chat_rows(8), base_sha256="1" * 64))
     assert raised.value.reason == "BASE_MODEL_CHANGED"
+
+
+@pytest.mark.parametrize(("trials", "load"), [(0, 1), (2, 1), (2, 2)])
+def test_attack_21_a_base_model_that_is_swapped_between_its_hash_and_a_load_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int, load: int
+):
+    """Also before a later trial of a search, since every trial loads it anew."""
+    from transformers import AutoModelForCausalLM
+
+    own = tiny_models(tmp_path / "models")
+    found = own / BASE_MODEL / "files" / "model.safetensors"
+    real, loads = AutoModelForCausalLM.from_pretrained, []
+
+    def swapping(*args: Any, **kwargs: Any) -> Any:
+        loads.append(args)
+        if len(loads) == load:
+            data = bytearray(found.read_bytes())
+            data[-1] ^= 1
+            found.write_bytes(data)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", swapping)
+    asked = {"search": {"trials": [{"learning_rate": "0.001"}] * trials}} if trials else {}
+    ctx = context(own, tmp_path, chat_rows(16), **asked)
+    (ctx.inputs / "selection.jsonl").write_bytes(chat_rows(8))
+    with pytest.raises(IntegrityError) as raised:
+        task.run(ctx)
+    assert raised.value.reason == "BASE_FILES_DIGEST" and "model.safetensors" in raised.value.message
+    assert len(loads) == load and not (ctx.outputs / "adapter").exists()
+
+
+def test_weights_that_were_loaded_do_not_change_with_their_file(tmp_path: Path):
+    """In the file's own format they were views of it, mapped into memory."""
+    import torch
+
+    from trainer.device import Device
+    from trainer.recipes.lora import load
+
+    own = tiny_models(tmp_path / "models")
+    files = own / BASE_MODEL / "files"
+    model = load(files, Settings(), Device("cpu", "bfloat16", ""), 100)
+    before = {n: p.detach().clone() for n, p in model.backbone.named_parameters()}
+    with (files / "model.safetensors").open("r+b") as stream:
+        stream.seek(-(1 << 16), 2)
+        stream.write(bytes(1 << 16))
+    assert all(torch.equal(before[n], p) for n, p in model.backbone.named_parameters())

@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 BASE_MODEL = "smollm2-135m-instruct"
 
 
-def tiny_models(folder: Path, *, template: bool = True, **changes: int) -> Path:
+def tiny_models(folder: Path, *, template: bool = True, kind: str = "llama", **changes: int) -> Path:
     """Models whose base is a tiny random Llama with the real tokenizer: for plumbing, not for measuring.
 
     Args:
         folder: gets the model; must not hold one.
         template: whether the tokenizer has its chat template.
+        kind: another family of transformers instead of Llama.
         **changes: members of the model's configuration, such as ``vocab_size``.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     real = default_home() / "models" / BASE_MODEL
     files = folder / BASE_MODEL / "files"
@@ -41,8 +42,8 @@ def tiny_models(folder: Path, *, template: bool = True, **changes: int) -> Path:
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
     } | changes  # fmt: skip
     special = {name: known.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    config = LlamaConfig(**sizes, **special, tie_word_embeddings=True)
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(files)
+    config = AutoConfig.for_model(kind, **sizes, **special, tie_word_embeddings=True)
+    AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(files)
     for path in files.iterdir():
         path.chmod(0o644)  # safetensors writes for its owner only
     manifest = json.loads((real / "manifest.json").read_text())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from assay.errors import InvalidInputError, PreconditionError
+from assay.modelfiles import BaseManifest, verify_base_files
 from trainer.device import Device, demand_exactness
 from trainer.recipes import checkpoints, four_bit, whole
 from trainer.recipes.checkpoints import RunState
@@ -52,7 +53,8 @@ class TuneJob:
     """One run.
 
     Attributes:
-        base_files: ``files/`` of the base model.
+        base: manifest of the base model, whose digest is the ordered one.
+        base_files: its ``files/``.
         train: rows to tune on.
         validation: rows to watch; may be empty.
         method: name of the method, see :data:`trainer.recipes.objectives.METHODS`.
@@ -74,6 +76,7 @@ class TuneJob:
         micro_batch_tokens: tokens of rows that one pass may hold, of a run that begins; 0 for no bound.
     """
 
+    base: BaseManifest
     base_files: Path
     train: EncodedRows
     validation: EncodedRows
@@ -119,7 +122,8 @@ def tune(job: TuneJob, control: Control) -> TuneResult:
         InvalidInputError: ``NO_TRAINABLE_ROWS``.
         PreconditionError: ``LOSS_NOT_FINITE``, ``QUANTISATION_MISSING``; ``CHECKPOINT_PROCESSES`` for a checkpoint of
             another number of processes.
-        IntegrityError: for a damaged or foreign checkpoint; ``RANKS_DIVERGED``.
+        IntegrityError: for a damaged or foreign checkpoint; ``RANKS_DIVERGED``; ``BASE_FILES_DIGEST`` for a base model
+            that was changed before it was loaded.
         Exception: what ``job.on_pause`` makes, after a checkpoint was written: ``REQUESTED`` or ``COST_CAP``.
     """
     return follow(run_of(job, control))
@@ -131,6 +135,7 @@ def run_of(job: TuneJob, control: Control) -> Run:
     Raises:
         InvalidInputError: ``NO_TRAINABLE_ROWS``.
         PreconditionError: ``QUANTISATION_MISSING``.
+        IntegrityError: ``BASE_FILES_DIGEST``.
     """
     if not job.train.rows:
         raise InvalidInputError(
@@ -178,6 +183,8 @@ class Run:
         self.plan = self.make_plan()
         longest = max(row.longest for row in (*job.train.rows, *job.validation.rows))
         self.model = self.make_model(longest)
+        # The folder can change while a job waits or searches: what was loaded lies between two equal hashes.
+        verify_base_files(job.base_files.parent, job.base)
         if self.model.quantisation is not None:
             control.progress(0, 0, f"the base model's linear layers are in {self.model.quantisation.words()}")
         self.optimizer = torch.optim.AdamW(

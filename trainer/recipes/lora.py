@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,11 @@ from assay.logits import demand_keys_and_values, demand_plain_logits
 from assay.modelfiles import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from trainer.device import Device
 from trainer.recipes import four_bit, whole
+from trainer.recipes.blocks import demand_blocks, linear_layers
 from trainer.recipes.four_bit import Quantisation
 from trainer.recipes.lora_linear import fuse
 from trainer.recipes.packs import understands_packs
-from trainer.settings import TARGET_MODULES, Settings
+from trainer.settings import Settings
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +55,7 @@ class TunedModel:
         packs: whether rows may be read in packs, see :mod:`trainer.recipes.packs`.
         whole: whether the adapter is the blocks themselves, see :mod:`trainer.recipes.whole`.
         quantisation: of the base model's weights; None where they are as the base model has them.
+        targets: names of the modules that LoRA is on, sorted; none of a whole adapter.
     """
 
     backbone: torch.nn.Module
@@ -65,6 +67,7 @@ class TunedModel:
     packs: bool = False
     whole: bool = False
     quantisation: Quantisation | None = None
+    targets: tuple[str, ...] = ()
 
     def publish_masters(self) -> None:
         """Rounds the masters into the model."""
@@ -124,7 +127,7 @@ def load(
     Raises:
         InvalidInputError: ``ADAPTER_TENSORS`` when the parent's tensors are not those of the adapter,
             ``BASE_LOGITS_ALTERED``, ``BASE_RECURRENT``.
-        PreconditionError: ``QUANTISATION_MISSING``.
+        PreconditionError: ``ARCHITECTURE``, ``QUANTISATION_MISSING``.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -139,8 +142,11 @@ def load(
         attn_implementation="eager" if keeps_attention(device, longest_row) else "sdpa",
     )
     parameters = sum(p.numel() for p in base.parameters())
+    demand_blocks(base)
+    targets = () if full else linear_layers(base)
     quantisation = four_bit.quantise(base, device) if quantised else None
     base.to(device.torch_device())  # type: ignore[arg-type]
+    _leave_file(base)
     # The audit asks this too, after hours that it saves here.
     demand_plain_logits(base)
     demand_keys_and_values(base)
@@ -148,7 +154,7 @@ def load(
         adapter = whole.open_blocks(base)
         untuned = {name: p.detach().clone() for name, p in adapter.items()}
     else:
-        adapter = _attach(base, settings, fused=fused)
+        adapter = _attach(base, settings, targets, fused=fused)
         untuned = {name: torch.zeros(()) for name in adapter if ".lora_B." in name}
     masters = {n: torch.nn.Parameter(p.detach().float().clone()) for n, p in adapter.items()}
     if parent is not None:
@@ -156,10 +162,19 @@ def load(
     inner: Any = base
     # Dropout would treat a shared token alike for all its rows.
     packs = fused and (full or not settings.lora_dropout) and understands_packs(inner.model, device.torch_device())
-    return TunedModel(inner.model, inner.lm_head, adapter, masters, untuned, parameters, packs, full, quantisation)
+    return TunedModel(
+        inner.model, inner.lm_head, adapter, masters, untuned, parameters, packs, full, quantisation, targets
+    )
 
 
-def _attach(base: Any, settings: Settings, *, fused: bool) -> dict[str, torch.nn.Parameter]:
+def _leave_file(base: torch.nn.Module) -> None:
+    """Copies weights on the CPU: in the file's own format they are views of it, and would change with it."""
+    for parameter in base.parameters():
+        if parameter.device.type == "cpu":
+            parameter.data = parameter.data.clone()
+
+
+def _attach(base: Any, settings: Settings, targets: Sequence[str], *, fused: bool) -> dict[str, torch.nn.Parameter]:
     """Puts a fresh LoRA adapter on a base model, in place; gives its tensors by the names they are saved under."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -170,7 +185,7 @@ def _attach(base: Any, settings: Settings, *, fused: bool) -> dict[str, torch.nn
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=list(TARGET_MODULES),
+        target_modules=list(targets),
     )
     wrapped = get_peft_model(base, config, autocast_adapter_dtype=False)
     if fused:
@@ -212,7 +227,7 @@ def save_adapter(model: TunedModel, settings: Settings, base_model: str, folder:
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "use_rslora": False,
-        **(whole.peft_config(tensors) if model.whole else _peft_config(settings)),
+        **(whole.peft_config(tensors) if model.whole else _peft_config(settings, model.targets)),
     }
     (staging / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
@@ -221,12 +236,12 @@ def save_adapter(model: TunedModel, settings: Settings, base_model: str, folder:
     staging.rename(folder)
 
 
-def _peft_config(settings: Settings) -> dict[str, Any]:
+def _peft_config(settings: Settings, targets: Sequence[str]) -> dict[str, Any]:
     return {
         "lora_alpha": settings.lora_alpha,
         "lora_dropout": settings.lora_dropout,
         "r": settings.lora_rank,
-        "target_modules": list(TARGET_MODULES),
+        "target_modules": list(targets),
     }
 
 

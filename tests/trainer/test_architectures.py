@@ -1,0 +1,54 @@
+"""Other families of base models: an adapter is on every linear layer of the blocks, or the model is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from assay.errors import PreconditionError
+from assay.modelfiles import check_adapter_folder
+from tests.e2e.e2e_world import chat_rows
+from tests.trainer.test_train_task import context
+from tests.trainer.tiny_models import BASE_MODEL, tiny_models
+from trainer import task
+from trainer.device import Device
+from trainer.recipes.lora import load
+from trainer.settings import Settings
+
+LLAMA = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
+PHI = ("down_proj", "gate_up_proj", "o_proj", "qkv_proj")
+
+
+@pytest.mark.parametrize(("kind", "names"), [("llama", LLAMA), ("qwen2", LLAMA), ("phi3", PHI)])
+def test_an_adapter_is_on_every_linear_layer_of_the_blocks(tmp_path: Path, kind: str, names: tuple[str, ...]) -> None:
+    import torch
+
+    models = tiny_models(tmp_path / "models", kind=kind)
+    model = load(models / BASE_MODEL / "files", Settings(), Device("cpu", "float32", ""), 100, fused=False)
+    assert model.targets == names, "of the embedded default the very list that its adapters always had"
+    blocks = model.backbone.layers
+    frozen = {n for n, m in blocks.named_modules() if isinstance(m, torch.nn.Linear) and ".lora_" not in n}
+    adapted = {n.rpartition(".lora_A")[0] for n in model.adapter if ".lora_A." in n}
+    assert {f"base_model.model.model.layers.{n.removesuffix('.base_layer')}" for n in frozen} == adapted
+    ctx = context(models, tmp_path, chat_rows(16))
+    assert "every linear layer" in task.run(ctx)["adapter"]
+    assert check_adapter_folder(ctx.outputs / "adapter").target_modules == names
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "method", "why"),
+    [
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}, "lora", "other parts"),
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}, "full", "other parts"),
+        ("mixtral", {"num_local_experts": 2}, "lora", "no linear layer's"),
+    ],
+)
+def test_another_architecture_is_refused_by_name_before_a_step(
+    tmp_path: Path, kind: str, changes: dict[str, int], method: str, why: str
+) -> None:
+    ctx = context(tiny_models(tmp_path / "models", kind=kind, **changes), tmp_path, chat_rows(16), method=method)
+    with pytest.raises(PreconditionError) as raised:
+        task.run(ctx)
+    assert raised.value.reason == "ARCHITECTURE" and why in raised.value.message and "Llama" in raised.value.remedy
+    assert not (ctx.outputs / "adapter").exists()
