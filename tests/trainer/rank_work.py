@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from assay.modelfiles import BaseManifest
 from assay.worker.task import TaskContext
 from trainer import task
 from trainer.device import Device
@@ -24,8 +25,9 @@ from trainer.settings import Settings
 def together(work: Work, folder: Path, processes: int, send: Callable[[bytes], None] = print) -> dict[str, Any]:
     """Lets processes work without a model."""
     job = TuneJob(
-        folder, NO_ROWS, NO_ROWS, "lora", None, Settings(), Device("cpu", "float32", ""), folder, "", 0, 0,
-        task._stopped, bytes(32), ranks=Ranks(processes, backend="gloo"),
+        BaseManifest("", "", "", 0, (), ""), folder, NO_ROWS, NO_ROWS, "lora", None, Settings(),
+        Device("cpu", "float32", ""), folder, "", 0, 0, task._stopped, bytes(32),
+        ranks=Ranks(processes, backend="gloo"),
     )  # fmt: skip
     return carry_out(work, job, TaskContext("t", "train", {}, *[folder] * 4, b"", folder / "pause", send))
 

@@ -233,7 +233,7 @@ def test_a_run_for_users_says_so_and_its_epsilon_is_of_them(models: Path, tmp_pa
     ctx = private(models, tmp_path, of_users(USERS), differential_privacy={**EPSILON, "unit": "user"})
     said = task.run(ctx)["differential_privacy"]
     assert said["unit"] == "user" and "users" in said["mechanism"] and said["most_rows_of_a_user"] == 8
-    assert float(said["sampling_rate"]) == pytest.approx(8 / 19) and said["steps"] == 6
+    assert float(said["sampling_rate"]) == pytest.approx(8 / 19) and said["steps"] == 4
     assert Mechanism.of(said).accounted() <= float(said["epsilon"]) <= 8
     assert lora_b_moved(ctx.outputs / "adapter")
 
@@ -261,7 +261,11 @@ def test_a_user_is_drawn_whole_by_the_stated_probability_and_takes_part_with_few
     # A user of twenty rows is drawn no more often than one of one row: 126 expected, standard deviation 8.5.
     assert all(abs(times[user] - 126) < 5 * 8.6 for user in (0, 1, 5))
     tokens = sum(r.length for unit in run.units[1:] for r in unit) + 8 / 20 * sum(r.length for r in large)
-    assert run.next_tokens() == round(8 / 19 * tokens)
+    counted = 0
+    for step in range(300):
+        run.state.step = step
+        counted += run.next_tokens()
+    assert 0 <= 300 * 8 / 19 * tokens - counted <= 1, "rounding does not add up over the steps"
 
 
 def test_a_user_of_fifty_rows_moves_the_sum_by_at_most_the_clip(models: Path, tmp_path: Path) -> None:

@@ -151,7 +151,8 @@ class PrivateRun(Run):
         Rounded as a sum over the steps, so that what rounding adds never passes what intake planned.
         """
         shares = (sum(r.length for r in unit) * min(1, MOST_ROWS_OF_A_USER / len(unit)) for unit in self.units)
-        return math.floor(self.sampling.rate * sum(shares) * (self.state.step + 1)) - self.state.tokens
+        mean = self.sampling.rate * sum(shares)
+        return math.floor(mean * (self.state.step + 1)) - math.floor(mean * self.state.step)
 
     def draw(self) -> list[list[Row]]:
         """The units of this step, each drawn by itself, with the rows by which each takes part."""
