@@ -236,12 +236,8 @@ def forms_of(scored: Sequence[ScoredCanary], levels: Sequence[float]) -> list[Me
     own, reserved = areas["own"], areas["reserved"]
 
     def interval(confidence: float) -> stats.Bounds:
-        (l1, u1), (l2, u2) = own.interval(confidence), reserved.interval(confidence)
-        value = own.value - reserved.value
-        return (
-            value - math.hypot(own.value - l1, u2 - reserved.value),
-            value + math.hypot(u1 - own.value, reserved.value - l2),
-        )
+        bounds = own.interval(confidence), reserved.interval(confidence)
+        return stats.square_and_add(own.value, bounds[0], reserved.value, bounds[1])
 
     inputs = {form: [area.value, area.variance] for form, area in areas.items()}
     return [*out, measured(gap, own.value - reserved.value, interval, levels, n=len(scored), inputs=inputs)]

@@ -6,7 +6,8 @@ small model is near chance on some of them; what counts is the change.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -27,6 +28,10 @@ _CHANGE = "tuned minus base on the same items; Tango 1998 score interval"
 _MACRO = "mean over sets of tuned minus base accuracy; normal interval, items as sampling units within sets"
 _FORGETTING = "tuned minus base, mean nats per token on the first 128 tokens of general text (BoolQ); paired t interval"
 _GAIN = "accuracy on PubMedQA with its own context minus with another question's; Tango 1998 score interval"
+_GAIN_CHANGE = (
+    "gain from the right context, tuned minus base: change of accuracy with a question's own context minus that with "
+    "another's; from both Tango 1998 score intervals (Bonferroni)"
+)
 _UNKNOWN = (
     "loss of a made-up fact minus loss of an admission that the name is unknown, on {} names that do not exist, "
     "tuned minus base; paired t interval"
@@ -48,7 +53,7 @@ def run(audit: Audit) -> Findings:
         (_forgetting, (_subject("forgetting_delta", "nats", _FORGETTING),)),
         (_capability, (_subject("capability_delta", "ratio", _MACRO),)),
         (_factual, _pair("factual_accuracy", "", "true and false summaries (Falke et al. 2019), " + _SCORED)),
-        (_grounding, (_subject("context_gain", "ratio", _GAIN), _subject("context_gain_delta", "ratio", _GAIN))),
+        (_grounding, (_subject("context_gain", "ratio", _GAIN), _subject("context_gain_delta", "ratio", _GAIN_CHANGE))),
         (_unknown, (_subject("unknown_margin_delta", "nats", _UNKNOWN),)),
     )
     for measure, subjects in parts:
@@ -94,18 +99,20 @@ def _capability(audit: Audit) -> list[Measurement]:
     subject = _subject("capability_delta", "ratio", _MACRO)
 
     def build() -> Measurement:
-        value = float(np.mean([c.mean() for c in changes]))
-        # A set in which no item changed has variance 0; one item's worth keeps the interval from collapsing.
-        spread = sum(max(float(c.var(ddof=1)), 1 / c.size) / c.size for c in changes) / len(changes) ** 2
-
-        def interval(confidence: float) -> stats.Bounds:
-            half = stats.normal_quantile(confidence) * float(np.sqrt(spread))
-            return value - half, value + half
-
-        n = sum(c.size for c in changes)
-        return measured(subject, value, interval, audit.settings.confidences, n=n, inputs=changes)
+        value, n = float(np.mean([c.mean() for c in changes])), sum(c.size for c in changes)
+        bounds, levels = partial(mean_over_sets_interval, changes), audit.settings.confidences
+        return measured(subject, value, bounds, levels, n=n, inputs=changes)
 
     return [guarded(subject, build), *out]
+
+
+def mean_over_sets_interval(changes: Sequence[Floats], confidence: float) -> stats.Bounds:
+    """Normal interval of the mean over sets of a mean over items."""
+    value = float(np.mean([c.mean() for c in changes]))
+    # A set in which no item changed has variance 0; one item's worth keeps the interval from collapsing.
+    spread = sum(max(float(c.var(ddof=1)), 1 / c.size) / c.size for c in changes) / len(changes) ** 2
+    half = stats.normal_quantile(confidence) * float(np.sqrt(spread))
+    return value - half, value + half
 
 
 def _factual(audit: Audit) -> list[Measurement]:
@@ -130,20 +137,30 @@ def _grounding(audit: Audit) -> list[Measurement]:
         for adapter in (True, False):
             right[own, adapter] = right_ones(nats(audit, questions, adapter=adapter), questions).astype(float)
     gain = {a: right[True, a] - right[False, a] for a in (True, False)}
-    n = len(items)
-
-    def interval(confidence: float) -> stats.Bounds:
-        gained, lost = int((gain[True] > 0).sum()), int((gain[True] < 0).sum())
-        return stats.paired_difference_interval(gained, lost, n, confidence)
-
+    changes = [right[own, True] - right[own, False] for own in (True, False)]
     subject = _subject("context_gain", "ratio", _GAIN)
     control = Control(float(gain[False].mean()), "base model")
-    levels, value = audit.settings.confidences, float(gain[True].mean())
-    delta = _subject("context_gain_delta", "ratio", "gain from the right context, tuned minus base; paired t interval")
+    levels, n, value = audit.settings.confidences, len(items), float(gain[True].mean())
+    delta = _subject("context_gain_delta", "ratio", _GAIN_CHANGE)
+    moved, bounds = float((gain[True] - gain[False]).mean()), gain_change_interval(*changes)
     return [
-        measured(subject, value, interval, levels, n=n, inputs=gain[True], control=control),
-        mean_of(audit, delta, gain[True] - gain[False]),
+        measured(subject, value, partial(_paired, gain[True]), levels, n=n, inputs=gain[True], control=control),
+        measured(delta, moved, bounds, levels, n=n, inputs=changes),
     ]
+
+
+def gain_change_interval(own: Floats, other: Floats) -> Callable[[float], stats.Bounds]:
+    """Interval of the change of the gain, from the changes of right answers with either context.
+
+    Not from the two models' gains: these differ in many questions even where tuning changed no answer at all.
+    """
+    return stats.apart(partial(_paired, own), partial(_paired, other))
+
+
+def _paired(change: Floats, confidence: float) -> stats.Bounds:
+    """Interval of the mean of changes that are -1, 0 or 1."""
+    gained, lost = int((change > 0).sum()), int((change < 0).sum())
+    return stats.paired_difference_interval(gained, lost, change.size, confidence)
 
 
 def _unknown(audit: Audit) -> list[Measurement]:

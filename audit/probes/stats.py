@@ -105,9 +105,18 @@ def wilson(successes: int, n: int, confidence: float) -> Bounds:
 
 def difference_interval(k1: int, n1: int, k2: int, n2: int, confidence: float) -> Bounds:
     """Interval of ``k1/n1 - k2/n2`` for independent proportions (Newcombe, Statistics in Medicine 1998, method 10)."""
-    (l1, u1), (l2, u2) = wilson(k1, n1, confidence), wilson(k2, n2, confidence)
-    p1, p2 = k1 / n1, k2 / n2
-    return p1 - p2 - math.hypot(p1 - l1, u2 - p2), p1 - p2 + math.hypot(u1 - p1, p2 - l2)
+    return square_and_add(k1 / n1, wilson(k1, n1, confidence), k2 / n2, wilson(k2, n2, confidence))
+
+
+def square_and_add(first: float, of_first: Bounds, second: float, of_second: Bounds) -> Bounds:
+    """Interval of ``first - second`` from those of two independent estimates.
+
+    Newcombe (Statistics in Medicine 1998, method 10, for proportions); Zou and Donner (Statistics in Medicine 2008, for
+    any two estimates).
+    """
+    (l1, u1), (l2, u2) = of_first, of_second
+    value = first - second
+    return value - math.hypot(first - l1, u2 - second), value + math.hypot(u1 - first, second - l2)
 
 
 def ratio_interval(k1: int, n1: int, k2: int, n2: int, confidence: float) -> Bounds:
@@ -161,6 +170,28 @@ def mean(values: ArrayLike) -> Estimate:
     """Mean of independent values; the paired t interval when they are differences. Needs two values."""
     data = _finite(values, 2)
     return Estimate(float(data.mean()), float(data.std(ddof=1) / math.sqrt(data.size)), data.size - 1)
+
+
+def mean_between(values: ArrayLike, low: float, high: float, confidence: float) -> Bounds:
+    """Interval of a mean that does not collapse where the values are alike.
+
+    Agresti and Coull's (The American Statistician 1998), for other values than zeros and ones: ``z**2 / 2`` values at
+    ``low`` and as many at ``high`` are added, and Student's quantile is taken, since the variance is estimated. Needs
+    two values.
+
+    Args:
+        values: independent.
+        low: what a value may still be though none was.
+        high: the same on the other side.
+        confidence: of the interval.
+    """
+    data = _finite(values, 2)
+    added = normal_quantile(confidence) ** 2
+    size = data.size + added
+    centre = (float(data.sum()) + added * (low + high) / 2) / size
+    squares = float(((data - centre) ** 2).sum()) + added * ((low - centre) ** 2 + (high - centre) ** 2) / 2
+    half = float(stats.t.ppf(0.5 + confidence / 2, data.size - 1)) * math.sqrt(squares) / size
+    return centre - half, centre + half
 
 
 def weighted_mean(totals: ArrayLike, sizes: ArrayLike) -> Estimate:

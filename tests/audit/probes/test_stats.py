@@ -93,6 +93,22 @@ def test_mean_is_the_t_interval_and_paired_t_its_special_case() -> None:
     assert stats.mean(a - b).interval(0.99) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (5, 10), (29, 30), (60, 60), (281, 300)])
+def test_mean_between_zero_and_one_is_agresti_coulls_with_students_quantile(k: int, n: int) -> None:
+    z2 = scipy_stats.norm.ppf(0.975) ** 2
+    size, share = n + z2, (k + z2 / 2) / (n + z2)
+    half = scipy_stats.t.ppf(0.975, n - 1) * math.sqrt(share * (1 - share) / size)
+    found = stats.mean_between(np.r_[np.ones(k), np.zeros(n - k)], 0, 1, 0.95)
+    assert found == pytest.approx((share - half, share + half))
+    assert found[0] < k / n < found[1]
+
+
+def test_mean_between_does_not_collapse_where_all_values_are_alike() -> None:
+    low, high = stats.mean_between(np.full(30, -0.05), -0.05, 0.95, 0.95)
+    assert low < -0.05 and high > 0.05  # none wrong of thirty: up to a tenth may be
+    assert stats.mean(np.full(30, -0.05)).interval(0.95) == pytest.approx((-0.05, -0.05))
+
+
 def test_difference_is_welch() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(1, 2, 23), rng.normal(0.5, 1, 70)
