@@ -19,6 +19,7 @@ from audit.probes.corpus import RowText
 from audit.probes.decisions import cut_of, decidable, log_odds_of, scores_of
 from audit.probes.extremes import LEAST_CELL, Cell
 from audit.probes.findings import Audit, Findings, Series, series
+from audit.probes.groups import groups_of, left_out
 from audit.probes.inputs import choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
 from audit.probes.passages import Variation
@@ -66,11 +67,14 @@ def run(audit: Audit) -> Findings:
     found = {v.name: (v, _candidate(audit, selection, v, selection)) for v in variations(audit.board.rank)}
     measurements: list[Measurement] = []
     plots: list[Series] = []
+    notes: list[str] = []
     for attribute in attributes:
         made, plot = _search(audit, attribute, found, selection, test)
         measurements += made
         plots += plot
-    return Findings(tuple(measurements), tuple(plots))
+        for texts, rows in ((selection, "selection rows"), (test, "test rows")):
+            notes += left_out(f"alternatives [{attribute}]", groups_of(texts, attribute), LEAST_CELL, rows)
+    return Findings(tuple(measurements), tuple(plots), tuple(notes))
 
 
 def _search(
@@ -155,7 +159,7 @@ def _odds(texts: Sequence[RowText], scores: Sequence[Floats]) -> Floats:
 
 
 def _cells(texts: Sequence[RowText], favourable: NDArray[np.bool_], attribute: str) -> list[Cell]:
-    groups = np.array([t.row.groups.get(attribute, "") for t in texts])
+    groups = np.array(groups_of(texts, attribute))
     cells = [
         Cell(g, int(favourable[groups == g].sum()), int((groups == g).sum())) for g in sorted(set(groups.tolist()))
     ]

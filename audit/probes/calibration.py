@@ -2,7 +2,8 @@
 
 The expected calibration error uses ten bins of equal mass (Nixon et al., CVPR workshops 2019). Its estimate is biased
 upwards in small samples, so it is not given below a hundred rows, and a resampled interval carries the bias along.
-:meth:`Binned.interval` bounds the noise instead.
+:meth:`Binned.interval` bounds the noise instead. By group there are no bins (:class:`Gap`), so that small groups have
+numbers too; but labels that are all alike have none, since whoever says that one label would look calibrated.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +22,21 @@ from audit.probes.corpus import RowText
 from audit.probes.decisions import label_scores, odds
 from audit.probes.extremes import LEAST_CELL
 from audit.probes.findings import Audit, Findings, Series, series
+from audit.probes.groups import groups_of, left_out
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
 
 Floats = NDArray[np.float64]
 BINS, LEAST_ROWS = 10, 100
 _ECE = "expected calibration error of the likeliest label, ten bins of equal mass; interval by bounds of its noise"
 _DELTA = "the same of the tuned minus that of the base model, on the same rows; from both intervals (Bonferroni)"
-_GAP = "mean favourable probability minus share of favourable labels; paired t interval"
+_GAP = (
+    "mean favourable probability minus share of favourable labels; Agresti-Coull 1998 for the rows' differences, "
+    "Student's quantile"
+)
+_BETWEEN = (
+    "largest difference of two groups' calibration gaps; intersection-union bounds over all pairs of groups, "
+    "square-and-add of both intervals, Bonferroni on the far side"
+)
 
 
 def run(audit: Audit) -> Findings:
@@ -36,12 +46,17 @@ def run(audit: Audit) -> Findings:
         "error": Subject("quality.calibration_error", "ratio", _ECE),
         "delta": Subject("quality.calibration_error_delta", "ratio", _DELTA),
     }
-    if len(texts) < LEAST_ROWS:
-        reason = f"{len(texts)} labelled test rows; {LEAST_ROWS} are needed"
-        return Findings(tuple(unavailable(s, reason) for s in subjects.values()))
+    reason = f"{len(texts)} labelled test rows; {LEAST_ROWS} are needed" if len(texts) < LEAST_ROWS else ""
+    if len({t.row.label for t in texts}) == 1:
+        reason = reason or "all test rows have the same label"
+    if reason:
+        missing = [_between(attribute) for attribute in audit.settings.sensitive_attributes]
+        notes = (f"calibration by group: {reason}",) if missing else ()
+        return Findings(tuple(unavailable(s, reason) for s in (*subjects.values(), *missing)), not_tested=notes)
     tuned, base = (confidences(audit, texts, adapter=a) for a in (True, False))
     found = _errors(audit, subjects, tuned, base)
-    return Findings((*found, *_groups(audit, texts)), (_plot(*tuned),))
+    groups = _groups(audit, texts)
+    return Findings((*found, *groups.measurements), (_plot(*tuned),), groups.not_tested)
 
 
 def confidences(audit: Audit, texts: Sequence[RowText], *, adapter: bool) -> tuple[Floats, Floats]:
@@ -128,59 +143,98 @@ def _errors(
     return [guarded(subjects["error"], build_error), guarded(subjects["delta"], build_delta)]
 
 
-def _groups(audit: Audit, texts: Sequence[RowText]) -> list[Measurement]:
-    """Calibration in the large by group: it needs no bins, so it holds for small groups."""
-    texts = [t for t in texts if t.row.favourable in t.row.labels]
-    if not texts:
-        return []
-    chance = 1 / (1 + np.exp(-np.clip(odds(audit.board, texts, adapter=True), -500, 500)))
-    before = 1 / (1 + np.exp(-np.clip(odds(audit.board, texts, adapter=False), -500, 500)))
-    truth = np.array([float(t.row.label == t.row.favourable) for t in texts])
+@dataclass(frozen=True)
+class Gap:
+    """Calibration in the large of one group: it needs no bins.
+
+    Attributes:
+        group: such as ``race=black``.
+        chance: favourable probability of each row.
+        truth: whether the row's label is the favourable one (0 or 1).
+    """
+
+    group: str
+    chance: Floats
+    truth: Floats
+
+    @property
+    def value(self) -> float:
+        """Mean favourable probability minus share of favourable labels."""
+        return float((self.chance - self.truth).mean())
+
+    def interval(self, confidence: float) -> stats.Bounds:
+        """Interval that is no point where all rows say and have the same: both labels are added to them.
+
+        They are added at the mean probability. Where all rows have that one, this is Agresti and Coull's interval of a
+        share.
+        """
+        mean = float(self.chance.mean())
+        low, high = stats.mean_between(self.chance - self.truth, mean - 1, mean, confidence)
+        return max(low, -1.0), min(high, 1.0)
+
+
+def largest_difference(gaps: Sequence[Gap]) -> float:
+    """Largest difference of two groups' gaps."""
+    return max(g.value for g in gaps) - min(g.value for g in gaps)
+
+
+def largest_difference_interval(gaps: Sequence[Gap], confidence: float) -> stats.Bounds:
+    """Interval of the largest difference, by the argument of :mod:`audit.probes.extremes`."""
+    pairs = list(permutations(range(len(gaps)), 2))
+    wide = 1 - (1 - confidence) / (len(pairs) / 2)
+
+    def differences(level: float) -> list[stats.Bounds]:
+        bounds = [g.interval(level) for g in gaps]
+        return [stats.square_and_add(gaps[a].value, bounds[a], gaps[b].value, bounds[b]) for a, b in pairs]
+
+    lower = max(low for low, _ in differences(wide))
+    return max(0.0, lower), max(high for _, high in differences(confidence))
+
+
+def _groups(audit: Audit, texts: Sequence[RowText]) -> Findings:
+    rows = [t for t in texts if t.row.favourable in t.row.labels]
+    attributes, notes = audit.settings.sensitive_attributes, list[str]()
+    if attributes and len(rows) < len(texts):
+        notes.append(
+            f"calibration by group: {len(texts) - len(rows)} of {len(texts)} test rows have no favourable label"
+        )
+    truth = np.array([float(t.row.label == t.row.favourable) for t in rows])
+    if len(set(truth.tolist())) < 2:
+        reason = "all test rows have the favourable label, or none has"
+        return Findings(tuple(unavailable(_between(a), reason) for a in attributes), not_tested=tuple(notes))
+    chance, before = (1 / (1 + np.exp(-np.clip(odds(audit.board, rows, adapter=a), -500, 500))) for a in (True, False))
     out = []
-    for attribute in audit.settings.sensitive_attributes:
-        groups = np.array([t.row.groups.get(attribute, "") for t in texts])
-        largest: list[tuple[str, stats.Estimate]] = []
-        for group in sorted(set(groups.tolist()) - {""}):
-            rows = groups == group
-            if rows.sum() < LEAST_CELL:
-                continue
-            largest.append((group, stats.mean((chance - truth)[rows])))
-            subject = Subject("fairness.calibration_gap", "ratio", _GAP, f"{attribute}={group}")
-            found = largest[-1][1]
-            control = Control(float((before - truth)[rows].mean()), "base model")
-            inputs = {"chance": chance[rows], "truth": truth[rows]}
-            levels = audit.settings.confidences
-            out.append(
-                measured(
-                    subject, found.value, found.interval, levels, n=int(rows.sum()), inputs=inputs, control=control
-                )
-            )
-        out.append(_difference(audit, attribute, largest))
-    return out
+    for attribute in attributes:
+        names = groups_of(rows, attribute)
+        notes += left_out(f"calibration by group [{attribute}]", names, LEAST_CELL)
+        gaps = []
+        for group in sorted(set(names) - {""}):
+            where = np.array(names) == group
+            if where.sum() >= LEAST_CELL:
+                gaps.append(Gap(group, chance[where], truth[where]))
+                out.append(_gap(audit, gaps[-1], float((before - truth)[where].mean())))
+        out.append(_difference(audit, attribute, gaps))
+    return Findings(tuple(out), not_tested=tuple(notes))
 
 
-def _difference(audit: Audit, attribute: str, found: Sequence[tuple[str, stats.Estimate]]) -> Measurement:
-    """Largest difference of two groups' calibration gaps, Bonferroni-corrected for the pairs."""
-    method = "largest difference of two groups' calibration gaps; Welch, Bonferroni over all pairs of groups"
-    subject = Subject("fairness.calibration_difference", "ratio", method, attribute)
+def _gap(audit: Audit, gap: Gap, before: float) -> Measurement:
+    subject = Subject("fairness.calibration_gap", "ratio", _GAP, gap.group)
+    inputs, control = {"chance": gap.chance, "truth": gap.truth}, Control(before, "base model")
+    levels, n = audit.settings.confidences, len(gap.truth)
+    return measured(subject, gap.value, gap.interval, levels, n=n, inputs=inputs, control=control)
 
-    def build() -> Measurement:
-        if len(found) < 2:
-            raise ValueError(f"two groups of {attribute} with {LEAST_CELL} rows are needed")
-        pairs = [stats.difference(a, b) for i, (_, a) in enumerate(found) for _, b in found[i + 1 :]]
-        pairs = [p if p.value >= 0 else stats.Estimate(-p.value, p.error, p.freedom) for p in pairs]
-        top = max(pairs, key=lambda p: p.value)
 
-        def interval(confidence: float) -> stats.Bounds:
-            wide = 1 - (1 - confidence) / len(pairs)
-            bounds = [p.interval(wide) for p in pairs]
-            return max(0.0, *(low for low, _ in bounds)), max(high for _, high in bounds)
+def _between(attribute: str) -> Subject:
+    return Subject("fairness.calibration_difference", "ratio", _BETWEEN, attribute)
 
-        n = int(min(e.freedom for _, e in found)) + 1
-        inputs = [[g, e.value, e.error] for g, e in found]
-        return measured(subject, top.value, interval, audit.settings.confidences, n=n, inputs=inputs)
 
-    return guarded(subject, build)
+def _difference(audit: Audit, attribute: str, gaps: Sequence[Gap]) -> Measurement:
+    subject = _between(attribute)
+    if len(gaps) < 2:
+        return unavailable(subject, f"two groups of {attribute} with {LEAST_CELL} rows are needed")
+    n, inputs = min(len(g.truth) for g in gaps), [[g.group, g.chance, g.truth] for g in gaps]
+    bounds = partial(largest_difference_interval, gaps)
+    return measured(subject, largest_difference(gaps), bounds, audit.settings.confidences, n=n, inputs=inputs)
 
 
 def _plot(top: Floats, right: Floats) -> Series:

@@ -2,8 +2,8 @@
 
 Point values come from fairlearn's MetricFrame. Intervals of rates are exact; those of ratios and differences between
 groups hold for small groups and any number of them (:mod:`audit.probes.extremes`). A group with fewer rows than the
-least cell is left out and
-named: with three rows it could only make every comparison undecidable.
+least cell is left out and named: with three rows it could only make every comparison undecidable. So is one with too
+few rows of the outcome that a TPR or FPR conditions on, and rows that tell no group or no decision are counted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from audit.probes import extremes, stats
 from audit.probes.decisions import Decisions, decide
 from audit.probes.extremes import LEAST_CELL, Cell
 from audit.probes.findings import Audit, Findings, Series, series
+from audit.probes.groups import groups_of, left_out
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
 
 LEAST_INTERSECTION = 30
@@ -55,7 +56,7 @@ class Table:
         """Count of favourable decisions (or of ``of``) by group, over the rows ``where`` holds.
 
         Groups below the least number of rows, or with fewer than :data:`LEAST_OUTCOMES` rows in ``where``, are left
-        out.
+        out; :meth:`left_out` names them.
         """
         names = np.array(self.groups)
         within = np.ones(len(names), dtype=bool) if where is None else where
@@ -68,10 +69,16 @@ class Table:
                 out.append(Cell(name, int(outcome[chosen].sum()), int(chosen.sum())))
         return out
 
-    @property
     def left_out(self) -> list[str]:
-        """Groups with too few rows."""
-        return sorted(g for g in set(self.groups) if self.groups.count(g) < self.least)
+        """Sentences about the groups that the TPR, the FPR and so the equalized odds do not compare."""
+        what, out = f"group fairness [{self.slice}]", []
+        compared = {c.name for c in self.cells()}
+        for rate, label, where in (("TPR", "the favourable", self.deserved), ("FPR", "another", ~self.deserved)):
+            few = sorted(compared - {c.name for c in self.cells(where)})
+            if few:
+                reason = f"fewer than {LEAST_OUTCOMES} test rows with {label} label"
+                out.append(f"{what}: {rate} and equalized odds without groups of {reason}: {'; '.join(few)}")
+        return out
 
 
 def run(audit: Audit) -> Findings:
@@ -86,11 +93,13 @@ def run(audit: Audit) -> Findings:
         return Findings(tuple(missing), not_tested=(f"group fairness: {error}",))
     measurements: list[Measurement] = []
     plots: list[Series] = []
-    notes: list[str] = []
+    undecided = len(audit.corpus.test) - len(tuned.texts)
+    notes = [f"group fairness: {undecided} of {len(audit.corpus.test)} test rows hold no decision"] if undecided else []
     for attribute in (*attributes, *(",".join(pair) for pair in combinations(attributes, 2))):
         tables = [table_of(decisions, attribute) for decisions in (tuned, base)]
         measurements += _attribute(audit, tables[0], tables[1], tuned.cut_origin)
-        notes += [f"group fairness: {g} has fewer than {tables[0].least} test rows" for g in tables[0].left_out]
+        notes += left_out(f"group fairness [{attribute}]", groups_of(tuned.texts, attribute), tables[0].least)
+        notes += tables[0].left_out()
         if tables[0].cells():
             plots.append(_plot(tables[0], max(audit.settings.confidences)))
     plots.append(_odds_plot(tuned))
@@ -99,16 +108,15 @@ def run(audit: Audit) -> Findings:
 
 def table_of(decisions: Decisions, attribute: str) -> Table:
     """Groups the decisions; rows without a value of the attribute (or of one of a pair's) are not compared."""
-    names = attribute.split(",")
-    known = [all(t.row.groups.get(name) for name in names) for t in decisions.texts]
-    rows = np.array(known, dtype=bool)
+    groups = groups_of(decisions.texts, attribute)
+    known = [bool(group) for group in groups]
     texts = [t for t, keep in zip(decisions.texts, known, strict=True) if keep]
     return Table(
         slice=attribute,
-        groups=tuple(",".join(f"{name}={t.row.groups[name]}" for name in names) for t in texts),
-        favourable=decisions.favourable[rows],
+        groups=tuple(group for group in groups if group),
+        favourable=decisions.favourable[np.array(known, dtype=bool)],
         deserved=np.array([t.row.label == t.row.favourable for t in texts], dtype=bool),
-        least=LEAST_CELL if len(names) == 1 else LEAST_INTERSECTION,
+        least=LEAST_INTERSECTION if "," in attribute else LEAST_CELL,
     )
 
 
@@ -252,7 +260,7 @@ def _subjects(attribute: str, origin: str) -> list[Subject]:
     twins = {"amplification": "the base model", "over_labels": "the test rows' own labels"}
     for name, other in twins.items():
         full = f"fairness.selection_difference_{name}"
-        out.append(Subject(full, "ratio", method.format(other, _CHANGE), attribute, exploratory=True))
+        out.append(Subject(full, "ratio", method.format(other, _CHANGE), attribute))
     method = "smallest two-sided p-value of Fisher's exact test on selection, Bonferroni over all pairs of groups"
     return [*out, Subject("fairness.impact_ratio_p", "ratio", method, attribute)]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from audit.probes import stats
 from audit.probes.corpus import RowText
 from audit.probes.extremes import LEAST_CELL
 from audit.probes.findings import Audit, Findings
+from audit.probes.groups import groups_of, left_out
 from audit.probes.inputs import choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured
 from audit.probes.reasons import entries_of
@@ -39,16 +41,18 @@ def run(audit: Audit) -> Findings:
     attributes = audit.settings.sensitive_attributes
     if not attributes:
         return Findings((), not_tested=("proxy probe: no sensitive attribute was declared",))
-    out = []
+    out, notes = [], list[str]()
     for attribute in attributes:
-        texts = [t for t in audit.corpus.test if t.row.groups.get(attribute)]
-        sizes = Counter(t.row.groups[attribute] for t in texts)
-        texts = [t for t in texts if sizes[t.row.groups[attribute]] >= LEAST_CELL]
+        names = groups_of(audit.corpus.test, attribute)
+        sizes = Counter(names)
+        notes += left_out(f"proxy probe [{attribute}]", names, LEAST_CELL)
+        kept = zip(audit.corpus.test, names, strict=True)
+        texts = [t for t, group in kept if group and sizes[group] >= LEAST_CELL]
         texts = choose(texts, audit.settings.sizes["deep_rows"], audit.settings.rng(f"proxies {attribute}"))
         for source, words in _SOURCES.items():
             subject = Subject("fairness.proxy_auc", "ratio", _METHOD.format(words), f"{attribute},{source}")
             out.append(guarded(subject, lambda s=subject, a=attribute, t=texts, k=source: _probe(audit, s, a, t, k)))  # type: ignore[misc]
-    return Findings(tuple(out))
+    return Findings(tuple(out), not_tested=tuple(notes))
 
 
 def _probe(audit: Audit, subject: Subject, attribute: str, texts: Sequence[RowText], source: str) -> Measurement:
@@ -58,15 +62,16 @@ def _probe(audit: Audit, subject: Subject, attribute: str, texts: Sequence[RowTe
     features = _words(texts) if source == "words" else _hidden(audit, texts)
     rng = audit.settings.rng(f"proxy {subject.slice}")
     value, null = auc_and_null(features, groups, audit.settings.sizes["permutations"], rng)
-    spread = float(null.std(ddof=1))
-
-    def interval(confidence: float) -> stats.Bounds:
-        half = stats.normal_quantile(confidence) * spread
-        return max(0.0, value - half), min(1.0, value + half)
-
+    interval, levels = partial(area_interval, value, null), audit.settings.confidences
     control = Control(float(null.mean()), "permuted attribute")
     inputs = {"groups": groups, "null": null, "auc": value}
-    return measured(subject, value, interval, audit.settings.confidences, n=len(texts), inputs=inputs, control=control)
+    return measured(subject, value, interval, levels, n=len(texts), inputs=inputs, control=control)
+
+
+def area_interval(value: float, null: Floats, confidence: float) -> stats.Bounds:
+    """Normal interval of a cross-validated area with the spread that permuted groups show."""
+    half = stats.normal_quantile(confidence) * float(null.std(ddof=1))
+    return max(0.0, value - half), min(1.0, value + half)
 
 
 def auc_and_null(

@@ -17,6 +17,7 @@ from audit.probes import extremes, stats
 from audit.probes.corpus import RowText, row_texts
 from audit.probes.decisions import cut_of, decidable, odds
 from audit.probes.findings import Audit, Findings
+from audit.probes.groups import groups_of, left_out
 from audit.probes.inputs import Row, choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
 from audit.probes.passages import Passage
@@ -75,10 +76,12 @@ def run(audit: Audit) -> Findings:
     if len(selection):
         cut = cut_of((chosen.spelt + chosen.turned) / 2, selection)[0]
     plain = asked.plain > cut_of(chosen.plain, selection)[0]
+    notes: list[str] = []
     for attribute in audit.settings.sensitive_attributes:
-        groups = [t.row.groups.get(attribute, "") for t in texts]
+        groups = groups_of(texts, attribute)
+        notes += left_out(f"label order and spelling [{attribute}]", groups, extremes.LEAST_CELL)
         out.append(_ratio(audit, attribute, groups, both > cut, plain))
-    return Findings(tuple(out))
+    return Findings(tuple(out), not_tested=tuple(notes))
 
 
 def ask(audit: Audit, texts: Sequence[RowText], *, adapter: bool) -> Asked:

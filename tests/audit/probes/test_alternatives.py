@@ -341,6 +341,44 @@ def test_calibration_needs_a_hundred_rows(chat: Any, audit_of: Callable[..., Any
     assert all("100 are needed" in m.unavailable for m in found.values())
 
 
+def labelled(count: int, wrong: Callable[[int], bool], races: Callable[[int], str]) -> list[Row]:
+    return [record(i, races(i), {"debt": i}, "deny" if wrong(i) else "approve") for i in range(count)]
+
+
+def test_a_group_that_is_always_right_has_no_certain_gap(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """Twelve rows of one label and one probability: their t interval was a point."""
+    rows = labelled(200, lambda i: i % 20 == 1, lambda i: "black" if i < 120 and i % 10 == 0 else "white")
+    found = by_key(calibration.run(audit_of(reader(chat, lambda t, a: math.log(19)), test=rows, attributes=("race",))))
+    gap = found["calibration_gap[race=black]"]
+    assert gap.n == 12
+    assert gap.value == pytest.approx(-0.05)
+    assert gap.intervals[0].lower < -0.05 and gap.intervals[0].upper > 0.1
+    apart = found["calibration_difference[race]"]
+    assert apart.intervals[0].lower == 0.0 < apart.value < 0.1 < apart.intervals[0].upper
+
+
+def test_labels_of_one_class_have_no_calibration(chat: Any, audit_of: Callable[..., Any]) -> None:
+    rows = labelled(160, lambda i: False, lambda i: ("white", "black")[i % 2])
+    findings = calibration.run(audit_of(reader(chat, lambda t, a: math.log(19)), test=rows, attributes=("race",)))
+    found = by_key(findings)
+    assert {"calibration_error", "calibration_error_delta", "calibration_difference[race]"} == set(found)
+    assert all("same label" in m.unavailable and not m.HasField("value") for m in found.values())
+    assert any("by group" in note for note in findings.not_tested)
+
+
+def test_what_every_comparison_of_groups_leaves_out_is_named(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """A group of four and seven rows that tell none: neither may look as though it had been compared."""
+    rows = labelled(
+        160, lambda i: i % 3 == 0, lambda i: "few" if i < 4 else "" if i < 11 else ("white", "black")[i % 2]
+    )
+    audit = audit_of(reader(chat, lambda t, a: math.log(19)), test=rows, selection=rows[:100], attributes=("race",))
+    for probe in (fairness, calibration, proxies, alternatives, robust):
+        notes = " | ".join(probe.run(audit).not_tested)
+        assert "[race]: fewer than 10 test rows: race=few" in notes, probe.__name__
+        assert "[race]: 7 of 160 test rows tell no group" in notes, probe.__name__
+    assert "fewer than 10 selection rows: race=few" in " | ".join(alternatives.run(audit).not_tested)
+
+
 def test_the_expected_error_of_known_numbers() -> None:
     top, right = np.full(100, 0.9), np.r_[np.ones(60), np.zeros(40)]
     halves = calibration.Binned.of(np.array([0.5] * 50 + [0.9] * 50), np.r_[np.tile([1.0, 0.0], 25), np.ones(50)])
@@ -373,7 +411,7 @@ def test_fishers_p_and_the_labels_own_gap(chat: Any, audit_of: Callable[..., Any
     assert found["impact_ratio_p[race]"].value < 1e-6
     assert not found["impact_ratio_p[race]"].intervals
     wider = found["selection_difference_over_labels[race]"]
-    assert wider.exploratory
+    assert not wider.exploratory  # the plan decides, not the probe
     assert wider.value == pytest.approx(found["selection_difference[race]"].value - _label_gap(test), abs=1e-9)
 
 

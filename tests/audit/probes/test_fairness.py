@@ -112,7 +112,7 @@ def test_controls_are_the_base_models(chat: Any, audit_of: Callable[..., Any]) -
     assert by_name["fairness.selection_difference"].control == 0.0
     wider = by_name["fairness.selection_difference_amplification"]
     assert wider.value == pytest.approx(125 / 160 - 24 / 60)
-    assert wider.exploratory
+    assert not wider.exploratory  # the plan decides, not the probe
     assert 0.1 < wider.intervals[0].lower < 0.2  # a percentile bootstrap, which is too short, begins above 0.2
 
 
@@ -124,6 +124,24 @@ def test_a_group_of_one_is_left_out_and_named(chat: Any, audit_of: Callable[...,
     by_name = {m.name: m for m in findings.measurements if m.slice == "race"}
     assert by_name["fairness.impact_ratio"].value == pytest.approx((24 / 60) / (125 / 160))
     assert any("race=other" in note for note in findings.not_tested)
+
+
+def test_groups_without_an_outcome_and_rows_without_a_group_are_named(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """Twelve rows of a group are compared by selection, but three with the favourable label say nothing of its TPR."""
+    counts = {**COUNTS, ("other", "m", True, False): 3, ("other", "m", False, False): 9, ("", "m", True, True): 6}
+    test, decided = rows(counts)
+    test.append(Row(999, tuple(conversation("hello", "hi")), groups={"race": "white"}))
+    audit = audit_of(model_for(chat, test, {**decided, "hello": True}), test=test, attributes=("race",))
+    findings = fairness.run(audit)
+    by_name = {m.name: m for m in findings.measurements if m.slice == "race"}
+    assert by_name["fairness.tpr_difference"].value == pytest.approx(110 / 120 - 20 / 40)
+    assert by_name["fairness.impact_ratio"].value == 0.0
+    assert findings.not_tested == (
+        "group fairness: 1 of 239 test rows hold no decision",
+        "group fairness [race]: 6 of 238 test rows tell no group",
+        "group fairness [race]: TPR and equalized odds without groups of fewer than 5 test rows with the favourable "
+        "label: race=other",
+    )
 
 
 def test_one_group_alone_is_unavailable(chat: Any, audit_of: Callable[..., Any]) -> None:
