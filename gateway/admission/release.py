@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ from gateway.store.tables import JobRow, ModelRow
 REPORT_FILE = "report.json"
 CANARIES_FILE = "canaries.json"
 _ENVELOPE_ROOM = 8_000
+_MOST_UNTESTED, _LONGEST_UNTESTED = 20, 300
 
 
 async def audit(office: Office, job: JobRow) -> None:
@@ -156,7 +157,8 @@ def audit_predicate(
         report.measurements,
         key=lambda m: (facts.measurement_key(m) not in gates and m.name not in gates, m.exploratory),
     )
-    room = MAX_BODY - len(canonical.encode(envelope)) - _ENVELOPE_ROOM
+    untested = _untested(report.not_tested)
+    room = MAX_BODY - len(canonical.encode([envelope, *untested])) - _ENVELOPE_ROOM
     kept: list[Any] = []
     for measurement in ordered:
         entry = canonical.from_message(measurement)
@@ -168,9 +170,16 @@ def audit_predicate(
         "report_sha256": report_sha256,
         "measurements": kept,
         "measurements_left_out": len(report.measurements) - len(kept),
-        "not_tested": [text[:300] for text in report.not_tested[:10]],
+        "not_tested": untested,
         "statement": envelope,
     }
+
+
+def _untested(told: Sequence[str]) -> list[str]:
+    """What the card says was not tested; what it has no room for is counted, so that silence is not read as a pass."""
+    out = [t if len(t) <= _LONGEST_UNTESTED else t[: _LONGEST_UNTESTED - 1] + "…" for t in told[:_MOST_UNTESTED]]
+    more = len(told) - len(out)
+    return [*out, f"{more} more, which the audit's report names"] if more else out
 
 
 def _read_report(result: Result) -> measurement_pb2.AuditReport:
