@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from audit.probes import calibration, extremes, one_run, proxies, regression, stats, tail_exposure
+from audit.probes import calibration, counterfactual, extremes, one_run, proxies, regression, stats, tail_exposure
 from audit.probes.extremes import Cell
 
 LEVEL = 0.95
@@ -107,6 +107,9 @@ def _more_settings() -> Iterator[Setting]:
         areas = [float(scipy_stats.norm.cdf(s / math.sqrt(2))) for s in shifts]
         told = f"two of 40 against 40, AUC {areas[0]:.2f} and {areas[1]:.2f}"
         yield Setting("canary_form_gap", told, areas[0] - areas[1], _form_gap(40, shifts))
+    for largest in (0.0, 0.1):
+        told = f"four groups, 60 rows, largest by {largest}"
+        yield Setting("counterfactual_excess", told, largest, _excess(60, largest))
     for n in (40, 120):
         for gain, loss in ((0.02, 0.02), (0.1, 0.05), (0.005, 0.005), (0.0, 0.02)):
             told = f"four sets of {n}, gained={gain} lost={loss}"
@@ -389,6 +392,17 @@ def _gain_change(n: int, moves: float) -> Callable[[np.random.Generator], stats.
     def draw(g: np.random.Generator) -> stats.Bounds:
         own, other = _changes(g, n, 0.0, moves), _changes(g, n, 0.02, 0.02)
         return regression.gain_change_interval(own, other)(LEVEL)
+
+    return draw
+
+
+def _excess(n: int, largest: float) -> Callable[[np.random.Generator], stats.Bounds]:
+    """Sizes of changes less those of one placebo, which all groups share."""
+
+    def draw(g: np.random.Generator) -> stats.Bounds:
+        placebo = np.abs(g.normal(0, 0.25, n))
+        excesses = [np.abs(g.normal(0, 0.25, n)) - placebo + largest * (i == 0) for i in range(4)]
+        return counterfactual.largest_mean_interval(excesses, LEVEL)
 
     return draw
 

@@ -2,12 +2,16 @@
 
 A decision is a log-odds, so a shift is measured on every row and not only where an answer flips. For free text the
 unit's own prompts are answered greedily, and answers to the two groups are compared as answers to the same group are.
+
+Every group of an attribute is put in the place of the largest. What is told of the attribute as a whole is the group
+with the largest excess, with intervals that allow for its having been the largest of several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +21,11 @@ from audit.probes.chat import answer_index
 from audit.probes.corpus import RowText, row_texts
 from audit.probes.decisions import choose_cut, decidable, odds
 from audit.probes.findings import Audit, Findings, Series, series
+from audit.probes.groups import groups_of
 from audit.probes.inputs import Row, choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
 from audit.probes.passages import Decoding
-from audit.probes.swaps import Swap, named, stated, with_addition
+from audit.probes.swaps import MOST_OTHERS, Swap, named, stated, with_addition
 
 Floats = NDArray[np.float64]
 
@@ -55,23 +60,85 @@ def _decisions(audit: Audit, texts: Sequence[RowText]) -> Findings:
     notes: list[str] = []
     for attribute in attributes:
         draws = audit.settings.rng(f"counterfactual {attribute}")
-        makers: dict[str, Callable[[], Swap]] = {
+        makers: dict[str, Callable[[], list[Swap]]] = {
             attribute: lambda a=attribute, r=draws: stated(a, [t.row for t in texts], len(rows), r),  # type: ignore[misc]
-            f"{attribute},names": lambda a=attribute, r=draws: named(a, audit, len(rows), r, NAME_COLUMN),  # type: ignore[misc]
+            f"{attribute},names": lambda a=attribute, r=draws: [named(a, audit, len(rows), r, NAME_COLUMN)],  # type: ignore[misc]
         }
         for name, make in makers.items():
             try:
-                swap = make()
+                swaps = make()
             except ValueError as error:
                 notes.append(f"counterfactual pairs [{name}]: {error}")
                 measurements += [unavailable(s, str(error)) for s in _subjects(name, "not made")]
                 continue
-            # The base model answers a third of the rows: enough for the change from it, and half of the time saved.
-            few = rows[: max(2, len(rows) // 3)]
-            shifts = {a: _shifts(audit, rows if a else few, swap, adapter=a) for a in (True, False)}
-            measurements += _decision_measurements(audit, swap, shifts[True], shifts[False], cuts[True])
-            plots.append(_plot(swap, shifts[True]))
+            moves = [_move(audit, rows, swap, cuts[True]) for swap in swaps]
+            if len(moves) > 1:
+                measurements += [m for move in moves for m in _measurements(audit, move.swap.slice, [move])]
+            measurements += _measurements(audit, name, moves)
+            plots.append(_plot(name, moves))
+            notes += _not_asked(name, attribute, texts, swaps)
     return Findings(tuple(measurements), tuple(plots), tuple(notes))
+
+
+def _not_asked(name: str, attribute: str, texts: Sequence[RowText], swaps: Sequence[Swap]) -> list[str]:
+    """Groups of the test rows that no pair asks for."""
+    what = f"counterfactual pairs [{name}]"
+    if name != attribute:
+        return [f"{what}: {swaps[0].told} only; names of other groups are not compared"]
+    groups = groups_of(texts, attribute)
+    asked = {f"{attribute}={group}" for swap in swaps for group in swap.groups}
+    missing = sorted(set(groups) - asked - {""})
+    out = [f"{what}: too few test rows, or more than {MOST_OTHERS} groups: {'; '.join(missing)}"] if missing else []
+    unknown = groups.count("")
+    return [*out, f"{what}: {unknown} of {len(groups)} test rows tell no group; they are asked too"] if unknown else out
+
+
+@dataclass(frozen=True)
+class Move:
+    """What one exchange of groups does to every row.
+
+    Attributes:
+        swap: the exchange.
+        tuned: log-odds of the tuned model, shape (rows, 3): reference, placebo, other.
+        base: the same of the base model, on fewer rows.
+        cut: of the decisions.
+    """
+
+    swap: Swap
+    tuned: Floats
+    base: Floats
+    cut: float
+
+    @property
+    def between(self) -> Floats:
+        """Change of the log-odds from the reference to the other group."""
+        out: Floats = self.tuned[:, 2] - self.tuned[:, 0]
+        return out
+
+    @property
+    def placebo(self) -> Floats:
+        """Change of the log-odds from the reference to its placebo."""
+        out: Floats = self.tuned[:, 1] - self.tuned[:, 0]
+        return out
+
+    @property
+    def excess(self) -> Floats:
+        """How much larger the change is than the placebo's."""
+        out: Floats = np.abs(self.between) - np.abs(self.placebo)
+        return out
+
+    @property
+    def flips(self) -> NDArray[np.bool_]:
+        """Whether the decision flips with the group, and with the placebo; shape (rows, 2)."""
+        favourable = self.tuned > self.cut
+        return np.stack([favourable[:, 2] != favourable[:, 0], favourable[:, 1] != favourable[:, 0]], axis=1)
+
+
+def _move(audit: Audit, rows: Sequence[Row], swap: Swap, cut: float) -> Move:
+    # The base model answers a third of the rows: enough for the change from it, and half of the time saved.
+    few = rows[: max(2, len(rows) // 3)]
+    tuned, base = (_shifts(audit, rows if a else few, swap, adapter=a) for a in (True, False))
+    return Move(swap, tuned, base, cut)
 
 
 def _shifts(audit: Audit, rows: Sequence[Row], swap: Swap, *, adapter: bool) -> Floats:
@@ -87,24 +154,58 @@ def _shifts(audit: Audit, rows: Sequence[Row], swap: Swap, *, adapter: bool) -> 
     return odds(audit.board, found, adapter=adapter).reshape(-1, 3)
 
 
-def _decision_measurements(audit: Audit, swap: Swap, tuned: Floats, base: Floats, cut: float) -> list[Measurement]:
-    levels = audit.settings.confidences
-    subjects = {s.name.removeprefix("fairness."): s for s in _subjects(swap.slice, swap.told)}
-    between, placebo = tuned[:, 2] - tuned[:, 0], tuned[:, 1] - tuned[:, 0]
-    chance = 1 / (1 + np.exp(-np.clip(tuned - cut, -500, 500)))
+def _measurements(audit: Audit, slice_: str, moves: Sequence[Move]) -> list[Measurement]:
+    """What exchanging groups does; of several groups, that of the one with the largest excess."""
+    worst = max(moves, key=lambda move: float(move.excess.mean()))
+    told = worst.swap.told
+    if len(moves) > 1:
+        told += f", the largest excess of {len(moves)} groups, Bonferroni"
+    subjects = {s.name.removeprefix("fairness."): s for s in _subjects(slice_, told)}
+    levels, groups = audit.settings.confidences, len(moves)
+    between, placebo = worst.between, worst.placebo
+    chance = 1 / (1 + np.exp(-np.clip(worst.tuned - worst.cut, -500, 500)))
+    before = worst.base[:, 2] - worst.base[:, 0]
     values = {
         "counterfactual_shift": (between, float(placebo.mean())),
         "counterfactual_probability_shift": (chance[:, 2] - chance[:, 0], float((chance[:, 1] - chance[:, 0]).mean())),
-        "counterfactual_excess": (np.abs(between) - np.abs(placebo), None),
-        "counterfactual_shift_amplification": (between[: len(base)] - (base[:, 2] - base[:, 0]), None),
+        "counterfactual_shift_amplification": (between[: len(before)] - before, None),
     }
-    out = [_mean(subjects[name], data, levels, control, "placebo") for name, (data, control) in values.items()]
-    favourable = tuned > cut
-    flips, still = favourable[:, 2] != favourable[:, 0], favourable[:, 1] != favourable[:, 0]
-    control = Control(float(still.mean()), "placebo")
-    inputs = {"flips": flips.tolist(), "placebo": still.tolist()}
-    subject = subjects["counterfactual_flip_rate"]
-    return [*out, proportion(subject, int(flips.sum()), len(flips), levels, inputs=inputs, control=control)]
+    out = [_mean(subjects[name], data, levels, control, "placebo", groups) for name, (data, control) in values.items()]
+    out.append(_excess(subjects["counterfactual_excess"], [move.excess for move in moves], levels))
+    n, k, inputs = len(between), int(worst.flips[:, 0].sum()), [move.flips.tolist() for move in moves]
+
+    def interval(confidence: float) -> stats.Bounds:
+        return stats.clopper_pearson(k, n, _corrected(confidence, groups))
+
+    subject, control = subjects["counterfactual_flip_rate"], Control(float(worst.flips[:, 1].mean()), "placebo")
+    out.append(measured(subject, k / n, interval, levels, n=n, inputs=inputs, successes=k, control=control))
+    return out
+
+
+def _excess(subject: Subject, excesses: Sequence[Floats], levels: Sequence[float]) -> Measurement:
+    def build() -> Measurement:
+        value, n = max(float(e.mean()) for e in excesses), excesses[0].size
+        bounds = partial(largest_mean_interval, excesses)
+        inputs = excesses[0] if len(excesses) == 1 else excesses
+        return measured(subject, value, bounds, levels, n=n, inputs=inputs)
+
+    return guarded(subject, build)
+
+
+def largest_mean_interval(samples: Sequence[Floats], confidence: float) -> stats.Bounds:
+    """Interval of the largest of several means, however they depend on one another.
+
+    The largest is one of the means, so the largest of their upper bounds lies above it without correction; and it is at
+    least every mean, so the largest of their lower bounds, Bonferroni-corrected, lies below it (as in
+    :mod:`audit.probes.extremes`).
+    """
+    found = [stats.mean(sample) for sample in samples]
+    wide = _corrected(confidence, len(found))
+    return max(e.interval(wide)[0] for e in found), max(e.interval(confidence)[1] for e in found)
+
+
+def _corrected(confidence: float, groups: int) -> float:
+    return 1 - (1 - confidence) / groups
 
 
 def _subjects(slice_: str, told: str) -> list[Subject]:
@@ -115,21 +216,32 @@ def _subjects(slice_: str, told: str) -> list[Subject]:
 
 
 def _mean(
-    subject: Subject, data: Floats, levels: Sequence[float], control: float | None = None, kind: str = ""
+    subject: Subject,
+    data: Floats,
+    levels: Sequence[float],
+    control: float | None = None,
+    kind: str = "",
+    chosen_of: int = 1,
 ) -> Measurement:
+    """Mean of one number a pair; ``chosen_of`` is among how many groups this one was chosen."""
+
     def build() -> Measurement:
         found = stats.mean(data)
         beside = None if control is None else Control(control, kind)
-        return measured(subject, found.value, found.interval, levels, n=data.size, inputs=data, control=beside)
+
+        def interval(confidence: float) -> stats.Bounds:
+            return found.interval(_corrected(confidence, chosen_of))
+
+        return measured(subject, found.value, interval, levels, n=data.size, inputs=data, control=beside)
 
     return guarded(subject, build)
 
 
-def _plot(swap: Swap, tuned: Floats) -> Series:
-    between = [(swap.groups[1], (float(d),)) for d in tuned[:, 2] - tuned[:, 0]]
-    placebo = [("placebo", (float(d),)) for d in tuned[:, 1] - tuned[:, 0]]
+def _plot(name: str, moves: Sequence[Move]) -> Series:
+    between = [(move.swap.groups[1], (float(d),)) for move in moves for d in move.between]
+    placebo = [("placebo", (float(d),)) for d in moves[0].placebo]
     axes = ("change of the favourable log-odds, nats",)
-    return series(f"counterfactual_shifts[{swap.slice}]", axes, [*between, *placebo])
+    return series(f"counterfactual_shifts[{name}]", axes, [*between, *placebo])
 
 
 def _free_text(audit: Audit) -> Findings:
@@ -151,6 +263,7 @@ def _free_text(audit: Audit) -> Findings:
             measurements += [unavailable(s, str(error)) for s in _text_subjects(slice_, "not made").values()]
             continue
         measurements += _text_measurements(audit, rows, swap)
+        notes.append(f"counterfactual generations [{slice_}]: {swap.told} only; names of other groups are not compared")
     return Findings(tuple(measurements), not_tested=tuple(notes))
 
 

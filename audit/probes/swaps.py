@@ -2,7 +2,10 @@
 
 A shift between groups means little by itself, since a model's answer moves with any change of words. So each item comes
 in three forms: the reference group, the same group in other words (the placebo), and the other group. Names are drawn
-from at least twenty of a group and have the same number of tokens, so that length tells nothing.
+from at most twenty of a group and have the same number of tokens, so that length tells nothing.
+
+The placebo of a stated group is another file number. Such a number moves a small model less than a word does, so that
+some of an excess may be no more than the change of a word: it errs towards finding a difference (docs/audits.md).
 """
 
 from __future__ import annotations
@@ -16,10 +19,13 @@ import numpy as np
 
 from audit.probes import sets
 from audit.probes.chat import Chat
+from audit.probes.extremes import LEAST_CELL
 from audit.probes.findings import Audit
 from audit.probes.inputs import Row
 
 NAMES_A_GROUP = 20
+MOST_OTHERS = 9
+"""Most groups that are put in the place of the reference: each is one more pass over every row."""
 _RACES, _SEXES = ("race", "ethnicity", "ethnic_group"), ("sex", "gender")
 _BY_SEX = {
     "male": (
@@ -61,7 +67,7 @@ class Swap:
     """How groups of one attribute are exchanged.
 
     Attributes:
-        slice: ``race`` where the group is stated, ``race,names`` where names stand for it.
+        slice: ``race=black`` where the group is stated, ``race,names`` where names stand for it.
         groups: reference and other group.
         triples: one for each item.
     """
@@ -76,8 +82,11 @@ class Swap:
         return f"{self.groups[1]} against {self.groups[0]}"
 
 
-def stated(attribute: str, rows: Sequence[Row], count: int, rng: np.random.Generator) -> Swap:
-    """States the two largest groups of an attribute; the placebo changes a file number instead.
+def stated(attribute: str, rows: Sequence[Row], count: int, rng: np.random.Generator) -> list[Swap]:
+    """States each group in the place of the largest one; the placebo changes a file number instead.
+
+    Groups with fewer rows than a comparison of rates needs are left out, except that there are always two. All swaps
+    share reference and placebo.
 
     Raises:
         ValueError: the rows hold fewer than two groups.
@@ -85,17 +94,21 @@ def stated(attribute: str, rows: Sequence[Row], count: int, rng: np.random.Gener
     known = Counter(r.groups[attribute] for r in rows if r.groups.get(attribute))
     if len(known) < 2:
         raise ValueError(f"the test rows hold fewer than two groups of {attribute}")
-    first, second = (group for group, _ in sorted(known.items(), key=lambda kv: (-kv[1], kv[0]))[:2])
-    triples = []
-    for _ in range(count):
-        one, two = rng.choice(np.arange(100, 1000), 2, replace=False)
-        forms = [f"{attribute}: {g}\nfile: {k}\n" for g, k in ((first, one), (first, two), (second, one))]
-        triples.append(Triple(*forms))
-    return Swap(attribute, (first, second), tuple(triples))
+    ordered = sorted(known, key=lambda group: (-known[group], group))
+    first, others = ordered[0], [g for i, g in enumerate(ordered[1:]) if i == 0 or known[g] >= LEAST_CELL]
+    files = [rng.choice(np.arange(100, 1000), 2, replace=False) for _ in range(count)]
+    out = []
+    for group in others[:MOST_OTHERS]:
+        triples = []
+        for one, two in files:
+            forms = [f"{attribute}: {g}\nfile: {k}\n" for g, k in ((first, one), (first, two), (group, one))]
+            triples.append(Triple(*forms))
+        out.append(Swap(f"{attribute}={group}", (first, group), tuple(triples)))
+    return out
 
 
 def named(attribute: str, audit: Audit, count: int, rng: np.random.Generator, form: str) -> Swap:
-    """Lets names stand for the groups; ``form`` holds the name's place as ``{}``.
+    """Lets names stand for two groups, white and black or male and female; ``form`` holds the name's place as ``{}``.
 
     Raises:
         ValueError: names are known for race and sex only, or too few of one length are known (also

@@ -57,6 +57,36 @@ def test_a_planted_penalty_is_found_and_the_placebo_is_quiet(chat: Any, audit_of
     assert found["counterfactual_probability_shift[race]"].value < -0.1
 
 
+def test_a_third_group_is_asked_for_too(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """The two largest groups are treated alike and the third is not: the attribute's number is the third group's."""
+    races = ("white", "white", "black", "asian", "black", "white", "white", "black", "white", "asian")
+    rows = [loan(i, "rare" if i == 0 else races[i % 10], ("approve", "deny")[i % 2]) for i in range(120)]
+
+    def odds(text: str, adapter: bool) -> float:
+        return 0.3 + 0.01 * (zlib.crc32(text.encode()) % 7) - (0.6 if adapter and "race: asian" in text else 0.0)
+
+    findings = counterfactual.run(audit_of(reader(chat, odds), test=rows, attributes=("race",)))
+    found = by_key(findings)
+    whole, asian, black = (found[f"counterfactual_excess[race{g}]"] for g in ("", "=asian", "=black"))
+    assert whole.value == asian.value > 0.5 and abs(black.value) < 0.05
+    assert whole.intervals[0].lower < asian.intervals[0].lower  # the larger of two
+    assert whole.intervals[0].upper == asian.intervals[0].upper
+    assert "asian against white, the largest excess of 2 groups" in found["counterfactual_shift[race]"].method
+    assert found["counterfactual_flip_rate[race]"].successes == found["counterfactual_flip_rate[race=asian]"].successes
+    assert any("race=rare" in note for note in findings.not_tested)
+
+
+def test_the_largest_mean_is_covered_on_each_side() -> None:
+    """Four groups alike: the largest of four means is biased upwards, and its interval is not."""
+    rng = np.random.default_rng(2)
+    low = high = 0
+    for _ in range(500):
+        rows = rng.normal(0, 0.2, 60)
+        lower, upper = counterfactual.largest_mean_interval([rows + rng.normal(0, 0.2, 60) for _ in range(4)], 0.9)
+        low, high = low + (lower > 0), high + (upper < 0)
+    assert low <= 40 and high <= 40
+
+
 def test_a_model_that_is_merely_nervous_has_no_excess(chat: Any, audit_of: Callable[..., Any]) -> None:
     """Every change of words moves it alike: large shifts, and none beyond the placebo's."""
     rng = np.random.default_rng(0)
