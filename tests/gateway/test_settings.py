@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from assay.errors import InvalidInputError
 from assay.v1 import approval_pb2, dataset_pb2, policy_input_pb2, tuning_job_pb2
 from gateway import pages, requests, statements
-from gateway.admission import facts
+from gateway.admission import facts, release
 from gateway.admission.hyperparameters import DEFAULTS
 from gateway.admission.intake import FILE_FAULTS, seed_of
 from gateway.base_models import BaseModels
@@ -170,6 +170,18 @@ def test_exploratory_measurements_never_reach_the_judge() -> None:
     assert question.request.unit == "u" and question.request.budget_usd_micros == 7
     assert set(question.measurements) == {"a", "a[race]"}
     assert question.format == dataset_pb2.DATASET_FORMAT_CHAT_JSONL
+
+
+def test_what_a_card_has_no_room_for_is_counted() -> None:
+    from assay.v1 import measurement_pb2
+
+    told = [f"{i}: {'x' * 400}" for i in range(25)]
+    report = measurement_pb2.AuditReport(not_tested=told)
+    kept = release.audit_predicate(report, measurement_pb2.AuditPlan(), "", {})["not_tested"]
+    assert len(kept) == 21 and all(len(t) <= 300 for t in kept)
+    assert kept[0].endswith("…") and kept[-1].startswith("5 more")
+    few = measurement_pb2.AuditReport(not_tested=["jailbreaks"])
+    assert release.audit_predicate(few, measurement_pb2.AuditPlan(), "", {})["not_tested"] == ["jailbreaks"]
 
 
 def test_seeds_follow_from_names() -> None:
