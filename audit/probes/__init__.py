@@ -8,10 +8,10 @@ private rows (:mod:`~audit.probes.inputs`) and public sets (:mod:`~audit.probes.
 Probes by what they ask. What is given away: :mod:`~audit.probes.privacy`, :mod:`~audit.probes.leakage`,
 :mod:`~audit.probes.memorisation` and their neighbours. Who is treated how: :mod:`~audit.probes.fairness`,
 :mod:`~audit.probes.counterfactual`, :mod:`~audit.probes.robust`, :mod:`~audit.probes.proxies`,
-:mod:`~audit.probes.reasons`, :mod:`~audit.probes.alternatives`, :mod:`~audit.probes.stereotypes`. What was won and
-lost: :mod:`~audit.probes.quality`, :mod:`~audit.probes.calibration`, :mod:`~audit.probes.regression`,
-:mod:`~audit.probes.safety`, :mod:`~audit.probes.sanity`. What it costs: :mod:`~audit.probes.cost`,
-:mod:`~audit.probes.hosting`.
+:mod:`~audit.probes.reasons`, :mod:`~audit.probes.alternatives`, :mod:`~audit.probes.stereotypes`;
+:mod:`~audit.probes.groups` names whom a comparison leaves out. What was won and lost: :mod:`~audit.probes.quality`,
+:mod:`~audit.probes.calibration`, :mod:`~audit.probes.regression`, :mod:`~audit.probes.safety`,
+:mod:`~audit.probes.sanity`. What it costs: :mod:`~audit.probes.cost`, :mod:`~audit.probes.hosting`.
 
 The statistics stand apart, as pure functions: :mod:`~audit.probes.stats`, :mod:`~audit.probes.extremes`,
 :mod:`~audit.probes.bootstrap`, :mod:`~audit.probes.one_run`; :mod:`~audit.probes.measurements` turns them into
