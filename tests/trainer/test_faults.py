@@ -106,8 +106,8 @@ def test_a_fault_leaves_a_checkpoint_from_which_the_same_bits_come(
     told = error.reason if isinstance(error, AssayError) else _foreign(error)["reason"]
     assert told == reason
     assert not (ctx.outputs / "adapter").exists()
-    assert kept.newest(ctx.work / "checkpoints", ctx.work_key) == WHOLE
-    assert kept.newest(ctx.work / "checkpoints", b"x" * 32) == 0, "of another task"
+    assert kept.newest(ctx.work, ctx.work_key) == WHOLE
+    assert kept.newest(ctx.work, b"x" * 32) == 0, "of another task"
     claim = task.run(ctx)
     assert claim["steps"] == 10 and claim["damaged_checkpoints"] == 0
     assert weights(ctx) == undisturbed
@@ -130,7 +130,7 @@ def test_no_checkpoint_is_written_of_an_adapter_that_is_not_finite(
     with pytest.raises(PreconditionError) as raised:
         task.run(ctx)
     assert raised.value.reason == "LOSS_NOT_FINITE" and f"after step {FAULT_AT}" in raised.value.message
-    assert kept.newest(ctx.work / "checkpoints", ctx.work_key) == WHOLE
+    assert kept.newest(ctx.work, ctx.work_key) == WHOLE
 
 
 @pytest.mark.parametrize(

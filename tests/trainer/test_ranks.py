@@ -145,7 +145,7 @@ def test_a_killed_process_ends_the_run_by_name_and_its_checkpoint_leads_to_the_s
     assert raised.value.reason == "RANK_LOST" and raised.value.remedy
     assert raised.value.message == "process 2 of 2 of the training was ended by signal 9"
     assert not children() and not (ctx.outputs / "adapter").exists()
-    assert kept.newest(ctx.work / "checkpoints", ctx.work_key) == 25
+    assert kept.newest(ctx.work, ctx.work_key) == 25
     task.run(ctx)
     assert weights(ctx) == expected
 
