@@ -19,6 +19,7 @@ from assay.errors import AlreadyExistsError, InvalidInputError, PreconditionErro
 from assay.model_scan import WANTED, scan
 from assay.modelfiles import BaseManifest, read_base_manifest
 from trainer.base_models import assay_home, publish, write_manifest
+from trainer.recipes.blocks import demand_importable
 
 _ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -55,8 +56,9 @@ def from_folder(folder: Path, described: Described, home: Path | None = None) ->
 
     Raises:
         AlreadyExistsError: ``BASE_MODEL_EXISTS``; a model in use is never replaced by another under its id.
-        InvalidInputError: ``BASE_MODEL_FOLDER``, or what :func:`assay.model_scan.scan` refuses.
-        IntegrityError: likewise.
+        InvalidInputError: ``BASE_MODEL_FOLDER``, or what :func:`assay.model_scan.scan` or
+            :func:`trainer.recipes.blocks.demand_importable` refuses.
+        IntegrityError, PreconditionError: likewise.
     """
     if not folder.is_dir():
         raise InvalidInputError("BASE_MODEL_FOLDER", f"{folder} is no folder")
@@ -74,8 +76,8 @@ def from_hub(repo: str, revision: str, described: Described, home: Path | None =
 
     Raises:
         InvalidInputError: ``BASE_MODEL_REVISION`` for anything but a full commit hash, ``BASE_MODEL_LICENCE`` when the
-            hub names another licence, or what :func:`assay.model_scan.scan` refuses.
-        PreconditionError: ``HUB_OFFLINE`` where ``HF_HUB_OFFLINE`` is set.
+            hub names another licence, or what scan and import refuse, as of :func:`from_folder`.
+        PreconditionError: ``HUB_OFFLINE`` where ``HF_HUB_OFFLINE`` is set; likewise.
         UnavailableError: ``HUB_UNREACHABLE``.
         AlreadyExistsError: ``BASE_MODEL_EXISTS``.
     """
@@ -137,13 +139,14 @@ class _Staging:
     def finish(
         self, licence: str, provenance: str, source: Mapping[str, Any], left_out: Sequence[str] = ()
     ) -> BaseManifest:
-        """Scans what was fetched, keeps what gets in, writes manifest and report, and publishes."""
+        """Scans what was fetched, keeps what gets in and can be tuned, writes manifest and report, and publishes."""
         found = scan(self.fetched, left_out=[name for name in left_out if not (self.fetched / name).exists()])
         whole = self._folder / "whole"
         (whole / "files").mkdir(parents=True)
         for name in found.files:
             (self.fetched / name).rename(whole / "files" / name)
             (whole / "files" / name).chmod(0o644)
+        demand_importable(whole / "files")
         described = {
             "id": self._id,
             "licence": licence,

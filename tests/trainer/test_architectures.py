@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from assay.errors import PreconditionError
+from assay.errors import InvalidInputError, PreconditionError
 from assay.modelfiles import check_adapter_folder
 from tests.e2e.e2e_world import chat_rows
 from tests.trainer.test_train_task import context
 from tests.trainer.tiny_models import BASE_MODEL, tiny_models
 from trainer import task
+from trainer.base_sources import Described, from_folder
 from trainer.device import Device
 from trainer.recipes.lora import load
 from trainer.settings import Settings
@@ -52,3 +53,15 @@ def test_another_architecture_is_refused_by_name_before_a_step(
         task.run(ctx)
     assert raised.value.reason == "ARCHITECTURE" and why in raised.value.message and "Llama" in raised.value.remedy
     assert not (ctx.outputs / "adapter").exists()
+
+
+def test_an_import_refuses_what_no_job_could_tune(tmp_path: Path) -> None:
+    other = tiny_models(tmp_path / "models", kind="gpt2", n_embd=32, n_layer=2, n_head=4) / BASE_MODEL / "files"
+    with pytest.raises(PreconditionError) as refused:
+        from_folder(other, Described("other", "MIT"), tmp_path)
+    assert refused.value.reason == "ARCHITECTURE"
+    (other / "config.json").write_text('{"model_type": "of-nobody", "vocab_size": 8}')
+    with pytest.raises(InvalidInputError) as unknown:
+        from_folder(other, Described("unknown", "MIT"), tmp_path)
+    assert unknown.value.reason == "BASE_ARCHITECTURE"
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [BASE_MODEL]

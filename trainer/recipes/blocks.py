@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from assay.errors import PreconditionError
+from assay.errors import InvalidInputError, PreconditionError
+
+
+def demand_importable(files: Path) -> None:
+    """Refuses a model that no job could tune, by its configuration alone: no weights are read.
+
+    What needs weights or depends on the method is asked before the first step.
+
+    Args:
+        files: of the base model, scanned.
+
+    Raises:
+        InvalidInputError: ``BASE_ARCHITECTURE`` where transformers knows no such model.
+        PreconditionError: ``ARCHITECTURE``.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(files, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            base = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise InvalidInputError(
+            "BASE_ARCHITECTURE",
+            "the installed transformers makes no causal language model of its config.json",
+            remedy="choose a model of transformers' own architectures; code of a repository is never run",
+        ) from error
+    demand_blocks(base)
 
 
 def demand_blocks(base: Any) -> None:
