@@ -131,7 +131,10 @@ async def train(office: Office, job: JobRow) -> None:
     try:
         ended = await office.exchange.follow(office.train, task, watcher.look)
     except CostCapReached:
-        words = f"COST_CAP: {watcher.cost()} of {job.cap_usd_micros} millionths of a US dollar are spent"
+        words = (
+            f"COST_CAP: {watcher.cost()} of {job.cap_usd_micros} millionths of a US dollar are spent, and the audit is "
+            f"quoted {watcher.kept}"
+        )
         await pause(office, job, words, watcher.cost())
         return
     if ended.may_go_on:
@@ -182,20 +185,25 @@ class _Watcher:
 
         Raises:
             AbortedError: ``STALE``.
-            CostCapReached: the budget is spent.
+            CostCapReached: the budget is spent but for the audit's part.
         """
         if task.state != worker_pb2.TASK_STATE_UNSPECIFIED:
             self.office.board.answered(self.job.name)
         self.seconds = task.meter.wall_ms / 1000
         await self.office.look(self.job, "train", task, self.parameters)
         # What is done is paid for: its result is not left lying, and release policy sets its cost against the budget.
-        if task.state in _UNDER_WAY and self.cost() >= self.job.cap_usd_micros:
+        if task.state in _UNDER_WAY and self.cost() + self.kept >= self.job.cap_usd_micros:
             raise CostCapReached
         now = monotonic()
         if now - self.noted >= _NOTE_SECONDS:
             self.noted = now
             cost = self.cost()
             await self.office.store.commit(lambda u: jobs.note(u.connection, self.job.name, {"cost_usd_micros": cost}))
+
+    @property
+    def kept(self) -> int:
+        """What the audit was quoted: a training that spent it too would be paid for and then fail its release."""
+        return self.book.audit_seconds * self.book.price
 
     def cost(self) -> int:
         """What the job has cost so far, by its supervisors' clocks; never less than was noted before."""

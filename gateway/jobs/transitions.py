@@ -158,7 +158,9 @@ def _resume_to(target: State) -> Guard:
         if job.resume_to != target:
             return f"it was not paused in {target}"
         cap = int(proposal.values.get("cap_usd_micros", job.cap_usd_micros))
-        return "its budget is spent: raise it" if job.cost_usd_micros >= cap else ""
+        raised = cap > job.cap_usd_micros
+        spent = job.cost_usd_micros >= cap or (job.reason.startswith("COST_CAP") and not raised)
+        return "its budget is spent: raise it" if spent else ""
 
     return guard
 

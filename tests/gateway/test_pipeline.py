@@ -344,8 +344,8 @@ async def test_cancel_stops_the_running_task(street: Street, stage: str) -> None
     assert spooled(street) == []
 
 
-BOUND = 6 * 28
-"""Six seconds of a device by the tests' price book."""
+BOUND, KEPT = 6 * 28, 2 * 28
+"""Six seconds of a device by the tests' price book, and the audit's two of them."""
 
 
 def reprice(street: Street, **changes: Any) -> None:
@@ -357,12 +357,13 @@ def reprice(street: Street, **changes: Any) -> None:
 
 
 async def spend(street: Street) -> pb.TuningJob:
-    """A job stopped in training because its money was spent: quoted three seconds, its task takes longer than six."""
+    """A job stopped in training because its money was spent: quoted one second, its task takes longer than four."""
     reprice(street, train_tokens_per_second=1_000_000, audit_seconds=2)
     await street.ask(budget=BOUND, gate_train="more")
     job = await street.rest()
     assert job.state == pb.TuningJob.STATE_PAUSED and job.reason.startswith("COST_CAP")
-    assert job.quote_usd_micros < BOUND <= job.cost_usd_micros
+    assert job.reason.endswith(f"and the audit is quoted {KEPT}")
+    assert job.quote_usd_micros < BOUND and BOUND - KEPT <= job.cost_usd_micros < BOUND, "the audit can still be paid"
     return job
 
 
