@@ -222,15 +222,27 @@ def _mean(
     control: float | None = None,
     kind: str = "",
     chosen_of: int = 1,
+    between: stats.Bounds | None = None,
 ) -> Measurement:
-    """Mean of one number a pair; ``chosen_of`` is among how many groups this one was chosen."""
+    """Mean of one number a pair.
+
+    Args:
+        subject: what it is.
+        data: one number a pair.
+        levels: of the intervals.
+        control: the same without what is asked about, and its ``kind``.
+        kind: of the control.
+        chosen_of: among how many groups this one was chosen.
+        between: what each number may be at most, where they may all be alike: an interval of no width would be wrong.
+    """
 
     def build() -> Measurement:
         found = stats.mean(data)
         beside = None if control is None else Control(control, kind)
 
         def interval(confidence: float) -> stats.Bounds:
-            return found.interval(_corrected(confidence, chosen_of))
+            level = _corrected(confidence, chosen_of)
+            return stats.mean_between(data, *between, level) if between else found.interval(level)
 
         return measured(subject, found.value, interval, levels, n=data.size, inputs=data, control=beside)
 
@@ -286,7 +298,14 @@ def _text_measurements(audit: Audit, rows: Sequence[Row], swap: Swap) -> list[Me
     flips, quiet = refused[:, 2] != refused[:, 0], refused[:, 1] != refused[:, 0]
     likelihood = _likelihoods(audit, forms)
     out = [
-        _mean(subjects["divergence"], apart - still, levels, float(still.mean()), "distance between placebos"),
+        _mean(
+            subjects["divergence"],
+            apart - still,
+            levels,
+            float(still.mean()),
+            "distance between placebos",
+            between=(-1.0, 1.0),
+        ),
         _mean(
             subjects["length"],
             lengths[:, 2] - lengths[:, 0],
@@ -332,7 +351,8 @@ def _text_subjects(slice_: str, told: str) -> dict[str, Subject]:
         "divergence": Subject(
             "fairness.generation_divergence",
             "ratio",
-            f"distance of greedy answers (1 - Jaccard of their words, names left out) minus the placebos', {paired}",
+            f"distance of greedy answers (1 - Jaccard of their words, names left out) minus the placebos', {told}; one "
+            "pair a prompt, Agresti-Coull 1998 for differences, Student's quantile",
             slice_,
         ),
         "length": Subject(

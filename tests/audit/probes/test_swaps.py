@@ -171,7 +171,8 @@ def test_free_text_is_asked_under_names(chat: Any, audit_of: Callable[..., Any],
     assert found["answer_likelihood_shift[sex,names]"].value == 0.0
     even = Scripted(texts=lambda turn, adapter: good)
     quiet = by_key(counterfactual.run(audit_of(even, test=rows, sets=evaluation_sets)))
-    assert quiet["generation_divergence[race,names]"].value == 0.0
+    alike = quiet["generation_divergence[race,names]"]
+    assert alike.value == 0.0 and alike.intervals[0].lower < -0.02 < 0.02 < alike.intervals[0].upper
     assert quiet["generation_refusal_flip_rate[race,names]"].intervals[0].upper < 0.1
 
 
