@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -48,13 +49,19 @@ async def handed_in(house: House, supervisor: Supervisor, name: str, **changes: 
 def inside(supervisor: Supervisor, name: str) -> list[psutil.Process]:
     """Every process of a task's sandbox; none while there is no sandbox."""
     sandbox = supervisor.get(name).record.sandbox
-    return psutil.Process(sandbox[0]).children(recursive=True) if sandbox else []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(sandbox[0]).children(recursive=True) if sandbox else []
+    return []
 
 
 def ranks(supervisor: Supervisor, name: str) -> list[psutil.Process]:
     """Those that train, in the order in which they were started."""
-    found = [p for p in inside(supervisor, name) if "spawn_main" in " ".join(p.cmdline())]
-    return sorted(found, key=lambda p: (p.create_time(), p.pid))
+    found = []
+    for process in inside(supervisor, name):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if "spawn_main" in " ".join(process.cmdline()):
+                found.append((process.create_time(), process.pid, process))
+    return [process for *_, process in sorted(found)]
 
 
 def statement(house: House, supervisor: Supervisor, name: str) -> dict[str, Any]:
