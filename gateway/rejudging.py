@@ -10,12 +10,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
 
+from assay.reperformance import CAVEAT, FAIL, PASS, Line
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
 from gateway.active_policy import is_of, of_verdict
 from gateway.admission.facts import judged
@@ -26,18 +26,6 @@ from policies.pack import PACKS, load
 
 RELEASE_FILE = "release.json"
 _FOLDER = "policy"
-_PASS, _CAVEAT, _FAIL = "PASS", "CAVEAT", "FAIL"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One decision compared; as the lines of ``audit.probes.compare``."""
-
-    name: str
-    answer: str
-    reason: str
-    recorded: str
-    again: str
 
 
 def enclose(
@@ -69,7 +57,7 @@ def rejudge(work: Path) -> list[Line]:
     kit, path = work / "kit", work / "kit" / RELEASE_FILE
     if not path.is_file():
         why = "the kit is of an earlier version and holds no question: only the gates of the plan were compared"
-        return [Line("release policy", _CAVEAT, why, "-", "-")]
+        return [Line("release policy", CAVEAT, why, "-", "-")]
     told: dict[str, Any] = json.loads(path.read_text("utf-8"))
     question = json_format.ParseDict(told["question"], policy_input_pb2.ReleaseInput())
     verdict = json_format.ParseDict(told["verdict"], policy_pb2.Verdict())
@@ -82,7 +70,7 @@ def rejudge(work: Path) -> list[Line]:
     lines = [
         Line(
             "release policy",
-            _PASS if same else _CAVEAT,
+            PASS if same else CAVEAT,
             "the rules and limits of the verdict"
             if same
             else "not the rules of the verdict: both reports judged by these",
@@ -91,7 +79,7 @@ def rejudge(work: Path) -> list[Line]:
         ),
         Line(
             "release question",
-            _PASS if whole else _FAIL,
+            PASS if whole else FAIL,
             "asked with the numbers of the report" if whole else "another question, or other numbers than the report's",
             verdict.input_sha256[:16],
             then.input_sha256[:16],
@@ -122,7 +110,7 @@ def _compared(then: policy_pb2.Verdict, now: policy_pb2.Verdict) -> Iterator[Lin
     for name in dict.fromkeys((*first, *second)):
         before, after = first.get(name, "absent"), second.get(name, "absent")
         same = before == after
-        yield Line(name, _PASS if same else _FAIL, "the same decision" if same else "another decision", before, after)
+        yield Line(name, PASS if same else FAIL, "the same decision" if same else "another decision", before, after)
 
 
 def _outcomes(verdict: policy_pb2.Verdict) -> dict[str, str]:

@@ -10,30 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from assay.reperformance import CAVEAT, FAIL, PASS, Line
 from assay.v1 import measurement_pb2
 
 Measurement = measurement_pb2.Measurement
 
-PASS, CAVEAT, FAIL = "PASS", "CAVEAT", "FAIL"
 CLOCKED = ("cost.audit_seconds", "cost.usd_per_1000_requests", "cost.break_even_requests")
 """Measured by a clock: another number each time, on any machine."""
 TOLERANCE: Mapping[str, float] = {"nats": 0.05, "bits": 0.5, "ratio": 0.02, "count": 0.5}
 """Largest difference in another environment, by unit; bf16 against fp32 moves a mean loss by 0.015 nats."""
 _IDENTITIES = ("adapter_sha256", "base_sha256")
 _FREE = ("python",)
-
-
-@dataclass(frozen=True)
-class Line:
-    """One number compared."""
-
-    name: str
-    answer: str
-    reason: str
-    recorded: str
-    again: str
 
 
 def key_of(m: Measurement) -> str:
@@ -57,11 +45,6 @@ def compare(
     lines = [_identity(n, recorded.environment.get(n, ""), again.environment.get(n, "")) for n in _IDENTITIES]
     lines += [_number(name, first.get(name), second.get(name), changes) for name in sorted(first | second)]
     return [*lines, *_gates(plan, first, second)]
-
-
-def counts(lines: Sequence[Line]) -> dict[str, int]:
-    """How many of each answer."""
-    return {answer: sum(line.answer == answer for line in lines) for answer in (PASS, CAVEAT, FAIL)}
 
 
 def _identity(name: str, recorded: str, again: str) -> Line:

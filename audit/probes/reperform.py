@@ -26,10 +26,10 @@ from assay import bundle, digests
 from assay.errors import AssayError, IntegrityError
 from assay.identity import load_x25519
 from assay.pinned import assay_home
+from assay.reperformance import FAIL, Line, counts
 from assay.v1 import measurement_pb2
 from assay.worker.task import TaskContext
 from audit.probes import compare
-from audit.probes.compare import Line
 from audit.verify import verify_bundle
 from audit.verify.archive import open_bundle, read_file
 from audit.verify.report import STALE, VALID
@@ -179,14 +179,14 @@ def main() -> int:
     except AssayError as error:
         sys.stderr.write(f"{error.reason}: {error.message}\n")
         return 3
-    found = compare.counts(lines)
+    found = counts(lines)
     if options.output == "json":
         print(json.dumps({"counts": found, "numbers": [asdict(line) for line in lines]}, indent=1))
     else:
         for line in lines:
             print(f"{line.answer:<7}{line.name}  {line.recorded} | {line.again}  ({line.reason})")
         print("  ".join(f"{answer} {count}" for answer, count in found.items()))
-    return 1 if found[compare.FAIL] else 0
+    return 1 if found[FAIL] else 0
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from assay.errors import InvalidInputError
 from assay.identity import raw_public, write_key
+from assay.reperformance import FAIL, Line, counts
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit
 
@@ -83,17 +84,18 @@ def reperform(
 
     with tempfile.TemporaryDirectory() as scratch, exit_on_error():
         numbers = _numbers([str(kit_file), "--key", str(key), "--trust", str(trust)], evidence, models, Path(scratch))
-        decisions = [asdict(line) for line in rejudging.rejudge(Path(scratch))]
+        decisions = rejudging.rejudge(Path(scratch))
     every = [*numbers, *decisions]
-    found = {answer: sum(line["answer"] == answer for line in every) for answer in ("PASS", "CAVEAT", "FAIL")}
-    text = [f"{r['answer']:<7}{r['name']}  {r['recorded']} | {r['again']}  ({r['reason']})" for r in every]
+    found = counts(every)
+    text = [f"{r.answer:<7}{r.name}  {r.recorded} | {r.again}  ({r.reason})" for r in every]
     text.append("  ".join(f"{answer} {count}" for answer, count in found.items()))
-    emit(output, {"counts": found, "numbers": numbers, "decisions": decisions}, text)
-    if found["FAIL"]:
+    said = {"numbers": [asdict(r) for r in numbers], "decisions": [asdict(r) for r in decisions]}
+    emit(output, {"counts": found, **said}, text)
+    if found[FAIL]:
         raise typer.Exit(1)
 
 
-def _numbers(arguments: list[str], evidence: Path | None, models: Path | None, work: Path) -> list[dict[str, str]]:
+def _numbers(arguments: list[str], evidence: Path | None, models: Path | None, work: Path) -> list[Line]:
     """The audit done again in a process of its own, since the command line knows no model library."""
     command = [sys.executable, "-m", "audit.probes.reperform", *arguments, "--work", str(work), "--output", "json"]
     command += ["--bundle", str(evidence)] if evidence else []
@@ -101,8 +103,7 @@ def _numbers(arguments: list[str], evidence: Path | None, models: Path | None, w
     done = subprocess.run(command, check=False, env=dict(os.environ), stdout=subprocess.PIPE)
     if done.returncode not in (0, 1) or not done.stdout:
         raise typer.Exit(done.returncode or 1)
-    numbers: list[dict[str, str]] = json.loads(done.stdout)["numbers"]
-    return numbers
+    return [Line(**line) for line in json.loads(done.stdout)["numbers"]]
 
 
 def add_to(app: typer.Typer) -> None:

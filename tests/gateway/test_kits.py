@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from assay import bundle
 from assay.errors import NotFoundError
 from assay.identity import Layout, load_ed25519, raw_public, subject_of
+from assay.reperformance import CAVEAT, Line
 from assay.v1 import tuning_job_pb2 as pb
 from audit.verify.trust import TrustFile
 from gateway.cli.app import app as command_line
@@ -106,16 +107,9 @@ async def test_the_command_fails_on_a_rule_that_answers_otherwise(
     """The audit itself is left out: its numbers are within their tolerance, and still a rule without a gate turned."""
     moved(opened / "outputs" / "report.json", "privacy.epsilon_lower_bound", 90.0)
 
-    def done_again(arguments: list[str], evidence: object, models: object, work: Path) -> list[dict[str, str]]:
+    def done_again(arguments: list[str], evidence: object, models: object, work: Path) -> list[Line]:
         shutil.copytree(opened, work, dirs_exist_ok=True)
-        line = {
-            "name": "privacy.epsilon_lower_bound",
-            "answer": "CAVEAT",
-            "reason": "within",
-            "recorded": "",
-            "again": "",
-        }
-        return [line]
+        return [Line("privacy.epsilon_lower_bound", CAVEAT, "within", "", "")]
 
     monkeypatch.setattr("gateway.cli.kit._numbers", done_again)
     (tmp_path / "auditor.key").touch()

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from assay import bundle, canonical, digests
 from assay.errors import IntegrityError
 from assay.identity import write_key
+from assay.reperformance import Line, counts
 from assay.v1 import measurement_pb2
 from audit.probes import compare, reperform
 from audit.probes.measurements import Subject, measured, proportion
@@ -68,7 +69,7 @@ def made(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 
 def test_the_same_machine_gives_every_number_bit_for_bit(made: dict[str, Any], models: Path) -> None:
     lines = reperform.run(made["kit"], made["key"], Trust(), models)  # type: ignore[arg-type]
-    found = compare.counts(lines)
+    found = counts(lines)
     assert found["FAIL"] == 0, [line for line in lines if line.answer == "FAIL"]
     assert found["PASS"] > 40
     assert {line.name.partition("[")[0] for line in lines if line.answer == "CAVEAT"} <= set(compare.CLOCKED)
@@ -189,7 +190,7 @@ PLAN = measurement_pb2.AuditPlan(
 )
 
 
-def answers(first: measurement_pb2.AuditReport, second: measurement_pb2.AuditReport) -> dict[str, compare.Line]:
+def answers(first: measurement_pb2.AuditReport, second: measurement_pb2.AuditReport) -> dict[str, Line]:
     return {line.name: line for line in compare.compare(PLAN, first, second)}
 
 
