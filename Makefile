@@ -46,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt requirements-data.txt
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $(STAMP)
 
-demo: install ## run four jobs the whole way, on a real model; 8 minutes on two cores that multiply bf16, 15 on others
+demo: install ## run four jobs the whole way, on a real model; 7 to 8 minutes on two cores with AVX-512, 15 on two without
 	@$(OFFLINE) $(BIN)/python -m demo.run
 
 test: install ## run the tests, but not the slow ones
