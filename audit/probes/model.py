@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from assay import modelfiles, processor
+from assay.base_demands import demand_keys_and_values, demand_plain_logits
 from assay.errors import IntegrityError, InvalidInputError
-from assay.logits import demand_keys_and_values, demand_plain_logits
 from audit.probes.clock import Clock
 from audit.probes.generation import generate
 from audit.probes.merging import merge

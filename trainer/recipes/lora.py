@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.base_demands import demand_keys_and_values, demand_plain_logits
 from assay.errors import InvalidInputError
-from assay.logits import demand_keys_and_values, demand_plain_logits
 from assay.modelfiles import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from trainer.device import Device
 from trainer.recipes import four_bit, whole

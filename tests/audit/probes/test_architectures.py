@@ -67,7 +67,7 @@ def texts(count: int, shared: int, step: int) -> list[tuple[int, ...]]:
 def test_scores_and_answers_are_the_models_own(family: str) -> None:
     import torch
 
-    from assay.logits import demand_keys_and_values, demand_plain_logits
+    from assay.base_demands import demand_keys_and_values, demand_plain_logits
     from audit.probes.model import TunedModel, Untuned
 
     own = made(family, ATTENDING[family])
@@ -106,7 +106,7 @@ def test_scores_and_answers_are_the_models_own(family: str) -> None:
 
 
 def test_a_recurrent_model_is_refused_by_name() -> None:
-    from assay.logits import demand_keys_and_values
+    from assay.base_demands import demand_keys_and_values
 
     recurrent = made("mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4})
     with pytest.raises(InvalidInputError) as raised:

@@ -455,7 +455,7 @@ def test_a_model_that_alters_its_logits_is_refused(family: str, more: dict[str, 
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from assay.logits import demand_plain_logits
+    from assay.base_demands import demand_plain_logits
 
     shape = {
         "vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
