@@ -24,8 +24,11 @@ def models(tmp_path: Path) -> Path:
     """The folder of installed models, with a tiny one."""
     published = tmp_path / "published"
     published.mkdir()
-    for name in ("config.json", "tokenizer.json"):
-        (published / name).write_text("{}")
+    shape = dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size"), 8)
+    (published / "config.json").write_text(
+        json.dumps({"model_type": "llama", "num_attention_heads": 1, "num_hidden_layers": 1} | shape)
+    )
+    (published / "tokenizer.json").write_text("{}")
     header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     (published / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
     from_folder(published, Described("tiny", "MIT", repository="bank/Tiny"), tmp_path)

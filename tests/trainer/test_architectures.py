@@ -60,8 +60,11 @@ def test_an_import_refuses_what_no_job_could_tune(tmp_path: Path) -> None:
     with pytest.raises(PreconditionError) as refused:
         from_folder(other, Described("other", "MIT"), tmp_path)
     assert refused.value.reason == "ARCHITECTURE"
-    (other / "config.json").write_text('{"model_type": "of-nobody", "vocab_size": 8}')
-    with pytest.raises(InvalidInputError) as unknown:
-        from_folder(other, Described("unknown", "MIT"), tmp_path)
-    assert unknown.value.reason == "BASE_ARCHITECTURE"
+    # Without a type, transformers would take one that stands in the path, such as this `gpt2`.
+    other = other.rename(tmp_path / "gpt2")
+    for config in ('{"model_type": "of-nobody", "vocab_size": 8}', '{"vocab_size": 8}'):
+        (other / "config.json").write_text(config)
+        with pytest.raises(InvalidInputError) as unknown:
+            from_folder(other, Described("gpt2", "MIT"), tmp_path)
+        assert unknown.value.reason == "BASE_ARCHITECTURE"
     assert [path.name for path in (tmp_path / "models").iterdir()] == [BASE_MODEL]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ def demand_importable(files: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
+        # Without a type, transformers would guess one from the folder's name.
+        json.loads((files / "config.json").read_text())["model_type"]
         config = AutoConfig.from_pretrained(files, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             base = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
