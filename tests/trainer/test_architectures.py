@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ from trainer.settings import Settings
 
 LLAMA = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 PHI = ("down_proj", "gate_up_proj", "o_proj", "qkv_proj")
+IMPOSSIBLE = (
+    {"model_type": "llama", "num_attention_heads": 0},
+    {"model_type": "llama", "hidden_size": -8, "num_attention_heads": 1},
+    {"model_type": "llama", "hidden_size": 10**12},
+    {"model_type": "llama", "rms_norm_eps": "small"},
+    {"model_type": "llama", "pad_token_id": 10**6},
+    {"model_type": "llama", "attn_implementation": "flash_attention_2"},
+)
+"""Configurations that transformers knows and makes no model of, each failing in a way of its own."""
 
 
 @pytest.mark.parametrize(("kind", "names"), [("llama", LLAMA), ("qwen2", LLAMA), ("phi3", PHI)])
@@ -62,8 +72,8 @@ def test_an_import_refuses_what_no_job_could_tune(tmp_path: Path) -> None:
     assert refused.value.reason == "ARCHITECTURE"
     # Without a type, transformers would take one that stands in the path, such as this `gpt2`.
     other = other.rename(tmp_path / "gpt2")
-    for config in ('{"model_type": "of-nobody", "vocab_size": 8}', '{"vocab_size": 8}'):
-        (other / "config.json").write_text(config)
+    for config in ({"model_type": "of-nobody", "vocab_size": 8}, {"vocab_size": 8}, *IMPOSSIBLE):
+        (other / "config.json").write_text(json.dumps(config))
         with pytest.raises(InvalidInputError) as unknown:
             from_folder(other, Described("gpt2", "MIT"), tmp_path)
         assert unknown.value.reason == "BASE_ARCHITECTURE"

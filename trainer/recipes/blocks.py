@@ -18,7 +18,7 @@ def demand_importable(files: Path) -> None:
         files: of the base model, scanned.
 
     Raises:
-        InvalidInputError: ``BASE_ARCHITECTURE`` where transformers knows no such model.
+        InvalidInputError: ``BASE_ARCHITECTURE`` where transformers knows no such model, or none of these sizes.
         PreconditionError: ``ARCHITECTURE``.
     """
     import torch
@@ -30,7 +30,8 @@ def demand_importable(files: Path) -> None:
         config = AutoConfig.from_pretrained(files, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             base = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    # No heads, a size below 0, a text for a number, a padding token beyond the vocabulary: each raises another kind.
+    except Exception as error:
         raise InvalidInputError(
             "BASE_ARCHITECTURE",
             "the installed transformers makes no causal language model of its config.json",
