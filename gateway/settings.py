@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import ipaddress
 import json
 import tomllib
 from pathlib import Path
@@ -141,6 +142,20 @@ class Settings(_Frozen):
             raise ValueError("units must be distinct, and 'system' is the installation's own")
         return value
 
+    @field_validator("metrics")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        try:
+            inside = ipaddress.ip_address(value.rpartition(":")[0].strip("[]")).is_loopback
+        except ValueError:
+            inside = False
+        if not inside:
+            raise ValueError(
+                "metrics ask nobody who they are, so they are served on this machine's loopback only, such as "
+                "127.0.0.1:7446; let an agent on this machine scrape them, or a proxy that asks"
+            )
+        return value
+
     @field_validator("postgres_url")
     @classmethod
     def _postgres(cls, value: str) -> str:
@@ -256,7 +271,7 @@ def default_toml(
     origin: str = "assay.local/log",
     region: str = "eu",
     listen: str = "127.0.0.1:7443",
-    metrics: str = "127.0.0.1:7464",
+    metrics: str = "127.0.0.1:7446",
     log_http: str = "",
     postgres_url: str = "",
     train: str = "127.0.0.1:7444",
@@ -278,7 +293,7 @@ trust_domain = "{trust_domain}"
 origin = "{origin}"          # name of the ledger; part of every signed checkpoint
 region = "{region}"                       # where training runs, compared with each dataset's residency
 listen = "{listen}"
-metrics = "{metrics}"        # Prometheus, loopback only
+metrics = "{metrics}"        # Prometheus; an address of the loopback, nothing else is taken
 {monitors}{database}units = [{names}]
 reflection = false                  # gRPC reflection
 post_quantum = {str(post_quantum).lower()}                # sign checkpoints with log-mldsa44.key too

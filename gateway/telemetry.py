@@ -61,7 +61,7 @@ class Telemetry:
         traces = spans.export(folder, "assay-gateway")
         metrics = MeterProvider(metric_readers=[PrometheusMetricReader()], resource=traces.resource)
         host, _, port = metrics_address.rpartition(":")
-        start_http_server(int(port), host)
+        start_http_server(int(port), host.strip("[]"))
         return cls(traces, metrics)
 
     @contextmanager

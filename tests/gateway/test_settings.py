@@ -44,6 +44,8 @@ def test_the_defaults_load(tmp_path: Path) -> None:
     [
         ('region = "eu"', 'region = "EU!"', "region"),
         ('"127.0.0.1:7443"', '"nowhere"', "listen"),
+        ('"127.0.0.1:7446"', '"0.0.0.0:7446"', "metrics"),
+        ('"127.0.0.1:7446"', '"metrics.bank.example:7446"', "metrics"),
         ('"credit"', '"system"', "units"),
         ('"credit"', '"Credit"', "units"),
         ('"credit"', '"claims"', "units"),
@@ -62,6 +64,11 @@ def test_a_faulty_setting_is_named(tmp_path: Path, old: str, new: str, field: st
         Settings.load(written(tmp_path, text.replace(old, new)))
     assert caught.value.reason == "SETTINGS"
     assert not field or any(v.field.startswith(field) for v in caught.value.violations)
+
+
+def test_metrics_may_lie_on_either_loopback(tmp_path: Path) -> None:
+    text = default_toml(metrics="[::1]:7446")
+    assert Settings.load(written(tmp_path, text)).metrics == "[::1]:7446"
 
 
 def test_missing_settings(tmp_path: Path) -> None:
