@@ -42,8 +42,9 @@ def upload(
     """Upload a file of rows with its datasheet.
 
     The datasheet is YAML or JSON: purposes, legal_basis, licence, classification, residency, retention_days,
-    provenance, group_field (which says whom a row is about) and, for decision tables, label_column, favourable_label,
-    sensitive_attributes, hidden_columns.
+    provenance, pii_action (report, redact, pseudonymise or refuse), group_field (which says whom a row is about) and,
+    for decision tables, label_column, favourable_label, sensitive_attributes, hidden_columns. docs/datasheet.md
+    describes each.
 
     Example: assay dataset upload units/support replies-2026 replies.jsonl --datasheet replies.yaml
     """

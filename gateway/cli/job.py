@@ -79,7 +79,10 @@ def create(
         str, typer.Option(help="What is protected: row (the default) or user, all rows of one value of group_field.")
     ] = "",
     use: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="UseDeclaration as JSON: places, domain, tier.")
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Declaration of use, JSON: places, domain, tier; see docs/datasheet.md."
+        ),
     ] = None,
     artefact: Annotated[
         list[str] | None, typer.Option(help="KIND=FILE, repeat for more; the file's digest is handed in.")
