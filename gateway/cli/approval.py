@@ -123,8 +123,8 @@ def waive(
 ) -> None:
     """Waive named rules of a denied or quarantined job, signed.
 
-    Example: assay approval waive units/support/tuningJobs/x --rule BASE-MIN-ROWS --reason pilot --compensating-control
-    "internal use only" --expires 2026-12-31
+    Example: assay approval waive units/support/tuningJobs/x --rule BASE-PII-CEILING --reason pilot
+    --compensating-control "internal use only" --expires 2026-12-31
     """
     with exit_on_error(), open_session(identity, address) as session:
         job = _job(session, name)

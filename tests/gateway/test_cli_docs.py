@@ -12,19 +12,32 @@ from typing import Any
 import pytest
 import typer
 
+from assay import installation
+from assay.v1 import identity_pb2
 from gateway.cli.app import app
+from policies.engine import PolicyEngine
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
 
-def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Every command of the tree with the first paragraph of its help."""
+SERVES = {"serve", "witness serve"}
+"""Run until they are stopped, and print nothing that a script would read."""
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every command of the tree by its words."""
     children = getattr(command, "commands", None)
     if children is not None:
         for name, child in children.items():
-            yield from commands(child, (*path, name))
+            yield from leaves(child, (*path, name))
     else:
-        yield " ".join(path), " ".join((command.help or "").split("\n\n")[0].split())
+        yield " ".join(path), command
+
+
+def commands(root: Any) -> Iterator[tuple[str, str]]:
+    """Every command with the first paragraph of its help."""
+    for name, command in leaves(root):
+        yield name, " ".join((command.help or "").split("\n\n")[0].split())
 
 
 def test_every_command_has_its_row_and_every_row_its_command() -> None:
@@ -36,6 +49,31 @@ def test_the_tree_is_walked_to_its_leaves() -> None:
     found = dict(commands(typer.main.get_command(app)))
     assert {"serve", "ledger freeze", "policy publish", "audit compare", "witness serve"} <= set(found)
     assert "ledger" not in found and all(found.values())
+
+
+def test_every_command_has_an_example_and_all_but_those_that_serve_print_json() -> None:
+    for name, command in leaves(typer.main.get_command(app)):
+        assert "Example: assay" in command.help, name
+        assert ("--output" in {o for p in command.params for o in p.opts}) == (name not in SERVES), name
+
+
+def test_a_rule_that_an_example_names_exists_and_can_be_waived_where_it_is_waived() -> None:
+    known = {rule.id: rule for rule in PolicyEngine.load().policy().rules}
+    named = [
+        (name, rule)
+        for name, command in leaves(typer.main.get_command(app))
+        for rule in re.findall(r"\b[A-Z]{2,}[A-Z0-9]*(?:-[A-Z0-9.]+)+\b", command.help)
+    ]
+    assert {"approval waive", "policy explain"} <= {name for name, _ in named}
+    assert [(name, rule) for name, rule in named if rule not in known] == []
+    assert all(known[rule].waivable_by for name, rule in named if name == "approval waive")
+
+
+def test_every_role_has_its_row_with_the_person_that_init_makes() -> None:
+    said = re.findall(r"^\| `(\w+)` \| (\w+) \| .{20,} \|$", PAGE.read_text(), re.MULTILINE)
+    made = [(p.role.removeprefix("ROLE_").lower(), p.name) for p in installation.DEFAULT_PEOPLE]
+    assert said == made
+    assert {f"ROLE_{role.upper()}" for role, _ in said} == set(identity_pb2.Role.keys()) - {"ROLE_UNSPECIFIED"}
 
 
 @pytest.mark.parametrize("noun", ["job", "dataset", "approval", "permit", "model", "role"])

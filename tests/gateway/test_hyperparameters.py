@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,15 @@ def asked(method: str = "lora", cap: int = 10**9, **values: object) -> pb.Create
 def data(rows: int = 1000, **values: object) -> policy_input_pb2.DataFacts:
     known = {"train_tokens": rows * 50, "validation_rows": 100, "longest_row_tokens": 300, **values}
     return policy_input_pb2.DataFacts(train_rows=rows, **known)
+
+
+def test_the_page_names_every_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    table = page.split("| Number | Default |", 1)[1].split("\n\n", 1)[0]
+    said = dict(re.findall(r"^\| `(\w+)`[^|]* \| ([^ ;|]+)", table, re.MULTILINE))
+    assert set(said) == {f.name for f in DEFAULTS.DESCRIPTOR.fields} - {"auto"}
+    for name, cell in said.items():
+        assert (0.0 if cell == "off" else float(cell.replace(",", ""))) == getattr(DEFAULTS, name), name
 
 
 @pytest.mark.parametrize(
