@@ -4,7 +4,8 @@
 :mod:`audit.probes.extremes` judged by :mod:`policies.gates`, as in a real verdict. ``exact_*``: the same naive rule,
 and the rule "below 0.8 and Fisher's p below .05", by enumeration of all outcomes of two groups.
 
-``planned``: how often a fair model passes at the n that the plan of the baseline pack fixes.
+``planned``: how often a fair model passes at the n that the plan of the baseline pack fixes; ``planned_counterfactual``
+the same of the gate on counterfactual pairs.
 
 ``compas`` and ``loanapp`` find published numbers again on packaged data, by the code that audits models.
 ProPublica's file names people; only five of its columns, without names and dates of birth, are kept.
@@ -29,11 +30,13 @@ from assay import digests
 from assay.pinned import PinnedFile, assay_home, fetch_all
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
 from audit.probes import extremes, fairness, stats
+from audit.probes.counterfactual import largest_mean_interval
 from audit.probes.extremes import Cell
 from audit.probes.measurements import Subject, measured
 from policies import gates, testing
 from policies.engine import PolicyEngine
 from policies.pack import BASELINE, load
+from policies.rule import Pack
 
 LIMIT, ALPHA = 0.8, 0.10
 COMPAS = PinnedFile(
@@ -92,20 +95,22 @@ def simulate(audits: int, sizes: Sequence[int], rates: Sequence[float], seed: in
 
 def verdict(gate: measurement_pb2.PlannedGate, families: Sequence[Sequence[Cell]]) -> policy_pb2.Outcome:
     """What release policy says of these groups' rates: the probe's measurement, the policies' judge."""
+    interval: Callable[[float], stats.Bounds]
     if gate.side == measurement_pb2.LIMIT_SIDE_AT_LEAST:
         value, interval = extremes.lowest_ratio(families[0]), partial(extremes.lowest_ratio_interval, families[0])
     else:
         value = extremes.largest_difference(families)
         interval = partial(extremes.largest_difference_interval, families)
-    measurement = measured(
-        Subject(gate.measurement.partition("[")[0], "ratio", "simulated"),
-        value,
-        interval,
-        [1 - gate.alpha],
-        # As the probe counts: rows of the smallest group, whatever their outcome.
-        n=min(sum(c.n for c in group) for group in zip(*families, strict=True)),
-        inputs=[[c.name, c.successes, c.n] for cells in families for c in cells],
-    )
+    # As the probe counts: rows of the smallest group, whatever their outcome.
+    n = min(sum(c.n for c in group) for group in zip(*families, strict=True))
+    return _judged(gate, value, interval, n, [[c.name, c.successes, c.n] for cells in families for c in cells])
+
+
+def _judged(
+    gate: measurement_pb2.PlannedGate, value: float, interval: Callable[[float], stats.Bounds], n: int, inputs: object
+) -> policy_pb2.Outcome:
+    subject = Subject(gate.measurement.partition("[")[0], "ratio", "simulated")
+    measurement = measured(subject, value, interval, [1 - gate.alpha], n=n, inputs=inputs)
     # The packs' conditions add nothing to the side that the judge holds the interval to.
     [judged] = gates.judge_all([gate], {gate.measurement: measurement}, lambda _, reading: True)
     return judged.outcome
@@ -153,11 +158,57 @@ def fair_passes(
     return passed
 
 
+def excess_passes(gate: measurement_pb2.PlannedGate, groups: int, sd: float, audits: int, alike: float = 0.0) -> int:
+    """In how many audits a model passes that moves with the stated group as it moves with the placebo.
+
+    Args:
+        gate: of the counterfactual excess.
+        groups: of the attribute; all but one are put in the place of the largest.
+        sd: of one group's excess between rows.
+        audits: how many.
+        alike: correlation of two groups' excesses; 0 is the least favourable, since the placebo that they share makes
+            them alike.
+    """
+    rng, passed = np.random.default_rng(3), 0
+    for _ in range(audits):
+        shared, own = rng.standard_normal(gate.n), rng.standard_normal((groups - 1, gate.n))
+        excesses = list(sd * (np.sqrt(alike) * shared + np.sqrt(1 - alike) * own))
+        value = max(float(excess.mean()) for excess in excesses)
+        interval = partial(largest_mean_interval, excesses)
+        passed += _judged(gate, value, interval, gate.n, excesses) == policy_pb2.OUTCOME_PASS
+    return passed
+
+
+def clean_question(pack: Pack) -> policy_input_pb2.IntakeInput:
+    """The pack's own request about a table that intake allows."""
+    return next(c.intake for c in testing.read_cases(pack) if c.name == "a clean decision request is allowed")
+
+
+def planned_excess(audits: int) -> list[dict[str, Any]]:
+    """How often a clean model passes the counterfactual gate with exactly the planned n, for two to ten groups."""
+    pack = load(BASELINE)
+    engine, question = PolicyEngine(pack), clean_question(pack)
+    question.request.audit_profile = "default"
+    sd = pack.limits.number("assumed_counterfactual_sd", "default")
+    return [
+        {
+            "gate": gate.measurement,
+            "groups": groups,
+            "alike": alike,
+            "rows": gate.n,
+            "passes": proportion(excess_passes(gate, groups, sd, audits, alike), audits),
+        }
+        for groups in (2, 3, 4, 10)
+        for alike in (0.0, 0.5)
+        for gate in decision_plan(engine, question, [100_000] * groups, 0.5).gates
+        if gate.measurement.startswith("fairness.counterfactual_excess")
+    ]
+
+
 def planned(audits: int) -> list[dict[str, Any]]:
     """How often a fair model passes each gate on groups with exactly the planned n, for two to four groups."""
     pack = load(BASELINE)
-    engine = PolicyEngine(pack)
-    question = next(c.intake for c in testing.read_cases(pack) if c.name == "a clean decision request is allowed")
+    engine, question = PolicyEngine(pack), clean_question(pack)
     return [
         {
             "gate": gate.measurement,
@@ -298,6 +349,7 @@ def main() -> None:
     found = {
         "simulated": [simulate(options.audits, sizes, rates) for sizes, rates in settings],
         "planned": planned(options.audits),
+        "planned_counterfactual": planned_excess(options.audits),
         "exact_fair": table,
         "exact_power_at_true_ratio_0.6": power,
         "compas": compas(home),

@@ -39,14 +39,16 @@ _NEEDED = ("test_rows", "canaries", "canaries_included", "pii_spans", "generatio
 _DEEPER_NEEDED = ("counterfactual_rows", "evaluation_items", "all_items")
 BATCH_PLAN = ("batch_tokens", "generation_rows")
 """How texts are put into batches, which decides the bits of every score; stated as limits of these names."""
-_OF_GROUPS = ("impact_ratio", "rate_gap")
-"""Methods whose n depends on the share of favourable rows, and on how many groups are compared."""
+_OF_GROUPS = ("impact_ratio", "rate_gap", "largest_mean")
+"""Methods whose n depends on how many groups are compared; of the first two, on the share of favourable rows too."""
 _KEPT = 1000
 _T = TypeVar("_T")
 _RATE_FLOOR = 0.05
 """Selection rates are taken into [.05, .95]: beyond, a few rows of the file would settle n."""
 LEAST_GROUP = 10
 """Fewest test rows of a group that the audit compares."""
+MOST_OTHERS = 9
+"""Most groups that the audit puts in the place of the largest one."""
 _ASSURANCE = 0.99
 """Chance that the test rows drawn for scoring hold the n of the smallest group."""
 
@@ -93,6 +95,9 @@ class Planner:
             return statistics.n_for_auc(limit, given["assumed"], alpha, power)
         if method == "mean":
             return statistics.n_for_mean(limit, given["assumed"], given["sd"], alpha, power)
+        if method == "largest_mean":
+            others = min(groups - 1, MOST_OTHERS)
+            return statistics.n_for_largest_mean(limit, given["assumed"], given["sd"], others, alpha, power)
         if method == "two_means":
             return statistics.n_for_two_means(limit, given["assumed"], given["sd"], alpha, power)
         if method == "impact_ratio":
@@ -114,7 +119,8 @@ class Planner:
         for gate in gates:
             kind = gate.sample.counts
             if kind in counts:
-                counts[kind] = max(counts[kind], self.gate_n(gate, question))
+                of = question.datasheet.sensitive_attributes if gate.per_attribute else ()
+                counts[kind] = max(counts[kind], *(self.gate_n(gate, question, attribute) for attribute in of or ("",)))
         return counts
 
     def known_pii_spans(self, question: policy_input_pb2.IntakeInput) -> int:

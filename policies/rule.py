@@ -87,6 +87,7 @@ SAMPLES: Mapping[str, tuple[str, ...]] = {
     "hits": ("tolerated",),
     "auc": ("assumed",),
     "mean": ("assumed", "sd"),
+    "largest_mean": ("assumed", "sd"),
     "two_means": ("assumed", "sd"),
     "impact_ratio": ("assumed",),
     "rate_gap": (),

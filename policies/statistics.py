@@ -130,6 +130,15 @@ def n_for_mean(limit: float, assumed: float, sd: float, alpha: float, power: flo
     return _n_for_mean(limit - assumed, sd, alpha, power, samples=1)
 
 
+def n_for_largest_mean(limit: float, assumed: float, sd: float, means: int, alpha: float, power: float) -> int:
+    """As :func:`n_for_mean` where the largest of several means is judged, and with it the largest of their upper ends.
+
+    It passes where every mean does, so each may fail in its share of what may fail at all: this holds however the means
+    depend on one another (Bonferroni; Dunn, JASA 1961). ``alpha`` is not shared: the largest is one of the means.
+    """
+    return _n_for_mean(limit - assumed, sd, alpha, 1 - (1 - power) / means, samples=1)
+
+
 def n_for_two_means(limit: float, assumed: float, sd: float, alpha: float, power: float) -> int:
     """As :func:`n_for_mean` for the difference of two independent means, n rows in each."""
     return _n_for_mean(limit - assumed, sd, alpha, power, samples=2)

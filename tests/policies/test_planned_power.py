@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
-from audit.probes import extremes
+from audit.probes import extremes, swaps
 from benchmarks import fairness
 from policies import planning, testing
 from policies.engine import PolicyEngine
+from policies.pack import load
+from tests.policies.packs import copy_baseline, replace
 
 AUDITS = 800
 LEAST, MOST = 0.757, 0.86
 """The stated power of 0.8 less three standard errors of so many audits; and what only a needless n would reach."""
 RATIO, ODDS = "fairness.impact_ratio[race]", "fairness.equalized_odds_difference[race]"
+EXCESS = "fairness.counterfactual_excess[race]"
 
 
 def gate_of(plan: measurement_pb2.AuditPlan, name: str) -> measurement_pb2.PlannedGate:
@@ -43,6 +48,41 @@ def test_a_fair_model_passes_on_the_rows_that_the_plan_scores(
         gate_of(plan, name), 0.5, lambda rng: rng.multinomial(rows, groups / groups.sum()).tolist(), AUDITS
     )
     assert passed / AUDITS >= LEAST
+
+
+@pytest.mark.parametrize("profile", ["default", "strict"])
+@pytest.mark.parametrize("groups", [2, 3, 4, 10])
+def test_a_clean_model_passes_the_counterfactual_gate_with_every_group(
+    engine: PolicyEngine, table: policy_input_pb2.IntakeInput, groups: int, profile: str
+) -> None:
+    table.request.audit_profile = profile
+    table.data.canaries_inserted = table.data.canaries_held_out = 400
+    plan = fairness.decision_plan(engine, table, [100_000] * groups, 0.5)
+    gate = gate_of(plan, EXCESS)
+    sd = engine.pack.limits.number("assumed_counterfactual_sd", profile)
+    assert LEAST <= fairness.excess_passes(gate, groups, sd, AUDITS) / AUDITS <= MOST
+    assert gate.n <= plan.sample_sizes["counterfactual_rows"]
+
+
+def test_pairs_are_drawn_for_the_attribute_with_most_groups(
+    tmp_path: Path, table: policy_input_pb2.IntakeInput
+) -> None:
+    """The profile's own number is larger than any n; a smaller one is raised to what every attribute's gate needs."""
+    folder = copy_baseline(tmp_path)
+    replace(folder / "limits.yaml", "value: {quick: 60, default: 150, strict: 600}", "value: 10")
+    replace(folder / "limits.yaml", "value: 10\n    by: profile", "value: 10")
+    table.request.audit_profile = "default"
+    plan = fairness.decision_plan(PolicyEngine(load(folder)), table, [100_000] * 4, 0.5)
+    assert plan.sample_sizes["counterfactual_rows"] == gate_of(plan, EXCESS).n
+
+
+def test_no_more_groups_are_planned_for_than_are_exchanged(
+    engine: PolicyEngine, table: policy_input_pb2.IntakeInput
+) -> None:
+    assert planning.MOST_OTHERS == swaps.MOST_OTHERS
+    table.request.audit_profile = "default"
+    sizes = [gate_of(fairness.decision_plan(engine, table, [10_000] * k, 0.5), EXCESS).n for k in (9, 10, 11, 30)]
+    assert sizes[0] < sizes[1] == sizes[2] == sizes[3]
 
 
 def test_each_attribute_is_planned_for_its_own_groups(
