@@ -337,6 +337,7 @@ class PolicyEngine:
             "needed.canaries": needed["canaries"],
             "needed.canaries_included": needed["canaries_included"],
             "needed.pii_spans": needed["pii_spans"],
+            "needed.group_rows": needed["group_rows"],
             **limits,
         })  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Fixes what will be measured, before anything is trained: gates, sample sizes, confidence levels, seed, commitments.
 
 Every n follows from a limit, an error rate and a stated assumption about a clean model, all of them in the limits
-file. So a clean model can pass, and a sample too small to decide is known before money is spent.
+file. So a clean model can pass, and a sample too small to decide is known before money is spent: rules of intake
+read it as ``needed``.
 """
 
 from __future__ import annotations
@@ -107,12 +108,16 @@ class Planner:
         return statistics.n_for_rate_gap(limit, 0.5, groups, alpha, power, (rate, 1 - rate))
 
     def needed(self, question: policy_input_pb2.IntakeInput, day: dt.date) -> dict[str, int]:
-        """Largest n of each kind over all gates in force, whether or not they will apply; ``needed.*`` for rules."""
-        rate = favourable_rate(question)
-        return self._kept(("needed", question.request.audit_profile, rate, day), lambda: self._needed(question, day))
+        """Largest n of each kind over all gates in force, whether or not they will apply; ``needed.*`` for rules.
+
+        Its ``group_rows`` are test rows, so many that the smallest group of every attribute has its n.
+        """
+        key = (question.request.audit_profile, favourable_rate(question), _compared(question), day)
+        return self._kept(("needed", *key), lambda: self._needed(question, day))
 
     def _needed(self, question: policy_input_pb2.IntakeInput, day: dt.date) -> dict[str, int]:
-        return self._largest((r.gate for r in self.pack.rules if r.gate is not None and r.in_force(day)), question)
+        gates = [r.gate for r in self.pack.rules if r.gate is not None and r.in_force(day)]
+        return {**self._largest(gates, question), "group_rows": self._rows_of_groups(question, gates)}
 
     def _largest(self, gates: Iterable[Gate], question: policy_input_pb2.IntakeInput) -> dict[str, int]:
         counts = dict.fromkeys((*_NEEDED, *_DEEPER_NEEDED), 0)
@@ -161,19 +166,18 @@ class Planner:
             # Too few to estimate a rate: every one is tried, and none may come back.
             sizes["pii_census"] = known if data.HasField("train_pii_spans") else 1
         # What gates and profile settle is the same for every request that they are the same for.
-        attributes = question.datasheet.sensitive_attributes
-        groups = tuple((attribute, *group_shares(question, attribute)) for attribute in attributes)
         names = tuple(rule.id for rule, _ in applying)
-        key = (request.audit_profile, question.format, names, groups, favourable_rate(question))
+        key = (request.audit_profile, question.format, names, _compared(question), favourable_rate(question))
         settled = self._kept(("plan", *key), partial(self._settled, question, applying))
-        of_groups = self._kept(("groups", *key), partial(self._rows_of_groups, question, applying))
+        gates = [gate for _, gate in applying]
+        of_groups = self._kept(("groups", *key), partial(self._rows_of_groups, question, gates))
         sizes["test_rows"] = min(max(sizes["test_rows"], of_groups), data.test_rows)
         plan = measurement_pb2.AuditPlan.FromString(settled)
         if not plan.gates:
             raise InternalError("PLAN_EMPTY", "no release gate applies to this request")
         plan.sample_sizes.update(sizes)
         plan.seed = int(input_sha256[:8], 16) & 0x7FFFFFFF
-        plan.sensitive_attributes.extend(attributes)
+        plan.sensitive_attributes.extend(question.datasheet.sensitive_attributes)
         plan.canary_manifest_sha256 = data.canary_manifest_sha256
         plan.sealed_test_sha256 = data.split_sha256["test"] if "test" in data.split_sha256 else ""
         return plan
@@ -247,14 +251,14 @@ class Planner:
         chosen["canaries"] = data.canaries_inserted + data.canaries_held_out
         return chosen
 
-    def _rows_of_groups(self, question: policy_input_pb2.IntakeInput, applying: Sequence[tuple[Rule, Gate]]) -> int:
+    def _rows_of_groups(self, question: policy_input_pb2.IntakeInput, gates: Iterable[Gate]) -> int:
         """Test rows to score so that the smallest group of every attribute has the n of its gates; 0 without any."""
         return max(
             (
                 statistics.draws_for(
                     self.gate_n(gate, question, attribute), group_shares(question, attribute)[0], _ASSURANCE
                 )
-                for _, gate in applying
+                for gate in gates
                 if gate.sample.counts == "group_rows"
                 for attribute in question.datasheet.sensitive_attributes
             ),
@@ -281,6 +285,11 @@ def favourable_rate(question: policy_input_pb2.IntakeInput) -> float:
     total = sum(counts.values())
     share = counts[label] / total if total and label in counts else 0.5
     return min(max(share, _RATE_FLOOR), 1 - _RATE_FLOOR)
+
+
+def _compared(question: policy_input_pb2.IntakeInput) -> tuple[tuple[str | float, ...], ...]:
+    """Every sensitive attribute with the shares of its groups, on which the n of gates on groups depends."""
+    return tuple((name, *group_shares(question, name)) for name in question.datasheet.sensitive_attributes)
 
 
 def group_shares(question: policy_input_pb2.IntakeInput, attribute: str) -> list[float]:

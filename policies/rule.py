@@ -36,6 +36,7 @@ INTAKE: Mapping[str, str] = {
     "needed.canaries": "int",
     "needed.canaries_included": "int",
     "needed.pii_spans": "int",
+    "needed.group_rows": "int",
 }
 RELEASE: Mapping[str, str] = {
     **SHARED,

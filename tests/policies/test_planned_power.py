@@ -85,6 +85,23 @@ def test_no_more_groups_are_planned_for_than_are_exchanged(
     assert sizes[0] < sizes[1] == sizes[2] == sizes[3]
 
 
+@pytest.mark.parametrize("groups", [(8, 7), (14, 3, 2)])
+def test_intake_says_when_groups_cannot_be_compared_and_with_how_many_rows_they_can(
+    engine: PolicyEngine, table: policy_input_pb2.IntakeInput, groups: tuple[int, ...]
+) -> None:
+    plenty = fairness.decision_plan(engine, table, [k * 10_000 for k in groups], 0.5).sample_sizes["test_rows"]
+    table.data.group_counts.clear()
+    table.data.group_counts.update({f"race={i}": k * 10_000 for i, k in enumerate(groups)})
+    table.data.label_counts.update({"approve": 5000, "deny": 5000})
+    told = {}
+    for table.data.test_rows in (plenty - 1, plenty):
+        decision = engine.decide(table)
+        assert decision.allowed and decision.HasField("audit_plan")
+        told[table.data.test_rows] = next(o for o in decision.outcomes if o.rule_id == "BASE-GROUP-ROWS")
+    assert [o.outcome for o in told.values()] == [policy_pb2.OUTCOME_WARN, policy_pb2.OUTCOME_PASS]
+    assert f"the gates on groups need {plenty:,}" in told[plenty - 1].message
+
+
 def test_each_attribute_is_planned_for_its_own_groups(
     engine: PolicyEngine, table: policy_input_pb2.IntakeInput
 ) -> None:
@@ -102,10 +119,10 @@ def test_a_group_that_is_not_compared_costs_no_rows(table: policy_input_pb2.Inta
     assert planning.LEAST_GROUP == extremes.LEAST_CELL
     data = table.data
     two = planning.group_shares(table, "race")
-    assert two == [3800 / 8000, 4200 / 8000]
+    assert two == [9500 / 20_000, 10_500 / 20_000]
     data.group_counts["race=none"] = 0
     assert planning.group_shares(table, "race") == two
-    data.group_counts["race=few"] = 60  # nine of the 1,200 test rows
+    data.group_counts["race=few"] = 60  # nine of the 3,000 test rows
     assert len(planning.group_shares(table, "race")) == 2
     data.group_counts["race=few"] = 80
     assert len(planning.group_shares(table, "race")) == 3
