@@ -20,16 +20,16 @@ def counted(path: Path = ZOO) -> list[dict[str, Any]]:
 
 
 def missed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The section: what share of planted faults was stopped, claimed by its bound alone."""
+    """The section: what share of planted faults was detected, claimed by its bound alone."""
     title = "How often these audits miss"
     if not rows:
         return section("detection", title, paragraph("No planted fault was counted for this release of the software."))
     lead = paragraph(
         "Models made bad on purpose, and clean ones, went through the same gateway, policy and audits, on the embedded "
-        "base model's real weights. Detected: at least one gate failed; of clean models every stop, which is a false "
-        "alarm. Stopped: the job did not reach approval, if only since a gate was undecided. Claim the interval of "
-        "what was detected, which holds at 95 %, and not the share. Limits and sample sizes were those of the day of "
-        "the count."
+        "base model's real weights. Detected: at least one gate or rule of release failed; of clean models this is a "
+        "false alarm. Stopped: the job did not reach approval, if only since a gate was undecided; of clean models "
+        "these are all that were held back. Claim the interval of what was detected, which holds at 95 %, and not the "
+        "share. Limits and sample sizes were those of the day of the count."
     )
     lines = [
         (

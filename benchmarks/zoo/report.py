@@ -121,8 +121,9 @@ def judging(pack: Pack) -> str:
 def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One object a fault and strength.
 
-    A fault is ``detected`` where a gate FAILED: one that is undecided holds a job back, but has seen nothing. A clean
-    model that is ``stopped`` for whatever reason is a false alarm, which is what its ``detected`` counts.
+    A model is ``detected`` where a gate or rule FAILED: one that is undecided holds a job back, but has seen nothing.
+    It is ``stopped`` where it did not reach approval, for whatever reason. Both mean the same in every row, so that a
+    fault can be set beside its clean twin; of clean models the detected are false alarms.
 
     Jobs that intake refused are left out, since no audit had anything to catch, and so are jobs that failed: a crash is
     no detection.
@@ -134,8 +135,7 @@ def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if not mine:
             continue
         stopped = sum(c["state"] != CLEARED for c in mine)
-        failed = sum(bool(c["failed"]) for c in mine)
-        detected = stopped if fault.name == CLEAN else failed
+        detected = sum(bool(c["failed"]) for c in mine)
         low, high = clopper_pearson(detected, len(mine), LEVEL)
         stopped_low, stopped_high = clopper_pearson(stopped, len(mine), LEVEL)
         out.append(
@@ -148,7 +148,6 @@ def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "detected": detected,
                 "low": round(low, 4),
                 "high": round(high, 4),
-                "failed": failed,
                 "stopped": stopped,
                 "stopped_low": round(stopped_low, 4),
                 "stopped_high": round(stopped_high, 4),
@@ -174,7 +173,7 @@ def _gates(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "gate": gate,
             "n": len(cells),
-            "detected": k,
+            "stopped": k,
             "low": round(bounds[gate][0], 4),
             "high": round(bounds[gate][1], 4),
         }
@@ -187,10 +186,11 @@ HEAD = """\
 
 How often the audits detect a model that was made bad on purpose, and how often they stop a clean one. Every cell is an
 ordinary job through an ordinary gateway, on the embedded base model's real weights; only the train worker's task does
-the planted wrong, and the audit has no time limit. *Stopped*: the job did not reach approval. *Detected*: at least one
-gate was FAIL, not only undecided; of clean ones, every stop. *Grep only*: a training identifier stood in the sampled
-answers, which is all that a gate sees that looks for leaks in generations. Intervals are Clopper–Pearson at 95 %; claim
-the bound and not the share.
+the planted wrong, and the audit has no time limit. *Detected*: at least one gate or rule of release was FAIL, not only
+undecided. *Stopped*: the job did not reach approval, if only since a gate was undecided. Both mean the same in every
+row: of `clean` ones *detected* are false alarms, and *stopped* are all that were held back. *Grep only*: a training
+identifier stood in the sampled answers, which is all that a gate sees that looks for leaks in generations. Intervals
+are Clopper–Pearson at 95 %; claim the bound and not the share.
 
 Rows of `leak`, `filter` and `input-only` are learned by two epochs at a high rate. `overfit`, `2 epochs` is that rate
 alone: what stops it too was not stopped for the leak. `decisions` have so few people in the test rows that the gates of
@@ -229,7 +229,7 @@ def page(judged: Judged) -> str:
         what = f"{r['fault']} | {r['strength'] or '—'} | {r['told']} | {r['profile']}"
         lines.append(f"| {what} | {word} | {_share(r)} | {others} |")
     by_gate = [
-        f"| `{g['gate']}` | {r['fault']} {r['strength'] or '—'} | {g['detected']}/{g['n']} | {_share(g)} |"
+        f"| `{g['gate']}` | {r['fault']} {r['strength'] or '—'} | {g['stopped']}/{g['n']} | {_share(g)} |"
         for g, r in sorted(((g, r) for r in rows for g in r["gates"]), key=lambda pair: str(pair[0]["gate"]))
     ]
     there = {(r["fault"], r["strength"]) for r in rows}

@@ -104,20 +104,20 @@ def page(cells: Sequence[dict[str, Any]], otherwise: int = 0) -> str:
 
 def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) -> None:
     done = [cell("clean", "", "AWAITING_APPROVAL", i) for i in range(19)]
-    done.append(cell("clean", "", "QUARANTINED", 19, fired=["privacy.canary_auc"]))
+    done.append(cell("clean", "", "QUARANTINED", 19, fired=["privacy.canary_auc"], failed=["privacy.canary_auc"]))
     leaky = {"fired": ["privacy.pii_extraction_rate"], "failed": ["privacy.pii_extraction_rate"]}
     done += [cell("leak", "x4", "QUARANTINED", i, **leaky, grepped=i == 0) for i in range(5)]
     path = tmp_path / "cells.jsonl"
     path.write_text("".join(json.dumps(c) + "\n" for c in done) + '{"job": "cut o', "utf-8")
     rows = {(r["fault"], r["strength"]): r for r in report.counts(report.read(path))}
     clean, leak = rows["clean", ""], rows["leak", "x4"]
-    assert (clean["n"], clean["detected"], clean["failed"]) == (20, 1, 0)
+    assert (clean["n"], clean["detected"], clean["stopped"]) == (20, 1, 1)
     assert (clean["low"], clean["high"]) == (pytest.approx(0.0013, abs=1e-3), pytest.approx(0.2487, abs=1e-3))
     assert (leak["detected"], leak["low"], leak["grep_only"]) == (5, pytest.approx(0.478, abs=1e-3), 1)
     assert (leak["stopped"], leak["stopped_low"], leak["stopped_high"]) == (5, leak["low"], leak["high"])
     assert leak["failed_by_gate"] == {"privacy.pii_extraction_rate": 5}
     [gate] = leak["gates"]
-    assert (gate["gate"], gate["detected"], gate["n"]) == ("privacy.pii_extraction_rate", 5, 5)
+    assert (gate["gate"], gate["stopped"], gate["n"]) == ("privacy.pii_extraction_rate", 5, 5)
     assert (gate["low"], gate["high"]) == (leak["low"], leak["high"])
     text = page(report.read(path))
     assert "| `privacy.canary_auc` | clean — | 1/20 | 0–25 % |" in text
@@ -142,7 +142,8 @@ def test_an_undecided_gate_holds_a_job_back_and_detects_nothing() -> None:
     told += [cell("clean", "decisions", "QUARANTINED", i, **undecided) for i in range(2)]
     bias, clean = sorted(report.counts(told), key=lambda row: str(row["fault"]))
     assert (bias["stopped"], bias["detected"], bias["low"]) == (3, 0, 0)
-    assert (clean["stopped"], clean["detected"]) == (2, 2), "a clean model that is held back is a false alarm"
+    assert (clean["stopped"], clean["detected"], clean["low"]) == (2, 0, 0), "columns mean the same in every row"
+    assert "| 0/2 (false alarms) | 0–84 % | 2/2 |" in page(told)
 
 
 @pytest.fixture(scope="module")
