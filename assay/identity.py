@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from assay.errors import InvalidInputError, UnauthenticatedError
+from assay.errors import InvalidInputError, PreconditionError, UnauthenticatedError
 
 if TYPE_CHECKING:
     import grpc
@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | mldsa.MLDSA44PrivateKey | x25519.X25519PrivateKey
 
 SERVICES = ("gateway", "train-worker", "audit-worker")
+LEAF_DAYS = 397
+"""How long the certificate of a service or a person holds."""
+LOOPBACK = ("localhost", "127.0.0.1")
+"""Hosts that every service's certificate names."""
 _NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 
 
 @dataclass(frozen=True)
@@ -286,8 +292,12 @@ class Authority:
 
     @classmethod
     def load(cls, key: Path, certificate: Path) -> Authority:
-        """Reads a root from its two files."""
-        return cls(load_p256(key), x509.load_pem_x509_certificate(certificate.read_bytes()))
+        """Reads a root from its two files.
+
+        Raises:
+            InvalidInputError: ``KEY_MISSING``, ``KEY_EXPOSED`` or ``KEY_TYPE``.
+        """
+        return cls(load_p256(key), load_certificate(certificate))
 
     def issue(
         self,
@@ -295,16 +305,34 @@ class Authority:
         public_key: ec.EllipticCurvePublicKey,
         *,
         server: bool,
-        days: int = 397,
+        days: int = LEAF_DAYS,
         not_before: dt.datetime | None = None,
         hosts: Sequence[str] = (),
     ) -> x509.Certificate:
-        """Signs a leaf that names ``subject``; ``server`` adds server authentication for the loopback and ``hosts``."""
+        """Signs a leaf that names ``subject`` and ends in ``days`` days, or with the root if that ends before.
+
+        Args:
+            subject: URI that it names.
+            public_key: whose it is.
+            server: adds server authentication for the loopback and ``hosts``.
+            days: of validity.
+            not_before: aware time from which it holds; five minutes ago by default, for clocks that are behind.
+            hosts: further DNS names and IP addresses of a server.
+
+        Raises:
+            InvalidInputError: ``BAD_HOST``.
+            PreconditionError: ``ROOT_ENDED``.
+        """
         start = not_before or dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
+        root_end = self.certificate.not_valid_after_utc
+        if root_end <= start:
+            raise PreconditionError(
+                "ROOT_ENDED", f"the root was valid until {root_end:%Y-%m-%d}", remedy="docs/keys.md: log key, roots"
+            )
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(subject)]
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if server:
-            names += [_host(host) for host in ("localhost", "127.0.0.1", *hosts)]
+            names += [_host(host) for host in dict.fromkeys((*LOOPBACK, *hosts))]
             usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
         common_name = subject.rsplit("/", 1)[-1]
         return (
@@ -314,7 +342,7 @@ class Authority:
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
-            .not_valid_after(start + dt.timedelta(days=days))
+            .not_valid_after(min(start + dt.timedelta(days=days), root_end))
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
@@ -329,11 +357,40 @@ def pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
+def load_certificate(path: Path) -> x509.Certificate:
+    """Reads a certificate from PEM.
+
+    Raises:
+        InvalidInputError: ``KEY_MISSING``.
+    """
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidInputError("KEY_MISSING", f"cannot read certificate {path}", remedy="put it back") from error
+
+
+def hosts_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    """DNS names and IP addresses that a server's certificate names, the loopback's included."""
+    try:
+        san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return (*san.get_values_for_type(x509.DNSName), *map(str, san.get_values_for_type(x509.IPAddress)))
+
+
 def _host(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        return x509.DNSName(name)
+        pass
+    # Read as an address above or not at all: no client takes "10.0.0.300" for a name.
+    if not _HOST_NAME.fullmatch(name) or name.rpartition(".")[2].isdigit():
+        raise InvalidInputError(
+            "BAD_HOST",
+            f"{name[:100]!r} is neither a host's name nor an address",
+            remedy="for example gw.bank.example or 10.0.0.7, without scheme, port or *",
+        )
+    return x509.DNSName(name.lower())
 
 
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:

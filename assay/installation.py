@@ -13,8 +13,8 @@ import json
 import secrets
 import shutil
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from assay.identity import (
     Authority,
     Layout,
     check_name,
+    load_certificate,
     load_ed25519,
     pem,
     raw_public,
@@ -56,6 +57,8 @@ class Plan:
         origin: of the log.
         post_quantum: adds an ML-DSA-44 key of the log to its Ed25519 key.
         witness_url: where the witness that is made beside is asked; empty for none, which is ``quorum none``.
+        hosts: host by which others reach a service of :data:`assay.identity.SERVICES` or the ``witness``; the loopback
+            for those that are not named.
     """
 
     people: Sequence[Person]
@@ -64,6 +67,7 @@ class Plan:
     origin: str = "assay.local/log"
     post_quantum: bool = False
     witness_url: str = ""
+    hosts: Mapping[str, str] = field(default_factory=dict)
 
 
 DEFAULT_PEOPLE = (
@@ -109,19 +113,46 @@ def create(root: Path, plan: Plan) -> Layout:
     return Layout(root)
 
 
-def enrol(layout: Layout, name: str, *, trust_domain: str = "assay.local", days: int = 397) -> Path:
+def enrol(layout: Layout, name: str, *, trust_domain: str = "assay.local", address: str = "") -> Path:
     """Makes a person's folder: key, certificate and the root that servers lie under. Needs the authority's keys.
+
+    Args:
+        layout: of the installation.
+        name: of the person.
+        trust_domain: of the subject.
+        address: host and port of the gateway, for the folder's ``client.toml``; empty to leave that out.
 
     Raises:
         AlreadyExistsError: ``PERSON_EXISTS``.
+        InvalidInputError: ``BAD_NAME``, or the people root's key cannot be read.
     """
     folder = layout.person(check_name(name))
     if folder.exists():
-        raise AlreadyExistsError("PERSON_EXISTS", f"{name} is already enrolled")
+        raise AlreadyExistsError(
+            "PERSON_EXISTS",
+            f"{name} is already enrolled",
+            remedy=f"a new certificate: assay identity renew DIR people/{name}; "
+            f"a new key: assay key rotate people/{name} DIR",
+        )
     people = Authority.load(layout.authority / "people-ca.key", layout.authority / "people-ca.crt")
-    services_root = (layout.authority / "services-ca.crt").read_bytes()
-    _person(folder, person_subject(trust_domain, name), people, services_root, days)
+    services_root = pem(load_certificate(layout.authority / "services-ca.crt"))
+    # Beside people/, whose folders are all taken for people's.
+    staging = layout.root / f".{name}.{uuid.uuid4().hex[:8]}"
+    try:
+        _person(staging, person_subject(trust_domain, name), people, services_root)
+        if address:
+            write_client(staging, address)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        staging.rename(folder)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     return folder
+
+
+def write_client(folder: Path, address: str) -> None:
+    """Writes into a person's folder where the gateway is: ``host:port``."""
+    (folder / "client.toml").write_text(f'address = "{address}"\n')
 
 
 def _fill(layout: Layout, plan: Plan) -> None:
@@ -137,7 +168,7 @@ def _fill(layout: Layout, plan: Plan) -> None:
     for person in plan.people:
         folder = layout.person(check_name(person.name))
         subject = person_subject(plan.trust_domain, person.name)
-        _person(folder, subject, people, pem(services.certificate), 397)
+        _person(folder, subject, people, pem(services.certificate))
 
     keys = {name: _service(layout, name, plan, services) for name in SERVICES}
     _gateway_files(layout, keys, services, people)
@@ -152,11 +183,11 @@ def _fill(layout: Layout, plan: Plan) -> None:
     _bootstrap(layout, plan)
 
 
-def _person(folder: Path, subject: str, people: Authority, services_root: bytes, days: int) -> None:
+def _person(folder: Path, subject: str, people: Authority, services_root: bytes) -> None:
     _private_folder(folder)
     key = ec.generate_private_key(ec.SECP256R1())
     write_key(folder / "person.key", key)
-    (folder / "person.crt").write_bytes(pem(people.issue(subject, key.public_key(), server=False, days=days)))
+    (folder / "person.crt").write_bytes(pem(people.issue(subject, key.public_key(), server=False)))
     (folder / "services-ca.crt").write_bytes(services_root)
 
 
@@ -173,7 +204,8 @@ def _service(layout: Layout, name: str, plan: Plan, services: Authority) -> _Ser
     _private_folder(folder)
     tls = ec.generate_private_key(ec.SECP256R1())
     write_key(folder / "tls.key", tls)
-    certificate = services.issue(service_subject(plan.trust_domain, name), tls.public_key(), server=True)
+    subject = service_subject(plan.trust_domain, name)
+    certificate = services.issue(subject, tls.public_key(), server=True, hosts=_hosts(plan, name))
     (folder / "tls.crt").write_bytes(pem(certificate))
     (folder / "services-ca.crt").write_bytes(pem(services.certificate))
     signing, sealing = ed25519.Ed25519PrivateKey.generate(), x25519.X25519PrivateKey.generate()
@@ -239,11 +271,16 @@ def _witness(layout: Layout, plan: Plan, services: Authority) -> list[str]:
     tls, signing = ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()
     write_key(layout.witness / "tls.key", tls)
     write_key(layout.witness / "witness.key", signing)
-    certificate = services.issue(service_subject(plan.trust_domain, "witness"), tls.public_key(), server=True)
+    subject = service_subject(plan.trust_domain, "witness")
+    certificate = services.issue(subject, tls.public_key(), server=True, hosts=_hosts(plan, "witness"))
     (layout.witness / "tls.crt").write_bytes(pem(certificate))
     (layout.witness / "clients-ca.crt").write_bytes(pem(services.certificate))
     key = note_verifier_key(witness_name(plan.trust_domain), raw_public(signing), 4)
     return [f"witness local {key}", "quorum local"]
+
+
+def _hosts(plan: Plan, service: str) -> list[str]:
+    return [plan.hosts[service]] if service in plan.hosts else []
 
 
 def _with_url(line: str, url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.util
 import shutil
 import socket
@@ -11,13 +12,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from assay.errors import AssayError
-from assay.identity import Layout
+from assay.identity import LOOPBACK, Layout
 from assay.worker.sandbox import diagnose
 from audit.ledger.fork import found_in
+from gateway import identity_files
+from gateway.identity_files import ENDS_SOON, VALID, Held
 from gateway.settings import Settings
 from gateway.witnesses import read_policy
 
 FREE_DISK_BYTES = 4 << 30
+_ANY = ("0.0.0.0", "::")  # noqa: S104 - listened on, never asked for
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,18 @@ def _disk(where: Path) -> Finding:
 
 
 def _installation(directory: Path) -> list[Finding]:
+    layout = Layout(directory)
+    try:
+        certificates = {one.name: one for one in identity_files.held(layout)}
+        out = _certificates(directory, list(certificates.values()))
+    except AssayError as error:
+        certificates, out = {}, [Finding("certificates", False, error.message, error.remedy)]
     try:
         settings = Settings.load(directory)
     except AssayError as error:
-        return [Finding("settings", False, error.message, error.remedy)]
-    layout = Layout(directory)
-    out = [Finding("settings", True, str(layout.settings))]
+        # A folder of one service or of the authority has none, but certificates that end.
+        return [Finding("settings", False, error.message, error.remedy), *out]
+    out = [Finding("settings", True, str(layout.settings)), *out]
     keys = [*layout.root.glob("**/*.key")]
     exposed = [k.name for k in keys if k.stat().st_mode & 0o077]
     out.append(
@@ -85,6 +95,25 @@ def _installation(directory: Path) -> list[Finding]:
         answers = _answers(address)
         out.append(Finding(f"{name} at {address}", answers, "answers" if answers else "no answer",
                            "" if answers else f"assay serve {directory}", required=False))  # fmt: skip
+        service, host = name.replace(" ", "-"), address.rpartition(":")[0].strip("[]")
+        if service in certificates and host not in (*LOOPBACK, *_ANY, *certificates[service].hosts):
+            remedy = f"assay identity renew {directory} {service} --host {host}"
+            out.append(Finding(f"{name} at {address}", False, f"its certificate does not name {host}", remedy,
+                               required=False))  # fmt: skip
+    return out
+
+
+def _certificates(directory: Path, found: list[Held]) -> list[Finding]:
+    """What ends soon is told, what has ended stops the installation from talking to itself."""
+    now = dt.datetime.now(dt.UTC)
+    out = [
+        Finding(f"certificate of {one.name}", False, f"{state}: until {one.until:%Y-%m-%d}", one.remedy(directory),
+                required=state != ENDS_SOON)
+        for one in found if (state := one.state(now)) != VALID
+    ]  # fmt: skip
+    if not out and found:
+        first = min(found, key=lambda one: one.until)
+        out.append(Finding("certificates", True, f"{len(found)}; the first ends {first.until:%Y-%m-%d}, {first.name}"))
     return out
 
 

@@ -22,7 +22,7 @@ from gateway.publications import PUBLISHERS, publish
 from gateway.settings import check_postgres_url, default_toml
 from policies.engine import PolicyEngine
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 def default_home() -> Path:
@@ -42,14 +42,15 @@ def install(
 ) -> Layout:
     """Creates the installation in ``root``.
 
-    The gateway listens on ``port``, the workers on the next two, then metrics, the log's HTTP and the witness.
+    The gateway listens on ``port``, the workers on the next two, then metrics, the log's HTTP and the witness: each on
+    its host of ``plan.hosts``, else on the loopback, and metrics always there.
 
     The operator's key signs the first grants, and with a second person's the publication of the packaged policy; where
     the plan has no second operator or compliance officer, somebody else signs it later, before the first start.
 
     Raises:
         AlreadyExistsError: ``INSTALLATION_EXISTS``.
-        InvalidInputError: ``DATABASE_URL`` when ``postgres_url`` is not one.
+        InvalidInputError: ``DATABASE_URL`` when ``postgres_url`` is not one; ``BAD_HOST``.
         PreconditionError: ``NO_BASE_MODEL`` when ``models`` holds none.
     """
     if postgres_url:
@@ -62,19 +63,18 @@ def install(
             f"{models} holds no base model",
             remedy="python -m trainer.base_models install smollm2-135m-instruct, or pass --models",
         )
-    witness = f"{HOST}:{port + 5}"
+    witness, listen = _at(plan, "witness", port + 5), _at(plan, "gateway", port)
     plan = dataclasses.replace(plan, witness_url=plan.witness_url or f"https://{witness}")
     layout = installation.create(root.absolute(), plan)
-    listen = f"{HOST}:{port}"
     layout.settings.write_text(
         default_toml(
             trust_domain=plan.trust_domain,
             origin=plan.origin,
             listen=listen,
-            train=f"{HOST}:{port + 1}",
-            audit=f"{HOST}:{port + 2}",
-            metrics=f"{HOST}:{port + 3}",
-            log_http=f"{HOST}:{port + 4}",
+            train=_at(plan, "train-worker", port + 1),
+            audit=_at(plan, "audit-worker", port + 2),
+            metrics=f"{LOOPBACK}:{port + 3}",
+            log_http=_at(plan, "gateway", port + 4),
             postgres_url=postgres_url,
             units=tuple(check_name(u) for u in units),
             post_quantum=plan.post_quantum,
@@ -82,7 +82,7 @@ def install(
     )
     base_models.write(layout.service("gateway") / base_models.FILE, manifests)
     for offset, (name, kinds) in enumerate((("train-worker", '"train"'), ("audit-worker", '"prepare", "audit"')), 1):
-        text = _worker_toml(name, plan, f"{HOST}:{port + offset}", kinds, models, port)
+        text = _worker_toml(name, plan, _at(plan, name, port + offset), kinds, models, port)
         (layout.service(name) / "worker.toml").write_text(text)
     log = Verifier.of(plan.origin, load_ed25519(layout.service("gateway") / "log.key").public_key())
     clients = [installation.service_subject(plan.trust_domain, "gateway")]
@@ -94,7 +94,7 @@ def install(
     for name in _publishers(plan):
         publish(layout, layout.person(name), rules)
     for person in plan.people:
-        (layout.person(person.name) / "client.toml").write_text(f'address = "{listen}"\n')
+        installation.write_client(layout.person(person.name), listen)
     return layout
 
 
@@ -102,6 +102,12 @@ def _publishers(plan: Plan) -> list[str]:
     """The founding operator, and the first other person who may publish."""
     others = [p.name for p in plan.people if p.name != plan.operator and p.role in PUBLISHERS and p.unit == ALL_UNITS]
     return [plan.operator, *others[:1]]
+
+
+def _at(plan: Plan, service: str, port: int) -> str:
+    """Where a service listens, which is where the others ask for it."""
+    host = plan.hosts.get(service, LOOPBACK)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _worker_toml(name: str, plan: Plan, listen: str, kinds: str, models: Path, gateway_port: int) -> str:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 
 from assay.errors import InvalidInputError, PreconditionError
 from assay.identity import (
+    LEAF_DAYS,
     SERVICES,
     Authority,
     Layout,
@@ -35,7 +36,7 @@ from audit.verify.keys import KeyTable
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 CANARY = "canary"
 SECRETS = (*(f"{service}-seal" for service in SERVICES), CANARY)
-_CARD_DAYS, _PERSON_DAYS = 3650, 397
+_CARD_DAYS = 3650
 
 
 def people_of(layout: Layout) -> dict[str, str]:
@@ -77,7 +78,7 @@ def stage(layout: Layout, name: str, trust_domain: str) -> tuple[PrivateKey, Pub
         key = ed25519.Ed25519PrivateKey.generate()
     else:
         key = ec.generate_private_key(ec.SECP256R1())
-        root, subject, days = "people-ca", name, _PERSON_DAYS
+        root, subject, days = "people-ca", name, LEAF_DAYS
         if name == PDF:
             root, subject, days = "services-ca", f"spiffe://{trust_domain}/services/gateway/cards", _CARD_DAYS
         authority = Authority.load(layout.authority / f"{root}.key", layout.authority / f"{root}.crt")

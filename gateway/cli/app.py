@@ -21,6 +21,7 @@ NOUNS = {
     "model": "Tuned models: get, list, card, check-card, adapter.",
     "audit": "Evidence: records, checkpoint, proofs, export, verify, compare.",
     "role": "Roles: whoami, list, grant, revoke.",
+    "identity": "Certificates of services and people: list, enrol, renew.",
     "ledger": "The record database: migrate, fsck, backup, restore, freeze.",
     "key": "Keys: list, rotate, compromised.",
     "witness": "A witness: it cosigns a log that has never gone back. Yours, not the log's.",

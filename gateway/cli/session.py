@@ -137,7 +137,7 @@ def open_session(folder: Path | None, address: str | None) -> Iterator[Session]:
         raise UnauthenticatedError(
             "CERTIFICATE_EXPIRED",
             f"{folder / 'person.crt'} was valid until {ended:%Y-%m-%d %H:%M} UTC",
-            remedy=f"whoever holds the authority's key makes a new one: assay key rotate people/{folder.name} DIR",
+            remedy=f"whoever holds the authority's key makes a new one: assay identity renew DIR people/{folder.name}",
         )
     options = [("grpc.keepalive_time_ms", 300_000), ("grpc.enable_retries", 1)]
     with grpc.secure_channel(target, tls.channel_credentials(), options) as channel:

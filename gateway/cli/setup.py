@@ -13,6 +13,7 @@ import typer
 
 from assay import installation
 from assay.errors import InvalidInputError
+from assay.identity import SERVICES
 from assay.installation import DEFAULT_PEOPLE, Person, Plan
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, table
@@ -39,6 +40,13 @@ def init(
         str, typer.Option(help="Rows and ledger in PostgreSQL, as this login; default: a SQLite file.")
     ] = "",
     origin: Annotated[str, typer.Option(help="Name of the log.")] = "assay.local/log",
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SERVICE=HOST, repeat for more: where gateway, train-worker, audit-worker or witness is reached, on "
+            "another machine; default: 127.0.0.1."
+        ),
+    ] = None,
     continues: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="Final checkpoint of a frozen log that this one continues."),
@@ -50,7 +58,7 @@ def init(
 ) -> None:
     """Make an installation: both roots, service identities, named people, first grants, trust file, settings.
 
-    Example: assay init ./bank --unit support --unit credit
+    Example: assay init ./bank --unit support --unit credit --host gateway=gw.bank.example
     """
     from gateway.install import install
 
@@ -58,7 +66,8 @@ def init(
         people_plan = [_person(p) for p in person] if person else DEFAULT_PEOPLE
         if (continues is None) != (continues_trust is None):
             raise InvalidInputError("CONTINUES", "--continues and --continues-trust belong together")
-        plan = Plan(people=people_plan, operator=operator, origin=origin, post_quantum=post_quantum)
+        hosts = dict(_host(text) for text in host or [])
+        plan = Plan(people=people_plan, operator=operator, origin=origin, post_quantum=post_quantum, hosts=hosts)
         old = (continues.read_bytes(), continues_trust.read_text("utf-8")) if continues and continues_trust else None
         units = unit or ["support", "credit", "clinical"]
         layout = install(
@@ -112,6 +121,18 @@ def doctor(
         emit(output, [vars(f) for f in findings], [table(("", "check", "found", "remedy"), rows)])
     if any(f.required and not f.ok for f in findings):
         raise typer.Exit(1)
+
+
+def _host(text: str) -> tuple[str, str]:
+    service, _, host = text.partition("=")
+    known = (*SERVICES, "witness")
+    if service not in known or not host:
+        raise InvalidInputError(
+            "BAD_HOST",
+            f"--host: {text[:100]!r} is not SERVICE=HOST",
+            remedy=f"SERVICE is one of {', '.join(known)}; for example gateway=gw.bank.example",
+        )
+    return service, host
 
 
 def _person(text: str) -> Person:

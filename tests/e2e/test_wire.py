@@ -120,7 +120,7 @@ def test_an_expired_certificate_is_named_before_a_call(bank: Bank, tmp_path: Pat
     with pytest.raises(UnauthenticatedError) as raised, open_session(folder, bank.address):
         pass
     assert raised.value.reason == "CERTIFICATE_EXPIRED" and "person.crt was valid until" in raised.value.message
-    assert "assay key rotate people/rita" in raised.value.remedy
+    assert "assay identity renew DIR people/rita" in raised.value.remedy
 
 
 def test_a_service_is_no_person(bank: Bank):
