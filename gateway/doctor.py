@@ -87,8 +87,9 @@ def _installation(directory: Path) -> list[Finding]:
         Finding("key files", not exposed, f"{len(keys)} keys", f"chmod 600 {' '.join(exposed)}" if exposed else "")
     )
     inside = (layout.service("gateway") / "authority").exists()
-    out.append(Finding("authority apart", not inside and layout.authority.exists(), str(layout.authority),
-                       "move authority/ to the operator's own machine", required=False))  # fmt: skip
+    where = str(layout.authority) if layout.authority.exists() else "elsewhere"
+    out.append(Finding("authority apart", not inside, where, "move authority/ to the operator's own machine",
+                       required=False))  # fmt: skip
     out.append(_quorum(settings))
     addresses = {"gateway": settings.listen} | {f"{n} worker": w.address for n, w in settings.workers.items()}
     for name, address in addresses.items():

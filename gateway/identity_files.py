@@ -115,9 +115,15 @@ def held(layout: Layout) -> list[Held]:
     """Every certificate that lies in the installation: services, witness, people, card signer, roots.
 
     Raises:
-        InvalidInputError: ``KEY_MISSING`` when one cannot be read.
+        InvalidInputError: ``KEY_MISSING`` when one cannot be read, ``NO_CERTIFICATES`` where there is none: a directory
+            that was mistyped must not look like one whose certificates all hold.
     """
-    return [Held(name, path, key, load_certificate(path)) for name, path, key in _places(layout) if path.exists()]
+    found = [Held(name, path, key, load_certificate(path)) for name, path, key in _places(layout) if path.exists()]
+    if not found:
+        raise InvalidInputError(
+            "NO_CERTIFICATES", f"no certificate lies in {layout.root}", remedy="pass the installation's directory"
+        )
+    return found
 
 
 def renew(layout: Layout, names: Sequence[str] = (), hosts: Sequence[str] = ()) -> list[Held]:
@@ -136,7 +142,8 @@ def renew(layout: Layout, names: Sequence[str] = (), hosts: Sequence[str] = ()) 
 
     Raises:
         InvalidInputError: ``IDENTITY_UNKNOWN``, ``IDENTITY_NOT_RENEWED`` for a root or the card signer,
-            ``HOSTS_OF_WHOM`` for hosts of no service, ``BAD_HOST``, ``KEY_MISSING`` without the root's key.
+            ``HOSTS_OF_WHOM`` for hosts of no service, ``BAD_HOST``, ``KEY_MISSING`` without the root's key, or what
+            :func:`held` says.
         PreconditionError: ``OTHER_AUTHORITY`` when another root issued the old certificate; ``ROOT_ENDED``.
     """
     chosen = _chosen(held(layout), names)

@@ -47,7 +47,7 @@ class ListedKey:
 
 
 def listed(settings: Settings) -> list[ListedKey]:
-    """All keys of the table in docs/keys.md. The gateway may run.
+    """All keys of the table in docs/keys.md but TLS keys, which `assay identity list` has. The gateway may run.
 
     Raises:
         InvalidInputError: ``TRUST_MALFORMED`` when the trust file cannot be read.

@@ -42,6 +42,7 @@ _BUSY = (State.PREPARING, State.TRAINING, State.AUDITING)
 _WAITING = (State.QUEUED, State.PAUSED)
 _NOT_SO = {
     "log": "it is the log's identity: freeze the log and begin one that continues it",
+    "gateway": "its TLS key signs nothing that is kept: assay identity renew DIR gateway",
     "units-root": "everything stored is encrypted under it: begin a log that continues this one, and upload anew",
     "witness": "it is the witness's own: name its new key in the trust files",
     "services-root": "it stands in the trust file: freeze the log and begin one that continues it",

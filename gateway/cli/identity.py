@@ -62,7 +62,7 @@ def renew(
     name: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...",
+            metavar="NAME",
             help="gateway, train-worker, audit-worker, witness or people/NAME; default: all that end within 30 days.",
         ),
     ] = None,
@@ -114,4 +114,4 @@ def _told(one: Held, directory: Path) -> dict[str, Any]:
 def _table(found: Sequence[Held]) -> Any:
     now = dt.datetime.now(dt.UTC)
     rows = [(h.name, h.subject, ", ".join(h.hosts), f"{h.until:%Y-%m-%d}", h.state(now)) for h in found]
-    return table(("identity", "names", "hosts besides the loopback", "until", "state"), rows)
+    return table(("identity", "names", "hosts", "until", "state"), rows)

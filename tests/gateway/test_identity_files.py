@@ -280,6 +280,16 @@ def test_a_refused_renewal_says_why_and_changes_nothing(
     assert reason in said and remedy in said and changed(layout, before) == set()
 
 
+@pytest.mark.parametrize("command", ["list", "renew"])
+def test_a_mistyped_directory_does_not_pass_for_one_in_order(tmp_path: Path, command: str) -> None:
+    assert "NO_CERTIFICATES" in call("identity", command, tmp_path / "bnak", code=3)
+
+
+def test_key_rotate_says_whose_affair_a_tls_key_is(layout: Layout) -> None:
+    said = call("key", "rotate", "gateway", layout.root, "--as", layout.person("oscar"), code=3)
+    assert "assay identity renew DIR gateway" in said
+
+
 def test_without_the_roots_key_or_under_another_nothing_is_renewed(layout: Layout, tmp_path: Path) -> None:
     before = files(layout)
     other = installation.create(tmp_path / "other", installation.Plan(installation.DEFAULT_PEOPLE, "oscar"))

@@ -45,14 +45,14 @@ State = tuning_job_pb2.TuningJob.State
 
 
 @contextmanager
-def process(*words: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def process(*words: str, port: int, host: str = "127.0.0.1") -> Iterator[subprocess.Popen[bytes]]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     made = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
     try:
         for _ in range(1200):
             assert made.poll() is None, made.stderr.read().decode() if made.stderr else ""
             try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
+                socket.create_connection((host, port), 1).close()
                 break
             except OSError:
                 time.sleep(0.05)

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,16 +89,15 @@ watts_per_core = 10.0
         await asyncio.gather(*self.drains, return_exceptions=True)
 
     async def _serving(self, name: str) -> None:
-        port = int(
-            (self.layout.service(name) / "worker.toml").read_text().splitlines()[0].rpartition(":")[2].strip('"')
-        )
+        listen = tomllib.loads((self.layout.service(name) / "worker.toml").read_text())["listen"]
+        host, _, port = listen.rpartition(":")
         process = self.processes[name]
         assert process.stderr is not None
         self.drains.append(asyncio.create_task(process.stderr.read()))
         while True:
             assert process.returncode is None, f"{name} did not start"
             try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                _, writer = await asyncio.open_connection(host, int(port))
             except OSError:
                 await asyncio.sleep(0.05)
                 continue
