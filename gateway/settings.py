@@ -76,7 +76,8 @@ class StoreSettings(_Frozen):
 class PriceBook(_Frozen):
     """What a run costs, as of a day. Money is in millionths of a US dollar.
 
-    What a run cost is its supervisors' seconds times the price; the last two fields only serve the quote.
+    What a run cost is its supervisors' seconds times the price; the fields after that only serve the quote, but for
+    ``audit_seconds``, of which a training also leaves to the audit what preparation did not take.
 
     Attributes:
         as_of: day of the prices.
@@ -330,7 +331,7 @@ as_of = 2026-01-01
 source = "assumed: 0.10 USD an hour for two cores, 4.00 USD an hour for one GPU"
 device = "cpu"                      # what the workers compute on
 train_tokens_per_second = 400       # for quotes only
-audit_seconds = 120                 # for quotes only
+audit_seconds = 120                 # preparation and audit together: for quotes, and kept from the training's budget
 grid_gco2_per_kwh = 450             # grams of CO2 equivalent for a kilowatt hour
 grid_source = "assumed: about the world's average; set your own grid's"
 

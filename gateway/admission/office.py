@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -151,6 +152,11 @@ def stages_with(job: JobRow, stage: str, seconds: float) -> dict[str, float]:
 def cost_of(book: PriceBook, stages: Mapping[str, float]) -> int:
     """What stages have cost, by their supervisors' clocks."""
     return run_cost(book, stages.get("train", 0.0), stages.get("prepare", 0.0) + stages.get("audit", 0.0))
+
+
+def audit_left(book: PriceBook, stages: Mapping[str, float]) -> int:
+    """What the quote still holds for the audit, in millionths of a US dollar; 0 where preparation took it all."""
+    return max(0, book.audit_seconds - math.ceil(stages.get("prepare", 0.0))) * book.price
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from gateway import lineage
 from gateway.admission import facts, hyperparameters, searching
 from gateway.admission.exchange import ADAPTER_FOLDER, Result, Task
 from gateway.admission.intake import plan_digest, seed_of
-from gateway.admission.office import Known, Office, cost_of, failed, make_task, stages_with
+from gateway.admission.office import Known, Office, audit_left, cost_of, failed, make_task, stages_with
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
@@ -132,8 +132,8 @@ async def train(office: Office, job: JobRow) -> None:
         ended = await office.exchange.follow(office.train, task, watcher.look)
     except CostCapReached:
         words = (
-            f"COST_CAP: {watcher.cost()} of {job.cap_usd_micros} millionths of a US dollar are spent, and the audit is "
-            f"quoted {watcher.kept}"
+            f"COST_CAP: {watcher.cost()} of {job.cap_usd_micros} millionths of a US dollar are spent, and "
+            f"{watcher.kept} of the quote are left for the audit"
         )
         await pause(office, job, words, watcher.cost())
         return
@@ -185,14 +185,14 @@ class _Watcher:
 
         Raises:
             AbortedError: ``STALE``.
-            CostCapReached: the budget is spent but for the audit's part.
+            CostCapReached: with the audit as quoted, the job would cost more than its budget.
         """
         if task.state != worker_pb2.TASK_STATE_UNSPECIFIED:
             self.office.board.answered(self.job.name)
         self.seconds = task.meter.wall_ms / 1000
         await self.office.look(self.job, "train", task, self.parameters)
         # What is done is paid for: its result is not left lying, and release policy sets its cost against the budget.
-        if task.state in _UNDER_WAY and self.cost() + self.kept >= self.job.cap_usd_micros:
+        if task.state in _UNDER_WAY and self.cost() + self.kept > self.job.cap_usd_micros:
             raise CostCapReached
         now = monotonic()
         if now - self.noted >= _NOTE_SECONDS:
@@ -202,8 +202,11 @@ class _Watcher:
 
     @property
     def kept(self) -> int:
-        """What the audit was quoted: a training that spent it too would be paid for and then fail its release."""
-        return self.book.audit_seconds * self.book.price
+        """What is left of the quote for the audit: a training that spent it too would be paid for and fail its release.
+
+        Preparation was quoted together with the audit, and what it took is in :meth:`cost` already.
+        """
+        return audit_left(self.book, json.loads(self.job.stage_seconds))
 
     def cost(self) -> int:
         """What the job has cost so far, by its supervisors' clocks; never less than was noted before."""

@@ -159,7 +159,8 @@ def _resume_to(target: State) -> Guard:
             return f"it was not paused in {target}"
         cap = int(proposal.values.get("cap_usd_micros", job.cap_usd_micros))
         raised = cap > job.cap_usd_micros
-        spent = job.cost_usd_micros >= cap or (job.reason.startswith("COST_CAP") and not raised)
+        # To have cost just the cap is no overrun: release policy lets it pass.
+        spent = job.cost_usd_micros > cap or (job.reason.startswith("COST_CAP") and not raised)
         return "its budget is spent: raise it" if spent else ""
 
     return guard

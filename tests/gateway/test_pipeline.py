@@ -344,8 +344,8 @@ async def test_cancel_stops_the_running_task(street: Street, stage: str) -> None
     assert spooled(street) == []
 
 
-BOUND, KEPT = 6 * 28, 2 * 28
-"""Six seconds of a device by the tests' price book, and the audit's two of them."""
+BOUND = 6 * 28
+"""Six seconds of a device by the tests' price book; preparation and audit are quoted three of them."""
 
 
 def reprice(street: Street, **changes: Any) -> None:
@@ -357,13 +357,14 @@ def reprice(street: Street, **changes: Any) -> None:
 
 
 async def spend(street: Street) -> pb.TuningJob:
-    """A job stopped in training because its money was spent: quoted one second, its task takes longer than four."""
-    reprice(street, train_tokens_per_second=1_000_000, audit_seconds=2)
+    """A job stopped in training because its money was spent: quoted one second, its task takes longer than three."""
+    reprice(street, train_tokens_per_second=1_000_000, audit_seconds=3)
     await street.ask(budget=BOUND, gate_train="more")
     job = await street.rest()
     assert job.state == pb.TuningJob.STATE_PAUSED and job.reason.startswith("COST_CAP")
-    assert job.reason.endswith(f"and the audit is quoted {KEPT}")
-    assert job.quote_usd_micros < BOUND and BOUND - KEPT <= job.cost_usd_micros < BOUND, "the audit can still be paid"
+    left = (3 - math.ceil(job.stage_seconds["prepare"])) * 28
+    assert job.reason.endswith(f"and {left} of the quote are left for the audit"), "and not what preparation took of it"
+    assert job.quote_usd_micros < BOUND and BOUND - left < job.cost_usd_micros <= BOUND
     return job
 
 

@@ -97,10 +97,11 @@ def test_a_missing_signature_stops_approval() -> None:
         choose(E.APPROVE, ActorKind.PERSON, proposal(S.AWAITING_APPROVAL, good=True, missing_roles=("ROLE_VALIDATOR",)))
 
 
-def test_a_spent_budget_stops_resumption() -> None:
+def test_an_overspent_budget_stops_resumption_and_one_spent_to_the_cent_does_not() -> None:
     with pytest.raises(PreconditionError) as caught:
-        choose(E.RESUME, ActorKind.PERSON, proposal(S.PAUSED, good=True, cost=100))
+        choose(E.RESUME, ActorKind.PERSON, proposal(S.PAUSED, good=True, cost=101))
     assert "budget" in caught.value.message
+    assert choose(E.RESUME, ActorKind.PERSON, proposal(S.PAUSED, good=True, cost=100)).target is S.QUEUED
 
 
 def test_an_approval_does_not_lapse_early() -> None:
