@@ -57,8 +57,7 @@ FILE_FAULTS = frozenset({
 async def begin(office: Office, job: JobRow) -> None:
     """RECEIVED to PREPARING; what policy wants planted then stands, so that a new bundle changes no task under way."""
     known = await office.known(job)
-    canaries = dict(office.policy.preparation(views.request_of(job).audit_profile, known.dataset.format))
-    ordered = {_CANARIES: json.dumps(canaries, sort_keys=True)}
+    ordered = {_CANARIES: json.dumps(_canaries(office, job, known), sort_keys=True)}
     await office.change(job, Event.PREPARE, predicate={"task_id": task_id(job, "prepare")}, facts=ordered)
 
 
@@ -94,13 +93,21 @@ def prepare_task(office: Office, job: JobRow, known: Known) -> Task:
         "datasheet": canonical.from_message(sheet),
         "base_model": request.base_model,
         "seed": seed_of(job.name),
-        "canaries": known.json(_CANARIES),
+        "canaries": _canaries(office, job, known),
         "job": job.name,
     }
     if request.differential_privacy.unit == USER:
         order["privacy_unit"] = USER
     secrets = {KEY_FILE: office.blobs.unit_keys(job.unit, create=True).subject_key} if sheet.group_field else {}
     return make_task(job, "prepare", order, {"dataset": known.dataset.sha256}, secrets=secrets)
+
+
+def _canaries(office: Office, job: JobRow, known: Known) -> dict[str, int]:
+    """How many canaries a job's prepare task derives; what policy wants by now for a job of before that was kept."""
+    if _CANARIES in known.facts:
+        kept: dict[str, int] = known.json(_CANARIES)
+        return kept
+    return office.policy.preparation(views.request_of(job).audit_profile, known.dataset.format)
 
 
 def seed_of(name: str) -> int:

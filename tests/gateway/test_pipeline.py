@@ -572,6 +572,20 @@ async def test_a_new_policy_changes_no_preparation_under_way(street: Street, mon
     await end(again)
 
 
+async def test_a_job_that_an_older_release_was_preparing_goes_on(street: Street) -> None:
+    """It kept no number of canaries with the job, and asked policy anew."""
+    await street.ask(gate_prepare="go")
+    await street.until("PREPARING", progress=True)
+    await stop()
+    forget = "DELETE FROM job_fact WHERE job = ? AND key = 'prepare.canaries'"
+    assert await street.app.store.commit(lambda u: u.connection.exec_driver_sql(forget, (NAME,)).rowcount) == 1
+    again = run_again(street)
+    street.workers.open_gate("go")
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_AWAITING_APPROVAL, job.reason
+    await end(again)
+
+
 async def test_rows_are_found_by_keyed_handle_and_an_erased_subject_comes_in_no_more(
     street: Street, tmp_path: Path
 ) -> None:
