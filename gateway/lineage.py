@@ -19,6 +19,8 @@ from gateway.store import jobs, rows
 from gateway.store.tables import JobRow, ModelRow, PermitRow
 
 FOLDER = "parent"
+TEACHER = "teacher"
+"""The fact of a job that holds what :func:`teacher_id` said as it was asked for: a model added later changes no job."""
 _OWN = "units/"
 
 
@@ -45,28 +47,50 @@ def parent_of(
     )
 
 
+def teacher_id(request: tuning_job_pb2.CreateTuningJobRequest, base_models: BaseModels) -> str:
+    """Registry id of the base model whose answers are distilled; empty where the teacher is none, or none of those.
+
+    Raises:
+        InvalidInputError: ``BASE_MODEL_AMBIGUOUS`` for a repository of which several revisions are installed.
+    """
+    found = base_models.find(request.teacher.name)
+    return found.id if found is not None else ""
+
+
 def teacher_of(
-    connection: Connection, request: tuning_job_pb2.CreateTuningJobRequest, base_models: BaseModels
+    connection: Connection,
+    request: tuning_job_pb2.CreateTuningJobRequest,
+    base_models: BaseModels,
+    resolved: str | None = None,
 ) -> policy_input_pb2.TeacherFacts | None:
     """What policy is told of the model whose answers are distilled; None where the request names none.
 
     Of a model that is known here its own licence counts, whatever the requester says: of a base model the registry's,
     also under owner and name of its repository, and of the unit's own model that of its base.
 
+    Args:
+        connection: to read the unit's own models by.
+        request: which may name a teacher.
+        base_models: the registry.
+        resolved: what :func:`teacher_id` said when the job was asked for; None to ask it now.
+
     Raises:
         NotFoundError: ``NOT_FOUND`` for a model of another unit and for none, in the same words.
+        InvalidInputError: ``BASE_MODEL_AMBIGUOUS`` as of :func:`teacher_id`, if that is asked; ``BASE_MODEL_UNKNOWN``
+            when what it said is not installed any more.
     """
     if not request.HasField("teacher"):
         return None
     name = request.teacher.name
-    known = base_models.find(name)
+    known = teacher_id(request, base_models) if resolved is None else resolved
     if name.startswith(_OWN):
         model, job = _own(connection, name, unit_of(request.parent))
         base = base_models.find(model.base_model)
         licence, source = base.licence if base is not None else "", "own-model"
         state, sha256 = job.state, model.adapter_sha256
-    elif known is not None:
-        licence, source, state, sha256 = known.licence, "registry", "", known.sha256
+    elif known:
+        teacher = base_models.get(known)
+        licence, source, state, sha256 = teacher.licence, "registry", "", teacher.sha256
     else:
         licence, source, state, sha256 = request.teacher.licence, "requester", "", ""
     return policy_input_pb2.TeacherFacts(

@@ -68,6 +68,8 @@ async def prepare(office: Office, job: JobRow) -> None:
         TaskFailedError: the worker's own fault.
         UnavailableError: the worker cannot be reached.
         IntegrityError: its result does not hold.
+        InvalidInputError: ``BASE_MODEL_UNKNOWN`` when the job's base model or teacher is not installed any more;
+            ``BASE_MODEL_AMBIGUOUS`` for the teacher of a job of before its id was kept.
     """
     known = await office.known(job)
     task = prepare_task(office, job, known)
@@ -127,7 +129,8 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
     request = views.request_of(job)
     base = office.base_models.get(request.base_model)
     parent = await office.store.fetch(lambda c: lineage.parent_of(c, request))
-    teacher = await office.store.fetch(lambda c: lineage.teacher_of(c, request, office.base_models))
+    taught_by = known.facts.get(lineage.TEACHER)
+    teacher = await office.store.fetch(lambda c: lineage.teacher_of(c, request, office.base_models, taught_by))
     question = facts.intake_input(office.settings, request, job.creator, known.dataset, data, base, parent, teacher)
     now = dt.datetime.now(dt.UTC)
     question.account.CopyFrom(await office.store.fetch(lambda c: account.read(c, job, now)))

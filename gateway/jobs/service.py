@@ -54,7 +54,8 @@ class JobService:
 
         Raises:
             NotFoundError: ``NOT_FOUND`` for a unit or dataset that is not there or not the caller's.
-            InvalidInputError: ``OTHER_UNIT``, ``BASE_MODEL_UNKNOWN``, ``HYPERPARAMETERS``, ``SEARCH``.
+            InvalidInputError: ``OTHER_UNIT``, ``BASE_MODEL_UNKNOWN``, ``HYPERPARAMETERS``, ``SEARCH``, or
+                ``BASE_MODEL_AMBIGUOUS`` for a teacher of which several revisions are installed.
             PreconditionError: ``METHOD_UNAVAILABLE``, or a reason of :func:`gateway.erasures.demand_usable`.
             AlreadyExistsError: ``JOB_EXISTS``, or ``REQUEST_ID`` for another content under the same id.
         """
@@ -312,6 +313,9 @@ class JobService:
             created_us=now_us,
             updated_us=now_us,
         )
+        teacher = (
+            {lineage.TEACHER: lineage.teacher_id(request, self.base_models)} if request.HasField("teacher") else {}
+        )
         change = machine.Change(
             Event.RECEIVE,
             caller.subject,
@@ -322,6 +326,7 @@ class JobService:
                 "base_sha256": base.sha256,
             },
             subjects=[("dataset", dataset.sha256), ("base", base.sha256)],
+            facts=teacher,
             trace_id=caller.trace_id,
         )
         return machine.receive(uow, job, change).job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -19,6 +20,7 @@ from assay.v1 import dataset_pb2, policy_input_pb2, policy_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from assay.worker.sandbox import package_versions
 from audit.ledger.records import read
+from gateway.base_models import BaseModels
 from gateway.cli.job import describe
 from gateway.history import INTAKE_QUESTION
 from gateway.store import jobs
@@ -27,7 +29,7 @@ from gateway.store.tables import BudgetRow
 from policies.engine import PolicyEngine
 from policies.pack import load
 from tests.gateway.conftest import messages
-from tests.gateway.test_pipeline import NAME, SHEET, Street, street
+from tests.gateway.test_pipeline import NAME, SHEET, Street, end, run_again, stop, street
 from tests.gateway.workers import rows
 
 __all__ = ["street"]
@@ -181,6 +183,34 @@ async def test_a_teacher_is_known_by_its_own_licence_and_named_in_the_order(stre
     for job, name in (("seventh", "units/claims/models/first"), ("eighth", "units/credit/models/none")):
         with pytest.raises(NotFoundError):
             await street.ask(job, asked=taught(name))
+
+
+async def test_another_revision_of_a_teacher_changes_no_job_that_was_asked_for(street: Street) -> None:
+    """The operator adds it and restarts the gateway while the job's rows are prepared; who asks later must choose."""
+    office = street.app.pipeline.office
+    ours, first = "HuggingFaceTB/SmolLM2-135M-Instruct", office.base_models.by_id["smollm2-135m-instruct"]
+    asked = {"method": "distillation", "teacher": pb.Teacher(name=ours)}
+    await street.ask(asked=asked, gate_prepare="go")
+    await street.until("PREPARING", progress=True)
+    await stop()
+    second = policy_input_pb2.BaseModelFacts(id="second", sha256="0" * 64, licence="llama2")
+    both = BaseModels(
+        {**office.base_models.by_id, second.id: second},
+        {**office.base_models.by_repository, ours.lower(): [first.id, second.id]},
+    )
+    street.app.pipeline.office = dataclasses.replace(office, base_models=both)
+    street.app = dataclasses.replace(street.app, jobs=dataclasses.replace(street.app.jobs, base_models=both))
+    again = run_again(street)
+    street.workers.open_gate("go")
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_AWAITING_APPROVAL, job.reason
+    known = {r.type: r.predicate for r in (read(s.body) for s in street.app.ledger.records(None, NAME, -1, 100))}
+    taught = known["training.ordered"]["teacher"]
+    assert (taught["licence"], taught["licence_source"], taught["sha256"]) == ("apache-2.0", "registry", first.sha256)
+    with pytest.raises(InvalidInputError) as caught:
+        await street.ask("later", asked=asked)
+    assert caught.value.reason == "BASE_MODEL_AMBIGUOUS" and first.id in caught.value.remedy
+    await end(again)
 
 
 async def test_a_search_is_ordered_trial_by_trial_and_its_trials_are_shown(street: Street) -> None:
