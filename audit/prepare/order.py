@@ -21,7 +21,7 @@ COMPLETION = "DATASET_FORMAT_PROMPT_COMPLETION_JSONL"
 PREFERENCE = "DATASET_FORMAT_PREFERENCE_JSONL"
 TABLES = frozenset({TABLE, PARQUET})
 TABLE_TEST_SHARE = Fraction(1, 4)
-"""A table's test split is larger by default: the fairness audit is only as good as its smallest group."""
+"""A table's test split is larger: the fairness audit is only as good as its smallest group."""
 
 _PREFIX = "DATASET_FORMAT_"
 _FORMATS = {name.removeprefix(_PREFIX): name for name in (CHAT, TABLE, PARQUET, COMPLETION, PREFERENCE)}
@@ -71,8 +71,6 @@ class PrepareOrder:
             *(_whole(wanted, name, default) for name, default in (("a", 0), ("b", 0), ("b_repeats", 1)))
         )
         plan = SplitPlan(test=TABLE_TEST_SHARE) if kind in TABLES else SplitPlan()
-        if order.get("test_fraction") is not None:
-            plan = SplitPlan(test=_share(order["test_fraction"]))
         sheet = order.get("datasheet") or {}
         if not isinstance(sheet, Mapping):
             _refuse("datasheet", "must be an object")
@@ -124,14 +122,6 @@ def _whole(value: Any, name: str, default: int) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or abs(number) >= 2**63:
         _refuse(name, "must be a whole number")
     return number
-
-
-def _share(value: Any) -> Fraction:
-    try:
-        share = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        _refuse("test_fraction", "must be a decimal number")
-    return share
 
 
 def _refuse(field: str, why: str) -> NoReturn:
