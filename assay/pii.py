@@ -29,8 +29,10 @@ from assay.errors import InvalidInputError
 if TYPE_CHECKING:
     from assay.pii_engine import PiiEngine
 
-RULES_VERSION = 2
-"""Raised whenever recognisers, thresholds or the overlap rule change, so that two scans can be told apart."""
+RULES_VERSION = 3
+"""Raised whenever recognisers, thresholds, the overlap rule or what is a direct identifier change: two scans are told
+apart by it. Since 3 a name in a script that writes a full name as one word is one (:func:`is_direct_identifier`).
+"""
 
 DIRECT_IDENTIFIERS = frozenset(
     {

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.errors import IntegrityError, InvalidInputError, UnavailableError
-from assay.pii import PiiConfig, PiiScanner, Span, is_direct_identifier, resolve_overlaps, windows
+from assay.pii import RULES_VERSION, PiiConfig, PiiScanner, Span, is_direct_identifier, resolve_overlaps, windows
 from assay.pii_health import luhn_valid
 from assay.pii_names import Gazetteer
 from assay.pii_pool import ScannerPool
@@ -164,6 +164,11 @@ def test_bad_settings_are_refused(change: dict[str, float]) -> None:
 )
 def test_person_counts_as_direct_only_as_a_full_name(text: str, direct: bool) -> None:
     assert is_direct_identifier(Span(0, len(text), "PERSON", 0.85), text) is direct
+
+
+def test_rules_that_count_names_without_spaces_are_not_told_as_those_before() -> None:
+    """Figures of two scans are compared only where their rules are the same; version 2 knew no such name."""
+    assert RULES_VERSION >= 3
 
 
 def test_date_and_place_are_reported_but_not_direct() -> None:
