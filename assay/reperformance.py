@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PASS, CAVEAT, FAIL = "PASS", "CAVEAT", "FAIL"
+RELEASE_FILE = "release.json"
+"""Where a kit holds what release policy was asked and what it answered: the gateway writes it, both rooms read it."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from assay.reperformance import CAVEAT, FAIL, PASS, Line
+from assay.reperformance import CAVEAT, FAIL, PASS, RELEASE_FILE, Line
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
 from gateway.active_policy import is_of, of_verdict
 from gateway.admission.facts import judged
@@ -24,7 +24,6 @@ from gateway.settings import Settings
 from policies.engine import PolicyEngine
 from policies.pack import PACKS, load
 
-RELEASE_FILE = "release.json"
 _FOLDER = "policy"
 
 

@@ -26,7 +26,7 @@ from assay import bundle, digests
 from assay.errors import AssayError, IntegrityError
 from assay.identity import load_x25519
 from assay.pinned import assay_home
-from assay.reperformance import FAIL, Line, counts
+from assay.reperformance import FAIL, RELEASE_FILE, Line, counts
 from assay.v1 import measurement_pb2
 from assay.worker.task import TaskContext
 from audit.probes import compare
@@ -36,7 +36,6 @@ from audit.verify.report import STALE, VALID
 from audit.verify.trust import TrustFile
 
 KIND = "reperform-kit"
-RELEASE_FILE = "release.json"
 MAX_KIT = 16 << 30
 _OF_VERDICT = ("outcome", "input_sha256", "bundle_sha256", "limits_sha256", "as_of")
 
