@@ -33,6 +33,13 @@ def test_there_are_more_than_ten_intake_rules_and_every_gate_of_the_contract(pac
     }  # fmt: skip
 
 
+def test_the_page_counts_the_rules_that_the_pack_has(pack: Pack) -> None:
+    before = sum(rule.stage in AT_INTAKE for rule in pack.rules)
+    gates = sum(rule.gate is not None for rule in pack.rules)
+    told = f"{before} rules before training, {gates} gates, {len(pack.rules) - before - gates} more of release"
+    assert told in (Path(__file__).parents[2] / "docs" / "policies.md").read_text("utf-8")
+
+
 def test_a_rule_without_a_failing_case_keeps_the_pack_from_loading(tmp_path: Path) -> None:
     folder = copy_baseline(tmp_path)
     text = (folder / "tests.yaml").read_text("utf-8")
