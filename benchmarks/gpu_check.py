@@ -223,8 +223,8 @@ async def _all(
             "batch_size": scale.batch,
             "lora_rank": 16,
             "lora_dropout": dropout,
+            "seed": 7,
         },
-        "seed": 7,
         "max_train_tokens": 1 << 40,
     }
     await worker.supervisor.start()

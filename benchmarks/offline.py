@@ -134,7 +134,6 @@ def order(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
         "base_model": BASE_MODEL,
         "base_sha256": read_base_manifest(MODELS / BASE_MODEL).sha256,
         "hyperparameters": dict(hyperparameters),
-        "seed": int(hyperparameters.get("seed", 0)),
         "max_train_tokens": 10**9,
     }
 

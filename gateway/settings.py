@@ -35,7 +35,7 @@ class _Frozen(BaseModel):
 
 
 class WorkerSettings(_Frozen):
-    """Where a worker listens and how many of its tasks the gateway keeps under way at once."""
+    """Where a worker listens and, of the train worker, how many jobs the gateway has on it at once."""
 
     address: Address
     slots: int = Field(default=1, ge=1, le=64)
@@ -305,7 +305,6 @@ slots = 1                           # tasks under way at once
 
 [workers.audit]
 address = "{audit}"
-slots = 1
 
 [limits]
 max_dataset_bytes = 4294967296

@@ -64,12 +64,11 @@ class Settings:
             raise InvalidInputError("HYPERPARAMETERS", "hyperparameters are out of range", violations=wrong)
 
     @classmethod
-    def from_order(cls, hyperparameters: Mapping[str, Any], seed: int | None = None) -> Settings:
+    def from_order(cls, hyperparameters: Mapping[str, Any]) -> Settings:
         """Reads the order's hyperparameters; absent ones take the defaults, numbers may be written as text.
 
         Args:
             hyperparameters: ``assay.v1.Hyperparameters`` as JSON with proto field names.
-            seed: the order's own seed, used where the hyperparameters give none.
 
         Raises:
             InvalidInputError: ``HYPERPARAMETERS`` naming the field.
@@ -83,7 +82,7 @@ class Settings:
         unknown = sorted(set(hyperparameters) - set(kinds))
         if unknown:
             raise InvalidInputError("HYPERPARAMETERS", f"unknown hyperparameters {', '.join(unknown)}")
-        values: dict[str, Any] = {} if seed is None else {"seed": int(seed)}
+        values: dict[str, Any] = {}
         for name, value in hyperparameters.items():
             try:
                 values[name] = kinds[name](value)

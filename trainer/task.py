@@ -57,7 +57,7 @@ def run(context: TaskContext) -> dict[str, Any]:
     order = context.order
     context.progress(0, 0, "checking the base model")
     verify_base_files(*_base(context))
-    settings = Settings.from_order(order["hyperparameters"], int(order["seed"]))
+    settings = Settings.from_order(order["hyperparameters"])
     return carry_out(work, _job(context, settings), context)
 
 

@@ -15,7 +15,7 @@ from audit.ledger.writer import UnitOfWork
 from gateway import lineage
 from gateway.admission import facts, hyperparameters, searching
 from gateway.admission.exchange import ADAPTER_FOLDER, Result, Task
-from gateway.admission.intake import plan_digest, seed_of
+from gateway.admission.intake import plan_digest
 from gateway.admission.office import Known, Office, audit_left, cost_of, failed, make_task, stages_with
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
@@ -83,7 +83,7 @@ def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -
         "hyperparameters": canonical.from_message(chosen),
         "max_train_tokens": request.budget.max_train_tokens,
         "max_usd_micros": job.cap_usd_micros,
-        "seed": chosen.seed if request.hyperparameters.HasField("seed") else seed_of(job.name),
+        "seed": chosen.seed,  # again by itself, as the schema of orders has it
         "audit_plan_sha256": plan_digest(decision.audit_plan),
         "purpose": request.purpose,
         "decision_index": decision_index,

@@ -57,6 +57,12 @@ def create(
     batch_size: Annotated[int | None, typer.Option(help="Rows in a step.")] = None,
     lora_rank: Annotated[int | None, typer.Option(help="LoRA rank.")] = None,
     lora_alpha: Annotated[int | None, typer.Option(help="LoRA scale numerator.")] = None,
+    lora_dropout: Annotated[
+        float | None, typer.Option(help="Share of an adapter's inputs dropped in training.")
+    ] = None,
+    max_row_tokens: Annotated[
+        int | None, typer.Option(help="Longest row in tokens; a longer one loses its beginning.")
+    ] = None,
     search_rank: Annotated[
         list[int] | None, typer.Option(help="LoRA rank to try, repeat for more; the selection split decides.")
     ] = None,
@@ -103,7 +109,8 @@ def create(
         base_model=base_model, purpose=purpose, method=method, audit_profile=profile, parent_model=parent_model,
         hyperparameters=tuning_job_pb2.Hyperparameters(
             epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, lora_rank=lora_rank,
-            lora_alpha=lora_alpha, seed=seed, early_stopping=early_stopping, auto=auto,
+            lora_alpha=lora_alpha, lora_dropout=lora_dropout, max_row_tokens=max_row_tokens, seed=seed,
+            early_stopping=early_stopping, auto=auto,
         ),
         budget=tuning_job_pb2.Budget(max_usd_micros=round(max_usd * 1e6), max_train_tokens=max_train_tokens),
         request_id=request_id or str(uuid.uuid4()), validate_only=validate_only,

@@ -82,7 +82,7 @@ def test_the_gradient_of_the_parts_is_that_of_the_batch(
             row["messages"][-1]["content"] = "yes"
     rows = b"".join(json.dumps(row).encode() + b"\n" for row in found)
     ctx = context(models, tmp_path, rows, **order)
-    job = task._job(ctx, Settings.from_order({"lora_rank": 4, "batch_size": 16}, 5))
+    job = task._job(ctx, Settings.from_order({"lora_rank": 4, "batch_size": 16, "seed": 5}))
     run = Run(job, ctx)
     run.prepare()
     assert len(job.train.rows) == 16

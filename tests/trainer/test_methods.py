@@ -68,7 +68,7 @@ def tune(
         (folder / "in" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     wanted = {
         "base_model": BASE_MODEL, "base_sha256": read_base_manifest(models / BASE_MODEL).sha256, "method": method,
-        "hyperparameters": {"epochs": 1.0, "learning_rate": 3e-4, "max_row_tokens": 256, **settings}, "seed": 1,
+        "hyperparameters": {"epochs": 1.0, "learning_rate": 3e-4, "max_row_tokens": 256, "seed": 1, **settings},
         "max_train_tokens": 1_000_000, "labels": ["approve", "deny"],
         **(order or {}),
     }  # fmt: skip

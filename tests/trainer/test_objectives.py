@@ -142,7 +142,7 @@ def context(models: Path, folder: Path, rows: list[dict[str, Any]], method: str,
         (folder / "in" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     wanted = {
         "base_model": BASE_MODEL, "base_sha256": read_base_manifest(models / BASE_MODEL).sha256, "method": method,
-        "hyperparameters": {"epochs": 3.0, "learning_rate": 0.02, "batch_size": 8, "lora_rank": 8}, "seed": 5,
+        "hyperparameters": {"epochs": 3.0, "learning_rate": 0.02, "batch_size": 8, "lora_rank": 8, "seed": 5},
         "max_train_tokens": 1_000_000, **order,
     }  # fmt: skip
     return TaskContext(

@@ -365,7 +365,7 @@ def one_run(models: Path, folder: Path, rows: bytes = b"", **order: Any) -> Priv
     from trainer.settings import Settings
 
     ctx = private(models, folder, rows, **order)
-    job = task._job(ctx, Settings.from_order({**ctx.order["hyperparameters"], "lora_dropout": 0}, 5))
+    job = task._job(ctx, Settings.from_order({**ctx.order["hyperparameters"], "lora_dropout": 0, "seed": 5}))
     run = run_of(job, ctx)
     assert isinstance(run, PrivateRun)
     run.restore()

@@ -36,8 +36,8 @@ def context(models: Path, folder: Path, rows: bytes = b"", **order: Any) -> Task
         "base_sha256": read_base_manifest(models / BASE_MODEL).sha256,
         "hyperparameters": {
             "epochs": "2.0", "learning_rate": "0.01", "batch_size": 8, "lora_rank": 4, "lora_dropout": "0.1",
+            "seed": 5,
         },
-        "seed": 5,
         "max_train_tokens": 1_000_000,
     } | order  # fmt: skip
     sent: list[bytes] = []
