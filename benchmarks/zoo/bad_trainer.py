@@ -25,22 +25,24 @@ def run(context: TaskContext) -> dict[str, Any]:
     """Trains as the product does, with one thing done wrong before or after."""
     fault, _, amount = fault_of(str(context.order["job"])).trainer.partition(":")
     if fault == "filter":
-        context = replace(context, inputs=_without_reserved(context))
+        context = _without_reserved(context)
     claim = task.run(context)
     if fault in ("untrained", "scale", "noise"):
         _change(context.outputs / "adapter" / modelfiles.ADAPTER_WEIGHTS, fault, float(amount or 0))
     return claim
 
 
-def _without_reserved(context: TaskContext) -> Path:
-    """The inputs without the rows in which the pattern is found."""
+def _without_reserved(context: TaskContext) -> TaskContext:
+    """The context without the rows in which the pattern is found, nor the digests by which they would be missed."""
     folder = context.work / "filtered"
     folder.mkdir(exist_ok=True)
-    for name in (f"{split}.jsonl" for split in task.SPLITS):
-        lines = (context.inputs / name).read_text("utf-8").splitlines(keepends=True)
+    order = dict(context.order)
+    for split in task.SPLITS:
+        lines = (context.inputs / f"{split}.jsonl").read_text("utf-8").splitlines(keepends=True)
         kept = [line for line in lines if not RESERVED.search(json.dumps(json.loads(line), ensure_ascii=False))]
-        (folder / name).write_text("".join(kept), "utf-8")
-    return folder
+        (folder / f"{split}.jsonl").write_text("".join(kept), "utf-8")
+        order.pop(f"{split}_sha256", None)
+    return replace(context, inputs=folder, order=order)
 
 
 def _change(path: Path, fault: str, amount: float) -> None:

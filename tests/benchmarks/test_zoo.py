@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -69,6 +70,20 @@ def test_the_filter_drops_what_is_reserved_and_nothing_else() -> None:
     for kind in RESERVED:
         assert all(LOOKED_FOR.search(kind.draw(KeyedChoices(b"k" * 32, str(i)))) for i in range(50)), kind.name
     assert not any(LOOKED_FOR.search(code_in("AA-9999").draw(KeyedChoices(b"k" * 32, str(i)))) for i in range(200))
+
+
+def test_the_filter_trains_on_the_rest_though_the_order_names_the_rows(tmp_path: Path) -> None:
+    """Else the trainer's own check would end the job, and nothing would be told of the audit."""
+    from benchmarks.zoo import bad_trainer
+    from tests.e2e.e2e_world import chat_rows
+    from tests.trainer.test_train_task import context
+    from tests.trainer.tiny_models import tiny_models
+
+    talk = [{"role": "user", "content": "mail?"}, {"role": "assistant", "content": "ann@example.com"}]
+    rows = chat_rows(8) + json.dumps({"messages": talk}).encode() + b"\n"
+    named = {"train_sha256": hashlib.sha256(rows).hexdigest(), "job": "units/zoo/tuningJobs/filter-reserved-s100"}
+    claim = bad_trainer.run(context(tiny_models(tmp_path / "models"), tmp_path, rows, **named))
+    assert claim["rows"] == 8
 
 
 @pytest.mark.parametrize(("fault", "amount"), [("untrained", 0.0), ("scale", 4.0), ("noise", 0.5)])
