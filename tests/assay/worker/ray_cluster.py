@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -19,6 +20,7 @@ import psutil
 import assay
 
 _START_SECONDS = 90
+_TRIES = 3
 _STORE_BYTES = 80_000_000
 
 
@@ -53,9 +55,34 @@ class Cluster:
         return self.head
 
     def start_node(self) -> subprocess.Popen[bytes]:
-        """Starts a node for one attempt at a time."""
+        """Starts a node for one attempt at a time, and waits until the head has it.
+
+        A port that was free when it was chosen may be taken by now, and a node without its ports never comes: then
+        another is started.
+        """
         resources = '--resources={"assay_attempt": 1}'
-        return self._start([f"--address=127.0.0.1:{self.port}", "--num-cpus=1", resources])
+        known = self._nodes()
+        for _ in range(_TRIES):
+            node = self._start([f"--address=127.0.0.1:{self.port}", "--num-cpus=1", resources])
+            end = time.monotonic() + _START_SECONDS
+            while node.poll() is None and time.monotonic() < end:
+                if self._nodes() - known:
+                    return node
+                time.sleep(0.3)
+            self.kill(node)
+        raise RuntimeError("no node of the Ray cluster starts")
+
+    def _nodes(self) -> set[str]:
+        """Ids of the nodes that the head has known, dead ones too."""
+        request = urllib.request.Request(
+            f"{self.address}/nodes?view=summary", headers={"Authorization": f"Bearer {self.token}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                found = json.load(answer)["data"]["summary"]
+        except OSError:
+            return set()
+        return {node["raylet"]["nodeId"] for node in found if not node["raylet"]["isHeadNode"]}
 
     def _start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         environment = {
@@ -95,7 +122,10 @@ class Cluster:
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """Ends one `ray start` with everything under it, at once."""
-        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        try:
+            tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        except psutil.NoSuchProcess:
+            tree = []  # It ended by itself.
         for member in tree:
             try:
                 member.kill()
