@@ -146,7 +146,7 @@ def load(
     targets = () if full else linear_layers(base)
     quantisation = four_bit.quantise(base, device) if quantised else None
     base.to(device.torch_device())  # type: ignore[arg-type]
-    _leave_file(base)
+    _leave_files(base, base_files)
     # The audit asks this too, after hours that it saves here.
     demand_plain_logits(base)
     demand_keys_and_values(base)
@@ -167,10 +167,16 @@ def load(
     )
 
 
-def _leave_file(base: torch.nn.Module) -> None:
-    """Copies weights on the CPU: in the file's own format they are views of it, and would change with it."""
+def _leave_files(base: torch.nn.Module, base_files: Path) -> None:
+    """Copies the weights on the CPU that are views of the base model's files and would change with them.
+
+    Those are in the file's own number format; others were converted, and copying them would only take memory.
+    """
+    inodes = {path.stat().st_ino for path in base_files.iterdir()}
+    lines = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
+    mapped = [[int(end, 16) for end in line[0].split("-")] for line in lines if int(line[4]) in inodes]
     for parameter in base.parameters():
-        if parameter.device.type == "cpu":
+        if parameter.device.type == "cpu" and any(low <= parameter.data_ptr() < high for low, high in mapped):
             parameter.data = parameter.data.clone()
 
 
