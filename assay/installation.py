@@ -243,7 +243,7 @@ def _trust_text(
     from assay.identity import load_mldsa44
 
     log_public = raw_public(load_ed25519(layout.service("gateway") / "log.key"))
-    pdf = _pem_to_base64_der(layout.service("gateway") / "pdf.crt")
+    pdf = _base64_der(load_certificate(layout.service("gateway") / "pdf.crt"))
     post_quantum = []
     if plan.post_quantum:
         public = load_mldsa44(layout.service("gateway") / "log-mldsa44.key").public_key().public_bytes_raw()
@@ -304,13 +304,11 @@ def note_verifier_key(name: str, public_key: bytes, kind: int = 1) -> str:
 
 def _bootstrap(layout: Layout, plan: Plan) -> None:
     """Signs the first grants with the operator's own key; the gateway records them at its first start."""
-    from cryptography import x509
-
     from assay.identity import load_p256
 
     folder = layout.person(plan.operator)
     key = load_p256(folder / "person.key")
-    certificate = x509.load_pem_x509_certificate((folder / "person.crt").read_bytes())
+    certificate = load_certificate(folder / "person.crt")
     envelopes: list[dict[str, Any]] = []
     for person in plan.people:
         statement = dsse.statement(
@@ -334,9 +332,3 @@ def _private_folder(folder: Path) -> None:
 
 def _base64_der(certificate: Any) -> str:
     return base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()
-
-
-def _pem_to_base64_der(path: Path) -> str:
-    from cryptography import x509
-
-    return _base64_der(x509.load_pem_x509_certificate(path.read_bytes()))

@@ -7,13 +7,20 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from sqlalchemy import Engine
 
 from assay.errors import InvalidInputError, PreconditionError
-from assay.identity import load_ed25519, load_mldsa44, load_p256, load_x25519, read_private, service_tls
+from assay.identity import (
+    load_certificate,
+    load_ed25519,
+    load_mldsa44,
+    load_p256,
+    load_x25519,
+    read_private,
+    service_tls,
+)
 from assay.worker.client import WorkerClient
 from audit.ledger import dialect
 from audit.ledger.anchor import FileAnchor
@@ -129,8 +136,7 @@ class Application:
         table = store.read(lambda c: key_registry.load(c, trust))
         key_files.settle(settings.layout, table)
         key_files.demand_in_force(settings.layout, table)
-        people_root = x509.load_pem_x509_certificate((folder / "people-ca.crt").read_bytes())
-        people = People(people_root, table)
+        people = People(load_certificate(folder / "people-ca.crt"), table)
         order_key = load_ed25519(folder / "permit.key")
         identities = IdentityRegistry(settings, store, people)
         identities.bootstrap(settings.layout.bootstrap_grants)

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
 from sqlalchemy.exc import SQLAlchemyError
 
 from assay import canonical, dsse
 from assay.errors import AssayError, InvalidInputError, UnavailableError
-from assay.identity import Layout, load_p256
+from assay.identity import Layout, load_certificate, load_p256
 from audit.ledger import dialect
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.fork import FORKED, ROLLED_BACK, head_of
@@ -179,5 +178,5 @@ def sign_continuation(layout: Layout, person: Path, origin: str, note: bytes, ol
 
 
 def _sign(person: Path, statement: dict[str, Any]) -> dict[str, Any]:
-    certificate = x509.load_pem_x509_certificate((person / "person.crt").read_bytes())
+    certificate = load_certificate(person / "person.crt")
     return dsse.sign_person(canonical.encode(statement), load_p256(person / "person.key"), certificate)

@@ -20,6 +20,7 @@ from assay.identity import (
     SERVICES,
     Authority,
     Layout,
+    load_certificate,
     load_ed25519,
     load_p256,
     load_x25519,
@@ -42,7 +43,7 @@ _CARD_DAYS = 3650
 def people_of(layout: Layout) -> dict[str, str]:
     """Subjects of the people whose folders lie in the installation, by name."""
     found = sorted((layout.root / "people").glob("*/person.crt"))
-    return {path.parent.name: subject_of(x509.load_pem_x509_certificate(path.read_bytes())) for path in found}
+    return {path.parent.name: subject_of(load_certificate(path)) for path in found}
 
 
 def held(layout: Layout, name: str, *, staged: bool = False) -> PublicHalf:
@@ -60,10 +61,7 @@ def held(layout: Layout, name: str, *, staged: bool = False) -> PublicHalf:
     key, certificate = _places(layout, name)
     if certificate is None:
         return ed25519_half(load_ed25519(Path(f"{key}{suffix}")).public_key())
-    try:
-        return certificate_half(x509.load_pem_x509_certificate(Path(f"{certificate}{suffix}").read_bytes()))
-    except (OSError, ValueError) as error:
-        raise InvalidInputError("KEY_MISSING", f"cannot read {certificate.name}{suffix}") from error
+    return certificate_half(load_certificate(Path(f"{certificate}{suffix}")))
 
 
 def stage(layout: Layout, name: str, trust_domain: str) -> tuple[PrivateKey, PublicHalf]:
@@ -91,8 +89,7 @@ def stage(layout: Layout, name: str, trust_domain: str) -> tuple[PrivateKey, Pub
 
 def staged_person(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     """A person's key and certificate that wait to be put in."""
-    certificate = _next(folder / "person.crt").read_bytes()
-    return load_p256(_next(folder / "person.key")), x509.load_pem_x509_certificate(certificate)
+    return load_p256(_next(folder / "person.key")), load_certificate(_next(folder / "person.crt"))
 
 
 def settle(layout: Layout, table: KeyTable) -> None:

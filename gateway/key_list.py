@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography import x509
 
 from assay.certificates import key_id
-from assay.identity import SERVICES, Layout
+from assay.identity import SERVICES, Layout, load_certificate
 from audit.ledger import dialect
 from audit.verify.keys import KeyTable, Term
 from audit.verify.trust import TrustFile
@@ -91,8 +91,7 @@ def _people(layout: Layout, table: KeyTable) -> Iterator[ListedKey]:
             for term in table.terms[subject]:
                 yield _term(name, purpose, term)
         else:
-            path = layout.person(person) / "person.crt"
-            yield _certified(name, purpose, x509.load_pem_x509_certificate(path.read_bytes()))
+            yield _certified(name, purpose, load_certificate(layout.person(person) / "person.crt"))
 
 
 def _secrets(layout: Layout) -> Iterator[ListedKey]:

@@ -14,12 +14,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
 from sqlalchemy import Engine
 
 from assay import canonical, dsse, key_events
 from assay.errors import IntegrityError, InvalidInputError, PreconditionError
-from assay.identity import load_p256, subject_of
+from assay.identity import load_certificate, load_p256, subject_of
 from assay.key_events import COMPROMISED, EVENTS, ROTATED, SERVICE_NAMES, Compromise, Event, Rotation
 from audit.ledger import records
 from audit.ledger.ledger import Ledger
@@ -184,7 +183,7 @@ def _record(uow: UnitOfWork, envelope: Mapping[str, Any], trust: TrustFile) -> D
 
 def _sign(settings: Settings, person: Path, statement: dict[str, Any], name: str, table: KeyTable) -> dict[str, Any]:
     """Signs with a person's own key; with the successor where it is for oneself and the old key holds no more."""
-    certificate = x509.load_pem_x509_certificate((person / "person.crt").read_bytes())
+    certificate = load_certificate(person / "person.crt")
     key = load_p256(person / "person.key")
     own = subject_of(certificate) == name and dsse.predicate_name(statement["predicateType"]) == EVENTS[ROTATED]
     if own and name in table.terms and table.current(name) is None:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from assay import canonical, dsse
 from assay.errors import AssayError, InvalidInputError, PreconditionError
-from assay.identity import Layout, load_p256
+from assay.identity import Layout, load_certificate, load_p256
 from assay.v1 import policy_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
@@ -47,7 +47,7 @@ def publish(layout: Layout, person: Path, policy: policy_pb2.Policy) -> dict[str
     Raises:
         InvalidInputError: the person's key or certificate cannot be read.
     """
-    certificate = x509.load_pem_x509_certificate((person / "person.crt").read_bytes())
+    certificate = load_certificate(person / "person.crt")
     key, target = load_p256(person / "person.key"), layout.policy_publication
     known = _of_another(target, policy, certificate)
     if known is not None:

@@ -6,18 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-
 from assay import canonical, dsse
 from assay.errors import InvalidInputError, PermissionDeniedError
-from assay.identity import load_p256
+from assay.identity import load_certificate, load_p256
 from assay.v1 import approval_pb2, identity_pb2
 from gateway.cli.session import Session
 
 
 def sign(session: Session, statement: dict[str, Any]) -> identity_pb2.Envelope:
     """Signs an in-toto statement (``gateway.statements`` builds them) with the person's own key."""
-    certificate = x509.load_pem_x509_certificate((session.folder / "person.crt").read_bytes())
+    certificate = load_certificate(session.folder / "person.crt")
     envelope = dsse.sign_person(canonical.encode(statement), load_p256(session.folder / "person.key"), certificate)
     return dsse.envelope_to_proto(envelope)
 

@@ -290,6 +290,14 @@ def test_key_rotate_says_whose_affair_a_tls_key_is(layout: Layout) -> None:
     assert "assay identity renew DIR gateway" in said
 
 
+def test_a_persons_damaged_certificate_is_named_by_every_command_that_reads_it(layout: Layout) -> None:
+    vik = layout.person("vik")
+    (vik / "person.crt").write_text("nonsense")
+    for words in (["key", "list", layout.root], ["policy", "publish", layout.root, "--as", vik]):
+        said = call(*words, code=3)
+        assert "KEY_MISSING" in said and str(vik / "person.crt") in said
+
+
 def test_without_the_roots_key_or_under_another_nothing_is_renewed(layout: Layout, tmp_path: Path) -> None:
     before = files(layout)
     other = installation.create(tmp_path / "other", installation.Plan(installation.DEFAULT_PEOPLE, "oscar"))
