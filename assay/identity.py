@@ -31,10 +31,14 @@ if TYPE_CHECKING:
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | mldsa.MLDSA44PrivateKey | x25519.X25519PrivateKey
 
 SERVICES = ("gateway", "train-worker", "audit-worker")
+SERVERS = (*SERVICES, "witness")
+"""All that hold a server's certificate."""
 LEAF_DAYS = 397
 """How long the certificate of a service or a person holds."""
 LOOPBACK = ("localhost", "127.0.0.1")
 """Hosts that every service's certificate names."""
+EVERY_INTERFACE = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound
+"""Hosts to listen on that nobody can ask for."""
 _NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
@@ -376,6 +380,15 @@ def hosts_of(certificate: x509.Certificate) -> tuple[str, ...]:
     except x509.ExtensionNotFound:
         return ()
     return (*san.get_values_for_type(x509.DNSName), *map(str, san.get_values_for_type(x509.IPAddress)))
+
+
+def host_of(address: str) -> str:
+    """The host of ``host:port`` in the spelling of :func:`hosts_of`: lower case, IPv6 short and without brackets."""
+    host = address.rpartition(":")[0].strip("[]").lower()
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
 
 
 def _host(name: str) -> x509.GeneralName:

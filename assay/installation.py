@@ -57,8 +57,8 @@ class Plan:
         origin: of the log.
         post_quantum: adds an ML-DSA-44 key of the log to its Ed25519 key.
         witness_url: where the witness that is made beside is asked; empty for none, which is ``quorum none``.
-        hosts: host by which others reach a service of :data:`assay.identity.SERVICES` or the ``witness``; the loopback
-            for those that are not named.
+        hosts: host by which others reach a service of :data:`assay.identity.SERVERS`; the loopback for those that are
+            not named.
     """
 
     people: Sequence[Person]

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from assay.errors import AssayError
-from assay.identity import LOOPBACK, Layout
+from assay.identity import EVERY_INTERFACE, LOOPBACK, Layout, host_of
 from assay.worker.sandbox import diagnose
 from audit.ledger.fork import found_in
 from gateway import identity_files
@@ -21,7 +21,6 @@ from gateway.settings import Settings
 from gateway.witnesses import read_policy
 
 FREE_DISK_BYTES = 4 << 30
-_ANY = ("0.0.0.0", "::")  # noqa: S104 - listened on, never asked for
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,11 @@ def _installation(directory: Path) -> list[Finding]:
         answers = _answers(address)
         out.append(Finding(f"{name} at {address}", answers, "answers" if answers else "no answer",
                            "" if answers else f"assay serve {directory}", required=False))  # fmt: skip
-        service, host = name.replace(" ", "-"), address.rpartition(":")[0].strip("[]")
-        if service in certificates and host not in (*LOOPBACK, *_ANY, *certificates[service].hosts):
-            remedy = f"assay identity renew {directory} {service} --host {host}"
+        certificate, host = certificates.get(name.replace(" ", "-")), host_of(address)
+        if certificate is not None and host not in (*LOOPBACK, *EVERY_INTERFACE, *certificate.hosts):
+            # --host replaces them all, and some may still ask by a host that it names today.
+            options = " ".join(f"--host {one}" for one in (*certificate.hosts, host))
+            remedy = f"assay identity renew {directory} {certificate.name} {options}"
             out.append(Finding(f"{name} at {address}", False, f"its certificate does not name {host}", remedy,
                                required=False))  # fmt: skip
     return out

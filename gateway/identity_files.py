@@ -23,11 +23,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from assay import installation
 from assay.errors import InvalidInputError, PreconditionError
 from assay.identity import (
+    EVERY_INTERFACE,
     LOOPBACK,
-    SERVICES,
+    SERVERS,
     Authority,
     Layout,
     check_name,
+    host_of,
     hosts_of,
     load_certificate,
     pem,
@@ -38,11 +40,9 @@ from gateway.settings import Settings
 
 RENEW_WITHIN = dt.timedelta(days=30)
 VALID, ENDS_SOON, ENDED, OTHER_KEY = "valid", "ends soon", "ended", "another key"
-_SERVICES = (*SERVICES, "witness")
 _PEOPLE = "people/"
 _ROOTS = {"services-root": "services-ca", "people-root": "people-ca"}
 _ADDRESS = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}")
-_EVERY_INTERFACE = ("0.0.0.0", "[::]")  # noqa: S104 - recognised, not bound
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ class Held:
     @property
     def renewable(self) -> bool:
         """Tells whether :func:`renew` makes a new one."""
-        return self.name in _SERVICES or self.name.startswith(_PEOPLE)
+        return self.name in SERVERS or self.name.startswith(_PEOPLE)
 
     def state(self, now: dt.datetime) -> str:
         """``valid``, ``ends soon``, ``ended``, or ``another key`` where a service's key is not the certificate's."""
         if self.until < now:
             return ENDED
-        if self.name in _SERVICES and not self._fits():
+        if self.name in SERVERS and not self._fits():
             return OTHER_KEY
         return ENDS_SOON if self.until < now + RENEW_WITHIN else VALID
 
@@ -147,9 +147,9 @@ def renew(layout: Layout, names: Sequence[str] = (), hosts: Sequence[str] = ()) 
         PreconditionError: ``OTHER_AUTHORITY`` when another root issued the old certificate; ``ROOT_ENDED``.
     """
     chosen = _chosen(held(layout), names)
-    if hosts and not (names and all(one.name in _SERVICES for one in chosen)):
+    if hosts and not (names and all(one.name in SERVERS for one in chosen)):
         raise InvalidInputError(
-            "HOSTS_OF_WHOM", "--host: only a service that is named has hosts", remedy=f"name {', '.join(_SERVICES)}"
+            "HOSTS_OF_WHOM", "--host: only a service that is named has hosts", remedy=f"name {', '.join(SERVERS)}"
         )
     made = [_reissue(layout, one, hosts or one.hosts) for one in chosen]
     for one, (key, certificate) in zip(chosen, made, strict=True):
@@ -178,7 +178,7 @@ def enrol(settings: Settings, name: str, address: str = "") -> Held:
         InvalidInputError: ``BAD_NAME``, ``ADDRESS``, or the people root's key cannot be read.
     """
     address = address or settings.listen
-    if not _ADDRESS.fullmatch(address) or address.rpartition(":")[0] in _EVERY_INTERFACE:
+    if not _ADDRESS.fullmatch(address) or host_of(address) in EVERY_INTERFACE:
         raise InvalidInputError(
             "ADDRESS",
             f"{address[:100]!r} is no address to reach the gateway at",
@@ -191,7 +191,7 @@ def enrol(settings: Settings, name: str, address: str = "") -> Held:
 
 def _places(layout: Layout) -> Iterator[tuple[str, Path, Path]]:
     """Names, certificates and keys, whether they lie here or not."""
-    for name in _SERVICES:
+    for name in SERVERS:
         folder = layout.witness if name == "witness" else layout.service(name)
         yield name, folder / "tls.crt", folder / "tls.key"
     for path in sorted((layout.root / "people").glob("*/person.crt")):

@@ -22,7 +22,7 @@ from gateway.publications import PUBLISHERS, publish
 from gateway.settings import check_postgres_url, default_toml
 from policies.engine import PolicyEngine
 
-LOOPBACK = "127.0.0.1"
+_HERE = "127.0.0.1"
 
 
 def default_home() -> Path:
@@ -73,7 +73,7 @@ def install(
             listen=listen,
             train=_at(plan, "train-worker", port + 1),
             audit=_at(plan, "audit-worker", port + 2),
-            metrics=f"{LOOPBACK}:{port + 3}",
+            metrics=f"{_HERE}:{port + 3}",
             log_http=_at(plan, "gateway", port + 4),
             postgres_url=postgres_url,
             units=tuple(check_name(u) for u in units),
@@ -106,7 +106,7 @@ def _publishers(plan: Plan) -> list[str]:
 
 def _at(plan: Plan, service: str, port: int) -> str:
     """Where a service listens, which is where the others ask for it."""
-    host = plan.hosts.get(service, LOOPBACK)
+    host = plan.hosts.get(service, _HERE)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

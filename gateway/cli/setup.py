@@ -13,7 +13,7 @@ import typer
 
 from assay import installation
 from assay.errors import InvalidInputError
-from assay.identity import SERVICES
+from assay.identity import SERVERS
 from assay.installation import DEFAULT_PEOPLE, Person, Plan
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, table
@@ -125,12 +125,11 @@ def doctor(
 
 def _host(text: str) -> tuple[str, str]:
     service, _, host = text.partition("=")
-    known = (*SERVICES, "witness")
-    if service not in known or not host:
+    if service not in SERVERS or not host:
         raise InvalidInputError(
             "BAD_HOST",
             f"--host: {text[:100]!r} is not SERVICE=HOST",
-            remedy=f"SERVICE is one of {', '.join(known)}; for example gateway=gw.bank.example",
+            remedy=f"SERVICE is one of {', '.join(SERVERS)}; for example gateway=gw.bank.example",
         )
     return service, host
 

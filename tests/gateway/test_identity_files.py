@@ -130,14 +130,26 @@ def test_a_certificate_that_cannot_be_read_is_named(layout: Layout) -> None:
     assert "tls.crt" in call("identity", "list", layout.root, code=3)
 
 
+def lacking(layout: Layout) -> list[str]:
+    return [f.remedy for f in doctor.run(layout.root) if "does not name" in f.detail]
+
+
 def test_doctor_names_a_service_whose_certificate_lacks_its_host(layout: Layout) -> None:
-    text = layout.settings.read_text().replace('"127.0.0.1:7444"', '"train.bank.example:7444"')
-    layout.settings.write_text(text)
-    at = "train worker at train.bank.example:7444"
-    lacking = [f for f in doctor.run(layout.root) if f.name == at and "does not name" in f.detail]
-    assert [f.remedy for f in lacking] == [f"assay identity renew {layout.root} train-worker --host train.bank.example"]
-    call(*lacking[0].remedy.split()[1:])
-    assert not [f for f in doctor.run(layout.root) if f.name == at and "does not name" in f.detail]
+    """What it tells to do takes away no host that the certificate has."""
+    call("identity", "renew", layout.root, "train-worker", "--host", "old.bank.example", "--host", "10.0.0.7")
+    layout.settings.write_text(layout.settings.read_text().replace('"127.0.0.1:7444"', '"train.bank.example:7444"'))
+    (remedy,) = lacking(layout)
+    call(*remedy.split()[1:])
+    assert lacking(layout) == []
+    hosts = {one.name: one.hosts for one in identity_files.held(layout)}
+    assert set(hosts["train-worker"]) == {"old.bank.example", "10.0.0.7", "train.bank.example"}
+
+
+@pytest.mark.parametrize("host", ["Train.Bank.example", "[FD00:0::5]", "[0:0::0]", "LOCALHOST"])
+def test_doctor_compares_hosts_and_not_their_spelling(layout: Layout, host: str) -> None:
+    call("identity", "renew", layout.root, "train-worker", "--host", "train.bank.example", "--host", "fd00::5")
+    layout.settings.write_text(layout.settings.read_text().replace('"127.0.0.1:7444"', f'"{host}:7444"'))
+    assert lacking(layout) == []
 
 
 def test_a_service_gets_a_new_key_and_keeps_subject_and_hosts(layout: Layout) -> None:
@@ -354,6 +366,7 @@ def test_the_subject_is_of_the_installations_own_trust_domain(layout: Layout) ->
         ("vera", 'x:1"\nlisten="', "127.0.0.1:7443", "ADDRESS"),
         ("vera", "", "0.0.0.0:7443", "ADDRESS"),
         ("vera", "", "[::]:7443", "ADDRESS"),
+        ("vera", "", "[0::0]:7443", "ADDRESS"),
     ],
 )
 def test_a_refused_enrolment_leaves_nothing(layout: Layout, name: str, address: str, listen: str, reason: str) -> None:
