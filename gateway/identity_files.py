@@ -82,7 +82,7 @@ class Held:
     @property
     def renewable(self) -> bool:
         """Tells whether :func:`renew` makes a new one."""
-        return self.name in SERVERS or self.name.startswith(_PEOPLE)
+        return _renewable(self.name)
 
     def state(self, now: dt.datetime) -> str:
         """``valid``, ``ends soon``, ``ended``, or ``another key`` where a service's key is not the certificate's."""
@@ -111,19 +111,29 @@ class Held:
         return key.public_key() == self.certificate.public_key()
 
 
-def held(layout: Layout) -> list[Held]:
+def held(layout: Layout, names: Sequence[str] = ()) -> list[Held]:
     """Every certificate that lies in the installation: services, witness, people, card signer, roots.
 
+    Args:
+        layout: of the installation.
+        names: reads these alone, so that nobody else's damaged file stands in their way.
+
     Raises:
-        InvalidInputError: ``KEY_MISSING`` when one cannot be read, ``NO_CERTIFICATES`` where there is none: a directory
-            that was mistyped must not look like one whose certificates all hold.
+        InvalidInputError: ``KEY_MISSING`` when one cannot be read, ``IDENTITY_UNKNOWN``, or ``NO_CERTIFICATES`` where
+            there is none: a directory that was mistyped must not look like one whose certificates all hold.
     """
-    found = [Held(name, path, key, load_certificate(path)) for name, path, key in _places(layout) if path.exists()]
-    if not found:
+    places = {name: (path, key) for name, path, key in _places(layout) if path.exists()}
+    if not places:
         raise InvalidInputError(
             "NO_CERTIFICATES", f"no certificate lies in {layout.root}", remedy="pass the installation's directory"
         )
-    return found
+    for name in names:
+        if name not in places:
+            renewable = ", ".join(filter(_renewable, places)) or "none lies in this directory"
+            raise InvalidInputError(
+                "IDENTITY_UNKNOWN", f"there is no certificate of {name[:60]!r} here", remedy=f"one of: {renewable}"
+            )
+    return [Held(name, *places[name], load_certificate(places[name][0])) for name in dict.fromkeys(names or places)]
 
 
 def renew(layout: Layout, names: Sequence[str] = (), hosts: Sequence[str] = ()) -> list[Held]:
@@ -146,7 +156,7 @@ def renew(layout: Layout, names: Sequence[str] = (), hosts: Sequence[str] = ()) 
             :func:`held` says.
         PreconditionError: ``OTHER_AUTHORITY`` when another root issued the old certificate; ``ROOT_ENDED``.
     """
-    chosen = _chosen(held(layout), names)
+    chosen = _chosen(layout, names)
     if hosts and not (names and all(one.name in SERVERS for one in chosen)):
         raise InvalidInputError(
             "HOSTS_OF_WHOM", "--host: only a service that is named has hosts", remedy=f"name {', '.join(SERVERS)}"
@@ -186,7 +196,8 @@ def enrol(settings: Settings, name: str, address: str = "") -> Held:
         )
     layout, trust_domain = settings.layout, settings.trust_domain
     folder = installation.enrol(layout, check_name(name), trust_domain=trust_domain, address=address)
-    return next(one for one in held(layout) if one.path.parent == folder)
+    path = folder / "person.crt"
+    return Held(f"{_PEOPLE}{name}", path, path.with_suffix(".key"), load_certificate(path))
 
 
 def _places(layout: Layout) -> Iterator[tuple[str, Path, Path]]:
@@ -204,22 +215,21 @@ def _places(layout: Layout) -> Iterator[tuple[str, Path, Path]]:
         yield name, folder / f"{root}.crt", layout.authority / f"{root}.key"
 
 
-def _chosen(found: Sequence[Held], names: Sequence[str]) -> list[Held]:
-    known = {one.name: one for one in found}
+def _renewable(name: str) -> bool:
+    return name in SERVERS or name.startswith(_PEOPLE)
+
+
+def _chosen(layout: Layout, names: Sequence[str]) -> list[Held]:
+    found = held(layout, names)
     if not names:
         now = dt.datetime.now(dt.UTC)
         return [one for one in found if one.renewable and one.state(now) != VALID]
-    for name in names:
-        if name not in known:
-            renewable = ", ".join(one.name for one in found if one.renewable) or "none lies in this directory"
+    for one in found:
+        if not one.renewable:
             raise InvalidInputError(
-                "IDENTITY_UNKNOWN", f"there is no certificate of {name[:60]!r} here", remedy=f"one of: {renewable}"
+                "IDENTITY_NOT_RENEWED", f"{one.name} is replaced in another way", remedy=one.remedy(Path("DIR"))
             )
-        if not known[name].renewable:
-            raise InvalidInputError(
-                "IDENTITY_NOT_RENEWED", f"{name} is replaced in another way", remedy=known[name].remedy(Path("DIR"))
-            )
-    return [known[name] for name in dict.fromkeys(names)]
+    return found
 
 
 def _reissue(

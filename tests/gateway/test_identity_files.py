@@ -351,6 +351,19 @@ def test_somebody_is_enrolled_once(layout: Layout) -> None:
     assert (layout.person("ulla") / "client.toml").read_text() == 'address = "127.0.0.1:7443"\n'
 
 
+def test_a_damaged_certificate_stands_in_nobody_elses_way(layout: Layout) -> None:
+    path = layout.service("gateway") / "tls.crt"
+    path.write_text("nonsense")
+    assert told("enrol", layout.root, "vera")["subject"] == "spiffe://assay.local/people/vera"
+    done = told("renew", layout.root, "people/vera", "audit-worker", "people/vera")
+    assert [one["name"] for one in done["identities"]] == ["people/vera", "audit-worker"]
+    # Its own, or everybody's, is another matter.
+    for names in (["gateway"], ["audit-worker", "gateway"], []):
+        before = files(layout)
+        said = call("identity", "renew", layout.root, *names, code=3)
+        assert "KEY_MISSING" in said and str(path) in said and changed(layout, before) == set()
+
+
 def test_the_subject_is_of_the_installations_own_trust_domain(layout: Layout) -> None:
     text = layout.settings.read_text().replace('trust_domain = "assay.local"', 'trust_domain = "bank.example"')
     layout.settings.write_text(text)
