@@ -6,6 +6,7 @@ What they stand on, the gateway's own libraries, is imported when they run, so t
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -66,7 +67,7 @@ def init(
         people_plan = [_person(p) for p in person] if person else DEFAULT_PEOPLE
         if (continues is None) != (continues_trust is None):
             raise InvalidInputError("CONTINUES", "--continues and --continues-trust belong together")
-        hosts = dict(_host(text) for text in host or [])
+        hosts = _hosts(host or [])
         plan = Plan(people=people_plan, operator=operator, origin=origin, post_quantum=post_quantum, hosts=hosts)
         old = (continues.read_bytes(), continues_trust.read_text("utf-8")) if continues and continues_trust else None
         units = unit or ["support", "credit", "clinical"]
@@ -123,15 +124,24 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _host(text: str) -> tuple[str, str]:
-    service, _, host = text.partition("=")
-    if service not in SERVERS or not host:
-        raise InvalidInputError(
-            "BAD_HOST",
-            f"--host: {text[:100]!r} is not SERVICE=HOST",
-            remedy=f"SERVICE is one of {', '.join(SERVERS)}; for example gateway=gw.bank.example",
-        )
-    return service, host
+def _hosts(texts: Sequence[str]) -> dict[str, str]:
+    hosts: dict[str, str] = {}
+    for text in texts:
+        service, _, host = text.partition("=")
+        if service not in SERVERS or not host:
+            raise InvalidInputError(
+                "BAD_HOST",
+                f"--host: {text[:100]!r} is not SERVICE=HOST",
+                remedy=f"SERVICE is one of {', '.join(SERVERS)}; for example gateway=gw.bank.example",
+            )
+        if service in hosts:
+            raise InvalidInputError(
+                "BAD_HOST",
+                f"--host: {service} is named twice, but listens and is asked at one host",
+                remedy=f"later, assay identity renew DIR {service} --host A --host B gives its certificate more",
+            )
+        hosts[service] = host
+    return hosts
 
 
 def _person(text: str) -> Person:

@@ -392,17 +392,17 @@ def test_a_refused_enrolment_leaves_nothing(layout: Layout, name: str, address: 
     assert not [p for p in layout.root.iterdir() if p.name.startswith(".")]
 
 
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *hosts: str, code: int = 0) -> tuple[Layout, str]:
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: str, code: int = 0) -> tuple[Layout, str]:
     (tmp_path / "models/tiny").mkdir(parents=True, exist_ok=True)
     (tmp_path / "models/tiny/manifest.json").write_text("{}")
     monkeypatch.setattr(installing, "read_base_manifest", lambda path: BaseManifest(**BASE, files=()))
     root = tmp_path / "new"
-    options = [word for host in hosts for word in ("--host", host)]
+    options = [word for host in hosts.split() for word in ("--host", host)]
     return Layout(root), call("init", root, "--models", tmp_path / "models", *options, code=code)
 
 
 def test_init_names_the_hosts_of_other_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout, _ = made(tmp_path, monkeypatch, "gateway=gw.bank.example", "witness=10.0.0.9", "audit-worker=fd00::5")
+    layout, _ = made(tmp_path, monkeypatch, "gateway=gw.bank.example witness=10.0.0.9 audit-worker=fd00::5")
     settings = Settings.load(layout.root)
     assert (settings.listen, settings.log_http) == ("gw.bank.example:7443", "gw.bank.example:7447")
     assert settings.metrics == "127.0.0.1:7446" and settings.workers["train"].address == "127.0.0.1:7444"
@@ -417,8 +417,19 @@ def test_init_names_the_hosts_of_other_machines(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    "host", ["gw.bank.example", "console=a.example", "gateway=", "gateway=a.example:1", 'witness="']
+    "hosts",
+    [
+        "gw.bank.example",
+        "console=a.example",
+        "gateway=",
+        "gateway=a.example:1",
+        'witness="',
+        "gateway=a.example gateway=b.example",
+        "gateway=a.example witness=c.example gateway=a.example",
+    ],
 )
-def test_init_refuses_a_host_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    layout, said = made(tmp_path, monkeypatch, host, code=3)
+def test_init_refuses_a_host_that_is_none_or_one_of_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: str
+) -> None:
+    layout, said = made(tmp_path, monkeypatch, hosts, code=3)
     assert "BAD_HOST" in said and not layout.root.exists()
