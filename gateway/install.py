@@ -10,7 +10,7 @@ from pathlib import Path
 
 from assay import installation
 from assay.errors import PreconditionError
-from assay.identity import Layout, check_name, load_ed25519
+from assay.identity import LOOPBACK, Layout, check_name, host_of, load_ed25519
 from assay.installation import Plan
 from assay.modelfiles import read_base_manifest
 from audit.ledger.note import Verifier
@@ -82,7 +82,9 @@ def install(
     )
     base_models.write(layout.service("gateway") / base_models.FILE, manifests)
     for offset, (name, kinds) in enumerate((("train-worker", '"train"'), ("audit-worker", '"prepare", "audit"')), 1):
-        text = _worker_toml(name, plan, _at(plan, name, port + offset), kinds, models, port)
+        # A gateway that is not on the worker's own loopback is refused there anyway: the probe would prove nothing.
+        beside = all(host_of(_at(plan, one, port)) in LOOPBACK for one in ("gateway", name))
+        text = _worker_toml(name, plan, _at(plan, name, port + offset), kinds, models, port if beside else 0)
         (layout.service(name) / "worker.toml").write_text(text)
     log = Verifier.of(plan.origin, load_ed25519(layout.service("gateway") / "log.key").public_key())
     clients = [installation.service_subject(plan.trust_domain, "gateway")]
@@ -118,5 +120,5 @@ kinds = [{kinds}]
 slots = 1
 slot_file = "../device.slot"        # shared by all workers of this machine: one task computes at a time
 models_dir = {json.dumps(str(models))}
-gateway_port = {gateway_port}       # the cut-off probe must find it refused
+gateway_port = {gateway_port}       # the cut-off probe must find it refused; 0: not on this loopback
 """

@@ -90,7 +90,7 @@ class WorkerSettings(BaseModel):
         slots: tasks at once, each holding one device slot of the machine.
         slot_file: flock'ed file(s) that all workers of this machine share; relative to ``worker.toml``.
         models_dir: installed base models; relative to ``worker.toml``.
-        gateway_port: a port on 127.0.0.1 that the cut-off probe must find refused; 0 for none.
+        gateway_port: a port on 127.0.0.1 that the cut-off probe must find refused; 0 where the gateway is elsewhere.
         isolation: the only method there is; anything else is refused.
         threads: threads a task computes with; 0 for all cores of this process.
         cpu_isa: the widest instruction set that oneDNN may use (``ONEDNN_MAX_CPU_ISA``), so that a run can be repeated

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import shutil
 import stat
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -433,3 +434,20 @@ def test_init_refuses_a_host_that_is_none_or_one_of_two(
 ) -> None:
     layout, said = made(tmp_path, monkeypatch, hosts, code=3)
     assert "BAD_HOST" in said and not layout.root.exists()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "train", "audit"),
+    [
+        ("", 7443, 7443),
+        ("gateway=LocalHost witness=10.0.0.9", 7443, 7443),
+        ("gateway=gw.bank.example", 0, 0),
+        ("train-worker=10.0.0.7", 0, 7443),
+    ],
+)
+def test_a_worker_probes_for_a_gateway_on_its_own_loopback_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: str, train: int, audit: int
+) -> None:
+    layout, _ = made(tmp_path, monkeypatch, hosts)
+    for name, port in (("train-worker", train), ("audit-worker", audit)):
+        assert tomllib.loads((layout.service(name) / "worker.toml").read_text())["gateway_port"] == port
