@@ -253,3 +253,18 @@ def test_weights_that_were_loaded_do_not_change_with_their_file(tmp_path: Path):
         stream.seek(-(1 << 16), 2)
         stream.write(bytes(1 << 16))
     assert all(torch.equal(before[n], p) for n, p in model.backbone.named_parameters())
+
+
+@pytest.mark.parametrize(("number_format", "copied"), [("bfloat16", True), ("float32", False)])
+def test_only_weights_in_the_files_own_format_are_copied(models: Path, number_format: str, copied: bool):
+    """Copies of the others took 400 MiB of a task's highest memory."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from trainer.recipes.lora import _leave_files
+
+    files = models / BASE_MODEL / "files"
+    base = AutoModelForCausalLM.from_pretrained(files, dtype=getattr(torch, number_format))
+    before = [p.data for p in base.parameters()]
+    _leave_files(base, files)
+    assert {p.data_ptr() != b.data_ptr() for p, b in zip(base.parameters(), before, strict=True)} == {copied}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from assay.base_demands import demand_keys_and_values, demand_plain_logits
 from assay.errors import InvalidInputError
 from assay.modelfiles import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from assay.safetensors_header import read_header
 from trainer.device import Device
 from trainer.recipes import four_bit, whole
 from trainer.recipes.blocks import demand_blocks, linear_layers
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 _SHORT_ROW = 256
+_FORMATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def keeps_attention(device: Device, longest_row: int) -> bool:
@@ -168,15 +170,14 @@ def load(
 
 
 def _leave_files(base: torch.nn.Module, base_files: Path) -> None:
-    """Copies the weights on the CPU that are views of the base model's files and would change with them.
+    """Copies weights on the CPU in a number format of the files: they are views of them, and would change with them.
 
-    Those are in the file's own number format; others were converted, and copying them would only take memory.
+    The others were converted, and copying them too would only take memory.
     """
-    inodes = {path.stat().st_ino for path in base_files.iterdir()}
-    lines = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
-    mapped = [[int(end, 16) for end in line[0].split("-")] for line in lines if int(line[4]) in inodes]
+    headers = [read_header(path) for path in base_files.glob("*.safetensors")]
+    stored = {_FORMATS[tensor.dtype] for header in headers for tensor in header.tensors if tensor.dtype in _FORMATS}
     for parameter in base.parameters():
-        if parameter.device.type == "cpu" and any(low <= parameter.data_ptr() < high for low, high in mapped):
+        if parameter.device.type == "cpu" and str(parameter.dtype).removeprefix("torch.") in stored:
             parameter.data = parameter.data.clone()
 
 
