@@ -25,6 +25,7 @@ from trainer.settings import Settings
 CPU = Device("cpu", "float32", "")
 LABELS = ["approve", "deny"]
 SLOW = pytest.mark.slow
+WEIGHTS = "adapter/adapter_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -170,19 +171,41 @@ def test_preferences_are_learned(models: Path, tmp_path: Path, method: str):
 def test_preferences_are_learned_and_a_resume_changes_nothing(models: Path, tmp_path: Path, method: str):
     whole, claim = preferring(models, tmp_path / "whole", method)
     parts = context(models, tmp_path / "parts", pairs(64), method)
+    assert stopped_once(parts, 4)["watched"] == claim["watched"]
+    assert (parts.outputs / WEIGHTS).read_bytes() == (whole.outputs / WEIGHTS).read_bytes()
+
+
+def stopped_once(ctx: TaskContext, step: int) -> dict[str, Any]:
+    """Runs until after a step, and then again to the end."""
 
     def pause(line: bytes) -> None:
-        if json.loads(line)["step"] == 4:
-            parts.pause_flag.touch()
+        if json.loads(line)["step"] == step:
+            ctx.pause_flag.touch()
 
-    object.__setattr__(parts, "send", pause)
+    object.__setattr__(ctx, "send", pause)
     with pytest.raises(TaskPaused):
-        task.run(parts)
-    parts.pause_flag.unlink()
-    object.__setattr__(parts, "send", lambda line: None)
-    assert task.run(parts)["watched"] == claim["watched"]
-    name = "adapter/adapter_model.safetensors"
-    assert (parts.outputs / name).read_bytes() == (whole.outputs / name).read_bytes()
+        task.run(ctx)
+    ctx.pause_flag.unlink()
+    object.__setattr__(ctx, "send", lambda line: None)
+    return task.run(ctx)
+
+
+def test_a_resume_changes_nothing_of_decisions(models: Path, tmp_path: Path):
+    whole, parts = (
+        context(models, tmp_path / name, decisions(64), "classification", labels=LABELS) for name in ("whole", "parts")
+    )
+    assert stopped_once(parts, 4)["watched"] == task.run(whole)["watched"]
+    assert (parts.outputs / WEIGHTS).read_bytes() == (whole.outputs / WEIGHTS).read_bytes()
+
+
+def test_a_resume_changes_nothing_of_a_run_that_goes_on_from_a_parent(models: Path, tmp_path: Path):
+    first = context(models, tmp_path / "first", decisions(48), "lora")
+    task.run(first)
+    whole, parts = (
+        continued(models, tmp_path / name, first.outputs / "adapter", decisions(64)) for name in ("whole", "parts")
+    )
+    assert stopped_once(parts, 4)["watched"] == task.run(whole)["watched"]
+    assert (parts.outputs / WEIGHTS).read_bytes() == (whole.outputs / WEIGHTS).read_bytes()
 
 
 def test_labels_are_learned(models: Path, tmp_path: Path):
@@ -205,8 +228,7 @@ def test_distillation_learns_the_teachers_answers_by_likelihood_and_names_the_te
     claim, other = task.run(taught), task.run(plain)
     assert (claim["method"], claim["teacher"]) == ("distillation", teacher) and "teacher" not in other
     assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
-    name = "adapter/adapter_model.safetensors"
-    assert (taught.outputs / name).read_bytes() == (plain.outputs / name).read_bytes()
+    assert (taught.outputs / WEIGHTS).read_bytes() == (plain.outputs / WEIGHTS).read_bytes()
     assert claim["fingerprint"] != other["fingerprint"]
 
 
@@ -245,14 +267,32 @@ def test_a_run_goes_on_from_another_ones_adapter(models: Path, tmp_path: Path):
     still = {"epochs": 1.0, "learning_rate": 1e-12, "batch_size": 8, "lora_rank": 2}
     kept = continued(models, tmp_path / "kept", first.outputs / "adapter", decisions(48), hyperparameters=still)
     assert task.run(kept)["continued"] and not before["continued"]
-    name = "adapter/adapter_model.safetensors"
-    before_it, after_it = (load_file(c.outputs / name) for c in (first, kept))
+    before_it, after_it = (load_file(c.outputs / WEIGHTS) for c in (first, kept))
     assert all(torch.allclose(tensor, after_it[n], rtol=0, atol=1e-9) for n, tensor in before_it.items())
     moved = continued(models, tmp_path / "moved", first.outputs / "adapter", decisions(48))
     claim = task.run(moved)
     assert check_adapter_folder(moved.outputs / "adapter").rank == 8
-    assert (moved.outputs / name).read_bytes() != (first.outputs / name).read_bytes()
+    assert (moved.outputs / WEIGHTS).read_bytes() != (first.outputs / WEIGHTS).read_bytes()
     assert float(claim["losses"][0][1]) < float(before["losses"][0][1])
+
+
+def test_early_stopping_ends_a_run_that_gets_worse_and_keeps_its_best_adapter(models: Path, tmp_path: Path):
+    """Labels that follow from nothing can only be learned by heart, so the other rows' loss rises."""
+    rows = decisions(64)
+    for n, row in enumerate(rows):
+        row["messages"][-1]["content"] = LABELS[random.Random(n).random() < 0.5]
+    numbers = {"epochs": 12.0, "learning_rate": 0.02, "batch_size": 8, "lora_rank": 8}
+    through = task.run(context(models, tmp_path / "through", rows, "lora", hyperparameters=numbers))
+    stopping = numbers | {"early_stopping": True}
+    early = context(models, tmp_path / "early", rows, "lora", hyperparameters=stopping)
+    claim = task.run(early)
+    losses = [float(loss) for _, loss in claim["validation_losses"]]
+    assert claim["steps"] < through["steps"] and losses[-1] > min(losses) == losses[-2]
+    assert float(claim["validation_loss"]) == pytest.approx(min(losses), abs=1e-6)
+    # The adapter itself: a rate that moves nothing says what its loss is.
+    still = {"epochs": 1.0, "learning_rate": 1e-12, "batch_size": 8}
+    again = continued(models, tmp_path / "again", early.outputs / "adapter", rows, hyperparameters=still)
+    assert float(task.run(again)["validation_loss"]) == pytest.approx(min(losses), abs=1e-4)
 
 
 def test_another_parent_than_the_decided_one_is_refused(models: Path, tmp_path: Path):
