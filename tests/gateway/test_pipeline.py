@@ -310,6 +310,19 @@ async def test_our_faults_fail_the_job_with_a_code(street: Street, behaviour: di
     assert spooled(street) == []
 
 
+async def test_attack_37_an_audit_signed_with_the_trainers_key_passes_no_gate(street: Street) -> None:
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    trainer, auditor = (street.layout.service(f"{kind}-worker") for kind in ("train", "audit"))
+    await street.workers.kill("audit-worker")
+    shutil.copy(trainer / "statement.key", auditor / "statement.key")
+    await street.workers.start("audit-worker")
+    street.workers.open_gate("go")
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_FAILED and "SIGNATURE" in job.reason, job.reason
+    assert not {"audit.completed", "release.decided"} & set(street.types(NAME))
+
+
 async def test_pause_and_resume_while_training(street: Street) -> None:
     await street.ask(gate_train="go")
     await street.until("TRAINING", progress=True)
