@@ -61,8 +61,8 @@ class Cluster:
         another is started.
         """
         resources = '--resources={"assay_attempt": 1}'
-        known = self._nodes()
         for _ in range(_TRIES):
+            known = self._nodes()
             node = self._start([f"--address=127.0.0.1:{self.port}", "--num-cpus=1", resources])
             end = time.monotonic() + _START_SECONDS
             while node.poll() is None and time.monotonic() < end:
@@ -73,16 +73,13 @@ class Cluster:
         raise RuntimeError("no node of the Ray cluster starts")
 
     def _nodes(self) -> set[str]:
-        """Ids of the nodes that the head has known, dead ones too."""
+        """Ids of the nodes that the head takes for alive."""
         request = urllib.request.Request(
             f"{self.address}/nodes?view=summary", headers={"Authorization": f"Bearer {self.token}"}
         )
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                found = json.load(answer)["data"]["summary"]
-        except OSError:
-            return set()
-        return {node["raylet"]["nodeId"] for node in found if not node["raylet"]["isHeadNode"]}
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found = [node["raylet"] for node in json.load(answer)["data"]["summary"]]
+        return {node["nodeId"] for node in found if node["state"] == "ALIVE" and not node["isHeadNode"]}
 
     def _start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         environment = {
