@@ -249,7 +249,6 @@ def _exposures(m: int, shift: float) -> Callable[[np.random.Generator], stats.Bo
     return lambda g: stats.exposure_gap(g.normal(shift, 1, m), g.normal(0, 1, 75)).interval(LEVEL)
 
 
-@cache
 def _exposure_truth(m: int, shift: float) -> float:
     """The mean gap of many draws, whose own error is below 0.02 bits."""
     if not shift:
@@ -423,7 +422,6 @@ def _tail(shift: float, random: int) -> Callable[[np.random.Generator], stats.Bo
     return draw
 
 
-@cache
 def _tail_truth(shift: float, random: int) -> float:
     if not shift:
         return 0.0
@@ -448,7 +446,6 @@ def _proxy(n: int, strength: float) -> Callable[[np.random.Generator], stats.Bou
     return draw
 
 
-@cache
 def _proxy_truth(n: int, strength: float) -> float:
     """What such a probe finds on the mean; chance, where there is nothing to find."""
     if not strength:
