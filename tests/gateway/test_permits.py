@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import json_format
 
@@ -24,6 +25,7 @@ from gateway.jobs import machine
 from gateway.statements import grant_revocation_statement, revocation_statement
 from gateway.store import jobs, rows
 from gateway.store.tables import GrantRow
+from tests.assay.test_model_signature import own_tool
 from tests.gateway.conftest import BASE, House, now
 from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, awaiting, decide, state
 
@@ -296,3 +298,7 @@ async def test_adapter_files_only_leave_when_approved_and_signed(house: House, t
     public = certificate.public_key()
     assert isinstance(public, ec.EllipticCurvePublicKey)
     assert model_signature.verify(signature, folder_manifest(tmp_path / "adapter"), public) == MODEL
+    (tmp_path / "adapter.sig").write_bytes(signature)
+    encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "key.pub").write_bytes(public.public_bytes(encoding, form))
+    assert own_tool(tmp_path / "adapter", "--no-ignore-git-paths")
