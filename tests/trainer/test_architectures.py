@@ -53,6 +53,7 @@ def test_an_adapter_is_on_every_linear_layer_of_the_blocks(tmp_path: Path, kind:
         ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}, "lora", "other parts"),
         ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}, "full", "other parts"),
         ("mixtral", {"num_local_experts": 2}, "lora", "no linear layer's"),
+        ("mixtral", {"num_local_experts": 2}, "full", "no linear layer's"),
     ],
 )
 def test_another_architecture_is_refused_by_name_before_a_step(
@@ -63,6 +64,14 @@ def test_another_architecture_is_refused_by_name_before_a_step(
         task.run(ctx)
     assert raised.value.reason == "ARCHITECTURE" and why in raised.value.message and "Llama" in raised.value.remedy
     assert not (ctx.outputs / "adapter").exists()
+
+
+def test_an_import_refuses_experts_that_share_a_tensor(tmp_path: Path) -> None:
+    mixed = tiny_models(tmp_path / "made", kind="mixtral", num_local_experts=2) / BASE_MODEL / "files"
+    with pytest.raises(PreconditionError) as refused:
+        from_folder(mixed, Described("mixed", "MIT"), tmp_path)
+    assert refused.value.reason == "ARCHITECTURE" and "(0.mlp.gate.weight)" in refused.value.message
+    assert not list((tmp_path / "models").iterdir())
 
 
 def test_an_import_refuses_what_no_job_could_tune(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from assay.errors import InvalidInputError, PreconditionError
 def demand_importable(files: Path) -> None:
     """Refuses a model that no job could tune, by its configuration alone: no weights are read.
 
-    What needs weights or depends on the method is asked before the first step.
+    Weights are read before the first step, and this is asked again.
 
     Args:
         files: of the base model, scanned.
@@ -38,6 +38,7 @@ def demand_importable(files: Path) -> None:
             remedy="choose a model of transformers' own architectures; code of a repository is never run",
         ) from error
     demand_blocks(base)
+    linear_layers(base)
 
 
 def demand_blocks(base: Any) -> None:
@@ -61,7 +62,8 @@ def linear_layers(base: Any) -> tuple[str, ...]:
 
     Raises:
         PreconditionError: ``ARCHITECTURE`` where a matrix of the blocks belongs to something else, such as experts that
-            share one tensor: an adapter on the linear layers would leave it out, and nobody would see.
+            share one tensor: an adapter on the linear layers would leave it out, and nobody would see; full tuning
+            keeps whole modules, and such a tensor is none.
     """
     import torch
 

@@ -145,7 +145,8 @@ def load(
     )
     parameters = sum(p.numel() for p in base.parameters())
     demand_blocks(base)
-    targets = () if full else linear_layers(base)
+    linear = linear_layers(base)
+    targets = () if full else linear
     quantisation = four_bit.quantise(base, device) if quantised else None
     base.to(device.torch_device())  # type: ignore[arg-type]
     _leave_files(base, base_files)
