@@ -1,10 +1,11 @@
-"""One training task for ``benchmarks/training.py``, ``governed`` or ``bare``: prints its CPU seconds as one JSON line.
+"""One training task for ``benchmarks/training.py``, ``governed`` or ``bare``: prints one JSON line.
 
 ``governed`` seals the rows to a train worker with keys of its own, which opens them in its sandbox, proves the cut-off,
 trains, meters, writes checkpoints, streams its progress and seals a signed result, which is opened. ``bare`` calls the
-same task as a function, with no checkpoint and nobody listening. CPU seconds are this process's and the sandbox's by
-the worker's meter, which reads them before its last process ends: the kernel counts them among the children's only
-where bubblewrap happened to wait for that process.
+same task as a function, with no checkpoint and nobody listening. Whoever waits for this process learns from the kernel
+what it computed from its first instruction to its last. ``unwaited_seconds`` is what that leaves out: CPU seconds of
+the sandbox, by the worker's meter, as far as bubblewrap has not waited for its processes. The meter looks four times a
+second and once when the task says that it is done; of how the sandbox's last process ends it may miss a quarter second.
 """
 
 from __future__ import annotations
@@ -64,8 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         inside = bare(options.prepared, options.settings, options.folder)
     times = os.times()
-    children = times.children_user + times.children_system
-    print(json.dumps({"cpu_seconds": times.user + times.system + max(inside, children)}))
+    unwaited = max(0.0, inside - times.children_user - times.children_system)
+    print(json.dumps({"unwaited_seconds": unwaited}), flush=True)
+    if options.kind == "bare":
+        os._exit(0)  # as a sandbox's process does, so that not ending tidily is no gain of governance
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ def environment(
 
 def packages() -> dict[str, str]:
     """Version of every installed distribution, by its normalised name (PEP 503)."""
-    found = ((d.metadata["Name"], d.version) for d in importlib.metadata.distributions())
+    # One reading of a distribution's metadata gives both; `name` and `version` would parse it twice.
+    found = ((m["Name"], m["Version"]) for m in (d.metadata for d in importlib.metadata.distributions()))
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found if name}
 
 
@@ -77,9 +78,10 @@ def _source(folder: Path) -> str:
 def _torch_build() -> dict[str, str]:
     """The commit and the platforms that torch was built from, read without importing it."""
     try:
-        files = importlib.metadata.files("torch") or []
-        text = next(Path(str(f.locate())) for f in files if str(f) == "torch/version.py").read_text()
-    except (importlib.metadata.PackageNotFoundError, StopIteration, OSError):
+        # Its list of files has fifteen thousand lines; a distribution lies beside its package.
+        place = importlib.metadata.distribution("torch").locate_file("torch/version.py")
+        text = Path(str(place)).read_text()
+    except (importlib.metadata.PackageNotFoundError, OSError):
         return {}
     found: dict[str, str] = {name: value.strip() for name, value in _BUILD.findall(text)}
     return {f"torch_{name}": value for name, value in found.items() if value != "None"}

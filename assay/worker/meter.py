@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -167,11 +168,29 @@ def process_started(pid: int) -> str:
 
 
 def _tree(pid: int) -> list[psutil.Process]:
+    """A process and its descendants: asked of the kernel, four times a second, and not of every process there is."""
     try:
         root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
+        if not Path(f"/proc/{pid}/task/{pid}/children").exists():
+            return [root, *root.children(recursive=True)]
     except psutil.Error:
         return []
+    found, todo = [root], [pid]
+    while todo:
+        for child in _children(todo.pop()):
+            with contextlib.suppress(psutil.Error):
+                found.append(psutil.Process(child))
+                todo.append(child)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Children of all threads of a process; none of one that is gone."""
+    try:
+        lists = [(task / "children").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return []
+    return [int(child) for line in lists for child in line.split()]
 
 
 def _number(path: Path) -> int:

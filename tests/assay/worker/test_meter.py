@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from assay.worker.meter import EnergyModel, Meter, NvmlCounter, RaplCounter
+from assay.worker.meter import EnergyModel, Meter, NvmlCounter, RaplCounter, _tree
 
 JOULE = 1000  # millijoules, what NVML counts
 
@@ -70,3 +71,33 @@ def test_an_unreadable_rapl_counter_is_not_guessed(tmp_path):
     package.mkdir()
     (package / "name").write_text("package-0\n")
     assert RaplCounter.open(tmp_path) is None
+
+
+_FAMILY = """
+import subprocess, threading
+def start():
+    child = subprocess.Popen(["sleep", "60"])
+    print(child.pid, flush=True)
+    threading.Event().wait()
+threading.Thread(target=start).start()
+"""
+
+
+def test_a_meter_counts_what_any_thread_of_a_task_started():
+    parent = subprocess.Popen([sys.executable, "-c", _FAMILY], stdout=subprocess.PIPE, text=True)
+    child = 0
+    try:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        found = {p.pid: p.memory_info().rss for p in _tree(parent.pid)}
+        assert set(found) == {parent.pid, child}
+        meter = Meter(parent.pid, EnergyModel(10.0))
+        meter.sample()
+        assert meter.rss_bytes > max(found.values())
+    finally:
+        parent.kill()
+        parent.wait()
+        if child:
+            os.kill(child, 9)
+    meter.sample()
+    assert (meter.rss_bytes, _tree(parent.pid)) == (0, []), "of a task that has ended"
