@@ -5,10 +5,11 @@ object says whether the cut-off was proven with the device bound in, whether the
 fast it trained beside a large matrix product of the same process, what the driver's energy counter said, and how far
 the GPU's losses are from the CPU's; where bitsandbytes is installed the same of ``qlora``, and the most memory that a
 step of either method took on the device. Where there are two GPUs, a worker that trains in two processes runs twice
-more, and the object says how far its loss curve is from one process's. Without a GPU it says so and measures nothing,
-unless ``--device cpu`` asks to try the check itself. It measures an installed base model, or the same architecture with
-random weights (``--random-weights FILES``, a folder with config and tokenizer), which tunes equally fast and means
-nothing else.
+more, and the object says how far its loss curve is from one process's. ``failed`` names what must hold and does not, on
+a GPU also its energy counter and bf16; where it names anything, the exit status is 1. Without a GPU it says so and
+measures nothing, unless ``--device cpu`` asks to try the check itself. It measures an installed base model, or the same
+architecture with random weights (``--random-weights FILES``, a folder with config and tokenizer), which tunes equally
+fast and means nothing else.
 """
 
 from __future__ import annotations
@@ -353,6 +354,33 @@ def _finish(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def failed(found: dict[str, Any], device: str) -> list[str]:
+    """What must hold and does not, in words: the check's verdict, empty where it passed.
+
+    Args:
+        found: the object that the check prints.
+        device: that was asked for.
+    """
+    out = [] if found["device"] == device else [f"trained on {found['device']}, not on {device}"]
+    for method in ("lora", "qlora"):
+        one = found if method == "lora" else found[method]
+        if isinstance(one, dict):
+            held = ("isolation_proven", "two_runs_bit_equal", "resumed_bit_equal")
+            out += [f"{method}: {member} is false" for member in held if not one[member]]
+            if device == "cuda" and "NVML" not in one["energy_method"]:
+                out.append(f"{method}: the GPU's energy was not measured: pip install 'assay[gpu]'")
+            if device == "cuda" and one["dtype"] != "bfloat16":
+                out.append(f"{method}: trained in {one['dtype']}, not in bfloat16")
+    two = found["two_processes"]
+    if isinstance(two, dict):
+        out += [f"two_processes: {m} is false" for m in ("isolation_proven", "two_runs_bit_equal") if not two[m]]
+        if two["processes"] != 2:
+            out.append(f"two_processes: {two['processes']} trained")
+        if not two["furthest_loss"] < LOSS_TOLERANCE:
+            out.append(f"two_processes: losses differ by {two['furthest_loss']}, at most {LOSS_TOLERANCE} is expected")
+    return out
+
+
 def main() -> int:
     """Runs and prints; exit status 1 when something that must hold does not."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -384,15 +412,9 @@ def main() -> int:
             "loss_difference_to_cpu_fp32": loss_difference(models, options.device, options.words),
             "qlora": qlora(folder / "qlora", models, options.device, scale),
         }
+    found["failed"] = failed(found, options.device)
     print(json.dumps(found, indent=1))
-    every = [found, *([found["qlora"]] if isinstance(found["qlora"], dict) else [])]
-    members = ("isolation_proven", "two_runs_bit_equal", "resumed_bit_equal")
-    holds = all(one[member] for one in every for member in members)
-    two = found["two_processes"]
-    if two != "not run":
-        holds = holds and two["processes"] == 2 and two["isolation_proven"] and two["two_runs_bit_equal"]
-        holds = holds and two["furthest_loss"] < LOSS_TOLERANCE
-    return 0 if holds and found["device"] == options.device else 1
+    return 1 if found["failed"] else 0
 
 
 if __name__ == "__main__":

@@ -8,9 +8,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from assay.worker.meter import NvmlCounter
+from benchmarks.gpu_check import failed
 from tests.trainer.tiny_models import BASE_MODEL, tiny_models
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +37,7 @@ def test_the_check_proves_isolation_and_equal_bits(tmp_path: Path):
     two = found["two_processes"]
     assert (two["processes"], two["backend"]) == (2, "gloo") and two["isolation_proven"] and two["two_runs_bit_equal"]
     assert two["furthest_loss"] < 2e-4
-    assert found["weights"] == "random"
+    assert found["weights"] == "random" and found["failed"] == []
     if importlib.util.find_spec("bitsandbytes") is None:
         text = "bitsandbytes is not installed, so qlora was NOT TESTED in the sandbox: run `make qlora`"
         assert found["qlora"].startswith("not run") and not os.environ.get("ASSAY_REQUIRE_QLORA"), text
@@ -54,3 +57,30 @@ def test_without_a_gpu_it_says_so_and_measures_nothing():
         "run": False,
         "why": "torch sees no CUDA device on this machine",
     }
+
+
+HELD: dict[str, Any] = {
+    "device": "cuda", "dtype": "bfloat16", "energy_method": f"modelled; GPU {NvmlCounter.method}",
+    "isolation_proven": True, "two_runs_bit_equal": True, "resumed_bit_equal": True,
+}  # fmt: skip
+TWO = {"processes": 2, "isolation_proven": True, "two_runs_bit_equal": True, "furthest_loss": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, []),
+        ({"qlora": "not run", "two_processes": "not run"}, []),
+        ({"device": "cpu"}, ["trained on cpu, not on cuda"]),
+        ({"dtype": "float32"}, ["lora: trained in float32, not in bfloat16"]),
+        ({"energy_method": "modelled: 10 W per busy core"}, ["lora: the GPU's energy was not measured"]),
+        ({"resumed_bit_equal": False}, ["lora: resumed_bit_equal is false"]),
+        ({"qlora": {**HELD, "isolation_proven": False}}, ["qlora: isolation_proven is false"]),
+        ({"two_processes": {**TWO, "processes": 1}}, ["two_processes: 1 trained"]),
+        ({"two_processes": {**TWO, "furthest_loss": float("nan")}}, ["two_processes: losses differ by nan"]),
+        ({"two_processes": {**TWO, "two_runs_bit_equal": False}}, ["two_processes: two_runs_bit_equal is false"]),
+    ],
+)
+def test_what_must_hold_on_a_gpu_and_does_not_is_named(changed: dict[str, Any], words: list[str]):
+    said = failed({**HELD, "qlora": HELD, "two_processes": TWO, **changed}, "cuda")
+    assert [text.startswith(word) for text, word in zip(said, words, strict=True)] == [True] * len(words), said
