@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
@@ -91,6 +92,33 @@ def test_rows_become_what_the_method_reads(tokenizer: Any):
     assert choice.length == 2 * len(choice.plain.tokens)
     text = tokenizer.decode([t for t, s in zip(choice.plain.tokens, choice.plain.scored, strict=True) if s])
     assert text.startswith(LABELS[choice.right])
+
+
+TRIMMING = "{% for m in messages %}[{{ m.role }}] {{ m.content | trim }}</s>\n{% endfor %}"
+ANSWERS = ["n", "end", "im", "<", "_", "s", "</s", "assistant", " yes ", "\u241e", "n\nn", "x" * 40]
+
+
+@pytest.mark.parametrize(("template", "ending"), [("", "<|im_end|>"), (TRIMMING, "</s>")])
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_is_scored_whole_where_its_words_are_the_templates(
+    tokenizer: Any, answer: str, template: str, ending: str
+):
+    """The label ``n`` stands in ``<|im_end|>`` once more, behind where it was said."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = template or tokenizer.chat_template
+    asked, said = {"role": "user", "content": f"{answer}?"}, {"role": "assistant", "content": answer}
+    for messages in ([asked, said], [asked, said, asked, said]):
+        (row,) = Encoder(tokenizer, 512).encode(iter([{"messages": messages}])).rows
+        assert isinstance(row, EncodedRow)
+        spoken = tokenizer.decode([t for t, scored in zip(row.tokens, row.scored, strict=True) if scored])
+        trimmed = answer.strip() if template else answer.lstrip()
+        assert spoken.replace(" ", "") == f"{trimmed}{ending}".replace(" ", "") * (len(messages) // 2)
+
+
+def test_an_answer_of_blanks_is_none(tokenizer: Any):
+    said = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": " \n"}]}
+    encoded = Encoder(tokenizer, 512).encode(iter([said, *pairs(1)]))
+    assert encoded.without_target == (1,) and len(encoded.rows) == 1
 
 
 @pytest.mark.parametrize("variant", ["dpo", "dpo-hinge", "dpo-ipo"])

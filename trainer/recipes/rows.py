@@ -16,6 +16,7 @@ from typing import Any
 from assay.errors import InvalidInputError
 
 MAX_LINE_BYTES = 4 << 20
+_MARK = "\u241eassay\u241e"
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,11 @@ def _targets(messages: Sequence[Mapping[str, Any]], number: int) -> list[int]:
     for message in messages:
         if message.get("weight", 1) not in (0, 1):
             raise InvalidInputError("ROW_MALFORMED", f"row {number}: a message's weight must be 0 or 1")
-    return [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight", 1) == 1 and m["content"]]
+    return [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight", 1) == 1 and _words(m)]
+
+
+def _words(message: Mapping[str, Any]) -> str:
+    return str(message["content"]).strip()
 
 
 def _render(messages: Sequence[Mapping[str, str]], tokenizer: Any, number: int) -> str:
@@ -283,9 +288,16 @@ def _render(messages: Sequence[Mapping[str, str]], tokenizer: Any, number: int) 
 
 
 def _span(messages: Sequence[Mapping[str, str]], index: int, text: str, tokenizer: Any, number: int) -> tuple[int, int]:
-    """Characters of ``text`` that hold one assistant message and its end-of-turn token."""
+    """Characters of ``text`` that hold one assistant message and its end-of-turn token.
+
+    The message is found by writing a mark in its place: its own words may be those of the template, as the label ``n``
+    is a part of ``<|im_end|>``.
+    """
     head = _render(messages[: index + 1], tokenizer, number)
-    start = head.rfind(messages[index]["content"].strip())
-    if not text.startswith(head) or start < 0:
+    marked = [*messages[:index], {**messages[index], "content": _MARK}]
+    before = _render(marked, tokenizer, number).partition(_MARK)[0]
+    # A template may trim a message; what it is scored by begins with its first word either way.
+    start = len(head) - len(head[len(before) :].lstrip())
+    if not (text.startswith(head) and head.startswith(before) and head.startswith(_words(messages[index]), start)):
         raise InvalidInputError("ROW_MALFORMED", f"row {number}: the chat template rewrites earlier turns")
     return start, len(head.rstrip("\n"))
