@@ -85,6 +85,10 @@ class Found:
         """Canaries in the train split."""
         return sum(c.included for c in self.canaries)
 
+    def singles(self, *, included: bool) -> int:
+        """Canaries of stratum A, whose planted ones stand in one row each: those that gates are of."""
+        return sum(c.stratum == "A" and c.included == included for c in self.canaries)
+
     @property
     def canary_rows(self) -> int:
         """Train rows that carry a canary."""
@@ -117,6 +121,8 @@ def to_message(found: Found) -> Any:
         longest_row_tokens=found.longest_row_tokens,
         canaries_inserted=found.planted,
         canaries_held_out=len(found.canaries) - found.planted,
+        single_canaries_inserted=found.singles(included=True),
+        single_canaries_held_out=found.singles(included=False),
         canary_rows=found.canary_rows,
         canary_manifest_sha256=found.manifest_sha256,
         split_sha256=dict(found.split_sha256),

@@ -220,6 +220,9 @@ def test_planted_canaries_are_in_train_alone_and_controls_nowhere(chat: Outcome)
     )
     canaries = chat.canaries()
     assert len(canaries) == 50 == chat.facts.canaries_inserted + chat.facts.canaries_held_out
+    once = [c["included"] for c in canaries if c["stratum"] == "A"]
+    counted = chat.facts.single_canaries_inserted, chat.facts.single_canaries_held_out
+    assert counted == (sum(once), len(once) - sum(once)) and len(once) < 50
     for c in canaries:
         assert train.count(c["secret"]) == (c["repeats"] if c["included"] else 0)
         assert c["secret"] not in elsewhere
