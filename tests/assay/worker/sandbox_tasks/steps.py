@@ -74,7 +74,8 @@ def seal_checkpoint(context: TaskContext, step: int) -> None:
     """A checkpoint as the trainer's lie there."""
     folder = context.work / CHECKPOINTS
     folder.mkdir(exist_ok=True)
-    sealed_file.write(folder / f"step-{step:08d}", json.dumps({"step": step}).encode(), b"tensors", context.work_key)
+    tensors = b"tensors" * int(context.order.get("tensors", 1))
+    sealed_file.write(folder / f"step-{step:08d}", json.dumps({"step": step}).encode(), tensors, context.work_key)
 
 
 def not_finite(context: TaskContext) -> None:
