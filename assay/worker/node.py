@@ -84,12 +84,13 @@ class _Node:
                 ended = Ended("paused" if reason else "failed", self.meter, reason or fault)
             finally:
                 self._engine.release(place)
+            # In a thread, so that it beats on: large checkpoints take longer than its silence is borne.
+            if ended.kind == "done":
+                await asyncio.to_thread(self._hand_over, self._spool.folder(record.task_id) / RESULT_FILE)
+            elif ended.kind == "paused":
+                await asyncio.to_thread(self._seal_work, record)
         finally:
             beat.cancel()
-        if ended.kind == "done":
-            self._hand_over(self._spool.folder(record.task_id) / RESULT_FILE)
-        elif ended.kind == "paused":
-            self._seal_work(record)
         return ended
 
     def signs(self) -> dict[str, Any]:
