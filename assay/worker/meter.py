@@ -186,11 +186,13 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 def _children(pid: int) -> list[int]:
     """Children of all threads of a process; none of one that is gone."""
-    try:
-        lists = [(task / "children").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
-    except OSError:
-        return []
-    return [int(child) for line in lists for child in line.split()]
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            # A thread that ends meanwhile hides nothing but its own: its children go to another.
+            with contextlib.suppress(OSError):
+                found += map(int, (thread / "children").read_text().split())
+    return found
 
 
 def _number(path: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -101,3 +102,15 @@ def test_a_meter_counts_what_any_thread_of_a_task_started():
             os.kill(child, 9)
     meter.sample()
     assert (meter.rss_bytes, _tree(parent.pid)) == (0, []), "of a task that has ended"
+
+
+def test_a_thread_that_ends_while_it_is_looked_at_hides_no_child(monkeypatch: pytest.MonkeyPatch):
+    """A task that started and ended threads without pause would have no limit on its children's memory."""
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: [folder / "ended", *listed(folder)])
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        assert child.pid in {process.pid for process in _tree(os.getpid())}
+    finally:
+        child.kill()
+        child.wait()
