@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 
 from assay import sealed_file
@@ -19,6 +20,14 @@ def run(context: TaskContext) -> dict:
         raise RuntimeError("secret row content")
     if behaviour == "die":
         os._exit(3)
+    if behaviour == "last words":
+        print("never flushed", end="")
+        raise InvalidInputError("DATA_BAD", "row 3 is bad")
+    if behaviour == "mute":
+        sys.stdout.close()
+    if behaviour == "broken pipe":
+        print("what can no longer be printed")
+        os.close(1)
     if behaviour == "garbage":
         context.send(b"not json\n")
         time.sleep(60)
