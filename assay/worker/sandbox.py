@@ -68,7 +68,8 @@ class Limits:
         pids: processes and threads.
         file_bytes: largest file that can be written.
         data_bytes: private memory of one process (RLIMIT_DATA); never RLIMIT_AS, since CUDA reserves huge ranges.
-        memory_bytes: resident memory of the whole tree, watched by the supervisor.
+        memory_bytes: resident memory of the whole tree, watched by the supervisor, which keeps some of the machine's
+            free besides (:mod:`assay.worker.memory`).
         open_files: descriptors of one process.
         tmp_bytes: size of ``/tmp`` and of ``/dev/shm``, which are memory.
         output_bytes: all outputs together.

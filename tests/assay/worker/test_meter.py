@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from assay.worker.meter import EnergyModel, Meter, NvmlCounter, RaplCounter, _tree
+from assay.worker.meter import EnergyModel, Meter, NvmlCounter, RaplCounter, tree
 
 JOULE = 1000  # millijoules, what NVML counts
 
@@ -90,7 +90,7 @@ def test_a_meter_counts_what_any_thread_of_a_task_started():
     try:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        found = {p.pid: p.memory_info().rss for p in _tree(parent.pid)}
+        found = {p.pid: p.memory_info().rss for p in tree(parent.pid)}
         assert set(found) == {parent.pid, child}
         meter = Meter(parent.pid, EnergyModel(10.0))
         meter.sample()
@@ -101,7 +101,7 @@ def test_a_meter_counts_what_any_thread_of_a_task_started():
         if child:
             os.kill(child, 9)
     meter.sample()
-    assert (meter.rss_bytes, _tree(parent.pid)) == (0, []), "of a task that has ended"
+    assert (meter.rss_bytes, tree(parent.pid)) == (0, []), "of a task that has ended"
 
 
 def test_a_thread_that_ends_while_it_is_looked_at_hides_no_child(monkeypatch: pytest.MonkeyPatch):
@@ -110,7 +110,7 @@ def test_a_thread_that_ends_while_it_is_looked_at_hides_no_child(monkeypatch: py
     monkeypatch.setattr(Path, "iterdir", lambda folder: [folder / "ended", *listed(folder)])
     child = subprocess.Popen(["sleep", "60"])
     try:
-        assert child.pid in {process.pid for process in _tree(os.getpid())}
+        assert child.pid in {process.pid for process in tree(os.getpid())}
     finally:
         child.kill()
         child.wait()
