@@ -83,6 +83,7 @@ def seal(
     Raises:
         InvalidInputError: ``BUNDLE_PATH`` or ``BUNDLE_FILE`` for a path or file that may not travel.
         IntegrityError: ``BUNDLE_FILE_CHANGED`` when a file changes while it is read.
+        ExhaustedError: ``BUNDLE_TOO_LARGE`` for more than any receiver opens.
     """
     names = sorted(files)
     check_paths(names)
@@ -102,9 +103,13 @@ def seal(
             "key": base64.b64encode(_suite().encrypt(key, recipient, info=_INFO)).decode(),
         }
     )
-    whole, body = hashlib.sha256(), hashlib.sha256()
+    whole, body, room = hashlib.sha256(), hashlib.sha256(), MAX_SEALED
 
     def write(data: bytes) -> None:
+        nonlocal room
+        room -= len(data)
+        if room < 0:
+            raise ExhaustedError("BUNDLE_TOO_LARGE", f"more than {MAX_SEALED} bytes cannot be opened again")
         whole.update(data)
         out.write(data)
 

@@ -20,7 +20,8 @@ from assay.worker import sandbox
 from assay.worker.decoys import Decoys
 from assay.worker.disk import DiskWatch
 from assay.worker.entry import EXIT_DONE, EXIT_PAUSED, MAX_LINE
-from assay.worker.meter import Meter
+from assay.worker.memory import MemoryWatch, first_to_go
+from assay.worker.meter import Meter, tree
 from assay.worker.spool import MeterTotals
 from assay.worker.statement import isolation_of
 from assay.worker.task import RANK_LOST
@@ -179,7 +180,7 @@ class Attempt:
             self._hooks.started(running.init_pid)
             reader, writer = await asyncio.open_connection(sock=running.channel, limit=MAX_LINE)
             try:
-                isolation, end = await self._converse(reader, writer, meter)
+                isolation, end = await self._converse(reader, writer, running.init_pid, meter)
             finally:
                 writer.close()
             await _readable(leader)
@@ -204,7 +205,7 @@ class Attempt:
         return self._outcome(running.process.returncode, isolation, end, meter.totals(cpu_ms, usage.ru_maxrss * 1024))
 
     async def _converse(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, meter: Meter
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, init_pid: int, meter: Meter
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         isolation: Mapping[str, Any] = {}
         end: Mapping[str, Any] = {}
@@ -215,6 +216,8 @@ class Attempt:
             if not isolation.get("proven"):
                 self.kill(_not_proven(isolation))
                 return isolation, end
+            # While only the entry runs there: its children take after it.
+            first_to_go(process.pid for process in tree(init_pid))
             await asyncio.to_thread(self._hooks.open_inputs)
             writer.write(self._handover.line())
             self._silence = _Silence(self._spec.limits.silent_seconds)
@@ -247,12 +250,14 @@ class Attempt:
 
     async def _hold_to_limits(self, meter: Meter) -> None:
         limits, ticks = self._spec.limits, 0
-        disk = DiskWatch((self._spec.work, self._spec.outputs), limits.disk_bytes)
+        disk, memory = DiskWatch((self._spec.work, self._spec.outputs), limits.disk_bytes), MemoryWatch()
         while True:
             meter.sample()
             totals = meter.totals()
             if limits.memory_bytes and meter.rss_bytes > limits.memory_bytes:
                 self.kill("TASK_MEMORY: the task used more memory than it may")
+            if low := memory.verdict(meter.rss_bytes):
+                self.kill(low)
             if totals.wall_ms > limits.wall_seconds * 1000:
                 self.kill("TASK_TIMEOUT: the task ran longer than it may")
             if self._silence is not None and self._silence.too_long(totals.cpu_ms):

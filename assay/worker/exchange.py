@@ -50,14 +50,16 @@ def read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def read_work(stream: BinaryIO, task_id: str, keys: WorkerKeys, *, max_bytes: int) -> dict[str, Any]:
+def read_work(stream: BinaryIO, task_id: str, keys: WorkerKeys) -> dict[str, Any]:
     """Manifest of a sealed checkpoint; its ``step`` is that of the newest whole one, 0 where there is none.
+
+    No cap on what others send bounds it: this worker sealed it, and what was paid for must open again.
 
     Raises:
         PermissionDeniedError: ``WORK_BINDING`` for another task's.
         AssayError: whatever :func:`assay.bundle.read_manifest` refuses.
     """
-    manifest = bundle.read_manifest(stream, keys.seal, keys.statement.public_key(), max_bytes=max_bytes)
+    manifest = bundle.read_manifest(stream, keys.seal, keys.statement.public_key(), max_bytes=bundle.MAX_SEALED)
     if manifest.get("kind") != "work" or manifest.get("task_id") != task_id:
         raise PermissionDeniedError("WORK_BINDING", "the checkpoint belongs to another task")
     return manifest

@@ -124,7 +124,7 @@ class Meter:
     def sample(self) -> None:
         """Looks at the process tree: resident memory of all together, CPU time so far."""
         rss, cpu = 0, 0.0
-        for process in _tree(self._init_pid):
+        for process in tree(self._init_pid):
             try:
                 with process.oneshot():
                     rss += process.memory_info().rss
@@ -167,7 +167,7 @@ def process_started(pid: int) -> str:
         return ""
 
 
-def _tree(pid: int) -> list[psutil.Process]:
+def tree(pid: int) -> list[psutil.Process]:
     """A process and its descendants: asked of the kernel, four times a second, and not of every process there is."""
     try:
         root = psutil.Process(pid)
@@ -186,11 +186,13 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 def _children(pid: int) -> list[int]:
     """Children of all threads of a process; none of one that is gone."""
-    try:
-        lists = [(task / "children").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
-    except OSError:
-        return []
-    return [int(child) for line in lists for child in line.split()]
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            # A thread that ends meanwhile hides nothing but its own: its children go to another.
+            with contextlib.suppress(OSError):
+                found += map(int, (thread / "children").read_text().split())
+    return found
 
 
 def _number(path: Path) -> int:

@@ -84,12 +84,13 @@ class _Node:
                 ended = Ended("paused" if reason else "failed", self.meter, reason or fault)
             finally:
                 self._engine.release(place)
+            # In a thread, so that it beats on: large checkpoints take longer than its silence is borne.
+            if ended.kind == "done":
+                await asyncio.to_thread(self._hand_over, self._spool.folder(record.task_id) / RESULT_FILE)
+            elif ended.kind == "paused":
+                await asyncio.to_thread(self._seal_work, record)
         finally:
             beat.cancel()
-        if ended.kind == "done":
-            self._hand_over(self._spool.folder(record.task_id) / RESULT_FILE)
-        elif ended.kind == "paused":
-            self._seal_work(record)
         return ended
 
     def signs(self) -> dict[str, Any]:
@@ -118,12 +119,11 @@ class _Node:
         sealed = self._attempt.parent / exchange.WORK
         if not sealed.exists():
             return
-        signer, size = self._keys.statement.public_key(), self._settings.max_task_bytes
+        signer, work = self._keys.statement.public_key(), self._spool.folder(record.task_id) / "work"
         with sealed.open("rb") as stream:
-            exchange.read_work(stream, record.task_id, self._keys, max_bytes=size)
+            exchange.read_work(stream, record.task_id, self._keys)
             stream.seek(0)
-            work = self._spool.folder(record.task_id) / "work"
-            bundle.unseal(stream, self._keys.seal, signer, work, max_bytes=size)
+            bundle.unseal(stream, self._keys.seal, signer, work, max_bytes=bundle.MAX_SEALED)
 
     def _seal_work(self, record: TaskRecord) -> None:
         work = self._spool.folder(record.task_id) / "work"
@@ -131,12 +131,15 @@ class _Node:
         named = {"task_id": record.task_id, "job": record.job, "unit": record.unit}
         facts = {**named, "order": {}, "kind": "work", "step": step}
         partial = self._attempt.parent / f".{exchange.WORK}.{secrets.token_hex(4)}"
-        with partial.open("wb") as stream:
-            bundle.seal(files, facts, self._keys.seal.public_key(), self._keys.statement, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if not (self._attempt / exchange.GIVEN_UP).exists():
-            partial.rename(self._attempt.parent / exchange.WORK)
+        try:
+            with partial.open("wb") as stream:
+                bundle.seal(files, facts, self._keys.seal.public_key(), self._keys.statement, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            if not (self._attempt / exchange.GIVEN_UP).exists():
+                partial.rename(self._attempt.parent / exchange.WORK)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def _hand_over(self, result: Path) -> None:
         partial = self._attempt / f".{exchange.RESULT}"

@@ -151,7 +151,6 @@ class RayJobs:
         self, folder: Path, spool: Spool, settings: RaySettings, worker: WorkerSettings, keys: WorkerKeys
     ) -> None:
         self._spool, self._settings, self._keys = spool, settings, keys
-        self._max_bytes = worker.max_task_bytes
         self._client = RayClient(settings.address, read_private(folder / settings.token_file).decode().strip())
         self._exchange = folder / settings.exchange
         self._exchange.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -252,7 +251,7 @@ class RayJobs:
         """The newest checkpoint lies sealed in the exchange, left there by a try that was paused."""
         try:
             with (self._exchange / record.task_id / exchange.WORK).open("rb") as stream:
-                found = exchange.read_work(stream, record.task_id, self._keys, max_bytes=self._max_bytes)
+                found = exchange.read_work(stream, record.task_id, self._keys)
         except (OSError, AssayError):
             return ""
         return kept.after_fault(record, fault, int(found.get("step", 0)))

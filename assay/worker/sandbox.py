@@ -68,7 +68,8 @@ class Limits:
         pids: processes and threads.
         file_bytes: largest file that can be written.
         data_bytes: private memory of one process (RLIMIT_DATA); never RLIMIT_AS, since CUDA reserves huge ranges.
-        memory_bytes: resident memory of the whole tree, watched by the supervisor.
+        memory_bytes: resident memory of the whole tree, watched by the supervisor, which keeps some of the machine's
+            free besides (:mod:`assay.worker.memory`).
         open_files: descriptors of one process.
         tmp_bytes: size of ``/tmp`` and of ``/dev/shm``, which are memory.
         output_bytes: all outputs together.
@@ -254,12 +255,13 @@ def _boot(spec: Spec, targets: Mapping[str, Any], channel: int) -> list[str]:
     """Python's arguments. The settings are a literal in the code: nothing need be imported to read them.
 
     The process ends without taking torch's modules apart, which would cost most of a CPU second: what it wrote is
-    closed, and the kernel frees the rest.
+    closed, and the kernel frees the rest. How it ends does not hang on whether its last words can still be printed.
     """
     roots = list(dict.fromkeys(str(folder.parent) for folder in spec.module.packages))
     settings = {"probe": dict(targets), "limits": spec.limits.inside(), "identity": spec.identity}
-    code = f"import os, sys; sys.path += {roots!r}; from assay.worker.entry import main; "
-    code += f"ended = main({channel}, {settings!r}); sys.stdout.flush(); sys.stderr.flush(); os._exit(ended)"
+    code = f"import os, sys; sys.path += {roots!r}; from assay.worker.entry import main\n"
+    code += f"ended = main({channel}, {settings!r})\n"
+    code += "try: sys.stdout.flush(); sys.stderr.flush()\nfinally: os._exit(ended)"
     return ["-I", "-B", "-S", "-c", code]
 
 

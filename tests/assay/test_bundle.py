@@ -172,6 +172,16 @@ def test_too_large_is_refused_before_reading(tmp_path: Path) -> None:
     assert refused.value.reason == "BUNDLE_TOO_LARGE"
 
 
+def test_what_nobody_could_open_is_not_sealed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    whole = sealed()
+    monkeypatch.setattr(bundle, "MAX_SEALED", len(whole))
+    opened(sealed(), tmp_path / "out")
+    monkeypatch.setattr(bundle, "MAX_SEALED", len(whole) - 1)
+    with pytest.raises(ExhaustedError) as refused:
+        sealed()
+    assert refused.value.reason == "BUNDLE_TOO_LARGE"
+
+
 def test_an_existing_target_or_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

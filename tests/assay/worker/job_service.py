@@ -6,6 +6,7 @@ refuses when a test says so, without Ray.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import shlex
@@ -115,6 +116,8 @@ def _kill(job: subprocess.Popen[bytes]) -> None:
     if job.poll() is None:
         tree = [*psutil.Process(job.pid).children(recursive=True), psutil.Process(job.pid)]
         for process in tree:
-            process.kill()
+            # A node that is ending its sandbox by itself may have been faster.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(tree, timeout=20)
         job.wait()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from assay.worker.meter import EnergyModel, Meter, NvmlCounter, RaplCounter, _tree
+from assay.worker.meter import EnergyModel, Meter, NvmlCounter, RaplCounter, tree
 
 JOULE = 1000  # millijoules, what NVML counts
 
@@ -89,7 +90,7 @@ def test_a_meter_counts_what_any_thread_of_a_task_started():
     try:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        found = {p.pid: p.memory_info().rss for p in _tree(parent.pid)}
+        found = {p.pid: p.memory_info().rss for p in tree(parent.pid)}
         assert set(found) == {parent.pid, child}
         meter = Meter(parent.pid, EnergyModel(10.0))
         meter.sample()
@@ -100,4 +101,16 @@ def test_a_meter_counts_what_any_thread_of_a_task_started():
         if child:
             os.kill(child, 9)
     meter.sample()
-    assert (meter.rss_bytes, _tree(parent.pid)) == (0, []), "of a task that has ended"
+    assert (meter.rss_bytes, tree(parent.pid)) == (0, []), "of a task that has ended"
+
+
+def test_a_thread_that_ends_while_it_is_looked_at_hides_no_child(monkeypatch: pytest.MonkeyPatch):
+    """A task that started and ended threads without pause would have no limit on its children's memory."""
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: [folder / "ended", *listed(folder)])
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        assert child.pid in {process.pid for process in tree(os.getpid())}
+    finally:
+        child.kill()
+        child.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 
 import assay
-from assay.worker import exchange
-from assay.worker.spool import State, TaskRecord
+from assay import bundle
+from assay.worker import exchange, node
+from assay.worker.engine import Ended
+from assay.worker.spool import Spool, State, TaskRecord
 
 from .conftest import JOB, House
 
@@ -77,6 +80,42 @@ def test_a_try_paused_before_it_began_is_paused_with_an_empty_checkpoint(house: 
     (attempt / exchange.PAUSE).unlink()
     (attempt / exchange.END).unlink()
     assert run_node(house, attempt)["kind"] == "done"
+
+
+async def test_a_node_beats_while_it_seals_a_checkpoint(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = lay_out(house)
+    beats, seal = [], bundle.seal
+
+    def number() -> int:
+        return int((exchange.read(attempt / exchange.BEAT) or {"n": 0})["n"])
+
+    def slowly(*arguments: Any) -> str:
+        beats.append(number())
+        deadline = time.monotonic() + 10
+        while number() <= beats[0] + 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        beats.append(number())
+        return seal(*arguments)
+
+    class Engine:
+        """One that pauses the task at once."""
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *arguments: None
+
+        async def acquire(self, since: str) -> tuple[int, int]:
+            return 0, 0
+
+        async def run(self, record: TaskRecord, number: int, events: Any) -> Ended:
+            return Ended("paused", record.meter)
+
+    monkeypatch.setattr(node, "_BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(bundle, "seal", slowly)
+    spool = Spool(house.root / "node-spool")
+    one: Any = Engine()
+    ended = await node._Node(attempt, spool, one, house.settings(), house.keys()).run()
+    assert ended.kind == "paused" and beats[1] > beats[0] + 1
+    assert (attempt.parent / exchange.WORK).exists()
 
 
 def test_a_try_that_faults_after_a_checkpoint_leaves_it_sealed_and_the_next_goes_on(house: House) -> None:

@@ -117,6 +117,23 @@ async def test_a_node_that_cannot_run_a_task_does_not_cost_its_checkpoint(house:
     await goes_on_from_two(house, supervisor)
 
 
+async def test_a_checkpoint_larger_than_any_sealed_task_is_kept_and_opens_again(
+    house: House, service: JobService
+) -> None:
+    toml = house.folder / "worker.toml"
+    toml.write_text(f"max_task_bytes = {1 << 16}\n{toml.read_text()}")
+    supervisor = worker(house, service)
+    await paused_at_two(house, supervisor, tensors=10_000)
+    assert (house.root / "exchange" / "t1" / exchange.WORK).stat().st_size > 1 << 17
+    known = (house.folder / "gateway.pub").read_text()
+    (house.folder / "gateway.pub").write_text(json.dumps({**json.loads(known), "permit_key": "00" * 32}))
+    supervisor.resume("t1")
+    record = (await ended(supervisor, "t1")).record
+    assert record.reason.startswith("BUNDLE_SIGNATURE") and record.reason.endswith(KEPT)
+    (house.folder / "gateway.pub").write_text(known)
+    await goes_on_from_two(house, supervisor)
+
+
 async def test_a_checkpoint_that_this_worker_did_not_seal_is_none(house: House, service: JobService) -> None:
     supervisor = worker(house, service)
     await paused_at_two(house, supervisor)
@@ -130,10 +147,10 @@ async def test_a_checkpoint_that_this_worker_did_not_seal_is_none(house: House, 
     await supervisor.stop()
 
 
-async def paused_at_two(house: House, supervisor: Supervisor) -> None:
+async def paused_at_two(house: House, supervisor: Supervisor, **order: Any) -> None:
     """Starts the supervisor with a task that is paused at its checkpoint of step 2."""
     await supervisor.start()
-    await submit(supervisor, "t1", "train", train(house))
+    await submit(supervisor, "t1", "train", train(house, **order))
     open_gate(house, 0, 1)
     await at_step(supervisor, 2)
     supervisor.pause("t1")

@@ -146,6 +146,26 @@ async def test_a_failure_has_a_stable_reason_and_no_row_content(house: House, be
     assert set(os.listdir(house.folder / "spool" / "t1")) == {"state.json", "log.txt"}
 
 
+@pytest.mark.parametrize("behaviour", ["mute", "broken pipe"])
+async def test_a_task_that_closed_its_output_is_done_all_the_same(house: House, behaviour: str) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"behaviour": behaviour}))
+    record = (await ended(supervisor, "t1")).record
+    assert (record.state, record.reason) == (State.DONE, "")
+    await supervisor.stop()
+
+
+async def test_what_a_task_printed_last_is_in_its_log(house: House) -> None:
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"behaviour": "last words"}))
+    assert (await ended(supervisor, "t1")).record.state is State.FAILED
+    log = (house.folder / "spool" / "t1" / "log.txt").read_text()
+    await supervisor.stop()
+    assert log.endswith("never flushed")
+
+
 async def test_memory_and_time_are_capped(house: House) -> None:
     limits = house.settings().limits
     small = limits.model_copy(update={"memory_bytes": 200 << 20})

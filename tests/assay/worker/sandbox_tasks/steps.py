@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 
 from assay import sealed_file
@@ -19,6 +20,14 @@ def run(context: TaskContext) -> dict:
         raise RuntimeError("secret row content")
     if behaviour == "die":
         os._exit(3)
+    if behaviour == "last words":
+        print("never flushed", end="")
+        raise InvalidInputError("DATA_BAD", "row 3 is bad")
+    if behaviour == "mute":
+        sys.stdout.close()
+    if behaviour == "broken pipe":
+        print("what can no longer be printed")
+        os.close(1)
     if behaviour == "garbage":
         context.send(b"not json\n")
         time.sleep(60)
@@ -74,7 +83,8 @@ def seal_checkpoint(context: TaskContext, step: int) -> None:
     """A checkpoint as the trainer's lie there."""
     folder = context.work / CHECKPOINTS
     folder.mkdir(exist_ok=True)
-    sealed_file.write(folder / f"step-{step:08d}", json.dumps({"step": step}).encode(), b"tensors", context.work_key)
+    tensors = b"tensors" * int(context.order.get("tensors", 1))
+    sealed_file.write(folder / f"step-{step:08d}", json.dumps({"step": step}).encode(), tensors, context.work_key)
 
 
 def not_finite(context: TaskContext) -> None:
