@@ -45,7 +45,6 @@ _AT_ONCE = 64
 _MAX_ATTEMPTS = 5
 _MAX_BACKOFF = 30.0
 _UNREACHABLE = timedelta(seconds=1)
-_TRAINING = frozenset({State.QUEUED, State.TRAINING})
 _STEPS = {
     State.RECEIVED: intake.begin,
     State.PREPARING: intake.prepare,
@@ -82,7 +81,6 @@ class Pipeline:
         Raises:
             UnavailableError: ``LEDGER_STOPPED`` or ``LEDGER_CLOSED``: nothing can be recorded, so nothing may happen.
         """
-        slots = asyncio.Semaphore(self.office.settings.workers["train"].slots)
         # The ledger's writer lock says that no other process writes here, so a lease found now is a dead one's.
         await self.office.store.commit(lambda uow: jobs.release_all(uow.connection))
         helpers = [
@@ -95,7 +93,7 @@ class Pipeline:
                 if self.office.store.ledger.stopped:
                     raise UnavailableError("LEDGER_STOPPED", "the ledger stopped", remedy="restart the gateway")
                 with contextlib.suppress(ExhaustedError):
-                    await self._claim(slots)
+                    await self._claim()
                 await self.office.board.work(_IDLE_SECONDS)
         finally:
             under_way = [*helpers, *self._driven.values()]
@@ -113,23 +111,24 @@ class Pipeline:
 
         return PipelineStats(await self.office.store.fetch(read), len(self._driven), self.worker_errors)
 
-    async def _claim(self, slots: asyncio.Semaphore) -> None:
+    async def _claim(self) -> None:
+        """Takes up what has a step to take. A queued job waits for its turn in its row, where people can move it."""
         now = rows.micros(datetime.now(UTC))
-        names = await self.office.store.fetch(lambda c: jobs.claimable(c, now, _AT_ONCE))
+        names = await self.office.store.fetch(lambda c: jobs.claimable(c, now, _AT_ONCE, self._slots))
         for name in [n for n in names if n not in self._driven][: _AT_ONCE - len(self._driven)]:
             lease = Lease(self.owner, now + _LEASE // timedelta(microseconds=1))
             if await self.office.store.commit(partial(_claimed, name, lease, now)):
-                self._driven[name] = asyncio.create_task(self._drive(name, slots))
+                self._driven[name] = asyncio.create_task(self._drive(name))
 
-    async def _drive(self, name: str, slots: asyncio.Semaphore) -> None:
+    async def _drive(self, name: str) -> None:
         """Takes a job as far as it goes; whatever happens, the lease is given back."""
         pause = timedelta()
         attempts = 0
         try:
-            while (job := await self._read(name)) is not None and job.needs_work:
+            while (job := await self._due(name)) is not None:
                 attempts = job.attempts
                 with _span(job):
-                    await self._step(job, slots)
+                    await self._step(job)
         except asyncio.CancelledError:
             raise
         except (UnavailableError, ExhaustedError) as error:
@@ -146,24 +145,14 @@ class Pipeline:
             self._driven.pop(name, None)
         await self._quietly(self._give_back(name, attempts if pause else 0, pause))
 
-    async def _step(self, job: JobRow, slots: asyncio.Semaphore) -> None:
+    async def _step(self, job: JobRow) -> None:
         """One step; a job that somebody else moved meanwhile is simply looked at anew."""
         state = State(job.state)
         with contextlib.suppress(AbortedError):
-            if state in _TRAINING:
-                await self._train(job.name, slots)
-            elif state in _STEPS:
+            if state in _STEPS:
                 await _STEPS[state](self.office, job)
             else:
                 await settling.settle(self.office, self.cards, job)
-
-    async def _train(self, name: str, slots: asyncio.Semaphore) -> None:
-        """Holds a train slot from work order to adapter, so that a job is TRAINING only when its turn has come."""
-        async with slots:
-            while (job := await self._read(name)) is not None and State(job.state) in _TRAINING:
-                # Within the span that has waited for the turn, one of its own says how long the turn took.
-                with _span(job) if State(job.state) is State.TRAINING else contextlib.nullcontext():
-                    await _STEPS[State(job.state)](self.office, job)
 
     async def _stumble(self, name: str, attempts: int, error: Exception) -> timedelta:
         """A refused result fails the job at once; what may pass is tried again, and fails the job in the end."""
@@ -211,6 +200,13 @@ class Pipeline:
         await self.office.store.commit(work)
         if not pause:
             self.office.board.moved(name)
+
+    @property
+    def _slots(self) -> int:
+        return self.office.settings.workers["train"].slots
+
+    async def _due(self, name: str) -> JobRow | None:
+        return await self.office.store.fetch(lambda c: jobs.due(c, name, self._slots))
 
     async def _read(self, name: str) -> JobRow | None:
         return await self.office.store.fetch(lambda c: jobs.get(c, name))

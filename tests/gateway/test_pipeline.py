@@ -29,6 +29,8 @@ from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway.application import Application
 from gateway.history import RELEASE_QUESTION
+from gateway.jobs.machine import Change, transition
+from gateway.jobs.transitions import ActorKind, Event
 from gateway.kits import make_kit
 from gateway.settings import Settings
 from gateway.statements import erasure_order_statement
@@ -500,6 +502,44 @@ async def test_jobs_wait_for_their_turn_in_the_train_worker(street: Street) -> N
     assert (await street.job(second)).state == pb.TuningJob.STATE_QUEUED
     street.workers.open_gate("go")
     assert {(await street.rest(n)).state for n in (first, second)} == {pb.TuningJob.STATE_AWAITING_APPROVAL}
+
+
+@pytest.mark.parametrize("how", ["cancelled", "paused", "failed"])
+async def test_a_job_that_waits_for_its_turn_leaves_the_queue_when_it_is_moved(street: Street, how: str) -> None:
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    second = await street.ask("second")
+    await street.until("QUEUED", second)
+    rita = await street.caller("rita")
+    if how == "cancelled":
+        await street.app.jobs.cancel_tuning_job(rita, pb.CancelTuningJobRequest(name=second, reason="not needed"))
+    elif how == "paused":
+        await street.app.jobs.pause_tuning_job(rita, pb.PauseTuningJobRequest(name=second, reason="night"))
+    else:
+        change = Change(Event.FAIL, "clock", ActorKind.CLOCK, "RETENTION_OVER: the rows were to be erased by now")
+        await street.app.store.commit(lambda u: transition(u, second, change) and None)
+    job = await asyncio.wait_for(street.rest(second), 10)
+    assert pb.TuningJob.State.Name(job.state) == f"STATE_{how.upper()}"
+    assert (await street.job()).state == pb.TuningJob.STATE_TRAINING, "the one before it is not done yet"
+
+
+async def test_a_worker_that_was_away_gives_no_slot_of_a_running_job_to_another(street: Street) -> None:
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    second = await street.ask("second", gate_train="go")
+    await street.until("QUEUED", second)
+    await street.workers.kill("train-worker")
+    while not street.app.pipeline.worker_errors:
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
+    await street.workers.start("train-worker")
+    await street.until("TRAINING", progress=True)
+    assert (await street.job(second)).state == pb.TuningJob.STATE_QUEUED
+    rita = await street.caller("rita")
+    await street.app.jobs.cancel_tuning_job(rita, pb.CancelTuningJobRequest(name=NAME, reason="not needed"))
+    assert (await asyncio.wait_for(street.rest(), 10)).state == pb.TuningJob.STATE_CANCELLED
+    street.workers.open_gate("go")
+    assert (await street.rest(second)).state == pb.TuningJob.STATE_AWAITING_APPROVAL
 
 
 async def test_a_worker_that_is_not_there_yet_only_delays(street: Street) -> None:
