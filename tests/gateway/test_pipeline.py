@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from assay import bundle
-from assay.errors import AssayError, PreconditionError
+from assay.errors import AssayError, PreconditionError, UnavailableError
 from assay.identity import Layout
 from assay.v1 import dataset_pb2, erasure_pb2, lineage_pb2, permit_pb2, policy_pb2, worker_pb2
 from assay.v1 import tuning_job_pb2 as pb
@@ -27,8 +27,9 @@ from assay.worker.client import WorkerClient
 from audit.ledger.records import read
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
+from gateway.admission.exchange import Exchange, Peer
 from gateway.application import Application
-from gateway.history import RELEASE_QUESTION
+from gateway.history import INTAKE_QUESTION, RELEASE_QUESTION
 from gateway.jobs.machine import Change, transition
 from gateway.jobs.transitions import ActorKind, Event
 from gateway.kits import make_kit
@@ -357,6 +358,48 @@ async def test_cancel_stops_the_running_task(street: Street, stage: str) -> None
     await street.app.jobs.cancel_tuning_job(rita, pb.CancelTuningJobRequest(name=NAME, reason="not needed"))
     assert (await street.rest()).state == pb.TuningJob.STATE_CANCELLED
     assert spooled(street) == []
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "stage"),
+    [
+        ({"prepare": "fault"}, "prepare"),
+        ({"train": "fault"}, "train"),
+        ({"audit": "other-canaries"}, "audit"),
+        ({"gate_prepare": "never"}, "prepare"),
+        ({"gate_train": "never"}, "train"),
+        ({"gate_audit": "never"}, "audit"),
+    ],
+)
+async def test_what_a_job_that_fails_or_is_cancelled_took_is_counted_to_its_end_and_once(
+    street: Street, monkeypatch: pytest.MonkeyPatch, behaviour: dict, stage: str
+) -> None:
+    forget, cuts = Exchange.forget, 2
+
+    async def cut_off(exchange: Exchange, peer: Peer, task_id: str) -> None:
+        nonlocal cuts
+        await forget(exchange, peer, task_id)
+        if cuts:
+            cuts -= 1
+            raise UnavailableError("WORKER_UNREACHABLE", "as when one of the two starts anew in between")
+
+    monkeypatch.setattr(Exchange, "forget", cut_off)
+    await street.ask(**behaviour)
+    if "never" in behaviour.values():
+        await street.until({"prepare": "PREPARING", "train": "TRAINING", "audit": "AUDITING"}[stage], progress=True)
+        rita = await street.caller("rita")
+        await street.app.jobs.cancel_tuning_job(rita, pb.CancelTuningJobRequest(name=NAME, reason="not needed"))
+    job = await street.rest()
+    assert job.state in (pb.TuningJob.STATE_FAILED, pb.TuningJob.STATE_CANCELLED) and cuts == 0
+    (state,) = street.layout.root.glob(f"services/*-worker/spool/credit.first.{stage}.1/state.json")
+    assert job.stage_seconds[stage] == json.loads(state.read_text())["meter"]["wall_ms"] / 1000 > 0
+    took = {kind: job.stage_seconds.get(kind, 0.0) for kind in ("prepare", "train", "audit")}
+    assert job.cost_usd_micros == 28 * (math.ceil(took["train"]) + math.ceil(took["prepare"] + took["audit"]))
+    await street.ask("second")
+    await street.until("QUEUED", "units/credit/tuningJobs/second")
+    question = await street.app.store.fetch(lambda c: jobs.facts(c, "units/credit/tuningJobs/second")[INTAKE_QUESTION])
+    reserved = 0 if stage == "prepare" else job.cost_usd_micros
+    assert int(json.loads(question)["account"].get("unit_usd_micros", 0)) == reserved
 
 
 BOUND = 6 * 28
