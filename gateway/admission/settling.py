@@ -24,11 +24,11 @@ async def settle(office: Office, cards: CardOffice, job: JobRow) -> None:
     state = State(job.state)
     if state is State.PAUSED:
         await office.exchange.pause(office.train, task_id(job, "train"))
-    elif state in (State.CANCELLED, State.FAILED):
-        await _note(office, job, await _stop(office, job))
-        await _forget(office, job)
     else:
-        await _forget(office, job)
+        if state in (State.CANCELLED, State.FAILED):
+            await _note(office, job, await _stop(office, job))
+        for kind in _KINDS:
+            await office.exchange.forget(office.peer(kind), task_id(job, kind))
     # Last, since it ends the pipeline's interest in the job together with the card's record.
     if state in (State.QUARANTINED, State.AWAITING_APPROVAL):
         await cards.render(job.name)
@@ -54,11 +54,6 @@ async def _note(office: Office, job: JobRow, seconds: dict[str, float]) -> None:
     cost = max(job.cost_usd_micros, cost_of(book, stages))
     values = {"stage_seconds": json.dumps(stages, sort_keys=True), "cost_usd_micros": cost}
     await office.store.commit(lambda uow: jobs.note(uow.connection, job.name, values))
-
-
-async def _forget(office: Office, job: JobRow) -> None:
-    for kind in _KINDS:
-        await office.exchange.forget(office.peer(kind), task_id(job, kind))
 
 
 def _nothing_left(connection: Connection, job: JobRow) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, and_, func, or_, select
 
 from assay.errors import AbortedError, IntegrityError
 from gateway.store import rows
-from gateway.store.tables import FactRow, JobRow, TransitionRow
+from gateway.store.tables import FactRow, JobRow, ModelRow, TransitionRow
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,14 @@ def facts(connection: Connection, name: str) -> dict[str, str]:
     return {f.key: f.value for f in rows.select_all(connection, FactRow, job=name)}
 
 
-def facts_among(connection: Connection, unit: str, values: Collection[str]) -> set[str]:
-    """Those values that are a fact of one of the unit's jobs, such as the digests of files that are needed."""
+def named_among(connection: Connection, unit: str, digests: Collection[str]) -> set[str]:
+    """Those digests of files that a job of the unit has as a fact, or a model of it among its files."""
     c = rows.table(FactRow).c
     # Names are lower case with hyphens, so nothing in the pattern but its end is a wildcard.
-    query = select(c.value).where(c.value.in_(values), c.job.like(f"units/{unit}/tuningJobs/%"))
-    return set(connection.execute(query).scalars())
+    query = select(c.value).where(c.value.in_(digests), c.job.like(f"units/{unit}/tuningJobs/%"))
+    models = rows.select_all(connection, ModelRow, unit=unit)
+    in_models = {file["sha256"] for model in models for file in json.loads(model.files)}
+    return set(connection.execute(query).scalars()) | (in_models & set(digests))
 
 
 def establish(connection: Connection, name: str, values: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from assay import bundle
-from assay.errors import AssayError, PreconditionError, UnavailableError
+from assay.errors import AssayError, PreconditionError
 from assay.identity import Layout
 from assay.v1 import dataset_pb2, erasure_pb2, lineage_pb2, permit_pb2, policy_pb2, worker_pb2
 from assay.v1 import tuning_job_pb2 as pb
@@ -27,11 +27,8 @@ from assay.worker.client import WorkerClient
 from audit.ledger.records import read
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
-from gateway.admission.exchange import Exchange, Peer
 from gateway.application import Application
-from gateway.history import INTAKE_QUESTION, RELEASE_QUESTION
-from gateway.jobs.machine import Change, transition
-from gateway.jobs.transitions import ActorKind, Event
+from gateway.history import RELEASE_QUESTION
 from gateway.kits import make_kit
 from gateway.settings import Settings
 from gateway.statements import erasure_order_statement
@@ -360,48 +357,6 @@ async def test_cancel_stops_the_running_task(street: Street, stage: str) -> None
     assert spooled(street) == []
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "stage"),
-    [
-        ({"prepare": "fault"}, "prepare"),
-        ({"train": "fault"}, "train"),
-        ({"audit": "other-canaries"}, "audit"),
-        ({"gate_prepare": "never"}, "prepare"),
-        ({"gate_train": "never"}, "train"),
-        ({"gate_audit": "never"}, "audit"),
-    ],
-)
-async def test_what_a_job_that_fails_or_is_cancelled_took_is_counted_to_its_end_and_once(
-    street: Street, monkeypatch: pytest.MonkeyPatch, behaviour: dict, stage: str
-) -> None:
-    forget, cuts = Exchange.forget, 2
-
-    async def cut_off(exchange: Exchange, peer: Peer, task_id: str) -> None:
-        nonlocal cuts
-        await forget(exchange, peer, task_id)
-        if cuts:
-            cuts -= 1
-            raise UnavailableError("WORKER_UNREACHABLE", "as when one of the two starts anew in between")
-
-    monkeypatch.setattr(Exchange, "forget", cut_off)
-    await street.ask(**behaviour)
-    if "never" in behaviour.values():
-        await street.until({"prepare": "PREPARING", "train": "TRAINING", "audit": "AUDITING"}[stage], progress=True)
-        rita = await street.caller("rita")
-        await street.app.jobs.cancel_tuning_job(rita, pb.CancelTuningJobRequest(name=NAME, reason="not needed"))
-    job = await street.rest()
-    assert job.state in (pb.TuningJob.STATE_FAILED, pb.TuningJob.STATE_CANCELLED) and cuts == 0
-    (state,) = street.layout.root.glob(f"services/*-worker/spool/credit.first.{stage}.1/state.json")
-    assert job.stage_seconds[stage] == json.loads(state.read_text())["meter"]["wall_ms"] / 1000 > 0
-    took = {kind: job.stage_seconds.get(kind, 0.0) for kind in ("prepare", "train", "audit")}
-    assert job.cost_usd_micros == 28 * (math.ceil(took["train"]) + math.ceil(took["prepare"] + took["audit"]))
-    await street.ask("second")
-    await street.until("QUEUED", "units/credit/tuningJobs/second")
-    question = await street.app.store.fetch(lambda c: jobs.facts(c, "units/credit/tuningJobs/second")[INTAKE_QUESTION])
-    reserved = 0 if stage == "prepare" else job.cost_usd_micros
-    assert int(json.loads(question)["account"].get("unit_usd_micros", 0)) == reserved
-
-
 BOUND = 6 * 28
 """Six seconds of a device by the tests' price book; preparation and audit are quoted three of them."""
 
@@ -545,44 +500,6 @@ async def test_jobs_wait_for_their_turn_in_the_train_worker(street: Street) -> N
     assert (await street.job(second)).state == pb.TuningJob.STATE_QUEUED
     street.workers.open_gate("go")
     assert {(await street.rest(n)).state for n in (first, second)} == {pb.TuningJob.STATE_AWAITING_APPROVAL}
-
-
-@pytest.mark.parametrize("how", ["cancelled", "paused", "failed"])
-async def test_a_job_that_waits_for_its_turn_leaves_the_queue_when_it_is_moved(street: Street, how: str) -> None:
-    await street.ask(gate_train="go")
-    await street.until("TRAINING", progress=True)
-    second = await street.ask("second")
-    await street.until("QUEUED", second)
-    rita = await street.caller("rita")
-    if how == "cancelled":
-        await street.app.jobs.cancel_tuning_job(rita, pb.CancelTuningJobRequest(name=second, reason="not needed"))
-    elif how == "paused":
-        await street.app.jobs.pause_tuning_job(rita, pb.PauseTuningJobRequest(name=second, reason="night"))
-    else:
-        change = Change(Event.FAIL, "clock", ActorKind.CLOCK, "RETENTION_OVER: the rows were to be erased by now")
-        await street.app.store.commit(lambda u: transition(u, second, change) and None)
-    job = await asyncio.wait_for(street.rest(second), 10)
-    assert pb.TuningJob.State.Name(job.state) == f"STATE_{how.upper()}"
-    assert (await street.job()).state == pb.TuningJob.STATE_TRAINING, "the one before it is not done yet"
-
-
-async def test_a_worker_that_was_away_gives_no_slot_of_a_running_job_to_another(street: Street) -> None:
-    await street.ask(gate_train="go")
-    await street.until("TRAINING", progress=True)
-    second = await street.ask("second", gate_train="go")
-    await street.until("QUEUED", second)
-    await street.workers.kill("train-worker")
-    while not street.app.pipeline.worker_errors:
-        await asyncio.sleep(0.05)
-    await asyncio.sleep(0.5)
-    await street.workers.start("train-worker")
-    await street.until("TRAINING", progress=True)
-    assert (await street.job(second)).state == pb.TuningJob.STATE_QUEUED
-    rita = await street.caller("rita")
-    await street.app.jobs.cancel_tuning_job(rita, pb.CancelTuningJobRequest(name=NAME, reason="not needed"))
-    assert (await asyncio.wait_for(street.rest(), 10)).state == pb.TuningJob.STATE_CANCELLED
-    street.workers.open_gate("go")
-    assert (await street.rest(second)).state == pb.TuningJob.STATE_AWAITING_APPROVAL
 
 
 async def test_a_worker_that_is_not_there_yet_only_delays(street: Street) -> None:
