@@ -254,7 +254,7 @@ def _verify(src: BinaryIO, signer: Ed25519PublicKey, max_bytes: int) -> _Layout:
     end = src.seek(0, os.SEEK_END)
     src.seek(start)
     if end - start > min(max_bytes, MAX_SEALED):
-        raise ExhaustedError("BUNDLE_TOO_LARGE", f"the bundle has more than {min(max_bytes, MAX_SEALED)} bytes")
+        raise _too_large("bundle has", min(max_bytes, MAX_SEALED))
     if src.read(len(MAGIC)) != MAGIC:
         raise IntegrityError("BUNDLE_FORMAT", "this is not a sealed bundle")
     (length,) = struct.unpack(">I", _exactly(src.read, 4))
@@ -275,6 +275,11 @@ def _verify(src: BinaryIO, signer: Ed25519PublicKey, max_bytes: int) -> _Layout:
     except InvalidSignature as error:
         raise IntegrityError("BUNDLE_SIGNATURE", "the bundle was altered or signed by another sender") from error
     return _Layout(_parse_header(raw), header_sha256, body_start, body_end, body.digest())
+
+
+def _too_large(what: str, most: int) -> ExhaustedError:
+    remedy = "send less, or raise the receiver's cap: max_task_bytes of a worker, max_result_bytes of the gateway"
+    return ExhaustedError("BUNDLE_TOO_LARGE", f"the {what} more than {most} bytes", remedy=remedy)
 
 
 def _parse_header(raw: bytes) -> dict[str, Any]:
@@ -354,7 +359,7 @@ def _read_manifest(reader: _Reader, max_bytes: int) -> dict[str, Any]:
         total += size
     check_paths([entry["path"] for entry in manifest["files"]])
     if total > max_bytes:
-        raise ExhaustedError("BUNDLE_TOO_LARGE", f"the files have more than {max_bytes} bytes")
+        raise _too_large("files have", max_bytes)
     return manifest
 
 

@@ -7,6 +7,7 @@ it to an exit code; nothing else decides either.
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,6 +138,11 @@ class Refusal:
     def of(cls, error: AssayError) -> Refusal:
         """Takes the recordable part of an error."""
         return cls(error.code, error.reason, tuple(v.field for v in error.violations[:20]))
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether something could not be written because its disk, or a quota on it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def origin(error: BaseException) -> list[str]:

@@ -146,7 +146,7 @@ class ReplayService:
             ended = await office.exchange.follow(office.train, task, look)
             if ended.may_go_on:
                 # No person resumes a replay, so its checkpoint is of no use.
-                await office.exchange.stop(office.train, task.task_id)
+                await office.exchange.cancel(office.train, task.task_id)
             if not ended.done:
                 return Outcome(NOT_REPLAYABLE, ended.task.reason.partition(":")[0][:63] or "TASK_FAILED")
             async with office.exchange.result(office.train, task, ended) as result:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import errno
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from assay.errors import no_room
 from assay.worker import sandbox
 from assay.worker.decoys import Decoys
 from assay.worker.disk import DiskWatch
@@ -284,7 +284,7 @@ class Attempt:
 
 def fault_words(error: Exception) -> str:
     """What a task's record says of a fault of its worker: a code and a sentence, nothing of the fault's own text."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if no_room(error):
         return "DISK_FULL: the worker's disk is full"
     return f"WORKER_FAULT: {type(error).__name__}"
 

@@ -28,6 +28,8 @@ from assay.errors import (
     InternalError,
     InvalidInputError,
     PermissionDeniedError,
+    UnavailableError,
+    no_room,
 )
 from assay.identity import TlsFiles, peer_subject
 from assay.v1 import tuning_job_pb2
@@ -144,8 +146,7 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
             raise
         except Exception as error:
             _LOG.exception("call failed", extra={"facts": {"method": method}})
-            hidden = InternalError("WORKER_FAULT", f"the worker failed: {type(error).__name__}")
-            await wire.abort(context, hidden)
+            await wire.abort(context, _told(error))
 
     async def _header(self, requests: AsyncIterator[pb.SubmitTaskRequest]) -> pb.SubmitTaskHeader:
         first = await anext(requests, None)
@@ -164,7 +165,11 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
                     raise InvalidInputError("TASK_HEADER", "only the first message may be a header")
                 left -= len(request.chunk)
                 if left < 0:
-                    raise ExhaustedError("TASK_TOO_LARGE", "the sealed task is larger than this worker takes")
+                    raise ExhaustedError(
+                        "TASK_TOO_LARGE",
+                        "the sealed task is larger than this worker takes",
+                        remedy="raise max_task_bytes of its worker.toml, or ask for a new job with fewer rows",
+                    )
                 digest.update(request.chunk)
                 await asyncio.to_thread(_append, stream, request.chunk)
         if digest.hexdigest() != sha256:
@@ -248,6 +253,13 @@ def _violation(violation: protovalidate.Violation) -> FieldViolation:
     proto = violation.proto
     path = ".".join(e.field_name for e in proto.field.elements) if proto.field is not None else ""
     return FieldViolation(path or "(message)", proto.message or proto.rule_id)
+
+
+def _told(error: Exception) -> AssayError:
+    """What the gateway hears of a fault: its kind and no words of it; a full disk is somebody's to mend, and passes."""
+    if no_room(error):
+        return UnavailableError("DISK_FULL", "the worker's disk is full", remedy="free space on the worker's disk")
+    return InternalError("WORKER_FAULT", f"the worker failed: {type(error).__name__}")
 
 
 def _append(stream: BinaryIO, chunk: bytes) -> None:

@@ -1,8 +1,8 @@
 """What a unit and a dataset have used up: facts for policy, and the entry that a decision to train reserves.
 
 An entry is made in the unit of work that lets a job train, and no event takes it back: a cancelled job may have shown
-its rows to somebody, and the epsilon of a search is that of all its trials. Money counts as the quote until the job has
-ended, then as what it cost, if that is more or the job has trained at all.
+its rows to somebody, and the epsilon of a search is that of all its trials. Money counts as the quote, or as what the
+job has cost where that is more, until the job has ended and is settled; then as what it cost.
 """
 
 from __future__ import annotations
@@ -118,15 +118,18 @@ def _sums(account: policy_input_pb2.AccountFacts) -> tuple[int, int, tuple[str, 
 
 
 def _spent(connection: Connection, job: JobRow, month: int) -> int:
-    """Money of the unit in the month: the quote of what is under way, the cost of what has ended."""
+    """Money of the unit in the month: the quote of what is under way, the cost of what has ended.
+
+    What a job's workers metered to its end is known when nothing is left to do for it, and not before.
+    """
     budget, table = rows.table(BudgetRow), rows.table(JobRow)
     statement = (
-        select(budget.c.usd_micros, table.c.cost_usd_micros, table.c.state)
+        select(budget.c.usd_micros, table.c.cost_usd_micros, table.c.state, table.c.needs_work)
         .join(table, table.c.name == budget.c.job)
         .where(budget.c.unit == job.unit, budget.c.reserved_us >= month, budget.c.job != job.name)
     )
     found = connection.execute(statement).all()
-    return sum(int(cost if state in _ENDED else max(quote, cost)) for quote, cost, state in found)
+    return sum(int(cost if state in _ENDED and not left else max(quote, cost)) for quote, cost, state, left in found)
 
 
 def _sum(connection: Connection, column: Any, *where: Any) -> int:

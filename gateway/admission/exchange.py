@@ -186,13 +186,12 @@ class Exchange:
                 raise
             yield await asyncio.to_thread(self._open, peer, task, sealed, scratch / "files")
 
-    async def stop(self, peer: Peer, task_id: str) -> None:
-        """Cancels a task if the worker knows it, and lets it forget what it holds."""
+    async def cancel(self, peer: Peer, task_id: str) -> worker_pb2.Task:
+        """Ends a task and returns it with all that it took; one that is unknown has taken nothing."""
         try:
-            await peer.client.cancel(task_id)
+            return await peer.client.cancel(task_id)
         except NotFoundError:
-            return
-        await self.forget(peer, task_id)
+            return worker_pb2.Task(task_id=task_id)
 
     async def pause(self, peer: Peer, task_id: str) -> None:
         """Asks a task to pause; one that is unknown or has ended needs no asking."""

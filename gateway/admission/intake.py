@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from assay import canonical
 from assay.digests import sha256_bytes
 from assay.dp_sgd import USER
-from assay.errors import AbortedError, IntegrityError
+from assay.errors import IntegrityError
 from assay.subjects import INDEX_FILE, KEY_FILE, SubjectIndex
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
 from gateway import lineage
@@ -27,7 +27,6 @@ from gateway.admission.quotes import quote_record
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
-from gateway.store import jobs
 from gateway.store.blobs import put
 from gateway.store.tables import JobRow
 from gateway.subjects import Erased, erased_in
@@ -153,38 +152,28 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
         "quote": quote,
     }
     subjects = [("dataset", known.dataset.sha256), *sorted(result.files.items())]
-    try:
-        await office.change(
-            job,
-            Event.QUEUE if decision.allowed else Event.DENY,
-            reason="" if decision.allowed else reason_of(decision),
-            predicate=predicate,
-            subjects=subjects,
-            values={
-                "data": views.to_json(data),
-                "decision": views.to_json(decision),
-                "quote_usd_micros": question.request.quote_usd_micros,
-                **office.spent(job, book, "prepare", result.seconds),
-            },
-            facts=established,
-            after=partial(account.reserve, job=job, question=question) if decision.allowed else None,
-        )
-    except AbortedError:
-        await _drop_orphans(office, job, established)
-        raise
+    await office.change(
+        job,
+        Event.QUEUE if decision.allowed else Event.DENY,
+        reason="" if decision.allowed else reason_of(decision),
+        predicate=predicate,
+        subjects=subjects,
+        values={
+            "data": views.to_json(data),
+            "decision": views.to_json(decision),
+            "quote_usd_micros": question.request.quote_usd_micros,
+            **office.spent(job, book, "prepare", result.seconds),
+        },
+        facts=established,
+        after=partial(account.reserve, job=job, question=question) if decision.allowed else None,
+        stored=_stored(established),
+    )
 
 
-async def _drop_orphans(office: Office, job: JobRow, established: Mapping[str, str]) -> None:
-    """Removes what was stored for a job that somebody moved meanwhile: no erasure would ever find it.
-
-    Files lie by their digest, and another job may have the same one: an empty split is the same for all.
-    """
+def _stored(established: Mapping[str, str]) -> set[str]:
+    """Digests of the files among the facts of a preparation."""
     names = (*SPLITS, PRIVATE_FILE, INDEX_FILE)
-    stored = {established[key] for key in (f"prepare.{name}" for name in names) if key in established}
-    # One that another job stores at this moment is no fact yet; only an empty file can be the same as this job's.
-    orphans = stored - {sha256_bytes(b"")} - await office.store.fetch(lambda c: jobs.facts_among(c, job.unit, stored))
-    for digest in orphans:
-        await asyncio.to_thread(office.blobs.delete, job.unit, digest)
+    return {established[key] for key in (f"prepare.{name}" for name in names) if key in established}
 
 
 def _by_rule(
@@ -246,6 +235,7 @@ async def _deny_file(
         subjects=[("dataset", known.dataset.sha256)],
         values={"decision": views.to_json(decision)},
         facts=established,
+        stored=_stored(established or {}),
     )
 
 

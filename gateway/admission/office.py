@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
+from assay.digests import sha256_bytes
 from assay.errors import AbortedError, AssayError, InternalError
 from assay.v1 import policy_input_pb2, tuning_job_pb2, worker_pb2
 from audit.ledger.writer import UnitOfWork
@@ -27,6 +29,9 @@ from gateway.store.blobs import FileBlobStore
 from gateway.store.database import Store
 from gateway.store.tables import DatasetRow, JobRow
 from policies.engine import PolicyEngine
+
+_SAME_FOR_MANY = frozenset({sha256_bytes(b""), sha256_bytes(b"[]")})
+"""Digests of an empty split, and of the manifest of no canaries."""
 
 
 class TaskFailedError(AssayError):
@@ -65,6 +70,7 @@ class Office:
         facts: Mapping[str, str] | None = None,
         before: Any = None,
         after: Callable[[UnitOfWork, int], None] | None = None,
+        stored: Collection[str] = (),
     ) -> None:
         """Moves a job on the gateway's own behalf, if nobody moved it since ``job`` was read.
 
@@ -78,6 +84,10 @@ class Office:
             facts: facts to establish.
             before: called with the unit of work first, for rows and records that commit together with the change.
             after: called last, with the index of the change's record.
+            stored: digests of files that were stored for this change; they go when it does not happen.
+
+        Raises:
+            AbortedError: ``STALE`` when somebody moved it.
         """
         change = machine.Change(
             event,
@@ -99,8 +109,24 @@ class Office:
             if after is not None:
                 after(uow, changed.index)
 
-        await self.store.commit(work)
+        try:
+            await self.store.commit(work)
+        except AbortedError:
+            if stored:
+                await self.drop(job.unit, stored)
+            raise
         self.board.moved(job.name)
+
+    async def drop(self, unit: str, stored: Collection[str]) -> None:
+        """Removes files that were stored for a change that did not happen: no erasure would ever find them.
+
+        A job that comes there again has them from its worker once more. Files lie by their digest, so what another job
+        or model of the unit has stays, and so does what is the same for many: one that stores it just now is not named
+        yet.
+        """
+        named = await self.store.fetch(lambda c: jobs.named_among(c, unit, stored))
+        for digest in set(stored) - named - _SAME_FOR_MANY:
+            await asyncio.to_thread(self.blobs.delete, unit, digest)
 
     async def known(self, job: JobRow) -> Known:
         """What has been established about a job."""

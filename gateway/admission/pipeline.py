@@ -15,12 +15,21 @@ from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import TypeGuard
 
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from sqlalchemy import Connection, func, select
 
-from assay.errors import AbortedError, AssayError, ExhaustedError, PreconditionError, UnavailableError
+from assay.errors import (
+    AbortedError,
+    AssayError,
+    ExhaustedError,
+    InternalError,
+    PreconditionError,
+    UnavailableError,
+    no_room,
+)
 from assay.v1 import tuning_job_pb2
 from audit.ledger.writer import UnitOfWork
 from gateway.admission import intake, release, settling, training
@@ -45,7 +54,6 @@ _AT_ONCE = 64
 _MAX_ATTEMPTS = 5
 _MAX_BACKOFF = 30.0
 _UNREACHABLE = timedelta(seconds=1)
-_TRAINING = frozenset({State.QUEUED, State.TRAINING})
 _STEPS = {
     State.RECEIVED: intake.begin,
     State.PREPARING: intake.prepare,
@@ -53,7 +61,7 @@ _STEPS = {
     State.TRAINING: training.train,
     State.AUDITING: release.audit,
 }
-_WAITING = {State.PREPARING: "prepare", State.AUDITING: "audit"}
+_STAGES = {State.PREPARING: "prepare", State.TRAINING: "train", State.AUDITING: "audit"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,6 @@ class Pipeline:
         Raises:
             UnavailableError: ``LEDGER_STOPPED`` or ``LEDGER_CLOSED``: nothing can be recorded, so nothing may happen.
         """
-        slots = asyncio.Semaphore(self.office.settings.workers["train"].slots)
         # The ledger's writer lock says that no other process writes here, so a lease found now is a dead one's.
         await self.office.store.commit(lambda uow: jobs.release_all(uow.connection))
         helpers = [
@@ -95,7 +102,7 @@ class Pipeline:
                 if self.office.store.ledger.stopped:
                     raise UnavailableError("LEDGER_STOPPED", "the ledger stopped", remedy="restart the gateway")
                 with contextlib.suppress(ExhaustedError):
-                    await self._claim(slots)
+                    await self._claim()
                 await self.office.board.work(_IDLE_SECONDS)
         finally:
             under_way = [*helpers, *self._driven.values()]
@@ -113,93 +120,91 @@ class Pipeline:
 
         return PipelineStats(await self.office.store.fetch(read), len(self._driven), self.worker_errors)
 
-    async def _claim(self, slots: asyncio.Semaphore) -> None:
+    async def _claim(self) -> None:
+        """Takes up what has a step to take. A queued job waits for its turn in its row, where people can move it."""
         now = rows.micros(datetime.now(UTC))
-        names = await self.office.store.fetch(lambda c: jobs.claimable(c, now, _AT_ONCE))
+        names = await self.office.store.fetch(lambda c: jobs.claimable(c, now, _AT_ONCE, self._slots))
         for name in [n for n in names if n not in self._driven][: _AT_ONCE - len(self._driven)]:
             lease = Lease(self.owner, now + _LEASE // timedelta(microseconds=1))
             if await self.office.store.commit(partial(_claimed, name, lease, now)):
-                self._driven[name] = asyncio.create_task(self._drive(name, slots))
+                self._driven[name] = asyncio.create_task(self._drive(name))
 
-    async def _drive(self, name: str, slots: asyncio.Semaphore) -> None:
+    async def _drive(self, name: str) -> None:
         """Takes a job as far as it goes; whatever happens, the lease is given back."""
         pause = timedelta()
         attempts = 0
         try:
-            while (job := await self._read(name)) is not None and job.needs_work:
+            while (job := await self._due(name)) is not None:
                 attempts = job.attempts
                 with _span(job):
-                    await self._step(job, slots)
+                    await self._step(job)
         except asyncio.CancelledError:
             raise
-        except (UnavailableError, ExhaustedError) as error:
-            # Not the job's fault, so it does not count against it.
-            self.worker_errors += 1
-            pause = _UNREACHABLE
-            _LOG.warning("%s waits: %s", name, error.reason)
-            if error.reason == "WORKER_UNREACHABLE":
-                await self._quietly(self._silent(name))
         except Exception as error:
-            attempts += 1
-            pause = await self._stumble(name, attempts, error)
+            if _waits(error):
+                self.worker_errors += 1
+                pause = _UNREACHABLE
+                _LOG.warning("%s waits: %s", name, error.reason)
+                await self._quietly(self._tell(name, error))
+            else:
+                attempts += 1
+                pause = await self._stumble(name, attempts, error)
         finally:
             self._driven.pop(name, None)
         await self._quietly(self._give_back(name, attempts if pause else 0, pause))
 
-    async def _step(self, job: JobRow, slots: asyncio.Semaphore) -> None:
-        """One step; a job that somebody else moved meanwhile is simply looked at anew."""
-        state = State(job.state)
-        with contextlib.suppress(AbortedError):
-            if state in _TRAINING:
-                await self._train(job.name, slots)
-            elif state in _STEPS:
-                await _STEPS[state](self.office, job)
-            else:
-                await settling.settle(self.office, self.cards, job)
+    async def _step(self, job: JobRow) -> None:
+        """One step; a job that somebody else moved meanwhile is simply looked at anew.
 
-    async def _train(self, name: str, slots: asyncio.Semaphore) -> None:
-        """Holds a train slot from work order to adapter, so that a job is TRAINING only when its turn has come."""
-        async with slots:
-            while (job := await self._read(name)) is not None and State(job.state) in _TRAINING:
-                # Within the span that has waited for the turn, one of its own says how long the turn took.
-                with _span(job) if State(job.state) is State.TRAINING else contextlib.nullcontext():
-                    await _STEPS[State(job.state)](self.office, job)
+        Raises:
+            UnavailableError: ``DISK_FULL`` when there is no room for its files here, or whatever the step raises.
+        """
+        state = State(job.state)
+        try:
+            with contextlib.suppress(AbortedError):
+                if state in _STEPS:
+                    await _STEPS[state](self.office, job)
+                else:
+                    await settling.settle(self.office, self.cards, job)
+        except OSError as error:
+            if not no_room(error):
+                raise
+            remedy = "free space on the gateway's disk"
+            raise UnavailableError("DISK_FULL", "the gateway's disk is full", remedy=remedy) from error
 
     async def _stumble(self, name: str, attempts: int, error: Exception) -> timedelta:
         """A refused result fails the job at once; what may pass is tried again, and fails the job in the end."""
-        lasting = isinstance(error, AssayError) and not isinstance(error, PreconditionError)
-        if not lasting:
+        passing = not isinstance(error, AssayError) or isinstance(error, (PreconditionError, InternalError))
+        if passing:
             _LOG.exception("step of %s failed", name)
         job = await self._read(name)
         if job is None:
             return timedelta()
-        if State(job.state) in _STEPS and (lasting or attempts >= _MAX_ATTEMPTS):
-            reason = (
-                f"{error.reason}: {error.message}"
-                if isinstance(error, AssayError)
-                else f"GATEWAY_FAULT: {type(error).__name__}"
-            )
+        if State(job.state) in _STEPS and (not passing or attempts >= _MAX_ATTEMPTS):
+            reason = _words(error) if isinstance(error, AssayError) else f"GATEWAY_FAULT: {type(error).__name__}"
             with contextlib.suppress(AbortedError):
                 await self.office.change(job, Event.FAIL, reason=reason[:2000])
             return timedelta()
         return _backoff(attempts)
 
-    async def _silent(self, name: str) -> None:
-        """A job does not train for ever with a worker that does not answer: it pauses, and its people hear of it.
+    async def _tell(self, name: str, error: AssayError) -> None:
+        """Tells those who watch a job what it waits for.
 
-        One whose worker prepares or audits holds no device and has nothing that could be lost: it waits, and says so.
+        It does not train for ever with a worker that does not answer: it pauses, and its people hear of it. One whose
+        worker prepares or audits holds no device and has nothing that could be lost: it waits.
         """
-        job, limit = await self._read(name), self.office.settings.limits.worker_silence_seconds
-        silent = self.office.board.silent_seconds(name)
-        if job is not None and State(job.state) in _WAITING:
+        job = await self._read(name)
+        if job is None or State(job.state) not in _STAGES:
+            return
+        message = f"waiting: {_words(error)}"
+        if error.reason == "WORKER_UNREACHABLE":
+            silent, limit = self.office.board.silent_seconds(name), self.office.settings.limits.worker_silence_seconds
+            if State(job.state) is State.TRAINING and silent >= limit:
+                reason = f"WORKER_SILENT: the train worker has not answered for {limit} s; what it has of the run stays"
+                await training.pause(self.office, job, f"{reason} with it", job.cost_usd_micros)
+                return
             message = f"the worker has not answered for {silent:.0f} s; waiting for it"
-            told = tuning_job_pb2.Progress(stage=_WAITING[State(job.state)], message=message)
-            self.office.board.report(name, told)
-        elif job is not None and State(job.state) is State.TRAINING and silent >= limit:
-            reason = (
-                f"WORKER_SILENT: the train worker has not answered for {limit} s; what it has of the run stays with it"
-            )
-            await training.pause(self.office, job, reason, job.cost_usd_micros)
+        self.office.board.report(name, tuning_job_pb2.Progress(stage=_STAGES[State(job.state)], message=message))
 
     async def _give_back(self, name: str, attempts: int, pause: timedelta) -> None:
         def work(uow: UnitOfWork) -> None:
@@ -211,6 +216,13 @@ class Pipeline:
         await self.office.store.commit(work)
         if not pause:
             self.office.board.moved(name)
+
+    @property
+    def _slots(self) -> int:
+        return self.office.settings.workers["train"].slots
+
+    async def _due(self, name: str) -> JobRow | None:
+        return await self.office.store.fetch(lambda c: jobs.due(c, name, self._slots))
 
     async def _read(self, name: str) -> JobRow | None:
         return await self.office.store.fetch(lambda c: jobs.get(c, name))
@@ -266,6 +278,18 @@ def _renewal(names: list[str], lease: Lease, uow: UnitOfWork) -> None:
 
 def _lapsed(now_us: int, connection: Connection) -> Sequence[str]:
     return jobs.lapsed(connection, now_us)
+
+
+def _waits(error: Exception) -> TypeGuard[AssayError]:
+    """Whether something is not there just now: that is not the job's fault, so it does not count against it."""
+    busy = isinstance(error, ExhaustedError) and error.reason == "LEDGER_BUSY"
+    return busy or isinstance(error, UnavailableError)
+
+
+def _words(error: AssayError) -> str:
+    """An error as a job's reason has it."""
+    remedy = f"; remedy: {error.remedy}" if error.remedy else ""
+    return f"{error.reason}: {error.message}{remedy}"
 
 
 def _backoff(attempts: int) -> timedelta:

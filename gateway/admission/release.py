@@ -94,11 +94,11 @@ async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, res
         run.adapter_sane = run.adapter_sane and report.environment.get("adapter_moved") == "true"
     question = facts.release_input(known.decided(), job.cap_usd_micros, known.dataset, plan, report.measurements, run)
     verdict = await asyncio.to_thread(office.policy.judge, question)
-    await asyncio.to_thread(_store_report, office, job, result)
     passed = verdict.outcome == policy_pb2.OUTCOME_PASS
     digest = result.files[REPORT_FILE]
     subjects = [("adapter", model.adapter_sha256), (REPORT_FILE, digest), *_revealed(result, plan)]
     completed = audit_predicate(report, plan, digest, result.envelope)
+    stored = await asyncio.to_thread(_store_report, office, job, result)
 
     def record(uow: UnitOfWork) -> None:
         common = {"job": job.name, "actor": office.settings.subject, "trace_id": job.trace_id, "model": model.name}
@@ -124,6 +124,7 @@ async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, res
             RELEASE_QUESTION: views.to_json(question),
         },
         before=record,
+        stored=stored,
     )
 
 
@@ -189,11 +190,13 @@ def _read_report(result: Result) -> measurement_pb2.AuditReport:
         raise IntegrityError("RESULT_REPORT", "the audit task left no readable report") from error
 
 
-def _store_report(office: Office, job: JobRow, result: Result) -> None:
-    for name in (REPORT_FILE, CANARIES_FILE):
-        if name in result.files:
-            with (result.folder / name).open("rb") as stream:
-                put(office.blobs, job.unit, stream)
+def _store_report(office: Office, job: JobRow, result: Result) -> list[str]:
+    """Keeps the report and the canaries that were opened; returns their digests."""
+    names = [name for name in (REPORT_FILE, CANARIES_FILE) if name in result.files]
+    for name in names:
+        with (result.folder / name).open("rb") as stream:
+            put(office.blobs, job.unit, stream)
+    return [result.files[name] for name in names]
 
 
 def _revealed(result: Result, plan: measurement_pb2.AuditPlan) -> list[tuple[str, str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 from sqlalchemy import Connection
 
 from gateway.admission.cards import CardOffice
-from gateway.admission.office import Office, task_id
+from gateway.admission.office import Office, cost_of, task_id
 from gateway.jobs.transitions import State
-from gateway.store import rows
+from gateway.store import jobs, rows
 from gateway.store.tables import JobRow
 
 _KINDS = ("prepare", "train", "audit")
@@ -22,10 +24,9 @@ async def settle(office: Office, cards: CardOffice, job: JobRow) -> None:
     state = State(job.state)
     if state is State.PAUSED:
         await office.exchange.pause(office.train, task_id(job, "train"))
-    elif state in (State.CANCELLED, State.FAILED):
-        for kind in _KINDS:
-            await office.exchange.stop(office.peer(kind), task_id(job, kind))
     else:
+        if state in (State.CANCELLED, State.FAILED):
+            await _note(office, job, await _stop(office, job))
         for kind in _KINDS:
             await office.exchange.forget(office.peer(kind), task_id(job, kind))
     # Last, since it ends the pipeline's interest in the job together with the card's record.
@@ -35,6 +36,24 @@ async def settle(office: Office, cards: CardOffice, job: JobRow) -> None:
         await cards.issue(job.name)
     await office.store.commit(lambda uow: _nothing_left(uow.connection, job))
     office.board.moved(job.name)
+
+
+async def _stop(office: Office, job: JobRow) -> dict[str, float]:
+    """Ends a job's tasks; returns the seconds that each took by its supervisor's clock."""
+    tasks = {kind: await office.exchange.cancel(office.peer(kind), task_id(job, kind)) for kind in _KINDS}
+    return {kind: task.meter.wall_ms / 1000 for kind, task in tasks.items() if task.meter.wall_ms}
+
+
+async def _note(office: Office, job: JobRow, seconds: dict[str, float]) -> None:
+    """Notes what the stages of a job without a result took, before their workers may forget it.
+
+    Safe to repeat: a worker says the same of an ended task, and what a stage's signed statement said stands.
+    """
+    stages = {**seconds, **json.loads(job.stage_seconds)}
+    book = (await office.known(job)).price_book(office.settings.price_book)
+    cost = max(job.cost_usd_micros, cost_of(book, stages))
+    values = {"stage_seconds": json.dumps(stages, sort_keys=True), "cost_usd_micros": cost}
+    await office.store.commit(lambda uow: jobs.note(uow.connection, job.name, values))
 
 
 def _nothing_left(connection: Connection, job: JobRow) -> None:

@@ -232,8 +232,8 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
     order = dsse.read_statement(dsse.envelope_payload(known.json("train.order")))["predicate"]
     searching.demand_every_trial(order, result.predicate["claim"])
     book = known.price_book(office.settings.price_book)
-    files = await asyncio.to_thread(_store_adapter, office, job, result)
     base = office.base_models.get(request.base_model)
+    files = await asyncio.to_thread(_store_adapter, office, job, result)
     model = ModelRow(
         name=job.name.replace("/tuningJobs/", "/models/"),
         unit=job.unit,
@@ -266,6 +266,8 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
             "train.adapter_sane": "yes" if finite and moved else "no",
         },
         before=register,
+        # The configuration tells of no row, and may be that of another job which stores it at this moment.
+        stored=[f["sha256"] for f in files if f["path"] == modelfiles.ADAPTER_WEIGHTS],
     )
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy import Connection, and_, func, or_, select
 
 from assay.errors import AbortedError, IntegrityError
 from gateway.store import rows
-from gateway.store.tables import FactRow, JobRow, TransitionRow
+from gateway.store.tables import FactRow, JobRow, ModelRow, TransitionRow
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,14 @@ def facts(connection: Connection, name: str) -> dict[str, str]:
     return {f.key: f.value for f in rows.select_all(connection, FactRow, job=name)}
 
 
-def facts_among(connection: Connection, unit: str, values: Collection[str]) -> set[str]:
-    """Those values that are a fact of one of the unit's jobs, such as the digests of files that are needed."""
+def named_among(connection: Connection, unit: str, digests: Collection[str]) -> set[str]:
+    """Those digests of files that a job of the unit has as a fact, or a model of it among its files."""
     c = rows.table(FactRow).c
     # Names are lower case with hyphens, so nothing in the pattern but its end is a wildcard.
-    query = select(c.value).where(c.value.in_(values), c.job.like(f"units/{unit}/tuningJobs/%"))
-    return set(connection.execute(query).scalars())
+    query = select(c.value).where(c.value.in_(digests), c.job.like(f"units/{unit}/tuningJobs/%"))
+    models = rows.select_all(connection, ModelRow, unit=unit)
+    in_models = {file["sha256"] for model in models for file in json.loads(model.files)}
+    return set(connection.execute(query).scalars()) | (in_models & set(digests))
 
 
 def establish(connection: Connection, name: str, values: Mapping[str, str]) -> None:
@@ -75,12 +78,34 @@ def establish(connection: Connection, name: str, values: Mapping[str, str]) -> N
             rows.insert(connection, FactRow(job=name, key=key, value=value))
 
 
-def claimable(connection: Connection, now_us: int, limit: int) -> Sequence[str]:
-    """Names of jobs with work left and no living lease, those longest unattended first."""
+def turns(connection: Connection, slots: int) -> Sequence[str]:
+    """Names of queued jobs whose turn to train has come: first come, first served, as far as slots are free.
+
+    A job holds its slot as long as it is TRAINING, whoever attends to it.
+    """
     c = rows.table(JobRow).c
+    working = c.needs_work.is_(True)
+    training = connection.execute(select(func.count()).where(working, c.state == "TRAINING")).scalar_one()
+    queued = select(c.name).where(working, c.state == "QUEUED").order_by(c.updated_us, c.name)
+    return list(connection.execute(queued.limit(max(0, slots - training))).scalars())
+
+
+def due(connection: Connection, name: str, slots: int) -> JobRow | None:
+    """The job, if there is a step to take now; None also for one that is queued and whose turn has not come."""
+    job = get(connection, name)
+    if job is None or not job.needs_work or (job.state == "QUEUED" and name not in turns(connection, slots)):
+        return None
+    return job
+
+
+def claimable(connection: Connection, now_us: int, limit: int, slots: int) -> Sequence[str]:
+    """Names of jobs with a step to take and no living lease, those longest unattended first."""
+    c = rows.table(JobRow).c
+    free = or_(c.lease_owner == "", c.lease_until_us < now_us)
+    ready = or_(c.state != "QUEUED", c.name.in_(turns(connection, slots)))
     statement = (
         select(c.name)
-        .where(and_(c.needs_work.is_(True), c.next_us <= now_us, or_(c.lease_owner == "", c.lease_until_us < now_us)))
+        .where(and_(c.needs_work.is_(True), c.next_us <= now_us, free, ready))
         .order_by(c.next_us, c.created_us, c.name)
         .limit(limit)
     )

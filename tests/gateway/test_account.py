@@ -100,6 +100,8 @@ async def test_a_cancelled_job_gives_no_epsilon_back(house: House) -> None:
     await house.app.jobs.cancel_tuning_job(
         rita, tuning_job_pb2.CancelTuningJobRequest(name=first.name, reason="not needed")
     )
+    assert (await told(house, second)).account.unit_usd_micros == 700, "its workers were not heard yet"
+    await house.app.store.commit(lambda u: jobs.note(u.connection, first.name, {"needs_work": False}))
     seen = (await told(house, second)).account
     assert seen.dataset_epsilon_micros == 3_000_000
     # Money is given back: nothing was computed.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from typing import Any
 
 import pytest
 
+from assay.errors import ExhaustedError, InternalError, UnavailableError
 from assay.v1 import tuning_job_pb2 as pb
+from assay.worker.client import WorkerClient
 from audit.ledger.records import read
+from gateway.jobs.board import Board
 from tests.gateway.test_pipeline import CLEAN, NAME, Street, spooled, street
 from tests.gateway.test_replays import replay
 
@@ -130,3 +134,55 @@ async def test_a_job_waits_for_an_audit_worker_that_does_not_answer_and_says_so(
     street.workers.open_gate("go")
     assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
     assert street.types(NAME) == CLEAN, "waiting leaves nothing in the ledger"
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "times", "shown"),
+    [
+        ("submit", UnavailableError("DISK_FULL", "the worker's disk is full", remedy="free space"), 8, "the worker's"),
+        ("submit", FULL, 8, "the gateway's"),
+        ("fetch", FULL, 8, "the gateway's"),
+        ("submit", ExhaustedError("LEDGER_BUSY", "too many units of work wait for the ledger"), 8, "LEDGER_BUSY"),
+        ("submit", InternalError("WORKER_FAULT", "the worker failed: OSError"), 1, ""),
+    ],
+)
+async def test_what_passes_costs_a_trained_job_nothing_but_time(
+    street: Street, monkeypatch: pytest.MonkeyPatch, method: str, error: Exception, times: int, shown: str
+) -> None:
+    call, report, left, messages = getattr(WorkerClient, method), Board.report, times, list[str]()
+
+    def heard(board: Board, job: str, progress: pb.Progress) -> None:
+        messages.append(progress.message)
+        report(board, job, progress)
+
+    async def failing(client: WorkerClient, task_id: str, *rest: Any, **more: Any) -> Any:
+        nonlocal left
+        if left and task_id.endswith(".audit.1"):
+            left -= 1
+            raise error
+        return await call(client, task_id, *rest, **more)
+
+    monkeypatch.setattr(WorkerClient, method, failing)
+    monkeypatch.setattr(Board, "report", heard)
+    await street.ask()
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    assert left == 0 and any(shown in message for message in messages)
+    assert street.types(NAME) == CLEAN, "waiting leaves nothing in the ledger"
+
+
+@pytest.mark.parametrize("reason", ["TASK_TOO_LARGE", "BUNDLE_TOO_LARGE"])
+async def test_what_does_not_pass_fails_the_job_with_its_remedy(
+    street: Street, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise ExhaustedError(reason, "it is larger than what is taken", remedy="send less")
+
+    monkeypatch.setattr(WorkerClient, "submit", refuse)
+    await street.ask()
+    job = await asyncio.wait_for(street.rest(), 20)
+    assert job.state == pb.TuningJob.STATE_FAILED
+    assert job.reason == f"{reason}: it is larger than what is taken; remedy: send less"
+    assert street.types(NAME) == [*CLEAN[:2], "job.failed"]

@@ -270,7 +270,7 @@ async def test_leases(house: House) -> None:
         return await house.app.store.commit(lambda u: jobs.claim(u.connection, NAME, lease, now))
 
     def free(now: int) -> list[str]:
-        return list(house.app.store.read(lambda c: jobs.claimable(c, now, 10)))
+        return list(house.app.store.read(lambda c: jobs.claimable(c, now, 10, 1)))
 
     assert free(1000) == [NAME]
     assert await claim("a", 1000)
@@ -287,6 +287,33 @@ async def test_leases(house: House) -> None:
     assert free(4999) == [] and free(5000) == [NAME]
     await house.app.store.commit(lambda u: jobs.note(u.connection, NAME, {"needs_work": False}))
     assert free(9999) == [] and not await claim("c", 9999)
+
+
+async def test_queued_jobs_have_their_turn_first_come_first_served(house: House) -> None:
+    await created(house)
+    names = [NAME]
+    for number in range(2, 5):
+        request = house.request(job=f"job-{number}")
+        names.append((await house.app.jobs.create_tuning_job(await house.caller("rita"), request)).tuning_job.name)
+
+    async def now_in(state: str, name: str, since: int = 0) -> None:
+        values = {"state": state, **({"updated_us": since} if since else {})}
+        await house.app.store.commit(lambda u: jobs.note(u.connection, name, values))
+
+    def offered(slots: int) -> set[str]:
+        return set(house.app.store.read(lambda c: jobs.claimable(c, 1, 10, slots)))
+
+    first, second, third, other = names
+    for since, name in ((30, first), (10, second), (20, third)):
+        await now_in("QUEUED", name, since)
+    assert [offered(slots) - {other} for slots in (1, 2, 3)] == [{second}, {second, third}, {first, second, third}]
+    assert other in offered(1), "what is not queued waits for no turn"
+    await now_in("TRAINING", second)
+    assert (offered(1), offered(2)) == ({second, other}, {second, third, other})
+    await now_in("TRAINING", third)
+    assert offered(1) == {second, third, other}, "one that was resumed beside it takes no turn and waits for none"
+    assert house.app.store.read(lambda c: jobs.due(c, first, 2)) is None
+    assert house.app.store.read(lambda c: jobs.due(c, first, 3)) is not None
 
 
 async def test_facts_are_established_once(house: House) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -14,13 +15,12 @@ from typing import Any
 import pytest
 
 from assay.v1 import dataset_pb2
-from audit.ledger.writer import Sources
+from audit.ledger.writer import Sources, UnitOfWork
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
-from gateway.admission import intake
-from gateway.store import jobs
+from gateway.store import jobs, rows
 from gateway.store.blobs import put_bytes
-from gateway.store.tables import ErasureRow, FactRow, JobRow
+from gateway.store.tables import ErasureRow, FactRow, ModelRow
 from tests.gateway.conftest import House, messages, schema_violations
 from tests.gateway.judged import MODEL, NAME, approved
 from tests.gateway.test_erasures import DATASET, bodies, get, refused
@@ -116,15 +116,20 @@ async def test_derived_files_go_and_models_are_named(
 
 async def test_what_was_stored_for_a_job_that_was_moved_goes_and_what_others_have_stays(kept: House) -> None:
     blobs = kept.app.blobs
-    own, shared, empty = (put_bytes(blobs, "credit", data).sha256 for data in (b"own", b"shared", b""))
-    other = {"prepare.validation.jsonl": shared}
-    await kept.app.store.commit(lambda u: jobs.establish(u.connection, "units/credit/tuningJobs/other", other))
-    stored = {"train.jsonl": own, "validation.jsonl": shared, "selection.jsonl": empty, "private.bin": own}
-    job = JobRow(
-        name=NAME, unit="credit", creator="c", state="PREPARING", version=2, created_us=0, updated_us=0, request="{}"
-    )
-    await intake._drop_orphans(kept.app.replays.office, job, {f"prepare.{name}": s for name, s in stored.items()})
-    assert [blobs.exists("credit", s) for s in (own, shared, empty)] == [False, True, True]
+    contents = (b"own", b"a fact", b"a model's", b"", b"[]")
+    own, fact, model, empty, none = stored = [put_bytes(blobs, "credit", data).sha256 for data in contents]
+    other = ModelRow(
+        name=MODEL, unit="credit", job=NAME, files=json.dumps([{"path": "a", "sha256": model, "size": 9}]),
+        adapter_sha256="a" * 64, base_model="b", base_sha256="b" * 64, created_us=0,
+    )  # fmt: skip
+
+    def take(uow: UnitOfWork) -> None:
+        rows.insert(uow.connection, other)
+        jobs.establish(uow.connection, "units/credit/tuningJobs/other", {"prepare.validation.jsonl": fact})
+
+    await kept.app.store.commit(take)
+    await kept.app.replays.office.drop("credit", stored)
+    assert [blobs.exists("credit", s) for s in (own, fact, model, empty, none)] == [False, True, True, True, True]
 
 
 @pytest.mark.parametrize("paused", [False, True])
@@ -193,8 +198,6 @@ async def test_a_frozen_log_shreds_nothing_that_it_cannot_tell_of(
 async def test_after_a_restart_a_restored_file_goes_again_and_forgotten_rows_are_learnt(
     clock: Clock, opened: Callable[[], House]
 ) -> None:
-    from gateway.store import rows
-
     first = opened()
     sha256 = await upload(first)
     clock.ahead = DAYS

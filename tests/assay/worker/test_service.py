@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -167,6 +169,37 @@ async def test_a_fault_of_ours_shows_no_trace(house: House, monkeypatch: pytest.
             await client.pause("t1")
     assert (refused.value.code, refused.value.reason) == ("INTERNAL", "WORKER_FAULT")
     assert refused.value.message == "the worker failed: ZeroDivisionError"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+async def test_a_full_disk_passes_and_says_what_would_mend_it(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    sealed = tmp_path / "t1.bin"
+    sealed.write_bytes(house.seal("t1", "prepare", {}, {"dataset": b"x"}))
+    async with served(house) as (_, address), WorkerClient(address, house.tls().channel_credentials()) as client:
+        with monkeypatch.context() as full:
+            full.setattr("assay.worker.service._append", no_room)
+            with pytest.raises(AssayError) as refused:
+                await client.submit("t1", pb.TASK_KIND_PREPARE, sealed)
+        assert (refused.value.code, refused.value.reason) == ("UNAVAILABLE", "DISK_FULL") and refused.value.remedy
+        assert list((house.folder / "spool").iterdir()) == []
+        assert (await client.submit("t1", pb.TASK_KIND_PREPARE, sealed)).state == pb.TASK_STATE_WAITING
+
+
+async def test_a_task_that_is_too_large_is_refused_with_a_remedy(house: House, tmp_path: Path) -> None:
+    supervisor = house.supervisor(max_task_bytes=1 << 16)
+    server, _, port = await serve(supervisor, house.server_tls())
+    sealed = tmp_path / "t1.bin"
+    sealed.write_bytes(house.seal("t1", "prepare", {}, {"dataset": b"x" * (1 << 17)}))
+    async with WorkerClient(f"127.0.0.1:{port}", house.tls().channel_credentials()) as client:
+        with pytest.raises(AssayError) as refused:
+            await client.submit("t1", pb.TASK_KIND_PREPARE, sealed)
+    await server.stop(0)
+    assert refused.value.reason == "TASK_TOO_LARGE" and "max_task_bytes" in refused.value.remedy
 
 
 async def test_a_watch_of_a_task_that_waits_its_turn_is_not_taken_for_an_attack(
