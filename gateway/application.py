@@ -24,8 +24,8 @@ from assay.identity import (
 from assay.worker.client import WorkerClient
 from audit.ledger import dialect
 from audit.ledger.anchor import FileAnchor
+from audit.ledger.backup import marker
 from audit.ledger.ledger import Ledger
-from audit.ledger.restore import marker
 from audit.verify.trust import TrustFile
 from gateway import active_policy, continuations, key_files, key_registry, publications
 from gateway.admission.cards import CardOffice
@@ -208,7 +208,8 @@ def demand_rows(settings: Settings) -> None:
         raise PreconditionError(
             "ROWS_BEHIND_LOG",
             "the log was restored with records that the gateway's own rows do not know",
-            remedy="restore a backup at least as new as the anchor; this one serves `assay ledger fsck` only",
+            remedy="restore a backup at least as new as the anchor, whose manifest does not say rows_behind; this one "
+            "serves `assay ledger fsck` only",
         )
 
 
