@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from assay import dsse
+from assay.certificates import PERSON
 from assay.errors import InvalidInputError
 from assay.v1 import approval_pb2, identity_pb2, policy_pb2
 from audit.ledger.commitment import SALT_SIZE, Opening
@@ -362,15 +363,19 @@ def read_revocation(statement: Mapping[str, Any]) -> SignedRevocation:
 
 
 def read_grant(statement: Mapping[str, Any]) -> SignedGrant:
-    """Reads a grant's predicate; the role must be a known one.
+    """Reads a grant's predicate: a known role, a person's subject, and an id that can be a resource's name.
 
     Raises:
         InvalidInputError: ``STATEMENT`` or ``ROLE``.
     """
     signed = _read(statement, "grant", SignedGrant)
     role_name(signed.role)
-    if not signed.subject.startswith("spiffe://") or not signed.grant_id or not signed.unit:
-        raise _malformed("grant", "subject, unit and grant_id must be given")
+    if not PERSON.fullmatch(signed.subject):
+        raise _malformed("grant", "subject is not a person's, spiffe://DOMAIN/people/NAME")
+    if not re.fullmatch(r"[a-z0-9-]{1,64}", signed.grant_id):
+        raise _malformed("grant", "grant_id is not 1 to 64 of a-z, 0-9 and -")
+    if not signed.unit:
+        raise _malformed("grant", "unit must be given")
     return signed
 
 

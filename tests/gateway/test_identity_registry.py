@@ -10,9 +10,10 @@ import pytest
 
 from assay.errors import AssayError, InvalidInputError, PermissionDeniedError
 from assay.v1 import identity_pb2 as pb
-from gateway import refusals
+from gateway import refusals, statements
 from gateway.application import Application
 from gateway.refusals import RefusalRecorder
+from gateway.rpc.interceptors import validate
 from gateway.settings import Settings
 from gateway.statements import grant_revocation_statement, grant_statement
 from tests.gateway.conftest import House
@@ -29,6 +30,7 @@ async def grant(
 async def revoke(house: House, signer: str, grant_id: str, name: str = "") -> pb.RoleGrant:
     envelope = house.sign(signer, grant_revocation_statement(grant_id, "left"))
     request = pb.RevokeRoleRequest(name=name or f"roleGrants/{grant_id}", envelope=envelope)
+    validate.check(request)
     return (await house.app.identities.revoke_role(await house.caller(signer), request)).role_grant
 
 
@@ -75,6 +77,29 @@ async def test_who_may_not_grant(house: House) -> None:
     await refused(house, "ROLE_MISSING", "rita", "carl", "validator", "credit", "g-3")
     with pytest.raises(PermissionDeniedError):
         await revoke(house, "rita", "cora-compliance-officer")
+
+
+async def test_a_grant_is_a_persons_and_can_be_named(house: House) -> None:
+    for grant_id in ("", "Vera/Validator", "g 1", "g-1\n", "\u00e9", "x" * 65):
+        await refused(house, "STATEMENT", "oscar", "rita", "validator", "-", grant_id)
+    size = house.app.ledger.size
+    for subject in ("spiffe://assay.local/services/gateway", "spiffe://assay.local/people/", "rita"):
+        envelope = house.sign("oscar", grant_statement(subject, "validator", "-", "g-1"))
+        with pytest.raises(InvalidInputError) as caught:
+            await house.app.identities.grant_role(await house.caller("oscar"), pb.GrantRoleRequest(envelope=envelope))
+        assert caught.value.reason == "STATEMENT"
+    assert house.app.ledger.size == size
+
+
+@pytest.mark.parametrize("grant_id", ["Vera/Validator", "of\ntwo lines", "x" * 1000])
+async def test_what_an_earlier_release_granted_under_any_id_is_revocable(
+    house: House, monkeypatch: pytest.MonkeyPatch, grant_id: str
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(statements, "read_grant", lambda s: statements.SignedGrant(**s["predicate"]))
+        made = await grant(house, "oscar", "rita", "validator", "-", grant_id)
+    assert (await revoke(house, "oscar", grant_id)).name == made.name
+    assert (await house.caller("rita")).grants == {("ROLE_REQUESTER", "-")}
 
 
 async def test_a_grant_signed_by_somebody_else_is_not_mine(house: House) -> None:
