@@ -181,6 +181,18 @@ async def test_another_units_officer_sees_nothing(house: House) -> None:
         await house.app.approvals.list_pending_approvals(mia, request)
 
 
+@pytest.mark.parametrize("name", ["olga", "carl"])
+async def test_a_role_that_reviews_in_one_unit_shows_no_other(house: House, name: str) -> None:
+    """Neither an operator of every unit nor a requester of this one sees what waits here, by being validator there."""
+    await awaiting(house)
+    await grant(house, name, "validator", "claims")
+    everywhere = approval_pb2.ListPendingApprovalsRequest(parent="units/-")
+    listed = await house.app.approvals.list_pending_approvals(await house.caller(name), everywhere)
+    assert not listed.pending_approvals
+    await grant(house, name, "validator", "credit", "g-2")
+    assert (await pending(house, name)).tuning_job == NAME
+
+
 async def grant(house: House, subject: str, role: str, unit: str = "-", grant_id: str = "g-1") -> None:
     envelope = house.sign("oscar", grant_statement(house.subject(subject), role, unit, grant_id))
     await house.app.identities.grant_role(await house.caller("oscar"), identity_pb2.GrantRoleRequest(envelope=envelope))
