@@ -211,7 +211,7 @@ class ApprovalService:
         def act(uow: UnitOfWork, job: JobRow, signed: statements.SignedDismissal, envelope: Envelope) -> JobRow:
             _refuse_maker(job, caller)
             words.accept(uow.connection, self.keys, job.unit, job.name, [(request.reason, signed.reason_commitment)])
-            return dismissals.dismiss_appeal(uow, self.policy, job, caller, signed, envelope)
+            return dismissals.dismiss_appeal(uow, job, caller, signed, envelope)
 
         message = await self._act(caller, request, statements.read_dismissal, act)
         return approval_pb2.DismissAppealResponse(tuning_job=message)
