@@ -330,6 +330,8 @@ def read_waiver(statement: Mapping[str, Any]) -> SignedWaiver:
         raise _malformed("waiver", "rules must name at least one rule")
     if len(set(signed.rules)) < len(signed.rules):
         raise _malformed("waiver", "rules must name no rule twice")
+    if not _is_day(signed.expires):
+        raise _malformed("waiver", "expires is not a day, YYYY-MM-DD")
     return signed
 
 
@@ -489,6 +491,14 @@ def _read(statement: Mapping[str, Any], name: str, kind: type[T]) -> T:
         if type(value) is not types[fields[member]]:
             raise _malformed(name, f"{member} has the wrong type")
     return kind(**predicate)
+
+
+def _is_day(text: str) -> bool:
+    """Whether it is a day in the one spelling in which days compare as texts."""
+    try:
+        return dt.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _malformed(name: str, why: str) -> InvalidInputError:
