@@ -24,8 +24,8 @@ from assay.identity import (
 from assay.worker.client import WorkerClient
 from audit.ledger import dialect
 from audit.ledger.anchor import FileAnchor
+from audit.ledger.backup import marker
 from audit.ledger.ledger import Ledger
-from audit.ledger.restore import marker
 from audit.verify.trust import TrustFile
 from gateway import active_policy, continuations, key_files, key_registry, publications
 from gateway.admission.cards import CardOffice
@@ -53,6 +53,7 @@ from gateway.store.migrations import demand_newest, migrate
 from gateway.store.scope_keys import FileScopeKeys
 from gateway.tracing import LineageService
 from gateway.witnesses import start_ledger
+from policies.authorization import Authorizer, CedarAuthorizer
 from policies.engine import PolicyEngine
 
 
@@ -65,6 +66,7 @@ class Application:
     ledger: Ledger
     blobs: FileBlobStore
     policy: PolicyEngine
+    authorizer: Authorizer
     board: Board
     base_models: BaseModels
     identities: IdentityRegistry
@@ -131,7 +133,7 @@ class Application:
     def _build(
         cls, settings: Settings, store: Store, blobs: FileBlobStore, policy: PolicyEngine, base_models: BaseModels
     ) -> Application:
-        folder, board = settings.folder, Board()
+        folder, board, authorizer = settings.folder, Board(), CedarAuthorizer.load()
         trust = TrustFile.load(settings.layout.trust)
         table = store.read(lambda c: key_registry.load(c, trust))
         key_files.settle(settings.layout, table)
@@ -168,16 +170,17 @@ class Application:
             ledger=store.ledger,
             blobs=blobs,
             policy=policy,
+            authorizer=authorizer,
             board=board,
             base_models=base_models,
             identities=identities,
             datasets=DatasetService(settings, store, blobs, keys),
             jobs=JobService(settings, store, policy, base_models, board, keys, clients["train"]),
             replays=ReplayService(office),
-            approvals=ApprovalService(settings, store, policy, board, people, cards, keys),
+            approvals=ApprovalService(settings, store, policy, board, people, cards, keys, authorizer),
             permits=PermitService(settings, store, order_key, people, policy),
             models=ModelRegistry(store, blobs, load_p256(folder / "pdf.key")),
-            evidence=EvidenceService(store, blobs, keys),
+            evidence=EvidenceService(store, blobs, keys, authorizer),
             erasures=erasures,
             lineage=LineageService(settings, store, blobs),
             refusals=RefusalRecorder(store, settings.limits.refusals_per_minute),
@@ -208,7 +211,8 @@ def demand_rows(settings: Settings) -> None:
         raise PreconditionError(
             "ROWS_BEHIND_LOG",
             "the log was restored with records that the gateway's own rows do not know",
-            remedy="restore a backup at least as new as the anchor; this one serves `assay ledger fsck` only",
+            remedy="restore a backup at least as new as the anchor, whose manifest does not say rows_behind; this one "
+            "serves `assay ledger fsck` only",
         )
 
 

@@ -32,6 +32,7 @@ from gateway.store.database import Store
 from gateway.store.rows import Position
 from gateway.store.tables import ApprovalRow, JobRow, ModelRow
 from gateway.witnesses import evidence_of
+from policies.authorization import Authorizer
 from policies.engine import PolicyEngine
 
 _LOG = logging.getLogger(__name__)
@@ -69,11 +70,14 @@ class ApprovalService:
     people: People
     cards: CardIssuer
     keys: ScopeKeys
+    authorizer: Authorizer
 
     async def list_pending_approvals(
         self, caller: Caller, request: approval_pb2.ListPendingApprovalsRequest
     ) -> approval_pb2.ListPendingApprovalsResponse:
         """Jobs that wait for people, oldest first, with everything that must be signed.
+
+        For all units together they are those of each unit for which the caller may ask by itself.
 
         Raises:
             NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
@@ -86,8 +90,9 @@ class ApprovalService:
         if unit != ALL_UNITS:
             caller.require_unit(unit, request.parent)
             where.append(c.unit == unit)
-        elif not caller.sees(ALL_UNITS):
-            where.append(c.unit.in_(sorted({u for _, u in caller.grants})))
+        else:
+            may = [u for u in self.settings.units if caller.may("ListPendingApprovals", u, self.authorizer)]
+            where.append(c.unit.in_(may))
         after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
 
         def read(connection: Connection) -> tuple[list[JobRow], list[approval_pb2.PendingApproval]]:
@@ -206,7 +211,7 @@ class ApprovalService:
         def act(uow: UnitOfWork, job: JobRow, signed: statements.SignedDismissal, envelope: Envelope) -> JobRow:
             _refuse_maker(job, caller)
             words.accept(uow.connection, self.keys, job.unit, job.name, [(request.reason, signed.reason_commitment)])
-            return dismissals.dismiss_appeal(uow, self.policy, job, caller, signed, envelope)
+            return dismissals.dismiss_appeal(uow, job, caller, signed, envelope)
 
         message = await self._act(caller, request, statements.read_dismissal, act)
         return approval_pb2.DismissAppealResponse(tuning_job=message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from assay.errors import NotFoundError, PermissionDeniedError
+from policies.authorization import Authorizer, Principal
 
 ALL_UNITS = "-"
 SYSTEM_UNIT = "system"
@@ -32,6 +33,10 @@ class Caller:
     def sees(self, unit: str) -> bool:
         """Tells whether the caller holds any role in ``unit``; ``-`` asks for a role in every unit."""
         return any(u in (unit, ALL_UNITS) for _, u in self.grants)
+
+    def may(self, action: str, unit: str, authorizer: Authorizer) -> bool:
+        """Tells whether policy permits the caller an RPC in ``unit``; ``-`` asks about all units at once."""
+        return authorizer.authorize(Principal(self.subject, self.grants), action, unit, {}).allowed
 
     def require_unit(self, unit: str, what: str) -> None:
         """Refuses a unit that the caller has no role in, in the same words as for a thing that does not exist.

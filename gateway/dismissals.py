@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from assay.errors import PermissionDeniedError, PreconditionError
+from assay.errors import PreconditionError
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway import statements
@@ -15,12 +15,10 @@ from gateway.jobs import appeals, machine
 from gateway.jobs.transitions import ActorKind, Event, State
 from gateway.store import jobs
 from gateway.store.tables import JobRow
-from policies.engine import PolicyEngine
 
 
 def dismiss_appeal(
     uow: UnitOfWork,
-    policy: PolicyEngine,
     job: JobRow,
     caller: Caller,
     signed: statements.SignedDismissal,
@@ -35,14 +33,11 @@ def dismiss_appeal(
         PreconditionError: ``NO_APPEAL`` where none waits for an answer.
     """
     require_live_role(uow.connection, caller.subject, COMPLIANCE_OFFICER, job.unit)
-    steps = jobs.transitions(uow.connection, job.name)
+    appeal = appeals.waiting(job, jobs.transitions(uow.connection, job.name))
     refused = job.state in (State.DENIED, State.QUARANTINED)
-    if not refused or appeals.due(policy, job, steps) is None:
+    if not refused or appeal is None:
         raise PreconditionError("NO_APPEAL", f"no appeal of {job.name} waits for an answer")
-    if next(step for step in reversed(steps) if step.event == Event.APPEAL).actor == caller.subject:
-        raise PermissionDeniedError(
-            "MAKER_CHECKER", "who filed an appeal cannot decide on it", remedy="ask another person"
-        )
+    appeals.refuse_filer(appeal, caller.subject)
     index = uow.append(
         RecordDraft(job.unit, "appeal.dismissed", "appeal-dismissal", {}, envelope=envelope, job=job.name)
     )

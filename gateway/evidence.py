@@ -24,6 +24,7 @@ from gateway.store.blobs import BlobStore, read_bytes
 from gateway.store.database import Store
 from gateway.store.rows import Position
 from gateway.store.tables import ModelRow
+from policies.authorization import Authorizer
 
 _CHUNK = 256 << 10
 
@@ -38,6 +39,7 @@ class EvidenceService:
     store: Store
     blobs: BlobStore
     keys: ScopeKeys
+    authorizer: Authorizer
 
     async def list_records(
         self, caller: Caller, request: audit_pb2.ListRecordsRequest
@@ -74,7 +76,7 @@ class EvidenceService:
     async def get_inclusion_proof(
         self, caller: Caller, request: audit_pb2.GetInclusionProofRequest
     ) -> audit_pb2.GetInclusionProofResponse:
-        """Proves that a record is in the log; its bytes come along if the caller may read them.
+        """Proves that a record is in the log; its bytes come along if the caller may list the records of its unit.
 
         Raises:
             InvalidInputError: ``PROOF_RANGE``.
@@ -87,7 +89,7 @@ class EvidenceService:
             hashes = ledger.inclusion_proof(request.index, size)
             record = ledger.record(request.index)
             proof = audit_pb2.RecordProof(index=request.index, tree_size=size, hashes=hashes)
-            if caller.sees(ALL_UNITS if record.unit == SYSTEM_UNIT else record.unit):
+            if caller.may("ListRecords", ALL_UNITS if record.unit == SYSTEM_UNIT else record.unit, self.authorizer):
                 proof.body = record.body
             return audit_pb2.GetInclusionProofResponse(proof=proof, checkpoint=self.store.publication.at(size))
 

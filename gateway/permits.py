@@ -146,10 +146,7 @@ class PermitService:
                 "PURPOSE", f"the model was approved for {purpose!r} only", remedy=f"ask for {purpose!r}"
             )
         standing.demand(uow.connection, self.policy, job, uow.now, request.environment)
-        longest = min(self.settings.limits.permit_seconds, _DAY)
-        seconds = request.valid_seconds or longest
-        if seconds > longest:
-            raise PreconditionError("TOO_LONG", f"a permit lasts at most {longest} seconds here")
+        seconds = self._seconds(uow, request, job)
         signed = self._sign(uow, request, model, job, seconds, caller.subject)
         predicate = {
             **signed.predicate,
@@ -177,6 +174,28 @@ class PermitService:
         )
         rows.insert(uow.connection, row)
         return row
+
+    def _seconds(self, uow: UnitOfWork, request: permit_pb2.IssuePermitRequest, job: JobRow) -> int:
+        """How long the permit lasts.
+
+        Whoever checks it offline learns of no waiver's end and of no approval's, so it ends with them.
+
+        Raises:
+            PreconditionError: ``TOO_LONG``, ``NOT_APPROVED`` when the approval has lapsed.
+        """
+        left = standing.ends(uow.connection, job) - uow.now.replace(microsecond=0)
+        longest = min(self.settings.limits.permit_seconds, _DAY, int(left.total_seconds()))
+        if longest < 1:
+            raise PreconditionError(
+                "NOT_APPROVED", f"the approval of {request.model} has lapsed", remedy="ask for a new job"
+            )
+        if request.valid_seconds > longest:
+            raise PreconditionError(
+                "TOO_LONG",
+                f"a permit of {request.model} lasts at most {longest} seconds now",
+                remedy="ask for fewer, or leave it out",
+            )
+        return request.valid_seconds or longest
 
     def _sign(
         self,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -43,8 +45,7 @@ def demand(
             does not hold, each naming the rules.
     """
     known = jobs.facts(connection, job.name)
-    day = now.date().isoformat()
-    waivers = [json.loads(value) for key, value in known.items() if key.startswith("waiver.")]
+    day, waivers = now.date().isoformat(), _waivers(known)
     expired = sorted({rule for waiver in waivers if waiver["expires"] < day for rule in waiver["rules"]})
     if expired:
         raise PreconditionError(
@@ -60,6 +61,17 @@ def demand(
     if environment is not None:
         question.live.CopyFrom(_life(connection, job, now, environment))
         _refuse("POLICY_LIVE", "it may not be used further", policy.renew(question), waived)
+
+
+def ends(connection: Connection, job: JobRow) -> dt.datetime:
+    """When what was decided on an approved job ends by itself: with the approval, or with the last day of a waiver."""
+    days = [dt.date.fromisoformat(waiver["expires"]) for waiver in _waivers(jobs.facts(connection, job.name))]
+    midnights = [dt.datetime.combine(day, dt.time(), dt.UTC) + dt.timedelta(days=1) for day in days]
+    return min([rows.moment(job.approved_until_us), *midnights])
+
+
+def _waivers(known: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [json.loads(value) for key, value in known.items() if key.startswith("waiver.")]
 
 
 def _refuse(reason: str, words: str, verdict: policy_pb2.Verdict, waived: frozenset[str]) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from assay import dsse
+from assay.certificates import PERSON
 from assay.errors import InvalidInputError
 from assay.v1 import approval_pb2, identity_pb2, policy_pb2
 from audit.ledger.commitment import SALT_SIZE, Opening
@@ -329,6 +330,8 @@ def read_waiver(statement: Mapping[str, Any]) -> SignedWaiver:
         raise _malformed("waiver", "rules must name at least one rule")
     if len(set(signed.rules)) < len(signed.rules):
         raise _malformed("waiver", "rules must name no rule twice")
+    if not _is_day(signed.expires):
+        raise _malformed("waiver", "expires is not a day, YYYY-MM-DD")
     return signed
 
 
@@ -362,15 +365,19 @@ def read_revocation(statement: Mapping[str, Any]) -> SignedRevocation:
 
 
 def read_grant(statement: Mapping[str, Any]) -> SignedGrant:
-    """Reads a grant's predicate; the role must be a known one.
+    """Reads a grant's predicate: a known role, a person's subject, and an id that can be a resource's name.
 
     Raises:
         InvalidInputError: ``STATEMENT`` or ``ROLE``.
     """
     signed = _read(statement, "grant", SignedGrant)
     role_name(signed.role)
-    if not signed.subject.startswith("spiffe://") or not signed.grant_id or not signed.unit:
-        raise _malformed("grant", "subject, unit and grant_id must be given")
+    if not PERSON.fullmatch(signed.subject):
+        raise _malformed("grant", "subject is not a person's, spiffe://DOMAIN/people/NAME")
+    if not re.fullmatch(r"[a-z0-9-]{1,64}", signed.grant_id):
+        raise _malformed("grant", "grant_id is not 1 to 64 of a-z, 0-9 and -")
+    if not signed.unit:
+        raise _malformed("grant", "unit must be given")
     return signed
 
 
@@ -484,6 +491,14 @@ def _read(statement: Mapping[str, Any], name: str, kind: type[T]) -> T:
         if type(value) is not types[fields[member]]:
             raise _malformed(name, f"{member} has the wrong type")
     return kind(**predicate)
+
+
+def _is_day(text: str) -> bool:
+    """Whether it is a day in the one spelling in which days compare as texts."""
+    try:
+        return dt.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _malformed(name: str, why: str) -> InvalidInputError:

@@ -18,7 +18,7 @@ from gateway.caller import Caller
 from gateway.erasures import demand_usable
 from gateway.history import INTAKE_QUESTION
 from gateway.identity_registry import require_live_role
-from gateway.jobs import machine, views
+from gateway.jobs import appeals, machine, views
 from gateway.jobs.transitions import ActorKind, Event, State
 from gateway.store import jobs
 from gateway.store.tables import JobRow
@@ -32,10 +32,14 @@ def check(uow: UnitOfWork, job: JobRow, caller: Caller, signed: statements.Signe
         PreconditionError: ``JOB_STATE``, ``WAIVER_EXPIRED``, ``RULES_LEFT``, ``NOT_WAIVABLE``, ``WAIVER_TOO_LONG``, or
             a reason of :func:`gateway.erasures.demand_usable`.
         InvalidInputError: ``STATEMENT`` for a rule that did not fire.
-        PermissionDeniedError: ``ROLE_MISSING``.
+        PermissionDeniedError: ``ROLE_MISSING``, ``MAKER_CHECKER`` for who filed the appeal that waits.
     """
     if job.state not in (State.DENIED, State.QUARANTINED) or (job.state == State.QUARANTINED and job.needs_work):
         raise PreconditionError("JOB_STATE", f"a job in {job.state} has no rules to waive")
+    appeal = appeals.waiting(job, jobs.transitions(uow.connection, job.name))
+    if appeal is not None:
+        # A waiver is the yes to it.
+        appeals.refuse_filer(appeal, caller.subject)
     if signed.expires < uow.now.date().isoformat():
         raise PreconditionError("WAIVER_EXPIRED", "the waiver has expired")
     if job.state == State.DENIED:

@@ -36,6 +36,7 @@ class Manifest:
     Attributes:
         published_sha256: of the published notes; empty where nothing was published through witnesses, and in backups of
             earlier versions.
+        rows_behind: the gateway's rows in it are older than its log, as those of the log that it was made of were.
     """
 
     v: int
@@ -46,6 +47,12 @@ class Manifest:
     database_sha256: str
     checkpoint_sha256: str
     published_sha256: str = ""
+    rows_behind: bool = False
+
+
+def marker(database: Path) -> Path:
+    """The file that says that the gateway's rows are older than the log beside them."""
+    return database.with_name(database.name + ".rows-behind")
 
 
 def backup(
@@ -94,6 +101,7 @@ def backup(
             sha256_file(staging / DATABASE),
             sha256_bytes(note),
             _digest(staging / PUBLISHED),
+            marker(database).exists(),
         )
         (staging / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
         flush(staging)

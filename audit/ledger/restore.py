@@ -11,7 +11,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, insert
 from assay.errors import AlreadyExistsError, IntegrityError, InvalidInputError, PreconditionError
 from audit.ledger import evidence, records, tree
 from audit.ledger.anchor import Anchor
-from audit.ledger.backup import DATABASE, PUBLISHED, copy, flush_folder, inspect, read_backup
+from audit.ledger.backup import DATABASE, PUBLISHED, copy, flush_folder, inspect, marker, read_backup
 from audit.ledger.edge import Edge, TreeReader
 from audit.ledger.note import Checkpoint, Verifier, open_checkpoint
 from audit.ledger.schema import CHECKPOINTS, RECORDS, TILES
@@ -79,17 +79,16 @@ class FolderSource:
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did: records from the backup, records re-appended, and the jobs that the latter name."""
+    """What a restore did: records from the backup, records re-appended, and the jobs that the latter name.
+
+    Attributes:
+        rows_behind: the gateway's rows are older than the log, in the backup already or for what was re-appended.
+    """
 
     from_backup: int
     appended: int
     jobs: tuple[str, ...]
     rows_behind: bool
-
-
-def marker(database: Path) -> Path:
-    """The file that says that the gateway's rows are older than the restored log."""
-    return database.with_name(database.name + ".rows-behind")
 
 
 def open_source(path: Path, log: Verifier) -> Source:
@@ -118,7 +117,8 @@ def restore(
     """Puts a backup in the place of a lost database, brought up to the anchor's tree; all or nothing.
 
     Published notes of the backup are put at ``published`` where there are none; those that are there stay, since they
-    are a memory of their own and at least as new.
+    are a memory of their own and at least as new. The mark beside the database is set where its rows are behind the
+    log, and taken away where they are not.
 
     Raises:
         PreconditionError: ``LEDGER_IN_USE`` while the log runs, or ``RESTORE_INCOMPLETE`` naming the first record that
@@ -136,9 +136,10 @@ def restore(
         if any(database.with_name(database.name + suffix).exists() for suffix in ("", "-wal")):
             remedy = "stop the gateway and move the old file with its -wal and -shm aside; it is evidence"
             raise AlreadyExistsError("DATABASE_EXISTS", f"{database.name} is still there", remedy=remedy)
-        read_backup(folder, log)
+        manifest = read_backup(folder, log)
         copy(folder / DATABASE, staging)
         restored = _bring_up(staging, _anchored(anchor, log), anchor, log, sources)
+        restored = replace(restored, rows_behind=restored.rows_behind or manifest.rows_behind)
         flush_folder(staging)
         if published is not None and not published.exists() and (folder / PUBLISHED).is_file():
             copy(folder / PUBLISHED, notes)
@@ -148,6 +149,9 @@ def restore(
             marker(database).write_text(json.dumps({"jobs": restored.jobs}) + "\n")
         staging.rename(database)
         flush_folder(database.parent)
+        if not restored.rows_behind:
+            # Last: what a crash leaves is refused, not served.
+            marker(database).unlink(missing_ok=True)
     finally:
         for suffix in ("", "-wal", "-shm"):
             staging.with_name(staging.name + suffix).unlink(missing_ok=True)

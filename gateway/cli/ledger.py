@@ -14,8 +14,9 @@ from assay.errors import InvalidInputError, PreconditionError
 from audit.ledger import dialect
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.backup import backup as take_backup
+from audit.ledger.backup import marker
 from audit.ledger.note import Verifier
-from audit.ledger.restore import marker, open_source
+from audit.ledger.restore import open_source
 from audit.ledger.restore import restore as put_back
 from audit.ledger.upkeep import examine, record_count
 from audit.verify.trust import TrustFile
@@ -114,7 +115,10 @@ def backup(
         settings, log = _open(directory, trust)
         _demand_file(settings)
         manifest = take_backup(settings.database, log, out, published=settings.published)
-        emit(output, dataclasses.asdict(manifest), [f"{out}: {manifest.size} records, root {manifest.root}"])
+        lines = [f"{out}: {manifest.size} records, root {manifest.root}"]
+        if manifest.rows_behind:
+            lines.append("the gateway's own rows in it are older than its log: restored, it is not served either")
+        emit(output, dataclasses.asdict(manifest), lines)
 
 
 @app.command()

@@ -26,7 +26,7 @@ def issue(
     model: Annotated[str, typer.Argument(help="units/UNIT/models/ID")],
     purpose: Annotated[str, typer.Option(help="What the model will do.")],
     environment: Annotated[str, typer.Option(help="Where, such as production-eu.")],
-    valid_seconds: Annotated[int, typer.Option(help="At most 86400.")] = 86_400,
+    valid_seconds: Annotated[int, typer.Option(help="At most 86400; 0 means as long as it may.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the permit here, for offline checks.")] = None,
     request_id: Annotated[str | None, typer.Option(help="UUID; repeat it to retry safely.")] = None,
     identity: IdentityOption = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
-from assay.errors import PreconditionError
+from assay.errors import PermissionDeniedError, PreconditionError
 from assay.v1 import policy_pb2
 from gateway.jobs import views
 from gateway.jobs.transitions import Event, State
@@ -47,14 +47,32 @@ def demand(policy: PolicyEngine, job: JobRow, steps: Sequence[TransitionRow], no
 
 def due(policy: PolicyEngine, job: JobRow, steps: Sequence[TransitionRow]) -> dt.datetime | None:
     """When the newest appeal must be answered, while nobody has answered it."""
+    appeal = waiting(job, steps)
+    return None if appeal is None else rows.moment(appeal.time_us + _micros(policy.days("appeal_answer_days")))
+
+
+def waiting(job: JobRow, steps: Sequence[TransitionRow]) -> TransitionRow | None:
+    """The newest appeal, while nobody has answered it."""
     if job.state not in _WHERE_IT_WAITS:
         return None
     for step in reversed(steps):
         if step.event == Event.APPEAL:
-            return rows.moment(step.time_us + _micros(policy.days("appeal_answer_days")))
+            return step
         if step.event in (*_REFUSALS, Event.WAIVE, Event.DISMISS):
             return None
     return None
+
+
+def refuse_filer(appeal: TransitionRow, subject: str) -> None:
+    """Who filed an appeal does not answer it, neither with a waiver nor with a dismissal.
+
+    Raises:
+        PermissionDeniedError: ``MAKER_CHECKER``.
+    """
+    if appeal.actor == subject:
+        raise PermissionDeniedError(
+            "MAKER_CHECKER", "who filed an appeal cannot decide on it", remedy="ask another person"
+        )
 
 
 def _last(steps: Sequence[TransitionRow], *events: Event) -> str:

@@ -211,6 +211,8 @@ class JobService:
     ) -> AsyncIterator[tuning_job_pb2.WatchTuningJobResponse]:
         """Yields the job now, then at each change of state or progress; the last message says that it rests.
 
+        Whether the caller may still watch is asked at the gate before each message.
+
         Raises:
             NotFoundError: ``NOT_FOUND``.
         """

@@ -12,7 +12,6 @@ from gateway.application import Application
 from gateway.rpc.handlers import Gate, handler
 from gateway.rpc.routes import routes
 from gateway.telemetry import Telemetry
-from policies.authorization import CedarAuthorizer
 
 MAX_MESSAGE_BYTES = 4 << 20
 MAX_CONCURRENT_RPCS = 512
@@ -32,7 +31,7 @@ async def start(app: Application, telemetry: Telemetry) -> aio.Server:
         UnavailableError: ``PORT_TAKEN``.
     """
     server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
-    gate = Gate(app, CedarAuthorizer.load(), telemetry)
+    gate = Gate(app, telemetry)
     table = routes(app)
     for service, found in table.items():
         handlers = {route.method.name: handler(route, gate) for route in found}

@@ -14,6 +14,7 @@ from assay import canonical, dsse
 from assay.errors import AssayError, NotFoundError, PermissionDeniedError, PreconditionError
 from assay.v1 import approval_pb2, identity_pb2, model_pb2, policy_pb2, tuning_job_pb2
 from gateway.identity_registry import grants_of
+from gateway.jobs.transitions import Event
 from gateway.statements import (
     approval_statement,
     dismissal_statement,
@@ -179,6 +180,18 @@ async def test_another_units_officer_sees_nothing(house: House) -> None:
     with pytest.raises(NotFoundError):
         request = approval_pb2.ListPendingApprovalsRequest(parent="units/credit")
         await house.app.approvals.list_pending_approvals(mia, request)
+
+
+@pytest.mark.parametrize("name", ["olga", "carl"])
+async def test_a_role_that_reviews_in_one_unit_shows_no_other(house: House, name: str) -> None:
+    """Neither an operator of every unit nor a requester of this one sees what waits here, by being validator there."""
+    await awaiting(house)
+    await grant(house, name, "validator", "claims")
+    everywhere = approval_pb2.ListPendingApprovalsRequest(parent="units/-")
+    listed = await house.app.approvals.list_pending_approvals(await house.caller(name), everywhere)
+    assert not listed.pending_approvals
+    await grant(house, name, "validator", "credit", "g-2")
+    assert (await pending(house, name)).tuning_job == NAME
 
 
 async def grant(house: House, subject: str, role: str, unit: str = "-", grant_id: str = "g-1") -> None:
@@ -434,6 +447,22 @@ async def test_who_filed_an_appeal_does_not_dismiss_it(house: House) -> None:
     with pytest.raises(PermissionDeniedError) as caught:
         await dismiss(house, "cora")
     assert caught.value.reason == "MAKER_CHECKER"
+
+
+@pytest.mark.parametrize("until", [Event.DENY, None])
+async def test_who_filed_an_appeal_does_not_grant_it(house: House, until: Event | None) -> None:
+    """A waiver is the yes to an appeal. Without one that waits, the same person may waive."""
+    await judged(house, quarantined(outcome("A", passed=False, waivable_by="validator")), until=until)
+    await appeal(house, "vik")
+    size, before = house.app.ledger.size, state(house)
+    with pytest.raises(PermissionDeniedError) as caught:
+        await waive(house, "vik", ["A"])
+    assert caught.value.reason == "MAKER_CHECKER"
+    assert state(house) == before and house.app.ledger.size == size
+    await dismiss(house, "cora")
+    await house.app.pipeline.cards.render(NAME)
+    await waive(house, "vik", ["A"])
+    assert state(house) == ("QUEUED" if until else "AWAITING_APPROVAL")
 
 
 async def test_without_an_appeal_there_is_nothing_to_dismiss(house: House) -> None:

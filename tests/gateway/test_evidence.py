@@ -54,6 +54,22 @@ async def test_every_record_and_its_proof(house: House) -> None:
     assert note == house.app.ledger.checkpoint()
 
 
+async def test_a_proof_shows_a_record_to_those_alone_who_may_list_it(house: House) -> None:
+    """A role in every unit is no leave to read: operators list nothing, and the whole log is for auditors."""
+    await awaiting(house)
+    read: dict[str, set[str]] = {}
+    for name in ("oscar", "rita", "cora", "vik", "dana", "anna"):
+        caller = await house.caller(name)
+        for index in range(house.app.ledger.size):
+            request = pb.GetInclusionProofRequest(index=index)
+            proof = (await house.app.evidence.get_inclusion_proof(caller, request)).proof
+            assert proof.tree_size
+            units = read.setdefault(name, set())
+            units |= {house.app.ledger.record(index).unit} if proof.body else set()
+    everybody = {name: {"credit"} for name in read}
+    assert read == {**everybody, "oscar": set(), "anna": {"credit", "system"}}
+
+
 async def test_units_read_their_own_chains(house: House) -> None:
     await awaiting(house)
     carl, mia = await house.caller("carl"), await house.caller("mia")

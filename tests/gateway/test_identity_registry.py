@@ -5,16 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 
+import grpc
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
 
 from assay.errors import AssayError, InvalidInputError, PermissionDeniedError
+from assay.identity import Layout
 from assay.v1 import identity_pb2 as pb
-from gateway import refusals
+from assay.v1 import tuning_job_pb2
+from demo.processes import free_ports
+from gateway import refusals, statements
 from gateway.application import Application
+from gateway.cli.errors import from_call
+from gateway.cli.session import open_session
 from gateway.refusals import RefusalRecorder
+from gateway.rpc.interceptors import validate
+from gateway.rpc.server import start
 from gateway.settings import Settings
 from gateway.statements import grant_revocation_statement, grant_statement
+from gateway.telemetry import Telemetry
 from tests.gateway.conftest import House
 
 
@@ -29,6 +41,7 @@ async def grant(
 async def revoke(house: House, signer: str, grant_id: str, name: str = "") -> pb.RoleGrant:
     envelope = house.sign(signer, grant_revocation_statement(grant_id, "left"))
     request = pb.RevokeRoleRequest(name=name or f"roleGrants/{grant_id}", envelope=envelope)
+    validate.check(request)
     return (await house.app.identities.revoke_role(await house.caller(signer), request)).role_grant
 
 
@@ -77,6 +90,29 @@ async def test_who_may_not_grant(house: House) -> None:
         await revoke(house, "rita", "cora-compliance-officer")
 
 
+async def test_a_grant_is_a_persons_and_can_be_named(house: House) -> None:
+    for grant_id in ("", "Vera/Validator", "g 1", "g-1\n", "\u00e9", "x" * 65):
+        await refused(house, "STATEMENT", "oscar", "rita", "validator", "-", grant_id)
+    size = house.app.ledger.size
+    for subject in ("spiffe://assay.local/services/gateway", "spiffe://assay.local/people/", "rita"):
+        envelope = house.sign("oscar", grant_statement(subject, "validator", "-", "g-1"))
+        with pytest.raises(InvalidInputError) as caught:
+            await house.app.identities.grant_role(await house.caller("oscar"), pb.GrantRoleRequest(envelope=envelope))
+        assert caught.value.reason == "STATEMENT"
+    assert house.app.ledger.size == size
+
+
+@pytest.mark.parametrize("grant_id", ["Vera/Validator", "of\ntwo lines", "x" * 1000])
+async def test_what_an_earlier_release_granted_under_any_id_is_revocable(
+    house: House, monkeypatch: pytest.MonkeyPatch, grant_id: str
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(statements, "read_grant", lambda s: statements.SignedGrant(**s["predicate"]))
+        made = await grant(house, "oscar", "rita", "validator", "-", grant_id)
+    assert (await revoke(house, "oscar", grant_id)).name == made.name
+    assert (await house.caller("rita")).grants == {("ROLE_REQUESTER", "-")}
+
+
 async def test_a_grant_signed_by_somebody_else_is_not_mine(house: House) -> None:
     envelope = house.sign("olga", grant_statement(house.subject("rita"), "validator", "-", "g-1"))
     with pytest.raises(PermissionDeniedError) as caught:
@@ -91,6 +127,40 @@ async def test_a_revocation_names_the_grant_of_the_request(house: House) -> None
     with pytest.raises(AssayError) as caught:
         await revoke(house, "oscar", "none")
     assert caught.value.reason == "NOT_FOUND"
+
+
+async def test_a_watch_ends_with_the_role(opened: Callable[[], House], tmp_path: Path) -> None:
+    """Over mTLS: it may last for days, and what it says next is for those alone who may ask then."""
+    address, layout = f"127.0.0.1:{free_ports(1)}", Layout(tmp_path / "dir")
+    layout.settings.write_text(layout.settings.read_text().replace("127.0.0.1:7443", address))
+    house = opened()
+    server = await start(house.app, Telemetry(TracerProvider(), MeterProvider()))
+    name = "units/credit/tuningJobs/first"
+    seen: list[int] = []
+
+    def watch() -> AssayError:
+        request = tuning_job_pb2.WatchTuningJobRequest(name=name)
+        with open_session(layout.person("anna"), address) as session, pytest.raises(grpc.RpcError) as ended:
+            for event in session.jobs.WatchTuningJob(request, timeout=10):
+                seen.append(event.tuning_job.state)
+        return from_call(ended.value)
+
+    try:
+        await house.upload("rita")
+        rita = await house.caller("rita")
+        await house.app.jobs.create_tuning_job(rita, house.request())
+        watching = asyncio.create_task(asyncio.to_thread(watch))
+        while not seen and not watching.done():
+            await asyncio.sleep(0.01)
+        await revoke(house, "oscar", "anna-auditor")
+        await house.app.jobs.cancel_tuning_job(rita, tuning_job_pb2.CancelTuningJobRequest(name=name, reason="x"))
+        assert (await watching).reason == "NOT_FOUND"
+        assert seen == [tuning_job_pb2.TuningJob.STATE_RECEIVED]
+        said = json.loads(house.app.ledger.records("system", None, -1, 100)[-1].body)["statement"]["predicate"]
+        assert (said["actor"], said["method"].rpartition("/")[2]) == (house.subject("anna"), "WatchTuningJob")
+    finally:
+        await server.stop(None)
+        await house.app.close()
 
 
 async def test_the_last_operator_stays(house: House) -> None:

@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from assay.errors import PreconditionError
-from audit.ledger.restore import marker
 from gateway.cli.app import app
 from gateway.key_rotation import draft_rotation
 from tests.gateway.conftest import House
+from tests.gateway.test_identity_registry import revoke
 
 RUN = CliRunner()
 
@@ -60,11 +60,36 @@ async def test_fsck_backup_and_restore(opened: Callable[[], House], tmp_path: Pa
         draft_rotation(house.app.settings, "permit", oscar)
     assert refusal.value.reason == "ROWS_BEHIND_LOG"
     lose(database)
-    marker(database).unlink()
     call("restore", root, "--backup", tmp_path / "new")
     again = opened()
     assert (again.app.ledger.size, again.app.ledger.checkpoint()) == (size, checkpoint)
     await again.app.close()
+
+
+async def test_a_backup_of_a_log_whose_rows_are_behind_brings_no_revoked_role_back(
+    opened: Callable[[], House], tmp_path: Path
+) -> None:
+    house = opened()
+    root, database = house.layout.root, house.app.settings.database
+    call("backup", root, "--out", tmp_path / "old")
+    await revoke(house, "oscar", "vik-validator")
+    call("backup", root, "--out", tmp_path / "new")
+    await house.app.close()
+    lose(database)
+    call("restore", root, "--backup", tmp_path / "old", "--from", tmp_path / "new")
+    assert "not served" in call("backup", root, "--out", tmp_path / "behind")
+    for backup, behind in (("new", False), ("behind", True), ("new", False)):
+        lose(database)
+        done = call("restore", root, "--backup", tmp_path / backup, "--output", "json")
+        assert json.loads(done)["rows_behind"] is behind
+        if behind:
+            with pytest.raises(PreconditionError) as refusal:
+                opened()
+            assert refusal.value.reason == "ROWS_BEHIND_LOG"
+        else:
+            again = opened()
+            assert (await again.caller("vik")).grants == frozenset()
+            await again.app.close()
 
 
 async def test_fsck_names_the_damage(opened: Callable[[], House]) -> None:

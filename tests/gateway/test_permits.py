@@ -27,7 +27,8 @@ from gateway.store import jobs, rows
 from gateway.store.tables import GrantRow
 from tests.assay.test_model_signature import own_tool
 from tests.gateway.conftest import BASE, House, now
-from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, awaiting, decide, state
+from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, awaiting, decide, judged, outcome, state
+from tests.gateway.test_approvals import quarantined, waive
 
 
 @pytest.fixture
@@ -242,6 +243,34 @@ async def test_a_lapsed_approval_voids_permits(house: House) -> None:
     rita = await house.caller("rita")
     job = (await house.app.jobs.get_tuning_job(rita, tuning_job_pb2.GetTuningJobRequest(name=NAME))).tuning_job
     assert job.state == tuning_job_pb2.TuningJob.STATE_EXPIRED and job.reason == "the approval has lapsed"
+
+
+async def test_a_permit_ends_with_its_approval(house: House) -> None:
+    await approved(house)
+    end = now().replace(microsecond=0) + dt.timedelta(minutes=5)
+    await house.app.store.commit(
+        lambda u: jobs.note(u.connection, NAME, {"approved_until_us": rows.micros(end + dt.timedelta(milliseconds=9))})
+    )
+    assert (await issued(house)).not_after.ToDatetime(dt.UTC) == end
+    with pytest.raises(PreconditionError) as caught:
+        await issued(house, valid_seconds=301)
+    assert caught.value.reason == "TOO_LONG"
+    await house.app.store.commit(lambda u: jobs.note(u.connection, NAME, {"approved_until_us": 1}))
+    with pytest.raises(PreconditionError) as caught:
+        await issued(house)
+    assert caught.value.reason == "NOT_APPROVED"
+
+
+async def test_a_permit_ends_with_the_last_day_of_a_waiver(house: House) -> None:
+    await judged(house, quarantined(outcome("A", passed=False, waivable_by="validator")))
+    last = now().date()
+    await waive(house, "vik", ["A"], days=0)
+    await house.app.pipeline.cards.render(NAME)
+    await decide(house, "cora", "compliance_officer")
+    await decide(house, "vik", "validator")
+    permit = await issued(house)
+    assert permit.not_after.ToDatetime() == dt.datetime.combine(last + dt.timedelta(days=1), dt.time())
+    assert offline(house, permit) == (True, "")
 
 
 TAMPERING: dict[str, Callable[[permit_pb2.Permit], None]] = {

@@ -200,6 +200,7 @@ WITHOUT_CONTROL = statements.waiver_statement("j", "e", ["A"], SAID, SAID, dt.da
 del WITHOUT_CONTROL["predicate"]["compensating_control_commitment"]
 TWICE = statements.waiver_statement("j", "e", ["A"], SAID, SAID, dt.date(2026, 1, 1))
 TWICE["predicate"]["rules"] *= 2
+A_WAIVER = statements.waiver_statement("j", "e", ["A"], SAID, SAID, dt.date(2026, 1, 1))
 PENDING = approval_pb2.PendingApproval(card_sha256="aa" * 32, adapter_sha256="bb" * 32, tuning_job="j", etag="e")
 
 
@@ -255,6 +256,14 @@ def test_a_statement_of_another_shape_is_not_read(change: Any) -> None:
 def test_a_waiver_without_rules_or_control_or_of_a_rule_twice_is_not_read(statement: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         statements.read_waiver(statement)
+
+
+@pytest.mark.parametrize("day", ["", "2026-1-01", "20260101", "2026-01-01x", "2026-02-30", "zzzz"])
+def test_a_waiver_until_no_day_is_not_read(day: str) -> None:
+    """As texts they compare with days all the same."""
+    with pytest.raises(InvalidInputError) as caught:
+        statements.read_waiver({**A_WAIVER, "predicate": {**A_WAIVER["predicate"], "expires": day}})
+    assert caught.value.reason == "STATEMENT"
 
 
 @pytest.mark.parametrize("role", ["", "king", "ROLE_UNSPECIFIED", "unspecified", "ROLE_KING"])

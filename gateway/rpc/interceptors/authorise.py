@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from assay.errors import PermissionDeniedError
 from gateway.caller import ALL_UNITS, Caller, not_found
-from policies.authorization import Authorizer, Principal
+from policies.authorization import Authorizer
 
 _UNIT = re.compile(r"^units/(-|[a-z][a-z0-9-]{0,30})(?:/|$)")
 _NAMES = ("parent", "name", "model", "tuning_job")
@@ -22,8 +22,7 @@ def require(caller: Caller, action: str, request: Message, authorizer: Authorize
         PermissionDeniedError: ``NOT_PERMITTED`` otherwise.
     """
     unit = unit_of(request)
-    principal = Principal(caller.subject, caller.grants)
-    if authorizer.authorize(principal, action, unit, {}).allowed:
+    if caller.may(action, unit, authorizer):
         return
     if unit != ALL_UNITS and not caller.sees(unit):
         raise not_found(name_of(request))

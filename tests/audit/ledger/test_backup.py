@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from audit.ledger.backup import backup, read_backup
+from audit.ledger.backup import backup, marker, read_backup
 from audit.ledger.note import Checkpoint, Verifier, sign_note
 from audit.ledger.publication import PublishedNotes
-from audit.ledger.restore import Restored, marker, open_source, restore
+from audit.ledger.restore import Restored, open_source, restore
 from audit.ledger.upkeep import examine
 from tests.audit.ledger.ledger_world import ORIGIN, World, ed25519, refused
 from tests.audit.ledger.test_startup import draft, grow
@@ -91,6 +91,20 @@ def test_old_backup_with_the_missing_records(aged: World, kind: str) -> None:
     assert bring_back(aged, source) == Restored(301, 310, (), True)
     assert marker(aged.database).is_file()
     goes_on(aged, 611)
+
+
+def test_rows_that_are_behind_stay_behind_in_a_backup_of_them_and_a_whole_one_ends_it(aged: World) -> None:
+    backup(aged.database, LOG, aged.folder / "whole")
+    lose(aged)
+    bring_back(aged, aged.folder / "whole")
+    assert backup(aged.database, LOG, aged.folder / "behind").rows_behind
+    lose(aged)
+    assert bring_back(aged, folder="whole") == Restored(611, 0, (), False)
+    assert not marker(aged.database).exists()
+    assert not backup(aged.database, LOG, aged.folder / "again").rows_behind
+    lose(aged)
+    assert bring_back(aged, folder="behind") == Restored(611, 0, (), True)
+    assert marker(aged.database).is_file()
 
 
 def test_old_backup_alone_is_refused(aged: World) -> None:
