@@ -147,7 +147,7 @@ class EvidenceService:
         chosen = {i for u in units for i in bundle.select(ledger, u, [j for j in jobs if unit_of(j) == u])}
         size, note = self.store.publication.latest()
         indices = sorted(i for i in chosen if i < size) if jobs else None
-        attachments = self.store.read(lambda c: self._attachments(c, unit, jobs))
+        attachments = self.store.read(lambda c: self._attachments(c, unit, jobs, size))
         return bundle.export(
             ledger,
             out,
@@ -181,14 +181,21 @@ class EvidenceService:
             return b""
         return opening.salt + opening.payload
 
-    def _attachments(self, connection: Connection, unit: str | None, jobs: Sequence[str]) -> Mapping[str, bytes]:
-        """Cards and their JSON twins, under names that tell whose they are; a card's record names each one's digest."""
+    def _attachments(
+        self, connection: Connection, unit: str | None, jobs: Sequence[str], size: int
+    ) -> Mapping[str, bytes]:
+        """Cards and their JSON twins, under names that tell whose they are; a card's record names each one's digest.
+
+        Only cards recorded below ``size``: the bundle shows no record of a younger one.
+        """
         files: dict[str, bytes] = {}
         for model in rows.select_all(connection, ModelRow, order_by="name"):
             if (unit is not None and model.unit != unit) or (jobs and model.job not in jobs):
                 continue
             stem = model.name.replace("units/", "").replace("/models/", ".")
-            wanted = {"card.json": model.card_sha256, "card.pdf": model.issued_pdf_sha256 or model.card_pdf_sha256}
+            twin, draft = (model.card_sha256, model.card_pdf_sha256) if model.card_index < size else ("", "")
+            issued = model.issued_pdf_sha256 if model.issued_index < size else ""
+            wanted = {"card.json": twin, "card.pdf": issued or draft}
             files |= {f"{stem}.{name}": read_bytes(self.blobs, model.unit, sha) for name, sha in wanted.items() if sha}
         return files
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import Any
 
 from assay.dsse import Signer
@@ -18,30 +19,38 @@ def approval(state: State, entry: Entry) -> None:
     job, role = state.job(entry.record), role_name(predicate.get("role"))
     _acts(state, job, signer, role, predicate, "AWAITING_APPROVAL")
     _evidence(state, entry, job, predicate)
+    decision = predicate.get("decision")
+    lapsed = decision == "grant" and entry.record.time.date() > job.waived_until
+    state.findings.demand(names.ROLES, not lapsed, "a waiver that let the job on has expired")
     before = [s for s in job.signatures if s.version == job.version]
     twice = any(s.signer.subject == signer.subject or s.signer.keyid == signer.keyid for s in before)
     state.findings.demand(names.DUTIES, not twice, "this person or key has decided on this version already")
     refused = [s.signer for s in job.signatures if s.version < job.version and not s.granted]
     message = "who refused the job may not decide on the appeal"
     state.findings.demand(names.DUTIES, not _shares(signer, tuple(refused)), message)
-    decision = predicate.get("decision")
     state.findings.demand(names.EVIDENCE, decision in ("grant", "refuse"), "it decides neither grant nor refuse")
     card = text(predicate, "card_sha256")
     job.signatures.append(Signature(signer, role, decision == "grant", job.version, card))
 
 
 def waiver(state: State, entry: Entry) -> None:
-    """Every rule waived has fired, and the signer holds the role that may waive it."""
+    """It waives every rule that fired and no other, by the roles that may, in time; who appealed does not sign it."""
     signer, predicate = state.signed(entry)
     job, listed = state.job(entry.record), predicate.get("rules")
+    demand, missing = state.findings.demand, not state.whole(job.unit)
     rules = [str(rule) for rule in listed] if isinstance(listed, list) else []
-    state.findings.demand(names.ROLES, bool(rules), "it waives no rule")
-    state.findings.demand(names.ROLES, len(set(rules)) == len(rules), "it waives a rule twice")
-    for rule in rules:
-        known = bool(job.outcomes.get(rule)) or not state.whole(job.unit)
-        state.findings.demand(names.ROLES, known, f"rule {rule} did not fire or cannot be waived")
-    for role in sorted({job.outcomes.get(rule, "") for rule in rules}):
+    roles = {rule: role_name(job.fired.get(rule, {}).get("waivable_by")) for rule in rules}
+    demand(names.ROLES, bool(rules), "it waives no rule")
+    demand(names.ROLES, len(roles) == len(rules), "it waives a rule twice")
+    for rule, role in roles.items():
+        unknown = missing and rule not in job.fired
+        demand(names.ROLES, bool(role), f"rule {rule} did not fire or cannot be waived", missing=unknown)
+    left = ", ".join(sorted(job.fired.keys() - roles.keys()))
+    demand(names.ROLES, not left, f"the job would still be refused by {left}", missing=missing)
+    demand(names.DUTIES, signer.subject not in job.appealed, "who filed the appeal may not decide on it")
+    for role in sorted(set(roles.values())):
         _acts(state, job, signer, role, predicate, "DENIED", "QUARANTINED")
+    _lasts(state, entry, job, rules)
     job.acts.add(("rules.waived", job.version))
 
 
@@ -61,15 +70,17 @@ def dismissal(state: State, entry: Entry) -> None:
     _acts(state, job, signer, COMPLIANCE_OFFICER, predicate, "DENIED", "QUARANTINED")
     missing = not state.whole(job.unit)
     state.findings.demand(names.TRANSITIONS, bool(job.appealed), "no appeal waits for an answer", missing=missing)
-    state.findings.demand(names.DUTIES, signer.subject != job.appealed, "who filed the appeal may not decide on it")
+    own = signer.subject in job.appealed
+    state.findings.demand(names.DUTIES, not own, "who filed the appeal may not decide on it")
     job.acts.add(("appeal.dismissed", job.version))
 
 
 def revocation(state: State, entry: Entry) -> None:
-    """A compliance officer withdraws an approval."""
+    """A compliance officer withdraws an approval, the maker too: it lets nothing pass."""
     signer, predicate = state.signed(entry)
     job = state.job(entry.record)
-    _acts(state, job, signer, COMPLIANCE_OFFICER, predicate, "APPROVED")
+    _seen(state, job, predicate, "APPROVED")
+    state.holds(signer, COMPLIANCE_OFFICER, job.unit)
     job.acts.add(("approval.revoked", job.version))
 
 
@@ -107,34 +118,54 @@ def quorum_met(signed: list[tuple[Signer, str]]) -> bool:
 
 
 def _acts(state: State, job: Job, signer: Signer, role: str, predicate: Mapping[str, Any], *states: str) -> None:
-    """What holds for every act of a person on a job: state, version seen, not the maker, role held."""
+    """What holds for a person's decision on a job: state, version seen, not the maker, role held."""
+    _seen(state, job, predicate, *states)
+    state.findings.demand(names.DUTIES, bool(job.creator), "the job's maker is not known", missing=True)
+    state.findings.demand(names.DUTIES, signer.subject != job.creator, "the maker may not decide on the job")
+    state.holds(signer, role, job.unit)
+
+
+def _seen(state: State, job: Job, predicate: Mapping[str, Any], *states: str) -> None:
+    """The job is in a state in which this is signed, and in the version that was signed about."""
     missing = not state.whole(job.unit)
     state.findings.demand(
         names.TRANSITIONS, job.state in states, f"signed while the job is {job.state}", missing=missing
     )
     seen = predicate.get("etag") == job.etag
     state.findings.demand(names.EVIDENCE, seen, "it was signed about another version of the job", missing=missing)
-    state.findings.demand(names.DUTIES, bool(job.creator), "the job's maker is not known", missing=True)
-    state.findings.demand(names.DUTIES, signer.subject != job.creator, "the maker may not decide on the job")
-    state.holds(signer, role, job.unit)
+
+
+def _lasts(state: State, entry: Entry, job: Job, rules: Iterable[str]) -> None:
+    """A waiver expires on a day to come, and no later than each rule lets it; the job's approval ends with it."""
+    today = entry.record.time.date()
+    try:
+        expires = date.fromisoformat(text(entry.record.predicate, "expires"))
+    except ValueError:
+        expires = date.min
+    state.findings.demand(names.ROLES, expires >= today, "the waiver had expired, or does not say when it does")
+    for rule in rules:
+        longest = job.fired.get(rule, {}).get("waiver_days")
+        lasts = type(longest) is not int or longest <= 0 or (expires - today).days <= longest
+        state.findings.demand(names.ROLES, lasts, f"rule {rule} may be waived for {longest} days at most")
+    job.waived_until = min(job.waived_until, expires)
 
 
 def _evidence(state: State, entry: Entry, job: Job, predicate: Mapping[str, Any]) -> None:
-    """The approval's card, evidence root and digests are those of the log."""
+    """The approval's card, evidence root, digests and purpose are those of the log."""
     card, index, size = (predicate.get(name) for name in ("card_sha256", "card_index", "evidence_size"))
-    rendered = isinstance(index, int) and bool(card) and card == job.cards.get(index)
-    state.findings.demand(
-        names.EVIDENCE, rendered, "the card it names is not the rendered one", missing=not state.whole(job.unit)
-    )
+    rendered = isinstance(index, int) and bool(card) and job.cards.get(index) == (card, job.version)
+    message = "the card it names is not the one rendered of this version"
+    state.findings.demand(names.EVIDENCE, rendered, message, missing=not state.whole(job.unit))
     covers = isinstance(size, int) and isinstance(index, int) and index < size <= entry.index
     state.findings.demand(names.EVIDENCE, covers, "its evidence does not cover the card")
     # Roots of smaller trees were proved to be prefixes when the bundle was opened; only texts were.
     root = predicate.get("evidence_root")
     same = root == state.header.root.hex() if size == state.header.size else isinstance(root, str)
     state.findings.demand(names.EVIDENCE, same, "its evidence root is not the log's")
-    for member, known in (("adapter_sha256", job.adapter), ("base_sha256", job.base)):
+    trained = {"adapter_sha256": job.adapter, "base_sha256": job.base, "purpose": job.purpose}
+    for member, known in trained.items():
         same = bool(known) and predicate.get(member) == known
-        message = f"its {member} is not what was trained"
+        message = f"its {member} is not that of what was trained"
         state.findings.demand(names.EVIDENCE, same, message, missing=not known and not state.whole(job.unit))
 
 

@@ -13,12 +13,13 @@ DUTIES = "separation of duties"
 EVIDENCE = "approvals bind card and evidence"
 TRANSITIONS = "transitions of jobs"
 WORKERS = "workers' statements"
+AGREEMENT = "a job's records agree"
 PERMITS = "permits"
 ERASURES = "erasures follow a signed order or the end of a retention"
 KEYS = "keys in force when signing"
 END = "a frozen log has ended"
 TIME = "time does not run backwards"
-CHECKS = (TIME, SIGNATURES, KEYS, ROLES, DUTIES, EVIDENCE, TRANSITIONS, WORKERS, PERMITS, ERASURES, END)
+CHECKS = (TIME, SIGNATURES, KEYS, ROLES, DUTIES, EVIDENCE, TRANSITIONS, AGREEMENT, WORKERS, PERMITS, ERASURES, END)
 
 SHOWN = 20
 

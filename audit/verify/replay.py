@@ -13,7 +13,7 @@ from datetime import timedelta
 from assay.errors import NotFoundError
 from assay.key_events import PDF
 from audit.ledger.evidence import Entry, Header
-from audit.verify import acts, governance, results
+from audit.verify import acts, agreement, governance, results
 from audit.verify import findings as names
 from audit.verify.archive import open_bundle
 from audit.verify.findings import Problem
@@ -24,7 +24,9 @@ from audit.verify.transitions import transition
 from audit.verify.trust import TrustFile
 
 CLOCK_TOLERANCE = timedelta(seconds=2)
-HANDLERS: Mapping[str, Handler] = {**governance.HANDLERS, **acts.HANDLERS, **results.HANDLERS}
+HANDLERS: Mapping[str, Handler] = {
+    **governance.HANDLERS, **acts.HANDLERS, **results.HANDLERS, **agreement.HANDLERS,
+}  # fmt: skip
 
 
 def replay(entries: tuple[Entry, ...], header: Header, trust: TrustFile, gapless: frozenset[str]) -> State:
@@ -38,7 +40,7 @@ def replay(entries: tuple[Entry, ...], header: Header, trust: TrustFile, gapless
     """
     state = State(header, trust, gapless, Roles(founder=trust.operator))
     for entry in entries:
-        for step in (_time, results.worker, _special, transition):
+        for step in (_time, results.worker, agreement.model, _special, transition):
             try:
                 step(state, entry)
             except Problem as problem:

@@ -35,7 +35,7 @@ def worker(state: State, entry: Entry) -> None:
     if len(found) > _MOST_STATEMENTS:
         raise Problem(names.WORKERS, f"it carries more than {_MOST_STATEMENTS} statements")
     job = state.job(entry.record)
-    job.base = text(entry.record.predicate, "base_sha256") or job.base
+    job.base = job.base or text(entry.record.predicate, "base_sha256")
     for envelope in found:
         verified = _service(state, entry.index, key, envelope)
         about = _about(verified, name) == job.name
@@ -43,7 +43,7 @@ def worker(state: State, entry: Entry) -> None:
         if entry.record.type == "training.replayed":
             _replayed(state, job, entry.record, verified)
         else:
-            _facts(job, name, verified)
+            _facts(state, job, name, verified, entry.record)
     state.findings.demand(
         names.WORKERS, bool(found) or not needed, f"it carries no signed {name} statement", missing=True
     )
@@ -66,14 +66,21 @@ def _replayed(state: State, job: Job, record: Record, verified: VerifiedEnvelope
 
 
 def card(state: State, entry: Entry) -> None:
-    """Notes the rendered card, which approvals must name."""
-    state.job(entry.record).cards[entry.index] = text(entry.record.predicate, "card_sha256")
+    """Notes the rendered card, which approvals must name, and the version of the job that it shows."""
+    predicate = entry.record.predicate
+    state.job(entry.record).cards[entry.index] = text(predicate, "card_sha256"), predicate.get("version")
 
 
 def card_issued(state: State, entry: Entry) -> None:
-    """A card can be issued while there is a key that signs cards."""
+    """A card can be issued while there is a key that signs cards, and is the rendered one of an approved job."""
     with state.key_checked():
         state.keys.demand_pdf(entry.index)
+    job, index = state.job(entry.record), entry.record.predicate.get("card_index")
+    missing, demand = not state.whole(job.unit), state.findings.demand
+    demand(names.EVIDENCE, job.state == "APPROVED", f"issued while the job is {job.state}", missing=missing)
+    card, _ = job.cards.get(index, ("", 0)) if isinstance(index, int) else ("", 0)
+    same = bool(card) and entry.record.predicate.get("card_sha256") == card
+    demand(names.EVIDENCE, same, "the card it issues is not the rendered one", missing=missing)
 
 
 def permit(state: State, entry: Entry) -> None:
@@ -83,11 +90,21 @@ def permit(state: State, entry: Entry) -> None:
     state.findings.demand(
         names.PERMITS, job.state == "APPROVED", f"issued while the job is {job.state}", missing=missing
     )
-    same = not job.adapter or predicate.get("adapter_sha256") == job.adapter
-    state.findings.demand(names.PERMITS, same, "it permits another adapter than was trained")
+    approved = {
+        "adapter_sha256": job.adapter, "base_sha256": job.base, "purpose": job.purpose, "creator": job.creator,
+    }  # fmt: skip
+    for member, known in approved.items():
+        same = not known or predicate.get(member) == known
+        what = member.removesuffix("_sha256")
+        state.findings.demand(names.PERMITS, same, f"it permits another {what} than was approved")
+    lapsed = entry.record.time.date() > job.waived_until
+    state.findings.demand(names.PERMITS, not lapsed, "a waiver that let the job on has expired")
     begin, end = parse_moment(predicate.get("not_before")), parse_moment(predicate.get("not_after"))
     lasts = begin is not None and end is not None and timedelta(0) < end - begin <= LONGEST_PERMIT
     state.findings.demand(names.PERMITS, lasts, "it does not end within 24 hours")
+    # Else one day's permits would outlive a revocation by as much as they were put ahead.
+    ahead = begin is not None and begin > entry.record.time
+    state.findings.demand(names.PERMITS, not ahead, "it begins later than it was recorded")
     signature = predicate.pop("signature", "")
     for member in ("statement_sha256", "actor", "trace_id"):
         predicate.pop(member, None)
@@ -142,13 +159,19 @@ def _about(verified: VerifiedEnvelope, name: str) -> str:
     return text(verified.predicate, "job") if verified.predicate_name == name else ""
 
 
-def _facts(job: Job, name: str, verified: VerifiedEnvelope) -> None:
-    """Digests that later records must agree with."""
+def _facts(state: State, job: Job, name: str, verified: VerifiedEnvelope, record: Record) -> None:
+    """Digests that later records must agree with, and of which the record says what the statement in it says."""
+    subjects = {s["name"]: s["digest"]["sha256"] for s in verified.statement["subject"]}
+    said, holds = record.predicate, True
     if name == "training":
-        subjects = {s["name"]: s["digest"]["sha256"] for s in verified.statement["subject"]}
         job.adapter = subjects.get("adapter", "")
+        holds = text(said, "adapter_sha256") in ("", job.adapter)
     elif name == "work-order":
         job.base = text(verified.predicate, "base_sha256")
+        holds = all(said.get(member) == value for member, value in verified.predicate.items())
+    elif name == "audit":
+        holds = text(said, "report_sha256") in ("", *subjects.values())
+    state.findings.demand(names.WORKERS, holds, f"it says other things than the {name} statement in it")
 
 
 def _envelopes(value: Any, depth: int = 3) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from assay import canonical, dsse
@@ -35,7 +35,16 @@ class Signature:
 
 @dataclass
 class Job:
-    """What the records so far say of one job."""
+    """What the records so far say of one job.
+
+    Attributes:
+        plan: digest of what will be measured.
+        report: digest of what was measured.
+        fired: what policy's newest answer says of each rule that stands in the way, by rule.
+        waived_until: last day of the waivers that let it on.
+        appealed: who filed the appeals that wait.
+        cards: digest of each rendered card and the job's version that it shows, by index.
+    """
 
     name: str
     unit: str
@@ -44,11 +53,15 @@ class Job:
     creator: str = ""
     paused_in: str = ""
     capped: bool = False
-    appealed: str = ""
     adapter: str = ""
     base: str = ""
-    outcomes: dict[str, str] = field(default_factory=dict)
-    cards: dict[int, str] = field(default_factory=dict)
+    purpose: str = ""
+    plan: str = ""
+    report: str = ""
+    fired: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    waived_until: date = date.max
+    appealed: set[str] = field(default_factory=set)
+    cards: dict[int, tuple[str, object]] = field(default_factory=dict)
     signatures: list[Signature] = field(default_factory=list)
     acts: set[tuple[str, int]] = field(default_factory=set)
 
@@ -73,6 +86,7 @@ class State:
         keys: keys in force, and which records each has signed so far.
         newest: the newest time of the records before this one.
         publications: ids of policy publications so far.
+        unsaid: indices of verdicts that do not say their outcome.
     """
 
     header: Header
@@ -85,6 +99,7 @@ class State:
     keys: KeyTable = field(init=False)
     newest: datetime | None = None
     publications: set[str] = field(default_factory=set)
+    unsaid: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Begins with the keys that the trust file names."""

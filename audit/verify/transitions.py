@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 from audit.ledger.evidence import Entry
 from audit.ledger.records import Record
 from audit.verify import findings as names
 from audit.verify.acts import quorum_met
 from audit.verify.edges import EDGES, state_name
-from audit.verify.people import role_name
 from audit.verify.state import Job, State, text, transition_of
 
 _RESTS = {
@@ -19,14 +15,13 @@ _RESTS = {
     "appeal.answered": "appeal.dismissed",
 }
 """Changes that rest on one signed act, recorded just before."""
-_APPEALS = ("appeal.filed", "appeal.answered", "job.waived", "job.rejected", "job.approved")
+_ANSWERS = ("appeal.answered", "job.waived", "job.rejected", "job.approved")
+"""Changes after which no appeal waits."""
 
 
 def transition(state: State, entry: Entry) -> None:
     """A record that changes a job's state follows from the records before it; the job moves on in any case."""
     record = entry.record
-    if record.type in ("intake.decided", "release.decided"):
-        state.job(record).outcomes = dict(_waivable(record.predicate))
     if record.type not in EDGES:
         return
     job, step = state.job(record), transition_of(record)
@@ -36,8 +31,12 @@ def transition(state: State, entry: Entry) -> None:
     previous, job.state, job.version = job.state, after, version if type(version) is int else job.version
     if record.type == "job.received":
         job.creator = text(record.predicate, "actor")
-    if record.type in _APPEALS:
-        job.appealed = text(record.predicate, "actor") if record.type == "appeal.filed" else ""
+        asked = record.predicate.get("request")
+        job.purpose = text(asked, "purpose") if isinstance(asked, dict) else ""
+    if record.type == "appeal.filed":
+        job.appealed.add(text(record.predicate, "actor"))
+    elif record.type in _ANSWERS:
+        job.appealed.clear()
     if after == "PAUSED":
         job.paused_in, job.capped = before, text(step, "reason").startswith("COST_CAP")
     state.findings.demand(
@@ -70,17 +69,3 @@ def _backed(state: State, record: Record, job: Job) -> None:
         message = "no two people signed as compliance officer and validator"
         met = quorum_met([(s.signer, s.role) for s in granted])
         demand(names.DUTIES, met, message, missing=missing)
-
-
-def _waivable(value: Any) -> Iterator[tuple[str, str]]:
-    """Rules that did not pass and the role that may waive each, from a decision's or verdict's outcomes."""
-    if isinstance(value, dict):
-        rule, role = value.get("rule_id"), value.get("waivable_by")
-        passed = value.get("outcome") in ("OUTCOME_PASS", "OUTCOME_NOT_APPLICABLE", "OUTCOME_WARN")
-        if isinstance(rule, str) and isinstance(role, str) and role and not passed:
-            yield rule, role_name(role)
-        for item in value.values():
-            yield from _waivable(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _waivable(item)

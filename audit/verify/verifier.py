@@ -259,6 +259,9 @@ def _limits(bundle: Bundle, trust: TrustFile, state: State, report: Report) -> N
     if not trust.operator and state.roles.founder:
         founder = state.roles.founder
         report.not_checked.append(f"the founding operator {founder}: taken from the log; name it in the trust file")
+    if state.unsaid:
+        where = _listed([str(index) for index in state.unsaid])
+        report.not_checked.append(f"whether the verdict was PASS: it does not say its outcome in records {where}")
     if bundle.header.scope != "log":
         report.not_checked.append(
             "records of these units after the last one shown: only the whole log can show that there are none"

@@ -8,6 +8,7 @@ from typing import Any
 from assay import canonical, dsse
 from assay.identity import load_ed25519
 from assay.v1 import approval_pb2, measurement_pb2, policy_input_pb2, policy_pb2
+from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import machine, views
@@ -57,6 +58,8 @@ async def judged(house: House, verdict: policy_pb2.Verdict, unit: str = "credit"
         rows.insert(uow.connection, model)
         machine.transition(uow, name, machine.Change(Event.PREPARE, house.app.settings.subject, ActorKind.GATEWAY))
         for event, values, predicate in steps[: happen.index(until) + 1 if until else None]:
+            if event in (Event.PASS, Event.QUARANTINE):
+                uow.append(_audited(house, model))
             change = machine.Change(
                 event, house.app.settings.subject, ActorKind.GATEWAY, predicate=predicate, values=values,
                 facts=asked if event in (Event.DENY, Event.QUEUE) else {},
@@ -110,6 +113,22 @@ def _tuned(house: House, model: ModelRow, verdict: policy_pb2.Verdict) -> list[S
         (Event.AUDIT, {"model": model.name}, trained),
         (last, {"verdict": views.to_json(verdict)}, said),
     ]
+
+
+def _audited(house: House, model: ModelRow) -> RecordDraft:
+    """The audit's record, which release policy's answer rests on."""
+    predicate = {
+        "model": model.name,
+        "job": model.job,
+        "actor": house.app.settings.subject,
+        "trace_id": "",
+        "report_sha256": SOME,
+        "measurements": [],
+        "measurements_left_out": 0,
+        "not_tested": [],
+        "statement": attested(house, "audit", "audit", model.job, ("report.json", SOME)),
+    }
+    return RecordDraft(model.unit, "audit.completed", "audit", predicate, [("report.json", SOME)], job=model.job)
 
 
 def attested(house: House, worker: str, kind: str, job: str, *subjects: tuple[str, str]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from assay.v1 import audit_pb2 as pb
 from audit.ledger import tree
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
+from gateway.admission.cards import CardOffice
 from tests.gateway.conftest import House, now
 from tests.gateway.judged import NAME, approved, awaiting
 
@@ -105,3 +108,33 @@ async def test_bundles_hold_what_the_verifier_demands(
     report = verify_bundle(path, TrustFile.parse(house.layout.trust.read_text()), now())
     assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
     assert sum(c.outcome == "passed" for c in report.checks) >= 8
+
+
+async def _not_yet(cards: CardOffice, job: str) -> None:
+    """Leaves the card for later."""
+
+
+@pytest.mark.parametrize(("step", "attached"), [("render", set()), ("issue", {"card.json", "card.pdf"})])
+async def test_a_card_recorded_during_an_export_is_not_attached(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, attached: set[str]
+) -> None:
+    """No record under the bundle's checkpoint names the card; one that is issued meanwhile is still a draft there."""
+    make = getattr(CardOffice, step)
+    with monkeypatch.context() as held:
+        held.setattr(CardOffice, step, _not_yet)
+        await (awaiting(house) if step == "render" else approved(house))
+    publication, loop = house.app.store.publication, asyncio.get_running_loop()
+    latest = publication.latest
+
+    def then_a_card() -> tuple[int, bytes]:
+        newest = latest()
+        asyncio.run_coroutine_threadsafe(make(house.app.pipeline.cards, NAME), loop).result()
+        return newest
+
+    monkeypatch.setattr(publication, "latest", then_a_card)
+    path = await export(house, "anna", "units/-", [], tmp_path / "bundle.zip")
+    report = verify_bundle(path, TrustFile.parse(house.layout.trust.read_text()), now())
+    assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
+    with zipfile.ZipFile(path) as bundle:
+        names = {name for name in bundle.namelist() if name.startswith("attachments/")}
+    assert names == {f"attachments/credit.first.{name}" for name in attached}

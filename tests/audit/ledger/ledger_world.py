@@ -401,12 +401,12 @@ class Story:
         self.record("job.preparing", "transition", to="PREPARING")
         return self
 
-    def decide(self, allowed: bool = True) -> Story:
-        """Intake's decision with the preparation statement."""
+    def decide(self, allowed: bool = True, answer: Mapping[str, Any] | None = None) -> Story:
+        """Intake's decision with the preparation statement; ``answer`` changes what policy said."""
         statement = self.service(self.audit_key, "preparation", {"kind": "prepare"}, [("train.jsonl", TRAIN)])
         outcome = {"rule_id": "BASE-ROWS", "outcome": "OUTCOME_FAIL", "waivable_by": "ROLE_COMPLIANCE_OFFICER"}
         predicate = {
-            "decision": {"allowed": allowed, "outcomes": [] if allowed else [outcome]},
+            "decision": {"allowed": allowed, "outcomes": [] if allowed else [outcome], **(answer or {})},
             "data_facts_sha256": digest("facts"),
             "statement": statement,
             "quote_usd_micros": 40_000,
@@ -414,8 +414,8 @@ class Story:
         self.record("intake.decided", "decision", predicate, to="QUEUED" if allowed else "DENIED")
         return self
 
-    def train(self) -> Story:
-        """Work order and training."""
+    def train(self, ordered: Mapping[str, Any] | None = None, trained: Mapping[str, Any] | None = None) -> Story:
+        """Work order and training; the arguments change what the two records say, and not what is signed in them."""
         order = {
             "base_model": "tiny",
             "base_sha256": BASE,
@@ -430,23 +430,24 @@ class Story:
             "decision_index": self.indices.get("intake.decided", 0),
         }
         envelope = self.service(self.permit_key, "work-order", order)
-        self.record("training.ordered", "work-order", {**order, "envelope": envelope}, to="TRAINING")
+        said = {**order, "envelope": envelope, **(ordered or {})}
+        self.record("training.ordered", "work-order", said, to="TRAINING")
         subjects = [("adapter/adapter_model.safetensors", WEIGHTS), ("adapter", ADAPTER)]
         statement = self.service(self.train_key, "training", {"kind": "train"}, subjects)
-        trained = {"model": self.model, "adapter_sha256": ADAPTER, "base_sha256": BASE, "statement": statement}
-        checked = {"adapter_finite": True, "adapter_moved": True}
-        self.record("training.completed", "training", {**trained, **checked}, subjects[1:], to="AUDITING")
+        made = {"model": self.model, "adapter_sha256": ADAPTER, "base_sha256": BASE, "statement": statement}
+        checked = {"adapter_finite": True, "adapter_moved": True, **(trained or {})}
+        self.record("training.completed", "training", {**made, **checked}, subjects[1:], to="AUDITING")
         return self
 
-    def audit(self, to: str = "AWAITING_APPROVAL") -> Story:
-        """Audit, verdict, card."""
+    def audit(self, to: str = "AWAITING_APPROVAL", answer: Mapping[str, Any] | None = None, **changes: Any) -> Story:
+        """Audit, verdict, card; ``answer`` changes what policy said, ``changes`` are of the verdict's record."""
         statement = self.service(self.audit_key, "audit", {"kind": "audit"}, [("report.json", digest("report"))])
         measured = {"measurements": [], "measurements_left_out": 0, "not_tested": [], "statement": statement}
         report = {"model": self.model, "report_sha256": digest("report")}
         self.record("audit.completed", "audit", {**report, **measured})
         outcome = {"rule_id": "GATE-AUC", "outcome": "OUTCOME_FAIL", "waivable_by": "ROLE_VALIDATOR"}
-        verdict = {"outcomes": [] if to == "AWAITING_APPROVAL" else [outcome]}
-        judged = {**report, "verdict": verdict, "run": {}, "audit_plan_sha256": PLAN}
+        verdict = {"outcomes": [] if to == "AWAITING_APPROVAL" else [outcome], **(answer or {})}
+        judged = {**report, "verdict": verdict, "run": {}, "audit_plan_sha256": PLAN, **changes}
         self.record("release.decided", "verdict", judged, to=to)
         return self.card()
 

@@ -69,14 +69,14 @@ def test_waived_quarantine_is_valid(world: World) -> None:
     assert complaints(world) == {}
 
 
-def waive(story: Story, who: str, rules: list[str], etag: str = "") -> None:
+def waive(story: Story, who: str, rules: list[str], etag: str = "", expires: str = "2026-12-31") -> None:
     waiver = {
         "job": story.job,
         "etag": etag or story.etag,
         "rules": rules,
         "reason_commitment": Opening(bytes(32), b"pilot").commitment(),
         "compensating_control_commitment": Opening(bytes(32), b"internal").commitment(),
-        "expires": "2026-12-31",
+        "expires": expires,
     }
     story.act(who, "rules.waived", "waiver", waiver)
 

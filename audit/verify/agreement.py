@@ -1,0 +1,99 @@
+"""What a job's records say of one another: its way follows from policy's answers, and each answer is about the others.
+
+The gateway's table lets a job on only where policy's answer is yes. That table is the gateway's word; the answer lies
+in the record, and is compared here with where the record says that the job went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from audit.ledger.evidence import Entry
+from audit.verify import findings as names
+from audit.verify.edges import state_name
+from audit.verify.state import Handler, State, text, transition_of
+
+PASS = "OUTCOME_PASS"  # noqa: S105
+GOOD = (PASS, "OUTCOME_NOT_APPLICABLE", "OUTCOME_WARN")
+
+
+def model(state: State, entry: Entry) -> None:
+    """A model that a job's record names is the job's."""
+    named = entry.record.predicate.get("model")
+    if entry.record.job and named is not None:
+        own = named == entry.record.job.replace("/tuningJobs/", "/models/")
+        state.findings.demand(names.AGREEMENT, own, "it names another model than the job's")
+
+
+def decision(state: State, entry: Entry) -> None:
+    """Intake's answer: a job is queued when it was allowed, else denied."""
+    answer, job = _answer(entry, "decision"), state.job(entry.record)
+    job.fired, job.plan = fired(answer), text(entry.record.predicate, "audit_plan_sha256")
+    _leads(state, entry, "QUEUED", job.fired, good=answer.get("allowed") is True)
+
+
+def order(state: State, entry: Entry) -> None:
+    """Training is ordered with the plan of what will be measured that the decision fixed."""
+    job, plan = state.job(entry.record), text(entry.record.predicate, "audit_plan_sha256")
+    decided, job.plan = job.plan, plan or job.plan
+    same = not decided or job.plan == decided
+    state.findings.demand(names.AGREEMENT, same, "its audit plan is not the one that was decided on")
+
+
+def training(state: State, entry: Entry) -> None:
+    """The adapter was made on the base that was ordered."""
+    same = text(entry.record.predicate, "base_sha256") in ("", state.job(entry.record).base)
+    state.findings.demand(names.AGREEMENT, same, "its base is not the one that training was ordered on")
+
+
+def audit(state: State, entry: Entry) -> None:
+    """Notes the report, which the verdict must name."""
+    state.job(entry.record).report = text(entry.record.predicate, "report_sha256")
+
+
+def verdict(state: State, entry: Entry) -> None:
+    """Release's answer on the job's own audit: the job waits for approval when it passed, else in quarantine."""
+    answer, job = _answer(entry, "verdict"), state.job(entry.record)
+    job.fired, outcome = fired(answer), answer.get("outcome")
+    if outcome is None:
+        # Predicates of this version may leave it out, as the golden record does; what each rule said is compared.
+        state.unsaid.append(entry.index)
+    _leads(state, entry, "AWAITING_APPROVAL", job.fired, good=None if outcome is None else outcome == PASS)
+    report, plan = (text(entry.record.predicate, name) for name in ("report_sha256", "audit_plan_sha256"))
+    missing, demand = not state.whole(job.unit), state.findings.demand
+    audited = bool(report) and report == job.report
+    demand(names.AGREEMENT, audited, "no audit before it made the report that it names", missing=missing)
+    same = not job.plan or plan == job.plan
+    demand(names.AGREEMENT, same, "its audit plan is not the one that training was ordered with")
+
+
+def fired(answer: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What an answer says of each rule that stands in the way, by rule; what cannot be read stands in the way."""
+    listed = answer.get("outcomes", [])
+    said = [item if isinstance(item, dict) else {} for item in (listed if isinstance(listed, list) else [listed])]
+    return {text(item, "rule_id"): item for item in said if item.get("outcome") not in GOOD}
+
+
+def _answer(entry: Entry, name: str) -> Mapping[str, Any]:
+    answer = entry.record.predicate.get(name)
+    return answer if isinstance(answer, dict) else {}
+
+
+def _leads(state: State, entry: Entry, onward: str, against: Mapping[str, Any], *, good: bool | None) -> None:
+    """The job went ``onward`` if the answer is good, and only over rules that held; None: it does not say."""
+    after = state_name(transition_of(entry.record).get("to"))
+    demand, on = state.findings.demand, after == onward
+    said = "yes" if good else "no"
+    demand(names.AGREEMENT, good is None or good == on, f"policy's answer is {said}, and the job is {after}")
+    rules = ", ".join(sorted(against))
+    demand(names.AGREEMENT, not (on and against), f"the job is {after}, though rules did not hold: {rules}")
+
+
+HANDLERS: Mapping[str, Handler] = {
+    "intake.decided": decision,
+    "training.ordered": order,
+    "training.completed": training,
+    "audit.completed": audit,
+    "release.decided": verdict,
+}

@@ -1,0 +1,285 @@
+"""Records that each hold by themselves and say different things of one job: forged by whoever holds the log's key."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from audit.verify import verify_bundle
+from tests.audit.ledger.ledger_world import JOB, START, Story, World, digest, subject
+from tests.audit.verify.test_semantics import (
+    DUTIES,
+    EVIDENCE,
+    PERMITS,
+    ROLES,
+    WORKERS,
+    complaints,
+    refused_and_appealed,
+    until_approval,
+    verify,
+    waive,
+)
+
+AGREEMENT = "a job's records agree"
+PASS, FAIL = {"outcome": "OUTCOME_PASS"}, {"outcome": "OUTCOME_FAIL"}
+WAIVABLE = {"rule_id": "GATE-AUC", "outcome": "OUTCOME_FAIL", "waivable_by": "ROLE_VALIDATOR"}
+FATAL = {"rule_id": "GATE-CANARY", "outcome": "OUTCOME_FAIL"}
+OTHER = {"rule_id": "GATE-COST", "outcome": "OUTCOME_INCONCLUSIVE", "waivable_by": "ROLE_VALIDATOR"}
+HELD = {"rule_id": "GATE-FAIR", "outcome": "OUTCOME_WARN"}
+
+
+@pytest.mark.parametrize(
+    ("to", "answer"),
+    [
+        ("AWAITING_APPROVAL", FAIL),
+        ("AWAITING_APPROVAL", {"outcome": "OUTCOME_INCONCLUSIVE"}),
+        ("AWAITING_APPROVAL", {"outcome": 1}),
+        ("AWAITING_APPROVAL", {**PASS, "outcomes": [HELD, FATAL]}),
+        ("AWAITING_APPROVAL", {**PASS, "outcomes": [{"rule_id": "GATE-CANARY"}]}),
+        ("AWAITING_APPROVAL", {**PASS, "outcomes": "all is well"}),
+        ("AWAITING_APPROVAL", {"outcomes": [FATAL]}),
+        ("QUARANTINED", PASS),
+    ],
+)
+def test_a_verdict_that_leads_elsewhere_than_it_says(world: World, to: str, answer: dict[str, object]) -> None:
+    Story(world).found().ask().decide().train().audit(to, answer)
+    assert complaints(world)[AGREEMENT].startswith("failed")
+
+
+@pytest.mark.parametrize(
+    ("to", "answer"), [("AWAITING_APPROVAL", {**PASS, "outcomes": [HELD]}), ("QUARANTINED", FAIL), ("QUARANTINED", {})]
+)
+def test_a_verdict_that_leads_where_it_says(world: World, to: str, answer: dict[str, object]) -> None:
+    Story(world).found().ask().decide().train().audit(to, answer)
+    assert complaints(world) == {}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "answer"),
+    [
+        (True, {"allowed": False}),
+        (True, {"allowed": "true"}),
+        (True, {"outcomes": [FATAL]}),
+        (False, {"allowed": True}),
+    ],
+)
+def test_a_decision_that_leads_elsewhere_than_it_says(world: World, allowed: bool, answer: dict[str, object]) -> None:
+    Story(world).found().ask().decide(allowed, answer)
+    assert complaints(world)[AGREEMENT].startswith("failed")
+
+
+def test_a_verdict_without_an_outcome_is_said_not_to_be_checked(world: World) -> None:
+    """As the golden record: what a first record of the type left out does not make an old log invalid."""
+    story = Story(world).found().ask().decide().train().audit()
+    report = verify(world)
+    said = [line for line in report.not_checked if "its outcome" in line]
+    assert report.verdict == "valid" and len(said) == 1
+    assert said[0].endswith(f"in records {story.indices['release.decided']}")
+
+
+def quarantined(world: World, *fired: dict[str, Any]) -> Story:
+    """A job that these rules stand against."""
+    return Story(world).found().ask().decide().train().audit("QUARANTINED", {**FAIL, "outcomes": list(fired)})
+
+
+@pytest.mark.parametrize("left", [FATAL, OTHER, {"rule_id": "GATE-COST"}], ids=lambda left: left["rule_id"])
+def test_a_waiver_of_one_rule_carries_over_no_other(world: World, left: dict[str, Any]) -> None:
+    story = quarantined(world, WAIVABLE, HELD, left)
+    waive(story, "vik", ["GATE-AUC"])
+    story.record("job.waived", "transition", to="AWAITING_APPROVAL", actor=subject("vik"))
+    found = complaints(world)
+    assert f"would still be refused by {left['rule_id']}" in found[ROLES]
+    assert "no valid rules.waived" in found[DUTIES]
+
+
+def test_a_rule_that_nobody_may_waive(world: World) -> None:
+    waive(quarantined(world, WAIVABLE, FATAL), "vik", ["GATE-AUC", "GATE-CANARY"])
+    assert "GATE-CANARY did not fire or cannot be waived" in complaints(world)[ROLES]
+
+
+def test_a_waiver_of_all_that_fired_is_valid(world: World) -> None:
+    story = quarantined(world, WAIVABLE, HELD, OTHER)
+    waive(story, "vik", ["GATE-AUC", "GATE-COST"])
+    story.record("job.waived", "transition", to="AWAITING_APPROVAL", actor=subject("vik"))
+    story.card().release()
+    assert complaints(world) == {}
+
+
+@pytest.mark.parametrize("others", [(), ("rita",)], ids=["alone", "and somebody after"])
+def test_who_appealed_grants_the_appeal_by_a_waiver(world: World, others: tuple[str, ...]) -> None:
+    story = refused_and_appealed(world, "cora")
+    for filer in others:
+        story.record("appeal.filed", "appeal", {"grounds_commitment": digest("g")}, to="DENIED", actor=subject(filer))
+    waive(story, "cora", ["BASE-ROWS"])
+    assert "who filed the appeal" in complaints(world)[DUTIES]
+
+
+def test_an_appeal_that_another_grants_by_a_waiver_is_valid(world: World) -> None:
+    story = refused_and_appealed(world, "vik")
+    waive(story, "cora", ["BASE-ROWS"])
+    story.record("job.waived", "transition", to="QUEUED", actor=subject("cora"))
+    assert complaints(world) == {}
+
+
+@pytest.mark.parametrize(
+    ("expires", "days", "what"),
+    [
+        ("2026-11-24", 0, ""),
+        ("2026-12-04", 10, ""),
+        ("2026-11-23", 0, "had expired"),
+        ("when it suits", 0, "had expired"),
+        ("2026-12-05", 10, "for 10 days at most"),
+    ],
+)
+def test_how_long_a_waiver_lasts(world: World, expires: str, days: int, what: str) -> None:
+    waive(quarantined(world, {**WAIVABLE, "waiver_days": days}), "vik", ["GATE-AUC"], expires=expires)
+    assert what in complaints(world).get(ROLES, "")
+    assert bool(what) == (ROLES in complaints(world))
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["before the signatures", "after them"])
+def test_a_waiver_that_ran_out(world: World, signed: bool) -> None:
+    """When it has, nothing is signed and no permit is given any more."""
+    story = quarantined(world, WAIVABLE)
+    waive(story, "vik", ["GATE-AUC"], expires="2026-11-25")
+    story.record("job.waived", "transition", to="AWAITING_APPROVAL", actor=subject("vik"))
+    story.card()
+    if signed:
+        story.release()
+        assert complaints(world) == {}
+    world.clock.now += dt.timedelta(days=2)
+    _ = story.issue_permit() if signed else story.release()
+    assert "has expired" in complaints(world)[PERMITS if signed else ROLES]
+
+
+def test_the_maker_may_withdraw_the_approval(world: World) -> None:
+    """The gateway lets every compliance officer do so: it lets nothing pass."""
+    grants = [*Story(world).grants, ("rita", "ROLE_COMPLIANCE_OFFICER", "credit")]
+    story = Story(world, grants=grants).whole()
+    revocation = {"job": story.job, "etag": story.etag, "reason": "misuse"}
+    story.act("rita", "approval.revoked", "revocation", revocation)
+    story.record("job.revoked", "transition", to="REVOKED", actor=subject("rita"))
+    assert complaints(world) == {}
+
+
+def test_an_approval_of_the_card_of_another_version(world: World) -> None:
+    """What was rendered while the job was quarantined does not show the waiver."""
+    story = quarantined(world, WAIVABLE)
+    waive(story, "vik", ["GATE-AUC"])
+    story.record("job.waived", "transition", to="AWAITING_APPROVAL", actor=subject("vik"))
+    story.release()
+    assert "not the one rendered of this version" in complaints(world)[EVIDENCE]
+
+
+def test_an_approval_for_another_purpose(world: World) -> None:
+    until_approval(world, approval_changes={"purpose": "lending"}).release()
+    assert "its purpose" in complaints(world)[EVIDENCE]
+
+
+@pytest.mark.parametrize(
+    ("approved", "card", "what"),
+    [
+        (True, digest("another"), "not the rendered one"),
+        (True, "", "not the rendered one"),
+        (False, "", "while the job"),
+    ],
+)
+def test_a_card_issued_that_is_not_the_approved_one(world: World, approved: bool, card: str, what: str) -> None:
+    story = Story(world).whole() if approved else until_approval(world)
+    said = {"card_sha256": card, "card_index": story.card_index, "pdf_sha256": digest("pdf"), "model": story.model}
+    story.record("card.issued", "card", said)
+    assert what in complaints(world)[EVIDENCE]
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"base_sha256": digest("x")}, "another base"),
+        ({"purpose": "lending"}, "another purpose"),
+        ({"creator": subject("mallory")}, "another creator"),
+        ({"not_before": "2027-06-01T00:00:00Z", "not_after": "2027-06-01T12:00:00Z"}, "later than it was recorded"),
+    ],
+)
+def test_a_permit_of_something_else_than_was_approved(world: World, changes: dict[str, str], what: str) -> None:
+    Story(world).whole().issue_permit(**changes)
+    assert what in complaints(world)[PERMITS]
+
+
+def test_a_permit_after_the_approval_was_withdrawn(world: World) -> None:
+    story = Story(world).whole()
+    story.act("cora", "approval.revoked", "revocation", {"job": JOB, "etag": story.etag, "reason": "misuse"})
+    story.record("job.revoked", "transition", to="REVOKED", actor=subject("cora"))
+    story.issue_permit()
+    assert "while the job is REVOKED" in complaints(world)[PERMITS]
+
+
+def swapped_model(story: Story) -> None:
+    story.train().audit(model="units/credit/models/another")
+
+
+def swapped_plan(story: Story) -> None:
+    story.train().audit(audit_plan_sha256=digest("an easier plan"))
+
+
+def swapped_report(story: Story) -> None:
+    story.train().audit(report_sha256=digest("another report"))
+
+
+def swapped_base(story: Story) -> None:
+    story.train(trained={"base_sha256": digest("another base")})
+
+
+def no_audit(story: Story) -> None:
+    story.train()
+    said = {"model": story.model, "report_sha256": digest("report"), "verdict": PASS}
+    story.record("release.decided", "verdict", said, to="AWAITING_APPROVAL")
+
+
+@pytest.mark.parametrize("tell", [swapped_model, swapped_plan, swapped_report, swapped_base, no_audit])
+def test_a_record_about_something_else_than_those_before(world: World, tell: Callable[[Story], None]) -> None:
+    tell(Story(world).found().ask().decide())
+    assert complaints(world)[AGREEMENT].startswith("failed")
+
+
+def test_another_plan_ordered_than_was_decided_on(world: World) -> None:
+    story = Story(world).found().ask()
+    said = {"decision": {"allowed": True}, "audit_plan_sha256": digest("a strict plan")}
+    statement = story.service("audit-worker", "preparation", {"kind": "prepare"})
+    story.record("intake.decided", "decision", {**said, "statement": statement}, to="QUEUED")
+    story.train()
+    assert "its audit plan" in complaints(world)[AGREEMENT]
+
+
+@pytest.mark.parametrize(
+    ("ordered", "trained", "what"),
+    [
+        ({"max_train_tokens": 1}, None, "work-order"),
+        (None, {"adapter_sha256": digest("another")}, "training"),
+    ],
+)
+def test_a_record_that_says_other_things_than_the_statement_in_it(
+    world: World, ordered: dict[str, object] | None, trained: dict[str, object] | None, what: str
+) -> None:
+    Story(world).found().ask().decide().train(ordered, trained)
+    assert f"other things than the {what} statement" in complaints(world)[WORKERS]
+
+
+def test_an_audit_of_a_report_that_the_worker_did_not_sign(world: World) -> None:
+    story = Story(world).found().ask().decide().train()
+    statement = story.service("audit-worker", "audit", {"kind": "audit"}, [("report.json", digest("report"))])
+    story.record("audit.completed", "audit", {"report_sha256": digest("a better one"), "statement": statement})
+    assert "other things than the audit statement" in complaints(world)[WORKERS]
+
+
+def test_what_is_left_out_of_a_selection_is_missing_and_not_false(world: World) -> None:
+    """The verdict rests on an audit that somebody chose not to show."""
+    story = Story(world).whole()
+    left = story.indices["audit.completed"]
+    path = world.folder / "bundle.zip"
+    path.write_bytes(world.export(indices=[i for i in range(world.ledger.size) if i != left]))
+    report = verify_bundle(path, world.trust, START)
+    said = [(c.name, c.outcome) for c in report.checks if c.outcome != "passed"]
+    assert report.verdict == "incomplete" and (AGREEMENT, "missing") in said
