@@ -111,10 +111,10 @@ class FileBlobStore:
     """Files in a local folder."""
 
     def __init__(self, root: Path, master_key: bytes) -> None:
-        """Uses ``root``, which is made if needed; what an interrupted write left behind is removed.
+        """Uses ``root``, which is made if needed, and leaves what is in it alone: another process may use it too.
 
         Args:
-            root: folder of this store, for it alone.
+            root: folder for blobs alone.
             master_key: 32 secret bytes kept apart from ``root``.
         """
         if len(master_key) != 32:
@@ -122,8 +122,12 @@ class FileBlobStore:
         self._root = root
         self._master = master_key
         self._scratch = root / "tmp"
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def clear_scratch(self) -> None:
+        """Removes what interrupted writes and tasks left; for the one process that writes here, before it does."""
         shutil.rmtree(self._scratch, ignore_errors=True)
-        self._scratch.mkdir(mode=0o700, parents=True)
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

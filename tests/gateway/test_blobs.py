@@ -101,8 +101,17 @@ def test_an_abandoned_write_leaves_nothing(store: FileBlobStore, tmp_path: Path)
 def test_what_a_killed_process_left_in_scratch_is_removed(store: FileBlobStore, tmp_path: Path) -> None:
     store.writer("credit").write(b"half")
     assert list((tmp_path / "blobs" / "tmp").iterdir())
-    FileBlobStore(tmp_path / "blobs", KEY)
+    FileBlobStore(tmp_path / "blobs", KEY).clear_scratch()
     assert list((tmp_path / "blobs" / "tmp").iterdir()) == []
+
+
+def test_another_process_on_the_same_folder_takes_nothing_away(store: FileBlobStore, tmp_path: Path) -> None:
+    writer = store.writer("credit")
+    writer.write(b"rows")
+    with store.scratch() as folder:
+        FileBlobStore(tmp_path / "blobs", KEY)
+        assert folder.is_dir()
+    assert read_bytes(store, "credit", writer.finish().sha256) == b"rows"
 
 
 def test_removing_the_unit_salt_shreds_every_file(store: FileBlobStore, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Callable
 
 import pytest
 
@@ -89,6 +90,15 @@ async def test_a_client_that_breaks_off_stores_nothing(house: House) -> None:
     with pytest.raises(ConnectionResetError):
         await house.app.datasets.upload_dataset(await house.caller("rita"), broken())
     assert not list(house.layout.service("gateway").glob("data/blobs/tmp/*"))
+
+
+async def test_a_start_clears_what_a_killed_gateway_left(opened: Callable[[], House]) -> None:
+    first = opened()
+    first.app.blobs.writer("credit").write(b"half")
+    await first.app.close()
+    second = opened()
+    assert not list(second.layout.service("gateway").glob("data/blobs/tmp/*"))
+    await second.app.close()
 
 
 @pytest.mark.parametrize("order", ["chunk", "trailer", "two headers", "after"])
