@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.errors import IntegrityError, NotFoundError
+from assay.errors import AbortedError, IntegrityError, NotFoundError
 from gateway.store.blobs import Blob, FileBlobStore, put, put_bytes, read_bytes
 
 KEY = bytes(range(32))
@@ -96,6 +96,19 @@ def test_an_abandoned_write_leaves_nothing(store: FileBlobStore, tmp_path: Path)
     writer.abandon()
     assert [p.name for p in (tmp_path / "blobs" / "units" / "credit").iterdir()] == ["unit.salt"]
     assert list((tmp_path / "blobs" / "tmp").iterdir()) == []
+
+
+def test_a_sealed_file_is_seen_once_it_is_finished_and_never_after_it_was_abandoned(store: FileBlobStore) -> None:
+    first, second = store.writer("credit"), store.writer("credit")
+    for writer in (first, second):
+        writer.write(b"rows")
+    blob = first.seal()
+    assert first.seal() == second.seal() == blob and not store.exists("credit", blob.sha256)
+    first.abandon()
+    with pytest.raises(AbortedError) as caught:
+        first.finish()
+    assert caught.value.reason == "WRITE_ABANDONED" and not store.exists("credit", blob.sha256)
+    assert second.finish() == blob and read_bytes(store, "credit", blob.sha256) == b"rows"
 
 
 def test_what_a_killed_process_left_in_scratch_is_removed(store: FileBlobStore, tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from audit.verify.verifier import verify_bundle
 from gateway.erasures import ErasureService, demand_within_retention, retention_end
 from gateway.statements import erasure_order_statement
 from gateway.store import jobs
-from tests.gateway.conftest import House, now
+from tests.gateway.conftest import House, messages, now
 from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, judged, outcome
+from tests.gateway.test_datasets import header
 from tests.gateway.test_evidence import export
 
 
@@ -203,6 +204,15 @@ async def test_the_same_bytes_uploaded_anew_live_on(opened: Callable[[], House])
     ).dataset
     assert second.app.blobs.exists("credit", row.sha256)
     await second.app.close()
+
+
+async def test_an_upload_that_is_sent_again_brings_no_erased_rows_back(house: House) -> None:
+    rita, first, data = await house.caller("rita"), header(), b"row 17 is Mrs Doe"
+    sent = (await house.app.datasets.upload_dataset(rita, messages(first, [data]))).dataset
+    executed = (await erase(house)).executed_index
+    again = (await house.app.datasets.upload_dataset(rita, messages(first, [data]))).dataset
+    assert again.name == sent.name and again.erased_index == executed
+    assert not house.app.blobs.exists("credit", sent.sha256)
 
 
 @pytest.mark.parametrize("point", ["before the shredding", "after the shredding"])
