@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy import Connection, and_, func, or_, select
 
 from assay.errors import AbortedError, IntegrityError
 from gateway.store import rows
@@ -59,6 +59,13 @@ def facts_among(connection: Connection, unit: str, values: Collection[str]) -> s
     # Names are lower case with hyphens, so nothing in the pattern but its end is a wildcard.
     query = select(c.value).where(c.value.in_(values), c.job.like(f"units/{unit}/tuningJobs/%"))
     return set(connection.execute(query).scalars())
+
+
+def digests(connection: Connection, unit: str) -> list[FactRow]:
+    """The facts of a unit's jobs that are as long as a digest in hex, such as those of stored files."""
+    c = rows.table(FactRow).c
+    query = select(rows.table(FactRow)).where(c.job.like(f"units/{unit}/tuningJobs/%"), func.length(c.value) == 64)
+    return [FactRow(**row) for row in connection.execute(query).mappings()]
 
 
 def establish(connection: Connection, name: str, values: Mapping[str, str]) -> None:
