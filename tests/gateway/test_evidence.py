@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,8 +14,11 @@ from assay.v1 import audit_pb2 as pb
 from audit.ledger import tree
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
+from gateway.cli.audit import export_bundle
+from gateway.store import rows
+from gateway.store.tables import ModelRow
 from tests.gateway.conftest import House, now
-from tests.gateway.judged import NAME, approved, awaiting
+from tests.gateway.judged import MODEL, NAME, approved, awaiting
 
 
 async def export(house: House, name: str, parent: str, jobs: list[str], path: Path) -> Path:
@@ -89,3 +94,19 @@ async def test_bundles_hold_what_the_verifier_demands(
     report = verify_bundle(path, TrustFile.parse(house.layout.trust.read_text()), now())
     assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
     assert sum(c.outcome == "passed" for c in report.checks) >= 8
+
+
+async def test_a_card_that_cannot_be_read_is_named_and_the_rest_is_exported(house: House, tmp_path: Path) -> None:
+    await approved(house)
+    model = house.app.store.read(lambda c: rows.get(c, ModelRow, name=MODEL))
+    assert model is not None
+    house.app.blobs.delete("credit", model.issued_pdf_sha256)
+    damaged = house.app.blobs._path("credit", model.card_sha256)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    request = pb.ExportBundleRequest(parent="units/-")
+    pieces = [p async for p in house.app.evidence.export_bundle(await house.caller("anna"), request)]
+    absent = {"credit.first.card.pdf": "BLOB_MISSING", "credit.first.card.json": "BLOB_DAMAGED"}
+    session: Any = SimpleNamespace(audit=SimpleNamespace(ExportBundle=lambda _: pieces))
+    assert export_bundle(session, "units/-", [], tmp_path / "bundle.zip")[1] == absent
+    report = verify_bundle(tmp_path / "bundle.zip", TrustFile.parse(house.layout.trust.read_text()), now())
+    assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
