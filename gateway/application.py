@@ -113,6 +113,8 @@ class Application:
             demand_newest(engine)
         publication = start_ledger(settings, ledger)
         try:
+            # Not before the ledger has started: a second gateway on this folder has been refused by now.
+            blobs.clear_scratch()
             store = Store(engine, ledger, publication, settings.limits.quorum_seconds)
             return cls._build(settings, store, blobs, policy, base_models)
         except BaseException:

@@ -10,14 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from assay import canonical
-from assay.errors import (
-    AlreadyExistsError,
-    AssayError,
-    ExhaustedError,
-    IntegrityError,
-    InvalidInputError,
-    UnavailableError,
-)
+from assay.errors import AlreadyExistsError, ExhaustedError, IntegrityError, InvalidInputError
 from assay.v1 import dataset_pb2
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
@@ -29,7 +22,7 @@ from gateway.erasures import retention_end
 from gateway.jobs.views import from_json, to_json
 from gateway.settings import Settings
 from gateway.store import rows
-from gateway.store.blobs import Blob, BlobStore, BlobWriter
+from gateway.store.blobs import BlobStore, BlobWriter
 from gateway.store.database import Store
 from gateway.store.rows import Position
 from gateway.store.tables import DatasetRow, ErasureRow
@@ -40,12 +33,15 @@ _PROGRESS_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class _Made:
-    """What came in whole: by which method, with what digest of the request, from where; ``source`` empty: uploaded."""
+    """What came in whole: by which method, with what digest of the request, from where; ``source`` empty: uploaded.
+
+    ``file`` is sealed and invisible.
+    """
 
     method: str
     header: dataset_pb2.UploadDatasetHeader
     content: str
-    blob: Blob
+    file: BlobWriter
     source: str = ""
 
 
@@ -75,11 +71,12 @@ class DatasetService:
         unit = self._unit(caller, header)
         writer = await asyncio.to_thread(self.blobs.writer, unit)
         try:
-            blob = await self._receive(writer, messages)
+            await self._receive(writer, messages)
+            made = _Made(_UPLOAD, header, requests.digest(header, writer.digest()), writer)
+            dataset = await self.store.commit(lambda uow: self._register(uow, caller, made))
         finally:
             writer.abandon()
-        made = _Made(_UPLOAD, header, requests.digest(header, blob.sha256), blob)
-        return dataset_pb2.UploadDatasetResponse(dataset=await self._keep(caller, unit, made))
+        return dataset_pb2.UploadDatasetResponse(dataset=dataset)
 
     async def import_dataset(
         self, caller: Caller, request: dataset_pb2.ImportDatasetRequest
@@ -105,11 +102,12 @@ class DatasetService:
         try:
             async for progress in self._fetch(writer, address):
                 yield dataset_pb2.ImportDatasetResponse(progress=progress)
-            blob = await asyncio.to_thread(self._finish, writer, request.sha256)
+            await asyncio.to_thread(_seal, writer, request.sha256)
+            made = _Made(_IMPORT, header, content, writer, request.source)
+            dataset = await self.store.commit(lambda uow: self._register(uow, caller, made))
         finally:
             writer.abandon()
-        made = _Made(_IMPORT, header, content, blob, request.source)
-        yield dataset_pb2.ImportDatasetResponse(dataset=await self._keep(caller, unit, made))
+        yield dataset_pb2.ImportDatasetResponse(dataset=dataset)
 
     async def get_dataset(
         self, caller: Caller, request: dataset_pb2.GetDatasetRequest
@@ -169,14 +167,6 @@ class DatasetService:
             raise not_found(header.parent)
         return unit
 
-    async def _keep(self, caller: Caller, unit: str, made: _Made) -> dataset_pb2.Dataset:
-        """Registers what came in; what is refused leaves no file behind."""
-        try:
-            return await self.store.commit(lambda uow: self._register(uow, caller, made))
-        except AssayError:
-            await self.store.commit(lambda uow: self._drop_orphan(uow, unit, made.blob))
-            raise
-
     async def _fetch(self, writer: BlobWriter, address: stores.Address) -> AsyncIterator[dataset_pb2.ImportProgress]:
         limits = self.settings.limits
         coming = await asyncio.to_thread(
@@ -205,7 +195,7 @@ class DatasetService:
         if size > cap:
             raise ExhaustedError("DATASET_TOO_LARGE", f"the file has more than {cap} bytes", remedy="split it")
 
-    async def _receive(self, writer: BlobWriter, messages: AsyncIterator[dataset_pb2.UploadDatasetRequest]) -> Blob:
+    async def _receive(self, writer: BlobWriter, messages: AsyncIterator[dataset_pb2.UploadDatasetRequest]) -> None:
         size = 0
         async for message in messages:
             part = message.WhichOneof("part")
@@ -218,30 +208,26 @@ class DatasetService:
                     raise _empty()
                 async for _ in messages:
                     raise _out_of_order("something followed the trailer")
-                return await asyncio.to_thread(self._finish, writer, message.trailer.sha256)
+                await asyncio.to_thread(_seal, writer, message.trailer.sha256)
+                return
             else:
                 raise _out_of_order("a second header")
         raise _out_of_order("the trailer with the digest is missing; the upload was cut short")
-
-    def _finish(self, writer: BlobWriter, claimed: str) -> Blob:
-        actual = writer.digest()
-        if actual != claimed:
-            raise IntegrityError(
-                "DIGEST_MISMATCH",
-                "the bytes received are not those that the digest names",
-                remedy="send the file again",
-            )
-        return writer.finish()
 
     def _answered(
         self, c: Connection, caller: Caller, method: str, header: dataset_pb2.UploadDatasetHeader, content: str
     ) -> dataset_pb2.Dataset | None:
         before = requests.answered(c, caller.subject, method, header.request_id, content)
         known = rows.get(c, DatasetRow, name=before) if before else None
-        return message_of(c, self.keys, known) if known is not None else None
+        return self._whole(c, known) if known is not None else None
 
     def _register(self, uow: UnitOfWork, caller: Caller, made: _Made) -> dataset_pb2.Dataset:
-        c, header, blob = uow.connection, made.header, made.blob
+        """Answers a request that was answered before; else records the dataset, and only then shows its file.
+
+        A batch of the ledger's that fails after this unit leaves a file that no row names, until it is sent again.
+        Nothing sweeps those: the log names files that no row does, and with a wrong ``units.key`` all look unnamed.
+        """
+        c, header, blob = uow.connection, made.header, made.file.seal()
         name = f"{header.parent}/datasets/{header.dataset_id}"
         before = self._answered(c, caller, made.method, header, made.content)
         if before is not None:
@@ -249,9 +235,6 @@ class DatasetService:
         if rows.get(c, DatasetRow, name=name) is not None:
             raise AlreadyExistsError("DATASET_EXISTS", f"{name} exists", remedy="choose another dataset_id")
         unit = unit_of(header.parent)
-        if not self.blobs.exists(unit, blob.sha256):
-            # A refused twin of this upload took the file away between its arrival and now.
-            raise UnavailableError("UPLOAD_RACE", "the same file was being refused elsewhere", remedy="send it again")
         sheet, origin, kept = dataset_pb2.Datasheet(), header.datasheet.provenance, ""
         sheet.CopyFrom(header.datasheet)
         sheet.ClearField("provenance")
@@ -285,7 +268,9 @@ class DatasetService:
         )
         rows.insert(c, row)
         requests.remember(c, caller.subject, made.method, header.request_id, made.content, name)
-        return message_of(c, self.keys, row)
+        answer = self._whole(c, row)
+        made.file.finish()
+        return answer
 
     def _whole(self, connection: Connection, row: DatasetRow) -> dataset_pb2.Dataset:
         """A row as the contract's message, with what has become of its rows."""
@@ -294,11 +279,6 @@ class DatasetService:
         if erasure is not None and erasure.executed_index >= 0:
             message.erased_index = erasure.executed_index
         return message
-
-    def _drop_orphan(self, uow: UnitOfWork, unit: str, blob: Blob) -> None:
-        """Removes a file that no dataset of the unit names; in the writer, so that no registration runs beside it."""
-        if rows.get(uow.connection, DatasetRow, unit=unit, sha256=blob.sha256) is None:
-            self.blobs.delete(unit, blob.sha256)
 
 
 def message_of(connection: Connection, keys: ScopeKeys, row: DatasetRow) -> dataset_pb2.Dataset:
@@ -319,6 +299,17 @@ def message_of(connection: Connection, keys: ScopeKeys, row: DatasetRow) -> data
     if end is not None:
         message.retention_end_time.FromDatetime(end)
     return message
+
+
+def _seal(writer: BlobWriter, claimed: str) -> None:
+    """Ends a file that is what was announced."""
+    if writer.digest() != claimed:
+        raise IntegrityError(
+            "DIGEST_MISMATCH",
+            "the bytes received are not those that the digest names",
+            remedy="send the file again",
+        )
+    writer.seal()
 
 
 async def _header(messages: AsyncIterator[dataset_pb2.UploadDatasetRequest]) -> dataset_pb2.UploadDatasetHeader:

@@ -11,8 +11,7 @@ ordered is shredded again, before anything is served: a restored copy may have b
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import accumulate
@@ -28,7 +27,7 @@ from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
 from audit.ledger.schema import RECORDS
 from audit.ledger.writer import UnitOfWork
-from gateway import statements, subjects
+from gateway import references, statements, subjects
 from gateway.admission.facts import unit_of
 from gateway.caller import SYSTEM_UNIT, Caller, not_found
 from gateway.identity_registry import COMPLIANCE_OFFICER, require_live_role, verify_signed
@@ -40,11 +39,10 @@ from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.blobs import BlobStore
 from gateway.store.database import Store
-from gateway.store.tables import DatasetRow, ErasureRow, FactRow, JobRow, ModelRow
+from gateway.store.tables import DatasetRow, ErasureRow, FactRow, JobRow
 from gateway.words import ERASED_TEXT
 
 _SCANNED = "erasure.scanned"
-_SPLIT = re.compile(r"prepare\.(?:[a-z]+\.jsonl|private\.bin)")
 _RESTRICTED = "erasure.subject"
 RETENTION_ENDED = "retention-ended"
 _MOST_NAMED = 500
@@ -217,32 +215,11 @@ class ErasureService:
         """Keys first: what cannot be read any more is gone, whatever happens to the rest. Safe to repeat."""
         gone = payloads.shred(c, self.keys, row.unit, row.resource)
         _blank(c, row.resource)
-        digests = set(self._digests(c, row.resource)) - set(self._still_needed(c, row.unit))
+        digests = references.erasable(c, row.unit, row.resource)
         for digest in sorted(digests):
             self.blobs.delete(row.unit, digest)
         # Not how many were still there: after a crash midway the count is that of the whole erasure.
         return _Shredded(gone, len(digests))
-
-    def _digests(self, c: Connection, dataset: str) -> Iterator[str]:
-        """Files of a dataset: the upload, and what preparation split from it. Nothing for another resource.
-
-        The index of subjects goes too, unless a model was trained on the rows: while that lives, it must be found.
-        """
-        found = rows.get(c, DatasetRow, name=dataset)
-        if found is not None:
-            yield found.sha256
-            on = _jobs_on(c, found.unit, {found.name})
-            trained = any(rows.get(c, ModelRow, job=job.name) is not None for job in on)
-            for job in on:
-                known = jobs.facts(c, job.name)
-                yield from (v for k, v in known.items() if _SPLIT.fullmatch(k) or (k == subjects.FACT and not trained))
-
-    def _still_needed(self, c: Connection, unit: str) -> Iterator[str]:
-        """Files of datasets that nobody ordered to be erased: the same bytes may have been uploaded anew since."""
-        erased = {e.resource for e in rows.select_all(c, ErasureRow, unit=unit)}
-        for dataset in rows.select_all(c, DatasetRow, unit=unit):
-            if dataset.name not in erased:
-                yield from self._digests(c, dataset.name)
 
     def _holding(self, c: Connection, name: str) -> Mapping[str, Sequence[int]]:
         """A subject's rows by dataset; none for another resource."""

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from sqlalchemy import Connection
 
-from assay.errors import InvalidInputError, NotFoundError
+from assay.errors import IntegrityError, InvalidInputError, NotFoundError
 from assay.v1 import audit_pb2
 from audit.ledger import bundle, payloads
 from audit.ledger.ledger import StoredRecord
@@ -124,6 +124,8 @@ class EvidenceService:
     ) -> AsyncIterator[audit_pb2.ExportBundleResponse]:
         """Yields an evidence bundle: the records asked for, what they rest on, their proofs, and the cards.
 
+        A card that cannot be read any more is left out, and the last message names it.
+
         Raises:
             NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
             InvalidInputError: ``OTHER_UNIT``.
@@ -135,20 +137,20 @@ class EvidenceService:
                 raise InvalidInputError("OTHER_UNIT", "a job lies in another unit")
         await self.store.published(self.store.ledger.size - 1)
         with tempfile.TemporaryFile() as out:
-            sha256 = await asyncio.to_thread(self._export, out, unit, list(request.tuning_jobs))
+            sha256, absent = await asyncio.to_thread(self._export, out, unit, list(request.tuning_jobs))
             out.seek(0)
             while chunk := await asyncio.to_thread(out.read, _CHUNK):
                 yield audit_pb2.ExportBundleResponse(chunk=chunk)
-        yield audit_pb2.ExportBundleResponse(sha256=sha256)
+        yield audit_pb2.ExportBundleResponse(sha256=sha256, absent_attachments=absent)
 
-    def _export(self, out: BinaryIO, unit: str | None, jobs: Sequence[str]) -> str:
+    def _export(self, out: BinaryIO, unit: str | None, jobs: Sequence[str]) -> tuple[str, Mapping[str, str]]:
         ledger = self.store.ledger
         units = sorted({unit_of(job) for job in jobs})
         chosen = {i for u in units for i in bundle.select(ledger, u, [j for j in jobs if unit_of(j) == u])}
         size, note = self.store.publication.latest()
         indices = sorted(i for i in chosen if i < size) if jobs else None
-        attachments = self.store.read(lambda c: self._attachments(c, unit, jobs, size))
-        return bundle.export(
+        attachments, absent = self.store.read(lambda c: self._attachments(c, unit, jobs, size))
+        sha256 = bundle.export(
             ledger,
             out,
             indices=indices,
@@ -158,6 +160,7 @@ class EvidenceService:
             policy_text=self._policy(),
             checkpoint=note,
         )
+        return sha256, absent
 
     def _policy(self) -> str:
         """The witness policy as a bundle shows it: with the log's key, without addresses."""
@@ -183,12 +186,14 @@ class EvidenceService:
 
     def _attachments(
         self, connection: Connection, unit: str | None, jobs: Sequence[str], size: int
-    ) -> Mapping[str, bytes]:
+    ) -> tuple[Mapping[str, bytes], Mapping[str, str]]:
         """Cards and their JSON twins, under names that tell whose they are; a card's record names each one's digest.
 
-        Only cards recorded below ``size``: the bundle shows no record of a younger one.
+        Only cards recorded below ``size``: the bundle shows no record of a younger one. Beside them why one cannot be
+        read, by its name: the records of all others are as good without it.
         """
         files: dict[str, bytes] = {}
+        absent: dict[str, str] = {}
         for model in rows.select_all(connection, ModelRow, order_by="name"):
             if (unit is not None and model.unit != unit) or (jobs and model.job not in jobs):
                 continue
@@ -196,8 +201,12 @@ class EvidenceService:
             twin, draft = (model.card_sha256, model.card_pdf_sha256) if model.card_index < size else ("", "")
             issued = model.issued_pdf_sha256 if model.issued_index < size else ""
             wanted = {"card.json": twin, "card.pdf": issued or draft}
-            files |= {f"{stem}.{name}": read_bytes(self.blobs, model.unit, sha) for name, sha in wanted.items() if sha}
-        return files
+            for name, sha256 in ((f"{stem}.{kind}", digest) for kind, digest in wanted.items() if digest):
+                try:
+                    files[name] = read_bytes(self.blobs, model.unit, sha256)
+                except (NotFoundError, IntegrityError) as error:
+                    absent[name] = error.reason
+        return files, absent
 
     def _unit(self, caller: Caller, parent: str) -> str | None:
         """The unit asked for, or ``None`` for the whole log, which takes a role in every unit."""

@@ -2,7 +2,8 @@
 
 The rows of an audit are personal and lie encrypted to the audit worker alone, so no evidence bundle carries them. Who
 runs the installation makes a kit on request, on the machine that holds the gateway's and the audit worker's folders;
-it is signed with the audit worker's key, and nobody but the named recipient can open it. The gateway may run meanwhile.
+it is signed with the audit worker's key, and nobody but the named recipient can open it. The gateway may run meanwhile;
+one that starts meanwhile clears all scratch, so that nobody killed leaves rows in the clear, and the making ends.
 An erasure cannot reach a kit that was handed over: docs/audits.md says what to agree on before.
 """
 

@@ -108,9 +108,18 @@ class ExportBundleRequest(_message.Message):
     def __init__(self, parent: _Optional[str] = ..., tuning_jobs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExportBundleResponse(_message.Message):
-    __slots__ = ("chunk", "sha256")
+    __slots__ = ("chunk", "sha256", "absent_attachments")
+    class AbsentAttachmentsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
     chunk: bytes
     sha256: str
-    def __init__(self, chunk: _Optional[bytes] = ..., sha256: _Optional[str] = ...) -> None: ...
+    absent_attachments: _containers.ScalarMap[str, str]
+    def __init__(self, chunk: _Optional[bytes] = ..., sha256: _Optional[str] = ..., absent_attachments: _Optional[_Mapping[str, str]] = ...) -> None: ...

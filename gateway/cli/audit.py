@@ -121,8 +121,9 @@ def export(
     Example: assay audit export units/- --out evidence.bundle.zip
     """
     with exit_on_error(), open_session(identity, address) as session:
-        sha256 = export_bundle(session, parent, job or [], out)
-        emit(output, {"path": str(out), "sha256": sha256}, [f"{out}  sha256 {sha256}"])
+        sha256, absent = export_bundle(session, parent, job or [], out)
+        lines = [f"{out}  sha256 {sha256}", *(f"without {name}: {reason}" for name, reason in sorted(absent.items()))]
+        emit(output, {"path": str(out), "sha256": sha256, "absent_attachments": absent}, lines)
 
 
 @app.command()
@@ -163,20 +164,26 @@ def read_note(path: Path) -> bytes:
         return stream.read(MAX_NOTE + 1)
 
 
-def export_bundle(session: Session, parent: str, jobs: list[str], out: Path) -> str:
-    """Streams the bundle to ``out``; returns its SHA-256 after checking it against the gateway's."""
+def export_bundle(session: Session, parent: str, jobs: list[str], out: Path) -> tuple[str, dict[str, str]]:
+    """Streams the bundle to ``out``; returns its SHA-256, checked against the gateway's, and what it had to lack.
+
+    Raises:
+        IntegrityError: ``BUNDLE_MISMATCH``.
+    """
     claimed = ""
+    absent: dict[str, str] = {}
     partial = out.with_name(out.name + ".part")
     with partial.open("wb") as stream:
         for part in session.audit.ExportBundle(audit_pb2.ExportBundleRequest(parent=parent, tuning_jobs=jobs)):
             stream.write(part.chunk)
             claimed = part.sha256 or claimed
+            absent |= part.absent_attachments
     sha256 = digests.sha256_file(partial)
     if sha256 != claimed:
         partial.unlink()
         raise IntegrityError("BUNDLE_MISMATCH", "the bundle was changed on its way", remedy="export it again")
     partial.replace(out)
-    return sha256
+    return sha256, absent
 
 
 @app.command("timestamp")

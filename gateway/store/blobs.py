@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from assay.errors import IntegrityError, NotFoundError
+from assay.errors import AbortedError, IntegrityError, NotFoundError
 
 _MAGIC = b"ASSAYBLOB1\n"
 _CHUNK = 64 << 10
@@ -49,7 +49,11 @@ class Blob:
 
 
 class BlobWriter(Protocol):
-    """A file being written; nothing is visible before :meth:`finish`."""
+    """A file being written; nothing is visible before :meth:`finish`.
+
+    Whoever names the file in a row calls :meth:`seal` before the unit of work and :meth:`finish` in it, so that what is
+    refused was never there.
+    """
 
     def write(self, data: bytes) -> None:
         """Adds bytes."""
@@ -57,8 +61,15 @@ class BlobWriter(Protocol):
     def digest(self) -> str:
         """Hex SHA-256 of what was written so far."""
 
+    def seal(self) -> Blob:
+        """Makes the file whole and durable, and leaves it invisible; safe to repeat. Nothing more can be written."""
+
     def finish(self) -> Blob:
-        """Makes the file durable and visible."""
+        """Makes the file visible, in the place of one with the same content; quick once it is sealed.
+
+        Raises:
+            AbortedError: ``WRITE_ABANDONED``.
+        """
 
     def abandon(self) -> None:
         """Drops what was written; harmless after :meth:`finish`."""
@@ -111,10 +122,10 @@ class FileBlobStore:
     """Files in a local folder."""
 
     def __init__(self, root: Path, master_key: bytes) -> None:
-        """Uses ``root``, which is made if needed; what an interrupted write left behind is removed.
+        """Uses ``root``, which is made if needed, and leaves what is in it alone: another process may use it too.
 
         Args:
-            root: folder of this store, for it alone.
+            root: folder for blobs alone.
             master_key: 32 secret bytes kept apart from ``root``.
         """
         if len(master_key) != 32:
@@ -122,8 +133,12 @@ class FileBlobStore:
         self._root = root
         self._master = master_key
         self._scratch = root / "tmp"
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def clear_scratch(self) -> None:
+        """Removes what interrupted writes and tasks left; for the one process that writes here, before it does."""
         shutil.rmtree(self._scratch, ignore_errors=True)
-        self._scratch.mkdir(mode=0o700, parents=True)
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -226,6 +241,8 @@ class UnitKeys:
 class _FileWriter:
     """Encrypts into a scratch file; :meth:`finish` renames it into place."""
 
+    _sealed: Blob | None = None
+
     def __init__(self, scratch: Path, folder: Path, keys: UnitKeys, unit: str) -> None:
         self._scratch, self._folder, self._keys, self._unit = scratch, folder, keys, unit
         self._data_key = AESGCM.generate_key(256)
@@ -248,19 +265,29 @@ class _FileWriter:
         """See :class:`BlobWriter`."""
         return self._digest.hexdigest()
 
+    def seal(self) -> Blob:
+        """See :class:`BlobWriter`."""
+        if self._sealed is None:
+            self._emit(bytes(self._pending), last=True)
+            sha256, nonce = self._digest.hexdigest(), secrets.token_bytes(12)
+            wrapped = AESGCM(self._keys.kek).encrypt(nonce, self._data_key, _context(self._unit, sha256))
+            self._stream.seek(len(_MAGIC))
+            self._stream.write(nonce + wrapped)
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._stream.close()
+            self._sealed = Blob(sha256, self._size)
+        return self._sealed
+
     def finish(self) -> Blob:
         """See :class:`BlobWriter`."""
-        self._emit(bytes(self._pending), last=True)
-        sha256, nonce = self._digest.hexdigest(), secrets.token_bytes(12)
-        wrapped = AESGCM(self._keys.kek).encrypt(nonce, self._data_key, _context(self._unit, sha256))
-        self._stream.seek(len(_MAGIC))
-        self._stream.write(nonce + wrapped)
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        os.replace(self._scratch, self._folder / self._keys.name(sha256))
+        blob = self.seal()
+        try:
+            os.replace(self._scratch, self._folder / self._keys.name(blob.sha256))
+        except FileNotFoundError as error:
+            raise AbortedError("WRITE_ABANDONED", "the file was given up", remedy="send it again") from error
         sync_folder(self._folder)
-        return Blob(sha256, self._size)
+        return blob
 
     def abandon(self) -> None:
         """See :class:`BlobWriter`."""

@@ -64,6 +64,13 @@ def named_among(connection: Connection, unit: str, digests: Collection[str]) -> 
     return set(connection.execute(query).scalars()) | (in_models & set(digests))
 
 
+def digests(connection: Connection, unit: str) -> list[FactRow]:
+    """The facts of a unit's jobs that are as long as a digest in hex, such as those of stored files."""
+    c = rows.table(FactRow).c
+    query = select(rows.table(FactRow)).where(c.job.like(f"units/{unit}/tuningJobs/%"), func.length(c.value) == 64)
+    return [FactRow(**row) for row in connection.execute(query).mappings()]
+
+
 def establish(connection: Connection, name: str, values: Mapping[str, str]) -> None:
     """Notes facts for good.
 

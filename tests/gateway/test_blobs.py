@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.errors import IntegrityError, NotFoundError
+from assay.errors import AbortedError, IntegrityError, NotFoundError
 from gateway.store.blobs import Blob, FileBlobStore, put, put_bytes, read_bytes
 
 KEY = bytes(range(32))
@@ -98,11 +98,33 @@ def test_an_abandoned_write_leaves_nothing(store: FileBlobStore, tmp_path: Path)
     assert list((tmp_path / "blobs" / "tmp").iterdir()) == []
 
 
+def test_a_sealed_file_is_seen_once_it_is_finished_and_never_after_it_was_abandoned(store: FileBlobStore) -> None:
+    first, second = store.writer("credit"), store.writer("credit")
+    for writer in (first, second):
+        writer.write(b"rows")
+    blob = first.seal()
+    assert first.seal() == second.seal() == blob and not store.exists("credit", blob.sha256)
+    first.abandon()
+    with pytest.raises(AbortedError) as caught:
+        first.finish()
+    assert caught.value.reason == "WRITE_ABANDONED" and not store.exists("credit", blob.sha256)
+    assert second.finish() == blob and read_bytes(store, "credit", blob.sha256) == b"rows"
+
+
 def test_what_a_killed_process_left_in_scratch_is_removed(store: FileBlobStore, tmp_path: Path) -> None:
     store.writer("credit").write(b"half")
     assert list((tmp_path / "blobs" / "tmp").iterdir())
-    FileBlobStore(tmp_path / "blobs", KEY)
+    FileBlobStore(tmp_path / "blobs", KEY).clear_scratch()
     assert list((tmp_path / "blobs" / "tmp").iterdir()) == []
+
+
+def test_another_process_on_the_same_folder_takes_nothing_away(store: FileBlobStore, tmp_path: Path) -> None:
+    writer = store.writer("credit")
+    writer.write(b"rows")
+    with store.scratch() as folder:
+        FileBlobStore(tmp_path / "blobs", KEY)
+        assert folder.is_dir()
+    assert read_bytes(store, "credit", writer.finish().sha256) == b"rows"
 
 
 def test_removing_the_unit_salt_shreds_every_file(store: FileBlobStore, tmp_path: Path) -> None:

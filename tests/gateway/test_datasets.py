@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import threading
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from assay.errors import AlreadyExistsError, ExhaustedError, IntegrityError, InvalidInputError, NotFoundError
-from assay.v1 import dataset_pb2
+from assay.v1 import dataset_pb2, model_pb2
+from gateway.store.database import Store
 from tests.gateway.conftest import House, messages
+from tests.gateway.judged import MODEL, approved
 
 
 def header(unit: str = "credit", dataset: str = "rows", request_id: str = "") -> dataset_pb2.UploadDatasetHeader:
@@ -54,6 +60,49 @@ async def test_the_same_request_again_gets_the_same_dataset_and_no_second_record
     assert house.app.blobs.exists("credit", one.dataset.sha256)
 
 
+async def test_a_refused_upload_takes_nothing_away_that_the_unit_has(house: House) -> None:
+    """Whoever may read a card may send its bytes."""
+    await approved(house)
+    carl = await house.caller("carl")
+    for kind in (model_pb2.CARD_FORMAT_PDF, model_pb2.CARD_FORMAT_JSON):
+        card = await download(house, kind)
+        with pytest.raises(AlreadyExistsError):
+            await house.app.datasets.upload_dataset(carl, messages(header(), [card]))
+        assert await download(house, kind) == card
+
+
+async def download(house: House, kind: Any) -> bytes:
+    request = model_pb2.DownloadCardRequest(name=MODEL, format=kind)
+    return b"".join([p.chunk async for p in house.app.models.download_card(await house.caller("rita"), request)])
+
+
+@pytest.mark.parametrize("dataset", ["rows", "others"])
+async def test_a_client_that_goes_away_before_the_answer_leaves_no_file_that_no_dataset_names(
+    house: House, monkeypatch: pytest.MonkeyPatch, dataset: str
+) -> None:
+    await house.upload("carl")
+    gate, waits, real = threading.Event(), asyncio.Event(), Store.commit
+
+    async def commit(self: Store, work: Any) -> Any:
+        waits.set()
+        return await real(self, work)
+
+    monkeypatch.setattr(Store, "commit", commit)
+    house.app.ledger.submit(lambda uow: gate.wait(30))
+    carl, data = await house.caller("carl"), b"of a patient\n"
+    upload = asyncio.create_task(house.app.datasets.upload_dataset(carl, messages(header(dataset=dataset), [data])))
+    await waits.wait()
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    gate.set()
+    await house.app.store.commit(lambda uow: None)
+    known = await house.app.datasets.list_datasets(carl, dataset_pb2.ListDatasetsRequest(parent="units/credit"))
+    sha256 = hashlib.sha256(data).hexdigest()
+    assert house.app.blobs.exists("credit", sha256) == (sha256 in {d.sha256 for d in known.datasets})
+    assert not list(house.layout.service("gateway").glob("data/blobs/tmp/*"))
+
+
 async def refused(house: House, stream: object, kind: type[Exception], reason: str) -> None:
     size = house.app.ledger.size
     with pytest.raises(kind) as caught:
@@ -89,6 +138,15 @@ async def test_a_client_that_breaks_off_stores_nothing(house: House) -> None:
     with pytest.raises(ConnectionResetError):
         await house.app.datasets.upload_dataset(await house.caller("rita"), broken())
     assert not list(house.layout.service("gateway").glob("data/blobs/tmp/*"))
+
+
+async def test_a_start_clears_what_a_killed_gateway_left(opened: Callable[[], House]) -> None:
+    first = opened()
+    first.app.blobs.writer("credit").write(b"half")
+    await first.app.close()
+    second = opened()
+    assert not list(second.layout.service("gateway").glob("data/blobs/tmp/*"))
+    await second.app.close()
 
 
 @pytest.mark.parametrize("order", ["chunk", "trailer", "two headers", "after"])

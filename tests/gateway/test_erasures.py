@@ -11,17 +11,22 @@ from typing import Any
 
 import pytest
 
+from assay.digests import sha256_bytes
 from assay.errors import AssayError, PreconditionError
 from assay.v1 import dataset_pb2, erasure_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger.evidence import read_zip
 from audit.verify.erasures import PAYLOADS
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
+from gateway import references, subjects
 from gateway.erasures import ErasureService, demand_within_retention, retention_end
 from gateway.statements import erasure_order_statement
-from gateway.store import jobs
-from tests.gateway.conftest import House, now
+from gateway.store import jobs, rows
+from gateway.store.blobs import put_bytes, read_bytes
+from gateway.store.tables import ErasureRow, FactRow, JobRow, ModelRow
+from tests.gateway.conftest import House, messages, now
 from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, judged, outcome
+from tests.gateway.test_datasets import header
 from tests.gateway.test_evidence import export
 
 
@@ -132,8 +137,6 @@ def get(name: str) -> dataset_pb2.GetDatasetRequest:
 
 
 async def test_splits_go_with_their_dataset(house: House) -> None:
-    from gateway.store.blobs import put_bytes
-
     await approved(house)
     names = ("train.jsonl", "validation.jsonl", "selection.jsonl", "test.jsonl", "private.bin")
     blobs = {name: put_bytes(house.app.blobs, "credit", name.encode()).sha256 for name in names}
@@ -141,6 +144,33 @@ async def test_splits_go_with_their_dataset(house: House) -> None:
     await house.app.store.commit(lambda u: jobs.establish(u.connection, NAME, facts))
     assert (await erase(house)).blobs == 6
     assert not any(house.app.blobs.exists("credit", sha) for sha in blobs.values())
+
+
+async def test_what_other_things_are_made_of_stays_whatever_dataset_had_the_same_bytes(house: House) -> None:
+    """A model's files and cards, the report of its audit, its canaries, and its index of subjects."""
+    await approved(house)
+    blobs = house.app.blobs
+    card = house.app.store.read(lambda c: rows.get(c, ModelRow, name=MODEL))
+    assert card is not None
+    named = (card.card_sha256, card.card_pdf_sha256, card.issued_pdf_sha256)
+    stays = [b"weights", b"report", b"canaries", b"index", *(read_bytes(blobs, "credit", sha256) for sha256 in named)]
+    goes = [b"split", b"nobody else's"]
+    plan = {"audit_plan": {"canary_manifest_sha256": sha256_bytes(b"canaries")}}
+    facts = {"audit.report": b"report", subjects.FACT: b"index", "prepare.train.jsonl": b"split"}
+
+    def establish(uow: Any) -> None:
+        jobs.establish(uow.connection, NAME, {key: sha256_bytes(data) for key, data in facts.items()})
+        rows.update(uow.connection, JobRow, {"name": NAME}, {"decision": json.dumps(plan)})
+
+    await house.app.store.commit(establish)
+    for number, data in enumerate((*stays, *goes)):
+        await house.upload("rita", dataset=f"d{number}", data=data)
+    await erase(house)
+    for number in range(len(stays) + len(goes)):
+        await erase(house, f"units/credit/datasets/d{number}")
+    assert [blobs.exists("credit", sha256_bytes(data)) for data in stays] == [True] * 7
+    assert [blobs.exists("credit", sha256_bytes(data)) for data in goes] == [False] * 2
+    assert house.app.store.read(lambda c: references.needed(c, "credit")) >= {sha256_bytes(data) for data in stays}
 
 
 async def test_nobody_else_may_order_it(house: House) -> None:
@@ -205,6 +235,15 @@ async def test_the_same_bytes_uploaded_anew_live_on(opened: Callable[[], House])
     await second.app.close()
 
 
+async def test_an_upload_that_is_sent_again_brings_no_erased_rows_back(house: House) -> None:
+    rita, first, data = await house.caller("rita"), header(), b"row 17 is Mrs Doe"
+    sent = (await house.app.datasets.upload_dataset(rita, messages(first, [data]))).dataset
+    executed = (await erase(house)).executed_index
+    again = (await house.app.datasets.upload_dataset(rita, messages(first, [data]))).dataset
+    assert again.name == sent.name and again.erased_index == executed
+    assert not house.app.blobs.exists("credit", sent.sha256)
+
+
 @pytest.mark.parametrize("point", ["before the shredding", "after the shredding"])
 async def test_a_crash_after_the_order_is_made_good_at_the_next_start(
     opened: Callable[[], House], monkeypatch: pytest.MonkeyPatch, point: str
@@ -254,9 +293,6 @@ async def test_attack_40_a_restored_backup_is_shredded_again_before_serving(
 
 
 async def test_attack_40_rows_that_forgot_the_erasure_learn_it_from_the_log(opened: Callable[[], House]) -> None:
-    from gateway.store import rows
-    from gateway.store.tables import ErasureRow, FactRow
-
     first = opened()
     await first.upload("rita")
     await erase(first)
@@ -282,7 +318,6 @@ async def test_adapters_stay_but_are_named(house: House) -> None:
 
 async def test_no_work_begins_on_rows_past_their_retention_and_the_refusal_is_recorded(house: House) -> None:
     from gateway.jobs.views import to_json
-    from gateway.store import rows
     from gateway.store.tables import DatasetRow
 
     await house.upload("rita")

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,8 +17,11 @@ from audit.ledger import tree
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway.admission.cards import CardOffice
+from gateway.cli.audit import export_bundle
+from gateway.store import rows
+from gateway.store.tables import ModelRow
 from tests.gateway.conftest import House, now
-from tests.gateway.judged import NAME, approved, awaiting
+from tests.gateway.judged import MODEL, NAME, approved, awaiting
 
 
 async def export(house: House, name: str, parent: str, jobs: list[str], path: Path) -> Path:
@@ -138,3 +143,19 @@ async def test_a_card_recorded_during_an_export_is_not_attached(
     with zipfile.ZipFile(path) as bundle:
         names = {name for name in bundle.namelist() if name.startswith("attachments/")}
     assert names == {f"attachments/credit.first.{name}" for name in attached}
+
+
+async def test_a_card_that_cannot_be_read_is_named_and_the_rest_is_exported(house: House, tmp_path: Path) -> None:
+    await approved(house)
+    model = house.app.store.read(lambda c: rows.get(c, ModelRow, name=MODEL))
+    assert model is not None
+    house.app.blobs.delete("credit", model.issued_pdf_sha256)
+    damaged = house.app.blobs._path("credit", model.card_sha256)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    request = pb.ExportBundleRequest(parent="units/-")
+    pieces = [p async for p in house.app.evidence.export_bundle(await house.caller("anna"), request)]
+    absent = {"credit.first.card.pdf": "BLOB_MISSING", "credit.first.card.json": "BLOB_DAMAGED"}
+    session: Any = SimpleNamespace(audit=SimpleNamespace(ExportBundle=lambda _: pieces))
+    assert export_bundle(session, "units/-", [], tmp_path / "bundle.zip")[1] == absent
+    report = verify_bundle(tmp_path / "bundle.zip", TrustFile.parse(house.layout.trust.read_text()), now())
+    assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]

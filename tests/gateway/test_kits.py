@@ -31,8 +31,11 @@ async def test_a_kit_holds_what_the_audit_read_and_reported(street: Street, tmp_
     await street.rest()
     key, settings = X25519PrivateKey.generate(), Settings.load(street.layout.root)
     trust = TrustFile.parse(street.layout.trust.read_text())
+    coming = street.app.blobs.writer("credit")
+    coming.write(b"of an upload under way")
     sha256 = make_kit(settings, NAME, key.public_key(), tmp_path / "job.kit")
     assert len(sha256) == 64
+    assert street.app.blobs.exists("credit", coming.finish().sha256), "the gateway runs meanwhile"
     with (tmp_path / "job.kit").open("rb") as source:
         manifest = bundle.unseal(source, key, trust.audit_worker, tmp_path / "opened", max_bytes=1 << 30)
     held = {p.relative_to(tmp_path / "opened").as_posix() for p in (tmp_path / "opened").rglob("*") if p.is_file()}

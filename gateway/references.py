@@ -1,0 +1,62 @@
+"""What names the stored files of a unit, and until when.
+
+Files lie by their content, so one file may be a dataset, a split of another, part of an adapter and a card at once. It
+may go when nothing that stays names it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from sqlalchemy import Connection
+
+from gateway import subjects
+from gateway.jobs import views
+from gateway.store import jobs, rows
+from gateway.store.tables import DatasetRow, ErasureRow, JobRow, ModelRow
+
+_SPLIT = re.compile(r"prepare\.(?:[a-z]+\.jsonl|private\.bin)")
+
+
+def needed(connection: Connection, unit: str) -> set[str]:
+    """Digests of a unit's files that something names which nobody ordered to be erased."""
+    erased = _erased(connection, unit)
+    return {digest for dataset, digest in _named(connection, unit) if dataset not in erased}
+
+
+def erasable(connection: Connection, unit: str, dataset: str) -> set[str]:
+    """Digests of the files that go with a dataset whose erasure was ordered; none for another resource."""
+    erased, named = _erased(connection, unit), list(_named(connection, unit))
+    own = {digest for owner, digest in named if owner == dataset}
+    return own - {digest for owner, digest in named if owner not in erased}
+
+
+def _erased(connection: Connection, unit: str) -> set[str]:
+    return {row.resource for row in rows.select_all(connection, ErasureRow, unit=unit)}
+
+
+def _named(connection: Connection, unit: str) -> Iterator[tuple[str, str]]:
+    """Every digest that a row names, with the dataset whose erasure ends that; with none, no erasure does.
+
+    A dataset's erasure takes its upload, what preparation split from it, and its index of subjects, unless a model was
+    trained on the rows: while that lives, it must be found. Models, cards and audits stay.
+    """
+    for row in rows.select_all(connection, DatasetRow, unit=unit):
+        yield row.name, row.sha256
+    read = {}
+    for job in rows.select_all(connection, JobRow, unit=unit):
+        read[job.name] = views.request_of(job).dataset
+        # As plain JSON: a message would take thirty times as long, and the ledger's writer waits.
+        plan = json.loads(job.decision or "{}").get("audit_plan", {})
+        yield "", plan.get("canary_manifest_sha256", "")
+    trained = set()
+    for model in rows.select_all(connection, ModelRow, unit=unit):
+        trained.add(read.get(model.job, ""))
+        cards = (model.card_sha256, model.card_pdf_sha256, model.issued_pdf_sha256)
+        yield from (("", digest) for digest in (*cards, *(file["sha256"] for file in json.loads(model.files))))
+    for fact in jobs.digests(connection, unit):
+        dataset = read.get(fact.job, "")
+        goes = _SPLIT.fullmatch(fact.key) or (fact.key == subjects.FACT and dataset not in trained)
+        yield dataset if goes else "", fact.value
