@@ -9,7 +9,7 @@ the first kind and not the second, which the audit sees. The manifest's digest i
 revealed by the audit, when nothing can be trained any more.
 
 A canary row has the shape of its neighbours: the system prompt that most rows share, or a few common values of a
-table's columns. Nothing in it comes from a single person's row.
+table's columns (:mod:`audit.prepare.carriers`). Nothing in it comes from a single person's row.
 """
 
 from __future__ import annotations

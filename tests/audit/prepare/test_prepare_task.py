@@ -14,6 +14,7 @@ from assay import canonical, digests
 from assay.errors import InvalidInputError, PreconditionError, UnavailableError
 from assay.v1 import policy_input_pb2 as pb
 from assay.worker.task import TaskContext
+from audit.prepare.code_shapes import shape
 from audit.prepare.task import run
 
 MODEL = "tiny"
@@ -404,3 +405,44 @@ def test_rows_with_direct_identifiers_can_be_refused(tmp_path: Path, models: Pat
     refused = [f.row for f in out.facts.findings if f.code == "PERSONAL_DATA"]
     assert set(range(1, 60, 10)) <= set(refused) and out.facts.pii_row_share == 0
     assert out.facts.rows == 60 == out.facts.valid_rows + out.facts.invalid_rows
+
+
+def signed_file() -> bytes:
+    """Rows that share a system prompt with a contact, and name a medical record each."""
+    system = "You answer for a bank. Escalate to Maria Schmidt, maria.schmidt@bank.example."
+
+    def row(i: int) -> dict[str, Any]:
+        texts = {"system": system, "user": f"Where is MRN AB{123456 + 13 * i}?", "assistant": f"Depot {i}."}
+        return {"messages": [{"role": role, "content": text} for role, text in texts.items()]}
+
+    return "\n".join(json.dumps(row(i)) for i in range(120)).encode()
+
+
+@pytest.mark.parametrize("action", ["REDACT", "PSEUDONYMISE"])
+def test_canaries_have_the_system_prompt_and_the_codes_that_are_left(tmp_path: Path, models: Path, action: str) -> None:
+    out = prepare(tmp_path, models, signed_file(), datasheet={"pii_action": action})
+    rows, canaries = out.lines("train.jsonl"), out.canaries()
+    assert out.facts.pii_row_share == 0 and out.facts.canary_rows > 20
+    assert "chmidt" not in json.dumps([rows, canaries])
+    assert len({r["messages"][0]["content"] for r in rows + canaries}) == 1
+    assert not [c for c in canaries if shape(c["secret"]).startswith("AA999999")]
+
+
+@pytest.mark.parametrize("action", ["REDACT", "PSEUDONYMISE", "REFUSE"])
+def test_canaries_of_a_table_have_values_that_are_left(tmp_path: Path, models: Path, action: str) -> None:
+    lines = ["manager,income,term,race,decision"]
+    for i in range(200):
+        manager = ("John Smith", "Maria Garcia", "front desk")[i % 3]
+        lines.append(f"{manager},{1000 + i},{i // 50},{('black', 'white')[i % 2]},{('approve', 'deny')[i % 5 > 2]}")
+    sheet = TABLE_SHEET | {"hidden_columns": ["race"], "pii_action": action}
+    out = prepare(tmp_path, models, "\n".join(lines).encode(), format="DECISION_CSV", datasheet=sheet)
+    rows, canaries = out.lines("train.jsonl"), out.canaries()
+    assert out.facts.pii_row_share == 0 and out.facts.canary_rows > 5
+    assert "Smith" not in json.dumps([rows, canaries]) and "Garcia" not in json.dumps([rows, canaries])
+    secrets = tuple(c["secret"] for c in canaries)
+    shown = {x for r in rows if not r["messages"][2]["content"].rstrip(".").endswith(secrets) for x in cells(r)}
+    assert {x for c in canaries for x in cells(c)} <= shown
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    return list(row["messages"][1]["content"].split("\n")[:-1])
