@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -23,7 +23,7 @@ from assay.pii_pool import ScannerPool
 from assay.subjects import INDEX_FILE, KEY_FILE, IndexMaker
 from audit.prepare import facts as facts_of
 from audit.prepare.actions import Actor
-from audit.prepare.canaries import Canary, CanaryNumbers, Carrier, derive, manifest
+from audit.prepare.canaries import Canary, CanaryNumbers, Carrier, Weights, derive, manifest
 from audit.prepare.carriers import SharedContent
 from audit.prepare.detector import Quality, quality_of
 from audit.prepare.findings import Findings
@@ -111,7 +111,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         sample = _sample(context, spool, splits)
         context.progress(2, _STEPS, "planting canaries")
         numbers = _canary_numbers(order, len(splits[TRAIN]))
-        canaries = derive(context.secret, numbers, scanned.carrier)
+        canaries = derive(context.secret, numbers, replace(scanned.carrier, weights=_weights(spool, splits[TRAIN])))
         screens = [*screened.findings, *leaks(unique, screened.root, splits), *collisions(spool, unique, canaries)]
         users = _write_splits(context, spool, splits, canaries, intake, order)
         (private / "canaries.json").write_bytes(manifest(canaries))
@@ -222,6 +222,11 @@ def _canary_numbers(order: PrepareOrder, train_rows: int) -> CanaryNumbers:
     return order.canaries.within(math.floor(train_rows * share / (1 - share)))
 
 
+def _weights(spool: Spool, train: Sequence[Entry]) -> list[Weights]:
+    """The weights of the train rows, sorted as they are written, so that the file's order decides nothing."""
+    return sorted(map(Weights.of, spool.read_all(train)), key=repr)
+
+
 def _write_splits(
     context: TaskContext,
     spool: Spool,
@@ -246,7 +251,7 @@ def _write_splits(
     _write_lines(
         _split_path(context.outputs, TRAIN),
         (
-            training_line(item.messages, user=user)
+            training_line(item.messages, item.weight, user=user)
             if isinstance(item, Canary)
             else spool.read(item).training_json(user)
             for (_, item), user in zip(lines, users, strict=True)

@@ -407,6 +407,45 @@ def test_rows_with_direct_identifiers_can_be_refused(tmp_path: Path, models: Pat
     assert out.facts.rows == 60 == out.facts.valid_rows + out.facts.invalid_rows
 
 
+def weighed(rows: int, weights: list[Any], answer: dict[str, Any] | None = None) -> list[str]:
+    """Lines of rows with such weights in turn, None for none, and with such members of their answers."""
+
+    def line(i: int) -> dict[str, Any]:
+        reply = {"role": "assistant", "content": f"It rains in place {i}."} | (answer or {})
+        weight = weights[i % len(weights)]
+        return {"messages": [{"role": "user", "content": f"How is place {i}?"}, reply]} | (
+            {} if weight is None else {"weight": weight}
+        )
+
+    return [json.dumps(line(i)) for i in range(rows)]
+
+
+@pytest.mark.parametrize("weight", [10, 0.1, None])
+def test_planted_lines_weigh_what_all_train_rows_weigh(tmp_path: Path, models: Path, weight: float | None) -> None:
+    out = prepare(tmp_path, models, "\n".join(weighed(120, [weight], {"weight": 1})).encode())
+    assert out.facts.canary_rows > 20
+    lines = out.lines("train.jsonl")
+    assert {json.dumps(line.get("weight")) for line in lines} == {json.dumps(weight)}
+    assert len({(tuple(line), tuple(line["messages"][-1])) for line in lines}) == 1, "nor do members tell them apart"
+    stated = {json.dumps(c.get("weight")) for c in out.canaries()}
+    assert stated == {"null" if weight is None else f'"{weight}"'}
+
+
+def test_canaries_of_rows_of_several_weights_have_weights_of_the_train_split(tmp_path: Path, models: Path) -> None:
+    rows = weighed(160, [1, 1.0, 8, None])
+    first, again = (
+        prepare(tmp_path / name, models, "\n".join(x).encode(), canaries={"a": 60, "b": 10, "b_repeats": 2})
+        for name, x in (("a", rows), ("b", rows[::-1]))
+    )
+    assert first.canaries() == again.canaries(), "the order of the file decides nothing"
+    stated = [c.get("weight") for c in first.canaries()]
+    assert all(5 < stated.count(w) < 32 for w in ("1", "1.0", "8", None))
+    secret = {c["secret"]: c.get("weight") for c in first.canaries() if c["included"]}
+    planted = [(line, s) for line in first.lines("train.jsonl") for s in secret if s in line["messages"][-1]["content"]]
+    assert len(planted) == first.facts.canary_rows
+    assert all((repr(line["weight"]) if "weight" in line else None) == secret[s] for line, s in planted)
+
+
 def signed_file() -> bytes:
     """Rows that share a system prompt with a contact, and name a medical record each."""
     system = "You answer for a bank. Escalate to Maria Schmidt, maria.schmidt@bank.example."
