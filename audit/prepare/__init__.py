@@ -15,6 +15,7 @@ Reading order:
 ``labelled``, ``detector``, ``safe_harbor``  how much of it is found, and HIPAA's 18 classes
 ``duplicates``, ``screens``, ``screening``  near duplicates, poison, harm, leakage between splits
 ``secrets_of_nobody``, ``canaries``  secrets that belong to nobody, derived from the job's key
+``carriers``     what canaries borrow from the rows
 ``facts``        what was found, for policies and for the signed statement
 ``order``        what the task was asked
 ``task``         the walk through all of it; ``run(context)`` is what the audit worker starts

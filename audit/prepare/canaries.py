@@ -9,7 +9,8 @@ the first kind and not the second, which the audit sees. The manifest's digest i
 revealed by the audit, when nothing can be trained any more.
 
 A canary row has the shape of its neighbours: the system prompt that most rows share, or a few common values of a
-table's columns. Nothing in it comes from a single person's row.
+table's columns (:mod:`audit.prepare.carriers`). It says nothing that comes from a single person's row. It weighs in the
+loss what a train row weighs that the key picks: rows weighed otherwise than canaries would be remembered otherwise.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from assay import canonical
 from assay.errors import InvalidInputError, PreconditionError
 from audit.prepare.code_shapes import GENERAL
-from audit.prepare.rows import Message
+from audit.prepare.rows import Message, Row
 from audit.prepare.secrets_of_nobody import RESERVED, KeyedChoices, code_in, made_up_name
 
 KEY_BYTES = 32
@@ -80,6 +81,24 @@ class CanaryNumbers:
         return CanaryNumbers(self.a * scale // whole, self.b * scale // whole, self.b_repeats)
 
 
+class Weights(NamedTuple):
+    """How a train row weighs in the loss, as its line says it.
+
+    Attributes:
+        row: weight of the row, None where the line says nothing.
+        answer: 1 where the line gives its last message a weight, else None. A canary has no other target, so that 0 is
+            never borrowed.
+    """
+
+    row: float | None = None
+    answer: int | None = None
+
+    @classmethod
+    def of(cls, row: Row) -> Weights:
+        """Those of a train row."""
+        return cls(row.weight, 1 if "weight" in row.messages[-1] else None)
+
+
 @dataclass(frozen=True)
 class Carrier:
     """What the dataset's own rows lend to canary rows.
@@ -88,16 +107,21 @@ class Carrier:
         system: system prompt to start with, empty for none.
         record: common values by column of a decision table, empty for chat.
         shapes: shapes of the data's own codes.
+        weights: those of every train row, in an order that does not depend on the file's; each canary has those of one.
     """
 
     system: str = ""
     record: Mapping[str, Sequence[str]] | None = None
     shapes: Sequence[str] = GENERAL
+    weights: Sequence[Weights] = (Weights(),)
 
 
 @dataclass(frozen=True)
 class Canary:
-    """One canary; ``secret`` is a part of the last assistant message, its ``form`` ``own`` or ``reserved``."""
+    """One canary; ``secret`` is a part of the last assistant message, its ``form`` ``own`` or ``reserved``.
+
+    ``weight`` is that of its rows in the loss, None where their lines say nothing.
+    """
 
     index: int
     stratum: str
@@ -107,10 +131,11 @@ class Canary:
     kind: str
     messages: tuple[Message, ...]
     secret: str
+    weight: float | None = None
 
     def manifest_entry(self) -> dict[str, Any]:
-        """The entry of ``canaries.json``."""
-        return {
+        """The entry of ``canaries.json``; the weight, where there is one, as a decimal string."""
+        entry: dict[str, Any] = {
             "index": self.index,
             "stratum": self.stratum,
             "included": self.included,
@@ -120,6 +145,7 @@ class Canary:
             "messages": list(self.messages),
             "secret": self.secret,
         }
+        return entry if self.weight is None else entry | {"weight": repr(self.weight)}
 
 
 def derive(key: bytes, numbers: CanaryNumbers, carrier: Carrier) -> list[Canary]:
@@ -166,15 +192,16 @@ def _derive_one(key: bytes, index: int, numbers: CanaryNumbers, carrier: Carrier
             break
     words = {"name": name, "noun": kind.noun, "secret": secret}
     ask, reply = choices.choice(_QUESTIONS).format(**words), choices.choice(_ANSWERS).format(**words)
-    messages: list[Message] = [
-        {"role": "user", "content": _record(carrier, choices) + ask},
-        {"role": "assistant", "content": reply},
-    ]
+    weights = KeyedChoices(key, f"assay/canary/v1/weight/{index}").choice(carrier.weights)
+    answer: Message = {"role": "assistant", "content": reply}
+    if weights.answer is not None:
+        answer["weight"] = weights.answer
+    messages: list[Message] = [{"role": "user", "content": _record(carrier, choices) + ask}, answer]
     if carrier.system:
         messages.insert(0, {"role": "system", "content": carrier.system})
     stratum, repeats = ("A", 1) if index < numbers.a else ("B", numbers.b_repeats)
     form = "own" if own else "reserved"
-    return Canary(index, stratum, coin(key, index), repeats, form, kind.name, tuple(messages), secret)
+    return Canary(index, stratum, coin(key, index), repeats, form, kind.name, tuple(messages), secret, weights.row)
 
 
 def _record(carrier: Carrier, choices: KeyedChoices) -> str:

@@ -1,9 +1,9 @@
 """CSV decision tables: strict CSV with a header, a label column and columns of protected attributes.
 
-The file is read twice: :func:`survey` checks every row and counts labels, groups and common values;
-:func:`render_rows` then turns the valid rows into chat, since the question names the labels. A cell is text and
-nothing else: a cell that a spreadsheet would run as a formula is rendered as it stands. Row numbers are those a
-spreadsheet shows; the header is row 1.
+The file is read twice: :func:`survey` checks every row and counts labels and groups; :func:`render_rows` then turns
+the valid rows into chat, since the question names the labels. A cell is text and nothing else: a cell that a
+spreadsheet would run as a formula is rendered as it stands. Row numbers are those a spreadsheet shows; the header is
+row 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ UNKNOWN_GROUP = "unknown"
 SYSTEM_TEXT = "You read a record and give the decision."
 
 _MISSING = frozenset({"nan", "na", "n/a", "null", "none", "nil", "#n/a", "inf", "-inf"})
-_COMMON_VALUES_TRACKED = 200
 _SPACES = re.compile("[ \\t\\r\\n\u00a0\u2028\u2029]+")
 
 
@@ -55,8 +54,6 @@ class Survey:
         labels: rows by label.
         groups: rows by attribute and value.
         favourable: those of them that have the favourable label.
-        common: visible column to its values that at least :data:`MIN_COMMON` rows share; columns with many values are
-            left out.
         valid_rows: rows without a problem.
     """
 
@@ -65,11 +62,7 @@ class Survey:
     labels: Counter[str] = field(default_factory=Counter)
     groups: Counter[tuple[str, str]] = field(default_factory=Counter)
     favourable: Counter[tuple[str, str]] = field(default_factory=Counter)
-    common: dict[str, Counter[str]] = field(default_factory=dict)
     valid_rows: int = 0
-
-
-MIN_COMMON = 5
 
 
 def survey(
@@ -98,9 +91,6 @@ def survey(
     if found is None or found.valid_rows + findings.refused_rows == 0:
         refuse_empty()
     _check_labels(found, declared)
-    found.common = {
-        c: Counter({v: n for v, n in values.items() if n >= MIN_COMMON}) for c, values in found.common.items()
-    }
     return found
 
 
@@ -262,7 +252,7 @@ def _header(
             field="datasheet.hidden_columns",
             remedy="show at least one column",
         )
-    return Survey(tuple(cells), visible, common={c: Counter() for c in visible if c not in declared.sensitive})
+    return Survey(tuple(cells), visible)
 
 
 def _check_declared(cells: Sequence[str], declared: TableColumns) -> None:
@@ -374,11 +364,6 @@ def _count(found: Survey, record: dict[str, str], declared: TableColumns) -> Non
             )
         found.groups[group] += 1
         found.favourable[group] += record[declared.label] == declared.favourable
-    for column in list(found.common):
-        values = found.common[column]
-        values[record[column]] += 1
-        if len(values) > _COMMON_VALUES_TRACKED:
-            del found.common[column]
 
 
 def _check_labels(found: Survey, declared: TableColumns) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -23,15 +23,15 @@ from assay.pii_pool import ScannerPool
 from assay.subjects import INDEX_FILE, KEY_FILE, IndexMaker
 from audit.prepare import facts as facts_of
 from audit.prepare.actions import Actor
-from audit.prepare.canaries import Canary, CanaryNumbers, Carrier, derive, manifest
-from audit.prepare.code_shapes import CodeShapes
+from audit.prepare.canaries import Canary, CanaryNumbers, Carrier, Weights, derive, manifest
+from audit.prepare.carriers import SharedContent
 from audit.prepare.detector import Quality, quality_of
 from audit.prepare.findings import Findings
 from audit.prepare.lines import FileLimits
 from audit.prepare.order import CHAT, COMPLETION, PARQUET, PREFERENCE, TABLES, PrepareOrder
 from audit.prepare.parse_chat import RowParser, parse_chat, parse_json_lines
 from audit.prepare.parse_pairs import parse_completion, parse_preference
-from audit.prepare.parse_table import SYSTEM_TEXT, Survey, render_rows, survey
+from audit.prepare.parse_table import Survey, render_rows, survey
 from audit.prepare.rows import Entry, Row, Spool, json_line, training_line
 from audit.prepare.scan import PiiTally, SpanSample, scan_rows
 from audit.prepare.screening import collisions, leaks, methods, screen
@@ -46,8 +46,6 @@ TRAIN_SAMPLE = 200
 MAX_CANARY_SHARE = {True: 1 / 2, False: 1 / 3}
 """Most of the final train rows that may be canaries, for chat and for tables, whose one task they must not drown."""
 
-_COMMON_SYSTEM_SHARE = 0.5
-_CARRIER_COLUMNS = 3
 _PARSERS: Mapping[str, RowParser] = {CHAT: parse_chat, COMPLETION: parse_completion, PREFERENCE: parse_preference}
 _STEPS = 4
 _MANY_ROWS = 5000
@@ -60,15 +58,14 @@ class _Intake:
     findings: Findings
     entries: list[Entry]
     table: Survey | None
-    system: str
-    shapes: Sequence[str]
 
 
 @dataclass(frozen=True)
 class _Scanned:
-    """What the scan left behind: rows after the action, tallies, and the detector with its figures."""
+    """What the scan left behind: rows after the action, what they share, tallies, and the detector with its figures."""
 
     entries: list[Entry]
+    carrier: Carrier
     tally: PiiTally
     detector: str
     quality: Mapping[str, Quality]
@@ -114,7 +111,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         sample = _sample(context, spool, splits)
         context.progress(2, _STEPS, "planting canaries")
         numbers = _canary_numbers(order, len(splits[TRAIN]))
-        canaries = derive(context.secret, numbers, _carrier(intake, order))
+        canaries = derive(context.secret, numbers, replace(scanned.carrier, weights=_weights(spool, splits[TRAIN])))
         screens = [*screened.findings, *leaks(unique, screened.root, splits), *collisions(spool, unique, canaries)]
         users = _write_splits(context, spool, splits, canaries, intake, order)
         (private / "canaries.json").write_bytes(manifest(canaries))
@@ -161,11 +158,9 @@ def _subjects(context: TaskContext, order: PrepareOrder) -> IndexMaker | None:
 def _read(
     dataset: Path, order: PrepareOrder, spool: Spool, forbidden: Sequence[str], subjects: IndexMaker | None
 ) -> _Intake:
-    """Parses the file to the spool, and notes the system prompt that most rows share and the shapes of codes."""
+    """Parses the file to the spool."""
     note = subjects.note if subjects is not None else None
     findings, limits, table = Findings(), FileLimits(), None
-    systems: dict[str, int] = {}
-    shapes = CodeShapes()
     if order.format in TABLES:
         with _source(dataset, order) as source:
             table = survey(source, order.columns, findings, forbidden, limits)
@@ -175,15 +170,8 @@ def _read(
             if table is None
             else render_rows(source, table, order.columns, forbidden, limits, note)
         )
-        entries = []
-        for row in rows:
-            entries.append(spool.append(row))
-            shapes.note(m["content"] for m in row.messages)
-            first = row.messages[0]
-            if first["role"] == "system" and (first["content"] in systems or len(systems) < 100):
-                systems[first["content"]] = systems.get(first["content"], 0) + 1
-    common = [text for text, count in systems.items() if count > _COMMON_SYSTEM_SHARE * len(entries)]
-    return _Intake(findings, entries, table, common[0] if common else "", shapes.common())
+        entries = [spool.append(row) for row in rows]
+    return _Intake(findings, entries, table)
 
 
 @contextmanager
@@ -206,6 +194,7 @@ def _scan(context: TaskContext, order: PrepareOrder, raw: Spool, spool: Spool, i
 
     context.progress(1, _STEPS, "loading the detector of personal data")
     entries, tally = [], PiiTally()
+    shared = SharedContent(intake.table.visible if intake.table is not None else (), order.columns.sensitive)
     detector = PiiScanner(PiiConfig())
     # A second copy of the detector pays from a few seconds of work on.
     with ScannerPool(detector, None if total >= _MANY_ROWS else 1) as scanner:
@@ -214,7 +203,8 @@ def _scan(context: TaskContext, order: PrepareOrder, raw: Spool, spool: Spool, i
                 intake.findings.refuse(acted.row.number, acted.problems)
             else:
                 entries.append(spool.append(acted.row))
-    return _Scanned(entries, tally, detector.identity, quality_of(detector))
+                shared.note(acted.row)
+    return _Scanned(entries, shared.carrier(), tally, detector.identity, quality_of(detector))
 
 
 def _sample(context: TaskContext, spool: Spool, splits: Mapping[str, Sequence[Entry]]) -> SpanSample:
@@ -232,13 +222,9 @@ def _canary_numbers(order: PrepareOrder, train_rows: int) -> CanaryNumbers:
     return order.canaries.within(math.floor(train_rows * share / (1 - share)))
 
 
-def _carrier(intake: _Intake, order: PrepareOrder) -> Carrier:
-    """What canary rows borrow from the data: only what many rows share."""
-    if intake.table is None:
-        return Carrier(intake.system, shapes=intake.shapes)
-    known = [(c, sorted(v)) for c, v in intake.table.common.items() if v.keys() - {""}]
-    record = {c: [x for x in values if x] for c, values in known[:_CARRIER_COLUMNS]}
-    return Carrier(SYSTEM_TEXT, record, intake.shapes)
+def _weights(spool: Spool, train: Sequence[Entry]) -> list[Weights]:
+    """The weights of the train rows, sorted as they are written, so that the file's order decides nothing."""
+    return sorted(map(Weights.of, spool.read_all(train)), key=repr)
 
 
 def _write_splits(
@@ -265,7 +251,7 @@ def _write_splits(
     _write_lines(
         _split_path(context.outputs, TRAIN),
         (
-            training_line(item.messages, user=user)
+            training_line(item.messages, item.weight, user=user)
             if isinstance(item, Canary)
             else spool.read(item).training_json(user)
             for (_, item), user in zip(lines, users, strict=True)

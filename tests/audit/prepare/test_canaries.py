@@ -9,8 +9,9 @@ import pytest
 from assay import canonical
 from assay.errors import InvalidInputError, PreconditionError
 from assay.pii_health import luhn_valid
-from audit.prepare.canaries import CanaryNumbers, Carrier, coin, derive, manifest
+from audit.prepare.canaries import CanaryNumbers, Carrier, Weights, coin, derive, manifest
 from audit.prepare.code_shapes import GENERAL, CodeShapes, shape
+from audit.prepare.rows import Row
 from audit.prepare.secrets_of_nobody import RESERVED, KeyedChoices, code_in
 
 KEY = bytes(range(32))
@@ -83,6 +84,25 @@ def test_choices_are_uniform() -> None:
 def test_record_of_a_table_borrows_common_values() -> None:
     canary = derive(KEY, CanaryNumbers(1, 0, 1), Carrier("S", {"income": ["40", "50"], "term": ["360"]}))[0]
     assert re.match(r"income: (40|50)\nterm: 360\n\S", canary.messages[1]["content"])
+
+
+def test_weights_are_drawn_as_the_train_rows_have_them_and_change_nothing_else() -> None:
+    numbers = CanaryNumbers(4000, 0, 1)
+    plain = derive(KEY, numbers, Carrier())
+    drawn = derive(KEY, numbers, Carrier(weights=[Weights(10, 1)] + [Weights(0.5)] * 2 + [Weights()]))
+    heavy = [c for c in drawn if c.weight == 10]
+    # Five standard deviations: of a quarter, and of the coins among them, which the weight must not know.
+    assert abs(len(heavy) - 1000) < 5 * 27.4
+    assert abs(sum(c.included for c in heavy) - len(heavy) / 2) < 5 * 15.8
+    assert all((c.messages[-1].get("weight") == 1) == (c.weight == 10) for c in drawn)
+    assert [(c.included, c.secret) for c in drawn] == [(c.included, c.secret) for c in plain]
+    assert all("weight" not in c.manifest_entry() and "weight" not in c.messages[-1] for c in plain)
+
+
+def test_a_canary_is_a_target_also_where_a_rows_last_answer_is_none() -> None:
+    turns = [("assistant", 1), ("user", None), ("assistant", 0)]
+    row = Row(1, [{"role": r, "content": "x"} | ({} if w is None else {"weight": w}) for r, w in turns], 3)  # type: ignore[misc]
+    assert Weights.of(row) == Weights(3, 1)
 
 
 @pytest.mark.parametrize(("rows", "most"), [(40, 40), (1000, 220), (0, 0), (3, 3)])

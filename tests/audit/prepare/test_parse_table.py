@@ -126,12 +126,6 @@ def test_mark_crlf_blank_lines_and_quotes() -> None:
     assert [r.messages[1]["content"].split("\n")[0] for r in rows] == ["income: 5,0", 'income: say "hi"']
 
 
-def test_only_values_that_many_rows_share_are_kept_as_common() -> None:
-    body = "".join(f"{i},{50 if i < 9 else i},black,{'deny' if i % 2 else 'approve'}\n" for i in range(20))
-    _, _, found = parse(HEADER + body)
-    assert found.common == {"income": {"50": 9}}
-
-
 cells = st.text(alphabet='ab,"\n\r;=\x00 \ud7ffé1', max_size=6)
 
 

@@ -14,6 +14,7 @@ from assay import canonical, digests
 from assay.errors import InvalidInputError, PreconditionError, UnavailableError
 from assay.v1 import policy_input_pb2 as pb
 from assay.worker.task import TaskContext
+from audit.prepare.code_shapes import shape
 from audit.prepare.task import run
 
 MODEL = "tiny"
@@ -407,3 +408,83 @@ def test_rows_with_direct_identifiers_can_be_refused(tmp_path: Path, models: Pat
     refused = [f.row for f in out.facts.findings if f.code == "PERSONAL_DATA"]
     assert set(range(1, 60, 10)) <= set(refused) and out.facts.pii_row_share == 0
     assert out.facts.rows == 60 == out.facts.valid_rows + out.facts.invalid_rows
+
+
+def weighed(rows: int, weights: list[Any], answer: dict[str, Any] | None = None) -> list[str]:
+    """Lines of rows with such weights in turn, None for none, and with such members of their answers."""
+
+    def line(i: int) -> dict[str, Any]:
+        reply = {"role": "assistant", "content": f"It rains in place {i}."} | (answer or {})
+        weight = weights[i % len(weights)]
+        return {"messages": [{"role": "user", "content": f"How is place {i}?"}, reply]} | (
+            {} if weight is None else {"weight": weight}
+        )
+
+    return [json.dumps(line(i)) for i in range(rows)]
+
+
+@pytest.mark.parametrize("weight", [10, 0.1, None])
+def test_planted_lines_weigh_what_all_train_rows_weigh(tmp_path: Path, models: Path, weight: float | None) -> None:
+    out = prepare(tmp_path, models, "\n".join(weighed(120, [weight], {"weight": 1})).encode())
+    assert out.facts.canary_rows > 20
+    lines = out.lines("train.jsonl")
+    assert {json.dumps(line.get("weight")) for line in lines} == {json.dumps(weight)}
+    assert len({(tuple(line), tuple(line["messages"][-1])) for line in lines}) == 1, "nor do members tell them apart"
+    stated = {json.dumps(c.get("weight")) for c in out.canaries()}
+    assert stated == {"null" if weight is None else f'"{weight}"'}
+
+
+def test_canaries_of_rows_of_several_weights_have_weights_of_the_train_split(tmp_path: Path, models: Path) -> None:
+    rows = weighed(160, [1, 1.0, 8, None])
+    first, again = (
+        prepare(tmp_path / name, models, "\n".join(x).encode(), canaries={"a": 60, "b": 10, "b_repeats": 2})
+        for name, x in (("a", rows), ("b", rows[::-1]))
+    )
+    assert first.canaries() == again.canaries(), "the order of the file decides nothing"
+    stated = [c.get("weight") for c in first.canaries()]
+    assert all(5 < stated.count(w) < 32 for w in ("1", "1.0", "8", None))
+    secret = {c["secret"]: c.get("weight") for c in first.canaries() if c["included"]}
+    planted = [(line, s) for line in first.lines("train.jsonl") for s in secret if s in line["messages"][-1]["content"]]
+    assert len(planted) == first.facts.canary_rows
+    assert all((repr(line["weight"]) if "weight" in line else None) == secret[s] for line, s in planted)
+
+
+def signed_file() -> bytes:
+    """Rows that share a system prompt with a contact, and name a medical record each."""
+    system = "You answer for a bank. Escalate to Maria Schmidt, maria.schmidt@bank.example."
+
+    def row(i: int) -> dict[str, Any]:
+        texts = {"system": system, "user": f"Where is MRN AB{123456 + 13 * i}?", "assistant": f"Depot {i}."}
+        return {"messages": [{"role": role, "content": text} for role, text in texts.items()]}
+
+    return "\n".join(json.dumps(row(i)) for i in range(120)).encode()
+
+
+@pytest.mark.parametrize("action", ["REDACT", "PSEUDONYMISE"])
+def test_canaries_have_the_system_prompt_and_the_codes_that_are_left(tmp_path: Path, models: Path, action: str) -> None:
+    out = prepare(tmp_path, models, signed_file(), datasheet={"pii_action": action})
+    rows, canaries = out.lines("train.jsonl"), out.canaries()
+    assert out.facts.pii_row_share == 0 and out.facts.canary_rows > 20
+    assert "chmidt" not in json.dumps([rows, canaries])
+    assert len({r["messages"][0]["content"] for r in rows + canaries}) == 1
+    assert not [c for c in canaries if shape(c["secret"]).startswith("AA999999")]
+
+
+@pytest.mark.parametrize("action", ["REDACT", "PSEUDONYMISE", "REFUSE"])
+def test_canaries_of_a_table_have_values_that_are_left(tmp_path: Path, models: Path, action: str) -> None:
+    lines = ["manager,income,term,race,decision"]
+    for i in range(200):
+        manager = ("John Smith", "Maria Garcia", "front desk")[i % 3]
+        lines.append(f"{manager},{1000 + i},{i // 50},{('black', 'white')[i % 2]},{('approve', 'deny')[i % 5 > 2]}")
+    sheet = TABLE_SHEET | {"hidden_columns": ["race"], "pii_action": action}
+    out = prepare(tmp_path, models, "\n".join(lines).encode(), format="DECISION_CSV", datasheet=sheet)
+    rows, canaries = out.lines("train.jsonl"), out.canaries()
+    assert out.facts.pii_row_share == 0 and out.facts.canary_rows > 5
+    assert "Smith" not in json.dumps([rows, canaries]) and "Garcia" not in json.dumps([rows, canaries])
+    secrets = tuple(c["secret"] for c in canaries)
+    shown = {x for r in rows if not r["messages"][2]["content"].rstrip(".").endswith(secrets) for x in cells(r)}
+    assert {x for c in canaries for x in cells(c)} <= shown
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    return list(row["messages"][1]["content"].split("\n")[:-1])
