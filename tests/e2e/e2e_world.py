@@ -87,7 +87,7 @@ class Bank:
             yield session
 
     def upload(self, dataset_id: str, content: bytes, *, unit: str = "support", **changes: Any) -> dataset_pb2.Dataset:
-        """Uploads chat rows as rita."""
+        """Uploads rows as rita; ``changes`` are those of :func:`header`."""
         file = self.layout.root / f"{dataset_id}.upload"
         file.write_bytes(content)
         with self.as_person("rita") as rita:
@@ -150,8 +150,10 @@ class Bank:
         raise AssertionError(f"the gateway did not start\n{self.log_tail()}")
 
 
-def header(dataset_id: str, unit: str, **changes: Any) -> dataset_pb2.UploadDatasetHeader:
-    """A complete header of harmless chat rows; ``changes`` replace datasheet fields."""
+def header(
+    dataset_id: str, unit: str, *, rows: str = "DATASET_FORMAT_CHAT_JSONL", **changes: Any
+) -> dataset_pb2.UploadDatasetHeader:
+    """A complete header of harmless rows of one format; ``changes`` replace datasheet fields."""
     sheet = {
         "purposes": ["support-replies"],
         "legal_basis": "LEGAL_BASIS_NO_PERSONAL_DATA",
@@ -164,7 +166,7 @@ def header(dataset_id: str, unit: str, **changes: Any) -> dataset_pb2.UploadData
     return dataset_pb2.UploadDatasetHeader(
         parent=f"units/{unit}",
         dataset_id=dataset_id,
-        format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL,
+        format=rows,
         datasheet=json_format.ParseDict(sheet, dataset_pb2.Datasheet()),
         request_id=str(uuid.uuid5(uuid.NAMESPACE_URL, dataset_id)),
     )
