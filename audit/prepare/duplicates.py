@@ -1,9 +1,10 @@
 """Rows that nearly say the same, found in time linear in the rows, and tied together so that no split is leaked to.
 
-Method: MinHash (Broder 1997; the library datasketch) of 64 permutations over runs of three words, cut into bands of
-four for locality-sensitive hashing. A row is compared with the first row of each of its buckets and with no other, so
-a thousand copies cost a thousand comparisons and not half a million. A pair counts from an estimated Jaccard
-similarity of 0.8 on; bands find a pair of that similarity with probability above 0.999.
+Method: MinHash (Broder 1997; the library datasketch) of 64 permutations over runs of three words, or of three
+characters in scripts that put no space between words, cut into bands of four for locality-sensitive hashing. A row is
+compared with the first row of each of its buckets and with no other, so a thousand copies cost a thousand comparisons
+and not half a million. A pair counts from an estimated Jaccard similarity of 0.8 on; bands find a pair of that
+similarity with probability above 0.999.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from assay.pii import spaced
 
 THRESHOLD = 0.8
 METHOD = "MinHash of 64 permutations over runs of three words, bands of 4, Jaccard 0.8 and more"
@@ -95,7 +98,7 @@ def _hash(run: bytes) -> int:
 
 
 def _runs(text: str) -> list[bytes]:
-    words = unicodedata.normalize("NFKC", text).casefold().split()[:_MOST_WORDS]
+    words = spaced(unicodedata.normalize("NFKC", text).casefold()).split()[:_MOST_WORDS]
     if len(words) <= _RUN:
         return [" ".join(words).encode()]
     return list({" ".join(words[i : i + _RUN]).encode() for i in range(len(words) - _RUN + 1)})

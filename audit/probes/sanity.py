@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.pii import spaced
 from audit.probes import stats
 from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import Row
@@ -69,7 +70,7 @@ def near_duplicates(train: Sequence[Row], test: Sequence[Row]) -> tuple[NDArray[
 
     if not train:
         return np.zeros(0, dtype=bool), np.zeros(0, dtype=bool)
-    words = CountVectorizer(ngram_range=(SHINGLE, SHINGLE), binary=True, tokenizer=str.split, token_pattern=None)
+    words = CountVectorizer(ngram_range=(SHINGLE, SHINGLE), binary=True, tokenizer=_words, token_pattern=None)
     try:
         matrix = words.fit_transform([_said(r) for r in (*train, *test)]).astype(np.int32)
     except ValueError:
@@ -81,6 +82,10 @@ def near_duplicates(train: Sequence[Row], test: Sequence[Row]) -> tuple[NDArray[
     alike = np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0) >= NEAR
     np.fill_diagonal(alike, val=False)
     return alike[:, : len(train)].any(axis=1), alike[:, len(train) :].any(axis=1)
+
+
+def _words(text: str) -> list[str]:
+    return spaced(text).split()
 
 
 def _said(row: Row) -> str:

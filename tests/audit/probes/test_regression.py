@@ -159,6 +159,13 @@ def test_near_duplicates_are_found_across_the_split() -> None:
     assert none.size == 0
 
 
+def test_near_duplicates_are_found_where_no_space_parts_words() -> None:
+    text = "".join(chr(0x4E00 + 7 * i) for i in range(60))
+    train = [said(1, text), said(2, text[::-1])]
+    within, across = sanity.near_duplicates(train, [said(3, f"{text[:30]}龍{text[31:]}"), said(4, text[::2])])
+    assert (within.tolist(), across.tolist()) == ([False, False], [True, False])
+
+
 def test_an_adapter_that_does_nothing_is_seen(audit_of: Callable[..., Any]) -> None:
     rows = [said(i, f"what about number {i} of my account now") for i in range(30)]
     idle = found_by(sanity.run(audit_of(Scripted(), test=rows, train=[said(99, "something else")])))
