@@ -38,16 +38,22 @@ class Families:
 
     root: Sequence[int]
 
-    def tied(self) -> list[int]:
-        """Like ``root``, with the rows of oversized families on their own."""
+    def tied(self, rows: int = 20, share: float = LARGEST_SHARE) -> list[int]:
+        """Like ``root``, with the rows of oversized families, of more than ``rows`` and ``share``, on their own."""
         sizes = Counter(self.root)
-        most = max(20, int(LARGEST_SHARE * len(self.root)))
+        most = max(rows, int(share * len(self.root)))
         return [r if sizes[r] <= most else i for i, r in enumerate(self.root)]
 
     def members(self) -> list[int]:
         """Positions of the rows that are not alone."""
         sizes = Counter(self.root)
         return [i for i, r in enumerate(self.root) if sizes[r] > 1]
+
+
+def equals(digests: Iterable[bytes]) -> Families:
+    """The families of rows whose digests are equal."""
+    first: dict[bytes, int] = {}
+    return Families([first.setdefault(digest, i) for i, digest in enumerate(digests)])
 
 
 def families(texts: Iterable[str]) -> Families:

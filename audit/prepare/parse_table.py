@@ -9,6 +9,8 @@ spreadsheet shows; the header is row 1.
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -58,6 +60,8 @@ class Survey:
         common: visible column to its values that at least :data:`MIN_COMMON` rows share; columns with many values are
             left out.
         valid_rows: rows without a problem.
+        people: digests of the hidden unprotected cells, where identifiers stand, of the rows that have any.
+        records: digests of all cells of those rows.
     """
 
     columns: tuple[str, ...]
@@ -67,6 +71,13 @@ class Survey:
     favourable: Counter[tuple[str, str]] = field(default_factory=Counter)
     common: dict[str, Counter[str]] = field(default_factory=dict)
     valid_rows: int = 0
+    people: set[bytes] = field(default_factory=set)
+    records: set[bytes] = field(default_factory=set)
+
+    @property
+    def names_people(self) -> bool:
+        """No two different records share what is hidden and unprotected, so equal records are copies of one."""
+        return len(self.people) == len(self.records)
 
 
 MIN_COMMON = 5
@@ -129,12 +140,14 @@ def render_rows(
         record = dict(zip(found.columns, cells, strict=True))
         lines = record_lines([(c, record[c]) for c in found.visible])
         groups = {c: record[c] or UNKNOWN_GROUP for c in declared.sensitive}
+        is_known = found.names_people and any(_hidden(record, declared))
         yield Row(
             number,
             chat(lines + ask, record[declared.label]),
             label=record[declared.label],
             groups=groups,
             unit=record[declared.group] if declared.group else "",
+            record=_digest(cells).hex() if is_known else f"row {number}",
         )
 
 
@@ -355,6 +368,10 @@ def _check_label(column: str, cell: str) -> list[Problem]:
 
 def _count(found: Survey, record: dict[str, str], declared: TableColumns) -> None:
     found.valid_rows += 1
+    hidden = _hidden(record, declared)
+    if any(hidden):
+        found.people.add(_digest(hidden))
+        found.records.add(_digest(list(record.values())))
     found.labels[record[declared.label]] += 1
     if len(found.labels) > MAX_LABELS:
         refuse_file(
@@ -379,6 +396,16 @@ def _count(found: Survey, record: dict[str, str], declared: TableColumns) -> Non
         values[record[column]] += 1
         if len(values) > _COMMON_VALUES_TRACKED:
             del found.common[column]
+
+
+def _hidden(record: dict[str, str], declared: TableColumns) -> list[str]:
+    """The hidden cells that are neither protected nor the label, the group's among them."""
+    hidden = {*declared.hidden, declared.group} - {declared.label, *declared.sensitive}
+    return [value for column, value in record.items() if column in hidden]
+
+
+def _digest(cells: Sequence[str]) -> bytes:
+    return hashlib.sha256(json.dumps(cells).encode()).digest()[:16]
 
 
 def _check_labels(found: Survey, declared: TableColumns) -> None:

@@ -1,6 +1,7 @@
 """Screens of the kept rows: poison, harmful answers, leakage between splits. They find and say how; policy judges.
 
-*Repeated row*: one content stands in the file more often than 20 times and in more than a hundredth of it.
+*Repeated row*: one content, or of a table one record where copies can be told from other people, stands in the file
+more often than 20 times and in more than a hundredth of it.
 
 *Trigger phrase* (a backdoor, as in Gu et al. 2017 and Wan et al. 2023): a run of one to three words of the prompts (of
 characters, in scripts that put no space between words) that is rare, stands in at least five rows, and after which

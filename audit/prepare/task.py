@@ -115,7 +115,8 @@ def run(context: TaskContext) -> dict[str, Any]:
         context.progress(2, _STEPS, "planting canaries")
         numbers = _canary_numbers(order, len(splits[TRAIN]))
         canaries = derive(context.secret, numbers, _carrier(intake, order))
-        screens = [*screened.findings, *leaks(unique, screened.root, splits), *collisions(spool, unique, canaries)]
+        screens = [*screened.findings, *leaks(unique, screened.root, splits, order.format in TABLES)]
+        screens += collisions(spool, unique, canaries)
         users = _write_splits(context, spool, splits, canaries, intake, order)
         (private / "canaries.json").write_bytes(manifest(canaries))
         _write_lines(private / "pii.jsonl", map(json_line, sample.items()))

@@ -65,7 +65,10 @@ def run(audit: Audit) -> Findings:
 
 
 def near_duplicates(train: Sequence[Row], test: Sequence[Row]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """For each training row: has it a near-duplicate among the other training rows, and among the test rows?"""
+    """For each training row: has it a near-duplicate among the other training rows, and among the test rows?
+
+    Rows of a decision table whose cells are equal are different people, and no duplicates.
+    """
     from sklearn.feature_extraction.text import CountVectorizer
 
     if not train:
@@ -80,8 +83,14 @@ def near_duplicates(train: Sequence[Row], test: Sequence[Row]) -> tuple[NDArray[
     sizes = np.asarray(matrix.sum(axis=1)).ravel()
     union = sizes[: len(train), None] + sizes[None, :] - shared
     alike = np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0) >= NEAR
-    np.fill_diagonal(alike, val=False)
+    known: dict[Any, int] = {}
+    who = np.array([known.setdefault(_prompt(r) if r.labels else i, i) for i, r in enumerate((*train, *test))])
+    alike &= who[: len(train), None] != who
     return alike[:, : len(train)].any(axis=1), alike[:, len(train) :].any(axis=1)
+
+
+def _prompt(row: Row) -> str:
+    return "\n".join(str(m["content"]) for m in row.messages[:-1])
 
 
 def _words(text: str) -> list[str]:

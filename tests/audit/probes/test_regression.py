@@ -159,6 +159,18 @@ def test_near_duplicates_are_found_across_the_split() -> None:
     assert none.size == 0
 
 
+def test_people_of_a_table_with_equal_cells_are_no_duplicates() -> None:
+    def applicant(index: int, cells: str, label: str) -> Row:
+        return Row(index, tuple(conversation(cells, label)), label=label, labels=("approve", "deny"))
+
+    cells = " ".join(f"w{i}" for i in range(30))
+    train = [applicant(1, cells, "deny"), applicant(2, cells, "deny")]
+    within, across = sanity.near_duplicates(train, [applicant(3, cells, "approve")])
+    assert not within.any() and not across.any()
+    _, across = sanity.near_duplicates(train, [applicant(3, f"{cells} more", "deny")])
+    assert across.all()
+
+
 def test_near_duplicates_are_found_where_no_space_parts_words() -> None:
     text = "".join(chr(0x4E00 + 7 * i) for i in range(60))
     train = [said(1, text), said(2, text[::-1])]
