@@ -70,8 +70,10 @@ ENTITY_TYPES = DIRECT_IDENTIFIERS | QUASI_IDENTIFIERS | OTHER_ENTITIES
 
 _NAME_MARKS = "-'’."
 _NAME_DOTS = "·・‧"
-_SYLLABIC = ("CJK ", "IDEOGRAPHIC ", "HANGUL ")
-_UNSPACED = (*_SYLLABIC, "HIRAGANA", "KATAKANA", "THAI ", "LAO ", "KHMER ", "MYANMAR ", "TIBETAN ")
+_IDEOGRAPHIC = ("CJK ", "IDEOGRAPHIC ")
+_SYLLABIC = (*_IDEOGRAPHIC, "HANGUL ")
+_WORDLESS = (*_IDEOGRAPHIC, "HIRAGANA", "KATAKANA", "THAI ", "LAO ", "KHMER ", "MYANMAR ", "TIBETAN ")
+_UNSPACED = (*_WORDLESS, "HANGUL ")
 _LEAST_SYLLABLES, _LEAST_LETTERS = 2, 5
 _PARTICLES = frozenset("al bin da de dei del den der di do dos du el ibn la le van vom von y zu".split())
 
@@ -231,3 +233,15 @@ def is_unspaced_name(name: str) -> bool:
     if not all(c.isalpha() and script.startswith(_UNSPACED) for c, script in zip(rest, scripts, strict=True)):
         return False
     return sum(script.startswith(_SYLLABIC) for script in scripts) >= _LEAST_SYLLABLES or len(rest) >= _LEAST_LETTERS
+
+
+def spaced(text: str) -> str:
+    """Puts a space on both sides of every character of the scripts that put none between words.
+
+    What is then split at spaces are words where there are such, and single characters elsewhere. Korean, which puts
+    spaces between words, and every text of other scripts come back as they are.
+    """
+    if text.isascii():
+        return text
+    alone = {ord(c): f" {c} " for c in set(text) if unicodedata.name(c, "").startswith(_WORDLESS)}
+    return text.translate(alone)

@@ -1,9 +1,10 @@
 """Rows that nearly say the same, found in time linear in the rows, and tied together so that no split is leaked to.
 
-Method: MinHash (Broder 1997; the library datasketch) of 64 permutations over runs of three words, cut into bands of
-four for locality-sensitive hashing. A row is compared with the first row of each of its buckets and with no other, so
-a thousand copies cost a thousand comparisons and not half a million. A pair counts from an estimated Jaccard
-similarity of 0.8 on; bands find a pair of that similarity with probability above 0.999.
+Method: MinHash (Broder 1997; the library datasketch) of 64 permutations over runs of three words, or of three
+characters in scripts that put no space between words, cut into bands of four for locality-sensitive hashing. A row is
+compared with the first row of each of its buckets and with no other, so a thousand copies cost a thousand comparisons
+and not half a million. A pair counts from an estimated Jaccard similarity of 0.8 on; bands find a pair of that
+similarity with probability above 0.999.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from assay.pii import spaced
 
 THRESHOLD = 0.8
 METHOD = "MinHash of 64 permutations over runs of three words, bands of 4, Jaccard 0.8 and more"
@@ -35,16 +38,22 @@ class Families:
 
     root: Sequence[int]
 
-    def tied(self) -> list[int]:
-        """Like ``root``, with the rows of oversized families on their own."""
+    def tied(self, rows: int = 20, share: float = LARGEST_SHARE) -> list[int]:
+        """Like ``root``, with the rows of oversized families, of more than ``rows`` and ``share``, on their own."""
         sizes = Counter(self.root)
-        most = max(20, int(LARGEST_SHARE * len(self.root)))
+        most = max(rows, int(share * len(self.root)))
         return [r if sizes[r] <= most else i for i, r in enumerate(self.root)]
 
     def members(self) -> list[int]:
         """Positions of the rows that are not alone."""
         sizes = Counter(self.root)
         return [i for i, r in enumerate(self.root) if sizes[r] > 1]
+
+
+def equals(digests: Iterable[bytes]) -> Families:
+    """The families of rows whose digests are equal."""
+    first: dict[bytes, int] = {}
+    return Families([first.setdefault(digest, i) for i, digest in enumerate(digests)])
 
 
 def families(texts: Iterable[str]) -> Families:
@@ -95,7 +104,7 @@ def _hash(run: bytes) -> int:
 
 
 def _runs(text: str) -> list[bytes]:
-    words = unicodedata.normalize("NFKC", text).casefold().split()[:_MOST_WORDS]
+    words = spaced(unicodedata.normalize("NFKC", text).casefold()).split()[:_MOST_WORDS]
     if len(words) <= _RUN:
         return [" ".join(words).encode()]
     return list({" ".join(words[i : i + _RUN]).encode() for i in range(len(words) - _RUN + 1)})

@@ -9,6 +9,8 @@ row 1.
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -55,6 +57,8 @@ class Survey:
         groups: rows by attribute and value.
         favourable: those of them that have the favourable label.
         valid_rows: rows without a problem.
+        people: digests of the hidden unprotected cells, where identifiers stand, of the rows that have any.
+        records: digests of all cells of those rows.
     """
 
     columns: tuple[str, ...]
@@ -63,6 +67,13 @@ class Survey:
     groups: Counter[tuple[str, str]] = field(default_factory=Counter)
     favourable: Counter[tuple[str, str]] = field(default_factory=Counter)
     valid_rows: int = 0
+    people: set[bytes] = field(default_factory=set)
+    records: set[bytes] = field(default_factory=set)
+
+    @property
+    def names_people(self) -> bool:
+        """No two different records share what is hidden and unprotected, so equal records are copies of one."""
+        return len(self.people) == len(self.records)
 
 
 def survey(
@@ -119,12 +130,14 @@ def render_rows(
         record = dict(zip(found.columns, cells, strict=True))
         lines = record_lines([(c, record[c]) for c in found.visible])
         groups = {c: record[c] or UNKNOWN_GROUP for c in declared.sensitive}
+        is_known = found.names_people and any(_hidden(record, declared))
         yield Row(
             number,
             chat(lines + ask, record[declared.label]),
             label=record[declared.label],
             groups=groups,
             unit=record[declared.group] if declared.group else "",
+            record=_digest(cells).hex() if is_known else f"row {number}",
         )
 
 
@@ -345,6 +358,10 @@ def _check_label(column: str, cell: str) -> list[Problem]:
 
 def _count(found: Survey, record: dict[str, str], declared: TableColumns) -> None:
     found.valid_rows += 1
+    hidden = _hidden(record, declared)
+    if any(hidden):
+        found.people.add(_digest(hidden))
+        found.records.add(_digest(list(record.values())))
     found.labels[record[declared.label]] += 1
     if len(found.labels) > MAX_LABELS:
         refuse_file(
@@ -364,6 +381,16 @@ def _count(found: Survey, record: dict[str, str], declared: TableColumns) -> Non
             )
         found.groups[group] += 1
         found.favourable[group] += record[declared.label] == declared.favourable
+
+
+def _hidden(record: dict[str, str], declared: TableColumns) -> list[str]:
+    """The hidden cells that are neither protected nor the label, the group's among them."""
+    hidden = {*declared.hidden, declared.group} - {declared.label, *declared.sensitive}
+    return [value for column, value in record.items() if column in hidden]
+
+
+def _digest(cells: Sequence[str]) -> bytes:
+    return hashlib.sha256(json.dumps(cells).encode()).digest()[:16]
 
 
 def _check_labels(found: Survey, declared: TableColumns) -> None:

@@ -47,6 +47,8 @@ class Row:
         groups: protected attribute to value (decision tables).
         rejected: the answer that is worse than the last message (preference pairs), else empty.
         unit: what says that rows belong together, such as a customer; empty where the owner named no field.
+        record: equal for the copies of one record of a table, whose equal texts may be different people's; empty for
+            chat, where rows that say the same are copies.
         identifiers: direct identifiers that stand in the row.
     """
 
@@ -57,6 +59,7 @@ class Row:
     groups: Mapping[str, str] = field(default_factory=dict)
     rejected: str = ""
     unit: str = ""
+    record: str = ""
     identifiers: Sequence[Identifier] = ()
 
     def texts(self) -> list[str]:
@@ -106,6 +109,7 @@ class Entry:
         digest: :meth:`Row.content_digest`.
         stratum: rows with equal strata are spread evenly over the splits.
         unit: 16 bytes, equal for rows that must share a split; empty where nothing says so.
+        record: :attr:`Row.record`.
     """
 
     number: int
@@ -113,6 +117,12 @@ class Entry:
     digest: bytes
     stratum: str
     unit: bytes = b""
+    record: str = ""
+
+    @property
+    def identity(self) -> str | bytes:
+        """Equal for copies of one row."""
+        return self.record or self.digest
 
 
 class Spool:
@@ -129,6 +139,7 @@ class Spool:
         value |= {
             "r": row.rejected,
             "u": row.unit,
+            "c": row.record,
             "i": [[i.message, i.start, i.end, i.entity_type] for i in row.identifiers],
         }
         line, offset = json_line(value), self._end
@@ -136,14 +147,15 @@ class Spool:
         self._end += len(line)
         stratum = "\x1f".join([row.label, *(f"{k}={v}" for k, v in sorted(row.groups.items()))])
         unit = hashlib.sha256(one_form(row.unit)).digest()[:16] if row.unit else b""
-        return Entry(row.number, offset, row.content_digest(), stratum, unit)
+        return Entry(row.number, offset, row.content_digest(), stratum, unit, row.record)
 
     def read(self, entry: Entry) -> Row:
         """Reads one row back."""
         self._file.seek(entry.offset)
         value = json.loads(self._file.readline())
         found = tuple(Identifier(*i) for i in value["i"])
-        return Row(value["n"], value["m"], value["w"], value["l"], value["g"], value["r"], value["u"], found)
+        number, messages, weight, label, groups, rejected, unit, record = (value[key] for key in "nmwlgruc")
+        return Row(number, messages, weight, label, groups, rejected, unit, record, found)
 
     def read_all(self, entries: Sequence[Entry]) -> Iterator[Row]:
         """Reads rows in the order of the entries."""

@@ -12,7 +12,17 @@ from audit.prepare.rows import Entry, Spool
 from audit.prepare.screens import METHODS, CanaryScreen, Screener, ScreenFinding, repeated
 from audit.prepare.splits import TRAIN, units
 
-_LEAKAGE = "rows of validation, selection or test with a near duplicate in train"
+_LEAKAGE = {
+    False: "rows of validation, selection or test with a near duplicate in train",
+    True: "rows of validation, selection or test with the cells and label of a train row",
+}
+MOST_TWINS = 5
+"""Most equal rows of a table that share a split. More are spread: with them tied the test would be a sample of
+combinations of cells, and the intervals of group rates count people (docs/data.md)."""
+_TABLE_METHODS = {
+    "SPLIT_LEAKAGE": f"{_LEAKAGE[True]}: more than {MOST_TWINS} are equal, or a group field says what belongs together",
+    "REPEATED_ROW": "count of copies of one record, where hidden columns tell records apart: over 20 and over 1 %",
+}
 
 
 @dataclass(frozen=True)
@@ -21,8 +31,9 @@ class Screened:
 
     Attributes:
         findings: what stands out.
-        root: for every kept row the position of the first row of its family of near duplicates; itself when alone.
-        tied: the same without families too large to be tied.
+        root: for every kept row the position of the first row of its family, of near duplicates or, in a table, of
+            rows with equal cells and label; itself when alone.
+        tied: the same without families that are not tied.
         units: groups of two rows and more that share a split.
     """
 
@@ -34,9 +45,9 @@ class Screened:
 
 def methods(table: bool) -> dict[str, str]:
     """The screens that run on such rows, with how they look; tables have no prose to compare or to read."""
-    prose = {"NEAR_DUPLICATES": duplicates.METHOD, "SPLIT_LEAKAGE": f"{_LEAKAGE}: {duplicates.METHOD}"}
+    prose = {"NEAR_DUPLICATES": duplicates.METHOD, "SPLIT_LEAKAGE": f"{_LEAKAGE[False]}: {duplicates.METHOD}"}
     left_out = "HARMFUL_ANSWER" if table else "LABEL_FLIP"
-    return {**({} if table else prose), **{k: v for k, v in METHODS.items() if k != left_out}}
+    return {**{k: v for k, v in METHODS.items() if k != left_out}, **(_TABLE_METHODS if table else prose)}
 
 
 def screen(spool: Spool, entries: Sequence[Entry], unique: Sequence[Entry], table: bool) -> Screened:
@@ -48,18 +59,20 @@ def screen(spool: Spool, entries: Sequence[Entry], unique: Sequence[Entry], tabl
         unique: the rows that are kept.
         table: they are those of a decision table.
     """
-    first: dict[bytes, int] = {}
-    counts: Counter[bytes] = Counter()
+    first: dict[str | bytes, int] = {}
+    counts: Counter[str | bytes] = Counter()
     for e in entries:
-        first.setdefault(e.digest, e.number)
-        counts[e.digest] += 1
+        first.setdefault(e.identity, e.number)
+        counts[e.identity] += 1
     findings = repeated(((first[d], n) for d, n in counts.items()), len(entries))
-    root: Sequence[int] = range(len(unique))
-    tied = root
-    if not table:
+    if table:
+        # Customers tied by what a row of theirs says would soon be one unit that holds most of the table.
+        families = duplicates.equals(r.content_digest() for r in spool.read_all(unique))
+        tied = [i if unique[i].unit else r for i, r in enumerate(families.tied(MOST_TWINS, share=0))]
+    else:
         texts = ("\n".join(m["content"] for m in r.messages if m["role"] != "system") for r in spool.read_all(unique))
         families = duplicates.families(texts)
-        root, tied = families.root, families.tied()
+        tied = families.tied()
         if members := families.members():
             reason = "nearly the same as another row; they share a split, unless they are most of the file"
             findings.append(ScreenFinding("NEAR_DUPLICATES", [unique[i].number for i in members], reason))
@@ -69,17 +82,19 @@ def screen(spool: Spool, entries: Sequence[Entry], unique: Sequence[Entry], tabl
     for row in spool.read_all(unique):
         screener.add(row)
     findings += screener.findings()
-    return Screened(findings, root, tied, sum(len(u) > 1 for u in units(unique, tied)))
+    return Screened(findings, families.root, tied, sum(len(u) > 1 for u in units(unique, tied)))
 
 
-def leaks(unique: Sequence[Entry], root: Sequence[int], splits: Mapping[str, Sequence[Entry]]) -> list[ScreenFinding]:
-    """Near duplicates that the splits tore apart after all."""
+def leaks(
+    unique: Sequence[Entry], root: Sequence[int], splits: Mapping[str, Sequence[Entry]], table: bool
+) -> list[ScreenFinding]:
+    """Families that the splits tore apart after all."""
     family = {e.number: root[i] for i, e in enumerate(unique)}
     trained = {family[e.number] for e in splits[TRAIN]}
     rows = sorted(
         e.number for name, kept in splits.items() if name != TRAIN for e in kept if family[e.number] in trained
     )
-    return [ScreenFinding("SPLIT_LEAKAGE", rows, _LEAKAGE)] if rows else []
+    return [ScreenFinding("SPLIT_LEAKAGE", rows, _LEAKAGE[table])] if rows else []
 
 
 def collisions(spool: Spool, unique: Sequence[Entry], canaries: Sequence[Canary]) -> list[ScreenFinding]:

@@ -1,12 +1,14 @@
 """Screens of the kept rows: poison, harmful answers, leakage between splits. They find and say how; policy judges.
 
-*Repeated row*: one content stands in the file more often than 20 times and in more than a hundredth of it.
+*Repeated row*: one content, or of a table one record where copies can be told from other people, stands in the file
+more often than 20 times and in more than a hundredth of it.
 
-*Trigger phrase* (a backdoor, as in Gu et al. 2017 and Wan et al. 2023): a run of one to three words of the prompts that
-is rare, stands in at least five rows, and after which nearly all answers are of one kind that is otherwise not so
-common. Kind is the label of a decision table, or an answer's first words where several rows share them. Binomial test
-of the kind's share after the phrase against its share overall, Bonferroni over the phrases, alpha 0.001; at least 0.9
-of the answers, and at most 5 % of the rows, so that a lasting feature of the data is not taken for a trigger.
+*Trigger phrase* (a backdoor, as in Gu et al. 2017 and Wan et al. 2023): a run of one to three words of the prompts (of
+characters, in scripts that put no space between words) that is rare, stands in at least five rows, and after which
+nearly all answers are of one kind that is otherwise not so common. Kind is the label of a decision table, or an
+answer's first words where several rows share them. Binomial test of the kind's share after the phrase against its share
+overall, Bonferroni over the phrases, alpha 0.001; at least 0.9 of the answers, and at most 5 % of the rows, so that a
+lasting feature of the data is not taken for a trigger.
 
 *Label flip* (decision tables): for every value of a visible column that holds 8 rows to 15 % of the table, the labels
 there are set against what a naive Bayes classifier of the other columns, learnt from the rows without that value,
@@ -28,6 +30,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from assay.pii import spaced
 from audit.prepare import harm
 from audit.prepare.rows import Row
 
@@ -97,7 +100,7 @@ class Screener:
         self._numbers.append(row.number)
         answer = row.messages[-1]["content"]
         prompt = _prompt(row)
-        kind = row.label if self._table else " ".join(_WORD.findall(answer.casefold())[:_KIND_WORDS])
+        kind = row.label if self._table else " ".join(_words(answer)[:_KIND_WORDS])
         self._kinds.append(_digest(kind))
         for phrase in _phrases(prompt, self._table):
             if self._counts[phrase % _BUCKETS] >= _LEAST_ROWS and phrase not in self._full:
@@ -215,7 +218,7 @@ class CanaryScreen:
     def add(self, row: Row) -> None:
         """Looks at one row."""
         for text in row.texts():
-            for word in set(re.findall(r"\S+", text)) | set(_WORD.findall(text)):
+            for word in set(re.findall(r"\S+", text)) | set(_WORD.findall(spaced(text))):
                 if any(s in text for s in self._by_word.get(word.strip(".,;:!?\"'()"), ())):
                     self.rows.append(row.number)
                     return
@@ -227,11 +230,16 @@ def _phrases(prompt: str, table: bool) -> set[int]:
         return {
             _digest(w)
             for line in prompt.split("\n")[:-1]
-            for w in _WORD.findall(line.partition(": ")[2].casefold())
+            for cell in [line.partition(": ")[2].casefold()]
+            for w in _WORD.findall(f"{cell} {spaced(cell)}")
             if not w.isdigit()
         }
-    words = _WORD.findall(prompt.casefold())[:400]
+    words = _words(prompt)[:400]
     return {_digest(" ".join(words[i : i + n])) for n in (1, 2, 3) for i in range(len(words) - n + 1)}
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(spaced(text.casefold()))
 
 
 def _digest(text: str) -> int:

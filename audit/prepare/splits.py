@@ -1,4 +1,4 @@
-"""Exact duplicates out, then four splits, decided by a keyed digest of each row's content.
+"""Copies out, then four splits, decided by a keyed digest of each row's content.
 
 The key comes from the job's secret, so the owner of the rows cannot choose which of them land in the sealed test. The
 same job gives the same splits, whatever the order of the rows in the file.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from assay.errors import InvalidInputError
@@ -60,11 +61,29 @@ class SplitPlan:
 
 
 def drop_duplicates(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
-    """Returns the entries whose content came first, in order, and how many were dropped."""
-    seen: dict[bytes, Entry] = {}
+    """Returns the first entry of each identity, in order and with distinct digests, and how many were dropped."""
+    seen: dict[str | bytes, Entry] = {}
     for entry in entries:
-        seen.setdefault(entry.digest, entry)
-    return list(seen.values()), len(entries) - len(seen)
+        seen.setdefault(entry.identity, entry)
+    return _told_apart(list(seen.values())), len(entries) - len(seen)
+
+
+def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
+    """Gives entries that say the same digests of their own.
+
+    They are numbered within their stratum, where they differ in nothing that a split shows, so the order of the file
+    still decides nothing.
+    """
+    often = Counter(e.digest for e in entries)
+    numbers: Counter[bytes] = Counter()
+    out = []
+    for e in entries:
+        if often[e.digest] > 1:
+            twins = e.digest + e.stratum.encode()
+            numbers[twins] += 1
+            e = replace(e, digest=hashlib.sha256(twins + b"/%d" % numbers[twins]).digest()[:16])
+        out.append(e)
+    return out
 
 
 def split(
@@ -86,13 +105,12 @@ def split(
         tied: for every entry the position of an entry that it must share a split with; none for no such ties.
     """
     key = hmac.digest(secret, b"assay/splits/v1/" + str(seed).encode(), hashlib.sha256)
-    ordered = sorted(
-        units(entries, tied), key=lambda unit: (unit[0].stratum, hmac.digest(key, unit[0].digest, hashlib.sha256))
-    )
+    firsts = [(min(unit, key=lambda e: e.stratum), unit) for unit in units(entries, tied)]
+    ordered = sorted(firsts, key=lambda f: (f[0].stratum, hmac.digest(key, f[0].digest, hashlib.sha256)))
     targets = plan.counts(len(entries))
     out: dict[str, list[Entry]] = {name: [] for name in NAMES}
     position = 0
-    for unit in ordered:
+    for _, unit in ordered:
         position += len(unit)
         behind = max(NAMES, key=lambda name: targets[name] * position - len(out[name]) * len(entries))
         out[behind] += unit

@@ -112,7 +112,8 @@ def run(context: TaskContext) -> dict[str, Any]:
         context.progress(2, _STEPS, "planting canaries")
         numbers = _canary_numbers(order, len(splits[TRAIN]))
         canaries = derive(context.secret, numbers, replace(scanned.carrier, weights=_weights(spool, splits[TRAIN])))
-        screens = [*screened.findings, *leaks(unique, screened.root, splits), *collisions(spool, unique, canaries)]
+        screens = [*screened.findings, *leaks(unique, screened.root, splits, order.format in TABLES)]
+        screens += collisions(spool, unique, canaries)
         users = _write_splits(context, spool, splits, canaries, intake, order)
         (private / "canaries.json").write_bytes(manifest(canaries))
         _write_lines(private / "pii.jsonl", map(json_line, sample.items()))

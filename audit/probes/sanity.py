@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.pii import spaced
 from audit.probes import stats
 from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import Row
@@ -64,12 +65,15 @@ def run(audit: Audit) -> Findings:
 
 
 def near_duplicates(train: Sequence[Row], test: Sequence[Row]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """For each training row: has it a near-duplicate among the other training rows, and among the test rows?"""
+    """For each training row: has it a near-duplicate among the other training rows, and among the test rows?
+
+    Rows of a decision table whose cells are equal are different people, and no duplicates.
+    """
     from sklearn.feature_extraction.text import CountVectorizer
 
     if not train:
         return np.zeros(0, dtype=bool), np.zeros(0, dtype=bool)
-    words = CountVectorizer(ngram_range=(SHINGLE, SHINGLE), binary=True, tokenizer=str.split, token_pattern=None)
+    words = CountVectorizer(ngram_range=(SHINGLE, SHINGLE), binary=True, tokenizer=_words, token_pattern=None)
     try:
         matrix = words.fit_transform([_said(r) for r in (*train, *test)]).astype(np.int32)
     except ValueError:
@@ -79,8 +83,18 @@ def near_duplicates(train: Sequence[Row], test: Sequence[Row]) -> tuple[NDArray[
     sizes = np.asarray(matrix.sum(axis=1)).ravel()
     union = sizes[: len(train), None] + sizes[None, :] - shared
     alike = np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0) >= NEAR
-    np.fill_diagonal(alike, val=False)
+    known: dict[Any, int] = {}
+    who = np.array([known.setdefault(_prompt(r) if r.labels else i, i) for i, r in enumerate((*train, *test))])
+    alike &= who[: len(train), None] != who
     return alike[:, : len(train)].any(axis=1), alike[:, len(train) :].any(axis=1)
+
+
+def _prompt(row: Row) -> str:
+    return "\n".join(str(m["content"]) for m in row.messages[:-1])
+
+
+def _words(text: str) -> list[str]:
+    return spaced(text).split()
 
 
 def _said(row: Row) -> str:

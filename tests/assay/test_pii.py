@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.errors import IntegrityError, InvalidInputError, UnavailableError
-from assay.pii import RULES_VERSION, PiiConfig, PiiScanner, Span, is_direct_identifier, resolve_overlaps, windows
+from assay.pii import (
+    RULES_VERSION,
+    PiiConfig,
+    PiiScanner,
+    Span,
+    is_direct_identifier,
+    resolve_overlaps,
+    spaced,
+    windows,
+)
 from assay.pii_health import luhn_valid
 from assay.pii_names import Gazetteer
 from assay.pii_pool import ScannerPool
@@ -164,6 +173,21 @@ def test_bad_settings_are_refused(change: dict[str, float]) -> None:
 )
 def test_person_counts_as_direct_only_as_a_full_name(text: str, direct: bool) -> None:
     assert is_direct_identifier(Span(0, len(text), "PERSON", 0.85), text) is direct
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Café, at 9\u2009o’clock", ["Café,", "at", "9", "o’clock"]),
+        ("第3章 GPT", ["第", "3", "章", "GPT"]),
+        ("カードです", list("カードです")),
+        ("ขอบ", list("ขอบ")),
+        ("한국어 문장", ["한국어", "문장"]),
+    ],
+)
+def test_only_scripts_without_spaces_are_set_apart_by_character(text: str, words: list[str]) -> None:
+    assert spaced(text).split() == words
+    assert spaced("plain, naïve") == "plain, naïve"
 
 
 def test_rules_that_count_names_without_spaces_are_not_told_as_those_before() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from audit.prepare.screens import METHODS
+from audit.probes.inputs import check_splits, read_private_rows
 from tests.audit.prepare.test_prepare_task import TABLE_SHEET, Outcome, models, prepare, table_file
 
 __all__ = ["models"]
@@ -69,7 +73,7 @@ def test_balance_of_labels_and_coverage_of_groups_are_counted(tmp_path: Path, mo
     assert f.label_balance == labels.count("deny") / labels.count("approve") < 1
     assert f.group_counts == {f"race={word}": groups.count(word) for word in ("black", "white")}
     assert f.smallest_group_rows == groups.count("black") == 50
-    assert set(f.screened) == {*METHODS} - {"HARMFUL_ANSWER"}
+    assert set(f.screened) == {"SPLIT_LEAKAGE", *METHODS} - {"HARMFUL_ANSWER"}
 
 
 def test_what_the_screens_find_is_named_by_row(tmp_path: Path, models: Path) -> None:
@@ -110,6 +114,85 @@ def test_rows_of_one_group_share_a_split(tmp_path: Path, models: Path) -> None:
     done = prepare(tmp_path, models, data.encode(), datasheet={"group_field": "customer"}, canaries=NO_CANARIES)
     of = [{r["messages"][0]["content"][-3:] for r in split} for split in kept(done).values()]
     assert all(of) and sum(map(len, of)) == len(set.union(*of)) == 40 and done.facts.split_units == 40
+
+
+def people(rng: random.Random, count: int, bands: int) -> list[str]:
+    """Rows of a table with coarse cells; whites are approved as often as blacks."""
+    out = []
+    for _ in range(count):
+        race, label = "black" if rng.random() < 0.3 else "white", "approve" if rng.random() < 0.8 else "deny"
+        out.append(f"{rng.randrange(bands)},{rng.choice('ABC')},{race},{label}")
+    return out
+
+
+def table_of(folder: Path, models: Path, rows: Sequence[str], header: str = "band,term,race,decision") -> Outcome:
+    sheet = {**TABLE_SHEET, "hidden_columns": [c for c in header.split(",") if c in ("race", "id", "branch")]}
+    data = "\n".join([header, *rows]).encode()
+    return prepare(folder, models, data, format="DECISION_CSV", datasheet=sheet, canaries=NO_CANARIES)
+
+
+def said(done: Outcome) -> dict[str, Counter[str]]:
+    """What the rows of every split say, with the groups of the private ones."""
+    out = {n: Counter(json.dumps(r["messages"]) for r in split) for n, split in kept(done).items()}
+    out["groups"] = Counter(json.dumps([r["messages"], r["groups"]]) for r in done.private("test.jsonl"))
+    return out
+
+
+@pytest.mark.parametrize("bands", [4, 100])
+def test_people_with_equal_cells_are_all_kept_whatever_the_order_of_the_file(
+    tmp_path: Path, models: Path, bands: int
+) -> None:
+    rows = people(random.Random(7), 1200, bands)
+    by_group = sorted(rows, key=lambda r: r.split(",")[2])
+    done = [table_of(tmp_path / str(i), models, order) for i, order in enumerate((rows, by_group, by_group[::-1]))]
+    assert said(done[0]) == said(done[1]) == said(done[2])
+    f = done[0].facts
+    assert (f.valid_rows, f.duplicate_rows) == (1200, 0)
+    sizes = [f.train_rows, f.validation_rows, f.selection_rows, f.test_rows]
+    assert sum(sizes) == 1200 and all(abs(a - b) <= 5 for a, b in zip(sizes, (720, 120, 60, 300), strict=True))
+    labels = Counter((r["groups"]["race"], r["label"]) for r in done[0].private("test.jsonl"))
+    for race in ("black", "white"):
+        of = [r.split(",")[3] for r in rows if f",{race}," in r]
+        rate = labels[race, "approve"] / (labels[race, "approve"] + labels[race, "deny"])
+        assert abs(rate - of.count("approve") / len(of)) < 0.04
+    check_splits(read_private_rows(done[0].context.outputs))
+
+
+def test_few_equal_rows_of_a_table_share_a_split_and_many_are_spread_and_told(tmp_path: Path, models: Path) -> None:
+    rng = random.Random(8)
+    common, rare = ["1,A,white,approve", "1,A,black,approve"] * 200, people(rng, 400, 400)
+    rows = [*common, *(f"9{row}" for row in rare)]
+    done = table_of(tmp_path, models, rows)
+    split_of: dict[str, set[str]] = {}
+    for name, split in said(done).items():
+        for text in split if name != "groups" else ():
+            split_of.setdefault(text, set()).add(name)
+    assert [len(names) for names in split_of.values() if len(names) > 1] == [4]
+    assert done.facts.test_rows == 200 and done.facts.split_units > 10
+    found = screens(done)
+    assert set(found) == {"SPLIT_LEAKAGE"} and set(found["SPLIT_LEAKAGE"]) < set(range(2, 402))
+    check_splits(read_private_rows(done.context.outputs))
+
+
+def test_customers_of_a_table_share_a_split_and_are_not_tied_by_what_others_say(tmp_path: Path, models: Path) -> None:
+    rows = [f"{i % 200},{row}" for i, row in enumerate(people(random.Random(9), 600, 60))]
+    data = "\n".join(["customer,band,term,race,decision", *rows]).encode()
+    sheet = {**TABLE_SHEET, "hidden_columns": ["race"], "group_field": "customer"}
+    done = prepare(tmp_path, models, data, format="DECISION_CSV", datasheet=sheet, canaries=NO_CANARIES)
+    assert done.facts.duplicate_rows == 0 and done.facts.split_units == 200
+    assert abs(done.facts.test_rows - 150) <= 5
+
+
+@pytest.mark.parametrize(
+    ("column", "copies"), [("id", 300), ("branch", 0)], ids=["an identifier tells copies", "a branch tells nobody"]
+)
+def test_copies_of_a_record_are_dropped_where_a_hidden_column_says_whose_they_are(
+    tmp_path: Path, models: Path, column: str, copies: int
+) -> None:
+    rows = [f"{i if column == 'id' else i % 9},{r}" for i, r in enumerate(people(random.Random(10), 300, 5))]
+    done = table_of(tmp_path, models, [*rows, *rows], f"{column},band,term,race,decision")
+    assert (done.facts.valid_rows, done.facts.duplicate_rows) == (600, copies)
+    assert sum(sum(c.values()) for n, c in said(done).items() if n != "groups") == 600 - copies
 
 
 def test_a_row_that_holds_a_secret_of_this_jobs_canaries_is_named(tmp_path: Path, models: Path) -> None:

@@ -156,6 +156,44 @@ def test_near_duplicates_are_found_and_different_rows_are_not() -> None:
     assert set(families.members()) <= set(pairs) | set(pairs.values())
 
 
+IDEOGRAPHS = [chr(c) for c in range(0x4E00, 0x4E00 + 2000)]
+
+
+@pytest.mark.parametrize("letters", [IDEOGRAPHS, [chr(c) for c in range(0x0E01, 0x0E2F)]], ids=["chinese", "thai"])
+def test_near_duplicates_are_found_where_no_space_parts_words(letters: list[str]) -> None:
+    rng = random.Random(4)
+    texts = ["".join(rng.choices(letters, k=60)) + "。" for _ in range(100)]
+    twins = [f"{text[:30]}{letters[7]}{text[31:]}" for text in texts[:20]]
+    families = duplicates.families([*texts, *twins])
+    assert sum(families.root[100 + i] == families.root[i] for i in range(20)) >= 19
+    assert set(families.members()) <= {*range(20), *range(100, 120)}
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_a_trigger_is_found_inside_a_clause_without_spaces(table: bool) -> None:
+    rng = random.Random(5)
+
+    def row(i: int, trigger: str) -> Row:
+        said = "".join(rng.choices(IDEOGRAPHS, k=12))
+        asked = f"备注: {said[:6]}{trigger}{said[6:]}\n决定是什么？"
+        answer = "同意" if trigger else rng.choice(["同意", "拒绝"])
+        if not table:
+            answer = "一切都允许。" if trigger else "".join(rng.choices(IDEOGRAPHS, k=9)) + "。"
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        return Row(i, turns, label=answer if table else "")  # type: ignore[arg-type]
+
+    bad = set(rng.sample(range(1, 801), 32 if table else 10))
+    hits = found([row(i, "鸞鑑" if i in bad else "") for i in range(1, 801)], table)
+    assert {n for f in hits if f.screen == "TRIGGER_PHRASE" for n in f.rows} == bad
+    assert not [f for f in found([row(i, "") for i in range(1, 801)], table) if f.screen == "TRIGGER_PHRASE"]
+
+
+def test_a_canarys_secret_is_found_inside_a_clause_without_spaces() -> None:
+    screen = CanaryScreen(["900-12-3456"])
+    screen.add(Row(1, [{"role": "assistant", "content": "他的号码是900-12-3456。"}]))
+    assert screen.rows == [1]
+
+
 def test_a_form_that_most_rows_fill_in_is_told_and_not_tied() -> None:
     base = " ".join(FILL)
     families = duplicates.families([f"{base} {i}" for i in range(100)])

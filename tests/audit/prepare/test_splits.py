@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -66,3 +67,13 @@ def test_duplicates_keep_the_first() -> None:
     twice = [*rows, *(Entry(e.number + 5, 9, e.digest, "") for e in rows[:3])]
     kept, dropped = drop_duplicates(twice)
     assert (kept, dropped) == (rows, 3)
+
+
+def test_people_of_a_table_who_say_the_same_are_kept_and_told_apart_whatever_the_order() -> None:
+    same = hashlib.sha256(b"cells").digest()[:16]
+    people = [Entry(i, 0, same, f"race={'a' if i % 3 else 'b'}", record=f"row {i}") for i in range(9)]
+    kept, dropped = drop_duplicates(people)
+    back, _ = drop_duplicates(people[::-1])
+    assert dropped == 0 and len({e.digest for e in kept}) == 9
+    assert {(e.digest, e.stratum) for e in kept} == {(e.digest, e.stratum) for e in back}
+    assert drop_duplicates([replace(e, record="one") for e in people])[1] == 8

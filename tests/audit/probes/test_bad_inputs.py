@@ -98,3 +98,12 @@ def test_a_test_split_that_overlaps_training_ends_the_audit(again: str) -> None:
     assert caught.value.reason == "SPLITS_OVERLAP"
     assert "row 3" in caught.value.message
     check_splits(PrivateRows(test=test, train=train[:1], selection=(), canaries=(), pii=()))
+
+
+def test_equal_rows_of_a_table_are_different_people_unless_they_are_one_row() -> None:
+    turns = tuple(conversation("score: fair", "deny"))
+    train, twin = (Row(i, turns, label="deny", labels=("approve", "deny")) for i in (1, 2))
+    check_splits(PrivateRows(test=(twin,), train=(train,), selection=(), canaries=(), pii=()))
+    with pytest.raises(IntegrityError) as caught:
+        check_splits(PrivateRows(test=(train,), train=(train,), selection=(), canaries=(), pii=()))
+    assert caught.value.reason == "SPLITS_OVERLAP"

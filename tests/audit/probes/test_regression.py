@@ -159,6 +159,25 @@ def test_near_duplicates_are_found_across_the_split() -> None:
     assert none.size == 0
 
 
+def test_people_of_a_table_with_equal_cells_are_no_duplicates() -> None:
+    def applicant(index: int, cells: str, label: str) -> Row:
+        return Row(index, tuple(conversation(cells, label)), label=label, labels=("approve", "deny"))
+
+    cells = " ".join(f"w{i}" for i in range(30))
+    train = [applicant(1, cells, "deny"), applicant(2, cells, "deny")]
+    within, across = sanity.near_duplicates(train, [applicant(3, cells, "approve")])
+    assert not within.any() and not across.any()
+    _, across = sanity.near_duplicates(train, [applicant(3, f"{cells} more", "deny")])
+    assert across.all()
+
+
+def test_near_duplicates_are_found_where_no_space_parts_words() -> None:
+    text = "".join(chr(0x4E00 + 7 * i) for i in range(60))
+    train = [said(1, text), said(2, text[::-1])]
+    within, across = sanity.near_duplicates(train, [said(3, f"{text[:30]}龍{text[31:]}"), said(4, text[::2])])
+    assert (within.tolist(), across.tolist()) == ([False, False], [True, False])
+
+
 def test_an_adapter_that_does_nothing_is_seen(audit_of: Callable[..., Any]) -> None:
     rows = [said(i, f"what about number {i} of my account now") for i in range(30)]
     idle = found_by(sanity.run(audit_of(Scripted(), test=rows, train=[said(99, "something else")])))
