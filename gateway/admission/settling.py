@@ -12,7 +12,8 @@ from gateway.jobs.transitions import State
 from gateway.store import jobs, rows
 from gateway.store.tables import JobRow
 
-_KINDS = ("prepare", "train", "audit")
+_KINDS = ("train", "prepare", "audit")
+"""A training first: what computes is stopped though the audit worker be away."""
 
 
 async def settle(office: Office, cards: CardOffice, job: JobRow) -> None:

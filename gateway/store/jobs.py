@@ -106,14 +106,17 @@ def due(connection: Connection, name: str, slots: int) -> JobRow | None:
 
 
 def claimable(connection: Connection, now_us: int, limit: int, slots: int) -> Sequence[str]:
-    """Names of jobs with a step to take and no living lease, those longest unattended first."""
+    """Names of jobs with a step to take and no living lease: those that train, then those longest unattended.
+
+    A training is held to its money by whoever attends to it.
+    """
     c = rows.table(JobRow).c
     free = or_(c.lease_owner == "", c.lease_until_us < now_us)
     ready = or_(c.state != "QUEUED", c.name.in_(turns(connection, slots)))
     statement = (
         select(c.name)
         .where(and_(c.needs_work.is_(True), c.next_us <= now_us, free, ready))
-        .order_by(c.next_us, c.created_us, c.name)
+        .order_by(c.state != "TRAINING", c.next_us, c.created_us, c.name)
         .limit(limit)
     )
     return list(connection.execute(statement).scalars())

@@ -312,6 +312,9 @@ async def test_queued_jobs_have_their_turn_first_come_first_served(house: House)
     assert (offered(1), offered(2)) == ({second, other}, {second, third, other})
     await now_in("TRAINING", third)
     assert offered(1) == {second, third, other}, "one that was resumed beside it takes no turn and waits for none"
+    await house.app.store.commit(lambda u: jobs.note(u.connection, third, {"next_us": 1}))
+    attended = house.app.store.read(lambda c: jobs.claimable(c, 1, 2, 1))
+    assert list(attended) == [second, third], "whoever else waits longer, a training is attended to"
     assert house.app.store.read(lambda c: jobs.due(c, first, 2)) is None
     assert house.app.store.read(lambda c: jobs.due(c, first, 3)) is not None
 

@@ -357,6 +357,18 @@ async def test_cancel_stops_the_running_task(street: Street, stage: str) -> None
     assert spooled(street) == []
 
 
+async def test_cancel_stops_a_training_while_the_audit_worker_is_away(street: Street) -> None:
+    await street.ask(gate_train="never")
+    await street.until("TRAINING", progress=True)
+    await street.workers.kill("audit-worker")
+    rita = await street.caller("rita")
+    await street.app.jobs.cancel_tuning_job(rita, pb.CancelTuningJobRequest(name=NAME, reason="not needed"))
+    (kept,) = street.layout.root.glob("services/train-worker/spool/*/state.json")
+    async with asyncio.timeout(30):
+        while json.loads(kept.read_text())["state"] != "CANCELLED":
+            await asyncio.sleep(0.05)
+
+
 BOUND = 6 * 28
 """Six seconds of a device by the tests' price book; preparation and audit are quoted three of them."""
 
