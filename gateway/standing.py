@@ -45,8 +45,8 @@ def demand(
             does not hold, each naming the rules.
     """
     known = jobs.facts(connection, job.name)
-    day, waivers = now.date().isoformat(), _waivers(known)
-    expired = sorted({rule for waiver in waivers if waiver["expires"] < day for rule in waiver["rules"]})
+    waivers = _waivers(known)
+    expired = sorted({rule for waiver in waivers if _last_day(waiver) < now.date() for rule in waiver["rules"]})
     if expired:
         raise PreconditionError(
             "WAIVER_EXPIRED", f"the waiver of {', '.join(expired)} has expired", remedy="ask for a new job"
@@ -65,13 +65,21 @@ def demand(
 
 def ends(connection: Connection, job: JobRow) -> dt.datetime:
     """When what was decided on an approved job ends by itself: with the approval, or with the last day of a waiver."""
-    days = [dt.date.fromisoformat(waiver["expires"]) for waiver in _waivers(jobs.facts(connection, job.name))]
+    days = map(_last_day, _waivers(jobs.facts(connection, job.name)))
     midnights = [dt.datetime.combine(day, dt.time(), dt.UTC) + dt.timedelta(days=1) for day in days]
     return min([rows.moment(job.approved_until_us), *midnights])
 
 
 def _waivers(known: Mapping[str, str]) -> list[dict[str, Any]]:
     return [json.loads(value) for key, value in known.items() if key.startswith("waiver.")]
+
+
+def _last_day(waiver: Mapping[str, Any]) -> dt.date:
+    """The last day of a waiver; of one from an earlier release that names none that can be read, long ago."""
+    try:
+        return dt.date.fromisoformat(waiver["expires"])
+    except ValueError:
+        return dt.date.min
 
 
 def _refuse(reason: str, words: str, verdict: policy_pb2.Verdict, waived: frozenset[str]) -> None:

@@ -36,7 +36,8 @@ class Manifest:
     Attributes:
         published_sha256: of the published notes; empty where nothing was published through witnesses, and in backups of
             earlier versions.
-        rows_behind: the gateway's rows in it are older than its log, as those of the log that it was made of were.
+        rows_behind: the gateway's rows in it are older than its log, as those of the log that it was made of were; None
+            in backups of earlier versions, which did not look.
     """
 
     v: int
@@ -47,7 +48,7 @@ class Manifest:
     database_sha256: str
     checkpoint_sha256: str
     published_sha256: str = ""
-    rows_behind: bool = False
+    rows_behind: bool | None = None
 
 
 def marker(database: Path) -> Path:

@@ -139,7 +139,7 @@ def restore(
         manifest = read_backup(folder, log)
         copy(folder / DATABASE, staging)
         restored = _bring_up(staging, _anchored(anchor, log), anchor, log, sources)
-        restored = replace(restored, rows_behind=restored.rows_behind or manifest.rows_behind)
+        restored = replace(restored, rows_behind=restored.rows_behind or bool(manifest.rows_behind))
         flush_folder(staging)
         if published is not None and not published.exists() and (folder / PUBLISHED).is_file():
             copy(folder / PUBLISHED, notes)
@@ -149,8 +149,8 @@ def restore(
             marker(database).write_text(json.dumps({"jobs": restored.jobs}) + "\n")
         staging.rename(database)
         flush_folder(database.parent)
-        if not restored.rows_behind:
-            # Last: what a crash leaves is refused, not served.
+        if not restored.rows_behind and manifest.rows_behind is not None:
+            # Last: what a crash leaves is refused, not served. A backup that does not say ends no mark.
             marker(database).unlink(missing_ok=True)
     finally:
         for suffix in ("", "-wal", "-shm"):

@@ -95,6 +95,16 @@ async def test_a_policy_that_was_loosened_does_not_hide_that_another_judged(hous
     assert (await refusal(house, bundle, name)).reason == "POLICY_CHANGED"
 
 
+async def test_a_waiver_whose_day_cannot_be_read_has_ended(house: House, bundle: PolicyEngine) -> None:
+    """An earlier release took any text."""
+    name = await judged(house, bundle, **{"waiver.4": json.dumps({"rules": ["REL-EPSILON"], "expires": "2027-1-31"})})
+    with pytest.raises(PreconditionError) as caught:
+        await demand(house, bundle, name)
+    assert caught.value.reason == "WAIVER_EXPIRED"
+    job = house.app.store.read(lambda c: jobs.get(c, name))
+    assert job is not None and house.app.store.read(lambda c: standing.ends(c, job)) < NOW
+
+
 async def test_a_waiver_lets_through_what_it_names_until_it_ends(house: House, bundle: PolicyEngine) -> None:
     waiver = {"rules": ["REL-EPSILON"], "expires": "2026-11-20"}
     name = await judged(house, bundle, **{"waiver.4": json.dumps(waiver)})

@@ -107,6 +107,20 @@ def test_rows_that_are_behind_stay_behind_in_a_backup_of_them_and_a_whole_one_en
     assert marker(aged.database).is_file()
 
 
+def test_a_backup_of_an_earlier_release_ends_no_mark(aged: World) -> None:
+    """It does not say whether its rows were behind; who asks it was refused before, and stays so."""
+    backup(aged.database, LOG, aged.folder / "silent")
+    manifest = aged.folder / "silent" / "manifest.json"
+    manifest.write_text(json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if k != "rows_behind"}))
+    lose(aged)
+    bring_back(aged, folder="silent")
+    assert not marker(aged.database).exists()
+    marker(aged.database).write_text("{}")
+    lose(aged)
+    assert bring_back(aged, folder="silent") == Restored(611, 0, (), False)
+    assert marker(aged.database).is_file()
+
+
 def test_old_backup_alone_is_refused(aged: World) -> None:
     held = aged.anchor.read()
     lose(aged)
