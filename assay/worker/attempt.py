@@ -256,7 +256,7 @@ class Attempt:
             totals = meter.totals()
             if limits.memory_bytes and meter.rss_bytes > limits.memory_bytes:
                 self.kill("TASK_MEMORY: the task used more memory than it may")
-            if low := memory.verdict(meter.rss_bytes):
+            if low := memory.verdict(meter.private_bytes):
                 self.kill(low)
             if totals.wall_ms > limits.wall_seconds * 1000:
                 self.kill("TASK_TIMEOUT: the task ran longer than it may")

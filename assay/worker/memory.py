@@ -21,10 +21,11 @@ class MemoryWatch:
 
     Where less than twice as much is available at the start, half of that stays so.
 
-    What a task may hold is its resident memory and all that came into use since it began and is no process's own, so
-    that other processes' own memory is never laid to it. A task that may hold no more than the reserve is left alone:
-    its end would mend nothing. Of several the one that may hold most goes first, and mostly its end is enough: each is
-    borne for about as many looks as what it may hold goes into the machine's memory.
+    What a task may hold is its processes' own memory and all that came into use since it began and is no process's own,
+    so that pages of files, which the kernel takes back by itself, count for nothing, and other processes' own memory is
+    never laid to it. A task that may hold no more than the reserve is left alone: its end would mend nothing. Of
+    several the one that may hold most goes first, and mostly its end is enough: each is borne for about as many looks
+    as what it may hold goes into the machine's memory.
 
     Raises:
         OSError: the kernel does not tell.
@@ -35,15 +36,15 @@ class MemoryWatch:
         self._reserve = min(RESERVE_BYTES, total * RESERVE_PERCENT // 100, available // 2)
         self._low = 0
 
-    def verdict(self, rss_bytes: int) -> str:
+    def verdict(self, private_bytes: int) -> str:
         """Why the task must end, as ``TASK_MEMORY: words``; empty while it may go on. Looks once.
 
         Args:
-            rss_bytes: resident memory of all its processes.
+            private_bytes: resident memory of all its processes that is neither a file's nor shared.
         """
         total, available, unowned = _look()
         self._low = self._low + 1 if available < self._reserve else 0
-        held = rss_bytes + max(0, unowned - self._unowned)
+        held = private_bytes + max(0, unowned - self._unowned)
         if held > self._reserve and self._low * held > total:
             return "TASK_MEMORY: the machine's memory is nearly used up, and the task may hold much of it"
         return ""

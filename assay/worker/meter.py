@@ -120,20 +120,23 @@ class Meter:
         self._cpu_ms = 0
         self._max_rss = 0
         self.rss_bytes = 0
+        self.private_bytes = 0
 
     def sample(self) -> None:
-        """Looks at the process tree: resident memory of all together, CPU time so far."""
-        rss, cpu = 0, 0.0
+        """Looks at the process tree: resident memory, what of it is no file's and not shared, and CPU time so far."""
+        rss, private, cpu = 0, 0, 0.0
         for process in tree(self._init_pid):
             try:
                 with process.oneshot():
-                    rss += process.memory_info().rss
+                    memory = process.memory_info()
+                    rss += memory.rss
+                    private += memory.rss - memory.shared
                     times = process.cpu_times()
                     # Children's times count only those that ended and were waited for, so nothing counts twice.
                     cpu += times.user + times.system + times.children_user + times.children_system
             except psutil.Error:
                 continue
-        self.rss_bytes = rss
+        self.rss_bytes, self.private_bytes = rss, private
         self._max_rss = max(self._max_rss, rss)
         self._cpu_ms = max(self._cpu_ms, round(cpu * 1000))
 

@@ -73,12 +73,10 @@ class CanaryNumbers:
         return -(-(self.a + self.b * self.b_repeats) // 2)
 
     def within(self, most_rows: int) -> CanaryNumbers:
-        """The same mix, scaled down so that at most ``most_rows`` rows are expected."""
-        if self.expected_rows <= most_rows:
-            return self
-        scale = max(most_rows, 0) * 2
-        whole = self.a + self.b * self.b_repeats
-        return CanaryNumbers(self.a * scale // whole, self.b * scale // whole, self.b_repeats)
+        """As many as make at most ``most_rows`` rows by expectation; stratum B goes first, of which no gate is."""
+        room = max(most_rows, 0) * 2
+        b = min(self.b, max(0, room - self.a) // self.b_repeats) if self.b else 0
+        return CanaryNumbers(min(self.a, room), b, self.b_repeats)
 
 
 class Weights(NamedTuple):

@@ -218,7 +218,8 @@ class CanaryScreen:
     def add(self, row: Row) -> None:
         """Looks at one row."""
         for text in row.texts():
-            for word in set(re.findall(r"\S+", text)) | set(_WORD.findall(spaced(text))):
+            apart = spaced(text)
+            for word in {*re.findall(r"\S+", text), *re.findall(r"\S+", apart), *_WORD.findall(apart)}:
                 if any(s in text for s in self._by_word.get(word.strip(".,;:!?\"'()"), ())):
                     self.rows.append(row.number)
                     return

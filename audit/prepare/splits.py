@@ -71,15 +71,15 @@ def drop_duplicates(entries: Sequence[Entry]) -> tuple[list[Entry], int]:
 def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
     """Gives entries that say the same digests of their own.
 
-    They are numbered within their stratum, where they differ in nothing that a split shows, so the order of the file
-    still decides nothing.
+    They are numbered within their stratum and unit, where they differ in nothing that a split shows, so the order of
+    the file still decides nothing.
     """
     often = Counter(e.digest for e in entries)
     numbers: Counter[bytes] = Counter()
     out = []
     for e in entries:
         if often[e.digest] > 1:
-            twins = e.digest + e.stratum.encode()
+            twins = e.digest + e.unit + e.stratum.encode()
             numbers[twins] += 1
             e = replace(e, digest=hashlib.sha256(twins + b"/%d" % numbers[twins]).digest()[:16])
         out.append(e)
@@ -105,7 +105,7 @@ def split(
         tied: for every entry the position of an entry that it must share a split with; none for no such ties.
     """
     key = hmac.digest(secret, b"assay/splits/v1/" + str(seed).encode(), hashlib.sha256)
-    firsts = [(min(unit, key=lambda e: e.stratum), unit) for unit in units(entries, tied)]
+    firsts = [(min(unit, key=lambda e: (e.stratum, e.digest)), unit) for unit in units(entries, tied)]
     ordered = sorted(firsts, key=lambda f: (f[0].stratum, hmac.digest(key, f[0].digest, hashlib.sha256)))
     targets = plan.counts(len(entries))
     out: dict[str, list[Entry]] = {name: [] for name in NAMES}

@@ -3,7 +3,8 @@
 Under the batch plan, number format, processor, libraries and evaluation sets of the record every number must come out
 bit for bit. Where one of those differs, floating point sums in another order, and a number may differ by the tolerance
 of its unit; that is a CAVEAT, which names what differs. Whether a gate's interval lies inside, outside or across its
-limit must never change; nor may what release policy answers, which ``gateway.rejudging`` asks again.
+limit must never change; nor may what release policy answers, which ``gateway.rejudging`` asks again. Where a release
+since then measures otherwise, as the methods say, that is a CAVEAT too.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ def _number(name: str, first: Measurement | None, second: Measurement | None, ch
         return Line(name, CAVEAT, "measured by a clock", *shown)
     if first == second:
         return Line(name, PASS, "bit for bit", *shown)
+    if first.method != second.method:
+        # Of another release, as the recorded method says. A gate on it must read the same all the same.
+        return Line(name, CAVEAT, f"measured another way since: {second.method}", *shown)
     if not changes:
         why = "another number under the same batch plan, processor, libraries and evaluation sets"
         return Line(name, FAIL, why, *shown)

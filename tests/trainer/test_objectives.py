@@ -115,6 +115,31 @@ def test_an_answer_is_scored_whole_where_its_words_are_the_templates(
         assert spoken.replace(" ", "") == f"{trimmed}{ending}".replace(" ", "") * (len(messages) // 2)
 
 
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and '</think>' not in m.content %}"
+    "<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+)
+"""Templates of reasoning models put an empty thought before an answer that has none."""
+
+
+@pytest.mark.parametrize("answer", ["<think>\nlet me\n</think>\n\nn", "<think>\n\n</think>\n\nhello", "n", "hello"])
+def test_an_answer_with_a_thought_of_its_own_is_scored_from_its_thought_on(tokenizer: Any, answer: str):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = THINKING
+    messages = [{"role": "user", "content": "n?"}, {"role": "assistant", "content": answer}]
+    (row,) = Encoder(tokenizer, 512).encode(iter([{"messages": messages}])).rows
+    assert isinstance(row, EncodedRow)
+    spoken = tokenizer.decode([t for t, scored in zip(row.tokens, row.scored, strict=True) if scored])
+    assert spoken.replace(" ", "") == f"{answer}<|im_end|>".replace(" ", "")
+
+
+def test_a_prompt_may_hold_the_mark_that_answers_are_found_by(tokenizer: Any):
+    for asked in ("\u241eassay\u241e", "\u241eassay\u241e\u241e and more"):
+        messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": "n"}]
+        (row,) = Encoder(tokenizer, 512).encode(iter([{"messages": messages}])).rows
+        assert isinstance(row, EncodedRow) and sum(row.scored) == 2
+
+
 def test_an_answer_of_blanks_is_none(tokenizer: Any):
     said = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": " \n"}]}
     encoded = Encoder(tokenizer, 512).encode(iter([said, *pairs(1)]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -293,11 +294,15 @@ def _span(messages: Sequence[Mapping[str, str]], index: int, text: str, tokenize
     The message is found by writing a mark in its place: its own words may be those of the template, as the label ``n``
     is a part of ``<|im_end|>``.
     """
-    head = _render(messages[: index + 1], tokenizer, number)
-    marked = [*messages[:index], {**messages[index], "content": _MARK}]
-    before = _render(marked, tokenizer, number).partition(_MARK)[0]
+    head, words, mark = _render(messages[: index + 1], tokenizer, number), _words(messages[index]), _MARK
+    while any(mark in message["content"] for message in messages):
+        mark += _MARK[0]
+    marked = _render([*messages[:index], {**messages[index], "content": mark}], tokenizer, number)
+    # A template of reasoning models puts an empty thought before an answer without one, so the texts may part earlier.
+    before = commonprefix([head, marked.partition(mark)[0]])  # noqa: RUF071 (texts, character by character)
     # A template may trim a message; what it is scored by begins with its first word either way.
-    start = len(head) - len(head[len(before) :].lstrip())
-    if not (text.startswith(head) and head.startswith(before) and head.startswith(_words(messages[index]), start)):
+    first = len(head) - len(head[len(before) :].lstrip())
+    start = head.rfind(words, 0, first + len(words))
+    if not text.startswith(head) or start < 0 or start + len(words) <= len(before):
         raise InvalidInputError("ROW_MALFORMED", f"row {number}: the chat template rewrites earlier turns")
     return start, len(head.rstrip("\n"))

@@ -202,6 +202,16 @@ def test_another_environment_is_a_caveat_within_its_tolerance() -> None:
     assert found["gate G on quality.test_loss"].answer == "PASS"
 
 
+def test_a_number_that_a_release_since_measures_otherwise_is_a_caveat_and_its_gate_is_still_compared() -> None:
+    first, again = report(1.0), report(1.8)
+    for m in again.measurements:
+        if m.name == "quality.test_loss":
+            m.method = "by another formula"
+    found = answers(first, again)
+    assert found["quality.test_loss"].answer == "CAVEAT" and "by another formula" in found["quality.test_loss"].reason
+    assert found["gate G on quality.test_loss"].answer == "FAIL"
+
+
 def test_beyond_the_tolerance_and_on_other_rows_it_fails() -> None:
     far = answers(report(1.0), report(1.2, environment={"dtype": "float32"}))
     assert far["quality.test_loss"].answer == "FAIL"
