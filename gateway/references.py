@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from gateway import subjects
 from gateway.jobs import views
+from gateway.jobs.transitions import State
 from gateway.store import jobs, rows
 from gateway.store.tables import DatasetRow, ErasureRow, JobRow, ModelRow
 
@@ -31,6 +32,13 @@ def erasable(connection: Connection, unit: str, dataset: str) -> set[str]:
     erased, named = _erased(connection, unit), list(_named(connection, unit))
     own = {digest for owner, digest in named if owner == dataset}
     return own - {digest for owner, digest in named if owner not in erased}
+
+
+def prepared_beside(connection: Connection, job: JobRow) -> bool:
+    """Whether another job is being prepared from the same dataset, of which it keeps the same index of subjects."""
+    dataset = views.request_of(job).dataset
+    others = rows.select_all(connection, JobRow, unit=job.unit, state=State.PREPARING.value)
+    return any(views.request_of(other).dataset == dataset for other in others if other.name != job.name)
 
 
 def _erased(connection: Connection, unit: str) -> set[str]:

@@ -27,7 +27,7 @@ from gateway.admission.quotes import quote_record
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
-from gateway.store.blobs import put
+from gateway.store.blobs import Blob
 from gateway.store.tables import JobRow
 from gateway.subjects import Erased, erased_in
 from policies.rule import GOOD
@@ -122,8 +122,8 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
     if index is not None:
         erased = await office.store.fetch(lambda c: erased_in(c, job.unit, index))
         if erased:
-            kept = await asyncio.to_thread(_keep, office, job, result, (INDEX_FILE,))
-            await _deny_file(office, job, known, "SUBJECT_ERASED", _erased_words(erased), kept)
+            async with office.keeping(job, result, (INDEX_FILE,)) as kept:
+                await _deny_file(office, job, known, "SUBJECT_ERASED", _erased_words(erased), _named(kept))
             return
     request = views.request_of(job)
     base = office.base_models.get(request.base_model)
@@ -137,7 +137,7 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
     book = office.settings.price_book
     quote = quote_record(book, question)
     established = {
-        **await asyncio.to_thread(_store, office, job, result),
+        "prepare.predicate": json.dumps(result.predicate, sort_keys=True),
         INTAKE_QUESTION: views.to_json(question),
         quotes.FACT: json.dumps(quote, sort_keys=True),
         quotes.PRICES: book.model_dump_json(),
@@ -152,28 +152,28 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
         "quote": quote,
     }
     subjects = [("dataset", known.dataset.sha256), *sorted(result.files.items())]
-    await office.change(
-        job,
-        Event.QUEUE if decision.allowed else Event.DENY,
-        reason="" if decision.allowed else reason_of(decision),
-        predicate=predicate,
-        subjects=subjects,
-        values={
-            "data": views.to_json(data),
-            "decision": views.to_json(decision),
-            "quote_usd_micros": question.request.quote_usd_micros,
-            **office.spent(job, book, "prepare", result.seconds),
-        },
-        facts=established,
-        after=partial(account.reserve, job=job, question=question) if decision.allowed else None,
-        stored=_stored(established),
-    )
+    index_file = () if index is None else (INDEX_FILE,)
+    async with office.keeping(job, result, (*SPLITS, PRIVATE_FILE, *index_file)) as kept:
+        await office.change(
+            job,
+            Event.QUEUE if decision.allowed else Event.DENY,
+            reason="" if decision.allowed else reason_of(decision),
+            predicate=predicate,
+            subjects=subjects,
+            values={
+                "data": views.to_json(data),
+                "decision": views.to_json(decision),
+                "quote_usd_micros": question.request.quote_usd_micros,
+                **office.spent(job, book, "prepare", result.seconds),
+            },
+            facts={**_named(kept), **established},
+            after=partial(account.reserve, job=job, question=question) if decision.allowed else None,
+        )
 
 
-def _stored(established: Mapping[str, str]) -> set[str]:
-    """Digests of the files among the facts of a preparation."""
-    names = (*SPLITS, PRIVATE_FILE, INDEX_FILE)
-    return {established[key] for key in (f"prepare.{name}" for name in names) if key in established}
+def _named(kept: Mapping[str, Blob]) -> dict[str, str]:
+    """The facts by which a job names the files of its preparation."""
+    return {f"prepare.{name}": blob.sha256 for name, blob in kept.items()}
 
 
 def _by_rule(
@@ -235,7 +235,6 @@ async def _deny_file(
         subjects=[("dataset", known.dataset.sha256)],
         values={"decision": views.to_json(decision)},
         facts=established,
-        stored=_stored(established or {}),
     )
 
 
@@ -315,19 +314,3 @@ def _read_index(known: Known, result: Result) -> SubjectIndex | None:
     index = SubjectIndex.parse((result.folder / INDEX_FILE).read_bytes())
     index.demand_ordered()
     return index
-
-
-def _store(office: Office, job: JobRow, result: Result) -> Mapping[str, str]:
-    """Keeps the splits, the private part and the index of subjects; returns the facts to establish."""
-    index = (INDEX_FILE,) if INDEX_FILE in result.files else ()
-    established = _keep(office, job, result, (*SPLITS, PRIVATE_FILE, *index))
-    established["prepare.predicate"] = json.dumps(result.predicate, sort_keys=True)
-    return established
-
-
-def _keep(office: Office, job: JobRow, result: Result, names: Sequence[str]) -> dict[str, str]:
-    """Stores files of a result; returns their digests as facts."""
-    for name in names:
-        with (result.folder / name).open("rb") as stream:
-            put(office.blobs, job.unit, stream)
-    return {f"prepare.{name}": result.files[name] for name in names}

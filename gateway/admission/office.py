@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
 from assay.digests import sha256_bytes
-from assay.errors import AbortedError, AssayError, InternalError
+from assay.errors import AbortedError, AssayError, IntegrityError, InternalError
+from assay.modelfiles import ADAPTER_CONFIG
+from assay.subjects import INDEX_FILE
 from assay.v1 import policy_input_pb2, tuning_job_pb2, worker_pb2
 from audit.ledger.writer import UnitOfWork
-from gateway.admission.exchange import Exchange, Peer, Task
+from gateway import references
+from gateway.admission.exchange import ADAPTER_FOLDER, Exchange, Peer, Result, Task
 from gateway.admission.facts import run_cost
 from gateway.admission.quotes import PRICES
 from gateway.base_models import BaseModels
@@ -25,13 +30,15 @@ from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event
 from gateway.settings import PriceBook, Settings
 from gateway.store import jobs, rows
-from gateway.store.blobs import FileBlobStore
+from gateway.store.blobs import Blob, FileBlobStore, put
 from gateway.store.database import Store
 from gateway.store.tables import DatasetRow, JobRow
 from policies.engine import PolicyEngine
 
 _SAME_FOR_MANY = frozenset({sha256_bytes(b""), sha256_bytes(b"[]")})
 """Digests of an empty split, and of the manifest of no canaries."""
+_CONFIGURATION = f"{ADAPTER_FOLDER}/{ADAPTER_CONFIG}"
+"""Tells of no row, and is often another adapter's too."""
 
 
 class TaskFailedError(AssayError):
@@ -70,7 +77,6 @@ class Office:
         facts: Mapping[str, str] | None = None,
         before: Any = None,
         after: Callable[[UnitOfWork, int], None] | None = None,
-        stored: Collection[str] = (),
     ) -> None:
         """Moves a job on the gateway's own behalf, if nobody moved it since ``job`` was read.
 
@@ -84,7 +90,6 @@ class Office:
             facts: facts to establish.
             before: called with the unit of work first, for rows and records that commit together with the change.
             after: called last, with the index of the change's record.
-            stored: digests of files that were stored for this change; they go when it does not happen.
 
         Raises:
             AbortedError: ``STALE`` when somebody moved it.
@@ -109,24 +114,45 @@ class Office:
             if after is not None:
                 after(uow, changed.index)
 
-        try:
-            await self.store.commit(work)
-        except AbortedError:
-            if stored:
-                await self.drop(job.unit, stored)
-            raise
+        await self.store.commit(work)
         self.board.moved(job.name)
 
-    async def drop(self, unit: str, stored: Collection[str]) -> None:
-        """Removes files that were stored for a change that did not happen: no erasure would ever find them.
+    @asynccontextmanager
+    async def keeping(self, job: JobRow, result: Result, names: Iterable[str]) -> AsyncIterator[Mapping[str, Blob]]:
+        """Stores files of a result for the change that the block makes; gives them by name.
 
-        A job that comes there again has them from its worker once more. Files lie by their digest, so what another job
-        or model of the unit has stays, and so does what is the same for many: one that stores it just now is not named
-        yet.
+        They go again where storing or the block fails: no erasure would ever find what nothing names. A job that comes
+        there again has them from its worker once more.
+
+        Raises:
+            IntegrityError: ``STATEMENT_FILES`` for a file that is not what the worker signed any more.
         """
-        named = await self.store.fetch(lambda c: jobs.named_among(c, unit, stored))
-        for digest in set(stored) - named - _SAME_FOR_MANY:
-            await asyncio.to_thread(self.blobs.delete, unit, digest)
+        files = {name: result.files[name] for name in names}
+        try:
+            yield await asyncio.to_thread(self._put, job.unit, result.folder, files)
+        except Exception as error:
+            # Whether a log that stopped has taken the change, nobody knows.
+            if not (isinstance(error, AssayError) and error.reason == "LEDGER_STOPPED"):
+                await self._drop(job, files)
+            raise
+
+    def _put(self, unit: str, folder: Path, files: Mapping[str, str]) -> dict[str, Blob]:
+        kept: dict[str, Blob] = {}
+        for name, sha256 in files.items():
+            with (folder / name).open("rb") as stream:
+                kept[name] = put(self.blobs, unit, stream)
+            if kept[name].sha256 != sha256:
+                raise IntegrityError("STATEMENT_FILES", "a file changed while it was stored")
+        return kept
+
+    async def _drop(self, job: JobRow, files: Mapping[str, str]) -> None:
+        """Removes files that nothing names, but for what another job may be storing at this moment, the same bytes."""
+        needed, twin = await self.store.fetch(
+            lambda c: (references.needed(c, job.unit), references.prepared_beside(c, job))
+        )
+        same = {_CONFIGURATION} | ({INDEX_FILE} if twin else set())
+        for digest in {files[name] for name in files.keys() - same} - needed - _SAME_FOR_MANY:
+            await asyncio.to_thread(self.blobs.delete, job.unit, digest)
 
     async def known(self, job: JobRow) -> Known:
         """What has been established about a job."""

@@ -25,7 +25,6 @@ from gateway.jobs import views
 from gateway.jobs.transitions import Event
 from gateway.settings import Settings
 from gateway.store import rows
-from gateway.store.blobs import put
 from gateway.store.tables import JobRow, ModelRow
 
 REPORT_FILE = "report.json"
@@ -98,34 +97,33 @@ async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, res
     digest = result.files[REPORT_FILE]
     subjects = [("adapter", model.adapter_sha256), (REPORT_FILE, digest), *_revealed(result, plan)]
     completed = audit_predicate(report, plan, digest, result.envelope)
-    stored = await asyncio.to_thread(_store_report, office, job, result)
 
     def record(uow: UnitOfWork) -> None:
         common = {"job": job.name, "actor": office.settings.subject, "trace_id": job.trace_id, "model": model.name}
         draft = RecordDraft(job.unit, "audit.completed", "audit", {**completed, **common}, subjects, job=job.name)
         uow.append(draft)
 
-    await office.change(
-        job,
-        Event.PASS if passed else Event.QUARANTINE,
-        reason="" if passed else reason_of(verdict),
-        predicate={
-            "model": model.name,
-            "verdict": canonical.from_message(shortened(verdict)),
-            "run": canonical.from_message(run),
-            "report_sha256": digest,
-            "audit_plan_sha256": plan_digest(plan),
-        },
-        subjects=subjects,
-        values={"audit": views.to_json(report), "verdict": views.to_json(verdict), **spent},
-        facts={
-            "audit.predicate": json.dumps(result.predicate, sort_keys=True),
-            "audit.report": digest,
-            RELEASE_QUESTION: views.to_json(question),
-        },
-        before=record,
-        stored=stored,
-    )
+    async with office.keeping(job, result, [n for n in (REPORT_FILE, CANARIES_FILE) if n in result.files]):
+        await office.change(
+            job,
+            Event.PASS if passed else Event.QUARANTINE,
+            reason="" if passed else reason_of(verdict),
+            predicate={
+                "model": model.name,
+                "verdict": canonical.from_message(shortened(verdict)),
+                "run": canonical.from_message(run),
+                "report_sha256": digest,
+                "audit_plan_sha256": plan_digest(plan),
+            },
+            subjects=subjects,
+            values={"audit": views.to_json(report), "verdict": views.to_json(verdict), **spent},
+            facts={
+                "audit.predicate": json.dumps(result.predicate, sort_keys=True),
+                "audit.report": digest,
+                RELEASE_QUESTION: views.to_json(question),
+            },
+            before=record,
+        )
 
 
 def run_facts(known: Known, audited: Mapping[str, Any], cost: int) -> policy_input_pb2.RunFacts:
@@ -188,15 +186,6 @@ def _read_report(result: Result) -> measurement_pb2.AuditReport:
         return json_format.Parse((result.folder / REPORT_FILE).read_text("utf-8"), measurement_pb2.AuditReport())
     except (OSError, ValueError, json_format.ParseError) as error:
         raise IntegrityError("RESULT_REPORT", "the audit task left no readable report") from error
-
-
-def _store_report(office: Office, job: JobRow, result: Result) -> list[str]:
-    """Keeps the report and the canaries that were opened; returns their digests."""
-    names = [name for name in (REPORT_FILE, CANARIES_FILE) if name in result.files]
-    for name in names:
-        with (result.folder / name).open("rb") as stream:
-            put(office.blobs, job.unit, stream)
-    return [result.files[name] for name in names]
 
 
 def _revealed(result: Result, plan: measurement_pb2.AuditPlan) -> list[tuple[str, str]]:

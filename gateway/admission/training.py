@@ -22,7 +22,6 @@ from gateway.jobs import views
 from gateway.jobs.transitions import Event
 from gateway.settings import PriceBook
 from gateway.store import jobs, rows
-from gateway.store.blobs import put
 from gateway.store.tables import JobRow, ModelRow
 
 _NOTE_SECONDS = 5.0
@@ -233,51 +232,42 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
     searching.demand_every_trial(order, result.predicate["claim"])
     book = known.price_book(office.settings.price_book)
     base = office.base_models.get(request.base_model)
-    files = await asyncio.to_thread(_store_adapter, office, job, result)
-    model = ModelRow(
-        name=job.name.replace("/tuningJobs/", "/models/"),
-        unit=job.unit,
-        job=job.name,
-        files=json.dumps(files),
-        adapter_sha256=checked.sha256,
-        base_model=base.id,
-        base_sha256=base.sha256,
-        created_us=0,
-    )
+    names = [path for path in sorted(result.files) if path.startswith(ADAPTER_FOLDER + "/")]
+    async with office.keeping(job, result, names) as kept:
+        files = [
+            {"path": name.removeprefix(ADAPTER_FOLDER + "/"), "sha256": blob.sha256, "size": blob.size}
+            for name, blob in kept.items()
+        ]
+        model = ModelRow(
+            name=job.name.replace("/tuningJobs/", "/models/"),
+            unit=job.unit,
+            job=job.name,
+            files=json.dumps(files),
+            adapter_sha256=checked.sha256,
+            base_model=base.id,
+            base_sha256=base.sha256,
+            created_us=0,
+        )
 
-    def register(uow: UnitOfWork) -> None:
-        rows.insert(uow.connection, ModelRow(**{**model.model_dump(), "created_us": rows.micros(uow.now)}))
+        def register(uow: UnitOfWork) -> None:
+            rows.insert(uow.connection, ModelRow(**{**model.model_dump(), "created_us": rows.micros(uow.now)}))
 
-    await office.change(
-        job,
-        Event.AUDIT,
-        predicate={
-            "model": model.name,
-            "adapter_sha256": model.adapter_sha256,
-            "base_sha256": base.sha256,
-            "adapter_finite": finite,
-            **({} if checked.whole else {"adapter_moved": moved}),
-            "statement": result.envelope,
-        },
-        subjects=[("adapter", model.adapter_sha256), ("base", base.sha256)],
-        values={"model": model.name, **office.spent(job, book, "train", result.seconds)},
-        facts={
-            "train.predicate": json.dumps(result.predicate, sort_keys=True),
-            "train.adapter_sane": "yes" if finite and moved else "no",
-        },
-        before=register,
-        # The configuration tells of no row, and may be that of another job which stores it at this moment.
-        stored=[f["sha256"] for f in files if f["path"] == modelfiles.ADAPTER_WEIGHTS],
-    )
-
-
-def _store_adapter(office: Office, job: JobRow, result: Result) -> list[dict[str, Any]]:
-    files: list[dict[str, Any]] = []
-    for path, sha256 in sorted(result.files.items()):
-        if path.startswith(ADAPTER_FOLDER + "/"):
-            with (result.folder / path).open("rb") as stream:
-                blob = put(office.blobs, job.unit, stream)
-            if blob.sha256 != sha256:
-                raise IntegrityError("STATEMENT_FILES", "a file changed while it was stored")
-            files.append({"path": path.removeprefix(ADAPTER_FOLDER + "/"), "sha256": blob.sha256, "size": blob.size})
-    return files
+        await office.change(
+            job,
+            Event.AUDIT,
+            predicate={
+                "model": model.name,
+                "adapter_sha256": model.adapter_sha256,
+                "base_sha256": base.sha256,
+                "adapter_finite": finite,
+                **({} if checked.whole else {"adapter_moved": moved}),
+                "statement": result.envelope,
+            },
+            subjects=[("adapter", model.adapter_sha256), ("base", base.sha256)],
+            values={"model": model.name, **office.spent(job, book, "train", result.seconds)},
+            facts={
+                "train.predicate": json.dumps(result.predicate, sort_keys=True),
+                "train.adapter_sane": "yes" if finite and moved else "no",
+            },
+            before=register,
+        )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from sqlalchemy import Connection, and_, func, or_, select
 
 from assay.errors import AbortedError, IntegrityError
 from gateway.store import rows
-from gateway.store.tables import FactRow, JobRow, ModelRow, TransitionRow
+from gateway.store.tables import FactRow, JobRow, TransitionRow
 
 
 @dataclass(frozen=True)
@@ -54,19 +53,10 @@ def facts(connection: Connection, name: str) -> dict[str, str]:
     return {f.key: f.value for f in rows.select_all(connection, FactRow, job=name)}
 
 
-def named_among(connection: Connection, unit: str, digests: Collection[str]) -> set[str]:
-    """Those digests of files that a job of the unit has as a fact, or a model of it among its files."""
-    c = rows.table(FactRow).c
-    # Names are lower case with hyphens, so nothing in the pattern but its end is a wildcard.
-    query = select(c.value).where(c.value.in_(digests), c.job.like(f"units/{unit}/tuningJobs/%"))
-    models = rows.select_all(connection, ModelRow, unit=unit)
-    in_models = {file["sha256"] for model in models for file in json.loads(model.files)}
-    return set(connection.execute(query).scalars()) | (in_models & set(digests))
-
-
 def digests(connection: Connection, unit: str) -> list[FactRow]:
     """The facts of a unit's jobs that are as long as a digest in hex, such as those of stored files."""
     c = rows.table(FactRow).c
+    # Names are lower case with hyphens, so nothing in the pattern but its end is a wildcard.
     query = select(rows.table(FactRow)).where(c.job.like(f"units/{unit}/tuningJobs/%"), func.length(c.value) == 64)
     return [FactRow(**row) for row in connection.execute(query).mappings()]
 

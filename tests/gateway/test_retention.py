@@ -14,13 +14,17 @@ from typing import Any
 
 import pytest
 
+from assay.digests import sha256_bytes
+from assay.errors import AbortedError, ExhaustedError, UnavailableError
+from assay.subjects import INDEX_FILE
 from assay.v1 import dataset_pb2
 from audit.ledger.writer import Sources, UnitOfWork
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
+from gateway.admission.exchange import Result
 from gateway.store import jobs, rows
 from gateway.store.blobs import put_bytes
-from gateway.store.tables import ErasureRow, FactRow, ModelRow
+from gateway.store.tables import ErasureRow, FactRow, JobRow, ModelRow
 from tests.gateway.conftest import House, messages, schema_violations
 from tests.gateway.judged import MODEL, NAME, approved
 from tests.gateway.test_erasures import DATASET, bodies, get, refused
@@ -114,10 +118,30 @@ async def test_derived_files_go_and_models_are_named(
     assert executed["affected_models"] == [MODEL] and executed["blobs"] == 5
 
 
-async def test_what_was_stored_for_a_job_that_was_moved_goes_and_what_others_have_stays(kept: House) -> None:
-    blobs = kept.app.blobs
-    contents = (b"own", b"a fact", b"a model's", b"", b"[]")
-    own, fact, model, empty, none = stored = [put_bytes(blobs, "credit", data).sha256 for data in contents]
+def made(folder: Path, **contents: bytes) -> Result:
+    """A result with these files, the underscores of whose names are dots."""
+    files = {name.replace("_", "."): data for name, data in contents.items()}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return Result(folder, {name: sha256_bytes(data) for name, data in files.items()}, {}, {})
+
+
+async def row_of(house: House, name: str = "first") -> JobRow:
+    """A job on the unit's dataset that is being prepared."""
+    created = await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request(job=name))
+    await house.app.store.commit(lambda u: jobs.note(u.connection, created.tuning_job.name, {"state": "PREPARING"}))
+    row = house.app.store.read(lambda c: jobs.get(c, created.tuning_job.name))
+    assert row is not None
+    return row
+
+
+async def test_what_was_stored_for_a_change_that_failed_goes_and_what_others_have_stays(
+    kept: House, tmp_path: Path
+) -> None:
+    await upload(kept)
+    job, blobs = await row_of(kept), kept.app.blobs
+    result = made(tmp_path, own=b"own", fact=b"a fact", model=b"a model's", empty=b"", none=b"[]")
+    fact, model = result.files["fact"], result.files["model"]
     other = ModelRow(
         name=MODEL, unit="credit", job=NAME, files=json.dumps([{"path": "a", "sha256": model, "size": 9}]),
         adapter_sha256="a" * 64, base_model="b", base_sha256="b" * 64, created_us=0,
@@ -128,8 +152,41 @@ async def test_what_was_stored_for_a_job_that_was_moved_goes_and_what_others_hav
         jobs.establish(uow.connection, "units/credit/tuningJobs/other", {"prepare.validation.jsonl": fact})
 
     await kept.app.store.commit(take)
-    await kept.app.replays.office.drop("credit", stored)
-    assert [blobs.exists("credit", s) for s in (own, fact, model, empty, none)] == [False, True, True, True, True]
+    office = kept.app.replays.office
+    with pytest.raises(ExhaustedError):
+        async with office.keeping(job, result, result.files) as stored:
+            assert {name: blob.sha256 for name, blob in stored.items()} == result.files
+            assert all(blobs.exists("credit", digest) for digest in result.files.values())
+            raise ExhaustedError("LEDGER_BUSY", "too much waits")
+    assert [name for name, digest in result.files.items() if not blobs.exists("credit", digest)] == ["own"]
+    with pytest.raises(UnavailableError):
+        async with office.keeping(job, result, ["own"]):
+            raise UnavailableError("LEDGER_STOPPED", "nobody knows whether it was recorded")
+    assert blobs.exists("credit", result.files["own"])
+
+
+async def test_what_was_stored_before_another_file_could_not_be_goes(kept: House, tmp_path: Path) -> None:
+    await upload(kept)
+    job, result = await row_of(kept), made(tmp_path, first=b"first", second=b"second")
+    (tmp_path / "second").unlink()
+    with pytest.raises(FileNotFoundError):
+        async with kept.app.replays.office.keeping(job, result, ["first", "second"]):
+            pytest.fail("the change is not made")
+    assert not kept.app.blobs.exists("credit", result.files["first"])
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_the_index_of_subjects_stays_while_another_job_on_the_dataset_may_be_storing_it(
+    kept: House, tmp_path: Path, beside: bool
+) -> None:
+    await upload(kept)
+    job, result = await row_of(kept), made(tmp_path, subjects_idx=b"the same for every job on the dataset")
+    if beside:
+        await row_of(kept, "second")
+    with pytest.raises(AbortedError):
+        async with kept.app.replays.office.keeping(job, result, [INDEX_FILE]):
+            raise AbortedError("STALE", "somebody moved it")
+    assert kept.app.blobs.exists("credit", result.files[INDEX_FILE]) is beside
 
 
 @pytest.mark.parametrize("paused", [False, True])
