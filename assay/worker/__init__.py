@@ -8,7 +8,7 @@ A tour, along the way of a task:
 * ``admit`` - what is demanded of a sealed task before it is kept; ``slots`` - one task a device at a time.
 * ``launch`` and ``attempt`` - one run: start, prove, open the inputs, hand over the order, follow, measure, end.
 * ``sandbox`` - bubblewrap and its limits; ``seccomp`` - the system-call filter; ``decoys`` - what must be out of reach.
-* ``disk`` - what a task writes, watched from outside.
+* ``disk`` and ``memory`` - what a task takes of the machine, watched from outside.
 * ``entry`` - first code inside the sandbox: runs the ``probes``; then ``running`` imports the allow-listed task module.
 * ``task`` - what a task module sees: :class:`~assay.worker.task.TaskContext`.
 * ``meter`` - the supervisor's own clock, memory and energy; ``statement`` - what it signs; ``finish`` - seals all.
