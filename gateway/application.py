@@ -27,7 +27,7 @@ from audit.ledger.anchor import FileAnchor
 from audit.ledger.backup import marker
 from audit.ledger.ledger import Ledger
 from audit.verify.trust import TrustFile
-from gateway import active_policy, continuations, key_files, key_registry, publications
+from gateway import active_policy, continuations, key_files, key_registry, publications, references
 from gateway.admission.cards import CardOffice
 from gateway.admission.exchange import Exchange, Peer
 from gateway.admission.office import Office
@@ -116,6 +116,7 @@ class Application:
             # Not before the ledger has started: a second gateway on this folder has been refused by now.
             blobs.clear_scratch()
             store = Store(engine, ledger, publication, settings.limits.quorum_seconds)
+            blobs.settle(lambda unit: store.read(lambda c: references.needed(c, unit)))
             return cls._build(settings, store, blobs, policy, base_models)
         except BaseException:
             publication.close()

@@ -73,7 +73,7 @@ class DatasetService:
         try:
             await self._receive(writer, messages)
             made = _Made(_UPLOAD, header, requests.digest(header, writer.digest()), writer)
-            dataset = await self.store.commit(lambda uow: self._register(uow, caller, made))
+            dataset = await self._commit(caller, made)
         finally:
             writer.abandon()
         return dataset_pb2.UploadDatasetResponse(dataset=dataset)
@@ -104,7 +104,7 @@ class DatasetService:
                 yield dataset_pb2.ImportDatasetResponse(progress=progress)
             await asyncio.to_thread(_seal, writer, request.sha256)
             made = _Made(_IMPORT, header, content, writer, request.source)
-            dataset = await self.store.commit(lambda uow: self._register(uow, caller, made))
+            dataset = await self._commit(caller, made)
         finally:
             writer.abandon()
         yield dataset_pb2.ImportDatasetResponse(dataset=dataset)
@@ -221,11 +221,22 @@ class DatasetService:
         known = rows.get(c, DatasetRow, name=before) if before else None
         return self._whole(c, known) if known is not None else None
 
+    async def _commit(self, caller: Caller, made: _Made) -> dataset_pb2.Dataset:
+        """Registers; a file that became visible and is named by no row goes at the next start."""
+        mark = await asyncio.to_thread(self.blobs.mark, unit_of(made.header.parent), [made.file.digest()])
+        try:
+            dataset = await self.store.commit(lambda uow: self._register(uow, caller, made))
+        except Exception:
+            if not made.file.visible:
+                mark.unlink()
+            raise
+        mark.unlink()
+        return dataset
+
     def _register(self, uow: UnitOfWork, caller: Caller, made: _Made) -> dataset_pb2.Dataset:
         """Answers a request that was answered before; else records the dataset, and only then shows its file.
 
-        A batch of the ledger's that fails after this unit leaves a file that no row names, until it is sent again.
-        Nothing sweeps those: the log names files that no row does, and with a wrong ``units.key`` all look unnamed.
+        A batch of the ledger's that fails after this unit leaves a file that no row names; :meth:`_commit` marked it.
         """
         c, header, blob = uow.connection, made.header, made.file.seal()
         name = f"{header.parent}/datasets/{header.dataset_id}"

@@ -122,19 +122,22 @@ class Office:
         """Stores files of a result for the change that the block makes; gives them by name.
 
         They go again where storing or the block fails: no erasure would ever find what nothing names. A job that comes
-        there again has them from its worker once more.
+        there again has them from its worker once more. Where the gateway itself ends meanwhile, its next start does it.
 
         Raises:
             IntegrityError: ``STATEMENT_FILES`` for a file that is not what the worker signed any more.
         """
         files = {name: result.files[name] for name in names}
+        mark = await asyncio.to_thread(self.blobs.mark, job.unit, files.values())
         try:
             yield await asyncio.to_thread(self._put, job.unit, result.folder, files)
         except Exception as error:
-            # Whether a log that stopped has taken the change, nobody knows.
+            # Whether a log that stopped has taken the change, only the next start can tell.
             if not (isinstance(error, AssayError) and error.reason == "LEDGER_STOPPED"):
                 await self._drop(job, files)
+                mark.unlink()
             raise
+        mark.unlink()
 
     def _put(self, unit: str, folder: Path, files: Mapping[str, str]) -> dict[str, Blob]:
         kept: dict[str, Blob] = {}

@@ -15,11 +15,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
+import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from assay.errors import AbortedError, IntegrityError, NotFoundError
 
 _MAGIC = b"ASSAYBLOB1\n"
+_SALT = "unit.salt"
 _CHUNK = 64 << 10
 _TAG = 16
 _WRAPPED = 12 + 32 + _TAG
@@ -74,6 +76,10 @@ class BlobWriter(Protocol):
     def abandon(self) -> None:
         """Drops what was written; harmless after :meth:`finish`."""
 
+    @property
+    def visible(self) -> bool:
+        """Whether :meth:`finish` was reached, even if it was not survived."""
+
 
 class BlobStore(Protocol):
     """Where files lie."""
@@ -94,6 +100,12 @@ class BlobStore(Protocol):
 
     def delete(self, unit: str, sha256: str) -> None:
         """Removes a file, its data key first; a missing file is no error."""
+
+    def mark(self, unit: str, digests: Iterable[str]) -> Path:
+        """Notes durably that these files are about to be stored and that nothing names them yet.
+
+        Whoever has named them, or has removed them again, unlinks the note; a crash leaves it to the next start.
+        """
 
 
 def put(store: BlobStore, unit: str, source: BinaryIO) -> Blob:
@@ -133,7 +145,9 @@ class FileBlobStore:
         self._root = root
         self._master = master_key
         self._scratch = root / "tmp"
-        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._marks = root / "unnamed"
+        for folder in (self._scratch, self._marks):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def clear_scratch(self) -> None:
         """Removes what interrupted writes and tasks left; for the one process that writes here, before it does."""
@@ -183,13 +197,33 @@ class FileBlobStore:
     def delete(self, unit: str, sha256: str) -> None:
         """See :meth:`BlobStore.delete`."""
         if self.exists(unit, sha256):
-            path = self._path(unit, sha256)
-            with path.open("r+b") as stream:
-                stream.write(bytes(len(_MAGIC) + _WRAPPED))
-                stream.flush()
-                os.fsync(stream.fileno())
-            path.unlink(missing_ok=True)
-            sync_folder(self.folder(unit))
+            _shred(self._path(unit, sha256))
+
+    def mark(self, unit: str, digests: Iterable[str]) -> Path:
+        """See :meth:`BlobStore.mark`."""
+        keys, path = self.unit_keys(unit, create=True), self._marks / secrets.token_hex(16)
+        note = {"unit": unit, "key": keys.name(""), "names": sorted(map(keys.name, digests))}
+        create_durably(path, self.scratch_file(), json.dumps(note).encode())
+        return path
+
+    def settle(self, needed: Callable[[str], Iterable[str]]) -> None:
+        """Removes marked files that nothing names, and the marks; for the one process that writes here, before it does.
+
+        Args:
+            needed: the digests of a unit that something names.
+        """
+        for mark in sorted(self._marks.iterdir()):
+            note = json.loads(mark.read_bytes())
+            unit, folder = note["unit"], self.folder(note["unit"])
+            if (folder / _SALT).exists():
+                keys = self.unit_keys(unit)
+                if keys.name("") != note["key"]:
+                    continue  # Under a wrong ``units.key`` every file looks unnamed.
+                named = set(map(keys.name, needed(unit)))
+                for path in (folder / name for name in note["names"] if name not in named):
+                    if path.is_file():
+                        _shred(path)
+            mark.unlink()
 
     def folder(self, unit: str) -> Path:
         """Where a unit's files lie."""
@@ -209,7 +243,7 @@ class FileBlobStore:
             NotFoundError: ``BLOB_MISSING`` when the salt is gone.
         """
         folder = self.folder(unit)
-        salt_file = folder / "unit.salt"
+        salt_file = folder / _SALT
         if not salt_file.exists():
             if not create:
                 raise NotFoundError("BLOB_MISSING", "the stored file is gone")
@@ -242,6 +276,7 @@ class _FileWriter:
     """Encrypts into a scratch file; :meth:`finish` renames it into place."""
 
     _sealed: Blob | None = None
+    visible = False
 
     def __init__(self, scratch: Path, folder: Path, keys: UnitKeys, unit: str) -> None:
         self._scratch, self._folder, self._keys, self._unit = scratch, folder, keys, unit
@@ -281,7 +316,7 @@ class _FileWriter:
 
     def finish(self) -> Blob:
         """See :class:`BlobWriter`."""
-        blob = self.seal()
+        blob, self.visible = self.seal(), True
         try:
             os.replace(self._scratch, self._folder / self._keys.name(blob.sha256))
         except FileNotFoundError as error:
@@ -354,6 +389,16 @@ def _nonce(count: int, last: bool) -> bytes:
 
 def _damaged() -> IntegrityError:
     return IntegrityError("BLOB_DAMAGED", "a stored file was changed, moved or cut", remedy="restore it from a backup")
+
+
+def _shred(path: Path) -> None:
+    """Removes a file, its data key first."""
+    with path.open("r+b") as stream:
+        stream.write(bytes(len(_MAGIC) + _WRAPPED))
+        stream.flush()
+        os.fsync(stream.fileno())
+    path.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def create_durably(path: Path, scratch: Path, data: bytes) -> None:

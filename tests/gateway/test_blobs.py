@@ -162,3 +162,21 @@ def test_scratch_is_private_and_removed(store: FileBlobStore) -> None:
         assert folder.stat().st_mode & 0o077 == 0
         (folder / "plain").write_bytes(b"x")
     assert not folder.exists()
+
+
+def test_under_another_master_key_what_is_marked_stays(tmp_path: Path) -> None:
+    store = FileBlobStore(tmp_path / "blobs", KEY)
+    blob = put_bytes(store, "credit", b"rows")
+    mark = store.mark("credit", [blob.sha256])
+    FileBlobStore(tmp_path / "blobs", bytes(32)).settle(lambda unit: [blob.sha256])
+    assert mark.exists() and store.exists("credit", blob.sha256)
+    store.settle(lambda unit: [blob.sha256])
+    assert not mark.exists() and store.exists("credit", blob.sha256)
+
+
+def test_marks_of_a_unit_whose_files_are_all_shredded_go(tmp_path: Path) -> None:
+    store = FileBlobStore(tmp_path / "blobs", KEY)
+    mark = store.mark("credit", ["0" * 64])
+    (tmp_path / "blobs" / "units" / "credit" / "unit.salt").unlink()
+    store.settle(lambda unit: pytest.fail("nothing can be opened"))
+    assert not mark.exists()

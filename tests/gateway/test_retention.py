@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from assay.digests import sha256_bytes
-from assay.errors import AbortedError, ExhaustedError, UnavailableError
+from assay.errors import AbortedError, AlreadyExistsError, ExhaustedError, UnavailableError
 from assay.subjects import INDEX_FILE
 from assay.v1 import dataset_pb2
 from audit.ledger.writer import Sources, UnitOfWork
@@ -163,6 +163,64 @@ async def test_what_was_stored_for_a_change_that_failed_goes_and_what_others_hav
         async with office.keeping(job, result, ["own"]):
             raise UnavailableError("LEDGER_STOPPED", "nobody knows whether it was recorded")
     assert blobs.exists("credit", result.files["own"])
+    assert len(marks(kept)) == 1
+
+
+def marks(house: House) -> list[Path]:
+    """What says that something may be stored which nothing names."""
+    return list((house.app.settings.data / "blobs" / "unnamed").iterdir())
+
+
+async def test_an_upload_whose_batch_failed_after_its_file_was_there_goes_at_the_next_start(
+    opened: Callable[[], House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = opened()
+    sha256 = await upload(house, "other", b"y\n" * 100)
+    commit = house.app.datasets.store.commit
+
+    async def failing(work: Callable[[UnitOfWork], Any]) -> Any:
+        def whole(uow: UnitOfWork) -> None:
+            work(uow)
+            raise ExhaustedError("LEDGER_BUSY", "the batch did not go through")
+
+        return await commit(whole)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(house.app.datasets.store), "commit", lambda self, work: failing(work))
+        with pytest.raises(ExhaustedError):
+            await upload(house)
+        lost = sha256_bytes(b"x\n" * 100)
+        assert house.app.blobs.exists("credit", lost) and len(marks(house)) == 1
+        # The same bytes as another dataset's: named, whatever becomes of this upload.
+        with pytest.raises(ExhaustedError):
+            await upload(house, "again", b"y\n" * 100)
+    with pytest.raises(AlreadyExistsError):
+        await upload(house, "other", b"z\n" * 100)
+    assert len(marks(house)) == 2
+    await house.app.close()
+    house = opened()
+    assert not house.app.blobs.exists("credit", lost) and house.app.blobs.exists("credit", sha256)
+    assert marks(house) == [] and not house.app.blobs.exists("credit", sha256_bytes(b"z\n" * 100))
+    await house.app.close()
+
+
+async def test_what_a_killed_gateway_was_storing_goes_at_the_next_start_but_for_what_was_named(
+    opened: Callable[[], House], tmp_path: Path
+) -> None:
+    house = opened()
+    await upload(house)
+    job, result = await row_of(house), made(tmp_path, own=b"own", fact=b"a fact")
+    with pytest.raises(asyncio.CancelledError):
+        async with house.app.replays.office.keeping(job, result, result.files):
+            fact = {"prepare.validation.jsonl": result.files["fact"]}
+            await house.app.store.commit(lambda u: jobs.establish(u.connection, job.name, fact))
+            raise asyncio.CancelledError
+    assert len(marks(house)) == 1
+    await house.app.close()
+    house = opened()
+    assert [n for n, digest in result.files.items() if house.app.blobs.exists("credit", digest)] == ["fact"]
+    assert marks(house) == []
+    await house.app.close()
 
 
 async def test_what_was_stored_before_another_file_could_not_be_goes(kept: House, tmp_path: Path) -> None:
