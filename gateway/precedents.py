@@ -15,9 +15,11 @@ from gateway.admission.facts import unit_of
 from gateway.caller import ALL_UNITS, Caller
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
+from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.database import Store
 from gateway.store.tables import JobRow
+from policies.authorization import Authorizer
 from policies.rule import GOOD
 
 _SCANNED = 2000
@@ -26,14 +28,18 @@ _SCANNED = 2000
 
 @dataclass(frozen=True)
 class Precedents:
-    """Searches the jobs of the units that a caller may see."""
+    """Searches the jobs of the units in which a caller may."""
 
+    settings: Settings
     store: Store
+    authorizer: Authorizer
 
     async def list_precedents(
         self, caller: Caller, request: policy_pb2.ListPrecedentsRequest
     ) -> policy_pb2.ListPrecedentsResponse:
         """Rules that stood in the way of past jobs, newest job first.
+
+        For all units together they are those of each unit for which the caller may ask by itself.
 
         Raises:
             NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
@@ -43,8 +49,9 @@ class Precedents:
         if unit != ALL_UNITS:
             caller.require_unit(unit, request.parent)
             where.append(c.unit == unit)
-        elif not caller.sees(ALL_UNITS):
-            where.append(c.unit.in_(sorted({u for _, u in caller.grants})))
+        else:
+            may = [u for u in self.settings.units if caller.may("ListPrecedents", u, self.authorizer)]
+            where.append(c.unit.in_(may))
         if request.rule_id:
             quoted = f'"{request.rule_id}"'
             where.append(or_(c.decision.contains(quoted), c.verdict.contains(quoted)))

@@ -93,7 +93,9 @@ def routes(app: Application) -> dict[ServiceDescriptor, list[Route]]:
     domains: dict[ServiceDescriptor, Any] = {
         dataset_pb2.DESCRIPTOR.services_by_name["DatasetService"]: app.datasets,
         tuning_job_pb2.DESCRIPTOR.services_by_name["TuningJobService"]: JobAnswers(app.jobs, app.replays),
-        policy_pb2.DESCRIPTOR.services_by_name["PolicyService"]: PolicyAnswers(app.policy, Precedents(app.store)),
+        policy_pb2.DESCRIPTOR.services_by_name["PolicyService"]: PolicyAnswers(
+            app.policy, Precedents(app.settings, app.store, app.authorizer)
+        ),
         model_pb2.DESCRIPTOR.services_by_name["ModelService"]: app.models,
         approval_pb2.DESCRIPTOR.services_by_name["ApprovalService"]: app.approvals,
         permit_pb2.DESCRIPTOR.services_by_name["PermitService"]: app.permits,

@@ -40,9 +40,13 @@ async def refused(house: House, unit: str, name: str, rule: str, message: str, *
     await house.app.store.commit(work)
 
 
+def searched(house: House) -> Precedents:
+    return Precedents(house.app.settings, house.app.store, house.app.authorizer)
+
+
 async def search(house: House, who: str, parent: str = "units/-", **asked: str) -> list[tuple[str, str]]:
     request = policy_pb2.ListPrecedentsRequest(parent=parent, **asked)
-    answer = await Precedents(house.app.store).list_precedents(await house.caller(who), request)
+    answer = await searched(house).list_precedents(await house.caller(who), request)
     return [(p.tuning_job.rsplit("/", 1)[-1], p.rule_id) for p in answer.precedents]
 
 
@@ -57,7 +61,7 @@ async def test_precedents_are_found_by_rule_words_and_unit(house: House) -> None
     # A rule that held is no precedent of a refusal.
     assert await search(house, "cora", rule_id="BASE-PURPOSE") == []
     request = policy_pb2.ListPrecedentsRequest(parent="units/credit", rule_id="BASE-PII-CEILING")
-    (found,) = (await Precedents(house.app.store).list_precedents(await house.caller("cora"), request)).precedents
+    (found,) = (await searched(house).list_precedents(await house.caller("cora"), request)).precedents
     assert found.waived and found.state == "DENIED" and found.moment == "decision" and found.as_of == "2026-11-01"
 
 
@@ -66,6 +70,8 @@ async def test_another_units_decisions_are_not_told(house: House) -> None:
     assert await search(house, "mia") == []
     with pytest.raises(NotFoundError):
         await search(house, "mia", "units/credit")
+    # Whoever grants the roles of every unit reads no unit's jobs, and so not why they were refused.
+    assert await search(house, "oscar") == []
 
 
 def job(state: State = State.DENIED, *rules: str) -> JobRow:

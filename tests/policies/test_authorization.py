@@ -69,7 +69,7 @@ TABLE: dict[str, set[str]] = {
     "ListPolicies": {"any"},
     "EvaluatePolicy": {"any"},
     "ExplainPolicy": {"any"},
-    "ListPrecedents": {"any"},
+    "ListPrecedents": {R, C, V, D, A},
     "WhoAmI": {"everybody"},
     "ListRoleGrants": {"anywhere", A, O},
     "GrantRole": {"installation", O},
@@ -92,7 +92,7 @@ def expected(action: str, role: str, held: str, asked: str) -> bool:
         return True
     if "installation" in roles:
         return held == "-"
-    if action == "ListPendingApprovals" and asked == "-":
+    if action in ("ListPendingApprovals", "ListPrecedents") and asked == "-":
         return True
     if action in ("ListRecords", "ExportBundle") and asked == "-":
         return role == "auditor" and held == "-"
