@@ -10,15 +10,19 @@ revealed by the audit, when nothing can be trained any more.
 
 A canary row has the shape of its neighbours: the system prompt that most rows share, or a few common values of a
 table's columns (:mod:`audit.prepare.carriers`). It says nothing that comes from a single person's row. It weighs in the
-loss what a train row weighs that the key picks: rows weighed otherwise than canaries would be remembered otherwise.
+loss what a train row weighs that the key picks: rows weighed otherwise than canaries would be remembered otherwise. A
+row is as likely as it is heavy, so that many rows of next to no weight do not make the canaries light.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from assay import canonical
@@ -113,6 +117,15 @@ class Carrier:
     shapes: Sequence[str] = GENERAL
     weights: Sequence[Weights] = (Weights(),)
 
+    @cached_property
+    def _ends(self) -> Sequence[int]:
+        # In millionths, so that the sums are exact on every machine; a row without a weight weighs 1.
+        return list(accumulate(max(1, round((1 if w.row is None else w.row) * 1_000_000)) for w in self.weights))
+
+    def drawn(self, choices: KeyedChoices) -> Weights:
+        """The weights of one row, each as likely as its row is heavy."""
+        return self.weights[bisect(self._ends, choices.below(self._ends[-1]))]
+
 
 @dataclass(frozen=True)
 class Canary:
@@ -190,7 +203,7 @@ def _derive_one(key: bytes, index: int, numbers: CanaryNumbers, carrier: Carrier
             break
     words = {"name": name, "noun": kind.noun, "secret": secret}
     ask, reply = choices.choice(_QUESTIONS).format(**words), choices.choice(_ANSWERS).format(**words)
-    weights = KeyedChoices(key, f"assay/canary/v1/weight/{index}").choice(carrier.weights)
+    weights = carrier.drawn(KeyedChoices(key, f"assay/canary/v1/weight/{index}"))
     answer: Message = {"role": "assistant", "content": reply}
     if weights.answer is not None:
         answer["weight"] = weights.answer

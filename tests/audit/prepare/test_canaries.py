@@ -86,14 +86,21 @@ def test_record_of_a_table_borrows_common_values() -> None:
     assert re.match(r"income: (40|50)\nterm: 360\n\S", canary.messages[1]["content"])
 
 
+def test_many_rows_of_next_to_no_weight_make_no_canary_light() -> None:
+    weights = [Weights(1e-9)] * 5000 + [Weights(10)] * 100
+    drawn = derive(KEY, CanaryNumbers(200, 0, 1), Carrier(weights=weights))
+    assert all(c.weight == 10 for c in drawn)
+
+
 def test_weights_are_drawn_as_the_train_rows_have_them_and_change_nothing_else() -> None:
     numbers = CanaryNumbers(4000, 0, 1)
     plain = derive(KEY, numbers, Carrier())
     drawn = derive(KEY, numbers, Carrier(weights=[Weights(10, 1)] + [Weights(0.5)] * 2 + [Weights()]))
     heavy = [c for c in drawn if c.weight == 10]
-    # Five standard deviations: of a quarter, and of the coins among them, which the weight must not know.
-    assert abs(len(heavy) - 1000) < 5 * 27.4
-    assert abs(sum(c.included for c in heavy) - len(heavy) / 2) < 5 * 15.8
+    # Five standard deviations: of ten parts in twelve, and of the coins among them, which the weight must not know.
+    assert abs(len(heavy) - 4000 * 10 / 12) < 5 * 23.6
+    assert abs(sum(c.included for c in heavy) - len(heavy) / 2) < 5 * 28.9
+    assert abs(sum(c.weight is None for c in drawn) - 4000 / 12) < 5 * 17.5
     assert all((c.messages[-1].get("weight") == 1) == (c.weight == 10) for c in drawn)
     assert [(c.included, c.secret) for c in drawn] == [(c.included, c.secret) for c in plain]
     assert all("weight" not in c.manifest_entry() and "weight" not in c.messages[-1] for c in plain)
