@@ -30,7 +30,7 @@ def approval(state: State, entry: Entry) -> None:
     state.findings.demand(names.DUTIES, not _shares(signer, tuple(refused)), message)
     state.findings.demand(names.EVIDENCE, decision in ("grant", "refuse"), "it decides neither grant nor refuse")
     card = text(predicate, "card_sha256")
-    job.signatures.append(Signature(signer, role, decision == "grant", job.version, card))
+    job.signatures.append(Signature(signer, role, decision == "grant", job.version, card, entry.index))
 
 
 def waiver(state: State, entry: Entry) -> None:
@@ -51,6 +51,7 @@ def waiver(state: State, entry: Entry) -> None:
     for role in sorted(set(roles.values())):
         _acts(state, job, signer, role, predicate, "DENIED", "QUARANTINED")
     _lasts(state, entry, job, rules)
+    job.answers.add(entry.index)
     job.acts.add(("rules.waived", job.version))
 
 

@@ -15,6 +15,7 @@ from audit.verify.edges import state_name
 from audit.verify.state import Handler, State, text, transition_of
 
 PASS = "OUTCOME_PASS"  # noqa: S105
+_SPLITS = ("train", "validation", "selection")
 GOOD = (PASS, "OUTCOME_NOT_APPLICABLE", "OUTCOME_WARN")
 
 
@@ -26,19 +27,34 @@ def model(state: State, entry: Entry) -> None:
         state.findings.demand(names.AGREEMENT, own, "it names another model than the job's")
 
 
+def request(state: State, entry: Entry) -> None:
+    """Notes the upload that is asked about."""
+    state.job(entry.record).dataset = text(entry.record.predicate, "dataset_sha256")
+
+
 def decision(state: State, entry: Entry) -> None:
     """Intake's answer: a job is queued when it was allowed, else denied."""
     answer, job = _answer(entry, "decision"), state.job(entry.record)
     job.fired, job.plan = fired(answer), text(entry.record.predicate, "audit_plan_sha256")
+    job.canaries = text(_answer(entry, "audit_plan"), "canary_manifest_sha256")
+    job.answers.add(entry.index)
     _leads(state, entry, "QUEUED", job.fired, good=answer.get("allowed") is True)
 
 
 def order(state: State, entry: Entry) -> None:
-    """Training is ordered with the plan of what will be measured that the decision fixed."""
-    job, plan = state.job(entry.record), text(entry.record.predicate, "audit_plan_sha256")
+    """Training is ordered by the decision, on the rows that it was about, with the plan of what will be measured."""
+    job, predicate = state.job(entry.record), entry.record.predicate
+    plan, missing, demand = text(predicate, "audit_plan_sha256"), not state.whole(job.unit), state.findings.demand
     decided, job.plan = job.plan, plan or job.plan
     same = not decided or job.plan == decided
-    state.findings.demand(names.AGREEMENT, same, "its audit plan is not the one that was decided on")
+    demand(names.AGREEMENT, same, "its audit plan is not the one that was decided on")
+    rests = predicate.get("decision_index")
+    known = rests is None or (type(rests) is int and rests in job.answers)
+    demand(names.AGREEMENT, known, "the record it rests on is no decision or waiver of this job", missing=missing)
+    rows = {f"{split}_sha256": job.prepared.get(f"{split}.jsonl", "") for split in _SPLITS}
+    for member, digest in {"dataset_sha256": job.dataset, **rows}.items():
+        same = not digest or text(predicate, member) in ("", digest)
+        demand(names.AGREEMENT, same, f"its {member} is not that of the rows that were decided on")
 
 
 def training(state: State, entry: Entry) -> None:
@@ -91,6 +107,7 @@ def _leads(state: State, entry: Entry, onward: str, against: Mapping[str, Any], 
 
 
 HANDLERS: Mapping[str, Handler] = {
+    "job.received": request,
     "intake.decided": decision,
     "training.ordered": order,
     "training.completed": training,

@@ -11,6 +11,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 
 from assay import canonical, dsse, provenance
+from assay.digests import sha256_bytes
 from assay.dsse import VerifiedEnvelope
 from assay.errors import AssayError
 from audit.ledger.evidence import Entry
@@ -81,6 +82,10 @@ def card_issued(state: State, entry: Entry) -> None:
     card, _ = job.cards.get(index, ("", 0)) if isinstance(index, int) else ("", 0)
     same = bool(card) and entry.record.predicate.get("card_sha256") == card
     demand(names.EVIDENCE, same, "the card it issues is not the rendered one", missing=missing)
+    listed = entry.record.predicate.get("approvals", [])
+    granted = {s.index for s in job.signatures if s.granted and s.card == card}
+    signed = isinstance(listed, list) and all(type(i) is int and i in granted for i in listed)
+    demand(names.EVIDENCE, signed, "it names approvals that are none of this card", missing=missing)
 
 
 def permit(state: State, entry: Entry) -> None:
@@ -159,18 +164,36 @@ def _about(verified: VerifiedEnvelope, name: str) -> str:
     return text(verified.predicate, "job") if verified.predicate_name == name else ""
 
 
+def _ordered(verified: VerifiedEnvelope) -> str:
+    """Digest of the order that a training statement names; empty where it names none."""
+    try:
+        return text(provenance.read_training(verified.statement), "order_sha256")
+    except AssayError:
+        return ""
+
+
 def _facts(state: State, job: Job, name: str, verified: VerifiedEnvelope, record: Record) -> None:
     """Digests that later records must agree with, and of which the record says what the statement in it says."""
     subjects = {s["name"]: s["digest"]["sha256"] for s in verified.statement["subject"]}
     said, holds = record.predicate, True
-    if name == "training":
+    if name == "preparation":
+        job.prepared = subjects
+    elif name == "training":
         job.adapter = subjects.get("adapter", "")
         holds = text(said, "adapter_sha256") in ("", job.adapter)
+        other = _ordered(verified) not in ("", job.order) and bool(job.order)
+        state.findings.demand(names.AGREEMENT, not other, "its statement is of another order than the recorded one")
     elif name == "work-order":
-        job.base = text(verified.predicate, "base_sha256")
+        job.base, job.order = (
+            text(verified.predicate, "base_sha256"),
+            sha256_bytes(canonical.encode(verified.predicate)),
+        )
         holds = all(said.get(member) == value for member, value in verified.predicate.items())
     elif name == "audit":
         holds = text(said, "report_sha256") in ("", *subjects.values())
+        revealed = subjects.get("canaries.json", job.canaries)
+        same = not job.canaries or revealed == job.canaries
+        state.findings.demand(names.AGREEMENT, same, "the canaries it reveals are not those that the decision fixed")
     state.findings.demand(names.WORKERS, holds, f"it says other things than the {name} statement in it")
 
 

@@ -31,6 +31,7 @@ class Signature:
     granted: bool
     version: int
     card: str
+    index: int
 
 
 @dataclass
@@ -38,6 +39,11 @@ class Job:
     """What the records so far say of one job.
 
     Attributes:
+        dataset: digest of the upload that was asked about.
+        prepared: digests of the files that preparation made, by name.
+        answers: indices of the decision, and of waivers, by which training may be ordered.
+        canaries: digest of the canaries that the decision committed to.
+        order: digest of the order to train.
         plan: digest of what will be measured.
         report: digest of what was measured.
         fired: what policy's newest answer says of each rule that stands in the way, by rule.
@@ -56,6 +62,11 @@ class Job:
     adapter: str = ""
     base: str = ""
     purpose: str = ""
+    dataset: str = ""
+    prepared: Mapping[str, str] = field(default_factory=dict)
+    answers: set[int] = field(default_factory=set)
+    canaries: str = ""
+    order: str = ""
     plan: str = ""
     report: str = ""
     fired: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

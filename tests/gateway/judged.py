@@ -16,7 +16,7 @@ from gateway.jobs.transitions import ActorKind, Event
 from gateway.statements import approval_statement, opening
 from gateway.store import jobs, rows
 from gateway.store.blobs import put_bytes
-from gateway.store.tables import ModelRow
+from gateway.store.tables import DatasetRow, ModelRow
 from tests.gateway.conftest import BASE, House, now
 
 NAME = "units/credit/tuningJobs/first"
@@ -24,9 +24,8 @@ MODEL = "units/credit/models/first"
 ADAPTER = "ad" * 32
 SOME = "5e" * 32
 ORDER: dict[str, Any] = {
-    "base_model": BASE["id"], "base_sha256": BASE["sha256"], "dataset_sha256": SOME, "train_sha256": SOME,
-    "validation_sha256": SOME, "hyperparameters": {}, "max_train_tokens": 1, "seed": 1, "audit_plan_sha256": SOME,
-    "purpose": "support-replies", "decision_index": 1,
+    "base_model": BASE["id"], "base_sha256": BASE["sha256"], "train_sha256": SOME, "validation_sha256": SOME,
+    "hyperparameters": {}, "max_train_tokens": 1, "seed": 1, "audit_plan_sha256": SOME, "purpose": "support-replies",
 }  # fmt: skip
 
 
@@ -57,14 +56,18 @@ async def judged(house: House, verdict: policy_pb2.Verdict, unit: str = "credit"
     def work(uow: UnitOfWork) -> None:
         rows.insert(uow.connection, model)
         machine.transition(uow, name, machine.Change(Event.PREPARE, house.app.settings.subject, ActorKind.GATEWAY))
+        decided = -1
         for event, values, predicate in steps[: happen.index(until) + 1 if until else None]:
             if event in (Event.PASS, Event.QUARANTINE):
                 uow.append(_audited(house, model))
+            if event is Event.TRAIN:
+                predicate = _ordered(house, name, uow, decided)
             change = machine.Change(
                 event, house.app.settings.subject, ActorKind.GATEWAY, predicate=predicate, values=values,
                 facts=asked if event in (Event.DENY, Event.QUEUE) else {},
             )  # fmt: skip
-            machine.transition(uow, name, change)
+            index = machine.transition(uow, name, change).index
+            decided = index if event is Event.QUEUE else decided
 
     await house.app.store.commit(work)
     if until is None:
@@ -87,11 +90,7 @@ def _prepared(house: House, job: str, verdict: policy_pb2.Verdict, *, denied: bo
 
 
 def _tuned(house: House, model: ModelRow, verdict: policy_pb2.Verdict) -> list[Step]:
-    """The order, the adapter, and what release policy says of it."""
-    ordered = dsse.sign_service(
-        canonical.encode(dsse.statement("work-order", {"job": model.job, **ORDER}, [])),
-        load_ed25519(house.layout.service("gateway") / "permit.key"),
-    )
+    """The adapter, and what release policy says of it; the order is made when the decision has an index."""
     trained = {
         "model": model.name,
         "adapter_sha256": ADAPTER,
@@ -109,10 +108,24 @@ def _tuned(house: House, model: ModelRow, verdict: policy_pb2.Verdict) -> list[S
     }
     last = Event.PASS if verdict.outcome == policy_pb2.OUTCOME_PASS else Event.QUARANTINE
     return [
-        (Event.TRAIN, {}, {**ORDER, "envelope": ordered}),
+        (Event.TRAIN, {}, {}),
         (Event.AUDIT, {"model": model.name}, trained),
         (last, {"verdict": views.to_json(verdict)}, said),
     ]
+
+
+def _ordered(house: House, job: str, uow: UnitOfWork, decided: int) -> dict[str, Any]:
+    """The signed leave to train on the rows that the decision at this index was about."""
+    row = jobs.get(uow.connection, job)
+    assert row is not None
+    dataset = rows.get(uow.connection, DatasetRow, name=views.request_of(row).dataset)
+    assert dataset is not None
+    order = {**ORDER, "dataset_sha256": dataset.sha256, "decision_index": decided}
+    signed = canonical.encode(dsse.statement("work-order", {"job": job, **order}, []))
+    return {
+        **order,
+        "envelope": dsse.sign_service(signed, load_ed25519(house.layout.service("gateway") / "permit.key")),
+    }
 
 
 def _audited(house: House, model: ModelRow) -> RecordDraft:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from audit.verify import verify_bundle
-from tests.audit.ledger.ledger_world import JOB, START, Story, World, digest, subject
+from tests.audit.ledger.ledger_world import ADAPTER, CARD, JOB, START, Story, World, digest, subject
 from tests.audit.verify.test_semantics import (
     DUTIES,
     EVIDENCE,
@@ -194,6 +194,14 @@ def test_a_card_issued_that_is_not_the_approved_one(world: World, approved: bool
     assert what in complaints(world)[EVIDENCE]
 
 
+@pytest.mark.parametrize("listed", [[1], [True], ["1"], "all of them", [[]]])
+def test_a_card_issued_on_approvals_that_are_none(world: World, listed: object) -> None:
+    story = Story(world).whole()
+    said = {"card_sha256": CARD, "card_index": story.card_index, "pdf_sha256": digest("pdf"), "model": story.model}
+    story.record("card.issued", "card", {**said, "approvals": listed})
+    assert "approvals that are none" in complaints(world)[EVIDENCE]
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
@@ -238,7 +246,29 @@ def no_audit(story: Story) -> None:
     story.record("release.decided", "verdict", said, to="AWAITING_APPROVAL")
 
 
-@pytest.mark.parametrize("tell", [swapped_model, swapped_plan, swapped_report, swapped_base, no_audit])
+def swapped_upload(story: Story) -> None:
+    story.train({"dataset_sha256": digest("another upload")})
+
+
+def swapped_rows(story: Story) -> None:
+    story.train({"train_sha256": digest("rows that nobody judged")})
+
+
+def swapped_answer(story: Story) -> None:
+    story.train({"decision_index": story.indices["job.received"]})
+
+
+def no_answer(story: Story) -> None:
+    story.train({"decision_index": [story.indices["intake.decided"]]})
+
+
+@pytest.mark.parametrize(
+    "tell",
+    [
+        swapped_model, swapped_plan, swapped_report, swapped_base, no_audit, swapped_upload, swapped_rows,
+        swapped_answer, no_answer,
+    ],
+)  # fmt: skip
 def test_a_record_about_something_else_than_those_before(world: World, tell: Callable[[Story], None]) -> None:
     tell(Story(world).found().ask().decide())
     assert complaints(world)[AGREEMENT].startswith("failed")
@@ -251,6 +281,30 @@ def test_another_plan_ordered_than_was_decided_on(world: World) -> None:
     story.record("intake.decided", "decision", {**said, "statement": statement}, to="QUEUED")
     story.train()
     assert "its audit plan" in complaints(world)[AGREEMENT]
+
+
+def test_a_training_of_another_order_than_the_recorded_one(world: World) -> None:
+    story = Story(world).found().ask().decide()
+    subjects = [("adapter", ADAPTER)]
+    said = {"kind": "train", "order_sha256": digest("another order")}
+    story.train(trained={"statement": story.service("train-worker", "training", said, subjects)})
+    assert "another order" in complaints(world)[AGREEMENT]
+
+
+@pytest.mark.parametrize(("revealed", "valid"), [("committed", True), ("easier", False)])
+def test_canaries_that_the_decision_had_not_committed_to(world: World, revealed: str, valid: bool) -> None:
+    story = Story(world).found().ask()
+    plan = {"audit_plan": {"canary_manifest_sha256": digest("committed")}}
+    statement = story.service("audit-worker", "preparation", {"kind": "prepare"})
+    said = {"decision": {"allowed": True}, "statement": statement, **plan}
+    story.record("intake.decided", "decision", said, to="QUEUED")
+    story.train()
+    subjects = [("report.json", digest("report")), ("canaries.json", digest(revealed))]
+    statement = story.service("audit-worker", "audit", {"kind": "audit"}, subjects)
+    measured = {"measurements": [], "measurements_left_out": 0, "not_tested": [], "statement": statement}
+    story.record("audit.completed", "audit", {"model": story.model, "report_sha256": digest("report"), **measured})
+    assert (complaints(world) == {}) is valid
+    assert valid or "the canaries it reveals" in complaints(world)[AGREEMENT]
 
 
 @pytest.mark.parametrize(
