@@ -28,8 +28,9 @@ def model(state: State, entry: Entry) -> None:
 
 
 def request(state: State, entry: Entry) -> None:
-    """Notes the upload that is asked about."""
-    state.job(entry.record).dataset = text(entry.record.predicate, "dataset_sha256")
+    """Notes the upload and the base model that are asked about."""
+    asked = {member: text(entry.record.predicate, member) for member in ("dataset_sha256", "base_sha256")}
+    state.job(entry.record).asked = asked
 
 
 def decision(state: State, entry: Entry) -> None:
@@ -42,7 +43,7 @@ def decision(state: State, entry: Entry) -> None:
 
 
 def order(state: State, entry: Entry) -> None:
-    """Training is ordered by the decision, on the rows that it was about, with the plan of what will be measured."""
+    """Training is ordered by the decision, on what it was about, with the plan of what will be measured."""
     job, predicate = state.job(entry.record), entry.record.predicate
     plan, missing, demand = text(predicate, "audit_plan_sha256"), not state.whole(job.unit), state.findings.demand
     decided, job.plan = job.plan, plan or job.plan
@@ -52,9 +53,9 @@ def order(state: State, entry: Entry) -> None:
     known = rests is None or (type(rests) is int and rests in job.answers)
     demand(names.AGREEMENT, known, "the record it rests on is no decision or waiver of this job", missing=missing)
     rows = {f"{split}_sha256": job.prepared.get(f"{split}.jsonl", "") for split in _SPLITS}
-    for member, digest in {"dataset_sha256": job.dataset, **rows}.items():
+    for member, digest in {**job.asked, **rows}.items():
         same = not digest or text(predicate, member) in ("", digest)
-        demand(names.AGREEMENT, same, f"its {member} is not that of the rows that were decided on")
+        demand(names.AGREEMENT, same, f"its {member} is not the one that was decided on")
 
 
 def training(state: State, entry: Entry) -> None:

@@ -39,7 +39,7 @@ class Job:
     """What the records so far say of one job.
 
     Attributes:
-        dataset: digest of the upload that was asked about.
+        asked: digests of the upload and of the base model that were asked about, by member.
         prepared: digests of the files that preparation made, by name.
         answers: indices of the decision, and of waivers, by which training may be ordered.
         canaries: digest of the canaries that the decision committed to.
@@ -62,7 +62,7 @@ class Job:
     adapter: str = ""
     base: str = ""
     purpose: str = ""
-    dataset: str = ""
+    asked: Mapping[str, str] = field(default_factory=dict)
     prepared: Mapping[str, str] = field(default_factory=dict)
     answers: set[int] = field(default_factory=set)
     canaries: str = ""

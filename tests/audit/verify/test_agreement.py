@@ -250,6 +250,10 @@ def swapped_upload(story: Story) -> None:
     story.train({"dataset_sha256": digest("another upload")})
 
 
+def swapped_base_before_the_order(story: Story) -> None:
+    story.train({"base_sha256": digest("another base")})
+
+
 def swapped_rows(story: Story) -> None:
     story.train({"train_sha256": digest("rows that nobody judged")})
 
@@ -266,6 +270,7 @@ def no_answer(story: Story) -> None:
     "tell",
     [
         swapped_model, swapped_plan, swapped_report, swapped_base, no_audit, swapped_upload, swapped_rows,
+        swapped_base_before_the_order,
         swapped_answer, no_answer,
     ],
 )  # fmt: skip
