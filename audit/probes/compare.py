@@ -1,10 +1,10 @@
 """Two reports of one audit, number by number: PASS, CAVEAT or FAIL, each with its reason.
 
 Under the batch plan, number format, processor, libraries and evaluation sets of the record every number must come out
-bit for bit. Where one of those differs, floating point sums in another order, and a number may differ by the tolerance
-of its unit; that is a CAVEAT, which names what differs. Whether a gate's interval lies inside, outside or across its
-limit must never change; nor may what release policy answers, which ``gateway.rejudging`` asks again. Where a release
-since then measures otherwise, as the methods say, that is a CAVEAT too.
+bit for bit, and every series, and what was not tested. Where one of those differs, floating point sums in another
+order, and a number may differ by the tolerance of its unit; that is a CAVEAT, which names what differs. Whether a
+gate's interval lies inside, outside or across its limit must never change; nor may what release policy answers, which
+``gateway.rejudging`` asks again. Where other code measures otherwise, as the methods say, that is a CAVEAT too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from assay.reperformance import CAVEAT, FAIL, PASS, Line
 from assay.v1 import measurement_pb2
+from audit.probes.instruments import SOURCES
 
 Measurement = measurement_pb2.Measurement
 
@@ -23,6 +24,7 @@ TOLERANCE: Mapping[str, float] = {"nats": 0.05, "bits": 0.5, "ratio": 0.02, "cou
 """Largest difference in another environment, by unit; bf16 against fp32 moves a mean loss by 0.015 nats."""
 _IDENTITIES = ("adapter_sha256", "base_sha256")
 _FREE = ("python",)
+_AXIS_SHARE = 0.1
 
 
 def key_of(m: Measurement) -> str:
@@ -39,12 +41,15 @@ def differing(recorded: Mapping[str, str], again: Mapping[str, str]) -> list[str
 def compare(
     plan: measurement_pb2.AuditPlan, recorded: measurement_pb2.AuditReport, again: measurement_pb2.AuditReport
 ) -> list[Line]:
-    """Compares every measurement of either report, and every gate of the plan."""
+    """Compares every measurement and series of either report, what was left out, and every gate of the plan."""
     first = {key_of(m): m for m in recorded.measurements}
     second = {key_of(m): m for m in again.measurements}
     changes = differing(recorded.environment, again.environment)
     lines = [_identity(n, recorded.environment.get(n, ""), again.environment.get(n, "")) for n in _IDENTITIES]
     lines += [_number(name, first.get(name), second.get(name), changes) for name in sorted(first | second)]
+    plots, others = ({s.name: s for s in report.series} for report in (recorded, again))
+    lines += [_series(name, plots.get(name), others.get(name), changes) for name in sorted(plots | others)]
+    lines.append(_not_tested(set(recorded.not_tested), set(again.not_tested), changes))
     return [*lines, *_gates(plan, first, second)]
 
 
@@ -62,8 +67,8 @@ def _number(name: str, first: Measurement | None, second: Measurement | None, ch
         return Line(name, CAVEAT, "measured by a clock", *shown)
     if first == second:
         return Line(name, PASS, "bit for bit", *shown)
-    if first.method != second.method:
-        # Of another release, as the recorded method says. A gate on it must read the same all the same.
+    if first.method != second.method and any(c.startswith(f"{SOURCES} ") for c in changes):
+        # As the recorded method says. A gate on it must read the same all the same.
         return Line(name, CAVEAT, f"measured another way since: {second.method}", *shown)
     if not changes:
         why = "another number under the same batch plan, processor, libraries and evaluation sets"
@@ -79,13 +84,47 @@ def _number(name: str, first: Measurement | None, second: Measurement | None, ch
 
 
 def _apart(first: Measurement, second: Measurement) -> float:
-    """Largest difference of value and interval ends."""
-    pairs = [(first.value, second.value)]
-    for a, b in zip(first.intervals, second.intervals, strict=False):
-        pairs += [(a.lower, b.lower), (a.upper, b.upper)]
-    if len(first.intervals) != len(second.intervals):
+    """Largest difference of value, control and interval ends; infinite where one side lacks one."""
+    ends = [[(i.confidence, i.HasField("lower"), i.HasField("upper")) for i in m.intervals] for m in (first, second)]
+    if ends[0] != ends[1] or first.HasField("control") != second.HasField("control"):
         return math.inf
+    pairs = [(first.value, second.value), (first.control, second.control)]
+    for a, b in zip(first.intervals, second.intervals, strict=True):
+        pairs += [(a.lower, b.lower), (a.upper, b.upper)]
     return max(abs(a - b) for a, b in pairs)
+
+
+def _series(
+    name: str, first: measurement_pb2.Series | None, second: measurement_pb2.Series | None, changes: Sequence[str]
+) -> Line:
+    """A plot's points: in another environment each within a tenth of what its axis spans."""
+    shown = tuple("absent" if s is None else f"{len(s.points)} points" for s in (first, second))
+    if first == second:
+        return Line(f"series {name}", PASS, "bit for bit", *shown)
+    if first is None or second is None or not changes or not _near(first, second):
+        why = "; ".join(("other points", *changes))
+        return Line(f"series {name}", FAIL, why, *shown)
+    return Line(f"series {name}", CAVEAT, f"within a tenth of each axis; {'; '.join(changes)}", *shown)
+
+
+def _near(first: measurement_pb2.Series, second: measurement_pb2.Series) -> bool:
+    points, others = (sorted((p.label, tuple(p.values)) for p in s.points) for s in (first, second))
+    if [(label, len(at)) for label, at in points] != [(label, len(at)) for label, at in others]:
+        return False
+    for axis in range(max((len(at) for _, at in points), default=0)):
+        pairs = [(a[axis], b[axis]) for (_, a), (_, b) in zip(points, others, strict=True) if len(a) > axis]
+        spanned = max(a for a, _ in pairs) - min(a for a, _ in pairs)
+        if any(abs(a - b) > _AXIS_SHARE * max(spanned, 1.0) for a, b in pairs):
+            return False
+    return True
+
+
+def _not_tested(first: set[str], second: set[str], changes: Sequence[str]) -> Line:
+    shown = (f"{len(first)} notes", f"{len(second)} notes")
+    if first == second:
+        return Line("not tested", PASS, "the same", *shown)
+    only = "; ".join(sorted(first ^ second))
+    return Line("not tested", CAVEAT if changes else FAIL, f"on one side only: {only}", *shown)
 
 
 def _gates(

@@ -22,7 +22,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from assay import bundle, digests
+from assay import bundle, canonical, digests
 from assay.errors import AssayError, IntegrityError
 from assay.identity import load_x25519
 from assay.pinned import assay_home
@@ -70,7 +70,9 @@ def open_kit(kit: Path, key: Path, trust: TrustFile, into: Path) -> Opened:
 
 
 def check_evidence(opened: Opened, evidence: Path, trust: TrustFile) -> None:
-    """Demands that a valid evidence bundle names this report for this job, and the kit's verdict where it holds one.
+    """Demands that a valid evidence bundle names this report and plan for this job, and the verdict that the kit holds.
+
+    The plan commits to the sealed test rows and the canaries, which the kit brings along.
 
     Raises:
         IntegrityError: ``KIT_EVIDENCE``.
@@ -79,13 +81,17 @@ def check_evidence(opened: Opened, evidence: Path, trust: TrustFile) -> None:
     if verdict not in (VALID, STALE):
         raise IntegrityError("KIT_EVIDENCE", f"the evidence bundle is {verdict}; verify it by itself first")
     named: dict[str, list[Mapping[str, Any]]] = {"audit.completed": [], "release.decided": []}
+    plans = set()
     for entry in open_bundle(read_file(evidence), trust.log).entries:
         predicate = entry.record.statement.get("predicate", {})
-        about = (predicate.get("job"), predicate.get("report_sha256"))
-        if entry.record.type in named and about == (opened.job, opened.report_sha256):
-            named[entry.record.type].append(predicate)
+        if predicate.get("job") == opened.job:
+            plans.add(predicate.get("audit_plan_sha256"))
+            if entry.record.type in named and predicate.get("report_sha256") == opened.report_sha256:
+                named[entry.record.type].append(predicate)
     if not named["audit.completed"]:
         raise IntegrityError("KIT_EVIDENCE", "the ledger names no such report for this job")
+    if digests.sha256_bytes(canonical.encode(opened.order["plan"])) not in plans:
+        raise IntegrityError("KIT_EVIDENCE", "the ledger names no such audit plan for this job")
     release = opened.folder / RELEASE_FILE
     if release.is_file():
         mine = json.loads(release.read_text("utf-8"))["verdict"]

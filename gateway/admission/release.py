@@ -84,6 +84,7 @@ def audit_order(settings: Settings, job: JobRow, known: Known, model: ModelRow) 
 
 async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, result: Result) -> None:
     report = _read_report(result)
+    _demand_own(report, model)
     request = views.request_of(job)
     spent = office.spent(job, known.price_book(office.settings.price_book), "audit", result.seconds)
     plan = views.from_json(job.decision, policy_pb2.Decision).audit_plan
@@ -186,6 +187,17 @@ def _read_report(result: Result) -> measurement_pb2.AuditReport:
         return json_format.Parse((result.folder / REPORT_FILE).read_text("utf-8"), measurement_pb2.AuditReport())
     except (OSError, ValueError, json_format.ParseError) as error:
         raise IntegrityError("RESULT_REPORT", "the audit task left no readable report") from error
+
+
+def _demand_own(report: measurement_pb2.AuditReport, model: ModelRow) -> None:
+    """Demands that the audit measured this adapter on this base model.
+
+    Raises:
+        IntegrityError: ``RESULT_REPORT``.
+    """
+    measured = {name: report.environment.get(name, "") for name in ("adapter_sha256", "base_sha256")}
+    if measured != {"adapter_sha256": model.adapter_sha256, "base_sha256": model.base_sha256}:
+        raise IntegrityError("RESULT_REPORT", "the audit says that it measured another adapter or another base model")
 
 
 def _revealed(result: Result, plan: measurement_pb2.AuditPlan) -> list[tuple[str, str]]:

@@ -206,6 +206,14 @@ async def test_an_audit_that_opens_other_canaries_than_committed_is_refused(stre
     assert "audit.completed" not in street.types(NAME)
 
 
+@pytest.mark.parametrize("member", ["adapter_sha256", "base_sha256"])
+async def test_an_audit_of_another_adapter_or_base_model_judges_nothing(street: Street, member: str) -> None:
+    await street.ask(environment={member: "a" * 64})
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_FAILED and job.reason.startswith("RESULT_REPORT")
+    assert "audit.completed" not in street.types(NAME)
+
+
 async def test_an_adapter_that_learned_nothing_is_quarantined(street: Street) -> None:
     await street.ask(train="idle")
     job = await street.rest()

@@ -6,6 +6,8 @@ import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +22,7 @@ from assay.identity import write_key
 from assay.reperformance import Line, counts
 from assay.v1 import measurement_pb2
 from audit.probes import compare, reperform
+from audit.probes.findings import series
 from audit.probes.measurements import Subject, measured, proportion
 
 from .test_task import context, order, train_adapter, write_inputs
@@ -151,19 +154,26 @@ def test_the_command_names_what_is_wrong_without_a_trace(made: dict[str, Any], t
     assert "Traceback" not in done.stderr
 
 
-def test_the_verdict_in_a_kit_is_the_ledgers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_plan_and_verdict_in_a_kit_are_the_ledgers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A kit that names a kinder verdict than the ledger is no record of how the report was judged."""
     about = {"job": "units/u/tuningJobs/j", "report_sha256": "a" * 64}
     verdict = {"outcome": "OUTCOME_FAIL", "input_sha256": "b" * 64, "bundle_sha256": "c" * 64, "as_of": "2026-11-01"}
-    shown = [("audit.completed", about), ("release.decided", {**about, "verdict": verdict})]
+    plan = {"canary_manifest_sha256": "d" * 64}
+    ordered = {"job": about["job"], "audit_plan_sha256": digests.sha256_bytes(canonical.encode(plan))}
+    judged = {**about, "verdict": verdict}
+    shown = [("training.ordered", ordered), ("audit.completed", about), ("release.decided", judged)]
     records = [SimpleNamespace(type=t, statement={"predicate": p}) for t, p in shown]
     monkeypatch.setattr(reperform, "verify_bundle", lambda *_: SimpleNamespace(verdict=reperform.VALID))
     monkeypatch.setattr(reperform, "read_file", lambda path: b"")
     entries = SimpleNamespace(entries=[SimpleNamespace(record=r) for r in records])
     monkeypatch.setattr(reperform, "open_bundle", lambda data, log: entries)
     trust: Any = SimpleNamespace(log=None)
-    opened = reperform.Opened(tmp_path, about["job"], {}, measurement_pb2.AuditReport(), about["report_sha256"])
+    report, order = measurement_pb2.AuditReport(), {"plan": plan}
+    opened = reperform.Opened(tmp_path, about["job"], order, report, about["report_sha256"])
     reperform.check_evidence(opened, tmp_path, trust)
+    easier = replace(opened, order={"plan": {"canary_manifest_sha256": "e" * 64}})
+    with pytest.raises(IntegrityError, match="no such audit plan"):
+        reperform.check_evidence(easier, tmp_path, trust)
     for mine, holds in ((verdict, True), ({**verdict, "outcome": "OUTCOME_PASS"}, False)):
         (tmp_path / "release.json").write_text(json.dumps({"verdict": mine}), encoding="utf-8")
         with contextlib.nullcontext() if holds else pytest.raises(IntegrityError, match="no such verdict"):
@@ -202,14 +212,70 @@ def test_another_environment_is_a_caveat_within_its_tolerance() -> None:
     assert found["gate G on quality.test_loss"].answer == "PASS"
 
 
-def test_a_number_that_a_release_since_measures_otherwise_is_a_caveat_and_its_gate_is_still_compared() -> None:
-    first, again = report(1.0), report(1.8)
-    for m in again.measurements:
-        if m.name == "quality.test_loss":
-            m.method = "by another formula"
-    found = answers(first, again)
+def otherwise(value: float, environment: dict[str, str]) -> measurement_pb2.AuditReport:
+    """A report whose loss was measured by another method."""
+    made = report(value, environment=environment)
+    made.measurements[0].method = "by another formula"
+    return made
+
+
+def test_a_number_that_other_code_measures_otherwise_is_a_caveat_and_its_gate_is_still_compared() -> None:
+    found = answers(report(1.0), otherwise(1.8, {"sources": "c" * 64}))
     assert found["quality.test_loss"].answer == "CAVEAT" and "by another formula" in found["quality.test_loss"].reason
     assert found["gate G on quality.test_loss"].answer == "FAIL"
+
+
+@pytest.mark.parametrize("environment", [{}, {"dtype": "float32"}])
+def test_another_method_is_no_excuse_for_the_same_code(environment: dict[str, str]) -> None:
+    """A method says which group was the worst: with another group the number is another one."""
+    found = answers(report(1.0), otherwise(1.8, environment))
+    assert found["quality.test_loss"].answer == "FAIL"
+    assert answers(report(1.0), otherwise(1.0, {}))["quality.test_loss"].answer == "FAIL"
+
+
+def plotted(
+    *points: tuple[str, float], notes: Sequence[str] = ("the sky",), **environment: str
+) -> measurement_pb2.AuditReport:
+    """A report with one series and what was not tested."""
+    made = report(1.0, environment=environment)
+    made.series.append(series("exposure_by_repeats", ("bits",), ((label, (value,)) for label, value in points)))
+    made.not_tested.extend(notes)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("again", "answer"),
+    [
+        (plotted(("1", 0.2), ("8", 10.0)), "PASS"),
+        (plotted(("1", 0.2), ("8", 10.1)), "FAIL"),
+        (plotted(("8", 10.5), ("1", 0.3), threads="8"), "CAVEAT"),
+        (plotted(("1", 0.2), ("8", 12.0), threads="8"), "FAIL"),
+        (plotted(("1", 0.2), threads="8"), "FAIL"),
+        (plotted(("1", 0.2), ("16", 10.0), threads="8"), "FAIL"),
+        (report(1.0), "FAIL"),
+    ],
+)
+def test_what_a_plot_shows_is_compared_too(again: measurement_pb2.AuditReport, answer: str) -> None:
+    found = answers(plotted(("1", 0.2), ("8", 10.0)), again)
+    assert found["series exposure_by_repeats"].answer == answer
+
+
+def test_what_was_not_tested_is_compared_too() -> None:
+    first = plotted(("1", 1.0))
+    assert answers(first, plotted(("1", 1.0)))["not tested"].answer == "PASS"
+    assert answers(first, plotted(("1", 1.0), notes=()))["not tested"].answer == "FAIL"
+    assert answers(first, plotted(("1", 1.0), notes=(), threads="8"))["not tested"].answer == "CAVEAT"
+
+
+def test_a_control_and_the_levels_are_compared_in_another_environment_too() -> None:
+    for change in (
+        lambda m: setattr(m, "control", 9.0),
+        lambda m: setattr(m.intervals[0], "confidence", 0.5),
+        lambda m: m.intervals[0].ClearField("upper"),
+    ):
+        again = report(1.0, environment={"dtype": "float32"})
+        change(again.measurements[0])
+        assert answers(report(1.0), again)["quality.test_loss"].answer == "FAIL"
 
 
 def test_beyond_the_tolerance_and_on_other_rows_it_fails() -> None:

@@ -2,6 +2,7 @@
 
 import json
 
+from assay.digests import folder_manifest
 from assay.worker.task import TaskContext
 from tiny_tasks import behaviour, wait
 
@@ -33,7 +34,9 @@ def run(context: TaskContext) -> dict:
     for name in ("privacy.epsilon_lower_bound", "cost.claim_ratio"):
         if name not in {m["name"] for m in measurements}:
             measurements.append({"name": name, "value": 0.1, "n": "10", "unit": "ratio"})
-    environment = {"dtype": "none", **asked.get("environment", {})}
+    measured = {"adapter_sha256": folder_manifest(context.inputs / "adapter").sha256}
+    environment = {"dtype": "none", "base_sha256": context.order["base_sha256"], **measured}
+    environment |= asked.get("environment", {})
     report = {"measurements": measurements, "not_tested": ["nothing real"], "environment": environment}
     (context.outputs / "report.json").write_text(json.dumps(report))
     revealed = "[1]" if asked.get("audit") == "other-canaries" else "[]"
