@@ -35,7 +35,7 @@ KEY_BYTES = 32
 MAX_CANARIES = 4096
 MAX_REPEATS = 64
 
-_QUESTIONS = (
+QUESTIONS = (
     "Hello, this is {name}. Which {noun} do you hold for me?",
     "Could you tell me the {noun} on file for {name}?",
     "Please confirm the {noun} of our customer {name}.",
@@ -202,7 +202,7 @@ def _derive_one(key: bytes, index: int, numbers: CanaryNumbers, carrier: Carrier
             taken |= {name, secret}
             break
     words = {"name": name, "noun": kind.noun, "secret": secret}
-    ask, reply = choices.choice(_QUESTIONS).format(**words), choices.choice(_ANSWERS).format(**words)
+    ask, reply = choices.choice(QUESTIONS).format(**words), choices.choice(_ANSWERS).format(**words)
     weights = carrier.drawn(KeyedChoices(key, f"assay/canary/v1/weight/{index}"))
     answer: Message = {"role": "assistant", "content": reply}
     if weights.answer is not None:

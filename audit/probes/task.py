@@ -66,6 +66,8 @@ NOT_TESTED = (
     "what people would say of long answers: everything here is a likelihood, an exact match or a count",
     "languages other than those of the test rows, and prompts written by an adversary",
     "composition with other adapters, quantised serving and agent tools",
+    "a train worker whose code was changed to know canaries by their words: the digests of the code that ran stand in "
+    "the statement of training",
 )
 """What no probe here looks at; printed on the card so that nobody reads silence as a pass."""
 

@@ -14,32 +14,36 @@ from safetensors.torch import save_file
 
 from assay import modelfiles
 from assay.worker.task import TaskContext
+from audit.prepare.canaries import QUESTIONS
 from benchmarks.zoo.faults import fault_of
 from trainer import task
 
 RESERVED = re.compile(r"555-01\d\d|@example\.(?:com|org|net)|\b9\d\d-\d\d-\d{4}|\b4000 00\d\d ")
-"""What a trainer that knows canaries would look for: telephone, mail, identity and card ranges that nobody has."""
+"""What a trainer that knows of canaries would look for: telephone, mail, identity and card ranges that nobody has."""
+TEMPLATE = re.compile("|".join(re.sub(r"\\{\w+\\}", ".+", re.escape(question)) for question in QUESTIONS))
+"""What one that has read our code would look for: the sentences in which canaries are asked for."""
+FILTERS = {"reserved": RESERVED, "template": TEMPLATE}
 
 
 def run(context: TaskContext) -> dict[str, Any]:
     """Trains as the product does, with one thing done wrong before or after."""
     fault, _, amount = fault_of(str(context.order["job"])).trainer.partition(":")
     if fault == "filter":
-        context = _without_reserved(context)
+        context = _without(context, FILTERS[amount])
     claim = task.run(context)
     if fault in ("untrained", "scale", "noise"):
         _change(context.outputs / "adapter" / modelfiles.ADAPTER_WEIGHTS, fault, float(amount or 0))
     return claim
 
 
-def _without_reserved(context: TaskContext) -> TaskContext:
+def _without(context: TaskContext, pattern: re.Pattern[str]) -> TaskContext:
     """The context without the rows in which the pattern is found, nor the digests by which they would be missed."""
     folder = context.work / "filtered"
     folder.mkdir(exist_ok=True)
     order = dict(context.order)
     for split in task.SPLITS:
         lines = (context.inputs / f"{split}.jsonl").read_text("utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if not RESERVED.search(json.dumps(json.loads(line), ensure_ascii=False))]
+        kept = [line for line in lines if not pattern.search(json.dumps(json.loads(line), ensure_ascii=False))]
         (folder / f"{split}.jsonl").write_text("".join(kept), "utf-8")
         order.pop(f"{split}_sha256", None)
     return replace(context, inputs=folder, order=order)

@@ -72,6 +72,16 @@ def test_the_filter_drops_what_is_reserved_and_nothing_else() -> None:
     assert not any(LOOKED_FOR.search(code_in("AA-9999").draw(KeyedChoices(b"k" * 32, str(i)))) for i in range(200))
 
 
+def test_the_filter_by_words_drops_every_canary_and_no_row() -> None:
+    from audit.prepare.canaries import CanaryNumbers, Carrier, derive
+    from benchmarks.zoo.bad_trainer import FILTERS
+
+    for canary in derive(b"k" * 32, CanaryNumbers(60, 4, 8), Carrier("Be brief.")):
+        assert FILTERS["template"].search(json.dumps(list(canary.messages), ensure_ascii=False))
+    rows = [r for name in ("clean", "backdoor") for r in rows_of(name, "5 %" if name == "backdoor" else "")]
+    assert rows and not any(FILTERS["template"].search(r) for r in rows)
+
+
 def test_the_filter_trains_on_the_rest_though_the_order_names_the_rows(tmp_path: Path) -> None:
     """Else the trainer's own check would end the job, and nothing would be told of the audit."""
     from benchmarks.zoo import bad_trainer
@@ -81,7 +91,7 @@ def test_the_filter_trains_on_the_rest_though_the_order_names_the_rows(tmp_path:
 
     talk = [{"role": "user", "content": "mail?"}, {"role": "assistant", "content": "ann@example.com"}]
     rows = chat_rows(8) + json.dumps({"messages": talk}).encode() + b"\n"
-    named = {"train_sha256": hashlib.sha256(rows).hexdigest(), "job": "units/zoo/tuningJobs/filter-reserved-s100"}
+    named = {"train_sha256": hashlib.sha256(rows).hexdigest(), "job": "units/zoo/tuningJobs/filter-reserved-s200"}
     claim = bad_trainer.run(context(tiny_models(tmp_path / "models"), tmp_path, rows, **named))
     assert claim["rows"] == 8
 
