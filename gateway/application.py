@@ -26,6 +26,7 @@ from audit.ledger import dialect
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.backup import marker
 from audit.ledger.ledger import Ledger
+from audit.ledger.sqlite import WriterLock
 from audit.verify.trust import TrustFile
 from gateway import active_policy, continuations, key_files, key_registry, publications, references
 from gateway.admission.cards import CardOffice
@@ -105,9 +106,7 @@ class Application:
         demand_rows(settings)
         blobs = FileBlobStore(settings.data / "blobs", _master_key(folder / "units.key"))
         if not settings.postgres_url:
-            migration = dialect.connect_for_migration(settings.database_url)
-            migrate(migration)
-            migration.dispose()
+            _migrate(settings)
         engine, ledger = make_ledger(settings)
         if settings.postgres_url:
             demand_newest(engine)
@@ -202,6 +201,22 @@ def make_ledger(settings: Settings) -> tuple[Engine, Ledger]:
     second = load_mldsa44(folder / "log-mldsa44.key") if settings.post_quantum else None
     key, anchor = load_ed25519(folder / "log.key"), FileAnchor(settings.layout.anchor)
     return engine, Ledger(engine, settings.origin, key, anchor, post_quantum=second)
+
+
+def _migrate(settings: Settings) -> None:
+    """Brings a database file to this release's tables, unless a gateway of an earlier one works on it.
+
+    Raises:
+        PreconditionError: ``LEDGER_IN_USE``.
+    """
+    lock = WriterLock(settings.database)
+    lock.acquire()
+    try:
+        migration = dialect.connect_for_migration(settings.database_url)
+        migrate(migration)
+        migration.dispose()
+    finally:
+        lock.release()
 
 
 def demand_rows(settings: Settings) -> None:

@@ -64,13 +64,12 @@ class ErasureService:
     async def erase_resource(
         self, caller: Caller, request: erasure_pb2.EraseResourceRequest
     ) -> erasure_pb2.EraseResourceResponse:
-        """Records a signed order, shreds, and records that.
+        """Records a signed order, shreds, and records that. Bytes that another dataset holds too stay until its end.
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
             PermissionDeniedError: ``SIGNER`` or ``ROLE_MISSING``.
-            PreconditionError: ``JOBS_UNDER_WAY`` while a job works on it, ``CONTENT_SHARED`` when another dataset has
-                the same bytes.
+            PreconditionError: ``JOBS_UNDER_WAY`` while a job works on it.
             AlreadyExistsError: ``ERASED_BEFORE``.
             InvalidInputError, IntegrityError: the envelope does not hold, or orders another erasure (``STATEMENT``).
         """
@@ -153,13 +152,6 @@ class ErasureService:
             raise PreconditionError(
                 "JOBS_UNDER_WAY", f"{', '.join(busy[:5])} is under way", remedy="cancel it, or wait until it rests"
             )
-        if dataset is not None:
-            twins = [d.name for d in rows.select_all(c, DatasetRow, unit=unit, sha256=dataset.sha256) if d.name != name]
-            live = [twin for twin in twins if rows.get(c, ErasureRow, resource=twin) is None]
-            if live:
-                raise PreconditionError(
-                    "CONTENT_SHARED", f"{live[0]} holds the same bytes", remedy="order the erasure of that one first"
-                )
 
     def _execute(self, uow: UnitOfWork, name: str, trace_id: str) -> erasure_pb2.Erasure:
         """Shreds and records it; what is recorded already is only shredded again."""

@@ -106,6 +106,7 @@ class IdentityRegistry:
                     "SELF_GRANT", "an operator cannot grant itself a role", remedy="ask another operator"
                 )
             self._check_unit(signed.unit)
+            self._check_person(signed.subject)
             return message_of(_issue(uow, signed, envelope))
 
         return identity_pb2.GrantRoleResponse(role_grant=await self.store.commit(work))
@@ -135,7 +136,7 @@ class IdentityRegistry:
             require_live_role(uow.connection, caller.subject, OPERATOR, ALL_UNITS)
             if grant.revoked_us:
                 raise PreconditionError("GRANT_REVOKED", f"{request.name} was revoked before")
-            if (grant.role, grant.unit) == (OPERATOR, ALL_UNITS) and len(_operators(uow.connection)) == 1:
+            if (grant.role, grant.unit) == (OPERATOR, ALL_UNITS) and self._is_last(uow.connection, grant.subject):
                 raise PreconditionError(
                     "LAST_OPERATOR", "the last operator would be gone", remedy="grant another operator first"
                 )
@@ -180,6 +181,19 @@ class IdentityRegistry:
             return len(grants)
 
         return self.store.ledger.run(work)
+
+    def _check_person(self, subject: str) -> None:
+        if not subject.startswith(self.settings.people_prefix):
+            raise InvalidInputError(
+                "NOT_A_PERSON",
+                f"{subject[:80]} can never call: it is no person of this installation",
+                remedy=f"the names of people begin with {self.settings.people_prefix}",
+            )
+
+    def _is_last(self, connection: Connection, subject: str) -> bool:
+        """Whether nobody who can call would be an operator of every unit without this one."""
+        others = _operators(connection) - {subject}
+        return not any(other.startswith(self.settings.people_prefix) for other in others)
 
     def _check_unit(self, unit: str) -> None:
         if unit != ALL_UNITS and unit not in self.settings.units:

@@ -16,7 +16,7 @@ from cryptography import x509
 from sqlalchemy import Connection
 
 from assay import canonical, dsse
-from assay.errors import AssayError, InvalidInputError, PreconditionError
+from assay.errors import AssayError, InvalidInputError, PermissionDeniedError, PreconditionError
 from assay.identity import Layout, load_certificate, load_p256
 from assay.v1 import policy_pb2
 from audit.ledger.records import RecordDraft
@@ -86,7 +86,7 @@ def put_in_force(settings: Settings, store: Store, policy: policy_pb2.Policy, pe
         if len({signer.subject for signer in verified.signers}) != SIGNERS or len(verified.signers) != SIGNERS:
             raise _unpublished(f"a publication has {SIGNERS} signers, and {len(verified.signers)} signed this one")
         for signer in verified.signers:
-            _demand_role(uow.connection, signer.subject)
+            _demand_role(uow.connection, signer.subject, settings.layout.policy_publication)
         uow.append(RecordDraft(SYSTEM_UNIT, "policy.published", "policy", {}, envelope=envelope))
         rows.insert(uow.connection, FactRow(job=SYSTEM_UNIT, key=_USED + signed.publication_id, value=in_force))
         if known is None:
@@ -122,9 +122,14 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _demand_role(connection: Connection, subject: str) -> None:
-    held = frozenset((g.role, g.unit) for g in grants_of(connection, subject))
-    Caller(subject, held).require_role(ALL_UNITS, *PUBLISHERS)
+def _demand_role(connection: Connection, subject: str, publication: Path) -> None:
+    caller = Caller(subject, frozenset((g.role, g.unit) for g in grants_of(connection, subject)))
+    if not any(caller.holds(role, ALL_UNITS) for role in PUBLISHERS):
+        raise PermissionDeniedError(
+            "ROLE_MISSING",
+            f"{subject} signed {publication} and holds neither {' nor '.join(PUBLISHERS)} in every unit",
+            remedy=f"move that file away; then {_REMEDY}",
+        )
 
 
 def _unpublished(why: str) -> AssayError:

@@ -14,7 +14,9 @@ from gateway.settings import Settings
 
 BACKOFF_SECONDS = 2.0
 STOP_SECONDS = 15.0
-MAX_RESTARTS_A_MINUTE = 10
+SOON_SECONDS = 30.0
+MOST_SOON = 5
+"""A service that ends so often in turn, each time so soon after its start, is not started again."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -24,18 +26,19 @@ class _Child:
     def __init__(self, name: str, command: list[str]) -> None:
         self.name = name
         self._command = command
-        self._starts: list[float] = []
+        self._soon = 0
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._starts = [t for t in self._starts if time.monotonic() - t < 60] + [time.monotonic()]
+        self._started = time.monotonic()
         return subprocess.Popen(self._command, preexec_fn=_die_with_parent)
 
     def tend(self) -> bool:
         """Restarts a dead child; tells whether that is still worth it."""
         if self.process.poll() is None:
             return True
-        if len(self._starts) >= MAX_RESTARTS_A_MINUTE:
+        self._soon = self._soon + 1 if time.monotonic() - self._started < SOON_SECONDS else 0
+        if self._soon >= MOST_SOON:
             return False
         time.sleep(BACKOFF_SECONDS)
         self.process = self._start()

@@ -243,6 +243,11 @@ class Settings(_Frozen):
         """The gateway's own subject, the actor of what it does by itself."""
         return f"spiffe://{self.trust_domain}/services/gateway"
 
+    @property
+    def people_prefix(self) -> str:
+        """What the subjects of people begin with."""
+        return f"spiffe://{self.trust_domain}/people/"
+
     def worker_subject(self, kind: str) -> str:
         """The subject of the ``train`` or ``audit`` worker."""
         return f"spiffe://{self.trust_domain}/services/{kind}-worker"

@@ -24,6 +24,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from prometheus_client import start_http_server
 
 from assay import spans
+from assay.errors import UnavailableError
 from assay.logs import JsonLines
 
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -53,7 +54,11 @@ class Telemetry:
 
     @classmethod
     def open(cls, folder: Path, metrics_address: str) -> Telemetry:
-        """Starts logs on stderr, spans to ``folder``, metrics on a loopback address (and OTLP where configured)."""
+        """Starts logs on stderr, spans to ``folder``, metrics on a loopback address (and OTLP where configured).
+
+        Raises:
+            UnavailableError: ``PORT_TAKEN``.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(JsonLines())
@@ -61,7 +66,14 @@ class Telemetry:
         traces = spans.export(folder, "assay-gateway")
         metrics = MeterProvider(metric_readers=[PrometheusMetricReader()], resource=traces.resource)
         host, _, port = metrics_address.rpartition(":")
-        start_http_server(int(port), host.strip("[]"))
+        try:
+            start_http_server(int(port), host.strip("[]"))
+        except (OSError, OverflowError) as error:
+            raise UnavailableError(
+                "PORT_TAKEN",
+                f"cannot listen for metrics on {metrics_address}",
+                remedy="a gateway may run there already; else change `metrics` in assay.toml",
+            ) from error
         return cls(traces, metrics)
 
     @contextmanager

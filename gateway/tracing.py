@@ -44,7 +44,7 @@ class LineageService:
         """
         unit = unit_of(request.name)
         caller.require_unit(unit, request.name)
-        if unit not in self.settings.units:
+        if unit not in self.settings.units and not self.blobs.folder(unit).is_dir():
             raise not_found(request.name)
         bare = request.name.count("/") == 1
         if bare != bool(request.subject.strip()):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import logging
+import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from grpc_health.v1 import health_pb2
@@ -41,6 +44,27 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+@contextmanager
+def _alone(spool: Path) -> Iterator[None]:
+    """Holds the spool: a second worker would take a running attempt for one that a crash left, and end it.
+
+    Raises:
+        PreconditionError: ``WORKER_RUNS``.
+    """
+    spool.mkdir(mode=0o700, exist_ok=True)
+    held = os.open(spool, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PreconditionError(
+                "WORKER_RUNS", f"another worker serves {spool.parent}", remedy="stop it first, or start another folder"
+            ) from error
+        yield
+    finally:
+        os.close(held)
+
+
 async def run(folder: Path, table: Mapping[str, TaskModule] | None = None) -> None:
     """Serves until a signal.
 
@@ -51,6 +75,11 @@ async def run(folder: Path, table: Mapping[str, TaskModule] | None = None) -> No
     Raises:
         AssayError: settings, keys, isolation, spool or address are not as they must be.
     """
+    with _alone(folder / "spool"):
+        await _serve(folder, table)
+
+
+async def _serve(folder: Path, table: Mapping[str, TaskModule] | None) -> None:
     settings, keys = WorkerSettings.load(folder), WorkerKeys.load(folder)
     for name, ok, detail, remedy in diagnose():
         if not ok:

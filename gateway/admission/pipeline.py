@@ -239,8 +239,7 @@ class Pipeline:
         """Lets approvals lapse whose time is over; their permits are void."""
         while True:
             now = rows.micros(datetime.now(UTC))
-            for name in await self.office.store.fetch(partial(_lapsed, now)):
-                await self._quietly(self._expire(name))
+            await self._quietly(self._expire_all(now))
             await asyncio.sleep(_LAPSE_SECONDS)
 
     async def _retain(self) -> None:
@@ -250,11 +249,17 @@ class Pipeline:
             await asyncio.sleep(_RETAIN_SECONDS)
 
     async def _quietly(self, call: Awaitable[object]) -> None:
-        """Waits for housekeeping; what fails is logged, and tried again next time."""
+        """Waits for housekeeping; what fails, however, is logged, and tried again next time."""
         try:
             await call
         except AssayError as error:
             _LOG.warning("housekeeping failed: %s", error.reason)
+        except Exception:
+            _LOG.exception("housekeeping failed")
+
+    async def _expire_all(self, now_us: int) -> None:
+        for name in await self.office.store.fetch(partial(_lapsed, now_us)):
+            await self._quietly(self._expire(name))
 
     async def _expire(self, name: str) -> None:
         actor = self.office.settings.subject

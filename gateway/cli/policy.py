@@ -9,7 +9,6 @@ import typer
 from google.protobuf import json_format
 
 from assay.errors import InvalidInputError
-from assay.identity import Layout
 from assay.v1 import policy_input_pb2, policy_pb2
 from gateway import active_policy, publications
 from gateway.cli import policy_packs
@@ -17,6 +16,7 @@ from gateway.cli.errors import EXIT_REFUSED, exit_on_error
 from gateway.cli.job import _outcomes
 from gateway.cli.output import Output, OutputOption, emit, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
+from gateway.settings import Settings
 from policies.engine import PolicyEngine
 from policies.pack import load
 
@@ -97,7 +97,7 @@ def publish(
     with exit_on_error():
         if identity is None:
             raise InvalidInputError("NO_IDENTITY", "no identity given", remedy="pass --as FOLDER or set ASSAY_IDENTITY")
-        layout = Layout(directory)
+        layout = Settings.load(directory).layout
         rules = PolicyEngine.load(active_policy.folder(layout)).policy()
         envelope = publications.publish(layout, identity, rules)
         left = publications.SIGNERS - len(envelope["signatures"])

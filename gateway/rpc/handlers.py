@@ -37,7 +37,7 @@ class Gate:
     def __init__(self, app: Application, telemetry: Telemetry) -> None:
         self._app = app
         self._telemetry = telemetry
-        self._people = f"spiffe://{app.settings.trust_domain}/people/"
+        self._people = app.settings.people_prefix
 
     @asynccontextmanager
     async def open(self, route: Route, context: Any) -> AsyncIterator[_Call]:
@@ -148,13 +148,15 @@ def _stream_unary(route: Route, gate: Gate) -> Any:
             first = await anext(aiter(requests), None)
             if first is None:
                 raise InvalidInputError("EMPTY_STREAM", "the stream holds no message", remedy="send the header first")
-            return await route.function(await call.admit(first), _validated(first, requests))
+            return await route.function(await call.admit(first), _validated(call, first, requests))
 
     return handle
 
 
-async def _validated(first: Message, rest: AsyncIterator[Message]) -> AsyncIterator[Message]:
+async def _validated(call: _Call, first: Message, rest: AsyncIterator[Message]) -> AsyncIterator[Message]:
     yield first
     async for request in rest:
         validate.check(request)
         yield request
+    # It may have come for hours, in which the caller may have lost the role.
+    await call.admit(first)

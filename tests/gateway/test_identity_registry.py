@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-from collections.abc import Callable
+import threading
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -14,8 +17,8 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from assay.errors import AssayError, InvalidInputError, PermissionDeniedError
 from assay.identity import Layout
+from assay.v1 import dataset_pb2, tuning_job_pb2
 from assay.v1 import identity_pb2 as pb
-from assay.v1 import tuning_job_pb2
 from demo.processes import free_ports
 from gateway import refusals, statements
 from gateway.application import Application
@@ -161,6 +164,63 @@ async def test_a_watch_ends_with_the_role(opened: Callable[[], House], tmp_path:
     finally:
         await server.stop(None)
         await house.app.close()
+
+
+async def test_an_upload_needs_the_role_when_it_ends_too(opened: Callable[[], House], tmp_path: Path) -> None:
+    """It may last for hours."""
+    address, layout = f"127.0.0.1:{free_ports(1)}", Layout(tmp_path / "dir")
+    layout.settings.write_text(layout.settings.read_text().replace("127.0.0.1:7443", address))
+    house = opened()
+    server = await start(house.app, Telemetry(TracerProvider(), MeterProvider()))
+    begun, revoked = threading.Event(), threading.Event()
+    header = dataset_pb2.UploadDatasetHeader(
+        parent="units/credit", dataset_id="late", format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL,
+        datasheet=dataset_pb2.Datasheet(purposes=["support-replies"], licence="CC0-1.0"), request_id=str(uuid.uuid4()),
+    )  # fmt: skip
+
+    def parts() -> Iterator[dataset_pb2.UploadDatasetRequest]:
+        yield dataset_pb2.UploadDatasetRequest(header=header)
+        yield dataset_pb2.UploadDatasetRequest(chunk=b"x")
+        begun.set()
+        assert revoked.wait(10)
+        trailer = dataset_pb2.UploadDatasetTrailer(sha256=hashlib.sha256(b"x").hexdigest())
+        yield dataset_pb2.UploadDatasetRequest(trailer=trailer)
+
+    def send() -> AssayError:
+        with open_session(layout.person("rita"), address) as session, pytest.raises(grpc.RpcError) as ended:
+            session.datasets.UploadDataset(parts(), timeout=20)
+        return from_call(ended.value)
+
+    try:
+        sending = asyncio.create_task(asyncio.to_thread(send))
+        assert await asyncio.to_thread(begun.wait, 10)
+        await revoke(house, "oscar", "rita-requester")
+        revoked.set()
+        assert (await sending).reason == "NOT_FOUND"
+        assert "dataset.created" not in [r.type for r in house.app.ledger.records(limit=100)]
+        assert not house.app.blobs.exists("credit", hashlib.sha256(b"x").hexdigest())
+    finally:
+        await server.stop(None)
+        await house.app.close()
+
+
+async def test_a_stranger_to_the_installation_is_granted_nothing_and_is_no_operator(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = "spiffe://assay.lcoal/people/oscra"
+    envelope = house.sign("oscar", grant_statement(stranger, "operator", "-", "g-1"))
+    request = pb.GrantRoleRequest(envelope=envelope)
+    with pytest.raises(InvalidInputError) as caught:
+        await house.app.identities.grant_role(await house.caller("oscar"), request)
+    assert caught.value.reason == "NOT_A_PERSON" and "spiffe://assay.local/people/" in caught.value.remedy
+    with monkeypatch.context() as earlier:
+        earlier.setattr(type(house.app.identities), "_check_person", lambda self, subject: None)
+        await house.app.identities.grant_role(await house.caller("oscar"), request)
+    await revoke(house, "oscar", "olga-operator")
+    with pytest.raises(AssayError) as last:
+        await revoke(house, "oscar", "oscar-operator")
+    assert last.value.reason == "LAST_OPERATOR"
+    assert (await revoke(house, "oscar", "g-1")).HasField("revoke_time")
 
 
 async def test_the_last_operator_stays(house: House) -> None:

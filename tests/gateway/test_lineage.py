@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import uuid
 from pathlib import Path
@@ -136,6 +137,18 @@ async def test_a_dataset_leads_to_its_models_and_to_its_other_versions(house: Ho
         ("rows", ASKED, 3, 0),
     ]
     assert [m.name for m in found.models] == [MODEL] and [j.name for j in found.jobs] == [NAME]
+
+
+async def test_a_unit_that_the_settings_name_no_more_still_says_whose_rows_it_holds(
+    house: House, tmp_path: Path
+) -> None:
+    await approved(house)
+    await index(house, NAME, SUBJECT, folder=tmp_path)
+    settings = house.app.settings.model_copy(update={"units": ("claims",)})
+    lineage = dataclasses.replace(house.app.lineage, settings=settings)
+    request = pb.GetLineageRequest(name=UNIT, subject=SUBJECT)
+    found = (await lineage.get_lineage(await house.caller("cora"), request)).lineage
+    assert [d.name for d in found.datasets] == [DATASET]
 
 
 async def test_another_unit_has_other_handles_and_learns_nothing(house: House, tmp_path: Path) -> None:

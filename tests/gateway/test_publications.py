@@ -13,7 +13,7 @@ from cryptography import x509
 from typer.testing import CliRunner
 
 from assay import dsse
-from assay.errors import AssayError
+from assay.errors import AssayError, PreconditionError
 from assay.identity import Layout, load_p256
 from assay.v1 import policy_pb2
 from audit.ledger import records
@@ -71,7 +71,10 @@ async def test_only_operators_and_compliance_officers_of_every_unit_publish(
 ) -> None:
     layout.policy_publication.unlink()
     publish_by_two(layout, engine.policy(), "oscar", name)
-    assert refused(opened, layout.root) == "ROLE_MISSING"
+    with pytest.raises(AssayError) as caught:
+        opened()
+    assert caught.value.reason == "ROLE_MISSING" and f"/people/{name} signed" in caught.value.message
+    assert layout.policy_publication.name in caught.value.message and "assay policy publish" in caught.value.remedy
 
 
 @pytest.mark.parametrize("people", [("oscar",), ("oscar", "oscar"), ("cora",)])
@@ -150,3 +153,14 @@ async def test_coming_back_to_a_policy_takes_a_new_signature(
 def test_publishing_takes_somebody(layout: Layout) -> None:
     done = CliRunner().invoke(cli, ["policy", "publish", str(layout.root)], env={"ASSAY_IDENTITY": ""})
     assert done.exit_code == 3 and "NO_IDENTITY" in done.output
+
+
+async def test_a_database_that_another_gateway_writes_to_is_not_migrated(
+    opened: Callable[[], House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = opened()
+    monkeypatch.setattr("gateway.application.migrate", lambda engine: pytest.fail("another gateway is at work"))
+    with pytest.raises(PreconditionError) as caught:
+        opened()
+    assert caught.value.reason == "LEDGER_IN_USE"
+    await house.app.close()

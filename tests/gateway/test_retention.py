@@ -295,6 +295,32 @@ async def test_one_that_cannot_go_does_not_hold_up_the_others(
     assert await end(kept) == [DATASET]
 
 
+async def test_housekeeping_goes_on_after_whatever_happened_to_it_once(
+    kept: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk error is no reason to end no retention any more."""
+    tried: dict[str, int] = {}
+
+    def failing(name: str) -> Callable[..., Any]:
+        async def fail(*_: Any) -> Any:
+            tried[name] = tried.get(name, 0) + 1
+            raise OSError("unable to open database file")
+
+        return fail
+
+    monkeypatch.setattr("gateway.admission.pipeline._RETAIN_SECONDS", 0.01)
+    monkeypatch.setattr("gateway.admission.pipeline._LAPSE_SECONDS", 0.01)
+    monkeypatch.setattr(type(kept.app.pipeline.retention), "end", failing("end"))
+    monkeypatch.setattr(type(kept.app.pipeline), "_expire_all", failing("expire"))
+    helpers = [asyncio.create_task(work) for work in (kept.app.pipeline._retain(), kept.app.pipeline._lapse())]
+    while min(tried.get("end", 0), tried.get("expire", 0)) < 3:
+        await asyncio.sleep(0.01)
+        assert not any(helper.done() for helper in helpers)
+    for helper in helpers:
+        helper.cancel()
+    await asyncio.gather(*helpers, return_exceptions=True)
+
+
 async def test_a_frozen_log_shreds_nothing_that_it_cannot_tell_of(
     kept: House, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

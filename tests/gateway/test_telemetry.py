@@ -6,6 +6,7 @@ import datetime as dt
 import ipaddress
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from assay.errors import UnavailableError
 from demo.processes import free_ports
+from gateway.telemetry import Telemetry
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PROCESS = """
@@ -117,6 +120,16 @@ def test_spans_are_files_where_no_collector_runs(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0] == TRACE
     [span] = [json.loads(line) for line in (tmp_path / "t" / "spans.jsonl").read_text().splitlines()]
     assert (span["trace_id"], span["parent_id"], span["attributes"]) == (TRACE, "00f067aa0ba902b7", {})
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for port in (taken.getsockname()[1], 99999):
+            with pytest.raises(UnavailableError) as caught:
+                Telemetry.open(tmp_path / "t", f"127.0.0.1:{port}")
+            assert caught.value.reason == "PORT_TAKEN" and f":{port}" in caught.value.message
 
 
 def test_metrics_are_scraped(tmp_path: Path) -> None:

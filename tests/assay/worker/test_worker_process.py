@@ -179,3 +179,18 @@ async def test_sigterm_ends_it_with_status_zero(house: House) -> None:
         assert await asyncio.wait_for(worker.process.wait(), 30) == 0
     state = json.loads((house.folder / "spool" / "t1" / "state.json").read_text())
     assert state["state"] == "WAITING"
+
+
+async def test_a_second_worker_on_the_same_folder_ends_nothing(house: House) -> None:
+    """It must not take a running attempt for one that a crash left."""
+    (house.models / "go-0").touch()
+    async with running(house) as worker:
+        await worker.submit("t1", {"steps": 2, "gate": "go"})
+        await worker.until("t1", pb.TASK_STATE_RUNNING, step=1)
+        command = [sys.executable, "-m", "assay.worker", "--dir", str(house.folder)]
+        there = {**os.environ, "PYTHONPATH": str(Path(assay.__file__).parent.parent)}
+        second = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, env=there)
+        _, said = await asyncio.wait_for(second.communicate(), 60)
+        assert second.returncode == 78 and b"WORKER_RUNS" in said
+        (house.models / "go-1").touch()
+        assert (await check_result(worker, "t1", ["0", "1"])).attempts == 1
