@@ -15,13 +15,15 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from assay.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from assay.errors import AlreadyExistsError, IntegrityError, InvalidInputError, NotFoundError
 from assay.model_scan import read_report
 from assay.modelfiles import BaseManifest, read_base_manifest, verify_base_files
 from assay.v1 import policy_input_pb2
 
 FILE = "base_models.json"
 """The list in the gateway's own folder."""
+DIGEST = "base.sha256"
+"""The fact of a job that holds the digest of its base model as it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,16 @@ class BaseModels:
             )
         return self.by_id[ids[0]] if ids else None
 
-    def get(self, model_id: str) -> policy_input_pb2.BaseModelFacts:
+    def get(self, model_id: str, sha256: str = "") -> policy_input_pb2.BaseModelFacts:
         """The facts of one base model.
+
+        Args:
+            model_id: its registry id.
+            sha256: digest that the id stood for before; empty where nobody asked before.
 
         Raises:
             InvalidInputError: ``BASE_MODEL_UNKNOWN``.
+            IntegrityError: ``BASE_MODEL_CHANGED`` when the id stands for other files by now.
         """
         found = self.by_id.get(model_id)
         if found is None:
@@ -85,6 +92,12 @@ class BaseModels:
                 "BASE_MODEL_UNKNOWN",
                 f"base model {model_id!r} is not installed here",
                 remedy=f"choose one of: {', '.join(sorted(self.by_id)) or 'none is installed'}",
+            )
+        if sha256 and found.sha256 != sha256:
+            raise IntegrityError(
+                "BASE_MODEL_CHANGED",
+                f"base model {model_id} has the digest {found.sha256} by now; asked for and decided on was {sha256}",
+                remedy="ask for a new job once the list names the files that are meant",
             )
         return found
 

@@ -24,6 +24,7 @@ from gateway.admission.exchange import PRIVATE_FILE, Result, Task
 from gateway.admission.fixes import minimal_fix
 from gateway.admission.office import Known, Office, failed, make_task, task_id
 from gateway.admission.quotes import quote_record
+from gateway.base_models import DIGEST
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
@@ -66,9 +67,10 @@ async def prepare(office: Office, job: JobRow) -> None:
     Raises:
         TaskFailedError: the worker's own fault.
         UnavailableError: the worker cannot be reached.
-        IntegrityError: its result does not hold.
         InvalidInputError: ``BASE_MODEL_UNKNOWN`` when the job's base model or teacher is not installed any more;
             ``BASE_MODEL_AMBIGUOUS`` for the teacher of a job of before its id was kept.
+        IntegrityError: its result does not hold; ``BASE_MODEL_CHANGED`` when the base model's id stands for other
+            files than when it was asked for.
     """
     known = await office.known(job)
     task = prepare_task(office, job, known)
@@ -126,7 +128,7 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
                 await _deny_file(office, job, known, "SUBJECT_ERASED", _erased_words(erased), _named(kept))
             return
     request = views.request_of(job)
-    base = office.base_models.get(request.base_model)
+    base = office.base_models.get(request.base_model, known.facts.get(DIGEST, ""))
     parent = await office.store.fetch(lambda c: lineage.parent_of(c, request))
     taught_by = known.facts.get(lineage.TEACHER)
     teacher = await office.store.fetch(lambda c: lineage.teacher_of(c, request, office.base_models, taught_by))

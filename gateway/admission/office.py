@@ -231,7 +231,14 @@ class Known:
 
     def decided(self) -> policy_input_pb2.RequestFacts:
         """The request as intake policy was told of it."""
-        return views.from_json(self.text(INTAKE_QUESTION), policy_input_pb2.IntakeInput).request
+        return self._question().request
+
+    def base(self) -> policy_input_pb2.BaseModelFacts:
+        """The base model as intake policy was told of it: what its id stands for later changes no job."""
+        return self._question().base_model
+
+    def _question(self) -> policy_input_pb2.IntakeInput:
+        return views.from_json(self.text(INTAKE_QUESTION), policy_input_pb2.IntakeInput)
 
     def price_book(self, present: PriceBook) -> PriceBook:
         """The prices that the job was quoted; the ``present`` ones for a job of before they were kept."""

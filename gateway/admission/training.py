@@ -33,7 +33,13 @@ class CostCapReached(Exception):
 
 
 async def order(office: Office, job: JobRow) -> None:
-    """QUEUED to TRAINING: the work order is signed and recorded before any worker hears of it."""
+    """QUEUED to TRAINING: the work order is signed and recorded before any worker hears of it.
+
+    Raises:
+        AbortedError: ``STALE`` when a person moved the job meanwhile.
+        InvalidInputError: ``BASE_MODEL_UNKNOWN`` when the base model is not installed any more.
+        IntegrityError: ``BASE_MODEL_CHANGED`` when its id stands for other files than were decided on.
+    """
     known = await office.known(job)
     transitions = await office.store.fetch(lambda c: jobs.transitions(c, job.name))
     decided = next(t.record_index for t in transitions if t.event in (Event.QUEUE, Event.DENY))
@@ -61,9 +67,9 @@ async def order(office: Office, job: JobRow) -> None:
 
 
 def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -> dict[str, Any]:
-    """The predicate of the signed leave to train; every number is stated."""
-    request = views.request_of(job)
-    base = office.base_models.get(request.base_model)
+    """The predicate of the signed leave to train; every number is stated. Raises as :func:`order`."""
+    request, base = views.request_of(job), known.base()
+    office.base_models.get(base.id, base.sha256)
     decision = views.from_json(job.decision, policy_pb2.Decision)
     data = views.from_json(job.data, policy_input_pb2.DataFacts)
     chosen = facts.hyperparameters(request, data, base.parameters).values
@@ -125,8 +131,7 @@ async def train(office: Office, job: JobRow) -> None:
     """
     known = await office.known(job)
     task = await train_task(office, job, known)
-    base = office.base_models.get(views.request_of(job).base_model)
-    watcher = _Watcher(office, job, known.price_book(office.settings.price_book), base.parameters)
+    watcher = _Watcher(office, job, known.price_book(office.settings.price_book), known.base().parameters)
     try:
         ended = await office.exchange.follow(office.train, task, watcher.look)
     except CostCapReached:
@@ -231,7 +236,6 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
     order = dsse.read_statement(dsse.envelope_payload(known.json("train.order")))["predicate"]
     searching.demand_every_trial(order, result.predicate["claim"])
     book = known.price_book(office.settings.price_book)
-    base = office.base_models.get(request.base_model)
     names = [path for path in sorted(result.files) if path.startswith(ADAPTER_FOLDER + "/")]
     async with office.keeping(job, result, names) as kept:
         files = [
@@ -244,8 +248,8 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
             job=job.name,
             files=json.dumps(files),
             adapter_sha256=checked.sha256,
-            base_model=base.id,
-            base_sha256=base.sha256,
+            base_model=order["base_model"],
+            base_sha256=order["base_sha256"],
             created_us=0,
         )
 
@@ -258,12 +262,12 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
             predicate={
                 "model": model.name,
                 "adapter_sha256": model.adapter_sha256,
-                "base_sha256": base.sha256,
+                "base_sha256": model.base_sha256,
                 "adapter_finite": finite,
                 **({} if checked.whole else {"adapter_moved": moved}),
                 "statement": result.envelope,
             },
-            subjects=[("adapter", model.adapter_sha256), ("base", base.sha256)],
+            subjects=[("adapter", model.adapter_sha256), ("base", model.base_sha256)],
             values={"model": model.name, **office.spent(job, book, "train", result.seconds)},
             facts={
                 "train.predicate": json.dumps(result.predicate, sort_keys=True),

@@ -18,7 +18,7 @@ from audit.ledger.payloads import ScopeKeys
 from audit.ledger.writer import UnitOfWork
 from gateway import lineage, pages, requests, words
 from gateway.admission import capabilities, facts, hyperparameters, searching
-from gateway.base_models import BaseModels
+from gateway.base_models import DIGEST, BaseModels
 from gateway.caller import Caller, not_found
 from gateway.erasures import demand_usable
 from gateway.jobs import appeals, machine, views
@@ -328,7 +328,7 @@ class JobService:
                 "base_sha256": base.sha256,
             },
             subjects=[("dataset", dataset.sha256), ("base", base.sha256)],
-            facts=teacher,
+            facts={DIGEST: base.sha256, **teacher},
             trace_id=caller.trace_id,
         )
         return machine.receive(uow, job, change).job

@@ -14,11 +14,12 @@ from assay.v1 import dataset_pb2, policy_input_pb2, policy_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from audit.ledger.writer import UnitOfWork
 from gateway import history
+from gateway.base_models import DIGEST
 from gateway.jobs import machine, views
 from gateway.jobs.transitions import ActorKind, Event
 from gateway.store import jobs
 from gateway.store.jobs import Lease
-from tests.gateway.conftest import House
+from tests.gateway.conftest import BASE, House
 
 
 @pytest.fixture
@@ -326,7 +327,8 @@ async def test_facts_are_established_once(house: House) -> None:
     with pytest.raises(Exception) as caught:
         await house.app.store.commit(lambda u: jobs.establish(u.connection, NAME, {"m": "x", "k": "other"}))
     assert getattr(caught.value, "reason", "") == "FACT_CHANGED"
-    assert house.app.store.read(lambda c: jobs.facts(c, NAME)) == {"k": "v", "l": "w"}
+    known = {DIGEST: BASE["sha256"], "k": "v", "l": "w"}
+    assert house.app.store.read(lambda c: jobs.facts(c, NAME)) == known
 
 
 def test_the_etag_says_name_and_version_only() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,15 +21,18 @@ from assay.v1 import dataset_pb2, policy_input_pb2, policy_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from assay.worker.sandbox import package_versions
 from audit.ledger.records import read
-from gateway.base_models import BaseModels
+from audit.verify.trust import TrustFile
+from audit.verify.verifier import verify_bundle
+from gateway.base_models import FILE, BaseModels
 from gateway.cli.job import describe
 from gateway.history import INTAKE_QUESTION
 from gateway.store import jobs
 from gateway.store import rows as store_rows
-from gateway.store.tables import BudgetRow
+from gateway.store.tables import BudgetRow, ModelRow
 from policies.engine import PolicyEngine
 from policies.pack import load
-from tests.gateway.conftest import messages
+from tests.gateway.conftest import BASE, messages, now
+from tests.gateway.test_evidence import export
 from tests.gateway.test_pipeline import NAME, SHEET, Street, end, run_again, stop, street
 from tests.gateway.workers import rows
 
@@ -210,6 +214,39 @@ async def test_another_revision_of_a_teacher_changes_no_job_that_was_asked_for(s
     with pytest.raises(InvalidInputError) as caught:
         await street.ask("later", asked=asked)
     assert caught.value.reason == "BASE_MODEL_AMBIGUOUS" and first.id in caught.value.remedy
+    await end(again)
+
+
+async def test_attack_21_a_base_model_replaced_under_its_id_changes_no_order_and_fails_what_has_none(
+    street: Street, tmp_path: Path
+) -> None:
+    """The operator puts other files on the list and restarts the gateway: one trains, one waits, one is prepared."""
+    trains = await street.ask("first", gate_train="go")
+    await street.until("TRAINING", trains, progress=True)
+    waits = await street.ask("second")
+    await street.until("QUEUED", waits)
+    is_prepared = await street.ask("third", gate_prepare="go")
+    await street.until("PREPARING", is_prepared, progress=True)
+    await stop()
+    listed = street.layout.service("gateway") / FILE
+    listed.write_text(json.dumps([{**BASE, "sha256": "ab" * 32, "parameters": 7}]))
+    office = street.app.pipeline.office
+    street.app.pipeline.office = dataclasses.replace(office, base_models=BaseModels.load(listed))
+    again = run_again(street)
+    street.workers.open_gate("go")
+    job = await street.rest(trains)
+    assert job.state == pb.TuningJob.STATE_AWAITING_APPROVAL, job.reason
+    model = await street.app.store.fetch(lambda c: store_rows.get(c, ModelRow, job=trains))
+    assert model is not None and (model.base_model, model.base_sha256) == (BASE["id"], BASE["sha256"])
+    for name, last in ((waits, "intake.decided"), (is_prepared, "job.preparing")):
+        failed = await street.rest(name)
+        assert failed.state == pb.TuningJob.STATE_FAILED and failed.reason.startswith("BASE_MODEL_CHANGED"), name
+        assert "remedy: ask for a new job" in failed.reason and street.types(name)[-2:] == [last, "job.failed"]
+    for stored in street.app.ledger.records(limit=500):
+        assert read(stored.body).predicate.get("base_sha256", BASE["sha256"]) == BASE["sha256"], stored.type
+    path = await export(street, "anna", "units/-", [], tmp_path / "bundle.zip")
+    report = verify_bundle(path, TrustFile.parse(street.layout.trust.read_text()), now())
+    assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
     await end(again)
 
 
