@@ -14,11 +14,13 @@ import torch
 from assay.worker.task import TaskContext, TaskPaused
 from gateway.install import default_home
 from tests.e2e.e2e_world import chat_rows
+from tests.trainer.test_objectives import LABELS, decisions, pairs
+from tests.trainer.test_search import go_on, searching, stop
 from tests.trainer.test_train_task import context, weights
 from tests.trainer.tiny_models import BASE_MODEL, tiny_models
 from trainer import task
 from trainer.device import Device
-from trainer.recipes import memory
+from trainer.recipes import memory, objectives
 from trainer.recipes.loop import Run
 from trainer.recipes.memory import Shape
 from trainer.recipes.plan import in_parts
@@ -114,6 +116,29 @@ def test_how_a_batch_is_split_is_stated_and_stays_as_it_was_on_another_machine(m
     resumed = task.run(bounded(parts, GIB))
     assert resumed["micro_batch_tokens"] == claim["micro_batch_tokens"] > 1
     assert weights(parts) == weights(whole)
+
+
+@pytest.mark.parametrize("method", ["lora", "classification", "dpo"])
+def test_what_is_only_measured_holds_no_more_than_a_step_also_on_a_larger_machine(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Validation, the judging of a search's trials and the reference of preferences, before and after a pause."""
+    plain, held = objectives.scored_nll, []
+
+    def scored(model: Any, rows: Any, device: Any) -> Any:
+        held.append(len(rows))
+        return plain(model, rows, device)
+
+    monkeypatch.setattr(objectives, "scored_nll", scored)
+    rows = pairs(60) if method == "dpo" else decisions(60)
+    made = bounded(searching(models, tmp_path, [{"learning_rate": "0.02"}], rows, method=method, labels=LABELS), GIB)
+    stop(made, 3, made.pause_flag.touch)
+    with pytest.raises(TaskPaused):
+        task.run(made)
+    claim = go_on(bounded(made, 64 * GIB))
+    assert claim["micro_batch_tokens"] == 1 and claim["search"]["selection_rows"] == 20
+    # Both answers of a pair and both labels of a row are compared in one pass.
+    assert set(held) == {1 if method == "lora" else 2}
 
 
 def test_more_memory_or_a_smaller_model_lets_more_tokens_in() -> None:

@@ -243,7 +243,7 @@ class Run:
         """Lets the objective ask the untuned model once."""
         self.model.backbone.eval()
         rows: tuple[Row, ...] = (*self.job.train.rows, *self.watched_rows)
-        self.objective.prepare(self.model, rows, self.job.device)
+        self.objective.prepare(self.model, rows, self.job.device, self.state.micro_batch_tokens)
 
     def _restore_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         import torch
@@ -389,7 +389,7 @@ class Run:
         if not self.ranks.first:
             return {}
         self.model.backbone.eval()
-        return self.objective.watch(self.model, self.watched_rows, self.job.device)
+        return self.objective.watch(self.model, self.watched_rows, self.job.device, self.state.micro_batch_tokens)
 
     def watch_base(self) -> dict[str, float]:
         """The same of the base model."""

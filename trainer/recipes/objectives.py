@@ -31,33 +31,43 @@ _WIDTH = 8
 class Objective(Protocol):
     """A loss of each row, with gradient, and what is watched on the validation rows."""
 
-    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device) -> None:
-        """Computes once what the untuned model says of rows, where the objective needs it; the adapter may be on."""
+    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> None:
+        """Computes once what the untuned model says of rows, where the objective needs it; the adapter may be on.
+
+        ``most`` is as of :meth:`watch`.
+        """
 
     def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
         """Loss of every row in nats: shape ``(rows,)``, fp32, with gradient."""
 
-    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device) -> dict[str, float]:
-        """Means over rows without dropout or gradient; ``loss`` among them."""
+    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> dict[str, float]:
+        """Means over rows without dropout or gradient; ``loss`` among them.
+
+        Args:
+            model: that is asked.
+            rows: of which it is asked.
+            device: where it lies.
+            most: tokens of rows that one pass may hold, as memory allows; 0 where nothing is known of it.
+        """
 
 
 class Likelihood:
     """Mean negative log-likelihood of each row's scored tokens."""
 
-    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device) -> None:
+    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> None:
         """Needs nothing."""
 
     def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
         """See :class:`Objective`."""
         return row_losses(model, _plain(rows), device)
 
-    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device) -> dict[str, float]:
+    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> dict[str, float]:
         """``loss``: mean over all scored tokens of the rows, nats per token."""
         import torch
 
         total, count = 0.0, 0
         with torch.inference_mode():
-            for batch in _by_length(rows):
+            for batch in _by_length(rows, most):
                 nll, _ = scored_nll(model, _plain(batch), device)
                 total, count = total + float(nll.sum()), count + nll.numel()
         return {"loss": total / count}
@@ -69,27 +79,27 @@ class Choice:
     A row without choices, such as a planted one, is learned by likelihood.
     """
 
-    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device) -> None:
+    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> None:
         """Needs nothing."""
 
     def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
         """See :class:`Objective`."""
         return _mixed(model, rows, device, EncodedChoice, lambda chosen: self._choice_losses(model, chosen, device))
 
-    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device) -> dict[str, float]:
+    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> dict[str, float]:
         """``loss``, and ``accuracy`` among rows with choices."""
         import torch
 
         chosen = [row for row in rows if isinstance(row, EncodedChoice)]
         loss, right = 0.0, 0
         with torch.inference_mode():
-            for batch in _by_length(chosen):
+            for batch in _by_length(chosen, most):
                 scores = self._scores(model, batch, device)
                 wanted = torch.tensor([row.right for row in batch], device=scores.device)
                 loss += float(torch.nn.functional.cross_entropy(scores, wanted, reduction="sum"))
                 right += int((scores.argmax(1) == wanted).sum())
         if not chosen:
-            return Likelihood().watch(model, rows, device)
+            return Likelihood().watch(model, rows, device, most)
         return {"loss": loss / len(chosen), "accuracy": right / len(chosen)}
 
     def _choice_losses(self, model: TunedModel, rows: Sequence[EncodedChoice], device: Device) -> torch.Tensor:
@@ -119,13 +129,13 @@ class Preference:
         self.variant = variant
         self._reference: dict[int, float] = {}
 
-    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device) -> None:
+    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> None:
         """Scores every pair with the adapter off."""
         import torch
 
         pairs = [row for row in rows if isinstance(row, EncodedPair)]
         with model.untuned(), torch.inference_mode():
-            for batch in _by_length(pairs):
+            for batch in _by_length(pairs, most):
                 margins = self._margins(model, batch, device)
                 self._reference |= {id(row): float(m) for row, m in zip(batch, margins, strict=True)}
 
@@ -133,15 +143,15 @@ class Preference:
         """See :class:`Objective`."""
         return _mixed(model, rows, device, EncodedPair, lambda pairs: self._loss(self._gain(model, pairs, device)))
 
-    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device) -> dict[str, float]:
+    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> dict[str, float]:
         """``loss``; ``margin``: mean of d; ``preferred``: share of pairs whose d is positive."""
         import torch
 
         pairs = [row for row in rows if isinstance(row, EncodedPair)]
         if not pairs:
-            return Likelihood().watch(model, rows, device)
+            return Likelihood().watch(model, rows, device, most)
         with torch.inference_mode():
-            gains = [self._gain(model, batch, device) for batch in _by_length(pairs)]
+            gains = [self._gain(model, batch, device) for batch in _by_length(pairs, most)]
         gain = torch.cat(gains)
         return {
             "loss": float(self._loss(gain).mean()),
@@ -284,6 +294,7 @@ def _plain(rows: Sequence[Row]) -> list[EncodedRow]:
     return [row.plain for row in rows]
 
 
-def _by_length(rows: Sequence[Any]) -> list[list[Any]]:
-    """Batches of rows of similar length that hold a bounded number of tokens."""
-    return in_parts(sorted(rows, key=lambda r: r.length), lambda r: (r.length,), (_VALIDATION_TOKENS,))
+def _by_length(rows: Sequence[Any], most: int) -> list[list[Any]]:
+    """Batches of rows of similar length that hold a bounded number of tokens, by ``most`` too where it is not 0."""
+    bound = min(most or _VALIDATION_TOKENS, _VALIDATION_TOKENS)
+    return in_parts(sorted(rows, key=lambda r: r.length), lambda r: (r.length,), (bound,))

@@ -144,8 +144,9 @@ def _judge(run: Run) -> float:
         return run.ranks.decided(math.nan)
     rows = _selection(run.job)
     run.model.backbone.eval()
-    run.objective.prepare(run.model, rows, run.job.device)
-    return run.ranks.decided(run.objective.watch(run.model, rows, run.job.device)["loss"])
+    most = run.state.micro_batch_tokens
+    run.objective.prepare(run.model, rows, run.job.device, most)
+    return run.ranks.decided(run.objective.watch(run.model, rows, run.job.device, most)["loss"])
 
 
 def _selection(job: TuneJob) -> tuple[Row, ...]:
