@@ -163,11 +163,14 @@ def _epochs(rows: int, tokens_of_pass: int, cap: int) -> tuple[float, str]:
         epochs = min(_MOST_EPOCHS, math.ceil(_LEAST_SEEN / rows))
     elif rows * _TARGET_EPOCHS > _MOST_SEEN:
         epochs = max(1, _MOST_SEEN // rows)
-    seen = f"{_LEAST_SEEN} to {_MOST_SEEN}"
-    why = f"three passes over {rows} rows, changed so that {seen} are seen (OpenAI's cookbook)"
+    why = (
+        f"three passes over {rows} rows, up to {_MOST_EPOCHS} where fewer than {_LEAST_SEEN} would be seen, fewer "
+        f"where more than {_MOST_SEEN} would, but at least one (OpenAI's cookbook)"
+    )
     affordable = cap // tokens_of_pass if tokens_of_pass else epochs
-    if 1 <= affordable < epochs:
-        return float(affordable), f"{why}; {affordable} fit into {cap} tokens"
+    if affordable < epochs:
+        # Where not one fits, policy refuses with the number of tokens that it would take.
+        return float(max(1, affordable)), f"{why}; {affordable} fit into {cap} tokens"
     return float(epochs), why
 
 

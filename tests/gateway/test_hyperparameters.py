@@ -40,14 +40,20 @@ def test_the_page_names_every_default() -> None:
 )
 def test_few_rows_are_seen_often_and_many_once(rows: int, epochs: int) -> None:
     chosen = facts.hyperparameters(asked(auto=True), data(rows))
-    assert chosen.values.epochs == epochs and str(rows) in chosen.reasons["epochs"]
+    assert chosen.values.epochs == epochs
+    assert chosen.reasons["epochs"] == (
+        f"three passes over {rows} rows, up to 25 where fewer than 100 would be seen, fewer where more than 25000 "
+        "would, but at least one (OpenAI's cookbook)"
+    )
 
 
-def test_epochs_fit_into_the_cap_where_one_does() -> None:
+def test_epochs_fit_into_the_cap_but_one_is_always_asked_for() -> None:
     chosen = facts.hyperparameters(asked(auto=True, cap=120_000), data(1000))
     assert chosen.values.epochs == 2 and "2 fit into 120000 tokens" in chosen.reasons["epochs"]
     # Not even one fits: policy then refuses with the number that would.
-    assert facts.hyperparameters(asked(auto=True, cap=10), data(1000)).values.epochs == 3
+    for cap in (90_000, 10):
+        chosen = facts.hyperparameters(asked(auto=True, cap=cap), data(1000, train_tokens=100_000))
+        assert chosen.values.epochs == 1 and chosen.reasons["epochs"].endswith(f"; 0 fit into {cap} tokens")
 
 
 @pytest.mark.parametrize(("rows", "batch"), [(100, 8), (4000, 8), (10_000, 20), (10**6, 256)])
