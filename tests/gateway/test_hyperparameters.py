@@ -13,6 +13,8 @@ from assay.v1 import policy_input_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from gateway.admission import facts, searching
 from gateway.admission.hyperparameters import DEFAULTS, demand
+from gateway.rpc.interceptors.validate import check
+from trainer.settings import Settings
 
 
 def asked(method: str = "lora", cap: int = 10**9, **values: object) -> pb.CreateTuningJobRequest:
@@ -33,6 +35,32 @@ def test_the_page_names_every_default() -> None:
     assert set(said) == {f.name for f in DEFAULTS.DESCRIPTOR.fields} - {"auto"}
     for name, cell in said.items():
         assert (0.0 if cell == "off" else float(cell.replace(",", ""))) == getattr(DEFAULTS, name), name
+
+
+@pytest.mark.parametrize("name", sorted({f.name for f in DEFAULTS.DESCRIPTOR.fields} - {"auto", "early_stopping"}))
+def test_what_may_be_asked_for_is_what_the_trainer_takes(name: str) -> None:
+    kind = type(getattr(DEFAULTS, name))
+    edges = (0, 1, 16, 50, 256, 1024, 8192, 2**31 - 1, 0.1, 0.99)
+    for value in {kind(edge + step) for edge in edges for step in (-1, -0.001, 0, 0.001, 1)}:
+        if kind is int and value >= 2**31 and name != "seed":
+            continue  # no such message can be made
+        assert _asked(name, value) == _taken(name, value), value
+
+
+def _asked(name: str, value: float) -> bool:
+    try:
+        check(pb.Hyperparameters(**{name: value}))
+    except InvalidInputError:
+        return False
+    return True
+
+
+def _taken(name: str, value: float) -> bool:
+    try:
+        Settings.from_order({name: value})
+    except InvalidInputError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
