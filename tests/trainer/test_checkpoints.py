@@ -43,6 +43,14 @@ def test_a_damaged_one_is_passed_over_and_counted(tmp_path: Path) -> None:
     flip(tmp_path / "step-00000010")
     found = checkpoints.load(tmp_path, "f", KEY)
     assert found is not None and (found[0].step, found[0].damaged) == (5, 1)
+    found = checkpoints.load(tmp_path, "f", KEY)
+    assert found is not None and found[0].damaged == 1, "killed before it wrote another, a run says the same"
+    save(tmp_path, 10)
+    flip(tmp_path / "step-00000010")
+    found = checkpoints.load(tmp_path, "f", KEY)
+    assert found is not None and (found[0].step, found[0].damaged) == (5, 2)
+    sizes = {p.name: p.stat().st_size for p in tmp_path.iterdir() if not p.name.startswith("step-")}
+    assert sizes == {"damaged-1": 0, "damaged-2": 0}
     flip(tmp_path / "step-00000005")
     with pytest.raises(IntegrityError) as raised:
         checkpoints.load(tmp_path, "f", KEY)

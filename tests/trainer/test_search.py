@@ -132,13 +132,13 @@ def kill() -> None:
     raise Killed
 
 
-@pytest.mark.parametrize("moment", ["mid trial", "judged", "kept", "damaged"])
+@pytest.mark.parametrize("moment", ["mid trial", "judged", "kept", "damaged", "damaged twice killed", "best damaged"])
 def test_a_search_that_is_killed_ends_as_one_that_was_not(
     models: Path, tmp_path: Path, whole: Any, moment: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(loop, "CHECKPOINT_STEPS", 2)
     made = searching(models, tmp_path)
-    stop(made, STEPS + 5, kill)
+    stop(made, 3 * STEPS if moment == "best damaged" else STEPS + 5, kill)
     if moment in ("judged", "kept"):
         from trainer.recipes import search
 
@@ -157,12 +157,19 @@ def test_a_search_that_is_killed_ends_as_one_that_was_not(
     with pytest.raises(Killed):
         task.run(made)
     monkeypatch.undo()
-    if moment == "damaged":
-        path = made.work / "checkpoints" / "trials"
+    if "damaged" in moment:
+        kept = made.work / "checkpoints"
+        path = max(kept.glob("trial-01/step-*")) if moment == "best damaged" else kept / "trials"
         path.write_bytes(path.read_bytes()[:-1])
+    if moment == "damaged twice killed":
+        monkeypatch.setattr(loop, "CHECKPOINT_STEPS", 2)
+        stop(made, STEPS + 6, kill)
+        with pytest.raises(Killed):
+            task.run(made)
+        assert path.exists(), "another was written since"
     claim = go_on(made)
     assert timeless(claim) == timeless(whole[1]) and (made.outputs / ADAPTER).read_bytes() == whole[0]
-    assert claim["damaged_checkpoints"] == (moment == "damaged")
+    assert claim["damaged_checkpoints"] == ("damaged" in moment)
 
 
 def test_a_trial_that_leaves_the_finite_numbers_is_listed_and_the_others_go_on(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 _KEPT = 2
+_DAMAGED = "damaged-"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -135,14 +136,28 @@ def load(folder: Path, fingerprint: str, key: bytes) -> tuple[RunState, dict[str
         if state.fingerprint != fingerprint:
             raise IntegrityError("CHECKPOINT_FOREIGN", f"checkpoint {path.name} belongs to another run")
         for passed in found[len(found) - damaged :]:
-            os.unlink(passed)
-        state.damaged += damaged
+            set_aside(passed)
+        # A checkpoint of an earlier release has only its own count.
+        state.damaged = max(state.damaged, set_aside_in(folder))
         state.curve = [(int(s), float(v)) for s, v in state.curve]
         state.validation = [(int(s), float(v)) for s, v in state.validation]
         return state, decode(data)
     if found:
         raise IntegrityError("CHECKPOINT_DAMAGED", "no checkpoint of this run is whole", remedy="ask for the job again")
     return None
+
+
+def set_aside(path: Path) -> None:
+    """Takes a damaged file out of the way, of which its name stays: a count that is kept elsewhere could be lost."""
+    aside = path.with_name(f"{_DAMAGED}{set_aside_in(path.parent) + 1}")
+    path.rename(aside)
+    # Nothing can be read of it, and of full tuning it has more than a gigabyte.
+    os.truncate(aside, 0)
+
+
+def set_aside_in(folder: Path) -> int:
+    """How many files of a folder were found damaged so far."""
+    return len(list(folder.glob(f"{_DAMAGED}*")))
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -93,7 +93,9 @@ def search(job: TuneJob, control: Control) -> Found:
         raise InvalidInputError(
             "NO_SELECTION_ROWS", "no row can judge between trials", remedy="give more rows, or ask for no search"
         )
-    done, damaged = _read(job)
+    # The first one takes away what is damaged.
+    with job.ranks.first_before_the_others():
+        done = _read(job)
     last: tuple[int, TuneResult] | None = None
     for number in range(len(done) + 1, len(job.trials) + 1):
         last = None
@@ -111,7 +113,8 @@ def search(job: TuneJob, control: Control) -> Found:
         last = None
         gc.collect()
         last = chosen, follow(run_of(one, _Seen(control, len(job.trials), done[: chosen - 1], one)))
-    done[chosen - 1] = replace(done[chosen - 1], damaged=done[chosen - 1].damaged + damaged)
+    damaged = last[1].state.damaged + checkpoints.set_aside_in(job.checkpoints)
+    done[chosen - 1] = replace(done[chosen - 1], damaged=damaged)
     return Found(one, last[1], tuple(done), chosen, len(_selection(job)))
 
 
@@ -187,8 +190,8 @@ def _keep(job: TuneJob, done: Sequence[Trial]) -> None:
             shutil.rmtree(_folder(job, number), ignore_errors=True)
 
 
-def _read(job: TuneJob) -> tuple[list[Trial], int]:
-    """The trials that are finished, and 1 where a damaged file hides them.
+def _read(job: TuneJob) -> list[Trial]:
+    """The trials that are finished; none where a damaged file hides them, which is then set aside.
 
     Raises:
         IntegrityError: ``CHECKPOINT_FOREIGN``.
@@ -196,16 +199,17 @@ def _read(job: TuneJob) -> tuple[list[Trial], int]:
     """
     path = job.checkpoints / _FILE
     if not path.exists():
-        return [], 0
+        return []
     try:
         head, _ = sealed_file.read(path, job.key)
     except IntegrityError:
-        return [], 1
+        checkpoints.set_aside(path)
+        return []
     known = json.loads(head)
     if known["fingerprint"] != job.fingerprint:
         raise IntegrityError("CHECKPOINT_FOREIGN", "the trials so far belong to another search")
     job.ranks.demand_same_count(known.get("processes", 1))
-    return [Trial(**trial) for trial in known["trials"]], 0
+    return [Trial(**trial) for trial in known["trials"]]
 
 
 class _Seen:
