@@ -66,6 +66,10 @@ class Row:
         """Every text of the row: those of the messages, then the rejected answer where there is one."""
         return [m["content"] for m in self.messages] + ([self.rejected] if self.rejected else [])
 
+    def answered(self, answer: str) -> list[Message]:
+        """The turns with another last answer."""
+        return [*self.messages[:-1], {**self.messages[-1], "content": answer}]
+
     def training_json(self, user: int = 0) -> bytes:
         """The line that the trainer sees: ``messages`` and, where given, ``weight``, ``rejected`` and ``user``."""
         return training_line(self.messages, self.weight, self.rejected, user)

@@ -101,7 +101,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         context.progress(0, _STEPS, "reading rows")
         dataset = plain(upload, context.work)
         subjects = _subjects(context, order)
-        intake = _read(dataset, order, raw, counter.control_tokens, subjects)
+        intake = _read(dataset, order, raw, counter, subjects)
         if subjects is not None:
             subjects.write(context.outputs / INDEX_FILE)
         scanned = _scan(context, order, raw, spool, intake)
@@ -157,10 +157,10 @@ def _subjects(context: TaskContext, order: PrepareOrder) -> IndexMaker | None:
 
 
 def _read(
-    dataset: Path, order: PrepareOrder, spool: Spool, forbidden: Sequence[str], subjects: IndexMaker | None
+    dataset: Path, order: PrepareOrder, spool: Spool, counter: TokenCounter, subjects: IndexMaker | None
 ) -> _Intake:
-    """Parses the file to the spool."""
-    note = subjects.note if subjects is not None else None
+    """Parses the file to the spool; what the base model's template cannot carry is refused like a malformed row."""
+    note, forbidden = subjects.note if subjects is not None else None, counter.control_tokens
     findings, limits, table = Findings(), FileLimits(), None
     if order.format in TABLES:
         with _source(dataset, order) as source:
@@ -171,7 +171,12 @@ def _read(
             if table is None
             else render_rows(source, table, order.columns, forbidden, limits, note)
         )
-        entries = [spool.append(row) for row in rows]
+        entries = []
+        for row in rows:
+            if problems := counter.problems(row):
+                findings.refuse(row.number, problems)
+            else:
+                entries.append(spool.append(row))
     return _Intake(findings, entries, table)
 
 

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from assay.chat_template import ChatTemplate, Content
 from assay.errors import InvalidInputError
 
 MAX_TOKENS = 1024
 """Longer conversations keep their last tokens; a place that was cut away is not measured."""
-
-_SENTINEL = "\u241eassay-{}\u241e"
 
 Message = dict[str, Any]
 
@@ -28,13 +27,13 @@ class Rendered:
         text: what the template wrote.
         ids: token ids, at most :data:`MAX_TOKENS`, the last ones of the text.
         spans: for each token, the characters ``[start, end)`` of ``text`` that it covers.
-        contents: for each message, the characters of ``text`` that hold its content.
+        contents: for each message, where its content stands in ``text``.
     """
 
     text: str
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
-    contents: tuple[tuple[int, int], ...]
+    contents: tuple[Content, ...]
 
     def places(self, start: int, end: int) -> tuple[int, ...]:
         """Places of the tokens that overlap characters ``[start, end)``; empty when one was cut or has no context."""
@@ -43,10 +42,11 @@ class Rendered:
         return found if whole else ()
 
     def content_places(self, message: int, start: int = 0, end: int | None = None) -> tuple[int, ...]:
-        """Places of ``content[start:end]`` of a message."""
-        a, b = self.contents[message]
-        stop = b if end is None else a + end
-        return self.places(a + start, stop) if a + start < stop <= b else ()
+        """Places of ``content[start:end]`` of a message; empty where the template trimmed a part of it."""
+        at = self.contents[message]
+        first = at.start - at.trimmed
+        begin, stop = (first + start if start else at.start), (at.end if end is None else first + end)
+        return self.places(begin, stop) if at.start <= begin < stop <= at.end else ()
 
     def answer_places(self, message: int) -> tuple[int, ...]:
         """Places of a message's content and of the token that ends its turn: what training aims at."""
@@ -65,25 +65,25 @@ class Chat:
         if not getattr(tokenizer, "is_fast", False) or not getattr(tokenizer, "chat_template", None):
             raise InvalidInputError("TOKENIZER_UNFIT", "the base model needs a fast tokenizer with a chat template")
         self._tokenizer = tokenizer
+        self._template = ChatTemplate.of(tokenizer)
 
     def render(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered]:
         """Writes whole conversations as tokens.
 
         Raises:
-            InvalidInputError: ``CHAT_TEMPLATE_REWRITES`` when the template changes a message's words, so that places
-                in them
-                cannot be found.
+            InvalidInputError: ``CHAT_TEMPLATE_REFUSES``, or ``CHAT_TEMPLATE_REWRITES`` when the template changes a
+                message's words, so that places in them cannot be found.
         """
         if not conversations:
             return []
-        texts = [self._write(c) for c in conversations]
+        texts = [self._template.write(c) for c in conversations]
         encoded = self._tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         out = []
         for text, ids, offsets, messages in zip(
             texts, encoded["input_ids"], encoded["offset_mapping"], conversations, strict=True
         ):
             spans = tuple((int(a), int(b)) for a, b in offsets)
-            contents = self._contents(text, messages)
+            contents = self._template.contents(messages, text)
             out.append(Rendered(text, tuple(ids[-MAX_TOKENS:]), spans[-MAX_TOKENS:], contents))
         return out
 
@@ -95,7 +95,7 @@ class Chat:
         """The same, however long: to be counted, not read."""
         if not conversations:
             return []
-        texts = [self._write(c, begin_answer=True) for c in conversations]
+        texts = [self._template.write(c, begin_answer=True) for c in conversations]
         return [tuple(ids) for ids in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     def plain(self, texts: Sequence[str]) -> list[Rendered]:
@@ -106,7 +106,7 @@ class Chat:
         out = []
         for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             spans = tuple((int(a), int(b)) for a, b in offsets)
-            out.append(Rendered(text, tuple(ids[-MAX_TOKENS:]), spans[-MAX_TOKENS:], ((0, len(text)),)))
+            out.append(Rendered(text, tuple(ids[-MAX_TOKENS:]), spans[-MAX_TOKENS:], (Content(0, len(text), 0),)))
         return out
 
     def token_count(self, text: str) -> int:
@@ -122,25 +122,6 @@ class Chat:
         """Tokens that end a turn."""
         known = (self._tokenizer.eos_token_id, self._tokenizer.pad_token_id)
         return frozenset(int(i) for i in known if i is not None)
-
-    def _write(self, messages: Sequence[Message], begin_answer: bool = False) -> str:
-        plain = [{"role": m["role"], "content": m["content"]} for m in messages]
-        return str(self._tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=begin_answer))
-
-    def _contents(self, text: str, messages: Sequence[Message]) -> tuple[tuple[int, int], ...]:
-        """Finds each content by writing the conversation with sentinels, since contents may equal template words."""
-        marks = [_SENTINEL.format(i) for i in range(len(messages))]
-        frame = self._write([{"role": m["role"], "content": s} for m, s in zip(messages, marks, strict=True)])
-        found, at = [], 0
-        for mark, message in zip(marks, messages, strict=True):
-            before, seen, frame = frame.partition(mark)
-            content = str(message["content"])
-            start = at + len(before)
-            if not seen or not text.startswith(before + content, at):
-                raise InvalidInputError("CHAT_TEMPLATE_REWRITES", "the chat template changes the words of a message")
-            found.append((start, start + len(content)))
-            at = start + len(content)
-        return tuple(found)
 
 
 def answer_index(messages: Sequence[Message]) -> int | None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 import math
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers.utils import chat_template_utils
 
 from assay.errors import IntegrityError, InvalidInputError
 from assay.modelfiles import check_adapter_folder, read_base_manifest
 from assay.worker.task import TaskContext, TaskPaused
+from tests.assay.test_chat_template import LLAMA, PHI, QWEN
 from tests.trainer.tiny_models import BASE_MODEL, tiny_models, tuned_a_little
 from trainer import task
 from trainer.device import Device
@@ -131,6 +135,37 @@ def test_an_answer_with_a_thought_of_its_own_is_scored_from_its_thought_on(token
     assert isinstance(row, EncodedRow)
     spoken = tokenizer.decode([t for t, scored in zip(row.tokens, row.scored, strict=True) if scored])
     assert spoken.replace(" ", "") == f"{answer}<|im_end|>".replace(" ", "")
+
+
+END = "<|endoftext|>"
+
+
+@pytest.mark.parametrize("source", [PHI, QWEN])
+def test_every_turn_is_scored_where_the_end_of_a_conversation_is_written_otherwise(tokenizer: Any, source: str):
+    """Phi-3's ends with one token more, Qwen3's with an answer after an empty thought: no head of it is a prefix."""
+    tokenizer = copy.deepcopy(tokenizer)
+    # With tokens of this tokenizer's own, two of which begin alike.
+    for theirs, ours in (("<|{{ m.role }}|>", "<|im_start|>"), ("<|end|>", "<|im_end|>"), ("{{ eos_token }}", END)):
+        source = source.replace(theirs, ours)
+    tokenizer.chat_template = source
+    first, last = {"role": "assistant", "content": " yes, n"}, {"role": "assistant", "content": "n"}
+    asked = {"role": "user", "content": "n?"}
+    (row,) = Encoder(tokenizer, 512).encode(iter([{"messages": [asked, first, asked, last]}])).rows
+    assert isinstance(row, EncodedRow)
+    spoken = tokenizer.decode([t for t, scored in zip(row.tokens, row.scored, strict=True) if scored])
+    end = f"\n{END}" if END in source else ""
+    assert spoken == f" yes, n<|im_end|>n<|im_end|>{end}"
+
+
+def test_a_row_is_the_same_tokens_every_day(tokenizer: Any, monkeypatch: pytest.MonkeyPatch):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = LLAMA
+    rows = set()
+    for day in (1, 2):
+        now = datetime.datetime(2026, 11, day)
+        monkeypatch.setattr(chat_template_utils, "datetime", SimpleNamespace(now=lambda now=now: now))
+        rows.update(Encoder(tokenizer, 512).encode(iter(pairs(1))).rows)
+    assert len(rows) == 1
 
 
 def test_a_prompt_may_hold_the_mark_that_answers_are_found_by(tokenizer: Any):

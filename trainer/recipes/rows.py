@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
+from assay.chat_template import ChatTemplate, Content
 from assay.errors import InvalidInputError
 
 MAX_LINE_BYTES = 4 << 20
-_MARK = "\u241eassay\u241e"
 
 
 @dataclass(frozen=True)
@@ -254,10 +253,17 @@ def encode_row(row: Mapping[str, Any], tokenizer: Any, number: int) -> EncodedRo
     weight = row.get("weight", 1)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
         raise InvalidInputError("ROW_MALFORMED", f"row {number}: weight must be a finite number of at least 0")
-    text = _render(messages, tokenizer, number)
-    spans = [_span(messages, i, text, tokenizer, number) for i in _targets(row["messages"], number)]
+    targets, template = _targets(row["messages"], number), ChatTemplate.of(tokenizer)
+    try:
+        text = template.write(messages)
+        places = [template.find(messages, i, text) for i in targets]
+        turns = [template.turn_end(messages, i, text, at) for i, at in zip(targets, places, strict=True)]
+    except InvalidInputError as error:
+        raise InvalidInputError("ROW_MALFORMED", f"row {number}: {error.message}", remedy=error.remedy) from error
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    scored = [any(start < high and low < end for low, high in spans) for start, end in encoding["offset_mapping"]]
+    offsets = encoding["offset_mapping"]
+    spans = [_span(text, at, turn, offsets) for at, turn in zip(places, turns, strict=True)]
+    scored = [any(start < high and low < end for low, high in spans) for start, end in offsets]
     return EncodedRow(tuple(encoding["input_ids"]), (False, *scored[1:]), float(weight))
 
 
@@ -272,37 +278,14 @@ def _targets(messages: Sequence[Mapping[str, Any]], number: int) -> list[int]:
     for message in messages:
         if message.get("weight", 1) not in (0, 1):
             raise InvalidInputError("ROW_MALFORMED", f"row {number}: a message's weight must be 0 or 1")
-    return [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight", 1) == 1 and _words(m)]
+    return [
+        i
+        for i, m in enumerate(messages)
+        if m["role"] == "assistant" and m.get("weight", 1) == 1 and m["content"].strip()
+    ]
 
 
-def _words(message: Mapping[str, Any]) -> str:
-    return str(message["content"]).strip()
-
-
-def _render(messages: Sequence[Mapping[str, str]], tokenizer: Any, number: int) -> str:
-    from jinja2 import TemplateError
-
-    try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
-    except TemplateError as error:
-        raise InvalidInputError("ROW_MALFORMED", f"row {number}: the chat template cannot carry it") from error
-
-
-def _span(messages: Sequence[Mapping[str, str]], index: int, text: str, tokenizer: Any, number: int) -> tuple[int, int]:
-    """Characters of ``text`` that hold one assistant message and its end-of-turn token.
-
-    The message is found by writing a mark in its place: its own words may be those of the template, as the label ``n``
-    is a part of ``<|im_end|>``.
-    """
-    head, words, mark = _render(messages[: index + 1], tokenizer, number), _words(messages[index]), _MARK
-    while any(mark in message["content"] for message in messages):
-        mark += _MARK[0]
-    marked = _render([*messages[:index], {**messages[index], "content": mark}], tokenizer, number)
-    # A template of reasoning models puts an empty thought before an answer without one, so the texts may part earlier.
-    before = commonprefix([head, marked.partition(mark)[0]])  # noqa: RUF071 (texts, character by character)
-    # A template may trim a message; what it is scored by begins with its first word either way.
-    first = len(head) - len(head[len(before) :].lstrip())
-    start = head.rfind(words, 0, first + len(words))
-    if not text.startswith(head) or start < 0 or start + len(words) <= len(before):
-        raise InvalidInputError("ROW_MALFORMED", f"row {number}: the chat template rewrites earlier turns")
-    return start, len(head.rstrip("\n"))
+def _span(text: str, at: Content, turn: int, offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Characters of one assistant message, from its first word on, and of the tokens that end its turn."""
+    end = max((end for _, end in offsets if at.end <= end <= turn), default=at.end)
+    return at.end - len(text[at.start : at.end].lstrip()), len(text[:end].rstrip("\n"))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,44 @@ def test_tokens_are_counted_with_the_template(chat: Outcome) -> None:
     read = [r for split in ("train", "validation", "selection") for r in chat.lines(f"{split}.jsonl")]
     read += chat.private("test.jsonl")
     assert chat.facts.longest_row_tokens == max(tokens(r["messages"]) for r in read), "canaries are rows as well"
+
+
+def with_template(models: Path, folder: Path, source: str) -> Path:
+    shutil.copytree(models, folder)
+    (folder / MODEL / "files" / "chat_template.jinja").write_text(source)
+    return folder
+
+
+def test_rows_that_the_template_cannot_carry_are_refused_by_number(tmp_path: Path, models: Path) -> None:
+    """Gemma's template knows no system role; Qwen3's drops the thoughts of earlier answers."""
+    source = TEMPLATE.replace("m['content']", "m['content'].split('</think>')[-1]")
+    source = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + source
+    )
+    lines = chat_file(40).splitlines()
+    rows = [{"messages": json.loads(line)["messages"][-2:]} for line in lines if b"robot" not in line]
+    rows[3]["messages"].insert(0, {"role": "system", "content": "Be brief."})
+    rows[5]["messages"] = [
+        rows[5]["messages"][0],
+        {"role": "assistant", "content": "<think>x</think>y"},
+        *rows[5]["messages"],
+    ]
+    data = b"\n".join(json.dumps(row).encode() for row in rows)
+    out = prepare(tmp_path / "job", with_template(models, tmp_path / "models", source), data)
+    found = [(f.row, f.field, f.code) for f in out.facts.findings]
+    assert found == [(4, "messages", "CHAT_TEMPLATE_REFUSES"), (6, "messages", "CHAT_TEMPLATE_REWRITES")]
+    assert "System role not supported; use the roles" in out.facts.findings[0].reason
+    assert "message 2; write it" in out.facts.findings[1].reason
+    assert out.facts.valid_rows == len(rows) - 2 and len(out.lines("train.jsonl")) > 10
+
+
+@pytest.mark.parametrize("extra", ["{% set day = strftime_now('%d %B %Y') %}", "{% generation %}{% endgeneration %}"])
+def test_a_template_finds_here_what_it_finds_in_the_trainer(tmp_path: Path, models: Path, extra: str) -> None:
+    broken = "{% for x in messages %}{% break %}{% endfor %}"
+    out = prepare(
+        tmp_path / "job", with_template(models, tmp_path / "models", extra + broken + TEMPLATE), chat_file(40)
+    )
+    assert out.facts.train_tokens > 0 and not [f for f in out.facts.findings if f.code.startswith("CHAT_")]
 
 
 def test_progress_goes_forward_with_time_left_and_without_content(chat: Outcome) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from assay.errors import InvalidInputError
 from audit.probes import chat as chats
 from audit.probes.corpus import distinct_spans
 from audit.probes.inputs import Canary, PiiSpan, Row
+from tests.assay.test_chat_template import LLAMA, PHI, QWEN
 
 from .conftest import Scripted, conversation
 
@@ -32,8 +34,8 @@ def text_at(chat: Any, rendered: Any, places: tuple[int, ...]) -> str:
 def test_contents_are_found(chat: Any, messages: list[dict[str, Any]]) -> None:
     [rendered] = chat.render([messages])
     for i, message in enumerate(messages):
-        start, end = rendered.contents[i]
-        assert rendered.text[start:end] == message["content"]
+        at = rendered.contents[i]
+        assert rendered.text[at.start : at.end] == message["content"] and not at.trimmed
     answer = chats.answer_index(messages)
     assert answer == len(messages) - 1
     places = rendered.answer_places(answer)
@@ -76,24 +78,28 @@ def test_long_conversations_keep_their_end(chat: Any) -> None:
 
 
 def test_a_template_that_rewrites_words_is_named(chat: Any) -> None:
-    from audit.probes.chat import Chat
-
-    class Shouting:
-        is_fast = True
-        chat_template = "x"
-
-        def apply_chat_template(self, messages: Any, **_: Any) -> str:
-            return "".join(f"<{m['role']}>{m['content'].upper()}" for m in messages)
-
-        def __call__(self, texts: list[str], **_: Any) -> dict[str, Any]:
-            return {"input_ids": [[1] for _ in texts], "offset_mapping": [[(0, 1)] for _ in texts]}
-
+    tokenizer = copy.deepcopy(chat._tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content | upper }}{% endfor %}"
     with pytest.raises(InvalidInputError) as error:
-        Chat(Shouting()).render([conversation("a", "b")])
+        chats.Chat(tokenizer).render([conversation("a", "b")])
     assert error.value.reason == "CHAT_TEMPLATE_REWRITES"
     with pytest.raises(InvalidInputError) as error:
-        Chat(object())
+        chats.Chat(object())
     assert error.value.reason == "TOKENIZER_UNFIT"
+
+
+@pytest.mark.parametrize("source", [LLAMA, PHI, QWEN])
+def test_templates_that_date_trim_or_end_a_conversation_otherwise_are_followed(chat: Any, source: str) -> None:
+    tokenizer = copy.deepcopy(chat._tokenizer)
+    tokenizer.chat_template = source
+    messages = [*conversation("what ", " the code is 12345678 "), *conversation("and", "no")]
+    chat = chats.Chat(tokenizer)
+    [rendered] = chat.render([messages])
+    assert text_at(chat, rendered, rendered.content_places(1, 13, 21)) == "12345678"
+    assert text_at(chat, rendered, rendered.content_places(1)).strip() == "the code is 12345678"
+    assert text_at(chat, rendered, rendered.content_places(3)) == "no"
+    trimmed = source == LLAMA
+    assert bool(rendered.content_places(1, 0, 4)) and bool(rendered.content_places(1, 10, 22)) is not trimmed
 
 
 def span(answer: str, value: str, question: str = "who", kind: str = "PERSON") -> PiiSpan:
