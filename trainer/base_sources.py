@@ -20,6 +20,7 @@ from assay.model_scan import WANTED, scan
 from assay.modelfiles import BaseManifest, read_base_manifest
 from trainer.base_models import assay_home, publish, write_manifest
 from trainer.recipes.blocks import demand_importable
+from trainer.recipes.fit import demand_tokenizer
 
 _ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -56,8 +57,8 @@ def from_folder(folder: Path, described: Described, home: Path | None = None) ->
 
     Raises:
         AlreadyExistsError: ``BASE_MODEL_EXISTS``; a model in use is never replaced by another under its id.
-        InvalidInputError: ``BASE_MODEL_FOLDER``, or what :func:`assay.model_scan.scan` or
-            :func:`trainer.recipes.blocks.demand_importable` refuses.
+        InvalidInputError: ``BASE_MODEL_FOLDER``, or what :func:`assay.model_scan.scan`,
+            :func:`trainer.recipes.blocks.demand_importable` or :func:`trainer.recipes.fit.demand_tokenizer` refuses.
         IntegrityError, PreconditionError: likewise.
     """
     if not folder.is_dir():
@@ -147,6 +148,7 @@ class _Staging:
             (self.fetched / name).rename(whole / "files" / name)
             (whole / "files" / name).chmod(0o644)
         demand_importable(whole / "files")
+        demand_tokenizer(whole / "files")
         described = {
             "id": self._id,
             "licence": licence,

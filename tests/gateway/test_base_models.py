@@ -16,6 +16,7 @@ from assay.model_scan import SCAN_FILE
 from gateway.base_models import FILE, BaseModels
 from gateway.cli.app import app
 from tests.gateway.conftest import BASE, House
+from tests.trainer.tiny_models import word_tokenizer
 from trainer.base_sources import Described, from_folder
 
 
@@ -28,7 +29,7 @@ def models(tmp_path: Path) -> Path:
     (published / "config.json").write_text(
         json.dumps({"model_type": "llama", "num_attention_heads": 1, "num_hidden_layers": 1} | shape)
     )
-    (published / "tokenizer.json").write_text("{}")
+    word_tokenizer(published, 8)
     header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     (published / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
     from_folder(published, Described("tiny", "MIT", repository="bank/Tiny"), tmp_path)

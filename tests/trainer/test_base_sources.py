@@ -17,9 +17,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from assay.errors import AlreadyExistsError, AssayError, IntegrityError, InvalidInputError
+from assay.errors import AlreadyExistsError, AssayError, IntegrityError, InvalidInputError, PreconditionError
 from assay.model_scan import SCAN_FILE, read_report, scan, scan_words
 from assay.modelfiles import read_base_manifest, verify_base_files
+from tests.trainer.tiny_models import word_tokenizer
 from trainer import base_models
 from trainer.base_sources import Described, from_folder, from_hub
 
@@ -31,7 +32,6 @@ ROOT = Path(__file__).parents[2]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model as its publisher would lay it out, with files beside it that must not get in."""
     import torch
-    from tokenizers import Tokenizer, models
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("published")
@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
     )
     LlamaForCausalLM(config).save_pretrained(folder)
-    Tokenizer(models.WordLevel({f"w{i}": i for i in range(16)}, "w0")).save(str(folder / "tokenizer.json"))
+    word_tokenizer(folder, 16)
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04pickle")
     (folder / "modeling_custom.py").write_text("raise SystemExit('code ran')")
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
@@ -58,7 +58,7 @@ def test_a_folder_gets_in_by_known_names_only(published: Path, tmp_path: Path) -
     manifest = from_folder(published, Described("tiny", "Apache-2.0"), tmp_path)
     target = tmp_path / "models" / "tiny"
     assert {f.path for f in manifest.files} == {
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     verify_base_files(target, manifest)
     report = json.loads((target / SCAN_FILE).read_text())
@@ -129,6 +129,7 @@ def test_the_list_shows_every_installed_model(
 
 def test_every_code_that_an_import_ends_with_stands_in_the_table_of_the_page() -> None:
     sources = ("trainer/base_sources.py", "trainer/base_models.py", "trainer/recipes/blocks.py", "assay/model_scan.py")
+    sources += ("trainer/recipes/fit.py", "assay/chat_template.py")
     text = "".join((ROOT / name).read_text() for name in sources)
     codes = set(re.findall(r'Error\(\s*"([A-Z_]+)"', text))
     table = (ROOT / "docs" / "installation.md").read_text().split("| An import ends with |", 1)[1].split("\n\n", 1)[0]
@@ -168,6 +169,12 @@ def link_out(folder: Path) -> None:
     (folder / "config.json").symlink_to("/etc/passwd")
 
 
+def named_elsewhere(folder: Path) -> None:
+    """GPT-2's tokenizer has an end of sequence also where no file of the folder names it."""
+    word_tokenizer(folder, 15, "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}")
+    change_json("tokenizer_config.json", tokenizer_class="GPT2Tokenizer")(folder)
+
+
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "code named in the configuration": (
         change_json("config.json", auto_map={"AutoModel": "modeling_custom.Model"}),
@@ -194,6 +201,19 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a number that is not finite": (not_finite, "BASE_MODEL_NOT_FINITE"),
     "a link out of the folder": (link_out, "FOLDER_NOT_PLAIN"),
+    "a tokenizer that is none": (lambda f: (f / "tokenizer.json").write_text("{}"), "BASE_TOKENIZER"),
+    "more tokens than the embedding has": (lambda f: word_tokenizer(f, 17), "TOKENIZER_MISMATCH"),
+    "no chat template": (lambda f: word_tokenizer(f, 16, ""), "TOKENIZER_MISMATCH"),
+    "a chat template that is none": (lambda f: word_tokenizer(f, 16, "{% if %}"), "CHAT_TEMPLATE_UNFIT"),
+    "a chat template that refuses turns": (
+        lambda f: word_tokenizer(f, 16, "{{ raise_exception('one turn') if messages[2:] else messages[0].content }}"),
+        "CHAT_TEMPLATE_REFUSES",
+    ),
+    "a chat template that changes words": (
+        lambda f: word_tokenizer(f, 16, "{% for m in messages %}{{ m.content | upper }}{% endfor %}"),
+        "CHAT_TEMPLATE_REWRITES",
+    ),
+    "a token that only transformers names": (named_elsewhere, "BASE_TOKENIZER"),
 }
 
 
@@ -201,7 +221,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_a_bad_model_is_refused_and_leaves_nothing(case: str, published: Path, tmp_path: Path) -> None:
     spoil, reason = BAD[case]
     spoil(published)
-    with pytest.raises((InvalidInputError, IntegrityError)) as caught:
+    with pytest.raises((InvalidInputError, IntegrityError, PreconditionError)) as caught:
         from_folder(published, Described("tiny", "Apache-2.0"), tmp_path)
     assert caught.value.reason == reason
     assert not list((tmp_path / "models").glob("*")) if (tmp_path / "models").exists() else True

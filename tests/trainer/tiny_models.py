@@ -57,6 +57,17 @@ def tiny_models(folder: Path, *, template: bool = True, kind: str = "llama", **c
     return folder
 
 
+def word_tokenizer(
+    folder: Path, vocabulary: int, template: str = "{% for m in messages %}{{ m.content }}{% endfor %}"
+) -> None:
+    """Files of a tokenizer of so many words with a chat template, as a publisher lays them out."""
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocabulary)}, "w0")).save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
 def tuned_a_little(model: TunedModel) -> TunedModel:
     """The same model, its LoRA's B no longer zero, as if it had learned something."""
     import torch

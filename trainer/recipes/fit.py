@@ -1,4 +1,4 @@
-"""Whether a base model's tokenizer and its weights belong together, asked before anything is loaded or trained.
+"""Whether a base model's tokenizer, weights and chat template belong together, asked before anything is loaded.
 
 A token beyond the embedding reads memory that is not the model's, or ends the process inside a kernel; a tokenizer of
 another model trains on other words than the rows say. The first can be seen from numbers, and is.
@@ -9,9 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from assay.errors import PreconditionError
+from assay.chat_template import ChatTemplate
+from assay.errors import InvalidInputError, PreconditionError
 
 _REMEDY = "install the tokenizer files that the model was published with, as a base model of another id, and ask anew"
+_SAMPLE = (
+    {"role": "user", "content": "What is it?"},
+    {"role": "assistant", "content": "A question."},
+    {"role": "user", "content": "And this?"},
+    {"role": "assistant", "content": "An answer."},
+)
 
 
 def read_limits(files: Path) -> tuple[int, int]:
@@ -48,3 +55,35 @@ def demand_fit(tokenizer: Any, vocabulary: int) -> None:
         raise PreconditionError(
             "TOKENIZER_MISMATCH", "the base model's tokenizer has no chat template to write rows with", remedy=_REMEDY
         )
+
+
+def demand_tokenizer(files: Path) -> None:
+    """Demands a tokenizer that fits, and a chat template that the trainer, the token counts and audits can write with.
+
+    Args:
+        files: of a base model that is to be imported, scanned.
+
+    Raises:
+        InvalidInputError: ``BASE_TOKENIZER``, or what :class:`assay.chat_template.ChatTemplate` says of a template that
+            is none, refuses a conversation of two turns or changes its words.
+        PreconditionError: ``TOKENIZER_MISMATCH``.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True, trust_remote_code=False)
+    # Malformed files end it in many ways.
+    except Exception as error:
+        raise _unfit("the installed transformers makes no tokenizer of its files") from error
+    if not tokenizer.is_fast:
+        raise _unfit("its tokenizer does not say which characters a token covers (none of the fast ones)")
+    demand_fit(tokenizer, read_limits(files)[0])
+    own, counted = ChatTemplate.of(tokenizer), ChatTemplate.of_files(files)
+    text = own.write(_SAMPLE)
+    own.contents(_SAMPLE, text)
+    if text != counted.write(_SAMPLE):
+        raise _unfit("its chat template writes tokens that its files do not name")
+
+
+def _unfit(why: str) -> InvalidInputError:
+    return InvalidInputError("BASE_TOKENIZER", why, remedy="choose a revision with the files of a fast tokenizer")
