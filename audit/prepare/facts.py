@@ -46,7 +46,8 @@ class Found:
         detector: identity of the scanner.
         train_tokens: tokens of the train file, canaries included.
         rejected_tokens: tokens of its rejected answers with their prompts.
-        longest_row_tokens: longest sequence of any split, canaries and the train split's rejected answers included.
+        longest_row_tokens: longest sequence of any split: canaries, rejected answers and, of a table, each row with its
+            longest label included.
         table: what the survey of a decision table found; None for chat.
         favourable_label: as the datasheet names it; empty for chat and where it names none.
         screens: what the screens found.

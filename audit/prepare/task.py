@@ -118,7 +118,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         (private / "canaries.json").write_bytes(manifest(canaries))
         _write_lines(private / "pii.jsonl", map(json_line, sample.items()))
         context.progress(3, _STEPS, "counting tokens")
-        tokens = _count_tokens(spool, splits, canaries, counter)
+        tokens = _count_tokens(spool, splits, canaries, counter, sorted(intake.table.labels) if intake.table else ())
     found = facts_of.Found(
         findings=intake.findings,
         valid_rows=len(scanned.entries),
@@ -291,18 +291,27 @@ def _private_line(row: Row, labels: Sequence[str], favourable: str) -> bytes:
 
 
 def _count_tokens(
-    spool: Spool, splits: Mapping[str, Sequence[Entry]], canaries: Sequence[Canary], counter: TokenCounter
+    spool: Spool,
+    splits: Mapping[str, Sequence[Entry]],
+    canaries: Sequence[Canary],
+    counter: TokenCounter,
+    labels: Sequence[str],
 ) -> _Tokens:
-    train, rejected, longest, lengths = 0, 0, 0, []
+    train, rejected, longest, lengths, longest_label = 0, 0, 0, [], ""
     for name in NAMES:
         for row in spool.read_all(splits[name]):
             count = counter.count(row.messages)
             lengths.append(count)
             longest = max(longest, count)
             train += count if name == TRAIN else 0
-            if row.rejected and name == TRAIN:
-                other = counter.count([*row.messages[:-1], {**row.messages[-1], "content": row.rejected}])
-                longest, rejected = max(longest, other), rejected + other
+            if labels and not longest_label:
+                # An answer begins a turn: how many tokens it takes does not depend on the prompt.
+                longest_label = counter.longest_answer(row, labels)
+            # A row is compared with its rejected answer, or chosen among all labels.
+            if other := row.rejected or longest_label:
+                count = counter.count(row.answered(other))
+                longest = max(longest, count)
+                rejected += count if row.rejected and name == TRAIN else 0
     for canary in canaries:
         if canary.included:
             count = counter.count(canary.messages)

@@ -168,6 +168,31 @@ def test_a_row_is_the_same_tokens_every_day(tokenizer: Any, monkeypatch: pytest.
     assert len(rows) == 1
 
 
+def test_sequences_that_are_compared_lose_the_same_beginning(tokenizer: Any):
+    """Cut each by itself, a label was scored on more of the prompt the shorter it is."""
+    (row,) = decisions(1)
+    labels = (*LABELS, "approve with conditions and a review")
+    whole, cut = (Encoder(tokenizer, most, labels=labels).encode(iter([row])) for most in (512, 24))
+    (long,), (short,) = whole.rows, cut.rows
+    assert isinstance(long, EncodedChoice) and isinstance(short, EncodedChoice) and cut.cut == (1,)
+    over = long.longest - 24
+    for before, after in zip(long.candidates, short.candidates, strict=True):
+        assert after.tokens == before.tokens[over:] and sum(after.scored) == sum(before.scored) > 0
+
+
+def test_an_earlier_answer_is_scored_in_both_sequences_of_a_pair_or_in_none(tokenizer: Any):
+    turns = [("user", "q1"), ("assistant", "several words " * 12), ("user", "q2"), ("assistant", "yes")]
+    row = {"messages": [{"role": r, "content": c} for r, c in turns], "rejected": "no, a long refusal " * 6}
+    (whole,), (cut,) = (Encoder(tokenizer, most, pairs=True).encode(iter([row])).rows for most in (512, 60))
+    assert isinstance(whole, EncodedPair) and isinstance(cut, EncodedPair)
+    over = whole.longest - 60
+    for before, after in ((whole.chosen, cut.chosen), (whole.rejected, cut.rejected)):
+        assert after.tokens == before.tokens[over:] and after.scored == (False, *before.scored[over + 1 :])
+        assert 0 < sum(after.scored) < sum(before.scored), "a part of the earlier answer is gone"
+    none = Encoder(tokenizer, 16, pairs=True).encode(iter([row]))
+    assert none.without_target == (1,), "of whose prompt nothing would be left"
+
+
 def test_a_prompt_may_hold_the_mark_that_answers_are_found_by(tokenizer: Any):
     for asked in ("\u241eassay\u241e", "\u241eassay\u241e\u241e and more"):
         messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": "n"}]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ class Encoder:
 
     Attributes:
         tokenizer: a fast tokenizer of transformers with a chat template.
-        max_tokens: longest sequence; longer ones are cut at the front.
+        max_tokens: longest sequence; a row with a longer one is cut at the front, all its sequences alike.
         pairs: whether a rejected answer makes a row a pair.
         labels: where given, a row whose answer is one of them becomes a choice among them.
     """
@@ -186,7 +187,7 @@ class Encoder:
             one = self._row(row, read)
             if one.longest > self.max_tokens:
                 cut.append(read)
-                one = self._cut(one)
+                one = _cut(one, one.longest - self.max_tokens)
             if one.weight > 0 and all(any(part.scored) for part in _parts(one)):
                 encoded.append(one)
                 users.append(user)
@@ -213,19 +214,6 @@ class Encoder:
             number,
         )
 
-    def _cut(self, row: Row) -> Row:
-        if isinstance(row, EncodedPair):
-            return EncodedPair(self._short(row.chosen), self._short(row.rejected), row.weight)
-        if isinstance(row, EncodedChoice):
-            return EncodedChoice(tuple(self._short(c) for c in row.candidates), row.right, row.weight)
-        return self._short(row)
-
-    def _short(self, row: EncodedRow) -> EncodedRow:
-        limit = self.max_tokens
-        if len(row.tokens) <= limit:
-            return row
-        return EncodedRow(row.tokens[-limit:], (False, *row.scored[1 - limit :]), row.weight)
-
 
 def _user(row: Mapping[str, Any], number: int, expected: bool | None) -> int:
     """The number of the user whose a row is, 0 where no row says so; ``expected`` is what the rows before it do."""
@@ -240,6 +228,25 @@ def _parts(row: Row) -> Sequence[EncodedRow]:
     if isinstance(row, EncodedPair):
         return row.chosen, row.rejected
     return row.candidates if isinstance(row, EncodedChoice) else (row,)
+
+
+def _cut(row: Row, over: int) -> Row:
+    """The row without its first ``over`` tokens: sequences that are compared stay answers to one prompt.
+
+    Where nothing of the prompt would remain there is nothing to compare, and no token is left.
+    """
+    if over >= len(commonprefix([part.tokens for part in _parts(row)])):  # noqa: RUF071 (token by token)
+        over = row.longest
+    if isinstance(row, EncodedPair):
+        return EncodedPair(_short(row.chosen, over), _short(row.rejected, over), row.weight)
+    if isinstance(row, EncodedChoice):
+        return EncodedChoice(tuple(_short(c, over) for c in row.candidates), row.right, row.weight)
+    return _short(row, over)
+
+
+def _short(row: EncodedRow, over: int) -> EncodedRow:
+    tokens = row.tokens[over:]
+    return EncodedRow(tokens, (False, *row.scored[over + 1 :])[: len(tokens)], row.weight)
 
 
 def encode_row(row: Mapping[str, Any], tokenizer: Any, number: int) -> EncodedRow:

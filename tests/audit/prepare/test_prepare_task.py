@@ -290,6 +290,29 @@ def test_a_template_finds_here_what_it_finds_in_the_trainer(tmp_path: Path, mode
     assert out.facts.train_tokens > 0 and not [f for f in out.facts.findings if f.code.startswith("CHAT_")]
 
 
+def test_the_longest_row_is_that_of_every_answer_that_a_method_reads(tmp_path: Path, models: Path) -> None:
+    """`--auto` cuts at it, and BASE-ROWS-FIT rests on it."""
+    last, none = "deny until a person has looked at it once more", {"a": 0, "b": 0, "b_repeats": 1}
+    lines = [
+        line.replace(",", ",1234567", 1) if "approve" in line else line for line in table_file().decode().split("\n")
+    ]
+    data = "\n".join(lines).replace(",deny", f",{last}").encode()
+    out = prepare(tmp_path / "t", models, data, format="DECISION_CSV", datasheet=TABLE_SHEET, canaries=none)
+    read = [r for split in ("train", "validation", "selection") for r in out.lines(f"{split}.jsonl")]
+    read += out.private("test.jsonl")
+    as_asked = [[*r["messages"][:2], {"role": "assistant", "content": last}] for r in read]
+    longest = max(sum(4 + len((m["role"] + m["content"]).encode()) for m in row) for row in as_asked)
+    assert out.facts.longest_row_tokens == longest
+
+    rows = [{"prompt": f"Where is parcel {i}?", "chosen": f"At depot {i}.", "rejected": f"No {i}."} for i in range(60)]
+    rows[18]["rejected"] += " never" * 100  # one of the validation split
+    data = b"\n".join(json.dumps(r).encode() for r in rows)
+    pairs = prepare(tmp_path / "pairs", models, data, format="PREFERENCE_JSONL", canaries=none)
+    (long,) = [r for r in pairs.lines("validation.jsonl") if "never" in r["rejected"]]
+    words = long["messages"][0]["content"] + long["rejected"]
+    assert pairs.facts.longest_row_tokens == 8 + len(b"user" + b"assistant" + words.encode())
+
+
 def test_progress_goes_forward_with_time_left_and_without_content(chat: Outcome) -> None:
     steps = [p["step"] for p in chat.progress]
     assert steps == sorted(steps) and steps[-1] == chat.progress[-1]["steps"]
