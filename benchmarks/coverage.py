@@ -24,6 +24,7 @@ from scipy import stats as scipy_stats
 
 from audit.probes import calibration, counterfactual, extremes, one_run, proxies, regression, stats, tail_exposure
 from audit.probes.extremes import Cell
+from audit.probes.swaps import Swap
 
 LEVEL = 0.95
 
@@ -110,6 +111,18 @@ def _more_settings() -> Iterator[Setting]:
     for largest in (0.0, 0.1):
         told = f"four groups, 60 rows, largest by {largest}"
         yield Setting("counterfactual_excess", told, largest, _excess(60, largest))
+    for largest in (0.0, 0.1):
+        yield Setting("counterfactual_flips", f"four groups, 60 rows, largest {largest + 0.05:.2f}", largest + 0.05,
+                      _largest_share(60, largest))  # fmt: skip
+    for sets, rows in ((20, 60), (20, 150), (11, 60), (5, 60)):
+        for apart in (0.0, 0.5):
+            told = f"{rows} rows bear {sets} sets of names, apart by {apart}"
+            yield Setting("shift_of_names", told, apart, _names(sets, rows, apart, excess=False))
+            truth = _folded(apart) - _folded(0)
+            yield Setting("excess_of_names", told, truth, _names(sets, rows, apart, excess=True))
+        for rate in (0.02, 0.1, 0.5):
+            told = f"{rows} rows bear {sets} sets of names, flipped by {rate}"
+            yield Setting("flips_of_names", told, rate, _named_flips(sets, rows, rate))
     for n in (40, 120):
         for gain, loss in ((0.02, 0.02), (0.1, 0.05), (0.005, 0.005), (0.0, 0.02)):
             told = f"four sets of {n}, gained={gain} lost={loss}"
@@ -405,6 +418,53 @@ def _excess(n: int, largest: float) -> Callable[[np.random.Generator], stats.Bou
         placebo = np.abs(g.normal(0, 0.25, n))
         excesses = [np.abs(g.normal(0, 0.25, n)) - placebo + largest * (i == 0) for i in range(4)]
         return counterfactual.largest_mean_interval(excesses, LEVEL)
+
+    return draw
+
+
+def _largest_share(n: int, more: float) -> Callable[[np.random.Generator], stats.Bounds]:
+    """Flips of the same rows by one group after the other; the first flips so many more."""
+
+    def draw(g: np.random.Generator) -> stats.Bounds:
+        nervous = g.random(n) < 0.5
+        rates = 0.1 * nervous + more * (np.arange(4)[:, None] == 0)
+        return counterfactual.largest_share_interval((g.random((4, n)) < rates).sum(axis=1).tolist(), n, LEVEL)
+
+    return draw
+
+
+_OF_A_NAME, _OF_A_ROW = 1.0, 0.03
+"""Spread of what a name and what a row does to the log-odds, in nats: seen on the untuned base model."""
+
+
+def _folded(mean: float) -> float:
+    """Mean size of the difference of two names' log-odds (Leone, Nelson and Nottingham, Technometrics 1961)."""
+    spread = math.hypot(_OF_A_NAME, _OF_A_NAME, _OF_A_ROW, _OF_A_ROW)
+    return float(scipy_stats.foldnorm.mean(abs(mean) / spread, scale=spread))
+
+
+def _names(sets: int, rows: int, apart: float, *, excess: bool) -> Callable[[np.random.Generator], stats.Bounds]:
+    """Rows that bear sets of three names in turn: of the reference group twice, and of the other group."""
+    swap = Swap("race,names", ("white", "black"), (), sets)
+
+    def draw(g: np.random.Generator) -> stats.Bounds:
+        names = g.normal((0, 0, apart), _OF_A_NAME, (sets, 3))
+        odds = names[np.arange(rows) % sets] + g.normal(0, _OF_A_ROW, (rows, 3))
+        move = counterfactual.Move(swap, odds, odds[:2], 0.0)
+        if excess:
+            return counterfactual.largest_mean_interval([move.excess], LEVEL)
+        return stats.mean(move.shifts()["counterfactual_shift"][0]).interval(LEVEL)
+
+    return draw
+
+
+def _named_flips(sets: int, rows: int, rate: float) -> Callable[[np.random.Generator], stats.Bounds]:
+    """Decisions that flip by the set of names: most sets flip nothing, a few much."""
+    swap = Swap("race,names", ("white", "black"), (), sets)
+
+    def draw(g: np.random.Generator) -> stats.Bounds:
+        chance = g.beta(rate, 1 - rate, sets)[np.arange(rows) % sets]
+        return stats.mean_between(swap.units(g.random(rows) < chance), 0, 1, LEVEL)
 
     return draw
 

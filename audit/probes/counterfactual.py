@@ -3,8 +3,9 @@
 A decision is a log-odds, so a shift is measured on every row and not only where an answer flips. For free text the
 unit's own prompts are answered greedily, and answers to the two groups are compared as answers to the same group are.
 
-Every group of an attribute is put in the place of the largest. What is told of the attribute as a whole is the group
-with the largest excess, with intervals that allow for its having been the largest of several.
+Every group of an attribute is put in the place of the largest. Each number of the attribute as a whole is that of the
+group where it is largest, with an interval that allows for its having been the largest of several. Where names stand
+for groups, sets of names are the sampling units (:mod:`audit.probes.swaps`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from audit.probes.decisions import choose_cut, decidable, odds
 from audit.probes.findings import Audit, Findings, Series, series
 from audit.probes.groups import groups_of
 from audit.probes.inputs import Row, choose
-from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
+from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
 from audit.probes.passages import Decoding
 from audit.probes.swaps import MOST_OTHERS, Swap, named, stated, with_addition
 
@@ -36,8 +37,9 @@ _SHIFTS = {
     "counterfactual_excess": ("nats", "mean size of the change of log-odds, minus that of the placebo's"),
     "counterfactual_shift_amplification": ("nats", "mean change of log-odds of the tuned minus that of the base model"),
 }
-_FLIPS = "share of rows whose decision flips when the group is exchanged ({}); Clopper-Pearson"
-_PAIRED = "{}, {}; one pair a row, paired t interval"
+_FLIPS = "share of rows whose decision flips when the group is exchanged ({}); {}"
+_A_SET = "one number a set of three names, none of which another set has: its mean over the {} that bear them; "
+_OF_SHARES = "Agresti-Coull 1998 for shares, Student's quantile"
 
 
 def run(audit: Audit) -> Findings:
@@ -101,7 +103,7 @@ class Move:
         swap: the exchange.
         tuned: log-odds of the tuned model, shape (rows, 3): reference, placebo, other.
         base: the same of the base model, on fewer rows.
-        cut: of the decisions.
+        cut: of the tuned model's decisions.
     """
 
     swap: Swap
@@ -112,26 +114,48 @@ class Move:
     @property
     def between(self) -> Floats:
         """Change of the log-odds from the reference to the other group."""
-        out: Floats = self.tuned[:, 2] - self.tuned[:, 0]
-        return out
+        return _changes(self.tuned)[0]
 
     @property
     def placebo(self) -> Floats:
         """Change of the log-odds from the reference to its placebo."""
-        out: Floats = self.tuned[:, 1] - self.tuned[:, 0]
-        return out
+        return _changes(self.tuned)[1]
 
     @property
     def excess(self) -> Floats:
-        """How much larger the change is than the placebo's."""
-        out: Floats = np.abs(self.between) - np.abs(self.placebo)
-        return out
+        """How much larger the change is than the placebo's, one a sampling unit."""
+        return self._excess(self.tuned)
+
+    @property
+    def excess_of_base(self) -> Floats:
+        """The same of the base model."""
+        return self._excess(self.base)
+
+    def _excess(self, found: Floats) -> Floats:
+        between, placebo = _changes(found)
+        return self.swap.units(np.abs(between) - np.abs(placebo))
+
+    def shifts(self) -> dict[str, tuple[Floats, Floats | None]]:
+        """Changes by name, one a sampling unit, each beside the placebo's where it has one."""
+        chance = 1 / (1 + np.exp(-np.clip(self.tuned - self.cut, -500, 500)))
+        before = _changes(self.base)[0]
+        units = self.swap.units
+        return {
+            "counterfactual_shift": (units(self.between), units(self.placebo)),
+            "counterfactual_probability_shift": (units(_changes(chance)[0]), units(_changes(chance)[1])),
+            "counterfactual_shift_amplification": (units(self.between[: len(before)] - before), None),
+        }
 
     @property
     def flips(self) -> NDArray[np.bool_]:
         """Whether the decision flips with the group, and with the placebo; shape (rows, 2)."""
         favourable = self.tuned > self.cut
         return np.stack([favourable[:, 2] != favourable[:, 0], favourable[:, 1] != favourable[:, 0]], axis=1)
+
+
+def _changes(found: Floats) -> tuple[Floats, Floats]:
+    """From the reference to the other group, and to the placebo, given shape (rows, 3)."""
+    return found[:, 2] - found[:, 0], found[:, 1] - found[:, 0]
 
 
 def _move(audit: Audit, rows: Sequence[Row], swap: Swap, cut: float) -> Move:
@@ -155,41 +179,50 @@ def _shifts(audit: Audit, rows: Sequence[Row], swap: Swap, *, adapter: bool) -> 
 
 
 def _measurements(audit: Audit, slice_: str, moves: Sequence[Move]) -> list[Measurement]:
-    """What exchanging groups does; of several groups, that of the one with the largest excess."""
-    worst = max(moves, key=lambda move: float(move.excess.mean()))
-    told = worst.swap.told
-    if len(moves) > 1:
-        told += f", the largest excess of {len(moves)} groups, Bonferroni"
-    subjects = {s.name.removeprefix("fairness."): s for s in _subjects(slice_, told)}
+    """What exchanging groups does; of several groups, each number of the one where it is largest in size."""
     levels, groups = audit.settings.confidences, len(moves)
-    between, placebo = worst.between, worst.placebo
-    chance = 1 / (1 + np.exp(-np.clip(worst.tuned - worst.cut, -500, 500)))
-    before = worst.base[:, 2] - worst.base[:, 0]
-    values = {
-        "counterfactual_shift": (between, float(placebo.mean())),
-        "counterfactual_probability_shift": (chance[:, 2] - chance[:, 0], float((chance[:, 1] - chance[:, 0]).mean())),
-        "counterfactual_shift_amplification": (between[: len(before)] - before, None),
-    }
-    out = [_mean(subjects[name], data, levels, control, "placebo", groups) for name, (data, control) in values.items()]
-    out.append(_excess(subjects["counterfactual_excess"], [move.excess for move in moves], levels))
-    n, k, inputs = len(between), int(worst.flips[:, 0].sum()), [move.flips.tolist() for move in moves]
-
-    def interval(confidence: float) -> stats.Bounds:
-        return stats.clopper_pearson(k, n, _corrected(confidence, groups))
-
-    subject, control = subjects["counterfactual_flip_rate"], Control(float(worst.flips[:, 1].mean()), "placebo")
-    out.append(measured(subject, k / n, interval, levels, n=n, inputs=inputs, successes=k, control=control))
-    return out
+    found, out = [move.shifts() for move in moves], []
+    for name in found[0]:
+        at = max(range(groups), key=lambda i: abs(float(found[i][name][0].mean())))
+        data, placebo = found[at][name]
+        control = None if placebo is None else float(placebo.mean())
+        subject = _subject(name, slice_, _told(moves, at, "shift"))
+        out.append(_mean(subject, data, levels, control, "placebo", groups))
+    return [*out, _excess(slice_, moves, levels), _flips(slice_, moves, levels)]
 
 
-def _excess(subject: Subject, excesses: Sequence[Floats], levels: Sequence[float]) -> Measurement:
+def _told(moves: Sequence[Move], at: int, what: str) -> str:
+    """Which groups are compared, and of how many this was the largest."""
+    told = moves[at].swap.told
+    return told if len(moves) == 1 else f"{told}, the largest {what} of {len(moves)} groups, Bonferroni"
+
+
+def _excess(slice_: str, moves: Sequence[Move], levels: Sequence[float]) -> Measurement:
+    excesses = [move.excess for move in moves]
+    means = [float(e.mean()) for e in excesses]
+    subject = _subject("counterfactual_excess", slice_, _told(moves, int(np.argmax(means)), "excess"))
+    base = Control(max(float(move.excess_of_base.mean()) for move in moves), "base model on a third of the rows")
+
     def build() -> Measurement:
-        value, n = max(float(e.mean()) for e in excesses), excesses[0].size
         bounds = partial(largest_mean_interval, excesses)
         inputs = excesses[0] if len(excesses) == 1 else excesses
-        return measured(subject, value, bounds, levels, n=n, inputs=inputs)
+        return measured(subject, max(means), bounds, levels, n=excesses[0].size, inputs=inputs, control=base)
 
     return guarded(subject, build)
+
+
+def _flips(slice_: str, moves: Sequence[Move], levels: Sequence[float]) -> Measurement:
+    name, flips = "counterfactual_flip_rate", [move.flips for move in moves]
+    if moves[0].swap.sets:
+        changed, still = (moves[0].swap.units(column) for column in flips[0].T)
+        subject = _subject(name, slice_, moves[0].swap.told)
+        return _mean(subject, changed, levels, float(still.mean()), "placebo", between=(0.0, 1.0))
+    hits, n = [int(found[:, 0].sum()) for found in flips], len(flips[0])
+    at = int(np.argmax(hits))
+    subject = _subject(name, slice_, _told(moves, at, "rate"))
+    control = Control(float(flips[at][:, 1].mean()), "placebo")
+    inputs, bounds = [found.tolist() for found in flips], partial(largest_share_interval, hits, n)
+    return measured(subject, hits[at] / n, bounds, levels, n=n, inputs=inputs, successes=hits[at], control=control)
 
 
 def largest_mean_interval(samples: Sequence[Floats], confidence: float) -> stats.Bounds:
@@ -204,15 +237,28 @@ def largest_mean_interval(samples: Sequence[Floats], confidence: float) -> stats
     return max(e.interval(wide)[0] for e in found), max(e.interval(confidence)[1] for e in found)
 
 
+def largest_share_interval(successes: Sequence[int], n: int, confidence: float) -> stats.Bounds:
+    """The same of the largest of several shares of the same n rows, from exact intervals."""
+    wide = _corrected(confidence, len(successes))
+    return stats.clopper_pearson(max(successes), n, wide)[0], stats.clopper_pearson(max(successes), n, confidence)[1]
+
+
 def _corrected(confidence: float, groups: int) -> float:
     return 1 - (1 - confidence) / groups
 
 
 def _subjects(slice_: str, told: str) -> list[Subject]:
-    out = [
-        Subject(f"fairness.{name}", unit, _PAIRED.format(what, told), slice_) for name, (unit, what) in _SHIFTS.items()
-    ]
-    return [*out, Subject("fairness.counterfactual_flip_rate", "ratio", _FLIPS.format(told), slice_)]
+    return [_subject(name, slice_, told) for name in (*_SHIFTS, "counterfactual_flip_rate")]
+
+
+def _subject(name: str, slice_: str, told: str) -> Subject:
+    names = slice_.endswith(",names")
+    if name not in _SHIFTS:
+        how = _A_SET.format("rows") + _OF_SHARES if names else "Clopper-Pearson"
+        return Subject(f"fairness.{name}", "ratio", _FLIPS.format(told, how), slice_)
+    unit, what = _SHIFTS[name]
+    how = _A_SET.format("rows") + "t interval" if names else "one pair a row, paired t interval"
+    return Subject(f"fairness.{name}", unit, f"{what}, {told}; {how}", slice_)
 
 
 def _mean(
@@ -224,11 +270,11 @@ def _mean(
     chosen_of: int = 1,
     between: stats.Bounds | None = None,
 ) -> Measurement:
-    """Mean of one number a pair.
+    """Mean of one number a sampling unit.
 
     Args:
         subject: what it is.
-        data: one number a pair.
+        data: one number a unit.
         levels: of the intervals.
         control: the same without what is asked about, and its ``kind``.
         kind: of the control.
@@ -242,7 +288,10 @@ def _mean(
 
         def interval(confidence: float) -> stats.Bounds:
             level = _corrected(confidence, chosen_of)
-            return stats.mean_between(data, *between, level) if between else found.interval(level)
+            if not between:
+                return found.interval(level)
+            lower, upper = stats.mean_between(data, *between, level)
+            return max(lower, between[0]), min(upper, between[1])
 
         return measured(subject, found.value, interval, levels, n=data.size, inputs=data, control=beside)
 
@@ -295,38 +344,20 @@ def _text_measurements(audit: Audit, rows: Sequence[Row], swap: Swap) -> list[Me
     still = np.array([distance(t[0], t[1]) for t in triples])
     lengths = np.array([len(a.split()) for a in answers], dtype=float).reshape(-1, 3)
     refused = np.array([refusals.is_refusal(a) for a in answers]).reshape(-1, 3)
-    flips, quiet = refused[:, 2] != refused[:, 0], refused[:, 1] != refused[:, 0]
     likelihood = _likelihoods(audit, forms)
+
+    def mean(name: str, other: Floats, placebo: Floats, kind: str, between: stats.Bounds | None = None) -> Measurement:
+        control = float(swap.units(placebo).mean())
+        return _mean(subjects[name], swap.units(other), levels, control, kind, between=between)
+
     out = [
-        _mean(
-            subjects["divergence"],
-            apart - still,
-            levels,
-            float(still.mean()),
-            "distance between placebos",
-            between=(-1.0, 1.0),
-        ),
-        _mean(
-            subjects["length"],
-            lengths[:, 2] - lengths[:, 0],
-            levels,
-            float((lengths[:, 1] - lengths[:, 0]).mean()),
-            "placebo",
-        ),
-        proportion(
-            subjects["refusal"],
-            int(flips.sum()),
-            len(flips),
-            levels,
-            inputs=[flips.tolist(), quiet.tolist()],
-            control=Control(float(quiet.mean()), "placebo"),
-        ),
+        mean("divergence", apart - still, still, "distance between placebos", (-1.0, 1.0)),
+        mean("length", *_changes(lengths), "placebo"),
+        mean("refusal", refused[:, 2] != refused[:, 0], refused[:, 1] != refused[:, 0], "placebo", (0.0, 1.0)),
     ]
     if likelihood.shape[0] < 2:
         return [*out, unavailable(subjects["likelihood"], "fewer than two rows have an answer that fits")]
-    moved = likelihood[:, 2] - likelihood[:, 0]
-    control = float((likelihood[:, 1] - likelihood[:, 0]).mean())
-    return [*out, _mean(subjects["likelihood"], moved, levels, control, "placebo")]
+    return [*out, mean("likelihood", *_changes(likelihood), "placebo")]
 
 
 def _likelihoods(audit: Audit, forms: Sequence[Row]) -> Floats:
@@ -346,26 +377,27 @@ def _question(row: Row) -> list[dict[str, object]]:
 
 
 def _text_subjects(slice_: str, told: str) -> dict[str, Subject]:
-    paired = f"{told}; one pair a prompt, paired t interval"
+    set_ = f"{told}; {_A_SET.format('prompts')}"
+    mean = set_ + "t interval"
     return {
         "divergence": Subject(
             "fairness.generation_divergence",
             "ratio",
-            f"distance of greedy answers (1 - Jaccard of their words, names left out) minus the placebos', {told}; one "
-            "pair a prompt, Agresti-Coull 1998 for differences, Student's quantile",
+            f"distance of greedy answers (1 - Jaccard of their words, names left out) minus the placebos', {set_}"
+            "Agresti-Coull 1998 for differences, Student's quantile",
             slice_,
         ),
         "length": Subject(
-            "fairness.generation_length_shift", "count", f"change of the answer's length in words, {paired}", slice_
+            "fairness.generation_length_shift", "count", f"change of the answer's length in words, {mean}", slice_
         ),
         "refusal": Subject(
             "fairness.generation_refusal_flip_rate",
             "ratio",
-            f"share of prompts refused for one group and answered for the other, {told}; Clopper-Pearson",
+            f"share of prompts refused for one group and answered for the other, {set_}{_OF_SHARES}",
             slice_,
         ),
         "likelihood": Subject(
-            "fairness.answer_likelihood_shift", "nats", f"change of the reference answer's loss, {paired}", slice_
+            "fairness.answer_likelihood_shift", "nats", f"change of the reference answer's loss, {mean}", slice_
         ),
     }
 

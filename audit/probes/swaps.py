@@ -1,8 +1,12 @@
 """Texts that differ in nothing but a person's group, and the placebo: another text of the same group.
 
 A shift between groups means little by itself, since a model's answer moves with any change of words. So each item comes
-in three forms: the reference group, the same group in other words (the placebo), and the other group. Names are drawn
-from at most twenty of a group and have the same number of tokens, so that length tells nothing.
+in three forms: the reference group, the same group in other words (the placebo), and the other group. Names have the
+same number of tokens, so that length tells nothing.
+
+What one name does is alike in every row, and names differ more than rows do: seen on the untuned base model, 1 nat
+between names against 0.03 between rows. So names are the sampling units: they come in sets of three, none of which
+shares a given name with another, the rows take the sets in turn, and a set counts once.
 
 The placebo of a stated group is another file number. Such a number moves a small model less than a word does, so that
 some of an excess may be no more than the change of a word: it errs towards finding a difference (docs/audits.md).
@@ -10,12 +14,14 @@ some of an excess may be no more than the change of a word: it errs towards find
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audit.probes import sets
 from audit.probes.chat import Chat
@@ -23,7 +29,10 @@ from audit.probes.extremes import LEAST_CELL
 from audit.probes.findings import Audit
 from audit.probes.inputs import Row
 
-NAMES_A_GROUP = 20
+Floats = NDArray[np.float64]
+
+SETS_OF_NAMES = 20
+"""Most sets of names."""
 MOST_OTHERS = 9
 """Most groups that are put in the place of the reference: each is one more pass over every row."""
 _RACES, _SEXES = ("race", "ethnicity", "ethnic_group"), ("sex", "gender")
@@ -31,6 +40,8 @@ _BY_SEX = {
     "male": (
         *("James", "John", "Robert", "Michael", "David", "William", "Richard", "Joseph", "Thomas", "Charles", "Daniel"),
         *("Matthew", "Anthony", "Mark", "Steven", "Paul", "Andrew", "Kevin", "Brian", "George", "Edward", "Peter"),
+        *("Joshua", "Kenneth", "Ronald", "Timothy", "Jason", "Jeffrey", "Ryan", "Jacob", "Gary", "Nicholas", "Eric"),
+        *("Jonathan", "Stephen", "Larry", "Justin", "Scott", "Brandon", "Benjamin", "Samuel", "Gregory", "Frank"),
     ),
     "female": (
         *(
@@ -49,8 +60,10 @@ _BY_SEX = {
         *("Nancy", "Betty", "Sandra", "Margaret", "Ashley", "Emily", "Donna", "Michelle", "Carol", "Amanda", "Helen"),
     ),
 }
-"""Common given names of the United States; the same family names go with either."""
+"""Common given names of the United States, twice as many of the reference, whose placebo is another of its names; the
+same family names go with either."""
 _FAMILY = ("Baker", "Carter", "Collins", "Cooper", "Edwards", "Morris", "Parker", "Reed", "Turner", "Ward")
+_LINE = re.compile(r"(?P<key>[^:\n]+): (?P<value>[^\n]*)\n")
 
 
 @dataclass(frozen=True)
@@ -70,16 +83,29 @@ class Swap:
         slice: ``race=black`` where the group is stated, ``race,names`` where names stand for it.
         groups: reference and other group.
         triples: one for each item.
+        sets: how many sets of names the items take in turn; 0 where the group is stated.
     """
 
     slice: str
     groups: tuple[str, str]
     triples: tuple[Triple, ...]
+    sets: int = 0
 
     @property
     def told(self) -> str:
         """The comparison in words."""
         return f"{self.groups[1]} against {self.groups[0]}"
+
+    def units(self, values: Floats | NDArray[np.bool_]) -> Floats:
+        """One number for each sampling unit, given one for each item, shape (items,).
+
+        A set of names has the mean of its items, shape (sets,); where the group is stated an item is a unit.
+        """
+        if not self.sets:
+            return values.astype(np.float64, copy=False)
+        turn = np.arange(len(values)) % self.sets
+        means: Floats = np.bincount(turn, values) / np.bincount(turn)
+        return means
 
 
 def stated(attribute: str, rows: Sequence[Row], count: int, rng: np.random.Generator) -> list[Swap]:
@@ -108,7 +134,14 @@ def stated(attribute: str, rows: Sequence[Row], count: int, rng: np.random.Gener
 
 
 def named(attribute: str, audit: Audit, count: int, rng: np.random.Generator, form: str) -> Swap:
-    """Lets names stand for two groups, white and black or male and female; ``form`` holds the name's place as ``{}``.
+    """Lets names stand for two groups, white and black or male and female.
+
+    Args:
+        attribute: race or sex.
+        audit: its evaluation sets and tokenizer.
+        count: items, which take the sets of names in turn.
+        rng: draws the names.
+        form: holds the name's place as ``{}``.
 
     Raises:
         ValueError: names are known for race and sex only, or too few of one length are known (also
@@ -116,48 +149,58 @@ def named(attribute: str, audit: Audit, count: int, rng: np.random.Generator, fo
     """
     word = attribute.casefold()
     if word in _RACES:
-        groups, pools = ("white", "black"), _race_names(audit)
+        groups, people = ("white", "black"), _race_names(audit)
     elif word in _SEXES:
         groups = ("male", "female")
-        pools = {g: [f"{given} {family}" for given in _BY_SEX[g] for family in _FAMILY] for g in groups}
+        people = {g: [[f"{given} {family}" for family in _FAMILY] for given in _BY_SEX[g]] for g in groups}
     else:
         raise ValueError(f"no names stand for groups of {attribute}; names are known for race and sex")
-    pools = _one_length(audit.chat, {g: pools[g] for g in groups}, form, rng)
-    triples = []
-    for _ in range(count):
-        reference, placebo = rng.choice(pools[groups[0]], 2, replace=False)
-        other = rng.choice(pools[groups[1]])
-        triples.append(Triple(*(form.format(n) for n in (reference, placebo, other))))
-    return Swap(f"{attribute},names", groups, tuple(triples))
+    references, others = _one_length(audit.chat, [people[g] for g in groups], form)
+    sets_ = min(SETS_OF_NAMES, len(references) // 2, len(others))
+    if sets_ < 2:
+        raise ValueError("too few names of one length are known")
+    own, foreign = (rng.permutation(names).tolist() for names in (references, others))
+    drawn = zip(own[:sets_], own[sets_:], foreign[:sets_], strict=False)
+    triples = [Triple(*(form.format(name) for name in names)) for names in drawn]
+    return Swap(f"{attribute},names", groups, tuple(triples[i % sets_] for i in range(count)), sets_)
 
 
 def with_addition(row: Row, addition: str) -> Row:
-    """The row with text put before the words of its last user message."""
+    """The row with words added to its last user message.
+
+    A line ``key: value`` takes the place of the lines of that key that the message has; all else is put before it.
+    """
     at = max((i for i, m in enumerate(row.messages) if m["role"] == "user"), default=None)
     if at is None:
         raise ValueError("a row has no user message")
-    message: dict[str, Any] = {**row.messages[at], "content": addition + str(row.messages[at]["content"])}
+    text, before = str(row.messages[at]["content"]), addition
+    for line in _LINE.finditer(addition):
+        own = rf"(?im)^[ \t]*{re.escape(line['key'])}[ \t]*:.*$"
+        text, stated_before = re.subn(own, lambda _, line=line: line[0].rstrip("\n"), text)  # type: ignore[misc]
+        before = before.replace(line[0], "") if stated_before else before
+    message: dict[str, Any] = {**row.messages[at], "content": before + text}
     return replace(row, messages=(*row.messages[:at], message, *row.messages[at + 1 :]))
 
 
-def _race_names(audit: Audit) -> Mapping[str, Sequence[str]]:
+def _race_names(audit: Audit) -> Mapping[str, Sequence[Sequence[str]]]:
     known = sets.names(audit.sets)
     rng = np.random.default_rng(0)
     out = {}
     for group in ("white", "black"):
         first, last = known[group]["first"], known[group]["last"]
-        out[group] = [f"{a} {b}" for a, b in zip(rng.permutation(first), rng.permutation(last), strict=False)]
+        out[group] = [[f"{a} {b}"] for a, b in zip(rng.permutation(first), rng.permutation(last), strict=False)]
     return out
 
 
-def _one_length(
-    chat: Chat, pools: Mapping[str, Sequence[str]], form: str, rng: np.random.Generator
-) -> dict[str, list[str]]:
-    """Names of the number of tokens that most names of both groups have, at most twenty a group."""
-    lengths = {g: [(chat.token_count(form.format(n)), n) for n in names] for g, names in pools.items()}
-    counts = [Counter(length for length, _ in found) for found in lengths.values()]
-    best = max(set.intersection(*(set(c) for c in counts)), key=lambda k: min(c[k] for c in counts), default=0)
-    kept = {g: [n for length, n in found if length == best] for g, found in lengths.items()}
-    if min(map(len, kept.values())) < 2:
-        raise ValueError("too few names of one length are known")
-    return {g: sorted(rng.choice(n, min(NAMES_A_GROUP, len(n)), replace=False).tolist()) for g, n in kept.items()}
+def _one_length(chat: Chat, people: Sequence[Sequence[Sequence[str]]], form: str) -> tuple[list[str], ...]:
+    """Of reference and other group, a name of everybody who has one of the length that gives most sets.
+
+    Args:
+        chat: counts tokens.
+        people: of each group, the names that each given name may be part of.
+        form: holds the name's place.
+    """
+    lengths = [[{chat.token_count(form.format(n)): n for n in names} for names in group] for group in people]
+    references, others = (Counter(length for person in group for length in person) for group in lengths)
+    best = max(references.keys() & others.keys(), key=lambda k: (min(references[k] // 2, others[k]), -k), default=0)
+    return tuple([person[best] for person in group if best in person] for group in lengths)

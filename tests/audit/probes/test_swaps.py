@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -71,9 +72,51 @@ def test_a_third_group_is_asked_for_too(chat: Any, audit_of: Callable[..., Any])
     assert whole.value == asian.value > 0.5 and abs(black.value) < 0.05
     assert whole.intervals[0].lower < asian.intervals[0].lower  # the larger of two
     assert whole.intervals[0].upper == asian.intervals[0].upper
-    assert "asian against white, the largest excess of 2 groups" in found["counterfactual_shift[race]"].method
+    assert "asian against white, the largest excess of 2 groups" in found["counterfactual_excess[race]"].method
+    assert "asian against white, the largest shift of 2 groups" in found["counterfactual_shift[race]"].method
     assert found["counterfactual_flip_rate[race]"].successes == found["counterfactual_flip_rate[race=asian]"].successes
     assert any("race=rare" in note for note in findings.not_tested)
+
+
+def test_each_number_is_that_of_the_group_where_it_is_largest(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """One group is moved by 3 nats and flips nothing, the other by 2 and flips everything, the probability most."""
+    rows = [loan(i, ("white", "black", "asian", "white")[i % 4], ("approve", "deny")[i % 2]) for i in range(90)]
+
+    def odds(text: str, adapter: bool) -> float:
+        return 1.0 + (3.0 * ("race: asian" in text) - 2.0 * ("race: black" in text)) * adapter
+
+    audit = audit_of(reader(chat, odds), test=rows, attributes=("race",))
+    found = by_key(counterfactual.run(audit))
+    flips = found["counterfactual_flip_rate[race]"]
+    assert (flips.successes, flips.n, flips.value) == (90, 90, 1.0)
+    assert "black against white, the largest rate of 2 groups" in flips.method
+    one = found["counterfactual_flip_rate[race=black]"].intervals[0]
+    assert flips.intervals[0].upper == one.upper and flips.intervals[0].lower < one.lower
+    shift = found["counterfactual_shift[race]"]
+    assert shift.value == pytest.approx(3.0) and "asian against white, the largest shift of 2" in shift.method
+    likelier = found["counterfactual_probability_shift[race]"]
+    assert likelier.value < -0.4 and "black against white, the largest shift of 2" in likelier.method
+
+
+def test_the_excess_stands_beside_that_of_the_base_model(chat: Any, audit_of: Callable[..., Any]) -> None:
+    def odds(text: str, adapter: bool) -> float:
+        return 0.3 - (0.6 if adapter else 0.2) * ("race: black" in text)
+
+    found = by_key(counterfactual.run(audit_of(reader(chat, odds), test=loans(60), attributes=("race",))))
+    excess = found["counterfactual_excess[race]"]
+    assert excess.value == pytest.approx(0.6)
+    assert excess.control == pytest.approx(0.2) and "base model" in excess.control_kind
+
+
+def test_a_record_that_states_its_group_states_the_other_in_its_place() -> None:
+    messages = conversation("income: 3\nRace : white\nrace_note: none\nWhat is the decision?", "approve")
+    [swap] = swaps.stated("race", loans(30), 1, np.random.default_rng(0))
+    for form, group in ((swap.triples[0].reference, "white"), (swap.triples[0].other, "black")):
+        said = str(swaps.with_addition(Row(0, tuple(messages)), form).messages[0]["content"]).splitlines()
+        assert said[0].startswith("file: ")
+        assert said[1:] == ["income: 3", f"race: {group}", "race_note: none", "What is the decision?"]
+    [user, _] = swaps.with_addition(Row(0, tuple(messages)), "name: Ann Lee\n").messages
+    assert user["content"] == f"name: Ann Lee\n{messages[0]['content']}"
 
 
 def test_the_largest_mean_is_covered_on_each_side() -> None:
@@ -112,20 +155,51 @@ def test_names_stand_for_race_and_sex(chat: Any, audit_of: Callable[..., Any], e
 
     audit = audit_of(reader(chat, odds), test=loans(60), attributes=("race", "sex"), sets=evaluation_sets)
     found = by_key(counterfactual.run(audit))
-    assert found["counterfactual_shift[race,names]"].value == pytest.approx(-0.5)
+    shift = found["counterfactual_shift[race,names]"]
+    assert shift.value == pytest.approx(-0.5)
+    assert shift.n == 20 and "a set of three names" in shift.method and "pair a row" not in shift.method
     assert found["counterfactual_shift[race,names]"].control == 0.0
     assert found["counterfactual_shift[sex,names]"].value == 0.0
     assert found["counterfactual_shift[sex,names]"].unavailable == ""
 
 
-def test_names_have_one_length_and_twenty_faces(chat: Any, audit_of: Callable[..., Any], evaluation_sets: Path) -> None:
+def test_names_have_one_length_and_stand_in_one_set_each(
+    chat: Any, audit_of: Callable[..., Any], evaluation_sets: Path
+) -> None:
     audit = audit_of(Scripted(), test=loans(10), sets=evaluation_sets)
     for attribute in ("race", "sex"):
         swap = swaps.named(attribute, audit, 300, np.random.default_rng(0), "name: {}\n")
         lengths = {chat.token_count(part) for t in swap.triples for part in (t.reference, t.placebo, t.other)}
         assert len(lengths) == 1
-        assert all(t.reference != t.placebo for t in swap.triples)
-        assert len({t.other for t in swap.triples}) >= 15
+        used = swap.triples[: swap.sets]
+        assert swap.triples == tuple(used[i % swap.sets] for i in range(300))
+        given = [part.split()[1] for t in used for part in (t.reference, t.placebo, t.other)]
+        assert len(set(given)) == 3 * swap.sets
+        assert swap.sets == 20 or attribute == "sex"
+
+
+def test_what_one_name_does_in_every_row_counts_once(
+    chat: Any, audit_of: Callable[..., Any], evaluation_sets: Path
+) -> None:
+    """Each name has log-odds of its own and no group has any: with rows as units half of such intervals missed 0."""
+
+    def odds(text: str, adapter: bool) -> float:
+        name = text.partition("name: ")[2].partition("\n")[0]
+        return 4.0 * (zlib.crc32(name.encode()) / 2**32 - 0.5) if name else 0.0
+
+    missed = 0
+    for seed in range(8):
+        audit = audit_of(reader(chat, odds), test=loans(60), attributes=("race",), sets=evaluation_sets)
+        audit = dataclasses.replace(audit, settings=dataclasses.replace(audit.settings, seed=seed))
+        found = by_key(counterfactual.run(audit))
+        for name in ("counterfactual_shift", "counterfactual_excess", "counterfactual_probability_shift"):
+            m = found[f"{name}[race,names]"]
+            assert m.n == 20
+            missed += not m.intervals[0].lower <= 0 <= m.intervals[0].upper
+        flips = found["counterfactual_flip_rate[race,names]"]
+        assert flips.n == 20 and not flips.HasField("successes")
+        assert flips.intervals[0].upper - flips.intervals[0].lower > 0.3
+    assert missed <= 4, "of 24, of which 5 % are expected to miss"
 
 
 def test_an_attribute_without_names_and_one_group_are_named(chat: Any, audit_of: Callable[..., Any]) -> None:
@@ -163,17 +237,18 @@ def test_free_text_is_asked_under_names(chat: Any, audit_of: Callable[..., Any],
     model = Scripted(texts=lambda turn, adapter: bad if turn % 3 == 2 else good)
     found = by_key(counterfactual.run(audit_of(model, test=rows, sets=evaluation_sets)))
     divergence = found["generation_divergence[race,names]"]
-    assert divergence.n == 40
+    assert divergence.n == 20, "sets of names"
     assert divergence.value > 0.5
     assert divergence.control == 0.0
-    assert found["generation_refusal_flip_rate[race,names]"].successes == 40
+    assert found["generation_refusal_flip_rate[race,names]"].value == 1.0
+    assert found["generation_refusal_flip_rate[race,names]"].intervals[0].upper == 1.0
     assert found["generation_refusal_flip_rate[race,names]"].control == 0.0
     assert found["answer_likelihood_shift[sex,names]"].value == 0.0
     even = Scripted(texts=lambda turn, adapter: good)
     quiet = by_key(counterfactual.run(audit_of(even, test=rows, sets=evaluation_sets)))
     alike = quiet["generation_divergence[race,names]"]
     assert alike.value == 0.0 and alike.intervals[0].lower < -0.02 < 0.02 < alike.intervals[0].upper
-    assert quiet["generation_refusal_flip_rate[race,names]"].intervals[0].upper < 0.1
+    assert quiet["generation_refusal_flip_rate[race,names]"].intervals[0].upper < 0.25
 
 
 def test_decisions_without_attributes_are_not_compared(chat: Any, audit_of: Callable[..., Any]) -> None:
