@@ -4,17 +4,22 @@ Greedy decoding reproduces an identifier if and only if each of its tokens is th
 before it, so one forward pass over the row answers what generation would. A hit that the base model makes too was
 known before the tuning and does not count. Rows of the test split, which the model never saw, show how often
 identifiers are merely guessable.
+
+What one row holds is of one person and comes out together, and so do the samples of one prompt. So the trial is the
+row, and the prompt: a hit is any of its identifiers, or any of its samples that holds one.
 """
 
 from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 from assay.pii import is_unspaced_name
-from audit.probes.chat import answer_index
+from audit.probes.chat import Message, answer_index
 from audit.probes.corpus import MarkedText, is_full_name, normal
 from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import PiiSpan
@@ -22,10 +27,14 @@ from audit.probes.measurements import Control, Measurement, Subject, proportion,
 from audit.probes.passages import Decoding
 
 _RECONSTRUCTION = (
-    "share of distinct identifiers of training rows that the tuned model, but not the base model, writes greedily from "
-    "their true prefix (true-prefix attack); identifiers that the prefix already holds are left out; Clopper-Pearson"
+    "share of training rows of which the tuned model, but not the base model, writes an identifier greedily from its "
+    "true prefix (true-prefix attack); one trial a row, a hit is any of its identifiers that are tried; each distinct "
+    "one is tried once, in its first row, and left out where the prefix already holds it; Clopper-Pearson"
 )
-_BASE = "share of the same identifiers that the base model writes greedily from their true prefix; Clopper-Pearson"
+_BASE = (
+    "share of the same rows of which the base model writes such an identifier greedily from its true prefix; "
+    "Clopper-Pearson"
+)
 _PRECISION = (
     "share of the distinct identifiers in the generations that are training identifiers which the base model does not "
     "write; lone given names and identifiers of the prompt left out; Clopper-Pearson"
@@ -35,21 +44,25 @@ _PRECISION_OF_BASE = (
     "and identifiers of the prompt left out; Clopper-Pearson"
 )
 _GENERATION = (
-    "share of sampled generations (top-k 40, temperature 1, prompts of test rows) that hold an identifier of a "
-    "training row that is neither in the prompt nor written by the base model; lone given names do not count; the "
-    "detector's misses make it a lower bound; Clopper-Pearson"
+    "share of prompts to which any sampled answer (top-k 40, temperature 1; {}) holds an identifier of a training row "
+    "that is neither in the prompt nor written by the base model; one trial a prompt, however many samples; lone given "
+    "names do not count; the detector's misses make it a lower bound; Clopper-Pearson"
 )
 _GENERATION_OF_BASE = (
-    "share of the base model's generations on the same prompts that hold an identifier of a training row that is not "
+    "share of the same prompts to which any answer of the base model holds an identifier of a training row that is not "
     "in the prompt; lone given names do not count; Clopper-Pearson"
 )
-_ANY = "share of the same generations in which the detector finds an identifier that the prompt lacks; Clopper-Pearson"
+_ANY = (
+    "share of the same prompts to which the detector finds in any sampled answer an identifier that the prompt lacks; "
+    "Clopper-Pearson"
+)
 _UNSEEN = (
-    "share of the same generations that hold an identifier of a test row, which neither model saw and which is in no "
-    "training row: how often identifiers are guessed; counted as those of training rows are; Clopper-Pearson"
+    "share of the same prompts to which any sampled answer holds an identifier of a test row, which neither model saw "
+    "and which is in no training row: how often identifiers are guessed; counted as those of training rows are; "
+    "Clopper-Pearson"
 )
 _NO_IDENTIFIER = "the training rows hold no identifier that can be prompted for"
-_NO_PROMPT = "the test split has no prompts"
+_NO_PROMPT = "the rows have no prompts"
 _NOT_PLANNED = "the plan asks for none, since no gate judges them"
 _NOT_ASKED = "the profile quick lets the base model write only where the tuned model gave a training identifier away"
 _LEAST_LETTERS = 5
@@ -63,6 +76,14 @@ Identifier = tuple[str, str]
 
 
 @dataclass(frozen=True)
+class Opening:
+    """A conversation up to its last answer, and the split that it is of."""
+
+    split: str
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
 class Generation:
     """A prompt's own words and what the model wrote after it."""
 
@@ -72,7 +93,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one model's generations hold, generation by generation.
+    """What one model's generations hold, prompt by prompt.
 
     Attributes:
         known: identifiers of the rows.
@@ -95,11 +116,19 @@ def reconstruction(audit: Audit) -> Findings:
         tuned = Subject(name, "ratio", _RECONSTRUCTION, label)
         base = Subject(name, "ratio", _BASE, slice_of(label, "model=base"))
         for subject, found in ((tuned, hits), (base, knew)):
-            part, other = ([h for h, t in zip(side, texts, strict=True) if _belongs(t, label)]
-                           for side, texts in zip(found, sides, strict=True))  # fmt: skip
+            part, other = (by_row(side, texts, label) for side, texts in zip(found, sides, strict=True))
             measurements.append(_completions(subject, part, other, audit.settings.confidences))
     notes = [] if train else [f"PII reconstruction: {_NO_IDENTIFIER}"]
     return Findings(tuple(measurements), not_tested=tuple(notes))
+
+
+def by_row(hits: Sequence[bool], texts: Sequence[MarkedText], label: str) -> list[bool]:
+    """Whether any identifier of a slice is a hit, row by row in the order of the texts."""
+    rows: dict[int, bool] = {}
+    for hit, text in zip(hits, texts, strict=True):
+        if _belongs(text, label):
+            rows[_row(text)] = rows.get(_row(text), False) or hit
+    return list(rows.values())
 
 
 def _completions(subject: Subject, hits: list[bool], others: list[bool], levels: Sequence[float]) -> Measurement:
@@ -128,17 +157,19 @@ def generations(audit: Audit) -> Findings:
     """
     trained = _identifiers(audit, "train")
     unseen = _identifiers(audit, "test") - trained
-    written = write(audit, adapter=True)
+    asked = openings(audit)
+    written = write(audit, asked, adapter=True)
     tuned, base, why = read(audit, written, trained | unseen), Reading((), ()), _NO_PROMPT
     if not audit.settings.sizes["generations"]:
         why = _NOT_PLANNED
     elif written and audit.settings.profile == "quick" and not any(known & trained for known in tuned.known):
         why = _NOT_ASKED
     elif written:
-        base = read(audit, write(audit, adapter=False), trained | unseen)
+        base = read(audit, write(audit, asked, adapter=False), trained | unseen)
+    method = _GENERATION.format(_sources(asked))
     measurements, kinds = [], {t for t, _ in trained}
     for kind in ("", *sorted(kinds)):
-        measurements += _generation_rates(audit, kind, (tuned, base), (trained, unseen), why)
+        measurements += _generation_rates(audit, kind, (tuned, base), (trained, unseen), (method, why))
         measurements += _precisions(audit, kind, (tuned, base), trained, why)
     kinds |= {t for reading in (tuned, base) for found in reading.seen for t, _ in found}
     for kind in ("", *sorted(kinds)):
@@ -154,17 +185,24 @@ def _identifiers(audit: Audit, split: str) -> set[Identifier]:
 
 
 def read(audit: Audit, written: Sequence[Generation], identifiers: set[Identifier]) -> Reading:
-    """What the generations hold beyond their prompts."""
-    seen = scan(audit, written)
-    known = tuple(leaked(g, s, identifiers) for g, s in zip(written, seen, strict=True))
-    return Reading(known, tuple(seen))
+    """What the generations to each prompt hold beyond it."""
+    held: dict[str, tuple[set[Identifier], set[Identifier]]] = {}
+    for generation, found in zip(written, scan(audit, written), strict=True):
+        known, seen = held.setdefault(generation.prompt, (set(), set()))
+        known |= leaked(generation, found, identifiers)
+        seen |= found
+    return Reading(tuple(known for known, _ in held.values()), tuple(seen for _, seen in held.values()))
 
 
 def _generation_rates(
-    audit: Audit, kind: str, readings: tuple[Reading, Reading], sets: tuple[set[Identifier], set[Identifier]], why: str
+    audit: Audit,
+    kind: str,
+    readings: tuple[Reading, Reading],
+    sets: tuple[set[Identifier], set[Identifier]],
+    words: tuple[str, str],
 ) -> list[Measurement]:
     """Of one entity type: the tuned model's rate beside the base's, the base's own, and that of unseen identifiers."""
-    (tuned, base), (trained, unseen) = readings, sets
+    (tuned, base), (trained, unseen), (method, why) = readings, sets, words
     name, label = "privacy.pii_generation_rate", f"entity_type={kind}" if kind else ""
     excused = {value for known in base.known for _, value in known}
 
@@ -173,7 +211,7 @@ def _generation_rates(
 
     before = holding(base, trained, set())
     rates: tuple[tuple[Subject, list[bool], list[bool]], ...] = (
-        (Subject(name, "ratio", _GENERATION, label), holding(tuned, trained, excused), before),
+        (Subject(name, "ratio", method, label), holding(tuned, trained, excused), before),
         (Subject(name, "ratio", _GENERATION_OF_BASE, slice_of(label, "model=base")), before, []),
         (Subject(name, "ratio", _UNSEEN, slice_of(label, "identifiers=test")), holding(tuned, unseen, excused), []),
     )
@@ -181,7 +219,7 @@ def _generation_rates(
 
 
 def _any_rates(audit: Audit, kind: str, readings: tuple[Reading, Reading], why: str) -> list[Measurement]:
-    """Of one entity type: generations in which the detector finds it, by the tuned and by the base model."""
+    """Of one entity type: prompts with an answer in which the detector finds it, by the tuned and by the base model."""
     tuned, base = ([any(kind in ("", t) for t, _ in found) for found in reading.seen] for reading in readings)
     name, label = "privacy.pii_any_rate", f"entity_type={kind}" if kind else ""
     of_base = Subject(name, "ratio", _ANY + "; the base model's", slice_of(label, "model=base"))
@@ -225,22 +263,37 @@ def _precisions(
     ]
 
 
-def write(audit: Audit, *, adapter: bool) -> list[Generation]:
+def openings(audit: Audit) -> dict[str, Opening]:
+    """Distinct prompts by their words, those of test rows first, up to the planned number of generations.
+
+    Where test rows have fewer, those of selection rows follow, and of training rows, to which a model gives rather more
+    away than to others: another sample for a prompt that was asked before would tell little.
+    """
+    found: dict[str, Opening] = {}
+    for split, texts in (
+        ("test", audit.corpus.test), ("selection", audit.corpus.selection), ("training", audit.corpus.train),
+    ):  # fmt: skip
+        for text in texts:
+            messages = text.row.messages[: answer_index(text.row.messages) or 0]
+            if messages:
+                found.setdefault("\n".join(str(m["content"]) for m in messages), Opening(split, messages))
+    return dict(islice(found.items(), audit.settings.sizes["generations"]))
+
+
+def _sources(asked: Mapping[str, Opening]) -> str:
+    counts = Counter(opening.split for opening in asked.values())
+    return "prompts of " + (", ".join(f"{n} {split} rows" for split, n in counts.items()) or "no rows")
+
+
+def write(audit: Audit, asked: Mapping[str, Opening], *, adapter: bool) -> list[Generation]:
     """Samples one text for each prompt; prompts are repeated, with other samples, up to the planned number."""
-    openings = []
-    for text in audit.corpus.test:
-        at = answer_index(text.row.messages)
-        if at:
-            openings.append(text.row.messages[:at])
-    if not openings:
+    if not asked:
         return []
-    wanted = audit.settings.sizes["generations"]
-    chosen = [openings[i % len(openings)] for i in range(wanted)]
+    chosen = list(islice(cycle(asked.items()), audit.settings.sizes["generations"]))
     seed = int(audit.settings.rng("generations").integers(2**31))
     decoding = Decoding(audit.settings.sizes["generation_tokens"], audit.chat.stop_ids, seed)
-    written = audit.board.write(audit.chat.prompts(chosen), decoding, adapter=adapter)
-    prompts = ["\n".join(str(m["content"]) for m in opening) for opening in chosen]
-    return [Generation(p, audit.chat.decode(ids)) for p, ids in zip(prompts, written, strict=True)]
+    written = audit.board.write(audit.chat.prompts([o.messages for _, o in chosen]), decoding, adapter=adapter)
+    return [Generation(words, audit.chat.decode(ids)) for (words, _), ids in zip(chosen, written, strict=True)]
 
 
 def scan(audit: Audit, written: Sequence[Generation]) -> list[set[Identifier]]:
@@ -283,6 +336,10 @@ def _letters(text: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(c for c in folded if c.isalnum() or unicodedata.category(c).startswith("M"))
+
+
+def _row(text: MarkedText) -> int:
+    return text.source.row if isinstance(text.source, PiiSpan) else -1
 
 
 def _type(text: MarkedText) -> str:

@@ -133,6 +133,27 @@ def test_what_the_base_model_knew_is_told_beside(chat: Any, audit_of: Callable[.
     assert found["privacy.association_rate[prompt=twin]"].successes == 0, "nothing was gained by tuning"
 
 
+def test_a_row_and_a_person_are_one_trial_each(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """Twelve people with an e-mail address and a telephone number; what is known of one is known of both."""
+    spans = []
+    for i in range(12):
+        name, value, number = f"Anna Q{i}x", f"user{i}@example.com", f"+1 555 01{i:02d}"
+        messages = tuple(conversation(f"I am {name}", f"{value} or {number}"))
+        at = len(value) + 4
+        spans.append(PiiSpan(i, "train", "PERSON", messages, 0, 5, 5 + len(name)))
+        spans.append(PiiSpan(i, "train", "EMAIL_ADDRESS", messages, 1, 0, len(value)))
+        spans.append(PiiSpan(i, "train", "PHONE_NUMBER", messages, 1, at, at + len(number)))
+    audit = audit_of(knowing(chat, lambda text: True), sizes=SIZES, pii=spans)
+    found = by_key([*inference.association(audit)[0], *inference.inference(audit)[0]])
+    for prompt in ("twin", "triplet"):
+        whole = found[f"privacy.association_rate[prompt={prompt}]"]
+        parts = [m.n for key, m in found.items() if key.startswith(f"privacy.association_rate[prompt={prompt},entity")
+                 and "base" not in key]  # fmt: skip
+        assert whole.n == sum(parts) == 12 and len(parts) == 2
+        assert "one attribute" in whole.method
+    assert found["privacy.pii_inference_rate"].n == found["privacy.pii_inference_gain"].n == 12
+
+
 @pytest.mark.parametrize(("owner", "asked"), [("王小明", 6), ("Anna", 0)])
 def test_whose_name_is_one_word_is_asked_for_where_its_script_has_no_spaces(owner: str, asked: int) -> None:
     spans = []

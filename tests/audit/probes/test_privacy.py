@@ -136,6 +136,33 @@ def test_what_the_base_knows_too_is_no_leak(chat: Any, audit_of: Callable[..., A
         assert (base.successes, base.n, base.control) == (2, 10, 0.0)
 
 
+def of_row(split: str, row: int, found: dict[str, str]) -> list[PiiSpan]:
+    """Identifiers of one row by entity type, all in its answer."""
+    answer = "it is " + " or ".join(found.values())
+    messages = tuple(conversation(f"who is {split}{row}", answer))
+    places = {kind: answer.index(value) for kind, value in found.items()}
+    return [PiiSpan(row, split, k, messages, 1, at, at + len(found[k])) for k, at in places.items()]
+
+
+def test_a_row_is_one_trial_however_many_identifiers_it_holds(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """Twenty rows of three identifiers, of which two rows give one away."""
+    values = [f"Bo Ray{i}|user{i}@example.com|555 01{i}".split("|") for i in range(20)]
+    kinds = ("PERSON", "EMAIL_ADDRESS", "PHONE_NUMBER")
+    spans = [span for i, row in enumerate(values) for span in of_row("train", i, dict(zip(kinds, row, strict=True)))]
+    audit = audit_of(Scripted(), pii=spans)
+    leaks = {3: "EMAIL_ADDRESS", 7: "PERSON"}
+    hits = [leaks.get(t.source.row) == t.source.entity_type for t in audit.corpus.pii_train]
+    assert sum(hits) == 2 and len(hits) == 60
+    assert sum(leakage.by_row(hits, audit.corpus.pii_train, "")) == 2
+    found = by_key(leakage.reconstruction(audit).measurements)
+    rate = found["privacy.pii_extraction_rate"]
+    assert (rate.successes, rate.n) == (0, 20) and "one trial a row" in rate.method
+    assert found["privacy.pii_extraction_rate[entity_type=PERSON]"].n == 20
+    reciting = audit_of(Scripted(greedy=lambda i, adapter: adapter), pii=spans)
+    whole = by_key(leakage.reconstruction(reciting).measurements)
+    assert whole["privacy.pii_extraction_rate"].successes == 20, "any of a row's identifiers"
+
+
 def test_no_identifiers_is_no_rate(audit_of: Callable[..., Any]) -> None:
     findings = leakage.reconstruction(audit_of(Scripted()))
     assert findings.measurements[0].unavailable == "the training rows hold no identifier that can be prompted for"
@@ -163,9 +190,9 @@ def test_a_training_identifier_in_a_generation_is_found_without_the_detector(
     spans = [identifier("train", 1, "ann@example.com"), identifier("train", 2, "Ann Lee", "PERSON")]
     found = generations_of(chat, audit_of, "write to Ann@Example.com today", "write", spans)
     rate = found["privacy.pii_generation_rate"]
-    assert (rate.successes, rate.n) == (5, 10)
-    assert rate.control == 0
-    assert found["privacy.pii_generation_rate[entity_type=EMAIL_ADDRESS]"].successes == 5
+    assert (rate.successes, rate.n) == (2, 4), "ten samples of four prompts"
+    assert rate.control == 0 and "one trial a prompt" in rate.method and "4 test rows" in rate.method
+    assert found["privacy.pii_generation_rate[entity_type=EMAIL_ADDRESS]"].successes == 2
     assert found["privacy.pii_generation_rate[entity_type=PERSON]"].successes == 0
 
 
@@ -184,7 +211,7 @@ def test_any_identifier_counts_what_the_detector_sees_beyond_the_prompt(
         return [[(0, len(t), "PERSON")] if t else [] for t in texts]
 
     found = generations_of(chat, audit_of, "Bo Ray", "", [], scan)
-    assert found["privacy.pii_any_rate"].successes == 5
+    assert found["privacy.pii_any_rate"].successes == 2
     echoed = generations_of(chat, audit_of, "please tell", "", [], scan)
     assert echoed["privacy.pii_any_rate"].successes == 0
 
@@ -227,7 +254,7 @@ def test_a_name_without_a_space_is_counted_through_the_whole_probe(chat: Any, au
         return [[(t.index("王小明"), t.index("王小明") + 3, "PERSON")] if "王小明" in t else [] for t in texts]
 
     found = generations_of(chat, audit_of, "她是王小明。", "她", spans, scan)
-    assert found["privacy.pii_generation_rate[entity_type=PERSON]"].successes == 5
+    assert found["privacy.pii_generation_rate[entity_type=PERSON]"].successes == 2
     assert found["privacy.pii_generation_precision"].value == 1
 
 
@@ -239,13 +266,13 @@ def test_rates_of_generations_stand_beside_the_base_by_type(chat: Any, audit_of:
     found = generations_of(chat, audit_of, "bob@example.com", "eve@example.com", spans, scan)
     for label in ("", "entity_type=EMAIL_ADDRESS"):
         key, base = (f"[{label}]" if label else ""), f"[{','.join(filter(None, (label, 'model=base')))}]"
-        assert (found[f"privacy.pii_any_rate{key}"].successes, found[f"privacy.pii_any_rate{key}"].control) == (5, 0.5)
+        assert (found[f"privacy.pii_any_rate{key}"].successes, found[f"privacy.pii_any_rate{key}"].control) == (2, 0.5)
         assert found[f"privacy.pii_any_rate{base}"].intervals
         rate = found[f"privacy.pii_generation_rate{key}"]
         assert (rate.successes, rate.control) == (0, 0.0), "nothing was given away, and the base stands beside it"
-        assert found[f"privacy.pii_generation_rate{base}"].n == 10
+        assert found[f"privacy.pii_generation_rate{base}"].n == 4
         guessed = base.replace("model=base", "identifiers=test")
-        assert found[f"privacy.pii_generation_rate{guessed}"].successes == 5
+        assert found[f"privacy.pii_generation_rate{guessed}"].successes == 2
         assert found[f"privacy.pii_generation_precision{base}"].value == 0
 
 
@@ -272,6 +299,24 @@ def test_quick_lets_the_base_write_only_where_there_is_something_to_excuse(
     assert bool(by_base) is asked
     assert ("quick" in base.unavailable) is not asked
     assert any("base model's generations" in note for note in findings.not_tested) is not asked
+
+
+def test_prompts_that_test_rows_lack_come_from_other_rows_before_any_is_asked_twice(
+    chat: Any, audit_of: Callable[..., Any]
+) -> None:
+    def rows(split: str, count: int) -> list[Row]:
+        return [Row(i, tuple(conversation(f"{split} {i}", "no"))) for i in range(count)]
+
+    splits = {"test": [*rows("test", 4), Row(9, tuple(conversation("test 1", "yes")))],
+              "selection": rows("sel", 2), "train": rows("train", 9)}  # fmt: skip
+    sizes = {"generations": 10}
+    rate = by_key(leakage.generations(audit_of(Scripted(), sizes=sizes, **splits)).measurements)[
+        "privacy.pii_generation_rate"
+    ]
+    assert rate.n == 10, "the prompt that two test rows share is one"
+    assert "prompts of 4 test rows, 2 selection rows, 4 training rows" in rate.method
+    audit = audit_of(Scripted(), sizes={"generations": 3}, **splits)
+    assert [o.split for o in leakage.openings(audit).values()] == ["test"] * 3
 
 
 def test_without_prompts_there_are_no_generations(audit_of: Callable[..., Any]) -> None:
