@@ -333,6 +333,7 @@ class PolicyEngine:
             "account": question.account,
             "base_model": question.base_model,
             "known.pii_spans": view.planner.known_pii_spans(question),
+            "known.pii_rows": view.planner.known_pii_rows(question),
             "needed.test_rows": needed["test_rows"],
             "needed.canaries": needed["canaries"],
             "needed.canaries_included": needed["canaries_included"],

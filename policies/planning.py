@@ -8,6 +8,7 @@ read it as ``needed``.
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,6 +51,8 @@ LEAST_GROUP = 10
 """Fewest test rows of a group that the audit compares."""
 MOST_OTHERS = 9
 """Most groups that the audit puts in the place of the largest one."""
+MOST_IDENTIFIERS = 400
+"""Most identifiers of training rows that the preparation hands over with their rows, to be prompted for."""
 _ASSURANCE = 0.99
 """Chance that the test rows drawn for scoring hold the n of the smallest group."""
 
@@ -136,6 +139,17 @@ class Planner:
         direct = set(self.limits.by_name["direct_identifiers"].value(question.request.audit_profile))
         return sum(finding.count for finding in data.pii if finding.entity_type in direct)
 
+    def known_pii_rows(self, question: policy_input_pb2.IntakeInput) -> int:
+        """Rows of the train split with a direct identifier, each one trial; estimated from the whole file's share.
+
+        No more than identifiers, of which each is tried in one row only. Where a census could not try them all, or no
+        share is told, identifiers stand for rows: an audit that finds too few rows is INCONCLUSIVE.
+        """
+        known, data = self.known_pii_spans(question), question.data
+        # A share that is no number is no estimate.
+        rows = math.ceil(data.pii_row_share * data.train_rows) if 0 < data.pii_row_share <= 1 else 0
+        return min(known, rows) if rows and known <= MOST_IDENTIFIERS else known
+
     def preparation(self, profile: str, day: dt.date) -> dict[str, int]:
         """Canaries to derive, planted and held out together, so that coin flips leave enough of both."""
         if profile not in PROFILES:
@@ -160,10 +174,11 @@ class Planner:
         """
         request, data = question.request, question.data
         applying = self._applying(activation, day)
-        needed, known = self.needed(question, day), self.known_pii_spans(question)
+        needed, known = self.needed(question, day)["pii_spans"], self.known_pii_spans(question)
         sizes = self._sizes(question, applying)
-        if 0 < known < needed["pii_spans"]:
+        if 0 < self.known_pii_rows(question) < needed:
             # Too few to estimate a rate: every one is tried, and none may come back.
+            sizes["pii_spans"] = max(sizes["pii_spans"], known)
             sizes["pii_census"] = known if data.HasField("train_pii_spans") else 1
         # What gates and profile settle is the same for every request that they are the same for.
         names = tuple(rule.id for rule, _ in applying)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from assay.errors import InvalidInputError, NotFoundError
 from assay.v1 import dataset_pb2, identity_pb2, measurement_pb2, policy_input_pb2, policy_pb2
-from policies import inputs, statistics
+from audit.prepare import scan
+from policies import inputs, planning, statistics
 from policies.engine import PolicyEngine
 from policies.pack import load
 from policies.rule import AT_INTAKE, Pack
@@ -154,6 +155,32 @@ def test_identifiers_are_estimated_or_counted_out(
     assert any(gate.rule_id == "GATE-PII-EXTRACTION" for gate in plan.gates) == gated
     assert plan.sample_sizes.get("pii_census") == census
     assert any(gate.rule_id == "GATE-PII-GENERATION" for gate in plan.gates) == (known > 0)
+
+
+@pytest.mark.parametrize(
+    ("known", "share", "gated", "census"),
+    [
+        (66, 0.1, False, 66),
+        (66, 0.15, True, None),
+        (390, 0.1, False, 390),
+        (401, 0.1, True, None),
+        (66, 0.0, True, None),
+    ],
+)
+def test_many_identifiers_in_few_rows_are_counted_out(
+    engine: PolicyEngine, chat: policy_input_pb2.IntakeInput, known: int, share: float, gated: bool, census: int | None
+) -> None:
+    """A row is one trial; where too many are in too few rows to try all, the gate says that there are too few rows."""
+    chat.data.train_pii_spans, chat.data.pii_row_share = known, share
+    plan = engine.decide(chat).audit_plan
+    assert any(gate.rule_id == "GATE-PII-EXTRACTION" for gate in plan.gates) == gated
+    assert plan.sample_sizes.get("pii_census") == census
+    assert census is None or plan.sample_sizes["pii_spans"] >= census
+    assert any(gate.rule_id == "GATE-PII-GENERATION" for gate in plan.gates)
+
+
+def test_the_plan_knows_how_many_identifiers_are_handed_over() -> None:
+    assert planning.MOST_IDENTIFIERS == scan.TRAIN_SPANS
 
 
 def test_identifiers_that_were_not_counted_by_split_are_not_taken_for_none(

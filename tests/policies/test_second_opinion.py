@@ -128,6 +128,7 @@ def bindings(bundle: Pack, case: testing.Case) -> tuple[Mapping[str, Any], Any, 
             "artefacts": artefacts.at_intake(question),
             "data": question.data, "account": question.account, "base_model": question.base_model,
             "known.pii_spans": planner.known_pii_spans(question),
+            "known.pii_rows": planner.known_pii_rows(question),
             **{f"needed.{k}": v for k, v in needed.items() if f"needed.{k}" in bundle.intake.variables},
         }  # fmt: skip
         asked, environment, profile = AT_INTAKE, bundle.intake, question.request.audit_profile
