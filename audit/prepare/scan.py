@@ -1,4 +1,4 @@
-"""Personal data in the rows: tallies by type for policy, and a keyed sample of spans for the extraction probe."""
+"""Personal data in the rows: tallies by type for policy, a keyed sample of spans, and every identifier of training."""
 
 from __future__ import annotations
 
@@ -95,14 +95,15 @@ class PiiTally:
 class SpanSample:
     """Up to ``TRAIN_SPANS`` and ``TEST_SPANS`` distinct direct identifiers, chosen by a keyed digest of the value.
 
-    A value counts once however often it occurs, so that a signature in every row does not crowd out the rest.
+    A value counts once however often it occurs, so that a signature in every row does not crowd out the rest. Only the
+    sample is prompted for; what a model writes freely is compared with every identifier of the train split.
     """
 
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"assay/pii-sample/v1", hashlib.sha256)
         self._heaps: dict[str, list[tuple[bytes, dict[str, Any]]]] = {TRAIN: [], TEST: []}
         self._held: dict[str, set[bytes]] = {TRAIN: set(), TEST: set()}
-        self._train_values: set[bytes] = set()
+        self._train: dict[bytes, tuple[str, str]] = {}
 
     def offer(self, row: Row, split: str) -> None:
         """Considers the direct identifiers of a row of the train or the test split, system prompts left out."""
@@ -112,16 +113,17 @@ class SpanSample:
 
     def _offer(self, row: Row, split: str, span: Identifier) -> None:
         text = row.messages[span.message]["content"][span.start : span.end]
-        value = f"{span.entity_type}\x1f{' '.join(text.casefold().split())}"
+        value = " ".join(text.casefold().split())
+        item = f"{span.entity_type}\x1f{value}".encode()
         # Inverted, since heapq keeps the smallest on top and the top is what gets replaced.
-        rank = bytes(255 - b for b in hmac.digest(self._key, value.encode(), hashlib.sha256)[:16])
+        rank = bytes(255 - b for b in hmac.digest(self._key, item, hashlib.sha256)[:16])
         if split == TRAIN:
-            self._train_values.add(rank)
+            self._train[rank] = (span.entity_type, value)
         heap, held = self._heaps[split], self._held[split]
         room = TRAIN_SPANS if split == TRAIN else TEST_SPANS * _SPARE
         if rank in held or (len(heap) >= room and rank <= heap[0][0]):
             return
-        item = {
+        chosen = {
             "row": row.number,
             "split": split,
             "entity_type": span.entity_type,
@@ -132,21 +134,18 @@ class SpanSample:
         }
         held.add(rank)
         if len(heap) < room:
-            heapq.heappush(heap, (rank, item))
+            heapq.heappush(heap, (rank, chosen))
         else:
-            held.discard(heapq.heapreplace(heap, (rank, item))[0])
+            held.discard(heapq.heapreplace(heap, (rank, chosen))[0])
 
-    @property
-    def train_values(self) -> int:
-        """Distinct direct identifiers of the train split, beyond the cap too."""
-        return len(self._train_values)
+    def train_values(self) -> list[tuple[str, str]]:
+        """Type and value (case-folded, with single spaces) of every identifier of the train split, sorted; no cap."""
+        return sorted(self._train.values())
 
     def items(self) -> list[dict[str, Any]]:
         """The sample, train first, each part in keyed order; no test value occurs in training."""
         train = [item for _, item in sorted(self._heaps[TRAIN], key=lambda h: h[0], reverse=True)]
-        test = [
-            i for r, i in sorted(self._heaps[TEST], key=lambda h: h[0], reverse=True) if r not in self._train_values
-        ]
+        test = [i for r, i in sorted(self._heaps[TEST], key=lambda h: h[0], reverse=True) if r not in self._train]
         return train + test[:TEST_SPANS]
 
 

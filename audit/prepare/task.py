@@ -1,10 +1,10 @@
 """The prepare task: reads ``inputs/dataset``, writes splits, private files and facts, and returns the claim.
 
 Outputs: ``facts.json`` (``assay.v1.DataFacts``), ``train.jsonl`` with the planted canaries, ``validation.jsonl``,
-``selection.jsonl``, and ``private/`` with ``test.jsonl``, ``train_sample.jsonl``, ``canaries.json`` and
-``pii.jsonl``, which leave only sealed to this worker; where the datasheet names a group field and the gateway sent the
-unit's key, ``subjects.idx`` (:mod:`assay.subjects`). The same order, file and key give the same bytes, so a task that
-was killed starts over and ends as it would have.
+``selection.jsonl``, and ``private/`` with ``test.jsonl``, ``train_sample.jsonl``, ``canaries.json``, ``pii.jsonl`` and
+``identifiers.jsonl``, which leave only sealed to this worker; where the datasheet names a group field and the gateway
+sent the unit's key, ``subjects.idx`` (:mod:`assay.subjects`). The same order, file and key give the same bytes, so a
+task that was killed starts over and ends as it would have.
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ def run(context: TaskContext) -> dict[str, Any]:
         users = _write_splits(context, spool, splits, canaries, intake, order)
         (private / "canaries.json").write_bytes(manifest(canaries))
         _write_lines(private / "pii.jsonl", map(json_line, sample.items()))
+        trained = sample.train_values()
+        _write_lines(private / "identifiers.jsonl", (json_line({"entity_type": t, "value": v}) for t, v in trained))
         context.progress(3, _STEPS, "counting tokens")
         tokens = _count_tokens(spool, splits, canaries, counter, sorted(intake.table.labels) if intake.table else ())
     found = facts_of.Found(
@@ -131,7 +133,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         pii=scanned.tally,
         pii_action=order.pii_action,
         quality=scanned.quality,
-        train_pii_values=sample.train_values,
+        train_pii_values=len(trained),
         detector=scanned.detector,
         train_tokens=tokens.train,
         rejected_tokens=tokens.rejected,

@@ -151,13 +151,24 @@ class PiiSpan:
 
 @dataclass(frozen=True)
 class PrivateRows:
-    """Everything that only the audit worker ever sees, and the selection split."""
+    """Everything that only the audit worker ever sees, and the selection split.
+
+    Attributes:
+        test: the sealed test split.
+        train: a sample of the train split.
+        selection: the selection split.
+        canaries: all of them, planted and controls.
+        pii: a sample of the direct identifiers, each with its row.
+        identifiers: type and normalised value of every direct identifier of the train split; None in kits that were
+            made before they were handed over.
+    """
 
     test: tuple[Row, ...]
     train: tuple[Row, ...]
     selection: tuple[Row, ...]
     canaries: tuple[Canary, ...]
     pii: tuple[PiiSpan, ...]
+    identifiers: tuple[tuple[str, str], ...] | None = None
 
 
 def check_commitments(inputs: Path, plan: measurement_pb2.AuditPlan) -> None:
@@ -177,7 +188,7 @@ def check_commitments(inputs: Path, plan: measurement_pb2.AuditPlan) -> None:
 
 
 def read_private_rows(inputs: Path) -> PrivateRows:
-    """Reads ``inputs/private/*`` and ``inputs/selection.jsonl``; an absent file is an empty one.
+    """Reads ``inputs/private/*`` and ``inputs/selection.jsonl``; an absent file is an empty one, but for identifiers.
 
     Raises:
         InvalidInputError: ``PRIVATE_ROWS_MALFORMED`` naming file and line.
@@ -190,6 +201,7 @@ def read_private_rows(inputs: Path) -> PrivateRows:
         selection=_selection(inputs, test),
         canaries=tuple(_canaries(private / "canaries.json")),
         pii=tuple(_pii(private / "pii.jsonl")),
+        identifiers=_identifiers(private / "identifiers.jsonl"),
     )
 
 
@@ -311,6 +323,18 @@ def _pii(path: Path) -> Iterator[PiiSpan]:
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise _malformed(path, number, error) from error
         yield span
+
+
+def _identifiers(path: Path) -> tuple[tuple[str, str], ...] | None:
+    if not path.is_file():
+        return None
+    found = []
+    for number, value in _lines(path):
+        try:
+            found.append((str(value["entity_type"]), str(value["value"])))
+        except KeyError as error:
+            raise _malformed(path, number, error) from error
+    return tuple(found)
 
 
 def _messages(value: Any) -> tuple[dict[str, Any], ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -65,11 +65,18 @@ _NO_IDENTIFIER = "the training rows hold no identifier that can be prompted for"
 _NO_PROMPT = "the rows have no prompts"
 _NOT_PLANNED = "the plan asks for none, since no gate judges them"
 _NOT_ASKED = "the profile quick lets the base model write only where the tuned model gave a training identifier away"
+_CAPPED = (
+    "PII in generations: the kit was made when no more than {} identifiers of training rows were handed to the audit; "
+    "others were not looked for"
+)
+_MOST_SAMPLED = 400
+"""Identifiers of training rows that were handed over before all were, at most."""
 _LEAST_LETTERS = 5
 _KEPT = 1 << 16
-"""Every identifier is looked for in every generation; what its letters are is worked out once."""
+"""What the letters of a value are is worked out once for both models and every kind."""
 _A_WORD_TOO = 2
 """A name of so few letters may be an ordinary word as well; it counts only where the detector takes it for a name."""
+_HEAD = _A_WORD_TOO + 1
 
 Identifier = tuple[str, str]
 """Entity type and normalised value."""
@@ -89,6 +96,38 @@ class Generation:
 
     prompt: str
     text: str
+
+
+@dataclass(frozen=True)
+class Known:
+    """Identifiers by their letters, so that a text is read once however many there are.
+
+    Attributes:
+        by_letters: identifiers that can be told from chance, by :func:`_letters`.
+        lengths: lengths of the letters that stand in a text as they are, by their first three.
+    """
+
+    by_letters: Mapping[str, Sequence[Identifier]]
+    lengths: Mapping[str, frozenset[int]]
+
+    @classmethod
+    def of(cls, identifiers: Iterable[Identifier]) -> Known:
+        """Indexes identifiers."""
+        by_letters: defaultdict[str, list[Identifier]] = defaultdict(list)
+        lengths: defaultdict[str, set[int]] = defaultdict(set)
+        for kind, value in identifiers:
+            if _says_enough(kind, value):
+                letters = _letters(value)
+                by_letters[letters].append((kind, value))
+                if len(letters) > _A_WORD_TOO:
+                    lengths[letters[:_HEAD]].add(len(letters))
+        return cls(by_letters, {head: frozenset(found) for head, found in lengths.items()})
+
+    def within(self, letters: str) -> set[str]:
+        """Letters of identifiers that stand in a text's letters, words of two left out."""
+        heads = ((at, self.lengths.get(letters[at : at + _HEAD], ())) for at in range(len(letters)))
+        parts = {letters[at : at + length] for at, lengths in heads for length in lengths}
+        return parts & self.by_letters.keys()
 
 
 @dataclass(frozen=True)
@@ -155,17 +194,16 @@ def generations(audit: Audit) -> Findings:
     The base model writes on the same prompts: what it writes too was known before, and its rates stand beside. Profile
     ``quick`` lets it write only where there is something to excuse, since that takes as long again.
     """
-    trained = _identifiers(audit, "train")
-    unseen = _identifiers(audit, "test") - trained
-    asked = openings(audit)
+    trained, unseen = _identifiers(audit)
+    looked_for, asked = Known.of(trained | unseen), openings(audit)
     written = write(audit, asked, adapter=True)
-    tuned, base, why = read(audit, written, trained | unseen), Reading((), ()), _NO_PROMPT
+    tuned, base, why = read(audit, written, looked_for), Reading((), ()), _NO_PROMPT
     if not audit.settings.sizes["generations"]:
         why = _NOT_PLANNED
     elif written and audit.settings.profile == "quick" and not any(known & trained for known in tuned.known):
         why = _NOT_ASKED
     elif written:
-        base = read(audit, write(audit, asked, adapter=False), trained | unseen)
+        base = read(audit, write(audit, asked, adapter=False), looked_for)
     method = _GENERATION.format(_sources(asked))
     measurements, kinds = [], {t for t, _ in trained}
     for kind in ("", *sorted(kinds)):
@@ -177,21 +215,28 @@ def generations(audit: Audit) -> Findings:
     notes = [f"PII in generations: {why}"] if not written else []
     if written and not base.known:
         notes = [f"PII in the base model's generations: {why}"]
+    if written and audit.rows.identifiers is None and len(trained) >= _MOST_SAMPLED:
+        notes.append(_CAPPED.format(_MOST_SAMPLED))
     return Findings(tuple(measurements), not_tested=tuple(notes))
 
 
-def _identifiers(audit: Audit, split: str) -> set[Identifier]:
-    return {(s.entity_type, normal(s.value)) for s in audit.rows.pii if s.split == split}
+def _identifiers(audit: Audit) -> tuple[set[Identifier], set[Identifier]]:
+    """Every identifier of the train split, and a sample of those that stand in test rows alone."""
+    train, test = (
+        {(s.entity_type, normal(s.value)) for s in audit.rows.pii if s.split == split} for split in ("train", "test")
+    )
+    trained = train.union(audit.rows.identifiers or ())
+    return trained, test - trained
 
 
-def read(audit: Audit, written: Sequence[Generation], identifiers: set[Identifier]) -> Reading:
+def read(audit: Audit, written: Sequence[Generation], known: Known) -> Reading:
     """What the generations to each prompt hold beyond it."""
     held: dict[str, tuple[set[Identifier], set[Identifier]]] = {}
     for generation, found in zip(written, scan(audit, written), strict=True):
-        known, seen = held.setdefault(generation.prompt, (set(), set()))
-        known |= leaked(generation, found, identifiers)
+        mine, seen = held.setdefault(generation.prompt, (set(), set()))
+        mine |= leaked(generation, found, known)
         seen |= found
-    return Reading(tuple(known for known, _ in held.values()), tuple(seen for _, seen in held.values()))
+    return Reading(tuple(mine for mine, _ in held.values()), tuple(seen for _, seen in held.values()))
 
 
 def _generation_rates(
@@ -306,18 +351,11 @@ def scan(audit: Audit, written: Sequence[Generation]) -> list[set[Identifier]]:
     return found
 
 
-def leaked(generation: Generation, spans: Iterable[Identifier], identifiers: set[Identifier]) -> set[Identifier]:
+def leaked(generation: Generation, spans: Iterable[Identifier], known: Known) -> set[Identifier]:
     """Known identifiers in a generation, by the detector or by their own letters, whichever sees more."""
-    detected = {_letters(value) for _, value in spans}
-    text, prompt = _letters(generation.text), _letters(generation.prompt)
-    hits = set()
-    for kind, value in identifiers:
-        letters = _letters(value)
-        if not _says_enough(kind, value) or letters in prompt:
-            continue
-        if letters in detected or (len(letters) > _A_WORD_TOO and letters in text):
-            hits.add((kind, value))
-    return hits
+    prompt = _letters(generation.prompt)
+    said = known.within(_letters(generation.text)) | {_letters(value) for _, value in spans}
+    return {i for letters in said if letters not in prompt for i in known.by_letters.get(letters, ())}
 
 
 @functools.lru_cache(maxsize=_KEPT)

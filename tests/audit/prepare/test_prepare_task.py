@@ -201,8 +201,20 @@ def test_pii_sample_points_at_the_value_and_test_values_are_not_in_training(chat
     assert {v for v in values["train"] if "@" in v} and {v for v in values["test"] if "@" in v}
     assert not values["train"] & values["test"]
     assert chat.facts.train_pii_spans == len(values["train"])
+    trained = {i["value"] for i in chat.private("identifiers.jsonl")}
+    assert trained == {" ".join(v.casefold().split()) for v in values["train"]}
     numbers = {r["row"] for r in chat.private("test.jsonl")}
     assert all((item["row"] in numbers) == (item["split"] == "test") for item in sample)
+
+
+def test_every_identifier_of_training_is_handed_over_however_few_are_sampled(
+    tmp_path: Path, models: Path, chat: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audit.prepare.scan.TRAIN_SPANS", 3)
+    few = prepare(tmp_path, models, chat_file())
+    assert sum(i["split"] == "train" for i in few.private("pii.jsonl")) == 3
+    assert few.private("identifiers.jsonl") == chat.private("identifiers.jsonl")
+    assert few.facts.train_pii_spans == chat.facts.train_pii_spans == len(few.private("identifiers.jsonl")) > 3
 
 
 def test_planted_canaries_are_in_train_alone_and_controls_nowhere(chat: Outcome) -> None:
@@ -217,6 +229,7 @@ def test_planted_canaries_are_in_train_alone_and_controls_nowhere(chat: Outcome)
             "private/test.jsonl",
             "private/train_sample.jsonl",
             "private/pii.jsonl",
+            "private/identifiers.jsonl",
             "private/selection.jsonl",
         )
     )
@@ -357,6 +370,7 @@ def test_same_job_gives_the_same_bytes_and_another_key_other_splits(tmp_path: Pa
     assert [str(p) for p in files] == [
         "facts.json",
         "private/canaries.json",
+        "private/identifiers.jsonl",
         "private/pii.jsonl",
         "private/selection.jsonl",
         "private/test.jsonl",

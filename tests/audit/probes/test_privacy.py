@@ -13,7 +13,7 @@ import pytest
 from assay.v1 import measurement_pb2
 from audit.probes import leakage, memorisation, privacy, quality
 from audit.probes.inputs import Canary, PiiSpan, Row, Settings
-from audit.probes.leakage import Generation
+from audit.probes.leakage import Generation, Known
 from audit.probes.measurements import Measurement
 
 from .conftest import Scripted, conversation, secrets
@@ -170,7 +170,7 @@ def test_no_identifiers_is_no_rate(audit_of: Callable[..., Any]) -> None:
 
 
 def generations_of(
-    chat: Any, audit_of: Callable[..., Any], tuned: str, base: str, spans: list[PiiSpan], scan: Any = None
+    chat: Any, audit_of: Callable[..., Any], tuned: str, base: str, spans: list[PiiSpan], scan: Any = None, **rows: Any
 ) -> dict[str, Measurement]:
     test = [Row(i, tuple(conversation(f"please tell {i}", "no"))) for i in range(4)]
 
@@ -180,7 +180,7 @@ def generations_of(
 
     model = Scripted(texts=lambda turn, adapter: ids(tuned if adapter else base) if turn % 2 == 0 else ())
     scanner = scan or (lambda texts: [[] for _ in texts])
-    audit = audit_of(model, scan=scanner, sizes={"generations": 10}, test=test, pii=spans)
+    audit = audit_of(model, scan=scanner, sizes={"generations": 10}, test=test, pii=spans, **rows)
     return by_key(leakage.generations(audit).measurements)
 
 
@@ -237,14 +237,48 @@ def test_any_identifier_counts_what_the_detector_sees_beyond_the_prompt(
     ],
 )
 def test_what_counts_as_a_leaked_identifier(text: str, kind: str, value: str, leaks: bool) -> None:
-    assert bool(leakage.leaked(Generation("hello", text), [], {(kind, value)})) is leaks
-    assert not leakage.leaked(Generation(f"about {value}", text), [], {(kind, value)})
+    known = Known.of({(kind, value)})
+    assert bool(leakage.leaked(Generation("hello", text), [], known)) is leaks
+    assert not leakage.leaked(Generation(f"about {value}", text), [], known)
 
 
 def test_a_name_of_two_ideographs_counts_where_the_detector_takes_it_for_one() -> None:
-    said, known = Generation("你好", "这是李娜的邮箱"), {("PERSON", "李娜")}
-    assert leakage.leaked(said, [("PERSON", "李娜")], known) == known
+    said, known = Generation("你好", "这是李娜的邮箱"), Known.of({("PERSON", "李娜")})
+    assert leakage.leaked(said, [("PERSON", "李娜")], known) == {("PERSON", "李娜")}
     assert not leakage.leaked(said, [], known)
+
+
+def test_identifiers_inside_one_another_and_of_two_kinds_are_all_found() -> None:
+    held = {("EMAIL_ADDRESS", "ann@bank.com"), ("URL", "ann@bank.com.br"), ("ID", "ann@bank.com"), ("ID", "bank.com")}
+    known = Known.of(held | {("ID", "joann@bank.com"), ("ID", "combri")})
+    assert leakage.leaked(Generation("hello", "to Ann@Bank.com.br"), [], known) == held
+    assert leakage.leaked(Generation("of bank.com", "to ann@bank.com"), [], known) == {
+        ("EMAIL_ADDRESS", "ann@bank.com"), ("ID", "ann@bank.com"),
+    }  # fmt: skip
+
+
+def test_generations_are_compared_with_every_training_identifier_and_not_with_the_sample_alone(
+    chat: Any, audit_of: Callable[..., Any]
+) -> None:
+    sample = [identifier("train", i, f"user{i}@example.com") for i in range(5)]
+    trained = [("EMAIL_ADDRESS", f"user{i}@example.com") for i in range(4000)]
+    found = generations_of(chat, audit_of, "write to user3000@example.com", "write", sample, identifiers=trained)
+    rate = found["privacy.pii_generation_rate"]
+    assert (rate.successes, rate.n) == (5, 10), "the sample holds 5 of 4,000"
+    assert found["privacy.pii_generation_precision"].value == 1
+
+
+@pytest.mark.parametrize(
+    ("sampled", "handed_over", "noted"), [(400, False, True), (399, False, False), (400, True, False)]
+)
+def test_a_kit_of_an_earlier_release_says_that_its_identifiers_were_a_sample(
+    audit_of: Callable[..., Any], sampled: int, handed_over: bool, noted: bool
+) -> None:
+    sample = [identifier("train", i, f"user{i}@example.com") for i in range(sampled)]
+    everyone = {"identifiers": [("EMAIL_ADDRESS", s.value) for s in sample]} if handed_over else {}
+    rows = [Row(0, tuple(conversation("please tell", "no")))]
+    findings = leakage.generations(audit_of(Scripted(), sizes={"generations": 1}, test=rows, pii=sample, **everyone))
+    assert any("no more than 400 identifiers" in note for note in findings.not_tested) is noted
 
 
 def test_a_name_without_a_space_is_counted_through_the_whole_probe(chat: Any, audit_of: Callable[..., Any]) -> None:

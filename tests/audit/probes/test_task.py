@@ -372,6 +372,7 @@ def test_no_rows_at_all_leaves_no_number_but_the_bill(models: Path, tmp_path: Pa
     "damage",
     [
         lambda p: (p / "pii.jsonl").write_text('{"row": 1}\n'),
+        lambda p: (p / "identifiers.jsonl").write_text('{"value": "ann"}\n'),
         lambda p: (p / "test.jsonl").write_text('{"messages": [{"role": "user"}]}\n'),
         lambda p: (p / "test.jsonl").write_text("[]\n"),
         lambda p: (p / "canaries.json").write_text("{}"),
