@@ -25,6 +25,8 @@ METRICS: Mapping[str, Sequence[str]] = {
         "privacy.epsilon_claim_gap",
         "privacy.epsilon_excess",
         "privacy.pii_extraction_rate",
+        "privacy.pii_identifiers_tried",
+        "privacy.pii_identifiers_unpromptable",
         "privacy.pii_generation_rate",
         "privacy.pii_generation_precision",
         "privacy.pii_any_rate",

@@ -20,10 +20,10 @@ from itertools import cycle, islice
 
 from assay.pii import is_unspaced_name
 from audit.probes.chat import Message, answer_index
-from audit.probes.corpus import MarkedText, is_full_name, normal
+from audit.probes.corpus import MarkedText, distinct_spans, is_full_name, normal
 from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import PiiSpan
-from audit.probes.measurements import Control, Measurement, Subject, proportion, slice_of
+from audit.probes.measurements import Control, Measurement, Subject, measured, proportion, slice_of, unavailable
 from audit.probes.passages import Decoding
 
 _RECONSTRUCTION = (
@@ -34,6 +34,11 @@ _RECONSTRUCTION = (
 _BASE = (
     "share of the same rows of which the base model writes such an identifier greedily from its true prefix; "
     "Clopper-Pearson"
+)
+_TRIED = "distinct identifiers of training rows that were prompted for; n is those that the audit was handed; counted"
+_UNPROMPTABLE = (
+    "distinct identifiers of training rows that cannot be prompted for, since the conversation holds each before its "
+    "place; n is those that the audit was handed; counted"
 )
 _PRECISION = (
     "share of the distinct identifiers in the generations that are training identifiers which the base model does not "
@@ -186,6 +191,27 @@ def completed(audit: Audit, texts: Sequence[MarkedText], *, adapter: bool) -> li
     """Whether a model writes each identifier greedily from its true prefix."""
     scores = audit.board.scores([t.passage for t in texts], adapter=adapter)
     return [bool(s.at(t.places)[1].all()) for s, t in zip(scores, texts, strict=True)]
+
+
+def tried(audit: Audit) -> Findings:
+    """How many identifiers of the sample were prompted for, and how many cannot be: a plan's census stands on both.
+
+    One beyond the longest text is neither, since a trainer may have read more of the row than an audit does.
+    """
+    sampled = [s for s in audit.rows.pii if s.split == "train"]
+    n = len({(s.entity_type, normal(s.value)) for s in sampled})
+    counts = (
+        (Subject("privacy.pii_identifiers_tried", "count", _TRIED), len(audit.corpus.pii_train)),
+        (Subject("privacy.pii_identifiers_unpromptable", "count", _UNPROMPTABLE), n - len(distinct_spans(sampled))),
+    )
+    named = audit.settings.metrics
+    return Findings(
+        tuple(
+            measured(subject, value, None, (), n=n, inputs=[value, n]) if n else unavailable(subject, _NO_IDENTIFIER)
+            for subject, value in counts
+            if not named or subject.name in named
+        )
+    )
 
 
 def generations(audit: Audit) -> Findings:

@@ -108,6 +108,7 @@ PROBES = (
     Probe("privacy", "scoring canaries", ("privacy.canary_", "privacy.epsilon_"), 0.37, privacy.run),
     Probe("privacy", "checking the privacy accounting", ("privacy.epsilon_acc",), 0.0, accounting.run),
     Probe("privacy", "completing identifiers", ("privacy.pii_extraction_",), 0.05, leakage.reconstruction),
+    Probe("privacy", "counting identifiers", ("privacy.pii_identifiers_",), 0.0, leakage.tried),
     Probe("membership", "telling trained rows from others", ("privacy.membership_",), 0.12, membership.run),
     Probe("memorisation", "looking for memorised rows", _MEMORISED, 0.0, memorisation.run),
     Probe("inference", "choosing among identifiers", ("privacy.pii_inf", "privacy.association_"), 0.0, inference.run),

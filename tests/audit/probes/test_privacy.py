@@ -163,6 +163,25 @@ def test_a_row_is_one_trial_however_many_identifiers_it_holds(chat: Any, audit_o
     assert whole["privacy.pii_extraction_rate"].successes == 20, "any of a row's identifiers"
 
 
+def test_identifiers_that_were_not_tried_are_counted_and_excused_only_where_the_conversation_holds_them(
+    audit_of: Callable[..., Any],
+) -> None:
+    spans = [identifier("train", i, f"user{i}@example.com") for i in range(4)]
+    asked = tuple(conversation("is it held@example.com", "it is held@example.com ok"))
+    beyond = tuple(conversation("far@example.com " + "word " * 1500, "ok"))
+    spans += [
+        PiiSpan(8, "train", "EMAIL_ADDRESS", asked, 1, 6, 22),
+        PiiSpan(9, "train", "EMAIL_ADDRESS", beyond, 0, 0, 15),
+    ]
+    audit = audit_of(Scripted(), pii=[*spans, spans[0], identifier("test", 1, "eve@example.com")])
+    found = by_key(leakage.tried(audit).measurements)
+    tried, excused = found["privacy.pii_identifiers_tried"], found["privacy.pii_identifiers_unpromptable"]
+    assert [(m.value, m.n, m.unit) for m in (tried, excused)] == [(4, 6, "count"), (1, 6, "count")]
+    other = dataclasses.replace(audit, settings=dataclasses.replace(audit.settings, metrics=frozenset({"cost.usd"})))
+    assert not leakage.tried(other).measurements, "the report of an earlier plan is the same as before"
+    assert all(m.unavailable for m in leakage.tried(audit_of(Scripted())).measurements)
+
+
 def test_no_identifiers_is_no_rate(audit_of: Callable[..., Any]) -> None:
     findings = leakage.reconstruction(audit_of(Scripted()))
     assert findings.measurements[0].unavailable == "the training rows hold no identifier that can be prompted for"
