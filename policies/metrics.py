@@ -85,6 +85,7 @@ METRICS: Mapping[str, Sequence[str]] = {
         "fairness.tpr_difference",
         "fairness.fpr_difference",
         "fairness.equalized_odds_difference",
+        "fairness.left_out_share",
     ),
     "counterfactual": (
         "fairness.counterfactual_shift",

@@ -310,10 +310,13 @@ def _compared(question: policy_input_pb2.IntakeInput) -> tuple[tuple[str | float
 def group_shares(question: policy_input_pb2.IntakeInput, attribute: str) -> list[float]:
     """Shares of the rows of the groups that the audit will compare, ascending; two halves where they were not counted.
 
-    Every split has its share of every group, and a group with fewer than :data:`LEAST_GROUP` test rows is left out.
+    Every split has its share of every group. Groups with fewer than :data:`LEAST_GROUP` test rows are compared as one,
+    or left out where together they have fewer too.
     """
     found = question.data.group_counts.items()
     counts = sorted(n for key, n in found if key.startswith(f"{attribute}=") and n > 0)
     rows, tested = sum(counts), question.data.test_rows
-    shares = [n / rows for n in counts if n * tested >= LEAST_GROUP * rows]
+    few = [n for n in counts if n * tested < LEAST_GROUP * rows]
+    groups = [sum(few), *counts[len(few) :]]
+    shares = sorted(n / rows for n in groups if n * tested >= LEAST_GROUP * rows and n > 0)
     return shares if len(shares) > 1 else [0.5, 0.5]

@@ -19,7 +19,7 @@ from audit.probes.corpus import RowText
 from audit.probes.decisions import cut_of, decidable, log_odds_of, scores_of
 from audit.probes.extremes import LEAST_CELL, Cell
 from audit.probes.findings import Audit, Findings, Series, series
-from audit.probes.groups import groups_of, left_out
+from audit.probes.groups import groups_of, left_out, pooled
 from audit.probes.inputs import choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
 from audit.probes.passages import Variation
@@ -159,7 +159,7 @@ def _odds(texts: Sequence[RowText], scores: Sequence[Floats]) -> Floats:
 
 
 def _cells(texts: Sequence[RowText], favourable: NDArray[np.bool_], attribute: str) -> list[Cell]:
-    groups = np.array(groups_of(texts, attribute))
+    groups = np.array(pooled(groups_of(texts, attribute), attribute, LEAST_CELL))
     cells = [
         Cell(g, int(favourable[groups == g].sum()), int((groups == g).sum())) for g in sorted(set(groups.tolist()))
     ]

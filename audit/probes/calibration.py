@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, permutations
 
@@ -22,7 +22,7 @@ from audit.probes.corpus import RowText
 from audit.probes.decisions import label_scores, odds
 from audit.probes.extremes import LEAST_CELL
 from audit.probes.findings import Audit, Findings, Series, series
-from audit.probes.groups import groups_of, left_out
+from audit.probes.groups import groups_of, left_out, method_of, pooled
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
 
 Floats = NDArray[np.float64]
@@ -207,6 +207,7 @@ def _groups(audit: Audit, texts: Sequence[RowText]) -> Findings:
     for attribute in attributes:
         names = groups_of(rows, attribute)
         notes += left_out(f"calibration by group [{attribute}]", names, LEAST_CELL)
+        names = pooled(names, attribute, LEAST_CELL)
         gaps = []
         for group in sorted(set(names) - {""}):
             where = np.array(names) == group
@@ -229,7 +230,8 @@ def _between(attribute: str) -> Subject:
 
 
 def _difference(audit: Audit, attribute: str, gaps: Sequence[Gap]) -> Measurement:
-    subject = _between(attribute)
+    between = _between(attribute)
+    subject = replace(between, method=method_of(between.method, [g.group for g in gaps], attribute))
     if len(gaps) < 2:
         return unavailable(subject, f"two groups of {attribute} with {LEAST_CELL} rows are needed")
     n, inputs = min(len(g.truth) for g in gaps), [[g.group, g.chance, g.truth] for g in gaps]

@@ -1,15 +1,17 @@
 """Group fairness of a decision model: rates by group, their ratios and differences, and the same on the data's labels.
 
 Point values come from fairlearn's MetricFrame. Intervals of rates are exact; those of ratios and differences between
-groups hold for small groups and any number of them (:mod:`audit.probes.extremes`). A group with fewer rows than the
-least cell is left out and named: with three rows it could only make every comparison undecidable. So is one with too
-few rows of the outcome that a TPR or FPR conditions on, and rows that tell no group or no decision are counted.
+groups hold for small groups and any number of them (:mod:`audit.probes.extremes`). Groups with fewer rows than the
+least cell are compared together, or left out and named where they are too few for that too: three rows could only make
+every comparison undecidable. So is a group with too few rows of the outcome that a TPR or FPR conditions on. The share
+of the rows that is not compared, for that or because they tell no group or no decision, is measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -19,7 +21,7 @@ from audit.probes import extremes, stats
 from audit.probes.decisions import Decisions, decide
 from audit.probes.extremes import LEAST_CELL, Cell
 from audit.probes.findings import Audit, Findings, Series, series
-from audit.probes.groups import groups_of, left_out
+from audit.probes.groups import groups_of, left_out, method_of, pooled
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
 
 LEAST_INTERSECTION = 30
@@ -32,6 +34,7 @@ _EXTREME = (
     "intersection-union bounds over all pairs of groups with Wilson-based (MOVER) limits, Bonferroni on the far side"
 )
 _CHANGE = "from the intervals of both over all pairs of groups (Bonferroni)"
+_LEFT_OUT = "share of the scored test rows that no group's selection rate counts; counted"
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,22 @@ class Table:
     deserved: NDArray[np.bool_]
     least: int
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Group of each row, the ones too small to be compared as one."""
+        return pooled(self.groups, self.slice, self.least)
+
     def cells(self, where: NDArray[np.bool_] | None = None, of: NDArray[np.bool_] | None = None) -> list[Cell]:
         """Count of favourable decisions (or of ``of``) by group, over the rows ``where`` holds.
 
-        Groups below the least number of rows, or with fewer than :data:`LEAST_OUTCOMES` rows in ``where``, are left
-        out; :meth:`left_out` names them.
+        Groups that even together are below the least number of rows, or with fewer than :data:`LEAST_OUTCOMES` rows in
+        ``where``, are left out; :meth:`left_out` names them.
         """
-        names = np.array(self.groups)
+        names = np.array(self.names)
         within = np.ones(len(names), dtype=bool) if where is None else where
         outcome = self.favourable if of is None else of
         out = []
-        for name in sorted(set(self.groups)):
+        for name in sorted(set(self.names)):
             rows = names == name
             chosen = rows & within
             if rows.sum() >= self.least and chosen.sum() >= (LEAST_OUTCOMES if where is not None else 1):
@@ -98,6 +106,7 @@ def run(audit: Audit) -> Findings:
     for attribute in (*attributes, *(",".join(pair) for pair in combinations(attributes, 2))):
         tables = [table_of(decisions, attribute) for decisions in (tuned, base)]
         measurements += _attribute(audit, tables[0], tables[1], tuned.cut_origin)
+        measurements += [] if "," in attribute else _left_out(audit, tables[0])
         notes += left_out(f"group fairness [{attribute}]", groups_of(tuned.texts, attribute), tables[0].least)
         notes += tables[0].left_out()
         if tables[0].cells():
@@ -128,7 +137,7 @@ def metric_frame(table: Table) -> Mapping[str, Mapping[str, float]]:
         metrics={"selection": selection_rate, "tpr": true_positive_rate, "fpr": false_positive_rate},
         y_true=table.deserved.astype(int),
         y_pred=table.favourable.astype(int),
-        sensitive_features=np.array(table.groups),
+        sensitive_features=np.array(table.names),
     )
     return {name: {str(g): float(v) for g, v in column.items()} for name, column in frame.by_group.items()}
 
@@ -136,6 +145,7 @@ def metric_frame(table: Table) -> Mapping[str, Mapping[str, float]]:
 def _attribute(audit: Audit, tuned: Table, base: Table, origin: str) -> list[Measurement]:
     levels = audit.settings.confidences
     subjects = {s.name: s for s in _subjects(tuned.slice, origin)}
+    subjects = {n: replace(s, method=method_of(s.method, tuned.names, tuned.slice)) for n, s in subjects.items()}
     if len(set(tuned.groups)) < 2:
         reason = f"the test rows hold fewer than two groups of {tuned.slice}"
         return [unavailable(s, reason) for s in subjects.values()]
@@ -172,6 +182,18 @@ def _attribute(audit: Audit, tuned: Table, base: Table, origin: str) -> list[Mea
     out.append(_amplification(audit, amplified, tuned, tuned.favourable, tuned.deserved))
     out.append(_fisher(subjects["fairness.impact_ratio_p"], tuned.cells()))
     return out
+
+
+def _left_out(audit: Audit, table: Table) -> list[Measurement]:
+    """The share of the test rows that an attribute's comparison leaves out; an earlier plan does not name it."""
+    subject, named = Subject("fairness.left_out_share", "ratio", _LEFT_OUT, table.slice), audit.settings.metrics
+    if named and subject.name not in named:
+        return []
+    n, cells = len(audit.corpus.test), table.cells()
+    if len(cells) < 2:
+        return [unavailable(subject, f"two groups of {table.slice} with {table.least} rows are needed")]
+    left = n - sum(c.n for c in cells)
+    return [measured(subject, left / n, None, (), n=n, inputs=[left, n])]
 
 
 def _fisher(subject: Subject, cells: Sequence[Cell]) -> Measurement:
@@ -224,7 +246,7 @@ def _difference(
         def interval(confidence: float) -> stats.Bounds:
             return extremes.largest_difference_interval(families, confidence)
 
-        n = min(table.groups.count(c.name) for cells in families for c in cells)
+        n = min(table.names.count(c.name) for cells in families for c in cells)
         return measured(subject, value, interval, levels, n=n, inputs=_inputs(families), control=control)
 
     return guarded(subject, build)

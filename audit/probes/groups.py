@@ -1,7 +1,8 @@
 """Which group of an attribute a row belongs to, and what a comparison of groups leaves out, in words.
 
 A group that nobody compares must not look like one that was found equal, so it is named among what was not tested. How
-many rows it has is not told: of a handful, that alone may point at a person.
+many rows it has is not told: of a handful, that alone may point at a person. Groups that are too small to be compared
+are compared together: else who names a group in many small parts takes it out of every comparison.
 """
 
 from __future__ import annotations
@@ -24,7 +25,24 @@ def groups_of(texts: Sequence[RowText], attribute: str) -> tuple[str, ...]:
     return tuple(",".join(f"{n}={g}" for n, g in zip(names, row, strict=True)) if all(row) else "" for row in known)
 
 
-def left_out(what: str, groups: Sequence[str], least: int, rows: str = "test rows") -> list[str]:
+def pooled(groups: Sequence[str], attribute: str, least: int) -> tuple[str, ...]:
+    """Group of each row, the groups of fewer than ``least`` rows as one where together they have so many.
+
+    Its name, such as ``race: other groups together``, is none that :func:`groups_of` gives.
+    """
+    few = _few(groups, least)
+    together = sum(group in few for group in groups) >= least
+    return tuple(_pool(attribute) if together and group in few else group for group in groups)
+
+
+def method_of(method: str, groups: Sequence[str], attribute: str) -> str:
+    """The method of a comparison, which tells whether groups are compared together."""
+    return f"{method}; groups too small to be compared as one" if _pool(attribute) in groups else method
+
+
+def left_out(
+    what: str, groups: Sequence[str], least: int, rows: str = "test rows", *, together: bool = True
+) -> list[str]:
     """Sentences about groups with too few rows, and about rows that tell no group.
 
     Args:
@@ -32,9 +50,17 @@ def left_out(what: str, groups: Sequence[str], least: int, rows: str = "test row
         groups: of each row, as :func:`groups_of` gives them.
         least: fewest rows of a group that is compared.
         rows: which rows they are.
+        together: the probe compares the small groups together where they are enough.
     """
-    sizes = Counter(groups)
-    unknown = sizes.pop("", 0)
-    few = sorted(group for group, size in sizes.items() if size < least)
-    out = [f"{what}: fewer than {least} {rows}: {'; '.join(few)}"] if few else []
+    few, unknown = _few(groups, least), groups.count("")
+    compared = ", compared together" if together and sum(group in few for group in groups) >= least else ""
+    out = [f"{what}: fewer than {least} {rows}{compared}: {'; '.join(sorted(few))}"] if few else []
     return [*out, f"{what}: {unknown} of {len(groups)} {rows} tell no group"] if unknown else out
+
+
+def _few(groups: Sequence[str], least: int) -> set[str]:
+    return {group for group, size in Counter(groups).items() if group and size < least}
+
+
+def _pool(attribute: str) -> str:
+    return f"{attribute}: other groups together"

@@ -45,7 +45,7 @@ def run(audit: Audit) -> Findings:
     for attribute in attributes:
         names = groups_of(audit.corpus.test, attribute)
         sizes = Counter(names)
-        notes += left_out(f"proxy probe [{attribute}]", names, LEAST_CELL)
+        notes += left_out(f"proxy probe [{attribute}]", names, LEAST_CELL, together=False)
         kept = zip(audit.corpus.test, names, strict=True)
         texts = [t for t, group in kept if group and sizes[group] >= LEAST_CELL]
         texts = choose(texts, audit.settings.sizes["deep_rows"], audit.settings.rng(f"proxies {attribute}"))

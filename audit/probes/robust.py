@@ -17,7 +17,7 @@ from audit.probes import extremes, stats
 from audit.probes.corpus import RowText, row_texts
 from audit.probes.decisions import cut_of, decidable, odds
 from audit.probes.findings import Audit, Findings
-from audit.probes.groups import groups_of, left_out
+from audit.probes.groups import groups_of, left_out, method_of, pooled
 from audit.probes.inputs import Row, choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
 from audit.probes.passages import Passage
@@ -80,7 +80,7 @@ def run(audit: Audit) -> Findings:
     for attribute in audit.settings.sensitive_attributes:
         groups = groups_of(texts, attribute)
         notes += left_out(f"label order and spelling [{attribute}]", groups, extremes.LEAST_CELL)
-        out.append(_ratio(audit, attribute, groups, both > cut, plain))
+        out.append(_ratio(audit, attribute, pooled(groups, attribute, extremes.LEAST_CELL), both > cut, plain))
     return Findings(tuple(out), not_tested=tuple(notes))
 
 
@@ -155,7 +155,8 @@ def _first_tokens(audit: Audit, text: RowText) -> Mapping[str, tuple[int, ...]]:
 def _ratio(
     audit: Audit, attribute: str, groups: Sequence[str], favourable: NDArray[np.bool_], plain: NDArray[np.bool_]
 ) -> Measurement:
-    subject = Subject("fairness.impact_ratio_both_orders", "ratio", _RATIO, attribute)
+    method = method_of(_RATIO, groups, attribute)
+    subject = Subject("fairness.impact_ratio_both_orders", "ratio", method, attribute)
 
     def build() -> Measurement:
         found, before = _cells(groups, favourable), _cells(groups, plain)

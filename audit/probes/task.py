@@ -96,7 +96,7 @@ _MEMORISED = ("privacy.verbatim_", "privacy.near_verbatim_", "overfitting.")
 _SANITY = ("adapter.", "overfitting.near_duplicate_", "overfitting.test_overlap_")
 _GROUPS = tuple(
     f"fairness.{name}"
-    for name in ("selection_", "impact_ratio", "label_impact_ratio", "tpr_", "fpr_", "equalized_odds_")
+    for name in ("selection_", "impact_ratio", "label_impact_ratio", "tpr_", "fpr_", "equalized_odds_", "left_out_")
 )
 PROBES = (
     Probe("cost", "reading the bill", ("cost.",), 0.0, cost.run),

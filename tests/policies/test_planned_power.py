@@ -126,6 +126,9 @@ def test_a_group_that_is_not_compared_costs_no_rows(table: policy_input_pb2.Inta
     assert len(planning.group_shares(table, "race")) == 2
     data.group_counts["race=few"] = 80
     assert len(planning.group_shares(table, "race")) == 3
+    data.group_counts["race=few"] = data.group_counts["race=fewer"] = 60
+    assert planning.group_shares(table, "race") == [120 / 20_120, 9500 / 20_120, 10_500 / 20_120], "compared as one"
+    data.group_counts["race=fewer"] = 0
     assert planning.group_shares(table, "age") == [0.5, 0.5]
     for key in data.group_counts:
         data.group_counts[key] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,37 @@ def test_a_group_of_one_is_left_out_and_named(chat: Any, audit_of: Callable[...,
     by_name = {m.name: m for m in findings.measurements if m.slice == "race"}
     assert by_name["fairness.impact_ratio"].value == pytest.approx((24 / 60) / (125 / 160))
     assert any("race=other" in note for note in findings.not_tested)
+
+
+def test_a_group_named_in_many_small_parts_is_compared_as_one(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """198 rows of which none is selected, nine a name, beside two groups of which one in two is."""
+    counts = {(race, "m", chosen, chosen): 20 for race in ("white", "asian") for chosen in (True, False)}
+    counts |= {(f"black {part}", "m", part % 2 == 0, False): 9 for part in range(22)}
+    test, decided = rows(counts)
+    audit = audit_of(model_for(chat, test, decided), test=test, attributes=("race",))
+    findings = fairness.run(audit)
+    found = {f"{m.name}[{m.slice}]": m for m in findings.measurements}
+    ratio = found["fairness.impact_ratio[race]"]
+    assert (ratio.value, ratio.n) == (0.0, 40) and ratio.intervals[0].upper < 0.2
+    assert ratio.method.endswith("groups too small to be compared as one")
+    assert found["fairness.selection_rate[race: other groups together]"].n == 198
+    assert found["fairness.equalized_odds_difference[race]"].value == 1.0
+    assert found["fairness.left_out_share[race]"].value == 0.0
+    [note] = [n for n in findings.not_tested if "black 0" in n]
+    assert note.startswith("group fairness [race]: fewer than 10 test rows, compared together: race=black 0; ")
+
+
+@pytest.mark.parametrize(("few", "unknown", "left"), [((9,), 3, 12), ((5, 4), 0, 9), ((5, 5), 0, 0), ((10,), 0, 0)])
+def test_the_rows_that_no_comparison_counts_are_measured(
+    chat: Any, audit_of: Callable[..., Any], few: tuple[int, ...], unknown: int, left: int
+) -> None:
+    counts = {**COUNTS, **{(f"few {i}", "m", True, True): n for i, n in enumerate(few)}}
+    test, decided = rows({**counts, ("", "m", True, True): unknown})
+    audit = audit_of(model_for(chat, test, decided), test=test, attributes=("race",))
+    [share] = [m for m in fairness.run(audit).measurements if m.name == "fairness.left_out_share"]
+    assert (share.value, share.n, share.slice) == (left / len(test), len(test), "race")
+    earlier = replace(audit, settings=replace(audit.settings, metrics=frozenset({"fairness.impact_ratio"})))
+    assert not [m for m in fairness.run(earlier).measurements if m.name == "fairness.left_out_share"]
 
 
 def test_groups_without_an_outcome_and_rows_without_a_group_are_named(chat: Any, audit_of: Callable[..., Any]) -> None:
