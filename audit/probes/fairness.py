@@ -34,7 +34,7 @@ _EXTREME = (
     "intersection-union bounds over all pairs of groups with Wilson-based (MOVER) limits, Bonferroni on the far side"
 )
 _CHANGE = "from the intervals of both over all pairs of groups (Bonferroni)"
-_LEFT_OUT = "share of the scored test rows that no group's selection rate counts; counted"
+_LEFT_OUT = "share of the scored test rows that no group's selection rate counts; Clopper-Pearson"
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _left_out(audit: Audit, table: Table) -> list[Measurement]:
     if len(cells) < 2:
         return [unavailable(subject, f"two groups of {table.slice} with {table.least} rows are needed")]
     left = n - sum(c.n for c in cells)
-    return [measured(subject, left / n, None, (), n=n, inputs=[left, n])]
+    return [proportion(subject, left, n, audit.settings.confidences, inputs=[left, n])]
 
 
 def _fisher(subject: Subject, cells: Sequence[Cell]) -> Measurement:
