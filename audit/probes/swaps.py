@@ -152,7 +152,10 @@ def named(attribute: str, audit: Audit, count: int, rng: np.random.Generator, fo
         groups, people = ("white", "black"), _race_names(audit)
     elif word in _SEXES:
         groups = ("male", "female")
-        people = {g: [[f"{given} {family}" for family in _FAMILY] for given in _BY_SEX[g]] for g in groups}
+        people = {
+            group: [[f"{given} {family}" for family in rng.permutation(_FAMILY)] for given in _BY_SEX[group]]
+            for group in groups
+        }
     else:
         raise ValueError(f"no names stand for groups of {attribute}; names are known for race and sex")
     references, others = _one_length(audit.chat, [people[g] for g in groups], form)
@@ -197,7 +200,7 @@ def _one_length(chat: Chat, people: Sequence[Sequence[Sequence[str]]], form: str
 
     Args:
         chat: counts tokens.
-        people: of each group, the names that each given name may be part of.
+        people: of each group, the names that each given name may be part of; the last of the length is taken.
         form: holds the name's place.
     """
     lengths = [[{chat.token_count(form.format(n)): n for n in names} for names in group] for group in people]
