@@ -238,7 +238,7 @@ def _resize(data: policy_input_pb2.DataFacts, by: int) -> None:
         share = data.split_shares.get(name.removesuffix("_rows"), 0.0) if by > 0 else 0.0
         now = getattr(data, name)
         setattr(data, name, max(now, math.floor(share * (old + by))) if share else math.floor(now * ratio))
-    for counts in (data.label_counts, data.group_counts):
+    for counts in (data.label_counts, data.group_counts, data.test_group_counts):
         for key in list(counts):
             counts[key] = math.floor(counts[key] * ratio)
 

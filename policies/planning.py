@@ -310,10 +310,10 @@ def _compared(question: policy_input_pb2.IntakeInput) -> tuple[tuple[str | float
 def group_shares(question: policy_input_pb2.IntakeInput, attribute: str) -> list[float]:
     """Shares of the rows of the groups that the audit will compare, ascending; two halves where they were not counted.
 
-    Every split has its share of every group. Groups with fewer than :data:`LEAST_GROUP` test rows are compared as one,
-    or left out where together they have fewer too.
+    Every split has its share of every group, unless the facts count the test rows themselves. Groups with fewer than
+    :data:`LEAST_GROUP` test rows are compared as one, or left out where together they have fewer too.
     """
-    found = question.data.group_counts.items()
+    found = (question.data.test_group_counts or question.data.group_counts).items()
     counts = sorted(n for key, n in found if key.startswith(f"{attribute}=") and n > 0)
     rows, tested = sum(counts), question.data.test_rows
     few = [n for n in counts if n * tested < LEAST_GROUP * rows]

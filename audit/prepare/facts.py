@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class Found:
         split_units: groups of rows that share a split.
         lengths: tokens of the kept rows, ascending.
         train_users: users that the train split names, rows with a canary one each; 0 where nobody asked for them.
+        test_left_out: test rows left out, as another one of their unit is kept; ``split_rows`` counts what is kept.
+        test_groups: kept test rows by ``attribute=value``.
     """
 
     findings: Findings
@@ -80,6 +82,8 @@ class Found:
     split_units: int
     lengths: Sequence[int]
     train_users: int = 0
+    test_left_out: int = 0
+    test_groups: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def planted(self) -> int:
@@ -130,8 +134,10 @@ def to_message(found: Found) -> Any:
         split_shares={
             VALIDATION: float(found.plan.validation),
             SELECTION: float(found.plan.selection),
-            TEST: float(found.plan.test),
+            **({} if found.test_left_out else {TEST: float(found.plan.test)}),
         },
+        test_rows_left_out=found.test_left_out,
+        test_group_counts=found.test_groups if found.test_left_out else {},
         pii_detector=found.detector,
         train_rows=found.split_rows[TRAIN],
         validation_rows=found.split_rows[VALIDATION],
@@ -236,6 +242,7 @@ def claim(found: Found, dataset: Path, facts: Path, seed: int) -> dict[str, Any]
         "screens": dict(Counter(f.screen for f in found.screens)),
         "split_units": found.split_units,
         **({"train_users": found.train_users} if found.train_users else {}),
+        **({"test_rows_left_out": found.test_left_out} if found.test_left_out else {}),
         "pii_action": str(found.pii_action),
         "pii_replaced": found.pii.replaced,
         "pii_detector": found.detector,

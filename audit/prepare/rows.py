@@ -13,6 +13,9 @@ from typing import Any, NotRequired, Self, TypedDict
 
 from assay.subjects import one_form
 
+_STRATUM = "\x1f"
+"""Between the parts of a stratum; a control character, which no cell may hold."""
+
 Note = Callable[[int, str], None]
 """Is told a row's number and the value that says whom or what the row belongs to."""
 
@@ -128,6 +131,11 @@ class Entry:
         """Equal for copies of one row."""
         return self.record or self.digest
 
+    @property
+    def groups(self) -> list[str]:
+        """``attribute=value`` of every protected attribute (decision tables)."""
+        return self.stratum.split(_STRATUM)[1:]
+
 
 class Spool:
     """Rows on disk, written once in order, then read by entry. A context manager; the file goes when it closes."""
@@ -149,7 +157,7 @@ class Spool:
         line, offset = json_line(value), self._end
         self._file.write(line)
         self._end += len(line)
-        stratum = "\x1f".join([row.label, *(f"{k}={v}" for k, v in sorted(row.groups.items()))])
+        stratum = _STRATUM.join([row.label, *(f"{k}={v}" for k, v in sorted(row.groups.items()))])
         unit = hashlib.sha256(one_form(row.unit)).digest()[:16] if row.unit else b""
         return Entry(row.number, offset, row.content_digest(), stratum, unit, row.record)
 

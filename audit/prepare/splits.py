@@ -138,6 +138,18 @@ def units(entries: Sequence[Entry], tied: Sequence[int] = ()) -> list[list[Entry
     return list(found.values())
 
 
+def one_of_each(entries: Sequence[Entry], secret: bytes, label: str) -> list[Entry]:
+    """One entry of each unit in keyed order, drawn by that order; an entry without a unit is one by itself.
+
+    Intervals count rows as if each were another person's: with ten rows a person, nominal 95 % of an impact ratio held
+    in 44 % of simulated audits.
+    """
+    kept: dict[bytes, Entry] = {}
+    for entry in sorted(entries, key=lambda e: keyed_order(secret, label, e.digest)):
+        kept.setdefault(entry.unit or entry.digest, entry)
+    return list(kept.values())
+
+
 def keyed_order(secret: bytes, label: str, item: bytes) -> bytes:
     """A sort key that nobody without the job's key can predict."""
     return hmac.digest(secret, b"assay/order/v1/" + label.encode() + b"/" + item, hashlib.sha256)

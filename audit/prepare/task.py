@@ -10,6 +10,7 @@ task that was killed starts over and ends as it would have.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -35,7 +36,17 @@ from audit.prepare.parse_table import Survey, render_rows, survey
 from audit.prepare.rows import Entry, Row, Spool, json_line, training_line
 from audit.prepare.scan import PiiTally, SpanSample, scan_rows
 from audit.prepare.screening import collisions, leaks, methods, screen
-from audit.prepare.splits import NAMES, SELECTION, TEST, TRAIN, VALIDATION, drop_duplicates, keyed_order, split
+from audit.prepare.splits import (
+    NAMES,
+    SELECTION,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    drop_duplicates,
+    keyed_order,
+    one_of_each,
+    split,
+)
 from audit.prepare.tokens import TokenCounter
 from audit.prepare.unpack import plain
 
@@ -108,6 +119,8 @@ def run(context: TaskContext) -> dict[str, Any]:
         unique, duplicates = drop_duplicates(scanned.entries)
         screened = screen(spool, scanned.entries, unique, order.format in TABLES)
         splits = split(unique, order.splits, context.secret, order.seed, screened.tied)
+        in_test = len(splits[TEST])
+        splits[TEST] = one_of_each(splits[TEST], context.secret, TEST)
         sample = _sample(context, spool, splits)
         context.progress(2, _STEPS, "planting canaries")
         numbers = _canary_numbers(order, len(splits[TRAIN]))
@@ -145,6 +158,8 @@ def run(context: TaskContext) -> dict[str, Any]:
         split_units=screened.units,
         lengths=tokens.lengths,
         train_users=users,
+        test_left_out=in_test - len(splits[TEST]),
+        test_groups=Counter(group for e in splits[TEST] for group in e.groups),
     )
     message = facts_of.to_message(found)
     (context.outputs / "facts.json").write_bytes(facts_of.to_json(message))
@@ -272,7 +287,7 @@ def _write_splits(
         (_split_path(context.outputs, TEST), ordered[TEST]),
         # The split itself goes without groups, as training rows do; the audit compares groups on it.
         (context.outputs / "private" / "selection.jsonl", ordered[SELECTION]),
-        (context.outputs / "private" / "train_sample.jsonl", ordered[TRAIN][:TRAIN_SAMPLE]),
+        (context.outputs / "private" / "train_sample.jsonl", one_of_each(splits[TRAIN], key, TRAIN)[:TRAIN_SAMPLE]),
     ):
         _write_lines(path, (_private_line(r, labels, order.columns.favourable) for r in spool.read_all(entries)))
     return max(users, default=0)

@@ -129,6 +129,9 @@ def test_a_group_that_is_not_compared_costs_no_rows(table: policy_input_pb2.Inta
     data.group_counts["race=few"] = data.group_counts["race=fewer"] = 60
     assert planning.group_shares(table, "race") == [120 / 20_120, 9500 / 20_120, 10_500 / 20_120], "compared as one"
     data.group_counts["race=fewer"] = 0
+    data.test_group_counts.update({"race=black": 1000, "race=white": 3000})
+    assert planning.group_shares(table, "race") == [0.25, 0.75], "the test rows, where they were counted"
+    data.test_group_counts.clear()
     assert planning.group_shares(table, "age") == [0.5, 0.5]
     for key in data.group_counts:
         data.group_counts[key] = 0

@@ -180,7 +180,32 @@ def test_customers_of_a_table_share_a_split_and_are_not_tied_by_what_others_say(
     sheet = {**TABLE_SHEET, "hidden_columns": ["race"], "group_field": "customer"}
     done = prepare(tmp_path, models, data, format="DECISION_CSV", datasheet=sheet, canaries=NO_CANARIES)
     assert done.facts.duplicate_rows == 0 and done.facts.split_units == 200
-    assert abs(done.facts.test_rows - 150) <= 5
+    facts, tested = done.facts, done.private("test.jsonl")
+    customer = {r: (r - 2) % 200 for r in range(2, 602)}
+    assert len({customer[r["row"]] for r in tested}) == len(tested) == facts.test_rows, "one row a customer"
+    assert abs(facts.test_rows - 50) <= 2 and facts.test_rows_left_out == 2 * facts.test_rows
+    assert done.claim["test_rows_left_out"] == facts.test_rows_left_out
+    assert facts.test_group_counts == Counter(f"race={r['groups']['race']}" for r in tested)
+    assert set(facts.split_shares) == {"validation", "selection"}
+    assert len({customer[r["row"]] for r in done.private("train_sample.jsonl")}) == min(200, facts.train_rows // 3)
+    assert len(done.lines("selection.jsonl")) == len(done.private("selection.jsonl")) == facts.selection_rows
+    check_splits(read_private_rows(done.context.outputs))
+
+
+def test_identifiers_of_rows_that_were_left_out_of_the_test_go_nowhere(tmp_path: Path, models: Path) -> None:
+    rows = prose(random.Random(5), 160)
+    mails = [f"user{i}@owner{i % 40}.org" for i in range(160)]
+    data = "\n".join(
+        line(f"{a} {m}", b, customer=f"c{i % 40}") for i, ((a, b), m) in enumerate(zip(rows, mails, strict=True))
+    )
+    done = prepare(tmp_path, models, data.encode(), datasheet={"group_field": "customer"}, canaries=NO_CANARIES)
+    kept_rows = {r["row"] for r in done.private("test.jsonl")}
+    sampled = {i["row"] for i in done.private("pii.jsonl") if i["split"] == "test"}
+    assert sampled == kept_rows and len(kept_rows) == done.facts.test_rows < 20
+    assert done.facts.test_rows + done.facts.test_rows_left_out + done.facts.train_rows \
+        + done.facts.validation_rows + done.facts.selection_rows == 160  # fmt: skip
+    everywhere = b"".join(p.read_bytes() for p in done.context.outputs.rglob("*") if p.is_file()).decode()
+    assert sum(m in everywhere for m in mails) == 160 - done.facts.test_rows_left_out
 
 
 @pytest.mark.parametrize(

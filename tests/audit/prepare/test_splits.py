@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from assay.errors import InvalidInputError
 from audit.prepare.rows import Entry
-from audit.prepare.splits import NAMES, TEST, TRAIN, SplitPlan, drop_duplicates, split
+from audit.prepare.splits import NAMES, TEST, TRAIN, SplitPlan, drop_duplicates, keyed_order, one_of_each, split
 
 KEY = b"k" * 32
 
@@ -60,6 +60,17 @@ def test_floors_hold_where_training_keeps_its_half(count: int) -> None:
 def test_plan_that_leaves_too_little_is_refused(test: Fraction) -> None:
     with pytest.raises(InvalidInputError):
         SplitPlan(test=test)
+
+
+def test_one_row_of_each_unit_is_drawn_by_the_key_and_rows_without_a_unit_all_stay() -> None:
+    rows = [replace(e, unit=hashlib.sha256(b"%d" % (e.number % 40)).digest()[:16]) for e in entries(400)]
+    drawn = one_of_each(rows, KEY, TEST)
+    assert len(drawn) == len({e.unit for e in drawn}) == 40
+    assert drawn == one_of_each(rows[::-1], KEY, TEST), "the order of the file decides nothing"
+    assert drawn != one_of_each(rows, b"x" * 32, TEST)
+    assert len({e.number // 40 for e in drawn}) > 5, "neither the first rows nor the last"
+    alone = one_of_each(entries(400), KEY, TEST)
+    assert alone == sorted(entries(400), key=lambda e: keyed_order(KEY, TEST, e.digest))
 
 
 def test_duplicates_keep_the_first() -> None:
