@@ -519,7 +519,7 @@ def test_canaries_of_rows_of_several_weights_have_weights_of_the_train_split(tmp
     assert first.canaries() == again.canaries(), "the order of the file decides nothing"
     stated = [c.get("weight") for c in first.canaries()]
     # Eight parts in eleven of what the rows weigh, and one each.
-    assert stated.count("8") > 40 and all(1 < stated.count(w) < 15 for w in ("1", "1.0", None))
+    assert stated.count("8") > 40 and all(0 < stated.count(w) < 15 for w in ("1", "1.0", None))
     secret = {c["secret"]: c.get("weight") for c in first.canaries() if c["included"]}
     planted = [(line, s) for line in first.lines("train.jsonl") for s in secret if s in line["messages"][-1]["content"]]
     assert len(planted) == first.facts.canary_rows
