@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -126,21 +127,35 @@ class TlsFiles:
 
 
 def service_tls(folder: Path, roots: tuple[str, ...] = ("services-ca.crt",)) -> TlsFiles:
-    """Reads a service's TLS files; ``roots`` names the root certificates whose holders it accepts."""
-    return TlsFiles(
-        read_private(folder / "tls.key"),
-        (folder / "tls.crt").read_bytes(),
-        b"".join((folder / name).read_bytes() for name in roots),
-    )
+    """Reads a service's TLS files; ``roots`` names the root certificates whose holders it accepts.
+
+    Raises:
+        InvalidInputError: ``KEY_MISSING``, ``KEY_EXPOSED``, ``KEY_MALFORMED`` or ``KEY_OF_ANOTHER``.
+    """
+    return _tls(folder / "tls.key", folder / "tls.crt", [folder / name for name in roots])
 
 
 def person_tls(folder: Path) -> TlsFiles:
-    """Reads a person's TLS files; the server must lie under the services root."""
-    return TlsFiles(
-        read_private(folder / "person.key"),
-        (folder / "person.crt").read_bytes(),
-        (folder / "services-ca.crt").read_bytes(),
-    )
+    """Reads a person's TLS files; the server must lie under the services root.
+
+    Raises:
+        InvalidInputError: ``KEY_MISSING``, ``KEY_EXPOSED``, ``KEY_MALFORMED`` or ``KEY_OF_ANOTHER``.
+    """
+    return _tls(folder / "person.key", folder / "person.crt", [folder / "services-ca.crt"])
+
+
+def _tls(key: Path, certificate: Path, roots: Sequence[Path]) -> TlsFiles:
+    private, leaf = load_p256(key), load_certificate(certificate)
+    # gRPC would end every handshake without a word.
+    if private.public_key() != leaf.public_key():
+        raise InvalidInputError(
+            "KEY_OF_ANOTHER",
+            f"{key} is not the key of {certificate.name} beside it",
+            remedy="put the two back that were made together, or have them made anew (docs/keys.md, certificates)",
+        )
+    for root in roots:
+        load_certificate(root)
+    return TlsFiles(read_private(key), certificate.read_bytes(), b"".join(root.read_bytes() for root in roots))
 
 
 def read_private(path: Path) -> bytes:
@@ -162,35 +177,47 @@ def read_private(path: Path) -> bytes:
 
 
 def load_ed25519(path: Path) -> ed25519.Ed25519PrivateKey:
-    """Loads an Ed25519 key from PEM."""
-    key = serialization.load_pem_private_key(read_private(path), None)
+    """Loads an Ed25519 key from PEM; see :func:`read_private` and ``KEY_MALFORMED``, ``KEY_TYPE`` for its errors."""
+    key = _read_pem(path)
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise InvalidInputError("KEY_TYPE", f"{path.name} is not an Ed25519 key")
     return key
 
 
 def load_mldsa44(path: Path) -> mldsa.MLDSA44PrivateKey:
-    """Loads an ML-DSA-44 key from PEM."""
-    key = serialization.load_pem_private_key(read_private(path), None)
+    """Loads an ML-DSA-44 key from PEM, as :func:`load_ed25519` does."""
+    key = _read_pem(path)
     if not isinstance(key, mldsa.MLDSA44PrivateKey):
         raise InvalidInputError("KEY_TYPE", f"{path.name} is not an ML-DSA-44 key")
     return key
 
 
 def load_x25519(path: Path) -> x25519.X25519PrivateKey:
-    """Loads an X25519 key from PEM."""
-    key = serialization.load_pem_private_key(read_private(path), None)
+    """Loads an X25519 key from PEM, as :func:`load_ed25519` does."""
+    key = _read_pem(path)
     if not isinstance(key, x25519.X25519PrivateKey):
         raise InvalidInputError("KEY_TYPE", f"{path.name} is not an X25519 key")
     return key
 
 
 def load_p256(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Loads a P-256 key from PEM."""
-    key = serialization.load_pem_private_key(read_private(path), None)
+    """Loads a P-256 key from PEM, as :func:`load_ed25519` does."""
+    key = _read_pem(path)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise InvalidInputError("KEY_TYPE", f"{path.name} is not a P-256 key")
     return key
+
+
+def _read_pem(path: Path) -> Any:
+    data = read_private(path)
+    try:
+        return serialization.load_pem_private_key(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise InvalidInputError(
+            "KEY_MALFORMED",
+            f"{path} holds no private key in PEM without a passphrase",
+            remedy="put the file back as `assay init` or a rotation wrote it (docs/keys.md)",
+        ) from error
 
 
 def raw_public(key: ed25519.Ed25519PrivateKey | x25519.X25519PrivateKey) -> bytes:

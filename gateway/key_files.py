@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
@@ -87,6 +88,13 @@ def stage(layout: Layout, name: str, trust_domain: str) -> tuple[PrivateKey, Pub
     return key, held(layout, name, staged=True)
 
 
+def unstage(layout: Layout, name: str) -> None:
+    """Throws the successor away that waits to follow ``name``."""
+    for path in _places(layout, name):
+        if path is not None:
+            _next(path).unlink(missing_ok=True)
+
+
 def staged_person(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     """A person's key and certificate that wait to be put in."""
     return load_p256(_next(folder / "person.key")), load_certificate(_next(folder / "person.crt"))
@@ -130,13 +138,18 @@ def demand_in_force(layout: Layout, table: KeyTable) -> None:
     """Demands that the gateway's keys, and those by which it knows its workers, are the log's.
 
     Raises:
+        InvalidInputError: ``PUBLIC_KEYS``.
         PreconditionError: ``KEY_NOT_IN_FORCE``.
     """
     gateway = layout.service("gateway")
     found = {"permit": held(layout, "permit").keyid, PDF: held(layout, PDF).keyid}
     for name in ("train-worker", "audit-worker"):
-        raw = bytes.fromhex(json.loads((gateway / f"{name}.pub").read_text("utf-8"))["statement_key"])
-        found[name] = ed25519_half(ed25519.Ed25519PublicKey.from_public_bytes(raw)).keyid
+        path = gateway / f"{name}.pub"
+        try:
+            raw = bytes.fromhex(_public_halves(path)["statement_key"])
+            found[name] = ed25519_half(ed25519.Ed25519PublicKey.from_public_bytes(raw)).keyid
+        except (KeyError, TypeError, ValueError) as error:
+            raise _no_halves(path) from error
     for name, keyid in found.items():
         current = table.current(name)
         if current is None:
@@ -188,12 +201,33 @@ def _exchange(layout: Layout) -> None:
 
 
 def _tell(path: Path, member: str, raw: bytes) -> None:
-    said = json.loads(path.read_text("utf-8"))
+    said = _public_halves(path)
     if said.get(member) == raw.hex():
         return
     staging = path.with_name(f".{path.name}.new")
     staging.write_text(json.dumps({**said, member: raw.hex()}, indent=2) + "\n", "utf-8")
     os.replace(staging, path)
+
+
+def _public_halves(path: Path) -> dict[str, Any]:
+    """What a ``.pub`` file holds.
+
+    Raises:
+        InvalidInputError: ``PUBLIC_KEYS``.
+    """
+    try:
+        said = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _no_halves(path) from error
+    if not isinstance(said, dict):
+        raise _no_halves(path)
+    return said
+
+
+def _no_halves(path: Path) -> InvalidInputError:
+    return InvalidInputError(
+        "PUBLIC_KEYS", f"{path} does not hold the public keys", remedy="put it back as `assay init` wrote it"
+    )
 
 
 def _next(path: Path) -> Path:

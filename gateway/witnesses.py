@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from assay import dsse
 from assay.errors import IntegrityError, InvalidInputError
-from assay.identity import read_private
+from assay.identity import load_certificate, service_tls
 from audit.ledger import fork
 from audit.ledger.fork import Evidence
 from audit.ledger.ledger import Ledger
@@ -35,11 +35,25 @@ def read_policy(settings: Settings) -> QuorumPolicy:
     asked one needs no policy file.
 
     Raises:
-        InvalidInputError: ``POLICY_MISSING``, ``POLICY_MALFORMED``, ``QUORUM_DIFFERS`` or ``TRUST_MALFORMED``.
+        InvalidInputError: ``ORIGIN_DIFFERS``, ``POLICY_MISSING``, ``POLICY_MALFORMED``, ``QUORUM_DIFFERS`` or
+            ``TRUST_MALFORMED``.
     """
-    path, demanded = settings.witness_policy, TrustFile.load(settings.layout.trust).quorum
+    trust = TrustFile.load(settings.layout.trust)
+    if trust.origin != settings.origin:
+        raise InvalidInputError(
+            "ORIGIN_DIFFERS",
+            f"{settings.layout.settings.name} calls the log {settings.origin!r}, {settings.layout.trust.name} "
+            f"{trust.origin!r}",
+            remedy="put the origin back: a log keeps its name and key; another begins with assay init --continues",
+        )
+    path, demanded = settings.witness_policy, trust.quorum
     if path.exists():
-        policy = QuorumPolicy.parse(path.read_text("utf-8"))
+        try:
+            policy = QuorumPolicy.parse(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInputError("POLICY_MALFORMED", f"{path} cannot be read as text", remedy=_REMEDY) from error
+        except InvalidInputError as error:
+            raise InvalidInputError(error.reason, f"{path.name}: {error.message}", remedy=_REMEDY) from error
     elif demanded.asks_nobody and not settings.published.exists():
         policy = demanded
     else:
@@ -139,10 +153,11 @@ def evidence_of(connection: Connection, publication: Publication, model: ModelRo
 def _tls(settings: Settings) -> ssl.SSLContext:
     """Believes witnesses under the services root, and those of other parties under ``witnesses-ca.crt``."""
     folder = settings.folder
-    read_private(folder / "tls.key")
+    service_tls(folder)
     context = ssl.create_default_context(cafile=str(folder / "services-ca.crt"))
     others = folder / "witnesses-ca.crt"
     if others.exists():
+        load_certificate(others)
         context.load_verify_locations(str(others))
     context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
     return context

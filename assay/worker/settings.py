@@ -211,14 +211,18 @@ class WorkerKeys:
         """Reads the key files of a worker's folder.
 
         Raises:
-            InvalidInputError: ``KEY_MISSING``, ``KEY_EXPOSED``, ``KEY_TYPE`` or ``PUBLIC_KEYS``.
+            InvalidInputError: ``KEY_MISSING``, ``KEY_EXPOSED``, ``KEY_MALFORMED``, ``KEY_TYPE`` or ``PUBLIC_KEYS``.
         """
         try:
             public = json.loads((folder / "gateway.pub").read_text("utf-8"))
             permit = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public["permit_key"]))
             sealing = X25519PublicKey.from_public_bytes(bytes.fromhex(public["sealing_key"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidInputError("PUBLIC_KEYS", "gateway.pub does not hold the gateway's public keys") from error
+            raise InvalidInputError(
+                "PUBLIC_KEYS",
+                f"{folder / 'gateway.pub'} does not hold the gateway's public keys",
+                remedy="put it back as `assay init` wrote it",
+            ) from error
         canary = folder / "canary.key"
         return cls(
             statement=load_ed25519(folder / "statement.key"),

@@ -26,7 +26,7 @@ from cryptography import x509
 
 from assay.certificates import key_id
 from assay.errors import AssayError, UnavailableError
-from assay.identity import read_private, subject_of
+from assay.identity import service_tls, subject_of
 
 MAX_CONNECTIONS = 64
 REQUEST_SECONDS = 15.0
@@ -76,9 +76,9 @@ def tls_context(folder: Path, roots: bytes, *, demand: bool) -> ssl.SSLContext:
         demand: whether a client without a certificate is refused in the handshake.
 
     Raises:
-        InvalidInputError: ``KEY_MISSING`` or ``KEY_EXPOSED``.
+        InvalidInputError: what :func:`assay.identity.service_tls` says.
     """
-    read_private(folder / "tls.key")
+    service_tls(folder, ())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(folder / "tls.crt", folder / "tls.key")

@@ -95,7 +95,7 @@ class TrustFile:
             with path.open("rb") as stream:
                 text = stream.read(MAX_TEXT + 1).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInputError("TRUST_MALFORMED", f"{path.name} cannot be read as text") from error
+            raise InvalidInputError("TRUST_MALFORMED", f"{path} cannot be read as text") from error
         return cls.parse(text)
 
     @classmethod

@@ -13,13 +13,12 @@ from typing import Annotated, Any
 
 import grpc
 import typer
-from cryptography import x509
 from opentelemetry import trace
 from opentelemetry.context import Context, get_current
 from opentelemetry.propagate import inject
 
 from assay.errors import InvalidInputError, UnauthenticatedError
-from assay.identity import person_tls, subject_of
+from assay.identity import load_certificate, person_tls, subject_of
 from assay.v1 import (
     approval_pb2_grpc,
     audit_pb2_grpc,
@@ -121,7 +120,7 @@ def open_session(folder: Path | None, address: str | None) -> Iterator[Session]:
     """Opens a channel with the person's own certificate.
 
     Raises:
-        InvalidInputError: ``NO_IDENTITY`` or ``NO_ADDRESS``.
+        InvalidInputError: ``NO_IDENTITY``, ``NO_ADDRESS``, or what :func:`assay.identity.person_tls` says.
         UnauthenticatedError: ``CERTIFICATE_EXPIRED``; the gateway would end the handshake without a word.
     """
     if folder is None:
@@ -131,7 +130,7 @@ def open_session(folder: Path | None, address: str | None) -> Iterator[Session]:
         )  # fmt: skip
     target = address or _address_of(folder)
     tls = person_tls(folder)
-    certificate = x509.load_pem_x509_certificate(tls.certificate)
+    certificate = load_certificate(folder / "person.crt")
     subject, ended = subject_of(certificate), certificate.not_valid_after_utc
     if ended < dt.datetime.now(dt.UTC):
         raise UnauthenticatedError(
@@ -147,8 +146,8 @@ def open_session(folder: Path | None, address: str | None) -> Iterator[Session]:
 def _address_of(folder: Path) -> str:
     path = folder / "client.toml"
     try:
-        return str(tomllib.loads(path.read_text())["address"])
-    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        return str(tomllib.loads(path.read_text("utf-8"))["address"])
+    except (OSError, ValueError, KeyError) as error:
         raise InvalidInputError(
             "NO_ADDRESS", f"{path} names no gateway", remedy="pass --address host:port or set ASSAY_ADDRESS"
         ) from error

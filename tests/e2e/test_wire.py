@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from e2e_world import BASE_MODEL, Bank, State, chat_rows, header, request
 
 from assay.errors import UnauthenticatedError
-from assay.identity import Authority, TlsFiles, person_tls
+from assay.identity import Authority, TlsFiles, load_p256, person_tls
 from assay.installation import enrol, person_subject
 from assay.v1 import audit_pb2, dataset_pb2, identity_pb2, policy_pb2, tuning_job_pb2, tuning_job_pb2_grpc
 from gateway.cli.errors import from_call
@@ -112,10 +112,9 @@ def test_an_expired_or_foreign_certificate_is_refused(bank: Bank, kind: str):
 def test_an_expired_certificate_is_named_before_a_call(bank: Bank, tmp_path: Path):
     """The handshake only ends, so the client says why."""
     people = Authority.load(bank.layout.authority / "people-ca.key", bank.layout.authority / "people-ca.crt")
-    key, folder = ec.generate_private_key(ec.SECP256R1()), tmp_path / "rita"
-    start = dt.datetime.now(dt.UTC) - dt.timedelta(days=31)
-    leaf = people.issue("spiffe://assay.local/people/rita", key.public_key(), server=False, days=30, not_before=start)
-    shutil.copytree(bank.layout.person("rita"), folder)
+    folder = Path(shutil.copytree(bank.layout.person("rita"), tmp_path / "rita"))
+    public, start = load_p256(folder / "person.key").public_key(), dt.datetime.now(dt.UTC) - dt.timedelta(days=31)
+    leaf = people.issue("spiffe://assay.local/people/rita", public, server=False, days=30, not_before=start)
     (folder / "person.crt").write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
     with pytest.raises(UnauthenticatedError) as raised, open_session(folder, bank.address):
         pass
