@@ -34,9 +34,11 @@ def position(listing: str, text: str) -> Position | None:
         return None
     try:
         mark, time_us, name = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise _bad() from error
-    if mark != _mark(listing) or type(time_us) is not int or not isinstance(name, str):
+    # What no database column holds comes from no listing: a time beyond 63 bits, a NUL or half a surrogate pair.
+    timed = type(time_us) is int and 0 <= time_us < 1 << 63
+    if mark != _mark(listing) or not timed or not isinstance(name, str) or not name.isprintable():
         raise _bad()
     return Position(time_us, name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import json
 import re
@@ -121,6 +122,24 @@ def test_page_tokens() -> None:
     assert pages.position("jobs units/credit", "") is None
     with pytest.raises(InvalidInputError):
         pages.position("jobs units/claims", token)
+
+
+FORGED = {
+    "a time beyond 63 bits": "[{mark},1" + "0" * 30 + ',"x"]',
+    "a time before time": '[{mark},-1,"x"]',
+    "half a surrogate pair": '[{mark},1,"\\ud800"]',
+    "a NUL": '[{mark},1,"\\u0000"]',
+    "brackets": "[" * 150_000,
+}
+
+
+@pytest.mark.parametrize("text", FORGED.values(), ids=FORGED)
+def test_a_forged_page_token_reaches_no_database(text: str) -> None:
+    own = json.loads(base64.urlsafe_b64decode(pages.token("jobs units/credit", Position(5, "x")) + "=="))
+    forged = base64.urlsafe_b64encode(text.replace("{mark}", json.dumps(own[0])).encode()).decode().rstrip("=")
+    with pytest.raises(InvalidInputError) as caught:
+        pages.position("jobs units/credit", forged)
+    assert caught.value.reason == "PAGE_TOKEN"
     assert (pages.size(0), pages.size(7), pages.size(1000)) == (50, 7, 200)
 
 
