@@ -114,7 +114,7 @@ class Application:
         try:
             # Not before the ledger has started: a second gateway on this folder has been refused by now.
             blobs.clear_scratch()
-            store = Store(engine, ledger, publication, settings.limits.quorum_seconds)
+            store = Store(engine, ledger, publication, settings.limits.quorum_seconds, settings.units)
             blobs.settle(lambda unit: store.read(lambda c: references.needed(c, unit)))
             return cls._build(settings, store, blobs, policy, base_models)
         except BaseException:

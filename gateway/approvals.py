@@ -89,6 +89,7 @@ class ApprovalService:
         where: list[Any] = [c.state == State.AWAITING_APPROVAL.value, c.needs_work.is_(False)]
         if unit != ALL_UNITS:
             caller.require_unit(unit, request.parent)
+            await self.store.require_unit(unit, request.parent)
             where.append(c.unit == unit)
         else:
             may = [u for u in self.settings.units if caller.may("ListPendingApprovals", u, self.authorizer)]

@@ -133,11 +133,12 @@ class DatasetService:
         """A unit's datasets, newest first.
 
         Raises:
-            NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
+            NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in, or that never was.
             InvalidInputError: ``PAGE_TOKEN``.
         """
         unit, listing = unit_of(request.parent), f"datasets {request.parent}"
         caller.require_unit(unit, request.parent)
+        await self.store.require_unit(unit, request.parent)
         after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
 
         def read(connection: Connection) -> tuple[list[DatasetRow], list[dataset_pb2.Dataset]]:

@@ -50,7 +50,7 @@ class EvidenceService:
             NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
             InvalidInputError: ``PAGE_TOKEN``, ``OTHER_UNIT``.
         """
-        unit = self._unit(caller, request.parent)
+        unit = await self._unit(caller, request.parent)
         if request.tuning_job and unit not in (None, unit_of(request.tuning_job)):
             raise InvalidInputError("OTHER_UNIT", "the job lies in another unit")
         listing = f"records {request.parent} {request.tuning_job}"
@@ -131,7 +131,7 @@ class EvidenceService:
             InvalidInputError: ``OTHER_UNIT``.
             UnavailableError: ``QUORUM_NOT_MET`` when the witnesses have not seen all that is in the log now.
         """
-        unit = self._unit(caller, request.parent)
+        unit = await self._unit(caller, request.parent)
         for job in request.tuning_jobs:
             if unit not in (None, unit_of(job)):
                 raise InvalidInputError("OTHER_UNIT", "a job lies in another unit")
@@ -208,12 +208,15 @@ class EvidenceService:
                     absent[name] = error.reason
         return files, absent
 
-    def _unit(self, caller: Caller, parent: str) -> str | None:
+    async def _unit(self, caller: Caller, parent: str) -> str | None:
         """The unit asked for, or ``None`` for the whole log, which takes a role in every unit."""
         unit = unit_of(parent)
         if not caller.sees(unit) or unit == SYSTEM_UNIT:
             raise not_found(parent)
-        return None if unit == ALL_UNITS else unit
+        if unit == ALL_UNITS:
+            return None
+        await self.store.require_unit(unit, parent)
+        return unit
 
 
 def _message(record: StoredRecord) -> audit_pb2.Record:

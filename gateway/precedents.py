@@ -48,6 +48,7 @@ class Precedents:
         where: list[Any] = [or_(c.decision != "", c.verdict != "")]
         if unit != ALL_UNITS:
             caller.require_unit(unit, request.parent)
+            await self.store.require_unit(unit, request.parent)
             where.append(c.unit == unit)
         else:
             may = [u for u in self.settings.units if caller.may("ListPrecedents", u, self.authorizer)]

@@ -122,11 +122,12 @@ class JobService:
         """A unit's jobs, newest first.
 
         Raises:
-            NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
+            NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in, or that never was.
             InvalidInputError: ``PAGE_TOKEN``.
         """
         unit, listing = facts.unit_of(request.parent), f"jobs {request.parent}"
         caller.require_unit(unit, request.parent)
+        await self.store.require_unit(unit, request.parent)
         after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
         c = rows.table(JobRow).c
 

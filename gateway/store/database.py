@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 from audit.ledger.ledger import Ledger
 from audit.ledger.publication import Publication
 from audit.ledger.writer import UnitOfWork
+from gateway.caller import SYSTEM_UNIT, not_found
 
 T = TypeVar("T")
 
@@ -26,12 +27,14 @@ class Store:
         ledger: beside them.
         publication: what of the ledger others may see.
         quorum_seconds: how long an answer waits for the witnesses.
+        units: that the settings have now.
     """
 
     engine: Engine
     ledger: Ledger
     publication: Publication
     quorum_seconds: float = 20.0
+    units: tuple[str, ...] = ()
 
     async def fetch(self, read: Callable[[Connection], T]) -> T:
         """Runs a read off the event loop, on a snapshot of its own."""
@@ -48,6 +51,17 @@ class Store:
         The answer comes after the commit. A caller that goes away meanwhile does not undo the work.
         """
         return await asyncio.shield(asyncio.wrap_future(self.ledger.submit(work)))
+
+    async def require_unit(self, unit: str, what: str) -> None:
+        """Refuses a unit that there never was; one that was taken out of the settings has records and stays readable.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND``.
+        """
+        if unit in self.units:
+            return
+        if unit == SYSTEM_UNIT or not await asyncio.to_thread(self.ledger.records, unit, None, -1, 1):
+            raise not_found(what)
 
     async def published(self, index: int) -> tuple[int, bytes]:
         """Waits until the witnesses have seen a record; returns the first published checkpoint that covers it.
