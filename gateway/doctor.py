@@ -85,9 +85,9 @@ def _installation(directory: Path) -> list[Finding]:
     out.append(
         Finding("key files", not exposed, f"{len(keys)} keys", f"chmod 600 {' '.join(exposed)}" if exposed else "")
     )
-    inside = (layout.service("gateway") / "authority").exists()
-    where = str(layout.authority) if layout.authority.exists() else "elsewhere"
-    out.append(Finding("authority apart", not inside, where, "move authority/ to the operator's own machine",
+    roots = [path.name for path in sorted(layout.authority.glob("*-ca.key"))]
+    where = f"{layout.authority} holds {', '.join(roots)}" if roots else "elsewhere"
+    out.append(Finding("authority apart", not roots, where, "move authority/ to a machine where no service runs",
                        required=False))  # fmt: skip
     out.append(_quorum(settings))
     addresses = {"gateway": settings.listen} | {f"{n} worker": w.address for n, w in settings.workers.items()}

@@ -54,12 +54,13 @@ def init(
         key = CosignatureVerifier.of(name, load_ed25519(settings.key).public_key()).vkey()
         scheme = "http" if transport == "http" else "https"
         url = f"{scheme}://{(host or ['127.0.0.1'])[0]}:{listen.rpartition(':')[2]}"
-        data = {"folder": str(folder), "vkey": key, "url": url, "root": str(folder / "witness-ca.crt")}
+        root = "" if transport == "http" else str(folder / "witness-ca.crt")
+        data = {"folder": str(folder), "vkey": key, "url": url, "root": root}
         emit(output, data, [
             f"witness in {folder}",
             f"for the log's witness-policy.txt:  witness NAME {key} {url}",
             f"for trust files:                   witness NAME {key}",
-            f"for the log's witnesses-ca.crt:    {folder / 'witness-ca.crt'}",
+            *([f"for the log's witnesses-ca.crt:    {root}"] if root else []),
             f"next: assay witness serve {folder}",
         ])  # fmt: skip
 
