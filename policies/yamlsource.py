@@ -105,7 +105,10 @@ def parse(name: str, text: str) -> Document:
         problem = getattr(error, "problem", None) or type(error).__name__
         raise document.error((), "PACK_UNREADABLE", f"not YAML: {problem}") from error
     builder = _Builder(document, text.splitlines())
-    data = builder.build(node, ()) if node is not None else None
+    try:
+        data = builder.build(node, ()) if node is not None else None
+    except RecursionError as error:
+        raise document.error((), "PACK_UNREADABLE", "nested too deeply") from error
     return Document(name, data, document.positions)
 
 

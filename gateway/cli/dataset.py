@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from google.protobuf import json_format
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from assay.errors import InvalidInputError
 from assay.v1 import dataset_pb2, lineage_pb2, tuning_job_pb2
 from gateway.cli.errors import exit_on_error
-from gateway.cli.output import Output, OutputOption, emit, progress_console, state_name, table
+from gateway.cli.output import Output, OutputOption, emit, more, progress_console, state_name, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
+from policies import yamlsource
 
 app = typer.Typer()
 CHUNK_BYTES = 256 * 1024
@@ -149,7 +149,7 @@ def list_(
         rows = [
             (d.name, dataset_pb2.DatasetFormat.Name(d.format), d.size_bytes, d.sha256[:16]) for d in answer.datasets
         ]
-        emit(output, answer, [table(("name", "format", "bytes", "sha256"), rows)])
+        emit(output, answer, [table(("name", "format", "bytes", "sha256"), rows), *more(answer)])
 
 
 @app.command()
@@ -168,10 +168,17 @@ def lineage(
     Example: assay dataset lineage units/support --subject - < customer.txt
     """
     with exit_on_error(), open_session(identity, address) as session:
-        value = sys.stdin.read().strip() if subject == "-" else subject
+        value = _standard_input() if subject == "-" else subject
         request = lineage_pb2.GetLineageRequest(name=name, subject=value)
         found = session.lineage.GetLineage(request).lineage
         emit(output, found, describe_lineage(found))
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read().strip()
+    except UnicodeDecodeError as error:
+        raise InvalidInputError("SUBJECT", "standard input is not UTF-8") from error
 
 
 def describe_lineage(found: lineage_pb2.Lineage) -> Iterator[Any]:
@@ -214,14 +221,16 @@ def read_datasheet(path: Path) -> dataset_pb2.Datasheet:
         InvalidInputError: ``BAD_DATASHEET`` naming the field.
     """
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInputError("BAD_DATASHEET", f"{path.name} is neither YAML nor JSON: {error}") from error
+        data = yamlsource.read(path).data
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            "BAD_DATASHEET", error.message, remedy="mend the file; see docs/datasheet.md"
+        ) from error
     if not isinstance(data, dict):
         raise InvalidInputError("BAD_DATASHEET", f"{path.name} must hold a mapping of datasheet fields")
     try:
         return json_format.ParseDict(_long_enums(data), dataset_pb2.Datasheet())
-    except json_format.ParseError as error:
+    except (json_format.ParseError, TypeError, RecursionError) as error:
         raise InvalidInputError(
             "BAD_DATASHEET", f"{path.name}: {error}", remedy="see `assay dataset upload --help` for the fields"
         ) from error

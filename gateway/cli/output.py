@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -13,6 +13,8 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from assay.errors import InvalidInputError
 
 
 class Output(StrEnum):
@@ -65,3 +67,30 @@ def state_name(name: str) -> str:
 def usd(micros: int) -> str:
     """Millionths of a US dollar as money."""
     return f"${micros / 1e6:,.6f}"
+
+
+def micros(dollars: float) -> int:
+    """US dollars as millionths.
+
+    Raises:
+        InvalidInputError: ``MAX_USD`` for what is no sum, or beyond 63 bits of them.
+    """
+    if not abs(dollars) * 1e6 < 1 << 63:
+        raise InvalidInputError("MAX_USD", f"--max-usd: {dollars} is no sum of money", remedy="such as 25 or 0.5")
+    return round(dollars * 1e6)
+
+
+def every_page(call: Callable[[Any], Any], request: Any) -> Any:
+    """The answers of all pages of a listing as one."""
+    answer = page = call(request)
+    while page.next_page_token:
+        request.page_token = page.next_page_token
+        page = call(request)
+        answer.MergeFrom(page)
+    answer.ClearField("next_page_token")
+    return answer
+
+
+def more(answer: Any) -> list[str]:
+    """The line under a listing that has another page; none under the last."""
+    return [f"more: --page-token {answer.next_page_token}"] if answer.next_page_token else []
