@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from assay import canonical, dsse, key_events
-from assay.errors import IntegrityError, InvalidInputError, PreconditionError
+from assay.errors import AssayError, IntegrityError, InvalidInputError, PreconditionError
 from assay.identity import load_certificate, load_p256, subject_of
 from assay.key_events import COMPROMISED, EVENTS, ROTATED, SERVICE_NAMES, Compromise, Event, Rotation
 from audit.ledger import records
@@ -103,8 +103,12 @@ def draft_rotation(settings: Settings, name: str, person: Path) -> dict[str, Any
         if terms is None or table.current(name) is not None:
             still.demand_idle(name)
         key, new = key_files.stage(layout, name, settings.trust_domain)
-        statement = key_events.rotation_statement(settings.origin, name, old.material, new.material, key)
-        return _sign(settings, person, statement, name, table)
+        try:
+            statement = key_events.rotation_statement(settings.origin, name, old.material, new.material, key)
+            return _sign(settings, person, statement, name, table)
+        except BaseException:
+            key_files.unstage(layout, name)
+            raise
 
 
 def replace_secret(settings: Settings, name: str) -> None:
@@ -144,10 +148,15 @@ def draft_compromise(settings: Settings, name: str, since: str, person: Path, ke
         return _sign(settings, person, statement, name, table)
 
 
-def order(settings: Settings, envelope: Mapping[str, Any]) -> Done:
+def order(settings: Settings, envelope: Mapping[str, Any], staged: str = "") -> Done:
     """Records a signed key event, and puts in what was staged for it. The gateway must not run.
 
     The permits that a compromised permit key may have signed are revoked with it.
+
+    Args:
+        settings: of the installation.
+        envelope: the order.
+        staged: name of the key whose successor waits for this very order; a refusal throws it away.
 
     Raises:
         InvalidInputError, IntegrityError, AlreadyExistsError: the event does not hold; see
@@ -156,7 +165,17 @@ def order(settings: Settings, envelope: Mapping[str, Any]) -> Done:
         PreconditionError: ``LEDGER_IN_USE`` while the gateway runs, or what the table says.
     """
     with _standing_still(settings) as still:
-        done = still.ledger.run(lambda uow: _record(uow, envelope, still.trust))
+
+        def work(uow: UnitOfWork) -> Done:
+            try:
+                return _record(uow, envelope, still.trust)
+            except AssayError:
+                # Refused before it was recorded. Where the ledger itself fails, the log may name the successor.
+                if staged:
+                    key_files.unstage(settings.layout, staged)
+                raise
+
+        done = still.ledger.run(work)
         key_files.settle(settings.layout, still.table())
         return done
 

@@ -13,7 +13,7 @@ from assay.v1 import approval_pb2, audit_pb2, identity_pb2, model_pb2, tuning_jo
 from audit.ledger.tree import leaf_hash, verify_inclusion
 from gateway.cli.errors import exit_on_error
 from gateway.cli.job import JobArgument, describe
-from gateway.cli.output import Output, OutputOption, emit, table
+from gateway.cli.output import Output, OutputOption, emit, every_page, micros, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 from gateway.cli.signing import sign, signing_role
 from gateway.statements import (
@@ -43,7 +43,8 @@ def list_(
     Example: assay approval list units/-
     """
     with exit_on_error(), open_session(identity, address) as session:
-        answer = session.approvals.ListPendingApprovals(approval_pb2.ListPendingApprovalsRequest(parent=parent))
+        request = approval_pb2.ListPendingApprovalsRequest(parent=parent)
+        answer = every_page(session.approvals.ListPendingApprovals, request)
         rows = [
             (
                 p.tuning_job,
@@ -174,7 +175,7 @@ def raise_budget(
     """
     with exit_on_error(), open_session(identity, address) as session:
         job, said = _job(session, name), opening(reason)
-        statement = raise_statement(name, job.etag, round(max_usd * 1e6), said)
+        statement = raise_statement(name, job.etag, micros(max_usd), said)
         request = approval_pb2.RaiseBudgetRequest(
             name=name, etag=job.etag, envelope=sign(session, statement), reason=said
         )
@@ -206,16 +207,11 @@ def _pending(session: Session, name: str) -> approval_pb2.PendingApproval:
     parts = name.split("/")
     if len(parts) != 4:
         raise InvalidInputError("BAD_NAME", f"{name!r} is not a job", remedy="pass units/UNIT/tuningJobs/ID")
-    token = ""
-    while True:
-        request = approval_pb2.ListPendingApprovalsRequest(parent=f"units/{parts[1]}", page_token=token)
-        answer = session.approvals.ListPendingApprovals(request)
-        for pending in answer.pending_approvals:
-            if pending.tuning_job == name:
-                return pending  # type: ignore[no-any-return]
-        token = answer.next_page_token
-        if not token:
-            raise NotFoundError("NOT_PENDING", f"{name} waits for no approval", remedy="see `assay job get`")
+    request = approval_pb2.ListPendingApprovalsRequest(parent=f"units/{parts[1]}")
+    for pending in every_page(session.approvals.ListPendingApprovals, request).pending_approvals:
+        if pending.tuning_job == name:
+            return pending  # type: ignore[no-any-return]
+    raise NotFoundError("NOT_PENDING", f"{name} waits for no approval", remedy="see `assay job get`")
 
 
 def _job(session: Session, name: str) -> Any:

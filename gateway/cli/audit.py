@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import urllib.request
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from assay import digests
 from assay.errors import IntegrityError, InvalidInputError, UnavailableError
 from assay.v1 import audit_pb2
 from audit.ledger import evidence, fork
@@ -21,7 +21,8 @@ from audit.verify.archive import read_file
 from audit.verify.trust import TrustFile
 from gateway.cli import kit
 from gateway.cli.errors import exit_on_error
-from gateway.cli.output import Output, OutputOption, console, emit, safe, table
+from gateway.cli.files import written
+from gateway.cli.output import Output, OutputOption, console, emit, more, safe, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 
 app = typer.Typer()
@@ -51,7 +52,7 @@ def records(
             "records": [json.loads(r.body) | {"index": r.index} for r in answer.records],
             "next_page_token": answer.next_page_token,
         }
-        emit(output, data, [table(("index", "unit", "seq", "type", "time"), rows)])
+        emit(output, data, [table(("index", "unit", "seq", "type", "time"), rows), *more(answer)])
 
 
 @app.command()
@@ -64,7 +65,8 @@ def checkpoint(
     """
     with exit_on_error(), open_session(identity, address) as session:
         note = session.audit.GetCheckpoint(audit_pb2.GetCheckpointRequest()).note.decode()
-        emit(output, {"checkpoint": note}, [note])
+        # Printing ends the line; with a second newline a file of it would be no note.
+        emit(output, {"checkpoint": note}, [note.removesuffix("\n")])
 
 
 @app.command()
@@ -142,7 +144,7 @@ def compare(
     Example: assay audit compare mine.note theirs.note --trust trust.txt
     """
     with exit_on_error():
-        log = TrustFile.parse(trust.read_text("utf-8")).log
+        log = TrustFile.load(trust).log
         notes = (read_note(first), read_note(second))
         hashes = None
         if proof is not None:
@@ -159,9 +161,9 @@ def compare(
 
 
 def read_note(path: Path) -> bytes:
-    """Reads a file that may hold a note: no more of it than a note can have."""
+    """Reads a file that may hold a note: no more of it than a note can have, without blank lines at its end."""
     with path.open("rb") as stream:
-        return stream.read(MAX_NOTE + 1)
+        return stream.read(MAX_NOTE + 1).rstrip(b"\n") + b"\n"
 
 
 def export_bundle(session: Session, parent: str, jobs: list[str], out: Path) -> tuple[str, dict[str, str]]:
@@ -172,18 +174,16 @@ def export_bundle(session: Session, parent: str, jobs: list[str], out: Path) -> 
     """
     claimed = ""
     absent: dict[str, str] = {}
-    partial = out.with_name(out.name + ".part")
-    with partial.open("wb") as stream:
+    digest = hashlib.sha256()
+    with written(out) as stream:
         for part in session.audit.ExportBundle(audit_pb2.ExportBundleRequest(parent=parent, tuning_jobs=jobs)):
             stream.write(part.chunk)
+            digest.update(part.chunk)
             claimed = part.sha256 or claimed
             absent |= part.absent_attachments
-    sha256 = digests.sha256_file(partial)
-    if sha256 != claimed:
-        partial.unlink()
-        raise IntegrityError("BUNDLE_MISMATCH", "the bundle was changed on its way", remedy="export it again")
-    partial.replace(out)
-    return sha256, absent
+        if digest.hexdigest() != claimed:
+            raise IntegrityError("BUNDLE_MISMATCH", "the bundle was changed on its way", remedy="export it again")
+    return claimed, absent
 
 
 @app.command("timestamp")
@@ -200,10 +200,9 @@ def add_timestamp(
     """
     with exit_on_error():
         data = read_file(bundle)
-        response = _ask(tsa, timestamp.request(evidence.checkpoint_of(data)))
-        partial = out.with_name(out.name + ".part")
-        partial.write_bytes(timestamp.attach(data, name, response))
-        partial.replace(out)
+        with written(out) as stream:
+            response = _ask(tsa, timestamp.request(evidence.checkpoint_of(data)))
+            stream.write(timestamp.attach(data, name, response))
         time = timestamp.open_response(response).time.isoformat()
         emit(output, {"path": str(out), "time": time}, [f"{out}  stamped {time}; verify it with `tsa` in a trust file"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from rich.console import Console
 
-from assay.errors import AssayError, FieldViolation
+from assay.errors import AssayError, FieldViolation, InvalidInputError
 
 # Documented in docs/cli.md; a code never changes its meaning.
 EXIT_CODES = {
@@ -32,6 +33,7 @@ EXIT_CODES = {
     "DATA_LOSS": 10,
 }
 EXIT_REFUSED = EXIT_CODES["FAILED_PRECONDITION"]
+EXIT_FAILED = EXIT_CODES["INTERNAL"]
 
 
 class RemoteError(AssayError):
@@ -71,13 +73,28 @@ def from_call(error: Any) -> RemoteError:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Prints an error's diagnostics to stderr and exits with its documented code; no trace reaches the terminal."""
+    """Prints an error's diagnostics to stderr and exits with its documented code.
+
+    What cannot be opened, or does not fit where it goes, is the caller's input: one line, no trace. Any other exception
+    is a fault of ours and passes.
+    """
     try:
         yield
     except grpc.RpcError as error:
         _fail(from_call(error))
     except AssayError as error:
         _fail(error)
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # who read the output has read enough
+            raise
+        _fail(InvalidInputError("FILE", f"{error.filename or 'a file'}: {error.strerror or error}"))
+    except UnicodeEncodeError as error:
+        _fail(InvalidInputError("BAD_VALUE", f"{error.object[:100]!r} is not UTF-8"))
+    except RecursionError:
+        _fail(InvalidInputError("BAD_VALUE", "the input is nested too deeply"))
+    except (ValueError, OverflowError) as error:
+        # What was typed or read and does not fit: a number beyond its field, a file that is no text.
+        _fail(InvalidInputError("BAD_VALUE", f"{type(error).__name__}: {error}"))
 
 
 def _fail(error: AssayError) -> None:

@@ -16,8 +16,8 @@ from assay.digests import sha256_file
 from assay.errors import InvalidInputError
 from assay.v1 import policy_input_pb2, policy_pb2, tuning_job_pb2
 from gateway.cli import replay
-from gateway.cli.errors import EXIT_REFUSED, exit_on_error
-from gateway.cli.output import Output, OutputOption, emit, progress_console, state_name, table, usd
+from gateway.cli.errors import EXIT_FAILED, EXIT_REFUSED, exit_on_error
+from gateway.cli.output import Output, OutputOption, emit, micros, more, progress_console, state_name, table, usd
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 
 app = typer.Typer()
@@ -104,35 +104,36 @@ def create(
 
     Example: assay job create units/support replies --dataset replies-2026 --purpose support-replies --watch
     """
-    request = tuning_job_pb2.CreateTuningJobRequest(
-        parent=parent, tuning_job_id=job_id, dataset=dataset if "/" in dataset else f"{parent}/datasets/{dataset}",
-        base_model=base_model, purpose=purpose, method=method, audit_profile=profile, parent_model=parent_model,
-        hyperparameters=tuning_job_pb2.Hyperparameters(
-            epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, lora_rank=lora_rank,
-            lora_alpha=lora_alpha, lora_dropout=lora_dropout, max_row_tokens=max_row_tokens, seed=seed,
-            early_stopping=early_stopping, auto=auto,
-        ),
-        budget=tuning_job_pb2.Budget(max_usd_micros=round(max_usd * 1e6), max_train_tokens=max_train_tokens),
-        request_id=request_id or str(uuid.uuid4()), validate_only=validate_only,
-    )  # fmt: skip
-    if teacher or teacher_licence:
-        request.teacher.CopyFrom(tuning_job_pb2.Teacher(name=teacher, licence=teacher_licence))
-    if search_rank or search_rate:
-        request.search.lora_ranks.extend(search_rank or ())
-        request.search.learning_rates.extend(search_rate or ())
-    privacy = policy_input_pb2.DifferentialPrivacy(
-        epsilon=epsilon, noise_multiplier=noise_multiplier, delta=delta, unit=privacy_unit
-    )
-    if privacy.ByteSize():
-        request.differential_privacy.CopyFrom(privacy)
     with exit_on_error(), open_session(identity, address) as session:
+        request = tuning_job_pb2.CreateTuningJobRequest(
+            parent=parent, tuning_job_id=job_id, dataset=dataset if "/" in dataset else f"{parent}/datasets/{dataset}",
+            base_model=base_model, purpose=purpose, method=method, audit_profile=profile, parent_model=parent_model,
+            hyperparameters=tuning_job_pb2.Hyperparameters(
+                epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, lora_rank=lora_rank,
+                lora_alpha=lora_alpha, lora_dropout=lora_dropout, max_row_tokens=max_row_tokens, seed=seed,
+                early_stopping=early_stopping, auto=auto,
+            ),
+            budget=tuning_job_pb2.Budget(max_usd_micros=micros(max_usd), max_train_tokens=max_train_tokens),
+            request_id=request_id or str(uuid.uuid4()), validate_only=validate_only,
+        )  # fmt: skip
+        if teacher or teacher_licence:
+            request.teacher.CopyFrom(tuning_job_pb2.Teacher(name=teacher, licence=teacher_licence))
+        if search_rank or search_rate:
+            request.search.lora_ranks.extend(search_rank or ())
+            request.search.learning_rates.extend(search_rate or ())
+        privacy = policy_input_pb2.DifferentialPrivacy(
+            epsilon=epsilon, noise_multiplier=noise_multiplier, delta=delta, unit=privacy_unit
+        )
+        if privacy.ByteSize():
+            request.differential_privacy.CopyFrom(privacy)
         declare(request.use, use, artefact or ())
         job = session.jobs.CreateTuningJob(request).tuning_job
         if watch and not validate_only:
             job = follow(session, job.name, quiet=output is Output.JSON)
         emit(output, job, describe(job))
-    if job.state in REFUSED_STATES or (validate_only and job.HasField("decision") and not job.decision.allowed):
+    if validate_only and job.HasField("decision") and not job.decision.allowed:
         raise typer.Exit(EXIT_REFUSED)
+    exit_with(job)
 
 
 def declare(target: policy_input_pb2.UseDeclaration, file: Path | None, artefacts: Sequence[str]) -> None:
@@ -189,7 +190,7 @@ def list_(
         request = tuning_job_pb2.ListTuningJobsRequest(parent=parent, page_size=page_size, page_token=page_token)
         answer = session.jobs.ListTuningJobs(request)
         rows = [(j.name, state_name(State.Name(j.state)), j.purpose, j.reason) for j in answer.tuning_jobs]
-        emit(output, answer, [table(("name", "state", "purpose", "reason"), rows)])
+        emit(output, answer, [table(("name", "state", "purpose", "reason"), rows), *more(answer)])
 
 
 @app.command()
@@ -206,10 +207,15 @@ def watch(
     with exit_on_error(), open_session(identity, address) as session:
         job = follow(session, name, quiet=output is Output.JSON)
         emit(output, job, describe(job))
+    exit_with(job)
+
+
+def exit_with(job: tuning_job_pb2.TuningJob) -> None:
+    """Exits with the documented code of a job that has ended refused or FAILED; of any other it returns."""
     if job.state in REFUSED_STATES:
         raise typer.Exit(EXIT_REFUSED)
     if job.state == State.STATE_FAILED:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from assay.errors import InvalidInputError
 from assay.key_events import Rotation
 from gateway import key_list, key_rotation
 from gateway.cli.errors import exit_on_error
+from gateway.cli.files import write_json, written
 from gateway.cli.output import Output, OutputOption, emit, table
 from gateway.cli.session import IdentityOption
 from gateway.cli.signing import read_order
@@ -68,7 +68,7 @@ def rotate(
             return
         full = key_rotation.full_name(settings, name)
         draft = lambda person: key_rotation.draft_rotation(settings, full, person)  # noqa: E731
-        _order(settings, draft, identity, order, write_order, output)
+        _order(settings, draft, identity, order, write_order, output, staged=full)
 
 
 @app.command()
@@ -104,16 +104,18 @@ def _order(
     order: Path | None,
     write_order: Path | None,
     output: Output,
+    staged: str = "",
 ) -> None:
     """Signs, or reads what was signed; then writes it to a file, or has it recorded."""
     if (identity is None) == (order is None):
         raise InvalidInputError("NO_IDENTITY", "an order has one source", remedy="pass --as FOLDER or --order FILE")
-    envelope = read_order(order) if order else draft(identity or Path())
     if write_order is not None:
-        write_order.write_text(json.dumps(envelope, indent=1) + "\n", "utf-8")
+        with written(write_order) as stream:
+            write_json(stream, read_order(order) if order else draft(identity or Path()))
         emit(output, {"order": str(write_order)}, [f"signed; go on with --order {write_order}"])
         return
-    done = key_rotation.order(settings, envelope)
+    envelope = read_order(order) if order else draft(identity or Path())
+    done = key_rotation.order(settings, envelope, "" if order else staged)
     event = done.event
     data: dict[str, Any] = {"key": event.name, "event_id": event.event_id, "record_index": done.index}
     if isinstance(event, Rotation):

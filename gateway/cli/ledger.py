@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ from audit.ledger.restore import restore as put_back
 from audit.ledger.upkeep import examine, record_count
 from audit.verify.trust import TrustFile
 from gateway.cli.errors import EXIT_CODES, exit_on_error
+from gateway.cli.files import write_json, written, written_if
 from gateway.cli.output import Output, OutputOption, emit, progress_console, table
 from gateway.cli.session import IdentityOption
 from gateway.cli.signing import read_order
@@ -181,12 +181,13 @@ def freeze(
             raise InvalidInputError("NO_IDENTITY", "an order has one source", remedy="pass --as FOLDER or --order FILE")
         envelope = read_order(order) if order else sign_order(identity or Path(), settings.origin, reason_code)
         if write_order is not None:
-            write_order.write_text(json.dumps(envelope, indent=1) + "\n", "utf-8")
+            with written(write_order) as stream:
+                write_json(stream, envelope)
             emit(output, {"order": str(write_order)}, [f"signed; freeze with --order {write_order}"])
             return
-        done = end(settings, envelope)
-        if out is not None:
-            out.write_text(done.checkpoint, "utf-8")
+        with written_if(out) as stream:
+            done = end(settings, envelope)
+            stream.write(done.checkpoint.encode())
         if done.recorded:
             lines = [f"{done.origin} is frozen at {done.size} records, root {done.root}"]
         else:

@@ -17,7 +17,7 @@ from audit.verify.replay import issued_under
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bytes
 from gateway.cli.errors import exit_on_error
-from gateway.cli.output import Output, OutputOption, emit, table
+from gateway.cli.output import Output, OutputOption, emit, every_page, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 
 app = typer.Typer()
@@ -53,7 +53,7 @@ def list_(
     Example: assay model list units/support
     """
     with exit_on_error(), open_session(identity, address) as session:
-        answer = session.models.ListModels(model_pb2.ListModelsRequest(parent=parent))
+        answer = every_page(session.models.ListModels, model_pb2.ListModelsRequest(parent=parent, page_size=200))
         rows = [(m.name, m.base_model, m.adapter_sha256[:16]) for m in answer.models]
         emit(output, answer, [table(("name", "base", "adapter"), rows)])
 

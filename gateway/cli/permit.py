@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import uuid
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from assay.v1 import permit_pb2
 from audit.verify.permit import check_permit
 from audit.verify.trust import TrustFile
 from gateway.cli.errors import EXIT_REFUSED, exit_on_error
+from gateway.cli.files import read_object, write_json, written_if
 from gateway.cli.output import Output, OutputOption, as_dict, emit
 from gateway.cli.session import AddressOption, IdentityOption, open_session
 from gateway.statements import REVOCATION_REASONS
@@ -42,9 +42,9 @@ def issue(
             model=model, purpose=purpose, environment=environment, valid_seconds=valid_seconds,
             request_id=request_id or str(uuid.uuid4()),
         )  # fmt: skip
-        permit = session.permits.IssuePermit(request).permit
-        if out is not None:
-            out.write_text(json.dumps(as_dict(permit), indent=1) + "\n")
+        with written_if(out) as stream:
+            permit = session.permits.IssuePermit(request).permit
+            write_json(stream, as_dict(permit))
         emit(
             output,
             permit,
@@ -69,8 +69,8 @@ def check(
     """
     with exit_on_error():
         verdict = check_permit(
-            json.loads(permit.read_text("utf-8")), adapter, base, purpose, environment,
-            dt.datetime.now(dt.UTC), TrustFile.parse(trust.read_text("utf-8")),
+            read_object(permit, "PERMIT_MALFORMED"), adapter, base, purpose, environment,
+            dt.datetime.now(dt.UTC), TrustFile.load(trust),
         )  # fmt: skip
         word = "allowed" if verdict.allowed else f"refused: {verdict.reason}"
         facts = {"allowed": verdict.allowed, "reason": verdict.reason, "not_checked": list(verdict.not_checked)}

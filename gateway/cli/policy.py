@@ -21,6 +21,8 @@ from policies.engine import PolicyEngine
 from policies.pack import load
 
 M = TypeVar("M", policy_input_pb2.IntakeInput, policy_input_pb2.ReleaseInput)
+MOST_PRECEDENTS = 200
+"""A search has no pages, and this is as long as one answer gets."""
 app = typer.Typer()
 policy_packs.register(app)
 
@@ -122,13 +124,14 @@ def precedents(
     Example: assay policy precedents units/support --rule BASE-PII-CEILING
     """
     with exit_on_error(), open_session(identity, address) as session:
-        request = policy_pb2.ListPrecedentsRequest(parent=parent, rule_id=rule, text=text)
+        request = policy_pb2.ListPrecedentsRequest(parent=parent, rule_id=rule, text=text, page_size=MOST_PRECEDENTS)
         answer = session.policies.ListPrecedents(request)
         rows = [
             (p.tuning_job, p.rule_id, p.message, "waived" if p.waived else "", p.state, p.as_of)
             for p in answer.precedents
         ]
-        emit(output, answer, [table(("job", "rule", "why", "", "job is", "rules as of"), rows)])
+        cut = [f"the newest {len(rows)}; narrow by unit, --rule or --text"] if len(rows) == MOST_PRECEDENTS else []
+        emit(output, answer, [table(("job", "rule", "why", "", "job is", "rules as of"), rows), *cut])
 
 
 @app.command()

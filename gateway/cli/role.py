@@ -9,7 +9,7 @@ import typer
 
 from assay.v1 import identity_pb2
 from gateway.cli.errors import exit_on_error
-from gateway.cli.output import Output, OutputOption, emit, table
+from gateway.cli.output import Output, OutputOption, emit, every_page, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
 from gateway.cli.signing import sign
 from gateway.statements import GRANT_REVOCATION_REASONS, grant_revocation_statement, grant_statement
@@ -41,7 +41,7 @@ def list_(
     """
     with exit_on_error(), open_session(identity, address) as session:
         request = identity_pb2.ListRoleGrantsRequest(include_revoked=all_, page_size=200)
-        answer = session.identity.ListRoleGrants(request)
+        answer = every_page(session.identity.ListRoleGrants, request)
         rows = [
             (g.name, g.subject, _role(g.role), g.unit, "revoked" if g.HasField("revoke_time") else "live")
             for g in answer.role_grants

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from assay import canonical, dsse
-from assay.errors import InvalidInputError, PermissionDeniedError
+from assay.errors import PermissionDeniedError
 from assay.identity import load_certificate, load_p256
 from assay.v1 import approval_pb2, identity_pb2
+from gateway.cli.files import read_object
 from gateway.cli.session import Session
 
 
@@ -41,13 +41,7 @@ def read_order(path: Path) -> dict[str, Any]:
     Raises:
         InvalidInputError: ``ORDER_MALFORMED``.
     """
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInputError("ORDER_MALFORMED", f"cannot read {path.name}") from error
-    if not isinstance(value, dict):
-        raise InvalidInputError("ORDER_MALFORMED", f"{path.name} holds no envelope")
-    return value
+    return read_object(path, "ORDER_MALFORMED")
 
 
 _REVIEWERS = (identity_pb2.ROLE_COMPLIANCE_OFFICER, identity_pb2.ROLE_VALIDATOR)
