@@ -13,7 +13,8 @@ import json
 import secrets
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, x25519
 
 from assay import canonical, dsse
-from assay.errors import AlreadyExistsError
+from assay.errors import AlreadyExistsError, InvalidInputError
 from assay.identity import (
     SERVICES,
     Authority,
@@ -51,7 +52,7 @@ class Plan:
     """What :func:`create` makes.
 
     Attributes:
-        people: whom to enrol.
+        people: whom to enrol; somebody with several roles stands there once for each.
         operator: who among them signs the first grants.
         trust_domain: of every subject.
         origin: of the log.
@@ -68,6 +69,11 @@ class Plan:
     post_quantum: bool = False
     witness_url: str = ""
     hosts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The people's names, each once."""
+        return tuple(dict.fromkeys(person.name for person in self.people))
 
 
 DEFAULT_PEOPLE = (
@@ -90,12 +96,19 @@ def service_subject(trust_domain: str, name: str) -> str:
     return f"spiffe://{trust_domain}/services/{name}"
 
 
-def create(root: Path, plan: Plan) -> Layout:
+def create(root: Path, plan: Plan, finish: Callable[[Layout], None] = lambda _: None) -> Layout:
     """Creates everything under ``root``; leaves nothing half-made.
+
+    Args:
+        root: of the installation.
+        plan: what to make.
+        finish: adds what else belongs there, before anything lies under ``root``; if it fails, nothing does.
 
     Raises:
         AlreadyExistsError: ``INSTALLATION_EXISTS`` when ``root`` holds anything.
+        InvalidInputError: ``BAD_NAME``, ``BAD_PERSON`` or ``NO_OPERATOR``.
     """
+    _check_people(plan)
     if root.exists() and any(root.iterdir()):
         raise AlreadyExistsError(
             "INSTALLATION_EXISTS", f"{root} is not empty", remedy="choose another directory; keys are never replaced"
@@ -104,6 +117,7 @@ def create(root: Path, plan: Plan) -> Layout:
     staging = root.with_name(f".{root.name}.{uuid.uuid4().hex[:8]}")
     try:
         _fill(Layout(staging), plan)
+        finish(Layout(staging))
         if root.exists():
             root.rmdir()
         staging.rename(root)
@@ -155,6 +169,19 @@ def write_client(folder: Path, address: str) -> None:
     (folder / "client.toml").write_text(f'address = "{address}"\n')
 
 
+def _check_people(plan: Plan) -> None:
+    for name in plan.names:
+        check_name(name)
+    if len(set(plan.people)) != len(plan.people):
+        raise InvalidInputError("BAD_PERSON", "somebody has the same role in the same unit twice")
+    if Person(plan.operator, "ROLE_OPERATOR") not in plan.people:
+        raise InvalidInputError(
+            "NO_OPERATOR",
+            f"{plan.operator!r}, who is to sign the first grants, is no operator of every unit",
+            remedy=f"--person {plan.operator}:operator, or --operator for somebody who is",
+        )
+
+
 def _fill(layout: Layout, plan: Plan) -> None:
     layout.root.mkdir(mode=0o755)
     services = Authority.create("Assay services root")
@@ -165,10 +192,8 @@ def _fill(layout: Layout, plan: Plan) -> None:
         (layout.authority / f"{name}.crt").write_bytes(pem(authority.certificate))
 
     _private_folder(layout.root / "people")
-    for person in plan.people:
-        folder = layout.person(check_name(person.name))
-        subject = person_subject(plan.trust_domain, person.name)
-        _person(folder, subject, people, pem(services.certificate))
+    for name in plan.names:
+        _person(layout.person(name), person_subject(plan.trust_domain, name), people, pem(services.certificate))
 
     keys = {name: _service(layout, name, plan, services) for name in SERVICES}
     _gateway_files(layout, keys, services, people)
@@ -310,11 +335,14 @@ def _bootstrap(layout: Layout, plan: Plan) -> None:
     key = load_p256(folder / "person.key")
     certificate = load_certificate(folder / "person.crt")
     envelopes: list[dict[str, Any]] = []
+    ids: Counter[str] = Counter()
     for person in plan.people:
+        grant_id = f"{person.name}-{person.role.removeprefix('ROLE_').lower().replace('_', '-')}"
+        ids[grant_id] += 1
         statement = dsse.statement(
             "grant",
             {
-                "grant_id": f"{person.name}-{person.role.removeprefix('ROLE_').lower().replace('_', '-')}",
+                "grant_id": grant_id if ids[grant_id] == 1 else f"{grant_id}-{ids[grant_id]}",
                 "role": person.role,
                 "subject": person_subject(plan.trust_domain, person.name),
                 "unit": person.unit,

@@ -152,7 +152,7 @@ def _frozen(note: bytes, policy: QuorumPolicy, *, recorded: bool) -> Frozen:
     return Frozen(final.origin, final.size, final.root.hex(), note.decode(), recorded, witnessed)
 
 
-def sign_continuation(layout: Layout, person: Path, origin: str, note: bytes, old_trust: str) -> Checkpoint:
+def sign_continuation(layout: Layout, person: Path, origin: str, note: bytes, old_trust: TrustFile) -> Checkpoint:
     """Has a person sign that a new log continues an old one; recorded at the new log's first start.
 
     Args:
@@ -166,7 +166,7 @@ def sign_continuation(layout: Layout, person: Path, origin: str, note: bytes, ol
         InvalidInputError: ``SAME_ORIGIN``, or a note or trust file that cannot be read.
         IntegrityError: the note is not signed by the old log's key.
     """
-    old = open_checkpoint(note, TrustFile.parse(old_trust).log)
+    old = open_checkpoint(note, old_trust.log)
     if old.origin == origin:
         raise InvalidInputError(
             "SAME_ORIGIN", "a log cannot continue under its own name", remedy="give the new log another --origin"

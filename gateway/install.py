@@ -9,20 +9,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from assay import installation
-from assay.errors import PreconditionError
+from assay.errors import AssayError, InvalidInputError, PreconditionError
 from assay.identity import LOOPBACK, Layout, check_name, host_of, load_ed25519
 from assay.installation import Plan
 from assay.modelfiles import read_base_manifest
 from audit.ledger.note import Verifier
+from audit.ledger.note import check_name as check_origin
 from audit.ledger.witness.settings import toml as witness_toml
+from audit.verify.trust import TrustFile
 from gateway import base_models
 from gateway.caller import ALL_UNITS
 from gateway.freezing import sign_continuation
 from gateway.publications import PUBLISHERS, publish
-from gateway.settings import check_postgres_url, default_toml
+from gateway.settings import Settings, check_postgres_url, default_toml
+from gateway.statements import role_name
 from policies.engine import PolicyEngine
 
 _HERE = "127.0.0.1"
+_KINDS = {"train-worker": '"train"', "audit-worker": '"prepare", "audit"'}
+PORTS = 5
+"""Ports after the gateway's: two workers, metrics, the log over HTTP, the witness."""
 
 
 def default_home() -> Path:
@@ -38,7 +44,7 @@ def install(
     port: int,
     models: Path | None = None,
     postgres_url: str = "",
-    continues: tuple[bytes, str] | None = None,
+    continues: tuple[bytes, TrustFile] | None = None,
 ) -> Layout:
     """Creates the installation in ``root``.
 
@@ -50,9 +56,12 @@ def install(
 
     Raises:
         AlreadyExistsError: ``INSTALLATION_EXISTS``.
-        InvalidInputError: ``DATABASE_URL`` when ``postgres_url`` is not one; ``BAD_HOST``.
+        InvalidInputError: ``DATABASE_URL`` when ``postgres_url`` is not one; ``BAD_HOST``, ``BAD_NAME``,
+            ``BAD_PERSON``, ``NO_OPERATOR``, ``ORIGIN``, ``PORT``, ``ROLE``, ``UNIT`` or ``SETTINGS``; or what
+            :func:`gateway.freezing.sign_continuation` says.
         PreconditionError: ``NO_BASE_MODEL`` when ``models`` holds none.
     """
+    _check(plan, units, port)
     if postgres_url:
         check_postgres_url(postgres_url)
     models = (models or default_home() / "models").absolute()
@@ -63,41 +72,65 @@ def install(
             f"{models} holds no base model",
             remedy="python -m trainer.base_models install smollm2-135m-instruct, or pass --models",
         )
-    witness, listen = _at(plan, "witness", port + 5), _at(plan, "gateway", port)
+    witness, listen = _at(plan, "witness", port + PORTS), _at(plan, "gateway", port)
     plan = dataclasses.replace(plan, witness_url=plan.witness_url or f"https://{witness}")
-    layout = installation.create(root.absolute(), plan)
-    layout.settings.write_text(
-        default_toml(
-            trust_domain=plan.trust_domain,
-            origin=plan.origin,
-            listen=listen,
-            train=_at(plan, "train-worker", port + 1),
-            audit=_at(plan, "audit-worker", port + 2),
-            metrics=f"{_HERE}:{port + 3}",
-            log_http=_at(plan, "gateway", port + 4),
-            postgres_url=postgres_url,
-            units=tuple(check_name(u) for u in units),
-            post_quantum=plan.post_quantum,
+
+    def finish(layout: Layout) -> None:
+        layout.settings.write_text(
+            default_toml(
+                trust_domain=plan.trust_domain,
+                origin=plan.origin,
+                listen=listen,
+                train=_at(plan, "train-worker", port + 1),
+                audit=_at(plan, "audit-worker", port + 2),
+                metrics=f"{_HERE}:{port + 3}",
+                log_http=_at(plan, "gateway", port + 4),
+                postgres_url=postgres_url,
+                units=tuple(units),
+                post_quantum=plan.post_quantum,
+            )
         )
-    )
-    base_models.write(layout.service("gateway") / base_models.FILE, manifests)
-    for offset, (name, kinds) in enumerate((("train-worker", '"train"'), ("audit-worker", '"prepare", "audit"')), 1):
-        # A gateway that is not on the worker's own loopback is refused there anyway: the probe would prove nothing.
-        beside = all(host_of(_at(plan, one, port)) in LOOPBACK for one in ("gateway", name))
-        text = _worker_toml(name, plan, _at(plan, name, port + offset), kinds, models, port if beside else 0)
-        (layout.service(name) / "worker.toml").write_text(text)
-    log = Verifier.of(plan.origin, load_ed25519(layout.service("gateway") / "log.key").public_key())
-    clients = [installation.service_subject(plan.trust_domain, "gateway")]
-    name = installation.witness_name(plan.trust_domain)
-    (layout.witness / "witness.toml").write_text(witness_toml(name, witness, [log.vkey()], "mtls", clients))
-    if continues is not None:
-        sign_continuation(layout, layout.person(plan.operator), plan.origin, *continues)
-    rules = PolicyEngine.load().policy()
-    for name in _publishers(plan):
-        publish(layout, layout.person(name), rules)
+        base_models.write(layout.service("gateway") / base_models.FILE, manifests)
+        for offset, (name, kinds) in enumerate(_KINDS.items(), 1):
+            # A gateway that is not on the worker's own loopback is refused there anyway: the probe proves nothing.
+            beside = all(host_of(_at(plan, one, port)) in LOOPBACK for one in ("gateway", name))
+            text = _worker_toml(name, plan, _at(plan, name, port + offset), kinds, models, port if beside else 0)
+            (layout.service(name) / "worker.toml").write_text(text)
+        log = Verifier.of(plan.origin, load_ed25519(layout.service("gateway") / "log.key").public_key())
+        clients = [installation.service_subject(plan.trust_domain, "gateway")]
+        name = installation.witness_name(plan.trust_domain)
+        (layout.witness / "witness.toml").write_text(witness_toml(name, witness, [log.vkey()], "mtls", clients))
+        if continues is not None:
+            sign_continuation(layout, layout.person(plan.operator), plan.origin, *continues)
+        rules = PolicyEngine.load().policy()
+        for name in _publishers(plan):
+            publish(layout, layout.person(name), rules)
+        for name in plan.names:
+            installation.write_client(layout.person(name), listen)
+        # What the gateway would refuse at its start is refused now.
+        Settings.load(layout.root)
+
+    return installation.create(root.absolute(), plan, finish)
+
+
+def _check(plan: Plan, units: Sequence[str], port: int) -> None:
+    """Refuses, before anything is made, what only a later start would."""
+    if not 1 <= port <= 65_535 - PORTS:
+        raise InvalidInputError("PORT", f"{port} and the {PORTS} after it are no ports", remedy="pass --port 7443")
+    try:
+        check_origin(plan.origin)
+    except AssayError as error:
+        raise InvalidInputError("ORIGIN", f"--origin {plan.origin!r}: {error.message}") from error
+    for unit in units:
+        check_name(unit)
     for person in plan.people:
-        installation.write_client(layout.person(person.name), listen)
-    return layout
+        role_name(person.role)
+        if person.unit not in (ALL_UNITS, *units):
+            raise InvalidInputError(
+                "UNIT",
+                f"{person.name} is to have a role in {person.unit[:40]!r}, which is no unit",
+                remedy=f"one of: {ALL_UNITS}, {', '.join(units)}; or pass --unit {person.unit[:40]}",
+            )
 
 
 def _publishers(plan: Plan) -> list[str]:

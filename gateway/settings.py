@@ -296,7 +296,7 @@ def default_toml(
     return f"""\
 # Assay gateway. Paths follow from this file's directory; keys never stand here.
 trust_domain = "{trust_domain}"
-origin = "{origin}"          # name of the ledger; part of every signed checkpoint
+origin = {json.dumps(origin, ensure_ascii=False)}          # name of the ledger; part of every signed checkpoint
 region = "{region}"                       # where training runs, compared with each dataset's residency
 listen = "{listen}"
 metrics = "{metrics}"        # Prometheus; an address of the loopback, nothing else is taken

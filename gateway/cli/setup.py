@@ -16,6 +16,8 @@ from assay import installation
 from assay.errors import InvalidInputError
 from assay.identity import SERVERS
 from assay.installation import DEFAULT_PEOPLE, Person, Plan
+from audit.verify.trust import TrustFile
+from gateway.cli.audit import read_note
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, table
 
@@ -26,7 +28,7 @@ def init(
     directory: DirectoryArgument,
     person: Annotated[
         list[str] | None,
-        typer.Option(help="NAME:ROLE[:UNIT], repeat for more; default: one person for each role."),
+        typer.Option(help="NAME:ROLE[:UNIT], repeat for more people or roles; default: one person for each role."),
     ] = None,
     operator: Annotated[str, typer.Option(help="Person who signs the first grants.")] = "oscar",
     unit: Annotated[list[str] | None, typer.Option(help="Business units.")] = None,
@@ -69,7 +71,7 @@ def init(
             raise InvalidInputError("CONTINUES", "--continues and --continues-trust belong together")
         hosts = _hosts(host or [])
         plan = Plan(people=people_plan, operator=operator, origin=origin, post_quantum=post_quantum, hosts=hosts)
-        old = (continues.read_bytes(), continues_trust.read_text("utf-8")) if continues and continues_trust else None
+        old = (read_note(continues), TrustFile.load(continues_trust)) if continues and continues_trust else None
         units = unit or ["support", "credit", "clinical"]
         layout = install(
             directory, plan, units=units, port=port, models=models, postgres_url=postgres_url, continues=old

@@ -144,13 +144,13 @@ async def test_a_successor_cites_the_final_checkpoint(closed: House, tmp_path: P
     layout.settings.write_text(default_toml(origin="assay.local/log2"))
     (layout.service("gateway") / "base_models.json").write_text(json.dumps([BASE]))
     publish_by_two(layout, engine.policy())
-    old_trust, note = closed.layout.trust.read_text(), done.checkpoint.encode()
+    old_trust, note = TrustFile.load(closed.layout.trust), done.checkpoint.encode()
 
-    def sign(origin: str = "assay.local/log2", trust: str = old_trust) -> object:
+    def sign(origin: str = "assay.local/log2", trust: TrustFile = old_trust) -> object:
         return sign_continuation(layout, layout.person("oscar"), origin, note, trust)
 
     assert reason(lambda: sign("assay.local/log")) == "SAME_ORIGIN"
-    assert reason(lambda: sign(trust=layout.trust.read_text())) == "NOTE_SIGNATURE_BAD"
+    assert reason(lambda: sign(trust=TrustFile.load(layout.trust))) == "NOTE_SIGNATURE_BAD"
     sign()
     for _ in range(2):
         house = House(type(closed.app).open(Settings.load(layout.root), engine), Layout(layout.root))
