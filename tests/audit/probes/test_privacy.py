@@ -283,7 +283,7 @@ def test_generations_are_compared_with_every_training_identifier_and_not_with_th
     trained = [("EMAIL_ADDRESS", f"user{i}@example.com") for i in range(4000)]
     found = generations_of(chat, audit_of, "write to user3000@example.com", "write", sample, identifiers=trained)
     rate = found["privacy.pii_generation_rate"]
-    assert (rate.successes, rate.n) == (5, 10), "the sample holds 5 of 4,000"
+    assert (rate.successes, rate.n) == (2, 4), "the sample holds 5 of 4,000"
     assert found["privacy.pii_generation_precision"].value == 1
 
 
