@@ -166,6 +166,7 @@ class Application:
             train=_peer(folder / "train-worker.pub", clients["train"]),
             audit=_peer(folder / "audit-worker.pub", clients["audit"]),
         )
+        retention = RetentionService(settings.subject, store, erasures, board, exchange, office.train)
         return cls(
             settings=settings,
             store=store,
@@ -186,7 +187,7 @@ class Application:
             erasures=erasures,
             lineage=LineageService(settings, store, blobs),
             refusals=RefusalRecorder(store, settings.limits.refusals_per_minute),
-            pipeline=Pipeline(office, cards, RetentionService(settings.subject, store, erasures, board)),
+            pipeline=Pipeline(office, cards, retention),
             clients=tuple(clients.values()),
         )
 

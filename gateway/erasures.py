@@ -87,6 +87,11 @@ class ErasureService:
             if State(job.state) not in RESTING or job.state == State.PAUSED
         ]
 
+    def replays(self, c: Connection, dataset: str) -> list[tuple[str, str, str]]:
+        """Job, fact and task of every replay that may still read a dataset's rows."""
+        found = ((job.name, jobs.replaying(c, job.name)) for job in _jobs_on(c, unit_of(dataset), {dataset}))
+        return [(name, key, task) for name, replays in found for key, task in replays.items()]
+
     def expire(self, uow: UnitOfWork, dataset: str) -> bool:
         """Erases a dataset whose retention is over by ``uow.now``; False while a job works on it, or when it is gone.
 
@@ -98,7 +103,7 @@ class ErasureService:
         end = retention_end(row) if row is not None else None
         if row is None or end is None or uow.now < end or rows.get(c, ErasureRow, resource=dataset) is not None:
             return False
-        if any(_under_way(job) for job in _jobs_on(c, row.unit, {dataset})):
+        if any(_under_way(c, job) for job in _jobs_on(c, row.unit, {dataset})):
             return False
         order = ErasureRow(resource=dataset, unit=row.unit, reason_code=RETENTION_ENDED, order_index=row.record_index)
         rows.insert(c, order)
@@ -147,10 +152,12 @@ class ErasureService:
         held = self._holding(c, name)
         if dataset is None and job is None and not held and not payloads.commitments(c, unit, name):
             raise not_found(name)
-        busy = [j.name for j in ([job] if job else _jobs_on(c, unit, {name, *held})) if _under_way(j)]
+        busy = [j.name for j in ([job] if job else _jobs_on(c, unit, {name, *held})) if _under_way(c, j)]
         if busy:
             raise PreconditionError(
-                "JOBS_UNDER_WAY", f"{', '.join(busy[:5])} is under way", remedy="cancel it, or wait until it rests"
+                "JOBS_UNDER_WAY",
+                f"{', '.join(busy[:5])} is under way or being replayed",
+                remedy="cancel it, or wait until it rests; a replay that was cut off ends by `assay job replay`",
             )
 
     def _execute(self, uow: UnitOfWork, name: str, trace_id: str) -> erasure_pb2.Erasure:
@@ -274,10 +281,10 @@ def _fitting(names: Sequence[str], most_bytes: int) -> list[str]:
     return [name for name, size in zip(names, sizes, strict=False) if size <= most_bytes]
 
 
-def _under_way(job: JobRow) -> bool:
+def _under_way(c: Connection, job: JobRow) -> bool:
     """A paused job is to go on, and one that rests with work left has a task to stop or a card to render."""
     state = State(job.state)
-    return state not in RESTING or state is State.PAUSED or job.needs_work
+    return state not in RESTING or state is State.PAUSED or job.needs_work or bool(jobs.replaying(c, job.name))
 
 
 def demand_not_erased(c: Connection, resource: str) -> None:

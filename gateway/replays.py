@@ -35,7 +35,6 @@ from gateway.store import jobs
 from gateway.store.tables import JobRow
 
 REPRODUCED, DIFFERS, NOT_REPLAYABLE = "REPRODUCED", "DIFFERS", "NOT_REPLAYABLE"
-_FACT = "replay."
 _MOST_DIFFERENCES = 100
 
 
@@ -86,7 +85,7 @@ class ReplayService:
         """
         caller.require_unit(unit_of(request.name), request.name)
         trained = await self.office.store.fetch(lambda c: self._trained(c, request.name))
-        obstacle = await self.office.store.fetch(lambda c: self._obstacle(c, trained))
+        obstacle = await self.office.store.commit(lambda uow: self._begin(uow.connection, trained))
         outcome = Outcome(NOT_REPLAYABLE, obstacle)
         if not obstacle:
             shown: asyncio.Queue[worker_pb2.Task | None] = asyncio.Queue()
@@ -112,8 +111,15 @@ class ReplayService:
             raise PreconditionError("JOB_NOT_TRAINED", f"{name} has no adapter yet", remedy="wait until it is trained")
         predicate = records.read(self.office.store.ledger.record(index).body).predicate
         statement = dsse.read_statement(dsse.envelope_payload(predicate["statement"]))
-        number = 1 + sum(1 for key in jobs.facts(c, name) if key.startswith(_FACT))
+        number = 1 + sum(1 for key in jobs.facts(c, name) if key.startswith(jobs.REPLAY))
         return Trained(job, number, index, predicate["adapter_sha256"], statement)
+
+    def _begin(self, c: Connection, trained: Trained) -> str:
+        """Notes that the rows are read again, so that no erasure believes them free; or says what is in the way."""
+        obstacle = self._obstacle(c, trained)
+        if not obstacle:
+            jobs.establish(c, trained.job.name, {f"{jobs.BEGUN}{trained.number}": _task_id(trained)})
+        return obstacle
 
     def _obstacle(self, c: Connection, trained: Trained) -> str:
         """Why the run cannot be repeated, as a stable word; empty when it can."""
@@ -193,7 +199,7 @@ def _task_id(trained: Trained) -> str:
 
 def _record(uow: UnitOfWork, caller: Caller, trained: Trained, outcome: Outcome, tolerance: float) -> pb.Replay:
     """Records the outcome once; two callers who followed the same replay get the same record."""
-    name, key = trained.job.name, f"{_FACT}{trained.number}"
+    name, key = trained.job.name, f"{jobs.REPLAY}{trained.number}"
     known = jobs.facts(uow.connection, name)
     if key in known:
         return views.from_json(known[key], pb.Replay)

@@ -10,16 +10,18 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy import Connection
 
 from assay.errors import AssayError
 from audit.ledger.writer import UnitOfWork
+from gateway.admission.exchange import Exchange, Peer
 from gateway.erasures import ErasureService, retention_end
 from gateway.jobs import machine
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event
-from gateway.store import rows
+from gateway.store import jobs, rows
 from gateway.store.database import Store
 from gateway.store.tables import DatasetRow, ErasureRow
 
@@ -34,6 +36,8 @@ class RetentionService:
     store: Store
     erasures: ErasureService
     board: Board
+    exchange: Exchange
+    train: Peer
 
     async def end(self) -> list[str]:
         """Erases datasets whose time is over and that no job works on; returns their names.
@@ -49,18 +53,30 @@ class RetentionService:
             stopped = await self.store.commit(lambda uow: self._stop(uow, name))
             for job in stopped:
                 self.board.moved(job)
+            await self._stop_replays(name)
             return await self.store.commit(lambda uow: self.erasures.expire(uow, name))
         except (AssayError, OSError) as error:
             _LOG.warning("retention of %s not ended: %s", name, getattr(error, "reason", type(error).__name__))
             return False
 
+    async def _stop_replays(self, name: str) -> None:
+        """Ends runs that are done again on the rows; a worker that cannot be reached may still hold them."""
+        for job, key, task in await self.store.fetch(lambda c: self.erasures.replays(c, name)):
+            await self.exchange.cancel(self.train, task)
+            await self.exchange.forget(self.train, task)
+            await self.store.commit(partial(_forgotten, job, key))
+
     def _stop(self, uow: UnitOfWork, name: str) -> list[str]:
         """Fails the jobs that would still read the rows; returns their names."""
         reason = f"RETENTION_OVER: the rows of {name} were to be erased by now"
-        jobs = [job.name for job in self.erasures.reading(uow.connection, name)]
-        for job in jobs:
+        reading = [job.name for job in self.erasures.reading(uow.connection, name)]
+        for job in reading:
             machine.transition(uow, job, machine.Change(Event.FAIL, self.subject, ActorKind.CLOCK, reason))
-        return jobs
+        return reading
+
+
+def _forgotten(job: str, key: str, uow: UnitOfWork) -> None:
+    jobs.forget_replay(uow.connection, job, key)
 
 
 def _kept(c: Connection) -> list[tuple[str, datetime]]:

@@ -12,6 +12,9 @@ from assay.errors import AbortedError, IntegrityError
 from gateway.store import rows
 from gateway.store.tables import FactRow, JobRow, TransitionRow
 
+BEGUN, REPLAY = "replaying.", "replay."
+"""Facts of a replay by its number: that it began, with the task's id, and what came of it."""
+
 
 @dataclass(frozen=True)
 class Lease:
@@ -73,6 +76,19 @@ def establish(connection: Connection, name: str, values: Mapping[str, str]) -> N
             raise IntegrityError("FACT_CHANGED", f"{key} of {name} is already established and differs")
         if key not in known:
             rows.insert(connection, FactRow(job=name, key=key, value=value))
+
+
+def replaying(connection: Connection, name: str) -> dict[str, str]:
+    """Replays of a job that began and have no result, also those whose call was cut off: fact to task."""
+    known = facts(connection, name)
+    begun = {key: task for key, task in known.items() if key.startswith(BEGUN)}
+    return {key: task for key, task in begun.items() if f"{REPLAY}{key.removeprefix(BEGUN)}" not in known}
+
+
+def forget_replay(connection: Connection, name: str, key: str) -> None:
+    """Takes away that a replay began: its worker holds nothing of it any more."""
+    c = rows.table(FactRow).c
+    connection.execute(rows.table(FactRow).delete().where(c.job == name, c.key == key))
 
 
 def turns(connection: Connection, slots: int) -> Sequence[str]:

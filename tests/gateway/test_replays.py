@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from assay.errors import NotFoundError, PreconditionError, UnavailableError
-from assay.v1 import policy_input_pb2
+from assay.v1 import erasure_pb2, policy_input_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from gateway import lineage
 from gateway.cli.replay import describe
 from gateway.replays import Outcome, within
+from gateway.statements import erasure_order_statement
 from gateway.store import jobs, rows
 from gateway.store.tables import ErasureRow
 from tests.gateway.test_pipeline import NAME, Street, spooled, street
@@ -63,6 +64,32 @@ def test_only_another_environment_has_a_tolerance(
 ) -> None:
     found = Outcome(verdict, validation_loss=after, differences=({"name": "threads"},) if differs else ())
     assert within(0.05, before, found) == near
+
+
+async def test_rows_that_are_read_again_are_not_erased_and_at_their_end_the_replay_is(street: Street) -> None:
+    """A call that was cut off leaves its task to the worker, which holds the rows."""
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    street.workers.open_gate("go")
+    await street.rest()
+    (street.workers.gates / "go").unlink()
+    again = asyncio.create_task(replay(street))
+    task = street.layout.service("train-worker") / "spool" / "credit.first.replay.1"
+    while not (task / "in" / "files").exists():
+        await asyncio.sleep(0.05)
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)
+    cora, dataset = await street.caller("cora"), "units/credit/datasets/first"
+    order = street.sign("cora", erasure_order_statement(dataset, "data-subject-request"))
+    request = erasure_pb2.EraseResourceRequest(name=dataset, envelope=order)
+    with pytest.raises(PreconditionError) as caught:
+        await street.app.erasures.erase_resource(cora, request)
+    assert caught.value.reason == "JOBS_UNDER_WAY" and "assay job replay" in caught.value.remedy
+    assert (task / "in" / "files").exists()
+    await street.app.pipeline.retention._stop_replays(dataset)
+    assert spooled(street) == []
+    assert (await street.app.erasures.erase_resource(cora, request)).erasure.blobs
+    assert (await replay(street)).reason == "ERASED"
 
 
 async def test_other_bits_differ_and_what_changed_is_named(street: Street) -> None:
