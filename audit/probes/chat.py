@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from assay.chat_template import ChatTemplate, Content
@@ -117,11 +118,16 @@ class Chat:
         """Text of generated tokens, special tokens left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    @property
+    @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """Tokens that end a turn."""
+        """Tokens that end a turn: those that the tokenizer names, and the control token that the template writes."""
+        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        text = self._template.write(messages)
+        ending = self._tokenizer(text[self._template.find(messages, 1, text).end :], add_special_tokens=False)
+        controls = {i for i, token in self._tokenizer.added_tokens_decoder.items() if token.special}
         known = (self._tokenizer.eos_token_id, self._tokenizer.pad_token_id)
-        return frozenset(int(i) for i in known if i is not None)
+        written = [i for i in ending["input_ids"][:1] if i in controls]
+        return frozenset(int(i) for i in (*known, *written) if i is not None)
 
 
 def answer_index(messages: Sequence[Message]) -> int | None:

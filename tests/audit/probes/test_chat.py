@@ -102,6 +102,18 @@ def test_templates_that_date_trim_or_end_a_conversation_otherwise_are_followed(c
     assert bool(rendered.content_places(1, 0, 4)) and bool(rendered.content_places(1, 10, 22)) is not trimmed
 
 
+def test_an_answer_ends_where_the_template_ends_a_turn(chat: Any) -> None:
+    """Phi-3 ends a turn with one token and a conversation with another, which alone its tokenizer names."""
+    tokenizer = copy.deepcopy(chat._tokenizer)
+    named = {i for i in (tokenizer.eos_token_id, tokenizer.pad_token_id) if i is not None}
+    assert chats.Chat(tokenizer).stop_ids == named
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    tokenizer.chat_template = PHI
+    assert chats.Chat(tokenizer).stop_ids == named | {tokenizer.convert_tokens_to_ids("<|end|>")}
+    tokenizer.chat_template = LLAMA  # here with no control token at all
+    assert chats.Chat(tokenizer).stop_ids == named
+
+
 def span(answer: str, value: str, question: str = "who", kind: str = "PERSON") -> PiiSpan:
     start = answer.index(value)
     return PiiSpan(1, "train", kind, tuple(conversation(question, answer)), 1, start, start + len(value))
