@@ -123,7 +123,7 @@ def test_a_teachers_answers_are_learned_audited_and_judged(bank: Bank):
     bank.upload("pupil", jsonl(taught(180)))
     asked = {"method": "distillation", "teacher": {"name": "smollm2-135m-instruct"}}
     _, records, claim = ended(bank, "pupil", **asked, hyperparameters=WITH_ADAPTER)
-    assert records["training.ordered"]["teacher"] == claim["teacher"] and claim["teacher"]["licence"] == "Apache-2.0"
+    assert records["training.ordered"]["teacher"] == claim["teacher"] and claim["teacher"]["licence"] == "apache-2.0"
 
 
 @pytest.mark.slow
