@@ -72,8 +72,8 @@ def install(
             f"{models} holds no base model",
             remedy="python -m trainer.base_models install smollm2-135m-instruct, or pass --models",
         )
-    witness, listen = _at(plan, "witness", port + PORTS), _at(plan, "gateway", port)
-    plan = dataclasses.replace(plan, witness_url=plan.witness_url or f"https://{witness}")
+    listen, witness = _at(plan, "gateway", port), f"https://{_at(plan, 'witness', port + PORTS)}"
+    plan = dataclasses.replace(plan, witness_url=plan.witness_url or witness)
 
     def finish(layout: Layout) -> None:
         layout.settings.write_text(
@@ -91,15 +91,7 @@ def install(
             )
         )
         base_models.write(layout.service("gateway") / base_models.FILE, manifests)
-        for offset, (name, kinds) in enumerate(_KINDS.items(), 1):
-            # A gateway that is not on the worker's own loopback is refused there anyway: the probe proves nothing.
-            beside = all(host_of(_at(plan, one, port)) in LOOPBACK for one in ("gateway", name))
-            text = _worker_toml(name, plan, _at(plan, name, port + offset), kinds, models, port if beside else 0)
-            (layout.service(name) / "worker.toml").write_text(text)
-        log = Verifier.of(plan.origin, load_ed25519(layout.service("gateway") / "log.key").public_key())
-        clients = [installation.service_subject(plan.trust_domain, "gateway")]
-        name = installation.witness_name(plan.trust_domain)
-        (layout.witness / "witness.toml").write_text(witness_toml(name, witness, [log.vkey()], "mtls", clients))
+        _configure_beside(layout, plan, port, models)
         if continues is not None:
             sign_continuation(layout, layout.person(plan.operator), plan.origin, *continues)
         rules = PolicyEngine.load().policy()
@@ -131,6 +123,19 @@ def _check(plan: Plan, units: Sequence[str], port: int) -> None:
                 f"{person.name} is to have a role in {person.unit[:40]!r}, which is no unit",
                 remedy=f"one of: {ALL_UNITS}, {', '.join(units)}; or pass --unit {person.unit[:40]}",
             )
+
+
+def _configure_beside(layout: Layout, plan: Plan, port: int, models: Path) -> None:
+    """Writes the settings of the workers and of the witness."""
+    for offset, (name, kinds) in enumerate(_KINDS.items(), 1):
+        # A gateway that is not on the worker's own loopback is refused there anyway: the probe would prove nothing.
+        beside = all(host_of(_at(plan, one, port)) in LOOPBACK for one in ("gateway", name))
+        text = _worker_toml(name, plan, _at(plan, name, port + offset), kinds, models, port if beside else 0)
+        (layout.service(name) / "worker.toml").write_text(text)
+    log = Verifier.of(plan.origin, load_ed25519(layout.service("gateway") / "log.key").public_key())
+    clients = [installation.service_subject(plan.trust_domain, "gateway")]
+    name, listen = installation.witness_name(plan.trust_domain), _at(plan, "witness", port + PORTS)
+    (layout.witness / "witness.toml").write_text(witness_toml(name, listen, [log.vkey()], "mtls", clients))
 
 
 def _publishers(plan: Plan) -> list[str]:
