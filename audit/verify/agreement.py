@@ -59,14 +59,20 @@ def order(state: State, entry: Entry) -> None:
 
 
 def training(state: State, entry: Entry) -> None:
-    """The adapter was made on the base that was ordered."""
-    same = text(entry.record.predicate, "base_sha256") in ("", state.job(entry.record).base)
-    state.findings.demand(names.AGREEMENT, same, "its base is not the one that training was ordered on")
+    """The adapter was made by the order, on the base in it."""
+    job, demand = state.job(entry.record), state.findings.demand
+    same = text(entry.record.predicate, "base_sha256") in ("", job.base)
+    demand(names.AGREEMENT, same, "its base is not the one that training was ordered on")
+    ordered = not job.order or job.ran in ("", job.order)
+    demand(names.AGREEMENT, ordered, "its statement is of another order than the recorded one")
 
 
 def audit(state: State, entry: Entry) -> None:
-    """Notes the report, which the verdict must name."""
-    state.job(entry.record).report = text(entry.record.predicate, "report_sha256")
+    """Notes the report, which the verdict must name; the canaries it reveals are those that the decision fixed."""
+    job = state.job(entry.record)
+    job.report = text(entry.record.predicate, "report_sha256")
+    committed = not job.canaries or job.revealed in ("", job.canaries)
+    state.findings.demand(names.AGREEMENT, committed, "the canaries it reveals are not those that the decision fixed")
 
 
 def verdict(state: State, entry: Entry) -> None:

@@ -180,9 +180,8 @@ def _facts(state: State, job: Job, name: str, verified: VerifiedEnvelope, record
         job.prepared = subjects
     elif name == "training":
         job.adapter = subjects.get("adapter", "")
+        job.ran = _ordered(verified)
         holds = text(said, "adapter_sha256") in ("", job.adapter)
-        other = _ordered(verified) not in ("", job.order) and bool(job.order)
-        state.findings.demand(names.AGREEMENT, not other, "its statement is of another order than the recorded one")
     elif name == "work-order":
         job.base, job.order = (
             text(verified.predicate, "base_sha256"),
@@ -190,10 +189,8 @@ def _facts(state: State, job: Job, name: str, verified: VerifiedEnvelope, record
         )
         holds = all(said.get(member) == value for member, value in verified.predicate.items())
     elif name == "audit":
+        job.revealed = subjects.get("canaries.json", "")
         holds = text(said, "report_sha256") in ("", *subjects.values())
-        revealed = subjects.get("canaries.json", job.canaries)
-        same = not job.canaries or revealed == job.canaries
-        state.findings.demand(names.AGREEMENT, same, "the canaries it reveals are not those that the decision fixed")
     state.findings.demand(names.WORKERS, holds, f"it says other things than the {name} statement in it")
 
 

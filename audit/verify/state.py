@@ -44,6 +44,8 @@ class Job:
         answers: indices of the decision, and of waivers, by which training may be ordered.
         canaries: digest of the canaries that the decision committed to.
         order: digest of the order to train.
+        ran: digest of the order that the train worker's statement names.
+        revealed: digest of the canaries that the audit worker's statement names.
         plan: digest of what will be measured.
         report: digest of what was measured.
         fired: what policy's newest answer says of each rule that stands in the way, by rule.
@@ -67,6 +69,8 @@ class Job:
     answers: set[int] = field(default_factory=set)
     canaries: str = ""
     order: str = ""
+    ran: str = ""
+    revealed: str = ""
     plan: str = ""
     report: str = ""
     fired: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
