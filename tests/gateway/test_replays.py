@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,20 @@ async def replay(street: Street, who: str = "vik", name: str = NAME) -> pb.Repla
     """Follows a replay to its end."""
     calls = street.app.replays.replay_tuning_job(await street.caller(who), pb.ReplayTuningJobRequest(name=name))
     return [event async for event in calls][-1].replay
+
+
+async def held(street: Street, place: str) -> tuple[asyncio.Task[pb.Replay], Path]:
+    """A replay that waits at its gate on the worker, which has a file at ``place`` of the task's folder."""
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    street.workers.open_gate("go")
+    await street.rest()
+    (street.workers.gates / "go").unlink()
+    again = asyncio.create_task(replay(street))
+    there = street.layout.service("train-worker") / "spool" / "credit.first.replay.1" / place
+    while not (there.is_dir() or (there.exists() and there.read_text())):
+        await asyncio.sleep(0.05)
+    return again, there
 
 
 async def erase(street: Street, resource: str) -> None:
@@ -68,15 +83,7 @@ def test_only_another_environment_has_a_tolerance(
 
 async def test_rows_that_are_read_again_are_not_erased_and_at_their_end_the_replay_is(street: Street) -> None:
     """A call that was cut off leaves its task to the worker, which holds the rows."""
-    await street.ask(gate_train="go")
-    await street.until("TRAINING", progress=True)
-    street.workers.open_gate("go")
-    await street.rest()
-    (street.workers.gates / "go").unlink()
-    again = asyncio.create_task(replay(street))
-    task = street.layout.service("train-worker") / "spool" / "credit.first.replay.1"
-    while not (task / "in" / "files").exists():
-        await asyncio.sleep(0.05)
+    again, files = await held(street, "in/files")
     again.cancel()
     await asyncio.gather(again, return_exceptions=True)
     cora, dataset = await street.caller("cora"), "units/credit/datasets/first"
@@ -85,7 +92,7 @@ async def test_rows_that_are_read_again_are_not_erased_and_at_their_end_the_repl
     with pytest.raises(PreconditionError) as caught:
         await street.app.erasures.erase_resource(cora, request)
     assert caught.value.reason == "JOBS_UNDER_WAY" and "assay job replay" in caught.value.remedy
-    assert (task / "in" / "files").exists()
+    assert files.exists()
     await street.app.pipeline.retention._stop_replays(dataset)
     assert spooled(street) == []
     assert (await street.app.erasures.erase_resource(cora, request)).erasure.blobs
@@ -125,15 +132,7 @@ async def test_a_run_that_was_resumed_in_another_environment_is_known_as_one(str
 
 
 async def test_a_replay_that_was_resumed_in_another_environment_is_known_as_one(street: Street) -> None:
-    await street.ask(gate_train="go")
-    await street.until("TRAINING", progress=True)
-    street.workers.open_gate("go")
-    await street.rest()
-    (street.workers.gates / "go").unlink()
-    again = asyncio.create_task(replay(street))
-    begun = street.layout.service("train-worker") / "spool" / "credit.first.replay.1" / "work" / "environments"
-    while not (begun.exists() and begun.read_text()):
-        await asyncio.sleep(0.05)
+    again, _ = await held(street, "work/environments")
     path = street.layout.service("train-worker") / "worker.toml"
     path.write_text(path.read_text() + 'cpu_isa = "AVX2"\n')
     await street.workers.kill("train-worker")
