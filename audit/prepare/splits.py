@@ -141,6 +141,8 @@ def units(entries: Sequence[Entry], tied: Sequence[int] = ()) -> list[list[Entry
 def one_of_each(entries: Sequence[Entry], secret: bytes, label: str) -> list[Entry]:
     """One entry of each unit in keyed order, drawn by that order; an entry without a unit is one by itself.
 
+    Equal rows of different people stay, since :func:`drop_duplicates` gave each a digest of its own.
+
     Intervals count rows as if each were another person's: with ten rows a person, nominal 95 % of an impact ratio held
     in 44 % of simulated audits.
     """
