@@ -246,7 +246,9 @@ class PermitService:
         grants = grants_behind(connection, self.store.ledger, self.people.root, held)
         card = model.card_index if model else row.record_index
         rests = {*(a.record_index for a in signed), *(e.index for e in events), *grants}
-        indices = sorted({row.record_index, card, *rests})
+        # Who asked for the job may not have approved it, and its first record says who that is.
+        asked = [r.index for r in self.store.ledger.records(row.unit, row.job, -1, 1) if r.index < size]
+        indices = sorted({row.record_index, card, *rests, *asked})
         message = permit_pb2.Permit(
             name=row.name,
             model=row.model,

@@ -192,7 +192,9 @@ def prepare(draft: RecordDraft) -> Prepared:
     if not _UNIT.fullmatch(draft.unit):
         raise _malformed("the unit's name is malformed")
     statement, signatures, job = _of_service(draft) if draft.envelope is None else _of_people(draft, draft.envelope)
-    _check_job(draft, job)
+    if draft.job and draft.job != job:
+        raise _malformed("the predicate names another job than the draft")
+    _check_job(draft.unit, job)
     content = b'"sigs":%b,"statement":%b,"tenant":"%b"' % (signatures, statement, draft.unit.encode())
     if len(content) > MAX_BODY:
         raise _too_large(draft.type, len(content))
@@ -251,6 +253,7 @@ def read(body: bytes) -> Record:
     if not _UNIT.fullmatch(texts["tenant"]) or not _NONCE.fullmatch(texts["nonce"]):
         raise _malformed("tenant or nonce is malformed")
     _check_content(texts["type"], value["statement"], value["sigs"])
+    _check_job(texts["tenant"], job_of(value["statement"]["predicate"]))
     return Record(
         log=texts["log"],
         unit=texts["tenant"],
@@ -313,12 +316,10 @@ def _of_people(draft: RecordDraft, envelope: Mapping[str, Any]) -> tuple[bytes, 
     return canonical.encode(statement, _LEVELS), canonical.encode(signatures, _LEVELS), job
 
 
-def _check_job(draft: RecordDraft, named: str) -> None:
-    """Demands that the job that the predicate names is the draft's, and its unit's."""
-    if draft.job and draft.job != named:
-        raise _malformed("the predicate names another job than the draft")
+def _check_job(unit: str, named: str) -> None:
+    """Demands that a job that a record names is its unit's: in another's chain, its own unit's auditors never see it."""
     match = _JOB.fullmatch(named) if named else None
-    if named and (match is None or draft.unit not in (SYSTEM_UNIT, match[1])):
+    if named and (match is None or unit not in (SYSTEM_UNIT, match[1])):
         raise _malformed("the job's name is malformed or of another unit")
 
 

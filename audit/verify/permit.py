@@ -29,7 +29,7 @@ from audit.verify.acts import quorum_met
 from audit.verify.keys import KeyTable
 from audit.verify.people import Grant, Roles, role_name
 from audit.verify.results import LONGEST_PERMIT
-from audit.verify.state import parse_moment
+from audit.verify.state import parse_moment, text
 from audit.verify.trust import TrustFile
 
 MAX_PROOFS = 256
@@ -222,8 +222,7 @@ def _people(
     notes: list[str],
 ) -> None:
     """Two people other than the maker signed for this adapter, base, purpose and card before the permit was issued."""
-    creator = predicate.get("creator")
-    _demand(isinstance(creator, str) and creator != "", "it does not name the maker")
+    creator = _maker(entries, predicate, notes)
     signed: list[tuple[Signer, str]] = []
     for entry in entries:
         if entry.record.type != "approval.decided":
@@ -256,6 +255,19 @@ def _people(
         if not trust.operator:
             notes.append(f"the founding operator {today.founder}: taken from the log; name it in the trust file")
     _shown(permit, entries)
+
+
+def _maker(entries: Sequence[Entry], predicate: Mapping[str, Any], notes: list[str]) -> str:
+    """Who asked for the job, as the permit names them and the log recorded before anybody approved."""
+    creator = predicate.get("creator")
+    if not isinstance(creator, str) or not creator:
+        raise _Refused("it does not name the maker")
+    asked = [e for e in entries if e.record.type == "job.received" and e.record.job == predicate.get("job")]
+    for entry in asked:
+        _demand(text(entry.record.predicate, "actor") == creator, "somebody else than the maker asked for the job")
+    if not asked:
+        notes.append(f"that {creator} asked for the job: the permit comes without that record; the evidence bundle has it")
+    return creator
 
 
 def _undoubted(table: KeyTable, signed: set[int], notes: list[str]) -> None:

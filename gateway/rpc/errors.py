@@ -12,7 +12,10 @@ from assay.errors import AssayError, InternalError
 DOMAIN = "assay.v1"
 _FAULTS = frozenset({"INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 # Bytes of the caller's that do not hold; by code they look like bytes of ours.
-_THE_CALLERS = frozenset({"DIGEST_MISMATCH", "SIGNATURE_BAD", "KEY_MISMATCH", "CERTIFICATE_BAD", "WEBAUTHN_BAD"})
+_THE_CALLERS = frozenset({
+    "DIGEST_MISMATCH", "SIGNATURE_BAD", "KEY_MISMATCH", "CERTIFICATE_BAD", "WEBAUTHN_BAD",
+    "COMMITMENT_MISMATCH", "COMMITMENT_SALT", "KEY_NOT_IN_FORCE",
+})  # fmt: skip
 
 
 def is_refusal(error: AssayError) -> bool:

@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 from typer.testing import CliRunner
 
-from assay.errors import AssayError
+from assay.errors import AssayError, IntegrityError
 from assay.identity import Layout, load_ed25519, load_x25519, raw_public
 from assay.v1 import identity_pb2
 from audit.ledger.bundle import export
@@ -30,6 +30,7 @@ from demo.processes import free_ports
 from gateway import key_files
 from gateway.application import Application
 from gateway.cli.app import app as cli
+from gateway.rpc.errors import is_refusal
 from gateway.rpc.server import start
 from gateway.settings import Settings
 from gateway.statements import grant_statement
@@ -356,6 +357,12 @@ async def test_a_card_of_the_new_key_is_checked_by_the_evidence(opened: Open, cl
     assert "CARD_NOT_ISSUED" in await check("--evidence", evidence, code=4)
     evidence.write_bytes(b"PK")
     assert "EVIDENCE" in await check("--evidence", evidence, code=10)
+
+
+@pytest.mark.parametrize("reason", ["COMMITMENT_MISMATCH", "COMMITMENT_SALT", "KEY_NOT_IN_FORCE"])
+def test_what_a_caller_signed_wrongly_is_a_refusal(reason: str) -> None:
+    """By their code they look like a fault of ours, which no record tells of."""
+    assert is_refusal(IntegrityError(reason, "of the caller's"))
 
 
 async def test_a_stolen_key_opens_no_call(closed: Closed, opened: Open, tmp_path: Path) -> None:

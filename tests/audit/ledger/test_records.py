@@ -164,6 +164,12 @@ def test_drafts_that_cannot_be_recorded(change: dict[str, Any], reason: str) -> 
 
 def test_system_may_record_any_units_job() -> None:
     assert records.prepare(dataclasses.replace(DRAFT, unit="system")).job == JOB
+    assert records.read(changed(tenant="system")).job == JOB
+
+
+def test_no_job_is_read_in_another_units_chain() -> None:
+    """No writer of ours makes such a record; the auditors of the job's own unit would never see it."""
+    refused("RECORD_MALFORMED", lambda: records.read(changed(tenant="claims")))
 
 
 def nested(depth: int) -> Any:

@@ -230,7 +230,7 @@ def without_record(index: int) -> Callable[[dict[str, bytes]], None]:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (edit("records/8.json", b"credit", b"cradit"), "INCLUSION_BAD"),
+        (edit("records/8.json", b"replies", b"replied"), "INCLUSION_BAD"),
         (edit("records/5.json", b'"nonce":"', b'"nonce":"0'), "RECORD_MALFORMED"),
         (swap("records/5.json", "records/6.json"), "INCLUSION_BAD"),
         (swap("proofs/5.tlog-proof", "proofs/6.tlog-proof"), "PROOF_OF_ANOTHER_CHECKPOINT"),

@@ -293,6 +293,17 @@ def test_without_a_maker(tmp_path: Path) -> None:
     assert "does not name the maker" in check(story).reason
 
 
+def test_the_log_recorded_who_asked_for_the_job(tmp_path: Path) -> None:
+    """A gateway that names somebody else in the permit, so that the maker may approve, meets the job's first record."""
+    story = made(tmp_path, approvers=[("cora", "ROLE_COMPLIANCE_OFFICER"), ("rita", "ROLE_VALIDATOR")]).whole()
+    story.issue_permit(creator=subject("mallory"), permit="units/credit/permits/p2")
+    unproved = check(story)
+    assert unproved.allowed
+    assert any(f"{subject('mallory')} asked for the job" in line for line in unproved.not_checked)
+    shown = story.permit_message([*grants(story), story.indices["job.received"]])
+    assert "somebody else than the maker asked for the job" in check(story, shown).reason
+
+
 def test_signed_by_another_permit_key(tmp_path: Path) -> None:
     story = made(tmp_path).whole()
     story.permit_key = "stranger"
