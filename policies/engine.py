@@ -338,6 +338,7 @@ class PolicyEngine:
             "needed.canaries": needed["canaries"],
             "needed.canaries_included": needed["canaries_included"],
             "needed.pii_spans": needed["pii_spans"],
+            "needed.generations": needed["generations"],
             "needed.group_rows": needed["group_rows"],
             **limits,
         })  # fmt: skip

@@ -37,6 +37,7 @@ INTAKE: Mapping[str, str] = {
     "needed.canaries": "int",
     "needed.canaries_included": "int",
     "needed.pii_spans": "int",
+    "needed.generations": "int",
     "needed.group_rows": "int",
 }
 RELEASE: Mapping[str, str] = {

@@ -186,7 +186,7 @@ def _table(known: Record, mine: Sequence[Record]) -> Block:
         control = "–"
         if m.get("control") is not None:
             control = f"{blocks.number(m['control'])} ({m.get('control_kind') or blocks.GAP})"
-        outcome = said.get(key(m), blocks.GAP) if its else "not judged"
+        outcome = said.get(key(m), blocks.GAP) if its else "no gate"
         rows.append(
             [
                 f"{label(m)} (exploratory)" if m.get("exploratory") else label(m),

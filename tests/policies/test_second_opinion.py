@@ -28,6 +28,7 @@ ERROR = "error"
 _FUNCTIONS = {
     "floor": lambda _, x: celtypes.DoubleType(float(x) // 1),
     "round": lambda _, x: celtypes.DoubleType(float(int(abs(float(x)) + 0.5)) * (1 if x >= 0 else -1)),
+    "least": lambda _, x, y: min(x, y),
     "ceil": lambda _, x: celtypes.DoubleType(-(-float(x) // 1)),
 }
 """The engine's math extension, whose functions are called as methods of ``math``."""

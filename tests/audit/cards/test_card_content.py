@@ -208,7 +208,7 @@ def test_the_interval_shown_is_the_one_that_was_judged() -> None:
 def test_a_one_sided_interval_says_so() -> None:
     row = next(r for r in cells(build_card(samples.rich()), "privacy") if r[0] == "epsilon lower bound, nats")
     assert row[2] == "at least 0.1 (95 %)"
-    assert row[6] == "not judged"
+    assert row[6] == "no gate"
 
 
 def test_the_base_stands_beside_the_tuned() -> None:
