@@ -317,7 +317,7 @@ def _of_people(draft: RecordDraft, envelope: Mapping[str, Any]) -> tuple[bytes, 
 
 
 def _check_job(unit: str, named: str) -> None:
-    """Demands that a job that a record names is its unit's: in another's chain, its own unit's auditors never see it."""
+    """Demands that a job that a record names is its unit's: another chain hides it from its auditors."""
     match = _JOB.fullmatch(named) if named else None
     if named and (match is None or unit not in (SYSTEM_UNIT, match[1])):
         raise _malformed("the job's name is malformed or of another unit")

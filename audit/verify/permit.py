@@ -266,7 +266,7 @@ def _maker(entries: Sequence[Entry], predicate: Mapping[str, Any], notes: list[s
     for entry in asked:
         _demand(text(entry.record.predicate, "actor") == creator, "somebody else than the maker asked for the job")
     if not asked:
-        notes.append(f"that {creator} asked for the job: the permit comes without that record; the evidence bundle has it")
+        notes.append(f"that {creator} asked for the job: the permit lacks that record, the evidence bundle has it")
     return creator
 
 
