@@ -7,7 +7,7 @@ as the verifier does. A successor is staged before its record is written and put
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -62,6 +62,39 @@ class Done:
     event: Event
     index: int
     voided: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Meant:
+    """What whoever hands in an order says that it is about; they may have been given another.
+
+    Attributes:
+        kind: :data:`ROTATED` or :data:`COMPROMISED`.
+        name: of the key, as events have it.
+        since: as :func:`draft_compromise` takes it; empty to take the order's.
+        keyid: beginning of the id of the key that is compromised; empty to take the order's.
+    """
+
+    kind: str
+    name: str
+    since: str = ""
+    keyid: str = ""
+
+    def demand(self, event: Event, since_index: int | None) -> None:
+        """Refuses an order that says something else; ``since_index`` is what ``since`` comes to, if that was said.
+
+        Raises:
+            InvalidInputError: ``OTHER_ORDER``, with what it says.
+        """
+        rotation = isinstance(event, Rotation)
+        said = f"that {event.name} is {'rotated' if rotation else 'compromised'}"
+        same = rotation == (self.kind == ROTATED) and event.name == self.name
+        if isinstance(event, Compromise):
+            said += f" since record {event.since_index}, key id {event.public.keyid}"
+            same &= event.public.keyid.startswith(self.keyid)
+            same &= since_index in (None, event.since_index)
+        if not same:
+            raise InvalidInputError("OTHER_ORDER", f"the order says {said}", remedy="hand in the one that you mean")
 
 
 def full_name(settings: Settings, name: str) -> str:
@@ -148,7 +181,7 @@ def draft_compromise(settings: Settings, name: str, since: str, person: Path, ke
         return _sign(settings, person, statement, name, table)
 
 
-def order(settings: Settings, envelope: Mapping[str, Any], staged: str = "") -> Done:
+def order(settings: Settings, envelope: Mapping[str, Any], meant: Meant, staged: str = "") -> Done:
     """Records a signed key event, and puts in what was staged for it. The gateway must not run.
 
     The permits that a compromised permit key may have signed are revoked with it.
@@ -156,19 +189,21 @@ def order(settings: Settings, envelope: Mapping[str, Any], staged: str = "") -> 
     Args:
         settings: of the installation.
         envelope: the order.
+        meant: what it must say.
         staged: name of the key whose successor waits for this very order; a refusal throws it away.
 
     Raises:
         InvalidInputError, IntegrityError, AlreadyExistsError: the event does not hold; see
-            :func:`assay.key_events.read` and :meth:`audit.verify.keys.KeyTable.check`.
+            :func:`assay.key_events.read`, :meth:`Meant.demand` and :meth:`audit.verify.keys.KeyTable.check`.
         PermissionDeniedError: ``ROLE_MISSING`` when its signer is no operator of every unit.
         PreconditionError: ``LEDGER_IN_USE`` while the gateway runs, or what the table says.
     """
     with _standing_still(settings) as still:
+        since = _since(still.ledger, meant.since) if meant.since else None
 
         def work(uow: UnitOfWork) -> Done:
             try:
-                return _record(uow, envelope, still.trust)
+                return _record(uow, envelope, still.trust, lambda event: meant.demand(event, since))
             except AssayError:
                 # Refused before it was recorded. Where the ledger itself fails, the log may name the successor.
                 if staged:
@@ -180,13 +215,14 @@ def order(settings: Settings, envelope: Mapping[str, Any], staged: str = "") -> 
         return done
 
 
-def _record(uow: UnitOfWork, envelope: Mapping[str, Any], trust: TrustFile) -> Done:
+def _record(uow: UnitOfWork, envelope: Mapping[str, Any], trust: TrustFile, demand: Callable[[Event], None]) -> Done:
     verified = dsse.verify_person(dict(envelope), trust.people_root, uow.now)
     if len(verified.signers) != 1:
         raise IntegrityError("KEY_EVENT", "a key event has one signer")
     signer = verified.signers[0]
     require_live_role(uow.connection, signer.subject, OPERATOR, ALL_UNITS)
     event = key_events.read(verified.statement, trust.origin, roots_of(trust), uow.now)
+    demand(event)
     kind = ROTATED if isinstance(event, Rotation) else COMPROMISED
     index = uow.append(RecordDraft(SYSTEM_UNIT, kind, EVENTS[kind], {}, envelope=envelope))
     key_registry.load(uow.connection, trust).check(event, index, signer)
