@@ -88,8 +88,9 @@ def freeze(settings: Settings, envelope: dict[str, Any], reason_code: str = "") 
         reason_code: what it must say; empty to take the order's.
 
     Raises:
-        InvalidInputError, IntegrityError: the order cannot be read, is for another log, or its signature does not hold; ``OTHER_ORDER`` for one of another reason;
-            or what :func:`gateway.witnesses.read_policy` and :func:`gateway.witnesses.open_publication` say.
+        InvalidInputError, IntegrityError: the order cannot be read, is for another log, or its signature does not hold;
+            ``OTHER_ORDER`` for one of another reason; or what :func:`gateway.witnesses.read_policy` and
+            :func:`gateway.witnesses.open_publication` say.
         PermissionDeniedError: ``ROLE_MISSING`` when its signer is no operator of every unit.
         UnavailableError: ``LOG_FROZEN`` when it is frozen already.
         AssayError: what :func:`gateway.offline.standing_still` says.
