@@ -368,7 +368,7 @@ def failed(found: dict[str, Any], device: str) -> list[str]:
             held = ("isolation_proven", "two_runs_bit_equal", "resumed_bit_equal")
             out += [f"{method}: {member} is false" for member in held if not one[member]]
             if device == "cuda" and "NVML" not in one["energy_method"]:
-                out.append(f"{method}: the GPU's energy was not measured: pip install 'assay[gpu]'")
+                out.append(f"{method}: the GPU's energy was not measured: pip install -c constraints.txt '.[gpu]'")
             if device == "cuda" and one["dtype"] != "bfloat16":
                 out.append(f"{method}: trained in {one['dtype']}, not in bfloat16")
     two = found["two_processes"]

@@ -171,7 +171,7 @@ def _engine(url: str, options: str) -> Engine:
         )
     except ModuleNotFoundError as error:
         raise PreconditionError(
-            "POSTGRES_DRIVER_MISSING", "psycopg is not installed", remedy="pip install 'assay[postgres]'"
+            "POSTGRES_DRIVER_MISSING", "psycopg is not installed", remedy="pip install -c constraints.txt '.[postgres]'"
         ) from error
 
     @event.listens_for(engine, "begin")

@@ -112,7 +112,7 @@ def test_without_the_library_the_task_ends_by_name_and_leaves_nothing(models: Pa
     with pytest.raises(PreconditionError) as caught:
         task.run(made)
     assert caught.value.reason == "QUANTISATION_MISSING" and "bitsandbytes is not installed" in caught.value.message
-    assert "assay[qlora]" in caught.value.remedy and "method lora" in caught.value.remedy
+    assert "-c constraints.txt '.[qlora]'" in caught.value.remedy and "method lora" in caught.value.remedy
     assert not list(made.outputs.iterdir()) and not list(made.work.rglob("step-*"))
 
 
