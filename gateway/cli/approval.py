@@ -1,4 +1,4 @@
-"""``assay approval``: list, decide, waive, raise, revoke. Keys never leave this side."""
+"""``assay approval``: list, decide, waive, dismiss, raise, revoke. Keys never leave this side."""
 
 from __future__ import annotations
 

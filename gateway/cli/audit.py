@@ -1,4 +1,4 @@
-"""``assay audit``: records, checkpoint, proofs, export, verify, compare."""
+"""``assay audit``: records, checkpoint, proofs, export, compare, timestamp, verify; :mod:`gateway.cli.kit` adds kits."""
 
 from __future__ import annotations
 

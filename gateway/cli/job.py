@@ -1,4 +1,4 @@
-"""``assay job``: create, get, list, watch, cancel, pause, resume, appeal."""
+"""``assay job``: create, get, list, watch, cancel, pause, resume, appeal; :mod:`gateway.cli.replay` has replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``assay policy``: list, explain, publish, evaluate; what needs no gateway is in :mod:`gateway.cli.policy_packs`."""
+"""``assay policy``: list, explain, publish, precedents, evaluate; :mod:`gateway.cli.policy_packs` needs no gateway."""
 
 from __future__ import annotations
 
