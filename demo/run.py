@@ -33,7 +33,7 @@ from gateway.cli.approval import decide_as
 from gateway.cli.audit import export_bundle
 from gateway.cli.dataset import upload_parts
 from gateway.cli.errors import from_call
-from gateway.cli.job import describe
+from gateway.cli.job_text import describe, detail
 from gateway.cli.model import download_adapter, download_card
 from gateway.cli.output import as_dict, console, safe
 from gateway.cli.session import Session, open_session
@@ -266,13 +266,7 @@ def _finish(demo: Demo, outcomes: Sequence[summary.Outcome]) -> None:
 
 
 def _progress(progress: tuning_job_pb2.Progress) -> str:
-    parts = [progress.stage, f"{progress.step}/{progress.steps}" if progress.steps else "", progress.message]
-    if "loss" in progress.metrics:
-        parts.append(f"loss {progress.metrics['loss']:.3f}")
-    if "tokens_per_s" in progress.metrics:
-        parts.append(f"{progress.metrics['tokens_per_s']:.0f} tokens/s")
-    if progress.HasField("seconds_left"):
-        parts.append(f"{progress.seconds_left:.0f} s left")
+    parts = [progress.stage, f"{progress.step}/{progress.steps}" if progress.steps else "", detail(progress)]
     return " · ".join(p for p in parts if p)
 
 

@@ -67,9 +67,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Governance-first compliance gateway for fine-tuning language models.",
     epilog=(
-        "Exit codes: 0 done; 1 our fault, a job FAILED, or doctor or reperform found a fault; 2 usage; 3 invalid input; "
-        "4 not found; 5 not allowed; 6 refused by policy or state; 7 conflict; 8 a cap was reached; 9 unreachable or too "
-        "slow; 10 bytes or proofs do not agree. `assay verify`: 0 valid, 1 invalid, 3 stale, 4 incomplete, 5 suspect."
+        "Exit codes: 0 done; 1 our fault, a job FAILED, or doctor or reperform found a fault; 2 usage; 3 invalid "
+        "input; 4 not found; 5 not allowed; 6 refused by policy or state; 7 conflict; 8 a cap was reached; "
+        "9 unreachable or too slow; 10 bytes or proofs do not agree. `assay verify`: 0 valid, 1 invalid, 3 stale, "
+        "4 incomplete, 5 suspect."
     ),
 )
 app.command("init")(setup.init)
