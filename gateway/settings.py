@@ -248,10 +248,6 @@ class Settings(_Frozen):
         """What the subjects of people begin with."""
         return f"spiffe://{self.trust_domain}/people/"
 
-    def worker_subject(self, kind: str) -> str:
-        """The subject of the ``train`` or ``audit`` worker."""
-        return f"spiffe://{self.trust_domain}/services/{kind}-worker"
-
 
 def check_postgres_url(url: str) -> None:
     """Demands an address of PostgreSQL, with the driver named and without a password.
@@ -275,7 +271,6 @@ def default_toml(
     *,
     trust_domain: str = "assay.local",
     origin: str = "assay.local/log",
-    region: str = "eu",
     listen: str = "127.0.0.1:7443",
     metrics: str = "127.0.0.1:7446",
     log_http: str = "",
@@ -297,7 +292,7 @@ def default_toml(
 # Assay gateway. Paths follow from this file's directory; keys never stand here.
 trust_domain = "{trust_domain}"
 origin = {json.dumps(origin, ensure_ascii=False)}          # name of the ledger; part of every signed checkpoint
-region = "{region}"                       # where training runs, compared with each dataset's residency
+region = "eu"                             # where training runs, compared with each dataset's residency
 listen = "{listen}"
 metrics = "{metrics}"        # Prometheus; an address of the loopback, nothing else is taken
 {monitors}{database}units = [{names}]
