@@ -41,8 +41,8 @@ class PinnedFile:
 
 
 def assay_home() -> Path:
-    """``ASSAY_HOME``, else ``~/.cache/assay``."""
-    return Path(os.environ.get("ASSAY_HOME") or Path.home() / ".cache" / "assay")
+    """Folder that base models and public data are kept in: ``ASSAY_HOME``, else ``~/.cache/assay``."""
+    return Path(os.environ.get("ASSAY_HOME") or "~/.cache/assay").expanduser()
 
 
 def fetch_all(files: Iterable[PinnedFile], home: Path) -> list[Path]:

@@ -35,11 +35,12 @@ from assay import bundle, canonical, digests, dsse, provenance
 from assay.digests import sha256_bytes
 from assay.identity import raw_public, write_key
 from assay.modelfiles import read_base_manifest
+from assay.pinned import assay_home
 from assay.worker.sandbox import TaskModule
 from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
 from assay.worker.spool import State
 from assay.worker.supervisor import Snapshot, Supervisor
-from trainer.base_models import DEFAULT_BASE_MODEL, assay_home
+from trainer.base_models import DEFAULT_BASE_MODEL
 
 JOB = "units/check/tuningJobs/gpu"
 LOSS_TOLERANCE = 0.05

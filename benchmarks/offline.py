@@ -5,7 +5,6 @@ For benchmarks that time or compare one task; whole jobs go through the gateway 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +14,13 @@ from google.protobuf import json_format
 
 from assay import canonical
 from assay.modelfiles import read_base_manifest
+from assay.pinned import assay_home
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2
 from assay.worker.task import TaskContext
 from policies.engine import PolicyEngine
 
 BASE_MODEL = "smollm2-135m-instruct"
-MODELS = Path(os.environ.get("ASSAY_HOME") or Path.home() / ".cache" / "assay") / "models"
+MODELS = assay_home() / "models"
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from gateway.caller import ALL_UNITS, SYSTEM_UNIT
 from gateway.identity_registry import OPERATOR, require_live_role
 from gateway.key_registry import People
 from gateway.key_registry import load as load_keys
-from gateway.offline import standing_still
+from gateway.offline import stopped
 from gateway.settings import Settings
 
 # What an order of either reason is for: the log cannot be signed for then.
@@ -93,7 +93,7 @@ def freeze(settings: Settings, envelope: dict[str, Any], reason_code: str = "") 
             :func:`gateway.witnesses.open_publication` say.
         PermissionDeniedError: ``ROLE_MISSING`` when its signer is no operator of every unit.
         UnavailableError: ``LOG_FROZEN`` when it is frozen already.
-        AssayError: what :func:`gateway.offline.standing_still` says.
+        AssayError: what :func:`gateway.offline.stopped` says.
     """
     trust = TrustFile.load(settings.layout.trust)
     order = statements.read_freeze(dsse.read_statement(dsse.envelope_payload(envelope)))
@@ -112,7 +112,7 @@ def freeze(settings: Settings, envelope: dict[str, Any], reason_code: str = "") 
         uow.append(RecordDraft(SYSTEM_UNIT, "log.frozen", "freeze", {}, envelope=envelope))
 
     try:
-        with standing_still(settings) as (_, ledger):
+        with stopped(settings) as (_, ledger):
             publication = witnesses.open_publication(settings, ledger, policy)
             try:
                 ledger.run(work)

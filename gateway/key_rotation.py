@@ -30,7 +30,7 @@ from gateway import key_files, key_registry
 from gateway.caller import ALL_UNITS
 from gateway.identity_registry import OPERATOR, require_live_role
 from gateway.jobs.transitions import State
-from gateway.offline import standing_still
+from gateway.offline import stopped
 from gateway.permits import void_permit
 from gateway.settings import Settings
 from gateway.store import rows
@@ -128,13 +128,13 @@ def draft_rotation(settings: Settings, name: str, person: Path) -> dict[str, Any
         PreconditionError: ``LEDGER_IN_USE`` while the gateway runs; ``KEY_IN_USE`` while jobs rest on the old key.
     """
     layout = settings.layout
-    with _standing_still(settings) as still:
-        table = still.table()
+    with _stopped(settings) as offline:
+        table = offline.table()
         key_files.settle(layout, table)
         terms = table.terms.get(name)
         old = terms[-1].public if terms else key_files.held(layout, name)
         if terms is None or table.current(name) is not None:
-            still.demand_idle(name)
+            offline.demand_idle(name)
         key, new = key_files.stage(layout, name, settings.trust_domain)
         try:
             statement = key_events.rotation_statement(settings.origin, name, old.material, new.material, key)
@@ -151,8 +151,8 @@ def replace_secret(settings: Settings, name: str) -> None:
         InvalidInputError: ``KEY_UNKNOWN`` or ``KEY_MISSING``.
         PreconditionError: ``LEDGER_IN_USE``, or ``KEY_IN_USE`` while a job was sealed, or its canaries derived, by it.
     """
-    with _standing_still(settings) as still:
-        still.demand_idle(name)
+    with _stopped(settings) as offline:
+        offline.demand_idle(name)
         key_files.replace_secret(settings.layout, name)
 
 
@@ -170,13 +170,13 @@ def draft_compromise(settings: Settings, name: str, since: str, person: Path, ke
         InvalidInputError: ``KEY_SINCE``, ``KEY_UNKNOWN``, or the person's key cannot be read.
         PreconditionError: ``LEDGER_IN_USE``.
     """
-    with _standing_still(settings) as still:
-        table = still.table()
+    with _stopped(settings) as offline:
+        table = offline.table()
         known = [term.public for term in table.terms.get(name, ())] or [key_files.held(settings.layout, name)]
         found = [half for half in known if half.keyid.startswith(keyid)] if keyid else known[-1:]
         if len(found) != 1:
             raise InvalidInputError("KEY_UNKNOWN", f"{len(found)} keys of {name} begin with {keyid!r}")
-        index = _since(still.ledger, since)
+        index = _since(offline.ledger, since)
         statement = key_events.compromise_statement(settings.origin, name, found[0].material, index)
         return _sign(settings, person, statement, name, table)
 
@@ -198,20 +198,20 @@ def order(settings: Settings, envelope: Mapping[str, Any], meant: Meant, staged:
         PermissionDeniedError: ``ROLE_MISSING`` when its signer is no operator of every unit.
         PreconditionError: ``LEDGER_IN_USE`` while the gateway runs, or what the table says.
     """
-    with _standing_still(settings) as still:
-        since = _since(still.ledger, meant.since) if meant.since else None
+    with _stopped(settings) as offline:
+        since = _since(offline.ledger, meant.since) if meant.since else None
 
         def work(uow: UnitOfWork) -> Done:
             try:
-                return _record(uow, envelope, still.trust, lambda event: meant.demand(event, since))
+                return _record(uow, envelope, offline.trust, lambda event: meant.demand(event, since))
             except AssayError:
                 # Refused before it was recorded. Where the ledger itself fails, the log may name the successor.
                 if staged:
                     key_files.unstage(settings.layout, staged)
                 raise
 
-        done = still.ledger.run(work)
-        key_files.settle(settings.layout, still.table())
+        done = offline.ledger.run(work)
+        key_files.settle(settings.layout, offline.table())
         return done
 
 
@@ -271,7 +271,7 @@ def _since(ledger: Ledger, text: str) -> int:
 
 
 @dataclass(frozen=True)
-class _Still:
+class _Offline:
     """A gateway that does not run: its started ledger, rows and trust file."""
 
     engine: Engine
@@ -303,15 +303,15 @@ class _Still:
 
 
 @contextmanager
-def _standing_still(settings: Settings) -> Iterator[_Still]:
+def _stopped(settings: Settings) -> Iterator[_Offline]:
     """Starts the ledger of a gateway that does not run.
 
     Raises:
-        AssayError: what :func:`gateway.offline.standing_still` says.
+        AssayError: what :func:`gateway.offline.stopped` says.
     """
     trust = TrustFile.load(settings.layout.trust)
-    with standing_still(settings) as (engine, ledger):
-        yield _Still(engine, ledger, trust)
+    with stopped(settings) as (engine, ledger):
+        yield _Offline(engine, ledger, trust)
 
 
 _TIME = "an index such as 120, or a time such as 2026-11-27T09:30:00Z"
