@@ -16,13 +16,16 @@ TEST_PROCESSES ?= 2
 SECONDS ?= 60
 # Options of `make bench-trainer`, such as `--default-pairs 1` on a processor that emulates bf16.
 BENCH_TRAINER ?=
+# What `make bench` runs beside bench-trainer: neither what those two run themselves nor what needs a GPU.
+BENCHMARKS := $(patsubst benchmarks/%.py,bench-%,$(shell grep -l __main__ benchmarks/*.py \
+  | grep -v -E 'gpu_check|ledger_postgres|sandbox|training'))
 BASE_MODEL := smollm2-135m-instruct
 # No test and no demo may reach for a hub; idle OpenMP threads must not spin on a small machine.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 # Old pip prints a warning for each find-links entry it skips; they say nothing about us.
 QUIET := 2> >(grep -v -i 'is ignored: it is' >&2)
 
-.PHONY: help install demo ray qlora test test-slow lint lint-style lint-types lint-layers lint-contract fuzz verifier format proto bench bench-admission bench-ledger bench-audits bench-trainer zoo gpu-check constraints clean distclean
+.PHONY: help install demo ray qlora test test-slow lint lint-style lint-types lint-layers lint-contract fuzz verifier format proto bench $(BENCHMARKS) bench-trainer zoo gpu-check constraints clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -95,18 +98,16 @@ format: install ## mend style where a tool can
 proto: install ## regenerate the stubs in assay/v1 from protos
 	$(BIN)/python -m assay.protogen
 
-bench: install ## run every benchmark; each prints one JSON object
-	@for file in $$(ls benchmarks/[a-z]*.py | grep -v -E 'gpu_check|offline|sandbox|training|ledger_(million|postgres)'); do echo "# $$file" >&2; $(OFFLINE) PYTHONPATH=. $(BIN)/python "$$file"; done
-	@$(MAKE) -s bench-trainer
+bench: install qlora ## run every benchmark; each prints one JSON object; one that fails does not keep the others from running
+	@$(MAKE) -s -k $(BENCHMARKS) bench-trainer
 
-bench-admission: install ## what admission costs: decisions, scans, datasets of a hundred thousand rows; one JSON object
-	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/admission.py
+$(BENCHMARKS): bench-%: install
+	@echo "# benchmarks/$*.py" >&2
+	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/$*.py
 
-bench-ledger: install ## ratios of the ledger against raw sqlite3 and PostgreSQL, and a log of a million records; about two minutes
-	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/ledger.py
-
-bench-audits: install ## scoring against a plain implementation, and whole quick and default audits; about half an hour
-	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/audits.py
+bench-admission: ## what admission costs: decisions, scans, datasets of a hundred thousand rows; one JSON object
+bench-ledger: ## ratios of the ledger against raw sqlite3 and PostgreSQL, and a log of a million records; about two minutes
+bench-audits: ## scoring against a plain implementation, and whole quick and default audits; about half an hour
 
 bench-trainer: install ## training beside TRL's SFTTrainer, which it installs; what governance costs; half an hour or more
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]' $(QUIET)

@@ -217,7 +217,7 @@ def sign_person(payload: bytes, key: ec.EllipticCurvePrivateKey, cert: x509.Cert
     # RFC 6979: no nonce that a poor source of randomness could repeat.
     sig = key.sign(pae(PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
     der = cert.public_bytes(serialization.Encoding.DER)
-    return _envelope(payload, [{"keyid": keyid, "sig": _b64(sig), "cert": _b64(der)}])
+    return _envelope(payload, [{"keyid": keyid, "sig": to_base64(sig), "cert": to_base64(der)}])
 
 
 def cosign_person(envelope: Mapping[str, Any], key: ec.EllipticCurvePrivateKey, cert: x509.Certificate) -> Envelope:
@@ -288,7 +288,7 @@ def sign_service(payload: bytes, key: Ed25519PrivateKey) -> Envelope:
     """
     read_statement(payload)
     raw = key.public_key().public_bytes_raw()
-    return _envelope(payload, [{"keyid": sha256_bytes(raw), "sig": _b64(key.sign(pae(PAYLOAD_TYPE, payload)))}])
+    return _envelope(payload, [{"keyid": sha256_bytes(raw), "sig": to_base64(key.sign(pae(PAYLOAD_TYPE, payload)))}])
 
 
 def verify_service(envelope: Mapping[str, Any], public_key: Ed25519PublicKey) -> VerifiedEnvelope:
@@ -329,7 +329,7 @@ def envelope_from_proto(message: identity_pb2.Envelope) -> Envelope:
     """Maps a protobuf envelope to the JSON object."""
     return {
         "payloadType": message.payload_type,
-        "payload": _b64(message.payload),
+        "payload": to_base64(message.payload),
         "signatures": [_signature_from_proto(signature) for signature in message.signatures],
     }
 
@@ -354,11 +354,16 @@ def envelope_to_proto(envelope: Mapping[str, Any]) -> identity_pb2.Envelope:
 
 
 def _signature_from_proto(signature: identity_pb2.Signature) -> dict[str, str]:
-    item = {"keyid": signature.keyid, "sig": _b64(signature.sig), "cert": _b64(signature.certificate)}
+    item = {"keyid": signature.keyid, "sig": to_base64(signature.sig), "cert": to_base64(signature.certificate)}
     if signature.scheme:
         members = SCHEMES.get(signature.scheme, ())
-        item |= {"scheme": signature.scheme, **{name: _b64(getattr(signature, name)) for name in members}}
+        item |= {"scheme": signature.scheme, **{name: to_base64(getattr(signature, name)) for name in members}}
     return item
+
+
+def to_base64(data: bytes) -> str:
+    """Standard base64, padded, as envelopes and statements carry bytes."""
+    return base64.b64encode(data).decode()
 
 
 def from_base64(text: Any) -> bytes:
@@ -371,7 +376,7 @@ def from_base64(text: Any) -> bytes:
         try:
             if _STANDARD.fullmatch(text):
                 data = base64.b64decode(text, validate=True)
-                if _b64(data) == text:
+                if to_base64(data) == text:
                     return data
             elif _URLSAFE.fullmatch(text):
                 data = base64.urlsafe_b64decode(text)
@@ -443,11 +448,7 @@ def _open_signature(item: Any, with_cert: bool | None) -> dict[str, Any]:
 
 
 def _envelope(payload: bytes, signatures: list[dict[str, Any]]) -> Envelope:
-    return {"payloadType": PAYLOAD_TYPE, "payload": _b64(payload), "signatures": signatures}
-
-
-def _b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+    return {"payloadType": PAYLOAD_TYPE, "payload": to_base64(payload), "signatures": signatures}
 
 
 def _malformed(message: str) -> InvalidInputError:

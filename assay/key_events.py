@@ -10,7 +10,6 @@ a person's subject. A public half is the 32 bytes of an Ed25519 key, or a DER ce
 
 from __future__ import annotations
 
-import base64
 import re
 import uuid
 from collections.abc import Mapping
@@ -35,6 +34,7 @@ from assay.certificates import (
     read_certificate,
 )
 from assay.digests import sha256_bytes
+from assay.dsse import to_base64
 from assay.errors import AssayError, IntegrityError, InvalidInputError
 
 ROTATED, COMPROMISED = "key.rotated", "key.compromised"
@@ -132,19 +132,25 @@ def rotation_statement(
         key: private half of ``new``, which proves that it is held.
         event_id: 32 hex digits; random when empty.
     """
-    said = {"event_id": event_id or uuid.uuid4().hex, "origin": origin, "key": name, "old": _b64(old), "new": _b64(new)}
+    said = {
+        "event_id": event_id or uuid.uuid4().hex,
+        "origin": origin,
+        "key": name,
+        "old": to_base64(old),
+        "new": to_base64(new),
+    }
     message = _possession(said)
     if isinstance(key, Ed25519PrivateKey):
         proof = key.sign(message)
     else:
         proof = key.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
-    return dsse.statement(EVENTS[ROTATED], {**said, "proof": _b64(proof)}, [])
+    return dsse.statement(EVENTS[ROTATED], {**said, "proof": to_base64(proof)}, [])
 
 
 def compromise_statement(origin: str, name: str, public: bytes, since_index: int, event_id: str = "") -> dict[str, Any]:
     """The statement by which an operator says that a key may have been in other hands since a record's index."""
     said = {"event_id": event_id or uuid.uuid4().hex, "origin": origin, "key": name}
-    return dsse.statement(EVENTS[COMPROMISED], {**said, "public": _b64(public), "since_index": since_index}, [])
+    return dsse.statement(EVENTS[COMPROMISED], {**said, "public": to_base64(public), "since_index": since_index}, [])
 
 
 def read(statement: Mapping[str, Any], origin: str, roots: Roots, at: datetime) -> Event:
@@ -222,10 +228,6 @@ def _check_proof(said: Mapping[str, Any], new: PublicHalf) -> None:
 def _possession(said: Mapping[str, Any]) -> bytes:
     """What the new key signs: everything of the event but the proof itself, under a type that nothing else has."""
     return dsse.pae(_PROOF_TYPE, canonical.encode({name: said[name] for name in _ROTATION - {"proof"}}))
-
-
-def _b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 _NAMES = f"one of {', '.join(SERVICE_NAMES)}, or a person's subject"

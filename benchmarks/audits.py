@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import resource
 import statistics
@@ -28,6 +27,7 @@ from typing import Any
 import torch
 
 from assay import modelfiles
+from assay.pinned import assay_home
 from audit.probes.chat import Chat
 from audit.probes.clock import Clock
 from audit.probes.model import TunedModel, load
@@ -189,7 +189,7 @@ def timed(function: Any, *arguments: Any) -> tuple[float, list[float]]:
 def main() -> None:
     """Runs the comparison and prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    home = Path(os.environ.get("ASSAY_HOME") or Path.home() / ".cache" / "assay")
+    home = assay_home()
     parser.add_argument("--models", type=Path, default=home / "models", help="folder of installed base models")
     parser.add_argument("--base", default="smollm2-135m-instruct")
     parser.add_argument("--canaries", type=int, default=48)

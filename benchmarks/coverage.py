@@ -184,11 +184,6 @@ def epsilon_excess(epsilon: float, canaries: int, runs: int, seed: int, mechanis
     return float(np.mean([b > epsilon for b in bounds(epsilon, canaries, runs, seed, mechanism, delta)]))
 
 
-def detected_above(epsilon: float, canaries: int, runs: int, seed: int, limit: float) -> float:
-    """Share of audits of randomised response whose lower bound shows more than ``limit``: the bound's power."""
-    return float(np.mean([b > limit for b in bounds(epsilon, canaries, runs, seed, "randomised response", 1e-5)]))
-
-
 def gaussian_sigma(epsilon: float, delta: float) -> float:
     """Noise of the Gaussian mechanism of sensitivity 1 that is exactly (epsilon, delta)-DP (Balle and Wang 2018)."""
     from scipy import optimize

@@ -35,11 +35,12 @@ from assay import bundle, canonical, digests, dsse, provenance
 from assay.digests import sha256_bytes
 from assay.identity import raw_public, write_key
 from assay.modelfiles import read_base_manifest
+from assay.pinned import assay_home
 from assay.worker.sandbox import TaskModule
 from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
 from assay.worker.spool import State
 from assay.worker.supervisor import Snapshot, Supervisor
-from trainer.base_models import DEFAULT_BASE_MODEL, assay_home
+from trainer.base_models import DEFAULT_BASE_MODEL
 
 JOB = "units/check/tuningJobs/gpu"
 LOSS_TOLERANCE = 0.05
@@ -368,7 +369,7 @@ def failed(found: dict[str, Any], device: str) -> list[str]:
             held = ("isolation_proven", "two_runs_bit_equal", "resumed_bit_equal")
             out += [f"{method}: {member} is false" for member in held if not one[member]]
             if device == "cuda" and "NVML" not in one["energy_method"]:
-                out.append(f"{method}: the GPU's energy was not measured: pip install 'assay[gpu]'")
+                out.append(f"{method}: the GPU's energy was not measured: pip install -c constraints.txt '.[gpu]'")
             if device == "cuda" and one["dtype"] != "bfloat16":
                 out.append(f"{method}: trained in {one['dtype']}, not in bfloat16")
     two = found["two_processes"]

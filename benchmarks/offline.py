@@ -5,8 +5,6 @@ For benchmarks that time or compare one task; whole jobs go through the gateway 
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +14,13 @@ from google.protobuf import json_format
 
 from assay import canonical
 from assay.modelfiles import read_base_manifest
+from assay.pinned import assay_home
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2
 from assay.worker.task import TaskContext
 from policies.engine import PolicyEngine
 
 BASE_MODEL = "smollm2-135m-instruct"
-MODELS = Path(os.environ.get("ASSAY_HOME") or Path.home() / ".cache" / "assay") / "models"
+MODELS = assay_home() / "models"
 
 
 @dataclass(frozen=True)
@@ -169,9 +168,3 @@ def audit(prepared: Prepared, adapter: Path, folder: Path, training: Mapping[str
     }
     task.run(context("audit", order, inputs, folder))
     return json_format.Parse((folder / "outputs" / "report.json").read_text("utf-8"), measurement_pb2.AuditReport())
-
-
-def by_key(report: measurement_pb2.AuditReport) -> dict[str, Any]:
-    """Measurements as plain data by name and slice."""
-    plain = json.loads(json_format.MessageToJson(report, preserving_proto_field_name=True))
-    return {f"{m['name']}[{m['slice']}]" if m.get("slice") else m["name"]: m for m in plain["measurements"]}

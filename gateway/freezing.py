@@ -36,7 +36,7 @@ from gateway.caller import ALL_UNITS, SYSTEM_UNIT
 from gateway.identity_registry import OPERATOR, require_live_role
 from gateway.key_registry import People
 from gateway.key_registry import load as load_keys
-from gateway.offline import standing_still
+from gateway.offline import stopped
 from gateway.settings import Settings
 
 # What an order of either reason is for: the log cannot be signed for then.
@@ -76,23 +76,33 @@ def sign_order(person: Path, origin: str, reason_code: str) -> dict[str, Any]:
     return _sign(person, statements.freeze_statement(origin, reason_code))
 
 
-def freeze(settings: Settings, envelope: dict[str, Any]) -> Frozen:
+def freeze(settings: Settings, envelope: dict[str, Any], reason_code: str = "") -> Frozen:
     """Appends the order as the log's last record, and asks the witnesses for their cosignatures of it.
 
     The gateway must not run. An order of reason ``fork`` or ``anchor-lost`` for a log that is found so is not recorded:
     the newest checkpoint that is known of it is returned.
 
+    Args:
+        settings: of the installation.
+        envelope: the order.
+        reason_code: what it must say; empty to take the order's.
+
     Raises:
         InvalidInputError, IntegrityError: the order cannot be read, is for another log, or its signature does not hold;
-            or what :func:`gateway.witnesses.read_policy` and :func:`gateway.witnesses.open_publication` say.
+            ``OTHER_ORDER`` for one of another reason; or what :func:`gateway.witnesses.read_policy` and
+            :func:`gateway.witnesses.open_publication` say.
         PermissionDeniedError: ``ROLE_MISSING`` when its signer is no operator of every unit.
         UnavailableError: ``LOG_FROZEN`` when it is frozen already.
-        AssayError: what :func:`gateway.offline.standing_still` says.
+        AssayError: what :func:`gateway.offline.stopped` says.
     """
     trust = TrustFile.load(settings.layout.trust)
     order = statements.read_freeze(dsse.read_statement(dsse.envelope_payload(envelope)))
     if order.origin != settings.origin:
         raise InvalidInputError("OTHER_LOG", f"the order freezes {order.origin}, not {settings.origin}")
+    if reason_code not in ("", order.reason_code):
+        raise InvalidInputError(
+            "OTHER_ORDER", f"the order's reason is {order.reason_code}", remedy="hand in the one that you mean"
+        )
     policy = witnesses.read_policy(settings)
 
     def work(uow: UnitOfWork) -> None:
@@ -102,7 +112,7 @@ def freeze(settings: Settings, envelope: dict[str, Any]) -> Frozen:
         uow.append(RecordDraft(SYSTEM_UNIT, "log.frozen", "freeze", {}, envelope=envelope))
 
     try:
-        with standing_still(settings) as (_, ledger):
+        with stopped(settings) as (_, ledger):
             publication = witnesses.open_publication(settings, ledger, policy)
             try:
                 ledger.run(work)

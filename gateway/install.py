@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from assay.errors import AssayError, InvalidInputError, PreconditionError
 from assay.identity import LOOPBACK, Layout, check_name, host_of, load_ed25519
 from assay.installation import Plan
 from assay.modelfiles import read_base_manifest
+from assay.pinned import assay_home
 from audit.ledger.note import Verifier
 from audit.ledger.note import check_name as check_origin
 from audit.ledger.witness.settings import toml as witness_toml
@@ -29,11 +29,6 @@ _HERE = "127.0.0.1"
 _KINDS = {"train-worker": '"train"', "audit-worker": '"prepare", "audit"'}
 PORTS = 5
 """Ports after the gateway's: two workers, metrics, the log over HTTP, the witness."""
-
-
-def default_home() -> Path:
-    """Where base models and public data lie: ``$ASSAY_HOME``, else the user's cache."""
-    return Path(os.environ.get("ASSAY_HOME", "~/.cache/assay")).expanduser()
 
 
 def install(
@@ -64,7 +59,7 @@ def install(
     _check(plan, units, port)
     if postgres_url:
         check_postgres_url(postgres_url)
-    models = (models or default_home() / "models").absolute()
+    models = (models or assay_home() / "models").absolute()
     manifests = [dataclasses.asdict(read_base_manifest(p.parent)) for p in sorted(models.glob("*/manifest.json"))]
     if not manifests:
         raise PreconditionError(

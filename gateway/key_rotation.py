@@ -7,7 +7,7 @@ as the verifier does. A successor is staged before its record is written and put
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,7 +30,7 @@ from gateway import key_files, key_registry
 from gateway.caller import ALL_UNITS
 from gateway.identity_registry import OPERATOR, require_live_role
 from gateway.jobs.transitions import State
-from gateway.offline import standing_still
+from gateway.offline import stopped
 from gateway.permits import void_permit
 from gateway.settings import Settings
 from gateway.store import rows
@@ -64,6 +64,39 @@ class Done:
     voided: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Meant:
+    """What whoever hands in an order says that it is about; they may have been given another.
+
+    Attributes:
+        kind: :data:`ROTATED` or :data:`COMPROMISED`.
+        name: of the key, as events have it.
+        since: as :func:`draft_compromise` takes it; empty to take the order's.
+        keyid: beginning of the id of the key that is compromised; empty to take the order's.
+    """
+
+    kind: str
+    name: str
+    since: str = ""
+    keyid: str = ""
+
+    def demand(self, event: Event, since_index: int | None) -> None:
+        """Refuses an order that says something else; ``since_index`` is what ``since`` comes to, if that was said.
+
+        Raises:
+            InvalidInputError: ``OTHER_ORDER``, with what it says.
+        """
+        rotation = isinstance(event, Rotation)
+        said = f"that {event.name} is {'rotated' if rotation else 'compromised'}"
+        same = rotation == (self.kind == ROTATED) and event.name == self.name
+        if isinstance(event, Compromise):
+            said += f" since record {event.since_index}, key id {event.public.keyid}"
+            same &= event.public.keyid.startswith(self.keyid)
+            same &= since_index in (None, event.since_index)
+        if not same:
+            raise InvalidInputError("OTHER_ORDER", f"the order says {said}", remedy="hand in the one that you mean")
+
+
 def full_name(settings: Settings, name: str) -> str:
     """The name of a key as events have it: ``permit``, or the subject of ``people/vik``.
 
@@ -95,13 +128,13 @@ def draft_rotation(settings: Settings, name: str, person: Path) -> dict[str, Any
         PreconditionError: ``LEDGER_IN_USE`` while the gateway runs; ``KEY_IN_USE`` while jobs rest on the old key.
     """
     layout = settings.layout
-    with _standing_still(settings) as still:
-        table = still.table()
+    with _stopped(settings) as offline:
+        table = offline.table()
         key_files.settle(layout, table)
         terms = table.terms.get(name)
         old = terms[-1].public if terms else key_files.held(layout, name)
         if terms is None or table.current(name) is not None:
-            still.demand_idle(name)
+            offline.demand_idle(name)
         key, new = key_files.stage(layout, name, settings.trust_domain)
         try:
             statement = key_events.rotation_statement(settings.origin, name, old.material, new.material, key)
@@ -118,8 +151,8 @@ def replace_secret(settings: Settings, name: str) -> None:
         InvalidInputError: ``KEY_UNKNOWN`` or ``KEY_MISSING``.
         PreconditionError: ``LEDGER_IN_USE``, or ``KEY_IN_USE`` while a job was sealed, or its canaries derived, by it.
     """
-    with _standing_still(settings) as still:
-        still.demand_idle(name)
+    with _stopped(settings) as offline:
+        offline.demand_idle(name)
         key_files.replace_secret(settings.layout, name)
 
 
@@ -137,18 +170,18 @@ def draft_compromise(settings: Settings, name: str, since: str, person: Path, ke
         InvalidInputError: ``KEY_SINCE``, ``KEY_UNKNOWN``, or the person's key cannot be read.
         PreconditionError: ``LEDGER_IN_USE``.
     """
-    with _standing_still(settings) as still:
-        table = still.table()
+    with _stopped(settings) as offline:
+        table = offline.table()
         known = [term.public for term in table.terms.get(name, ())] or [key_files.held(settings.layout, name)]
         found = [half for half in known if half.keyid.startswith(keyid)] if keyid else known[-1:]
         if len(found) != 1:
             raise InvalidInputError("KEY_UNKNOWN", f"{len(found)} keys of {name} begin with {keyid!r}")
-        index = _since(still.ledger, since)
+        index = _since(offline.ledger, since)
         statement = key_events.compromise_statement(settings.origin, name, found[0].material, index)
         return _sign(settings, person, statement, name, table)
 
 
-def order(settings: Settings, envelope: Mapping[str, Any], staged: str = "") -> Done:
+def order(settings: Settings, envelope: Mapping[str, Any], meant: Meant, staged: str = "") -> Done:
     """Records a signed key event, and puts in what was staged for it. The gateway must not run.
 
     The permits that a compromised permit key may have signed are revoked with it.
@@ -156,37 +189,40 @@ def order(settings: Settings, envelope: Mapping[str, Any], staged: str = "") -> 
     Args:
         settings: of the installation.
         envelope: the order.
+        meant: what it must say.
         staged: name of the key whose successor waits for this very order; a refusal throws it away.
 
     Raises:
         InvalidInputError, IntegrityError, AlreadyExistsError: the event does not hold; see
-            :func:`assay.key_events.read` and :meth:`audit.verify.keys.KeyTable.check`.
+            :func:`assay.key_events.read`, :meth:`Meant.demand` and :meth:`audit.verify.keys.KeyTable.check`.
         PermissionDeniedError: ``ROLE_MISSING`` when its signer is no operator of every unit.
         PreconditionError: ``LEDGER_IN_USE`` while the gateway runs, or what the table says.
     """
-    with _standing_still(settings) as still:
+    with _stopped(settings) as offline:
+        since = _since(offline.ledger, meant.since) if meant.since else None
 
         def work(uow: UnitOfWork) -> Done:
             try:
-                return _record(uow, envelope, still.trust)
+                return _record(uow, envelope, offline.trust, lambda event: meant.demand(event, since))
             except AssayError:
                 # Refused before it was recorded. Where the ledger itself fails, the log may name the successor.
                 if staged:
                     key_files.unstage(settings.layout, staged)
                 raise
 
-        done = still.ledger.run(work)
-        key_files.settle(settings.layout, still.table())
+        done = offline.ledger.run(work)
+        key_files.settle(settings.layout, offline.table())
         return done
 
 
-def _record(uow: UnitOfWork, envelope: Mapping[str, Any], trust: TrustFile) -> Done:
+def _record(uow: UnitOfWork, envelope: Mapping[str, Any], trust: TrustFile, demand: Callable[[Event], None]) -> Done:
     verified = dsse.verify_person(dict(envelope), trust.people_root, uow.now)
     if len(verified.signers) != 1:
         raise IntegrityError("KEY_EVENT", "a key event has one signer")
     signer = verified.signers[0]
     require_live_role(uow.connection, signer.subject, OPERATOR, ALL_UNITS)
     event = key_events.read(verified.statement, trust.origin, roots_of(trust), uow.now)
+    demand(event)
     kind = ROTATED if isinstance(event, Rotation) else COMPROMISED
     index = uow.append(RecordDraft(SYSTEM_UNIT, kind, EVENTS[kind], {}, envelope=envelope))
     key_registry.load(uow.connection, trust).check(event, index, signer)
@@ -235,7 +271,7 @@ def _since(ledger: Ledger, text: str) -> int:
 
 
 @dataclass(frozen=True)
-class _Still:
+class _Offline:
     """A gateway that does not run: its started ledger, rows and trust file."""
 
     engine: Engine
@@ -267,15 +303,15 @@ class _Still:
 
 
 @contextmanager
-def _standing_still(settings: Settings) -> Iterator[_Still]:
+def _stopped(settings: Settings) -> Iterator[_Offline]:
     """Starts the ledger of a gateway that does not run.
 
     Raises:
-        AssayError: what :func:`gateway.offline.standing_still` says.
+        AssayError: what :func:`gateway.offline.stopped` says.
     """
     trust = TrustFile.load(settings.layout.trust)
-    with standing_still(settings) as (engine, ledger):
-        yield _Still(engine, ledger, trust)
+    with stopped(settings) as (engine, ledger):
+        yield _Offline(engine, ledger, trust)
 
 
 _TIME = "an index such as 120, or a time such as 2026-11-27T09:30:00Z"

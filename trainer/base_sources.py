@@ -18,7 +18,8 @@ from typing import Any
 from assay.errors import AlreadyExistsError, InvalidInputError, PreconditionError, UnavailableError
 from assay.model_scan import WANTED, scan
 from assay.modelfiles import BaseManifest, read_base_manifest
-from trainer.base_models import assay_home, publish, write_manifest
+from assay.pinned import assay_home
+from trainer.base_models import publish, write_manifest
 from trainer.recipes.blocks import demand_importable
 from trainer.recipes.fit import demand_tokenizer
 

@@ -1,1 +1,1 @@
-"""Names that people bear, as data; benchmarks/build_names.py says where they come from."""
+"""Names that people bear, as data; ``build.py`` says where they come from."""

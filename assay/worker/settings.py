@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Annotated, Literal
 import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
-from assay.errors import FieldViolation, InvalidInputError
+from assay import toml_file
+from assay.errors import InvalidInputError
 from assay.identity import load_ed25519, load_x25519, read_private
 from assay.worker.sandbox import Limits
 
@@ -141,18 +141,7 @@ class WorkerSettings(BaseModel):
         Raises:
             InvalidInputError: ``SETTINGS_MISSING``, or ``SETTINGS`` naming each field at fault.
         """
-        path = folder / "worker.toml"
-        try:
-            found = cls.model_validate(tomllib.loads(path.read_text("utf-8")))
-        except OSError as error:
-            raise InvalidInputError(
-                "SETTINGS_MISSING", f"cannot read {path.name}", remedy="run `assay init DIR`, then start in its folder"
-            ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InvalidInputError("SETTINGS", f"{path.name} is not TOML: {error}") from error
-        except ValidationError as error:
-            violations = [FieldViolation(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
-            raise InvalidInputError("SETTINGS", f"{path.name} is not valid", violations=violations) from error
+        found = toml_file.read(cls, folder / "worker.toml", "run `assay init DIR`, then start in its folder")
         places = {"slot_file": folder / found.slot_file, "models_dir": folder / found.models_dir}
         return found.model_copy(update={name: value.resolve() for name, value in places.items()})
 

@@ -14,7 +14,7 @@ from reportlab.lib.utils import simpleSplit
 from reportlab.pdfbase.pdfmetrics import stringWidth
 
 from audit.cards import theme
-from audit.cards.fonts import BOLD, TEXT, shown
+from audit.cards.fonts import TEXT, shown
 
 ROW, SHARED_ROW = 30.0, 15.0
 LABEL_SHARE = 0.30
@@ -219,11 +219,9 @@ def _label(
     anchor: str = "start",
     size: float = 6.8,
     room: float = math.inf,
-    bold: bool = False,
 ) -> None:
-    font = BOLD if bold else TEXT
-    fitting = _cut(shown(text), lambda t: stringWidth(t, font, size) <= room)
-    drawing.add(String(x, y, fitting, fontName=font, fontSize=size, textAnchor=anchor, fillColor=colour))
+    fitting = _cut(shown(text), lambda t: stringWidth(t, TEXT, size) <= room)
+    drawing.add(String(x, y, fitting, fontName=TEXT, fontSize=size, textAnchor=anchor, fillColor=colour))
 
 
 def _cut(text: str, fits: Callable[[str], bool]) -> str:

@@ -12,7 +12,6 @@ writes: it takes the batch lock first and then reads what is committed, so that 
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
@@ -58,11 +57,6 @@ def connect_migration_engine(url: str) -> Engine:
         InvalidInputError: ``DATABASE_URL``. PreconditionError: ``POSTGRES_DRIVER_MISSING``.
     """
     return _engine(url, f"{_OPTIONS} -c role={OWNER}")
-
-
-def roles_sql() -> str:
-    """The SQL that makes the roles and the schema; for a superuser, once a database."""
-    return resources.files("audit.ledger").joinpath("postgres_roles.sql").read_text("utf-8")
 
 
 def check_enforcement(connection: Connection) -> None:
@@ -171,7 +165,7 @@ def _engine(url: str, options: str) -> Engine:
         )
     except ModuleNotFoundError as error:
         raise PreconditionError(
-            "POSTGRES_DRIVER_MISSING", "psycopg is not installed", remedy="pip install 'assay[postgres]'"
+            "POSTGRES_DRIVER_MISSING", "psycopg is not installed", remedy="pip install -c constraints.txt '.[postgres]'"
         ) from error
 
     @event.listens_for(engine, "begin")

@@ -83,13 +83,5 @@ def index_of(text: str) -> int:
     return int(text.replace("x", "").replace("/", ""))
 
 
-def path_of(n: int) -> str:
-    """How a tile's index is spelled: three digits an element, all but the last after an ``x``."""
-    digits = f"{n:03d}"
-    digits = digits.zfill(-(-len(digits) // 3) * 3)
-    parts = [digits[i : i + 3] for i in range(0, len(digits), 3)]
-    return "/".join([*(f"x{part}" for part in parts[:-1]), parts[-1]])
-
-
 def _nothing() -> NotFoundError:
     return NotFoundError("NOT_FOUND", "there is no such resource in the published log")

@@ -106,11 +106,6 @@ class UnitOfWork:
         """
         self._batch.demand_open()
 
-    @property
-    def size_after(self) -> int:
-        """Size of the log after the records appended so far; the batch's checkpoint may be of a larger tree."""
-        return self._batch.first + len(self._batch.rows)
-
 
 class Writer:
     """Two threads that take turns. ``head`` is replaced as a whole after every batch, so that readers see one moment.

@@ -71,11 +71,6 @@ class CanaryNumbers:
                 "CANARY_NUMBERS", f"at most {MAX_CANARIES} canaries, each at most {MAX_REPEATS} times"
             )
 
-    @property
-    def expected_rows(self) -> int:
-        """Rows that half of the canaries make, rounded up."""
-        return -(-(self.a + self.b * self.b_repeats) // 2)
-
     def within(self, most_rows: int) -> CanaryNumbers:
         """As many as make at most ``most_rows`` rows by expectation; stratum B goes first, of which no gate is."""
         room = max(most_rows, 0) * 2

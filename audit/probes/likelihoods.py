@@ -28,8 +28,8 @@ class Question:
     right: int = 0
 
 
-def nats(audit: Audit, questions: Sequence[Question], *, adapter: bool, per_token: bool = True) -> list[Floats]:
-    """Loss of every candidate given its opening, per token or in all; one array a question.
+def nats(audit: Audit, questions: Sequence[Question], *, adapter: bool) -> list[Floats]:
+    """Loss of every candidate given its opening, in nats per token; one array a question.
 
     Raises:
         ValueError: a candidate is too long to be scored with its opening.
@@ -44,7 +44,7 @@ def nats(audit: Audit, questions: Sequence[Question], *, adapter: bool, per_toke
         passages.append(Passage(rendered.ids, marks))
     scores = iter(audit.board.scores(passages, adapter=adapter))
     found = [[next(scores).nll for _ in q.candidates] for q in questions]
-    return [np.array([float(n.mean() if per_token else n.sum()) for n in row]) for row in found]
+    return [np.array([float(n.mean()) for n in row]) for row in found]
 
 
 def right_ones(losses: Sequence[Floats], questions: Sequence[Question]) -> NDArray[np.bool_]:

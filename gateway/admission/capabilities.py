@@ -40,5 +40,6 @@ async def demand(method: str, worker: Describes) -> None:
             "METHOD_UNAVAILABLE",
             f"the train worker cannot train with the method {method}",
             violations=[FieldViolation("method", f"needs {library}, which the train worker does not have")],
-            remedy="use the method lora, or have pip install 'assay[qlora]' run on the train worker and start it again",
+            remedy="use the method lora, or have pip install -c constraints.txt '.[qlora]' run on the train worker and "
+            "start it again",
         )

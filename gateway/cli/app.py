@@ -14,19 +14,22 @@ from gateway.cli import audit, erase, setup
 NOUNS = {
     "dataset": "Datasets: upload, import, get, list, lineage.",
     "job": "Tuning jobs: create, get, list, watch, cancel, pause, resume, appeal, replay.",
-    "policy": "Policies: list, explain, publish, evaluate, lint, test, diff, replay.",
+    "policy": "Policies: list, explain, publish, precedents, evaluate, lint, test, diff, replay.",
     "approval": "Approvals: list, decide, waive, dismiss, raise, revoke.",
     "permit": "Deployment permits: issue, check, revoke.",
     "base-model": "Base models that jobs may name: add, list.",
     "model": "Tuned models: get, list, card, check-card, adapter.",
-    "audit": "Evidence: records, checkpoint, proofs, export, verify, compare.",
+    "audit": (
+        "Evidence: records, checkpoint, inclusion, consistency, export, compare, timestamp, verify, kit-key, kit, "
+        "reperform."
+    ),
     "role": "Roles: whoami, list, grant, revoke.",
     "identity": "Certificates of services and people: list, enrol, renew.",
     "ledger": "The record database: migrate, fsck, backup, restore, freeze.",
     "key": "Keys: list, rotate, compromised.",
-    "witness": "A witness: it cosigns a log that has never gone back. Yours, not the log's.",
+    "witness": "A witness, which cosigns a log that has never gone back, yours and not the log's: init, serve.",
 }
-"""What ``--help`` says of each noun; its commands are those of the module of its name."""
+"""What ``--help`` says of each noun, with the commands of the module of its name, which is not imported for that."""
 
 
 class Noun(TyperGroup):
@@ -64,9 +67,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Governance-first compliance gateway for fine-tuning language models.",
     epilog=(
-        "Exit codes: 0 done; 1 our fault, or a job FAILED; 2 usage; 3 invalid input; 4 not found; 5 not allowed; "
-        "6 refused by policy or state; 7 conflict; 8 a cap was reached; 9 unreachable or too slow; 10 bytes or proofs "
-        "do not agree. `assay verify`: 0 valid, 1 invalid, 3 stale, 4 incomplete, 5 suspect."
+        "Exit codes: 0 done; 1 our fault, a job FAILED, or doctor or reperform found a fault; 2 usage; 3 invalid "
+        "input; 4 not found; 5 not allowed; 6 refused by policy or state; 7 conflict; 8 a cap was reached; "
+        "9 unreachable or too slow; 10 bytes or proofs do not agree. `assay verify`: 0 valid, 1 invalid, 3 stale, "
+        "4 incomplete, 5 suspect."
     ),
 )
 app.command("init")(setup.init)

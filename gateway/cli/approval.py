@@ -1,4 +1,4 @@
-"""``assay approval``: list, decide, waive, raise, revoke. Keys never leave this side."""
+"""``assay approval``: list, decide, waive, dismiss, raise, revoke. Keys never leave this side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from assay.errors import IntegrityError, InvalidInputError, NotFoundError
 from assay.v1 import approval_pb2, audit_pb2, identity_pb2, model_pb2, tuning_job_pb2
 from audit.ledger.tree import leaf_hash, verify_inclusion
 from gateway.cli.errors import exit_on_error
-from gateway.cli.job import JobArgument, describe
+from gateway.cli.job import JobArgument
+from gateway.cli.job_text import describe
 from gateway.cli.output import Output, OutputOption, emit, every_page, micros, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 from gateway.cli.signing import sign, signing_role

@@ -1,4 +1,4 @@
-"""``assay audit``: records, checkpoint, proofs, export, verify, compare."""
+"""``assay audit``: records, checkpoint, proofs, export, compare, timestamp, verify; kits: :mod:`gateway.cli.kit`."""
 
 from __future__ import annotations
 

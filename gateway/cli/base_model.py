@@ -10,11 +10,11 @@ import typer
 
 from assay.identity import Layout
 from assay.modelfiles import source_line
+from assay.pinned import assay_home
 from assay.worker.settings import WorkerSettings
 from gateway import base_models
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, table
-from gateway.install import default_home
 from gateway.settings import Settings
 
 app = typer.Typer()
@@ -74,5 +74,5 @@ def _models(layout: Layout) -> Path:
     """Where the train worker of this machine finds base models, or else where they are installed."""
     worker = layout.service("train-worker")
     if not (worker / "worker.toml").exists():
-        return default_home() / "models"
+        return assay_home() / "models"
     return WorkerSettings.load(worker).models_dir

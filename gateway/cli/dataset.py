@@ -22,18 +22,29 @@ from policies import yamlsource
 
 app = typer.Typer()
 CHUNK_BYTES = 256 * 1024
+FORMATS: dict[str, dataset_pb2.DatasetFormat] = {
+    name.removeprefix("DATASET_FORMAT_").lower().replace("_", "-"): getattr(dataset_pb2, name)
+    for name, value in dataset_pb2.DatasetFormat.items()
+    if value
+}
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"{', '.join(FORMATS)}; default: chat-jsonl of .jsonl, decision-csv of .csv, decision-parquet of .parquet."
+    ),
+]
 
 
 @app.command()
 def upload(
     parent: Annotated[str, typer.Argument(help="The unit, such as units/support.")],
     dataset_id: Annotated[str, typer.Argument(help="Last part of the resource name.")],
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="JSONL or CSV.")],
+    file: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, readable=True, help="JSONL, CSV or Parquet; may be gzip or zip."),
+    ],
     datasheet: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="YAML or JSON.")],
-    format: Annotated[
-        str | None,
-        typer.Option(help="chat-jsonl, decision-csv and others; default: by extension."),
-    ] = None,
+    format: FormatOption = None,
     request_id: Annotated[str | None, typer.Option(help="UUID; repeat it to retry safely.")] = None,
     identity: IdentityOption = None,
     address: AddressOption = None,
@@ -66,10 +77,7 @@ def import_(
     source: Annotated[str, typer.Argument(help="https address below a store that the operator allows.")],
     sha256: Annotated[str, typer.Option(help="Hex digest that the file must have.")],
     datasheet: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="YAML or JSON.")],
-    format: Annotated[
-        str | None,
-        typer.Option(help="chat-jsonl, decision-csv and others; default: by extension."),
-    ] = None,
+    format: FormatOption = None,
     request_id: Annotated[str | None, typer.Option(help="UUID; repeat it to retry safely.")] = None,
     identity: IdentityOption = None,
     address: AddressOption = None,
@@ -250,21 +258,16 @@ def _long_enums(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _format(file: Path, given: str | None) -> dataset_pb2.DatasetFormat:
-    names: dict[str, dataset_pb2.DatasetFormat] = {
-        name.removeprefix("DATASET_FORMAT_").lower().replace("_", "-"): getattr(dataset_pb2, name)
-        for name, value in dataset_pb2.DatasetFormat.items()
-        if value
-    }
     suffixes = [s for s in file.suffixes if s.lower() not in (".gz", ".zip")]
     by_suffix = {".jsonl": "chat-jsonl", ".csv": "decision-csv", ".parquet": "decision-parquet"}
     word = given or by_suffix.get(suffixes[-1].lower() if suffixes else "", "")
-    if word not in names:
+    if word not in FORMATS:
         raise InvalidInputError(
             "UNKNOWN_FORMAT",
             f"cannot tell the format of {file.name}",
-            remedy=f"pass --format {', '.join(names)}",
+            remedy=f"pass --format with one of {', '.join(FORMATS)}",
         )
-    return names[word]
+    return FORMATS[word]
 
 
 def _describe(dataset: dataset_pb2.Dataset) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.errors import InvalidInputError
-from assay.key_events import Rotation
+from assay.key_events import COMPROMISED, ROTATED, Rotation
 from gateway import key_list, key_rotation
 from gateway.cli.errors import exit_on_error
 from gateway.cli.files import write_json, written
@@ -68,7 +68,8 @@ def rotate(
             return
         full = key_rotation.full_name(settings, name)
         draft = lambda person: key_rotation.draft_rotation(settings, full, person)  # noqa: E731
-        _order(settings, draft, identity, order, write_order, output, staged=full)
+        meant = key_rotation.Meant(ROTATED, full)
+        _order(settings, draft, meant, identity, order, write_order, output, staged=full)
 
 
 @app.command()
@@ -76,9 +77,14 @@ def compromised(
     name: NameArgument,
     directory: DirectoryArgument,
     since: Annotated[
-        str, typer.Option(help="First record in doubt: its index, or a time such as 2026-11-27T09:30:00Z.")
-    ],
-    key: Annotated[str, typer.Option(help="Beginning of the key id; default: the newest key of this name.")] = "",
+        str,
+        typer.Option(
+            help="First record in doubt: its index, or a time such as 2026-11-27T09:30:00Z. With --order, the order's."
+        ),
+    ] = "",
+    key: Annotated[
+        str, typer.Option(help="Beginning of the key id; default: the newest key of this name, or the order's.")
+    ] = "",
     identity: IdentityOption = None,
     order: OrderOption = None,
     write_order: WriteOption = None,
@@ -94,12 +100,16 @@ def compromised(
         settings = Settings.load(directory)
         full = key_rotation.full_name(settings, name)
         draft = lambda person: key_rotation.draft_compromise(settings, full, since, person, key)  # noqa: E731
-        _order(settings, draft, identity, order, write_order, output)
+        if order is None and not since:
+            raise InvalidInputError("KEY_SINCE", "no first record in doubt was named", remedy="pass --since")
+        meant = key_rotation.Meant(COMPROMISED, full, since, key)
+        _order(settings, draft, meant, identity, order, write_order, output)
 
 
 def _order(
     settings: Settings,
     draft: Callable[[Path], Mapping[str, Any]],
+    meant: key_rotation.Meant,
     identity: Path | None,
     order: Path | None,
     write_order: Path | None,
@@ -115,7 +125,7 @@ def _order(
         emit(output, {"order": str(write_order)}, [f"signed; go on with --order {write_order}"])
         return
     envelope = read_order(order) if order else draft(identity or Path())
-    done = key_rotation.order(settings, envelope, "" if order else staged)
+    done = key_rotation.order(settings, envelope, meant, "" if order else staged)
     event = done.event
     data: dict[str, Any] = {"key": event.name, "event_id": event.event_id, "record_index": done.index}
     if isinstance(event, Rotation):

@@ -156,7 +156,9 @@ def restore(
 @app.command()
 def freeze(
     directory: DirectoryArgument,
-    reason_code: Annotated[str, typer.Option(help="key-compromised, fork, anchor-lost or retired.")] = "retired",
+    reason_code: Annotated[
+        str, typer.Option(help="key-compromised, fork, anchor-lost or retired (default); with --order, the order's.")
+    ] = "",
     identity: IdentityOption = None,
     order: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="An order signed elsewhere, instead of --as.")
@@ -179,14 +181,16 @@ def freeze(
         settings, _ = _open(directory, None)
         if (identity is None) == (order is None):
             raise InvalidInputError("NO_IDENTITY", "an order has one source", remedy="pass --as FOLDER or --order FILE")
-        envelope = read_order(order) if order else sign_order(identity or Path(), settings.origin, reason_code)
+        envelope = (
+            read_order(order) if order else sign_order(identity or Path(), settings.origin, reason_code or "retired")
+        )
         if write_order is not None:
             with written(write_order) as stream:
                 write_json(stream, envelope)
             emit(output, {"order": str(write_order)}, [f"signed; freeze with --order {write_order}"])
             return
         with written_if(out) as stream:
-            done = end(settings, envelope)
+            done = end(settings, envelope, reason_code)
             stream.write(done.checkpoint.encode())
         if done.recorded:
             lines = [f"{done.origin} is frozen at {done.size} records, root {done.root}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from audit.verify.replay import issued_under
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bytes
 from gateway.cli.errors import exit_on_error
+from gateway.cli.files import written
 from gateway.cli.output import Output, OutputOption, emit, every_page, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 
@@ -74,11 +76,9 @@ def card(
     Example: assay model card units/support/models/replies --out card.pdf --trust trust.txt
     """
     with exit_on_error(), open_session(identity, address) as session:
-        sha256 = download_card(session, name, out)
-        facts = {"path": str(out), "sha256": sha256, "signature": "not checked"}
-        if trust is not None and out.suffix != ".json":
-            facts["signature"] = check_card_file(out, trust)
-        emit(output, facts, [f"{out}  sha256 {sha256}", f"  signature: {facts['signature']}"])
+        sha256, signature = download_card(session, name, out, trust)
+        facts = {"path": str(out), "sha256": sha256, "signature": signature}
+        emit(output, facts, [f"{out}  sha256 {sha256}", f"  signature: {signature}"])
 
 
 @app.command("check-card")
@@ -98,7 +98,7 @@ def check_card(
     Example: assay model check-card card.pdf --trust trust.txt --evidence evidence.bundle.zip
     """
     with exit_on_error():
-        signature = check_card_file(card_file, trust, evidence)
+        signature = check_signature(card_file.read_bytes(), trust, evidence)
         emit(output, {"path": str(card_file), "signature": signature}, [f"{card_file}  signature: {signature}"])
 
 
@@ -120,7 +120,7 @@ def adapter(
         emit(output, answer, [f"{out}  adapter {sha256}"])
 
 
-def check_card_file(path: Path, trust: Path, evidence: Path | None = None) -> str:
+def check_signature(card: bytes, trust: Path, evidence: Path | None = None) -> str:
     """Checks a PDF's signature by the trust file, or by the key that the log names; returns what may be said of it.
 
     Raises:
@@ -131,56 +131,75 @@ def check_card_file(path: Path, trust: Path, evidence: Path | None = None) -> st
     """
     from audit.cards import seal
 
-    data, trusted = path.read_bytes(), TrustFile.load(trust)
+    trusted = TrustFile.load(trust)
     if evidence is None:
-        seal.verify(data, trusted.pdf.public_bytes(Encoding.DER))
+        seal.verify(card, trusted.pdf.public_bytes(Encoding.DER))
         return "holds over the whole file, by the trust file's certificate"
     bundle = read_file(evidence)
     report = verify_bytes(bundle, trusted, datetime.now(UTC))
     if report.verdict in ("invalid", "incomplete"):
         raise IntegrityError("EVIDENCE", f"the bundle is {report.verdict}", remedy="see `assay verify`")
-    index, term = issued_under(bundle, trusted, digests.sha256_bytes(data))
+    index, term = issued_under(bundle, trusted, digests.sha256_bytes(card))
     if term.doubtful(index):
         raise IntegrityError("CARD_SUSPECT", f"the key that signed record {index}'s card was compromised later")
-    seal.verify(data, term.public.material)
+    seal.verify(card, term.public.material)
     return f"holds over the whole file, by the certificate that held at record {index}"
 
 
-def download_card(session: Session, name: str, out: Path) -> str:
-    """Writes the card to ``out``; returns its SHA-256 after checking it against the gateway's."""
+def download_card(session: Session, name: str, out: Path, trust: Path | None = None) -> tuple[str, str]:
+    """Writes the card to ``out``: its JSON twin where that ends in ``.json``, else the PDF.
+
+    Returns:
+        Its SHA-256, checked against the gateway's, and what may be said of its signature.
+
+    Raises:
+        IntegrityError: ``CARD_MISMATCH``, or with a trust file what :func:`check_signature` says; nothing is written.
+    """
     kind = model_pb2.CARD_FORMAT_JSON if out.suffix == ".json" else model_pb2.CARD_FORMAT_PDF
-    data, claimed = bytearray(), ""
-    for part in session.models.DownloadCard(model_pb2.DownloadCardRequest(name=name, format=kind)):
-        data += part.chunk
-        claimed = part.sha256 or claimed
-    sha256 = digests.sha256_bytes(bytes(data))
-    if sha256 != claimed:
-        raise IntegrityError("CARD_MISMATCH", "the card was changed on its way", remedy="download it again")
-    out.write_bytes(bytes(data))
-    return sha256
+    signature = "not checked"
+    with written(out) as stream:
+        parts = list(session.models.DownloadCard(model_pb2.DownloadCardRequest(name=name, format=kind)))
+        data = b"".join(part.chunk for part in parts)
+        sha256 = digests.sha256_bytes(data)
+        if sha256 != next((part.sha256 for part in reversed(parts) if part.sha256), ""):
+            raise IntegrityError("CARD_MISMATCH", "the card was changed on its way", remedy="download it again")
+        if trust is not None and kind == model_pb2.CARD_FORMAT_PDF:
+            signature = check_signature(data, trust)
+        stream.write(data)
+    return sha256, signature
 
 
 def download_adapter(session: Session, name: str, out: Path) -> str:
-    """Writes the adapter's files into the new folder ``out``; returns the manifest digest after checking it."""
+    """Writes the adapter's files into the new folder ``out``; returns the manifest digest after checking it.
+
+    Raises:
+        AlreadyExistsError: ``FOLDER_EXISTS``.
+        IntegrityError: ``ADAPTER_MISMATCH``; there is no folder then, so it can be downloaded again.
+    """
     if out.exists():
         raise AlreadyExistsError("FOLDER_EXISTS", f"{out} exists", remedy="choose a new folder")
     model = session.models.GetModel(model_pb2.GetModelRequest(name=name)).model
     known = {f.path for f in model.files}
-    out.mkdir(parents=True)
-    signature = b""
-    for part in session.models.DownloadAdapter(model_pb2.DownloadAdapterRequest(name=name)):
-        if part.signature:
-            signature = part.signature
-            continue
-        if part.path not in known or part.path != Path(part.path).name:
-            raise IntegrityError("ADAPTER_MISMATCH", "the gateway sent a file that the model does not list")
-        with (out / part.path).open("ab") as stream:
-            stream.write(part.chunk)
-    sha256 = digests.folder_manifest(out).sha256
-    if sha256 != model.adapter_sha256:
-        raise IntegrityError("ADAPTER_MISMATCH", "the files are not the registered adapter", remedy="download again")
-    if signature:
-        signature_path(out).write_bytes(signature)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as scratch:
+        folder = Path(scratch) / out.name  # made as any folder is, where the one around it is for nobody else
+        folder.mkdir()
+        for part in session.models.DownloadAdapter(model_pb2.DownloadAdapterRequest(name=name)):
+            if part.signature:
+                signature_path(folder).write_bytes(part.signature)
+                continue
+            if part.path not in known or part.path != Path(part.path).name:
+                raise IntegrityError("ADAPTER_MISMATCH", "the gateway sent a file that the model does not list")
+            with (folder / part.path).open("ab") as stream:
+                stream.write(part.chunk)
+        sha256 = digests.folder_manifest(folder).sha256
+        if sha256 != model.adapter_sha256:
+            raise IntegrityError(
+                "ADAPTER_MISMATCH", "the files are not the registered adapter", remedy="download again"
+            )
+        folder.rename(out)
+        if signature_path(folder).exists():
+            signature_path(folder).replace(signature_path(out))
     return sha256
 
 

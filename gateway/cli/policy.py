@@ -1,4 +1,4 @@
-"""``assay policy``: list, explain, publish, evaluate; what needs no gateway is in :mod:`gateway.cli.policy_packs`."""
+"""``assay policy``: list, explain, publish, precedents, evaluate; :mod:`gateway.cli.policy_packs` needs no gateway."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from assay.v1 import policy_input_pb2, policy_pb2
 from gateway import active_policy, publications
 from gateway.cli import policy_packs
 from gateway.cli.errors import EXIT_REFUSED, exit_on_error
-from gateway.cli.job import _outcomes
+from gateway.cli.job_text import outcomes
 from gateway.cli.output import Output, OutputOption, emit, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
 from gateway.settings import Settings
@@ -156,10 +156,10 @@ def evaluate(
         answer = session.policies.EvaluatePolicy(request)
         if answer.HasField("decision"):
             passed = answer.decision.allowed
-            lines = _outcomes("Intake decision", "allowed" if passed else "denied", answer.decision.outcomes)
+            lines = outcomes("Intake decision", "allowed" if passed else "denied", answer.decision.outcomes)
         else:
             passed = answer.verdict.outcome == policy_pb2.OUTCOME_PASS
-            lines = _outcomes(
+            lines = outcomes(
                 "Release verdict", policy_pb2.Outcome.Name(answer.verdict.outcome), answer.verdict.outcomes
             )
         emit(output, answer, lines)

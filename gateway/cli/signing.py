@@ -23,15 +23,21 @@ def sign(session: Session, statement: dict[str, Any]) -> identity_pb2.Envelope:
 def signing_role(session: Session, pending: approval_pb2.PendingApproval, *, granted: bool) -> str:
     """The role under which the caller can sign: one still missing, or, for a refusal, any reviewer's role it holds.
 
+    A role counts where it was granted: in the job's unit, or in every unit.
+
     Raises:
         PermissionDeniedError: ``NO_ROLE_MISSING`` when there is none.
     """
-    held = {g.role for g in session.identity.WhoAmI(identity_pb2.WhoAmIRequest()).grants}
+    unit = pending.tuning_job.split("/")[1]
+    grants = session.identity.WhoAmI(identity_pb2.WhoAmIRequest()).grants
+    held = {g.role for g in grants if g.unit in (unit, "-")}
     wanted = list(pending.missing_roles) + ([] if granted else list(_REVIEWERS))
     role = next((r for r in wanted if r in held), None)
     if role is None:
         missing = ", ".join(identity_pb2.Role.Name(r) for r in pending.missing_roles) or "none"
-        raise PermissionDeniedError("NO_ROLE_MISSING", f"none of your roles is still needed here (missing: {missing})")
+        raise PermissionDeniedError(
+            "NO_ROLE_MISSING", f"none of your roles in {unit} is still needed (missing: {missing})"
+        )
     return identity_pb2.Role.Name(role)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
 from typing import TypeVar
 
 from google.protobuf import json_format
@@ -102,11 +101,6 @@ def summary(job: JobRow, progress: tuning_job_pb2.Progress | None = None) -> tun
     if progress is not None:
         message.progress.CopyFrom(progress)
     return message
-
-
-def summaries(found: Sequence[JobRow]) -> list[tuning_job_pb2.TuningJob]:
-    """A page of jobs."""
-    return [summary(job) for job in found]
 
 
 def approval(row: ApprovalRow, reason: str = "") -> approval_pb2.Approval:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -59,8 +58,3 @@ def unexpected() -> InternalError:
         "the gateway failed; nothing was half-written",
         remedy="try again; quote the trace id to the operator",
     )
-
-
-def status_code(error: AssayError) -> grpc.StatusCode:
-    """The gRPC status of an error."""
-    return grpc.StatusCode[error.code] if error.code in grpc.StatusCode.__members__ else grpc.StatusCode.INTERNAL

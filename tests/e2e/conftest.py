@@ -11,13 +11,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from e2e_world import BASE_MODEL, Bank
 
 from assay.modelfiles import read_base_manifest, verify_base_files
-from gateway.install import default_home
+from assay.pinned import assay_home
 
 
 @pytest.fixture(scope="session")
 def models() -> Path:
     """The real weights, as `make install` put them into the user's cache."""
-    found = default_home() / "models"
+    found = assay_home() / "models"
     verify_base_files(found / BASE_MODEL, read_base_manifest(found / BASE_MODEL))
     return found
 

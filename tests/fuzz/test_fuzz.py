@@ -51,7 +51,8 @@ def test_noise(name: str, data: bytes) -> None:
 @given(st.from_regex(r"/tile/[0-9a-z]{1,8}/[x0-9/]{1,20}(\.p/[0-9]{1,4})?", fullmatch=True) | st.text(max_size=40))
 def test_tile_paths_have_one_spelling(text: str) -> None:
     """The path of a hash tile or entry bundle, as monitors ask for it."""
-    from audit.ledger.tiles import _TILE, index_of, path_of
+    from audit.ledger.tiles import _TILE, index_of
+    from tests.audit.ledger.test_tiles import path_of
 
     match = _TILE.fullmatch(text)
     if match is None:

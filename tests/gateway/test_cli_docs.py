@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from assay import installation
-from assay.v1 import identity_pb2
-from gateway.cli.app import app
+from assay.v1 import dataset_pb2, identity_pb2
+from gateway.cli.app import NOUNS, app
 from policies.engine import PolicyEngine
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -49,6 +50,34 @@ def test_the_tree_is_walked_to_its_leaves() -> None:
     found = dict(commands(typer.main.get_command(app)))
     assert {"serve", "ledger freeze", "policy publish", "audit compare", "witness serve"} <= set(found)
     assert "ledger" not in found and all(found.values())
+
+
+def test_help_of_a_noun_names_its_commands() -> None:
+    root: Any = typer.main.get_command(app)
+    for noun, says in NOUNS.items():
+        named = says.rpartition(": ")[2].removesuffix(".").split(", ")
+        assert sorted(named) == sorted(root.commands[noun].commands), noun
+
+
+def test_help_of_an_upload_names_every_format_that_is_taken() -> None:
+    root: Any = typer.main.get_command(app)
+    names = [n.removeprefix("DATASET_FORMAT_").lower().replace("_", "-") for n in dataset_pb2.DatasetFormat.keys()[1:]]
+    for command in ("upload", "import"):
+        (option,) = (p for p in root.commands["dataset"].commands[command].params if p.name == "format")
+        assert option.help.partition(";")[0].split(", ") == names
+    (file,) = (p for p in root.commands["dataset"].commands["upload"].params if p.name == "file")
+    assert all(word in file.help for word in ("JSONL", "CSV", "Parquet", "gzip", "zip"))
+
+
+def test_the_exit_codes_of_help_are_those_of_the_page() -> None:
+    """Beside a missing file's 2, which typer gives before a command begins, and the 1 of a check that found a fault."""
+    root: Any = typer.main.get_command(app)
+    page = dict(re.findall(r"^\| (\d+) \| (.*) \|$", PAGE.read_text(), re.MULTILINE))
+    assert re.findall(r"(\d+) ", root.epilog.partition("Exit codes: ")[2].partition(" `assay")[0]) == list(page)
+    for words in ("policy lint /no", "audit compare /no /no --trust /no", "permit check /no", "model check-card /no"):
+        assert CliRunner().invoke(app, words.split()).exit_code == 2, words
+    assert "is not there" in page["2"] and "not there" not in page["3"]
+    assert "doctor" in page["1"] and "reperform" in page["1"]
 
 
 def test_every_command_has_an_example_and_all_but_those_that_serve_print_json() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import typer
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
+from assay.digests import folder_manifest
 from assay.errors import InvalidInputError, NotFoundError, PermissionDeniedError
 from assay.identity import Layout, load_ed25519, write_key
 from assay.v1 import (
@@ -38,6 +40,7 @@ from gateway.cli.app import app
 from gateway.cli.errors import exit_on_error
 from gateway.cli.files import written
 from gateway.cli.session import open_session
+from gateway.cli.signing import signing_role
 from gateway.precedents import Precedents
 from gateway.settings import Settings
 from gateway.witnesses import _tls
@@ -234,6 +237,68 @@ def test_a_refused_rotation_leaves_no_successor(closed: Closed) -> None:
     assert "KEY_MISSING" in run("key", "rotate", "people/vik", root, "--as", root / "nobody")
     assert not [*root.rglob("*.next")]
     run("key", "rotate", "people/vik", root, "--as", closed.layout.person("oscar"), code=0)
+
+
+def test_a_role_of_another_unit_signs_nothing_here() -> None:
+    """A reviewer in every unit, or in the job's, signs; an officer elsewhere who is a validator here signs as that."""
+    officer, validator = identity_pb2.ROLE_COMPLIANCE_OFFICER, identity_pb2.ROLE_VALIDATOR
+    waiting = approval_pb2.PendingApproval(tuning_job=JOB, missing_roles=[officer, validator])
+
+    def signs_as(*grants: tuple[int, str], granted: bool = True) -> str:
+        answer = identity_pb2.WhoAmIResponse(grants=[identity_pb2.RoleGrant(role=r, unit=u) for r, u in grants])  # type: ignore[arg-type]
+        session = SimpleNamespace(identity=SimpleNamespace(WhoAmI=lambda _: answer))
+        return signing_role(session, waiting, granted=granted)  # type: ignore[arg-type]
+
+    assert signs_as((officer, "credit"), (validator, "support")) == "ROLE_VALIDATOR"
+    assert signs_as((officer, "-"), (validator, "support")) == "ROLE_COMPLIANCE_OFFICER"
+    for granted in (True, False):
+        with pytest.raises(PermissionDeniedError) as caught:
+            signs_as((officer, "credit"), granted=granted)
+        assert caught.value.reason == "NO_ROLE_MISSING" and "support" in caught.value.message
+
+
+def test_a_refused_card_leaves_the_card_that_was_there(
+    monkeypatch: pytest.MonkeyPatch, pristine: Path, tmp_path: Path
+) -> None:
+    data = b"%PDF-1.7 signed by nobody"
+    part = model_pb2.DownloadCardResponse(chunk=data, sha256=hashlib.sha256(data).hexdigest())
+    play(monkeypatch, model, models=SimpleNamespace(DownloadCard=lambda _: iter([part])))
+    out = tmp_path / "card.pdf"
+    out.write_bytes(b"the good one")
+    words = ("model", "card", "units/support/models/x", "--out", out)
+    assert "CARD_SIGNATURE" in run(*words, "--trust", Layout(pristine).trust, code=10)
+    assert out.read_bytes() == b"the good one" and [p.name for p in tmp_path.iterdir()] == ["card.pdf"]
+    run(*words, code=0)
+    assert out.read_bytes() == data
+    part.sha256 = "0" * 64
+    assert "CARD_MISMATCH" in run(*words, code=10) and out.read_bytes() == data
+
+
+def test_an_adapter_that_differs_leaves_no_folder_and_can_be_downloaded_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "true").mkdir()
+    (tmp_path / "true" / "weights").write_bytes(b"as registered")
+    registered = model_pb2.Model(adapter_sha256=folder_manifest(tmp_path / "true").sha256, files=[{"path": "weights"}])
+    sent = [
+        model_pb2.DownloadAdapterResponse(path="weights", chunk=b"as "),
+        model_pb2.DownloadAdapterResponse(path="weights", chunk=b"changed"),
+        model_pb2.DownloadAdapterResponse(signature=b"{}"),
+    ]
+    models = SimpleNamespace(
+        GetModel=lambda _: model_pb2.GetModelResponse(model=registered), DownloadAdapter=lambda _: iter(sent)
+    )
+    play(monkeypatch, model, models=models)
+    out = tmp_path / "deployed" / "adapter"
+    words = ("model", "adapter", "units/support/models/x", "--out", out)
+    assert "ADAPTER_MISMATCH" in run(*words, code=10) and list(out.parent.iterdir()) == []
+    sent[1].path = "another"
+    assert "ADAPTER_MISMATCH" in run(*words, code=10) and list(out.parent.iterdir()) == []
+    sent[1].CopyFrom(model_pb2.DownloadAdapterResponse(path="weights", chunk=b"registered"))
+    run(*words, code=0)
+    assert (out / "weights").read_bytes() == b"as registered"
+    assert {p.name for p in out.parent.iterdir()} == {"adapter", "adapter.sig"}
+    assert "FOLDER_EXISTS" in run(*words, code=7)
 
 
 def test_a_printed_checkpoint_is_a_note(monkeypatch: pytest.MonkeyPatch, pristine: Path, tmp_path: Path) -> None:

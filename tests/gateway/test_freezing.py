@@ -129,6 +129,8 @@ def test_orders_for_another_log_changed_or_unreadable(closed: House, tmp_path: P
     assert reason(lambda: sign_order(oscar, settings.origin, "bored")) == "REASON_CODE"
     order = tmp_path / "order.json"
     call("ledger", "freeze", closed.layout.root, "--as", oscar, "--write-order", order)
+    other = ("ledger", "freeze", closed.layout.root, "--order", order, "--reason-code", "key-compromised")
+    assert "OTHER_ORDER: the order's reason is retired" in call(*other, code=3)
     forged = json.loads(order.read_text())
     forged["payload"] = sign_order(oscar, settings.origin, "fork")["payload"]
     assert reason(lambda: freeze(settings, forged)) == "SIGNATURE_BAD"

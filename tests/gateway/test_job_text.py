@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from assay.v1 import policy_input_pb2, tuning_job_pb2
-from gateway.cli.job import describe
+from gateway.cli.job_text import describe
 
 GROUPS = [
     policy_input_pb2.GroupLabels(attribute="race", value="asian", rows=9, inconclusive="fewer than 10 rows"),

@@ -287,6 +287,37 @@ def test_keys_that_are_replaced_otherwise_or_not_there(closed: Closed, name: str
         assert reason in ordered(closed, *command[:2], closed.layout.root, *command[2:], code=3)
 
 
+def test_an_order_about_something_else_is_refused_before_it_is_recorded(closed: Closed, tmp_path: Path) -> None:
+    """What is typed beside --order is compared with it; what is not typed is the order's."""
+    root, order = closed.layout.root, tmp_path / "order.json"
+    ordered(closed, "compromised", "permit", root, "--since", 2, "--write-order", order)
+    (keyid,) = (key["keyid"] for key in listed(closed)["permit"])
+    for words in (
+        ("compromised", "pdf", root),
+        ("compromised", "permit", root, "--since", 1),
+        ("compromised", "permit", root, "--since", "2026-01-01T00:00:00Z"),
+        ("compromised", "permit", root, "--key", "0" * 64),
+        ("rotate", "permit", root),
+    ):
+        said = call("key", *words, "--order", order, code=3)
+        assert "OTHER_ORDER" in said and "since record 2" in " ".join(said.split()), said
+    assert "KEY_SINCE" in call("key", "compromised", "permit", root, "--as", closed.layout.person("oscar"), code=3)
+    assert len(listed(closed)["permit"]) == 1
+    done = json.loads(call("key", "compromised", "permit", root, "--order", order, "--output", "json"))
+    assert (done["key"], done["keyid"], done["since_index"]) == ("permit", keyid, 2)
+    ordered(closed, "rotate", "pdf", root, "--write-order", order)
+    assert "OTHER_ORDER" in call("key", "compromised", "pdf", root, "--order", order, code=3)
+    call("key", "rotate", "pdf", root, "--order", order)
+
+
+def test_what_is_typed_beside_an_order_and_agrees_is_taken(closed: Closed, tmp_path: Path) -> None:
+    root, order = closed.layout.root, tmp_path / "order.json"
+    since = ("--since", "2026-01-01T00:00:00Z")
+    ordered(closed, "compromised", "permit", root, *since, "--write-order", order)
+    (keyid,) = (key["keyid"] for key in listed(closed)["permit"])
+    call("key", "compromised", "permit", root, *since, "--key", keyid[:8], "--order", order)
+
+
 def test_orders_replayed_changed_signed_elsewhere_or_for_nothing(closed: Closed, tmp_path: Path) -> None:
     root, order = closed.layout.root, tmp_path / "order.json"
     ordered(closed, "rotate", "permit", root, "--write-order", order)

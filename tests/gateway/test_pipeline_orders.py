@@ -24,7 +24,7 @@ from audit.ledger.records import read
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway.base_models import FILE, BaseModels
-from gateway.cli.job import describe
+from gateway.cli.job_text import describe
 from gateway.history import INTAKE_QUESTION
 from gateway.store import jobs
 from gateway.store import rows as store_rows

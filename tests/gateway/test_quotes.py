@@ -10,7 +10,7 @@ from rich.console import Console
 from assay.v1 import measurement_pb2, tuning_job_pb2
 from assay.v1 import policy_input_pb2 as pb
 from gateway.admission.quotes import Spent, figures, quote_record
-from gateway.cli.job import describe
+from gateway.cli.job_text import describe
 from gateway.settings import PriceBook
 
 BOOK = PriceBook(

@@ -227,6 +227,15 @@ def test_preparation_plants_enough_for_the_gates(engine: PolicyEngine) -> None:
     assert set(quick) == {"a", "b", "b_repeats"}
 
 
+def test_the_page_says_how_many_canaries_are_derived(engine: PolicyEngine) -> None:
+    derived = [engine.preparation(profile)["a"] for profile in ("quick", "default", "strict")]
+    kept = [39, 59, 183]
+    assert derived == [statistics.coin_flips(n, 0.99) for n in kept]
+    words = "{} are derived in `quick`, {} in `default` and {} in `strict`: they leave the {}, {} and {} that"
+    page = (Path(__file__).parents[2] / "docs" / "policies.md").read_text("utf-8")
+    assert words.format(*derived, *kept) in page
+
+
 def test_the_quorum_is_two_roles(engine: PolicyEngine) -> None:
     assert engine.quorum("credit-decision") == (identity_pb2.ROLE_COMPLIANCE_OFFICER, identity_pb2.ROLE_VALIDATOR)
 

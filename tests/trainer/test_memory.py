@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from assay.pinned import assay_home
 from assay.worker.task import TaskContext, TaskPaused
-from gateway.install import default_home
 from tests.e2e.e2e_world import chat_rows
 from tests.trainer.test_objectives import LABELS, decisions, pairs
 from tests.trainer.test_search import go_on, searching, stop
@@ -186,7 +186,7 @@ print(json.dumps([before << 10, resource.getrusage(resource.RUSAGE_SELF).ru_maxr
 @pytest.mark.slow
 @pytest.mark.parametrize(("rows", "length"), [(8, 200), (2, 800)])
 def test_the_estimate_holds_what_a_step_on_real_weights_takes(rows: int, length: int) -> None:
-    files = default_home() / "models" / BASE_MODEL / "files"
+    files = assay_home() / "models" / BASE_MODEL / "files"
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(files), str(rows), str(length)], capture_output=True, text=True, check=True
     )

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from assay.modelfiles import check_adapter_folder, read_base_manifest
+from assay.pinned import assay_home
 from assay.worker.task import TaskContext
 from audit.probes.accounting import Mechanism
 from audit.probes.model import load
 from demo import data
-from gateway.install import default_home
 from trainer import task
 
 BASE_MODEL = "smollm2-135m-instruct"
@@ -58,7 +58,7 @@ def tune(
     **settings: Any,
 ) -> dict[str, Any]:
     """Runs the train task; the last rows are for validation, those before them for a search; ``order`` adds to it."""
-    models = default_home() / "models"
+    models = assay_home() / "models"
     for name in ("in", "out", "work"):
         (folder / name).mkdir(parents=True)
     parts = {"train": rows[: -2 * VALIDATION], "selection": rows[-2 * VALIDATION : -VALIDATION]}
@@ -132,8 +132,8 @@ def test_full_tuning_lowers_the_validation_loss(tmp_path: Path):
     assert float(claim["watched"]["loss"]) < float(claim["watched_base"]["loss"])
     facts = check_adapter_folder(tmp_path / "out" / "adapter")
     assert facts.whole and facts.parameters == 106_202_880
-    manifest = read_base_manifest(default_home() / "models" / BASE_MODEL)
-    loaded = load(default_home() / "models", BASE_MODEL, manifest.sha256, tmp_path / "out" / "adapter")
+    manifest = read_base_manifest(assay_home() / "models" / BASE_MODEL)
+    loaded = load(assay_home() / "models", BASE_MODEL, manifest.sha256, tmp_path / "out" / "adapter")
     assert loaded.environment["adapter_moved"] == "true" and loaded.rank == 0
 
 
@@ -142,7 +142,7 @@ def taught(rows: int) -> list[dict[str, Any]]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    files = default_home() / "models" / BASE_MODEL / "files"
+    files = assay_home() / "models" / BASE_MODEL / "files"
     tokenizer = AutoTokenizer.from_pretrained(files, local_files_only=True, padding_side="left")
     teacher = AutoModelForCausalLM.from_pretrained(files, local_files_only=True, dtype=torch.float32).eval()
     asked = [row["messages"][:1] for row in short(rows)]

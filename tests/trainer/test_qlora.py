@@ -16,11 +16,11 @@ import torch
 
 from assay.errors import InvalidInputError, PreconditionError
 from assay.modelfiles import ADAPTER_WEIGHTS, check_adapter_folder, read_base_manifest, verify_base_files
+from assay.pinned import assay_home
 from assay.worker.task import TaskContext, TaskPaused
 from audit.probes import model as audit_model
 from audit.probes.clock import Clock
 from audit.probes.passages import Passage
-from gateway.install import default_home
 from tests.trainer.test_kill import in_process
 from tests.trainer.test_methods import chat, tune
 from tests.trainer.test_objectives import context, continued, decisions
@@ -112,7 +112,7 @@ def test_without_the_library_the_task_ends_by_name_and_leaves_nothing(models: Pa
     with pytest.raises(PreconditionError) as caught:
         task.run(made)
     assert caught.value.reason == "QUANTISATION_MISSING" and "bitsandbytes is not installed" in caught.value.message
-    assert "assay[qlora]" in caught.value.remedy and "method lora" in caught.value.remedy
+    assert "-c constraints.txt '.[qlora]'" in caught.value.remedy and "method lora" in caught.value.remedy
     assert not list(made.outputs.iterdir()) and not list(made.work.rglob("step-*"))
 
 
@@ -309,7 +309,7 @@ def test_on_the_real_weights_the_adapter_helps_the_rounded_and_the_published_bas
     assert after < before
     assert claim["quantisation"]["layers"] == 210 and claim["quantisation"]["weights"] == 106_168_320
     assert 8 * claim["quantisation"]["bytes"] / claim["quantisation"]["weights"] < 4.2
-    published = default_home() / "models" / BASE_MODEL
+    published = assay_home() / "models" / BASE_MODEL
     verify_base_files(published, read_base_manifest(published))
     files, weights = published / "files", tmp_path / "out" / "adapter" / ADAPTER_WEIGHTS
     model = load(files, Settings(), CPU, 256, parent=weights)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from assay import digests
 from assay.modelfiles import read_base_manifest
-from gateway.install import default_home
+from assay.pinned import assay_home
 
 if TYPE_CHECKING:
     from trainer.recipes.lora import TunedModel
@@ -29,7 +29,7 @@ def tiny_models(folder: Path, *, template: bool = True, kind: str = "llama", **c
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    real = default_home() / "models" / BASE_MODEL
+    real = assay_home() / "models" / BASE_MODEL
     files = folder / BASE_MODEL / "files"
     files.mkdir(parents=True)
     names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")

@@ -90,7 +90,8 @@ def _missing(why: str) -> PreconditionError:
     return PreconditionError(
         "QUANTISATION_MISSING",
         f"the method needs four-bit weights, and {_LIBRARY} {why}",
-        remedy="pip install 'assay[qlora]' there and start the worker again, or ask for a new job with the method lora",
+        remedy="pip install -c constraints.txt '.[qlora]' there and start the worker again, or ask for a new job with "
+        "the method lora",
     )
 
 

@@ -14,7 +14,7 @@ from audit.ledger.httpd import Request, Server
 from audit.ledger.note import Checkpoint, sign_note
 from audit.ledger.publication import Unwitnessed
 from audit.ledger.records import RecordDraft
-from audit.ledger.tiles import Tiles, index_of, path_of
+from audit.ledger.tiles import Tiles, index_of
 from tests.audit.ledger.ledger_world import ORIGIN, World, ed25519, refused
 
 AUDITOR = "spiffe://assay.local/people/anna"
@@ -184,6 +184,14 @@ def test_entries_are_for_auditors(grown: World, published: Upto, subject: str, n
 def test_what_is_not_there(grown: World, published: Upto, path: str) -> None:
     tiles = Tiles(grown.ledger, published, lambda request: True)
     refused("NOT_FOUND", lambda: tiles.handle(Request("GET", path, b"", AUDITOR)))
+
+
+def path_of(n: int) -> str:
+    """How a tile's index is spelled: three digits an element, all but the last after an ``x``."""
+    digits = f"{n:03d}"
+    digits = digits.zfill(-(-len(digits) // 3) * 3)
+    parts = [digits[i : i + 3] for i in range(0, len(digits), 3)]
+    return "/".join([*(f"x{part}" for part in parts[:-1]), parts[-1]])
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 300, 512])

@@ -117,13 +117,13 @@ def migrate(world: World, statement: str) -> None:
 def test_rows_and_records_commit_together_and_index_is_final(world: World) -> None:
     migrate(world, "CREATE TABLE job (name TEXT PRIMARY KEY, record INTEGER)")
 
-    def work(uow: UnitOfWork) -> tuple[int, int, dt.datetime]:
+    def work(uow: UnitOfWork) -> tuple[int, dt.datetime]:
         index = uow.append(draft())
         uow.connection.execute(text("INSERT INTO job VALUES ('a', :i)"), {"i": index})
-        return index, uow.size_after, uow.now
+        return index, uow.now
 
-    index, size, now = world.ledger.run(work)
-    assert size == index + 1
+    index, now = world.ledger.run(work)
+    assert world.ledger.size == index + 1
     assert read(world.ledger.record(index).body).time == now
 
 

