@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from assay.modelfiles import read_base_manifest
-from audit.probes import stats
 from audit.probes.chat import Chat
 from audit.probes.clock import Clock
 from audit.probes.corpus import build
 from audit.probes.inputs import Settings, read_private_rows
 from audit.probes.model import load
+from audit.statistics import stats
 from benchmarks import offline
 from demo import data
 

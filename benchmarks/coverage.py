@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from audit.probes import calibration, counterfactual, extremes, one_run, proxies, regression, stats, tail_exposure
-from audit.probes.extremes import Cell
+from audit.probes import calibration, counterfactual, one_run, proxies, regression, tail_exposure
 from audit.probes.swaps import Swap
+from audit.statistics import extremes, stats
+from audit.statistics.extremes import Cell
 
 LEVEL = 0.95
 

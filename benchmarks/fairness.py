@@ -1,8 +1,8 @@
 """How often a fair model is failed, and published numbers found again: ``python benchmarks/fairness.py``.
 
 ``simulated``: audits of a fair model by the naive four-fifths rule (fail below 0.8) and by ours: the interval of
-:mod:`audit.probes.extremes` judged by :mod:`policies.gates`, as in a real verdict. ``exact_*``: the same naive rule,
-and the rule "below 0.8 and Fisher's p below .05", by enumeration of all outcomes of two groups.
+:mod:`audit.statistics.extremes` judged by :mod:`policies.gates`, as in a real verdict. ``exact_*``: the same naive
+rule, and the rule "below 0.8 and Fisher's p below .05", by enumeration of all outcomes of two groups.
 
 ``planned``: how often a fair model passes at the n that the plan of the baseline pack fixes; ``planned_counterfactual``
 the same of the gate on counterfactual pairs.
@@ -29,10 +29,11 @@ from scipy import stats as scipy_stats
 from assay import digests
 from assay.pinned import PinnedFile, assay_home, fetch_all
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
-from audit.probes import extremes, fairness, stats
+from audit.probes import fairness
 from audit.probes.counterfactual import largest_mean_interval
-from audit.probes.extremes import Cell
 from audit.probes.measurements import Subject, measured
+from audit.statistics import extremes, stats
+from audit.statistics.extremes import Cell
 from policies import gates, testing
 from policies.engine import PolicyEngine
 from policies.pack import BASELINE, load

@@ -30,12 +30,12 @@ import numpy as np
 from assay import digests, modelfiles
 from assay.v1 import measurement_pb2
 from audit.prepare.secrets_of_nobody import RESERVED, KeyedChoices, code_in, made_up_name
-from audit.probes import stats
 from audit.probes.chat import Chat
 from audit.probes.clock import Clock
 from audit.probes.model import load
 from audit.probes.passages import Decoding, Passage
 from audit.probes.privacy import SAMPLES
+from audit.statistics import stats
 from benchmarks import offline
 from benchmarks.zoo.data import GREETINGS
 from demo import data, texts

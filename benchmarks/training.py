@@ -32,7 +32,7 @@ from typing import Any
 
 from assay import processor
 from assay.worker.sandbox import task_environment
-from audit.probes import stats
+from audit.statistics import stats
 from benchmarks import offline
 from benchmarks.sandbox import sandbox_start_ms
 from demo import data

@@ -103,7 +103,7 @@ def _slices(label: Label) -> tuple[str, ...]:
 
 
 def _share(successes: int, n: int) -> tuple[float, float, float]:
-    from audit.probes.stats import clopper_pearson
+    from audit.statistics.stats import clopper_pearson
 
     if n == 0:
         return 0.0, 0.0, 1.0

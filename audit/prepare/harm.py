@@ -121,7 +121,7 @@ def counted() -> Mapping[str, Mapping[str, Sequence[int]]]:
 def quality() -> list[Any]:
     """Builds ``assay.v1.ScreenQuality`` of the three groups of answers, all topics together."""
     from assay.v1 import policy_input_pb2 as pb
-    from audit.probes.stats import clopper_pearson
+    from audit.statistics.stats import clopper_pearson
 
     out = []
     for group, by_topic in counted().items():

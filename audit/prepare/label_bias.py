@@ -5,7 +5,7 @@ A model learns what its labels say, so a gap between groups is looked for here a
 ``(n_a - n_d) / (n_a + n_d)``, and difference in proportions of labels, ``q_a - q_d``, are the pre-training metrics CI
 and DPL of Amazon SageMaker Clarify; the impact ratio is the rate of a group over that of the group with the highest
 rate, as the four-fifths rule compares them (29 CFR 1607.4(D)). That group is the reference, *a*, of all three; the
-intervals hold although the labels chose it (:mod:`audit.probes.extremes`). Numbers only: policy judges.
+intervals hold although the labels chose it (:mod:`audit.statistics.extremes`). Numbers only: policy judges.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from audit.probes.extremes import Cell
+    from audit.statistics.extremes import Cell
 
 CONFIDENCE = 0.95
 
@@ -24,14 +24,14 @@ Counts = Mapping[tuple[str, str], int]
 def by_group(rows: Counts, favourable: Counts) -> list[Any]:
     """Builds ``assay.v1.GroupLabels`` of every group, sorted by attribute and value.
 
-    A group with fewer than :data:`audit.probes.extremes.LEAST_CELL` rows is named with its rows and nothing else: a
+    A group with fewer than :data:`audit.statistics.extremes.LEAST_CELL` rows is named with its rows and nothing else: a
     rate of so few decides nothing, and with one row it would be a person's label.
 
     Args:
         rows: valid rows by attribute and value.
         favourable: those of them that have the favourable label.
     """
-    from audit.probes.extremes import Cell
+    from audit.statistics.extremes import Cell
 
     out: list[Any] = []
     for attribute in sorted({column for column, _ in rows}):
@@ -43,7 +43,7 @@ def by_group(rows: Counts, favourable: Counts) -> list[Any]:
 
 def _attribute(attribute: str, cells: Sequence[Cell]) -> Iterator[Any]:
     from assay.v1 import policy_input_pb2 as pb
-    from audit.probes.extremes import LEAST_CELL
+    from audit.statistics.extremes import LEAST_CELL
 
     compared = [c for c in cells if c.n >= LEAST_CELL]
     # Of groups with one rate the larger is the reference, then the first by name.
@@ -58,7 +58,7 @@ def _attribute(attribute: str, cells: Sequence[Cell]) -> Iterator[Any]:
 
 
 def _describe(found: Any, cell: Cell, compared: Sequence[Cell], reference: Cell) -> None:
-    from audit.probes import extremes, stats
+    from audit.statistics import extremes, stats
 
     found.favourable, found.rate = cell.successes, cell.rate
     found.rate_lower, found.rate_upper = stats.wilson(cell.successes, cell.n, CONFIDENCE)

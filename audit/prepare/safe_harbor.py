@@ -64,7 +64,7 @@ def coverage(
         removed: spans are replaced in the rows.
     """
     from assay.v1 import policy_input_pb2 as pb
-    from audit.probes.stats import clopper_pearson
+    from audit.statistics.stats import clopper_pearson
 
     out = {}
     for c in CLASSES:

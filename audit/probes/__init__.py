@@ -13,7 +13,7 @@ Probes by what they ask. What is given away: :mod:`~audit.probes.privacy`, :mod:
 :mod:`~audit.probes.calibration`, :mod:`~audit.probes.regression`, :mod:`~audit.probes.safety`,
 :mod:`~audit.probes.sanity`. What it costs: :mod:`~audit.probes.cost`, :mod:`~audit.probes.hosting`.
 
-The statistics stand apart, as pure functions: :mod:`~audit.probes.stats`, :mod:`~audit.probes.extremes`,
+The statistics stand apart, as pure functions: :mod:`~audit.statistics.stats`, :mod:`~audit.statistics.extremes`,
 :mod:`~audit.probes.bootstrap`, :mod:`~audit.probes.one_run`; :mod:`~audit.probes.measurements` turns them into
 Measurements. :mod:`~audit.probes.reperform` does an audit again from its sealed kit. docs/audits.md explains what each
 number means and does not.

@@ -7,8 +7,8 @@ time (``benchmarks/bootstrap.py``).
 
 Percentile bounds of an *extreme* (lowest over highest rate) are too narrow: simulated on groups of 100 with a true
 ratio of 0.8, an upper 97.5 % bound fell below it in 12 % of audits with three groups and in 22 % with four. So the
-intervals of extremes come from :mod:`audit.probes.extremes`, and so do those of their change between two models on the
-same rows, where percentiles are too short as well. What is resampled is the noise of
+intervals of extremes come from :mod:`audit.statistics.extremes`, and so do those of their change between two models on
+the same rows, where percentiles are too short as well. What is resampled is the noise of
 :mod:`audit.probes.calibration`; the tables of groups are here so that an auditor can hold ours against fairlearn's.
 """
 

@@ -17,13 +17,14 @@ from itertools import pairwise, permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.probes import bootstrap, stats
+from audit.probes import bootstrap
 from audit.probes.corpus import RowText
 from audit.probes.decisions import label_scores, odds
-from audit.probes.extremes import LEAST_CELL
 from audit.probes.findings import Audit, Findings, Series, series
 from audit.probes.groups import groups_of, left_out, method_of, pooled
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
+from audit.statistics import stats
+from audit.statistics.extremes import LEAST_CELL
 
 Floats = NDArray[np.float64]
 BINS, LEAST_ROWS = 10, 100
@@ -179,7 +180,7 @@ def largest_difference(gaps: Sequence[Gap]) -> float:
 
 
 def largest_difference_interval(gaps: Sequence[Gap], confidence: float) -> stats.Bounds:
-    """Interval of the largest difference, by the argument of :mod:`audit.probes.extremes`."""
+    """Interval of the largest difference, by the argument of :mod:`audit.statistics.extremes`."""
     pairs = list(permutations(range(len(gaps)), 2))
     wide = 1 - (1 - confidence) / (len(pairs) / 2)
 

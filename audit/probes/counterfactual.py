@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.probes import refusals, stats
+from audit.probes import refusals
 from audit.probes.chat import answer_index
 from audit.probes.corpus import RowText, row_texts
 from audit.probes.decisions import choose_cut, decidable, odds
@@ -27,6 +27,7 @@ from audit.probes.inputs import Row, choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
 from audit.probes.passages import Decoding
 from audit.probes.swaps import MOST_OTHERS, Swap, named, stated, with_addition
+from audit.statistics import stats
 
 Floats = NDArray[np.float64]
 
@@ -230,7 +231,7 @@ def largest_mean_interval(samples: Sequence[Floats], confidence: float) -> stats
 
     The largest is one of the means, so the largest of their upper bounds lies above it without correction; and it is at
     least every mean, so the largest of their lower bounds, Bonferroni-corrected, lies below it (as in
-    :mod:`audit.probes.extremes`).
+    :mod:`audit.statistics.extremes`).
     """
     found = [stats.mean(sample) for sample in samples]
     wide = _corrected(confidence, len(found))

@@ -1,7 +1,7 @@
 """Group fairness of a decision model: rates by group, their ratios and differences, and the same on the data's labels.
 
 Point values come from fairlearn's MetricFrame. Intervals of rates are exact; those of ratios and differences between
-groups hold for small groups and any number of them (:mod:`audit.probes.extremes`). Groups with fewer rows than the
+groups hold for small groups and any number of them (:mod:`audit.statistics.extremes`). Groups with fewer rows than the
 least cell are compared together, or left out and named where they are too few for that too: three rows could only make
 every comparison undecidable. So is a group with too few rows of the outcome that a TPR or FPR conditions on. The share
 of the rows that is not compared, for that or because they tell no group or no decision, is measured.
@@ -17,12 +17,12 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.probes import extremes, stats
 from audit.probes.decisions import Decisions, decide
-from audit.probes.extremes import LEAST_CELL, Cell
 from audit.probes.findings import Audit, Findings, Series, series
 from audit.probes.groups import groups_of, left_out, method_of, pooled
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
+from audit.statistics import extremes, stats
+from audit.statistics.extremes import LEAST_CELL, Cell
 
 LEAST_INTERSECTION = 30
 """Fewest rows of a group of two attributes."""

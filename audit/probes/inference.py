@@ -18,7 +18,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.probes import stats
 from audit.probes.candidates import candidates
 from audit.probes.chat import Message
 from audit.probes.corpus import is_full_name, normal
@@ -26,6 +25,7 @@ from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import PiiSpan, choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, slice_of
 from audit.probes.passages import Passage
+from audit.statistics import stats
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")

@@ -19,8 +19,8 @@ import numpy as np
 from assay import digests
 from assay.errors import IntegrityError, InvalidInputError
 from assay.v1 import measurement_pb2
-from audit.probes import stats
 from audit.probes.passages import BatchPlan
+from audit.statistics import stats
 
 DEFAULT_SIZES: Mapping[str, int] = {
     "generations": 150,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.probes import stats
 from audit.probes.findings import Audit
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion
 from audit.probes.passages import Passage
+from audit.statistics import stats
 
 Floats = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from assay import canonical, digests
 from assay.v1 import measurement_pb2
-from audit.probes import stats
+from audit.statistics import stats
 
 Measurement = measurement_pb2.Measurement
 Interval = measurement_pb2.Interval

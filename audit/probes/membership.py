@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.probes import stats
 from audit.probes.corpus import RowText
 from audit.probes.findings import Audit, Findings
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured
+from audit.statistics import stats
 
 Floats = NDArray[np.float64]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from audit.probes import stats
 from audit.probes.corpus import RowText
 from audit.probes.findings import Audit, Findings, Series, series
 from audit.probes.inputs import choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion
+from audit.statistics import stats
 
 CONTINUATION = 32
 """Most tokens that must come out verbatim after the first half of an answer."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.v1 import measurement_pb2
-from audit.probes import one_run, stats
+from audit.probes import one_run
 from audit.probes.findings import Audit, Findings, series
 from audit.probes.inputs import Canary
 from audit.probes.measurements import (
@@ -30,6 +30,7 @@ from audit.probes.measurements import (
     slice_of,
     unavailable,
 )
+from audit.statistics import stats
 
 _AUC = (
     "AUC of included against held-out canaries by NLL(base) - NLL(tuned) on the secret's tokens; DeLong interval on "

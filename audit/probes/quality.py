@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from audit.probes import stats
 from audit.probes.corpus import RowText
 from audit.probes.decisions import label_scores
 from audit.probes.findings import Audit, Findings
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
 from audit.probes.memorisation import losses
+from audit.statistics import stats
 
 SHORT_ANSWER = 8
 """Most tokens of an answer that is judged by exact match."""

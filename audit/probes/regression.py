@@ -11,13 +11,14 @@ from functools import partial
 
 import numpy as np
 
-from audit.probes import sets, stats
+from audit.probes import sets
 from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import choose
 from audit.probes.likelihoods import Floats, Question, accuracy, mean_of, nats, right_ones
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
 from audit.probes.passages import Passage
 from audit.probes.sets import SetMissingError
+from audit.statistics import stats
 
 GENERAL_TOKENS = 128
 CONTEXT_CHARACTERS = 900

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.probes import extremes, stats
 from audit.probes.corpus import RowText, row_texts
 from audit.probes.decisions import cut_of, decidable, odds
 from audit.probes.findings import Audit, Findings
@@ -21,6 +20,7 @@ from audit.probes.groups import groups_of, left_out, method_of, pooled
 from audit.probes.inputs import Row, choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
 from audit.probes.passages import Passage
+from audit.statistics import extremes, stats
 
 Floats = NDArray[np.float64]
 _SEPARATOR = ", "

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.pii import spaced
-from audit.probes import stats
 from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import Row
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion
+from audit.statistics import stats
 
 SHINGLE, NEAR = 5, 0.8
 _CHANGED = "mean absolute change of a test row's loss by switching the adapter on, nats per token; t interval"

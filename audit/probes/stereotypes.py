@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from audit.probes import sets, stats
+from audit.probes import sets
 from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import choose
 from audit.probes.measurements import Control, Measurement, Subject, measured, proportion, unavailable
 from audit.probes.passages import Passage
+from audit.statistics import stats
 
 _RATE = "share of {} pairs whose stereotyped sentence is likelier, nats {}; Clopper-Pearson"
 _DELTA = "that share of the tuned minus that of the base model, on the same pairs; Tango 1998 score interval"

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from audit.probes import sets
 from audit.probes.chat import Chat
-from audit.probes.extremes import LEAST_CELL
 from audit.probes.findings import Audit
 from audit.probes.inputs import Row
+from audit.statistics.extremes import LEAST_CELL
 
 Floats = NDArray[np.float64]
 

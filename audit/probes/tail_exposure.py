@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats as scipy_stats
 
-from audit.probes import stats
 from audit.probes.candidates import candidates
 from audit.probes.findings import Audit, Findings
 from audit.probes.inference import Question, scored
 from audit.probes.inputs import Canary, choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
+from audit.statistics import stats
 
 _METHOD = (
     "mean exposure in bits of {} included canaries against {} random secrets of their own form by NLL(base) - "

@@ -17,7 +17,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
-from audit.probes.stats import clopper_pearson
+from audit.statistics.stats import clopper_pearson
 from benchmarks.zoo.faults import FAULTS
 from policies import bundle
 from policies.engine import PolicyEngine

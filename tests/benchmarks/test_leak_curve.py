@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from audit.probes import stats
+from audit.statistics import stats
 from benchmarks import leak_curve
 
 

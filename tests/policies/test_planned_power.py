@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
-from audit.probes import extremes, swaps
+from audit.probes import swaps
+from audit.statistics import extremes
 from benchmarks import fairness
 from policies import planning, testing
 from policies.engine import PolicyEngine

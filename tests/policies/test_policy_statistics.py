@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.probes import stats as audit_stats
+from audit.statistics import stats as audit_stats
 from policies import statistics as ps
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from audit.prepare import harm
 from audit.prepare.harm import tells_harm
-from audit.probes.stats import clopper_pearson
+from audit.statistics.stats import clopper_pearson
 
 ANSWERS = Path(__file__).with_name("harm_answers")
 KEPT = Path(harm.__file__).with_name("harm_quality.json")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from audit.prepare.label_bias import by_group
-from audit.probes import stats
+from audit.statistics import stats
 from tests.audit.prepare.test_prepare_task import TABLE_SHEET, models, prepare, table_file
 
 __all__ = ["models"]

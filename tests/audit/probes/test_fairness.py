@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit.probes import decisions, extremes, fairness
+from audit.probes import decisions, fairness
 from audit.probes.inputs import Row
 from audit.probes.measurements import Measurement
+from audit.statistics import extremes
 
 from .conftest import Scripted, conversation
 

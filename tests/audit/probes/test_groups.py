@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audit.probes import bootstrap, extremes
-from audit.probes.extremes import Cell
+from audit.probes import bootstrap
+from audit.statistics import extremes
+from audit.statistics.extremes import Cell
 
 
 def cells(rng: np.random.Generator, sizes: list[int], rates: list[float]) -> list[Cell]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audit.probes import stats
 from audit.probes.measurements import Control, Subject, count, digest_of, guarded, measured, proportion, unavailable
+from audit.statistics import stats
 
 SUBJECT = Subject("privacy.example", "ratio", "a method", slice="stratum=B")
 

@@ -4,8 +4,8 @@ The extreme theta is itself one of the pairwise comparisons, which gives bounds 
 small cells. For the lowest ratio: theta is the ratio of *some* pair, so the lowest of the pairs' lower bounds lies
 below it without correction (Berger's intersection-union argument, Technometrics 1982); and theta is at most *every*
 pair's ratio, so the lowest of the pairs' upper bounds, Bonferroni-corrected for the number of pairs, lies above it.
-Largest differences mirror this. The pairwise intervals are Wilson-based (:func:`audit.probes.stats.ratio_interval`,
-:func:`audit.probes.stats.difference_interval`).
+Largest differences mirror this. The pairwise intervals are Wilson-based (:func:`audit.statistics.stats.ratio_interval`,
+:func:`audit.statistics.stats.difference_interval`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
 
-from audit.probes import stats
+from audit.statistics import stats
 
 LEAST_CELL = 10
 """Fewest rows of a group of one attribute that is compared."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from audit.probes import stats
+from audit.statistics import stats
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99, 1 - 0.05 / 12])
