@@ -15,9 +15,10 @@ from google.protobuf import json_format
 from assay import canonical
 from assay.digests import sha256_bytes
 from assay.dp_sgd import USER
-from assay.errors import IntegrityError
+from assay.errors import AbortedError, IntegrityError
 from assay.subjects import INDEX_FILE, KEY_FILE, SubjectIndex
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
+from audit.ledger.writer import UnitOfWork
 from gateway import lineage
 from gateway.admission import account, facts, quotes
 from gateway.admission.exchange import PRIVATE_FILE, Result, Task
@@ -155,6 +156,12 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
     }
     subjects = [("dataset", known.dataset.sha256), *sorted(result.files.items())]
     index_file = () if index is None else (INDEX_FILE,)
+
+    def demand_nobody_erased(uow: UnitOfWork) -> None:
+        # An order that came while this was decided and stored found no rows here: the index is named from now on only.
+        if index is not None and erased_in(uow.connection, job.unit, index):
+            raise AbortedError("STALE", "an erasure was ordered meanwhile", remedy="it is decided again")
+
     async with office.keeping(job, result, (*SPLITS, PRIVATE_FILE, *index_file)) as kept:
         await office.change(
             job,
@@ -169,6 +176,7 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
                 **office.spent(job, book, "prepare", result.seconds),
             },
             facts={**_named(kept), **established},
+            before=demand_nobody_erased,
             after=partial(account.reserve, job=job, question=question) if decision.allowed else None,
         )
 
