@@ -1,8 +1,9 @@
 """Identities: certificates that name a subject, keys that stay where they belong.
 
 A certificate under one of two roots names a *subject*, a SPIFFE-style URI in its SAN. The people root signs people, the
-services root signs services, so that a stolen person's key can never pose as a service. What a subject may do is not in
-its certificate: roles are grants in the ledger.
+services root signs services, so that neither root, and no key under it, can pose as the other kind. A server that
+trusts both asks under which of them a caller's certificate lies. What a subject may do is not in its certificate: roles
+are grants in the ledger.
 
 :class:`Layout` is the one place that knows where each key lies; :mod:`assay.installation` fills it.
 """

@@ -10,12 +10,15 @@ import datetime as dt
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
 from assay import canonical, dsse, key_events
+from assay.certificates import check_person, key_id
 from assay.dsse import Signer
 from assay.errors import IntegrityError, UnauthenticatedError
 from audit.ledger.records import format_time, parse_time
@@ -57,17 +60,36 @@ class People:
             self.table.check_person(signer, NOW)
         return verified
 
-    def admit(self, signer: Signer) -> None:
-        """Demands that whoever calls does so with a key that holds.
+    def admit(self, certificate: x509.Certificate) -> None:
+        """Demands that whoever calls is a person: certified by the people root, with a key that holds.
+
+        A handshake takes certificates under the services root too, and a name is only what is written in one. Its time
+        is the handshake's to check.
 
         Raises:
-            UnauthenticatedError: ``KEY_NOT_IN_FORCE``.
+            UnauthenticatedError: ``CERTIFICATE_BAD``, ``KEY_NOT_IN_FORCE``.
         """
+        try:
+            signer = _person(certificate, self.root)
+        except IntegrityError as error:
+            remedy = "call with the certificate that the people root issued for you"
+            raise UnauthenticatedError(error.reason, error.message, remedy=remedy) from error
         try:
             self.table.check_person(signer, NOW)
         except IntegrityError as error:
             remedy = "use your new key and certificate"
             raise UnauthenticatedError(error.reason, error.message, remedy=remedy) from error
+
+
+@lru_cache(maxsize=1024)
+def _person(certificate: x509.Certificate, root: x509.Certificate) -> Signer:
+    """Whose certificate it is; kept, since each call asks, and verifying a signature is its dearest check.
+
+    Raises:
+        IntegrityError: ``CERTIFICATE_BAD`` unless it is a person's under the root.
+    """
+    subject, key = check_person(certificate.public_bytes(Encoding.DER), root, None)
+    return Signer(subject, key_id(key))
 
 
 def recorded(connection: Connection) -> list[RecordedEvent]:

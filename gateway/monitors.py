@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from assay.dsse import Signer
 from assay.errors import PermissionDeniedError, UnauthenticatedError
 from assay.identity import service_tls
 from audit.ledger.httpd import Answer, Request, Server, tls_context
@@ -22,8 +21,8 @@ def open_monitors(app: Application, listen: str) -> Server:
     """Binds the port; the server is not yet started. Call it on the event loop that serves.
 
     Anybody may connect: checkpoint and hashes are what monitors live on. Who shows a certificate under the people or
-    services root is known by its subject, and an auditor by the grants in force at that moment and by a key that no
-    key event has ended: a stolen one reads nothing here either.
+    services root is known by its subject, and an auditor by the grants in force at that moment, by a certificate of the
+    people root, and by a key that no key event has ended: a stolen one reads nothing here either.
 
     Raises:
         UnavailableError: ``PORT_TAKEN``.
@@ -31,7 +30,9 @@ def open_monitors(app: Application, listen: str) -> Server:
     loop = asyncio.get_running_loop()
 
     def is_auditor(request: Request) -> bool:
-        app.identities.people.admit(Signer(request.subject, request.keyid))
+        if request.certificate is None or not request.subject.startswith(app.settings.people_prefix):
+            return False
+        app.identities.people.admit(request.certificate)
         held = app.store.read(lambda connection: grants_of(connection, request.subject))
         return Caller(request.subject, frozenset((g.role, g.unit) for g in held)).holds(AUDITOR, ALL_UNITS)
 

@@ -178,12 +178,14 @@ class PermitService:
     def _seconds(self, uow: UnitOfWork, request: permit_pb2.IssuePermitRequest, job: JobRow) -> int:
         """How long the permit lasts.
 
-        Whoever checks it offline learns of no waiver's end and of no approval's, so it ends with them.
+        Whoever checks it offline learns of no waiver's end, of no approval's and of no rule's beginning, so it ends
+        with them.
 
         Raises:
             PreconditionError: ``TOO_LONG``, ``NOT_APPROVED`` when the approval has lapsed.
         """
-        left = standing.ends(uow.connection, job) - uow.now.replace(microsecond=0)
+        end = standing.ends(uow.connection, self.policy, job, uow.now, request.environment)
+        left = end - uow.now.replace(microsecond=0)
         longest = min(self.settings.limits.permit_seconds, _DAY, int(left.total_seconds()))
         if longest < 1:
             raise PreconditionError(

@@ -1,8 +1,9 @@
 """Whether what was decided still stands: under the policy in force now, on this day, with the waivers that still hold.
 
-A verdict binds the digests of rules and limits that it was made by. When others are in force since, the question that
-was stored is asked again before anybody signs or gets a permit, so that a policy that was swapped after a verdict can
-let nothing through that it would refuse. The rules of stage ``live`` are asked each time.
+A verdict binds the digests of rules and limits that it was made by, and the day. When others are in force since, by
+another bundle or by the dates of the same rules, the question that was stored is asked again before anybody signs or
+gets a permit, so that neither a policy that was swapped after a verdict nor a rule that was to begin after it can let
+anything through that it would refuse. The rules of stage ``live`` are asked each time.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def demand(
 
     Raises:
         PreconditionError: ``WAIVER_EXPIRED`` when a waiver that let the job on has run out, ``POLICY_CHANGED`` when
-            the policy in force would refuse what an earlier one passed, ``POLICY_LIVE`` when a rule of the model's life
+            the rules in force would refuse what those before passed, ``POLICY_LIVE`` when a rule of the model's life
             does not hold, each naming the rules.
     """
     known = jobs.facts(connection, job.name)
@@ -55,19 +56,40 @@ def demand(
     if RELEASE_QUESTION not in known:
         return
     question = views.from_json(known[RELEASE_QUESTION], policy_input_pb2.ReleaseInput)
-    verdict = views.from_json(job.verdict, policy_pb2.Verdict)
-    if (verdict.bundle_sha256, verdict.limits_sha256) != (policy.pack.bundle_sha256, policy.pack.limits_sha256):
+    question.as_of = now.date().isoformat()
+    if not _same_rules(policy, job, question.request.unit, now.date()):
         _refuse("POLICY_CHANGED", "the policy in force since would refuse it", policy.judge(question), waived)
     if environment is not None:
         question.live.CopyFrom(_life(connection, job, now, environment))
         _refuse("POLICY_LIVE", "it may not be used further", policy.renew(question), waived)
 
 
-def ends(connection: Connection, job: JobRow) -> dt.datetime:
-    """When what was decided on an approved job ends by itself: with the approval, or with the last day of a waiver."""
-    days = map(_last_day, _waivers(jobs.facts(connection, job.name)))
-    midnights = [dt.datetime.combine(day, dt.time(), dt.UTC) + dt.timedelta(days=1) for day in days]
-    return min([rows.moment(job.approved_until_us), *midnights])
+def ends(connection: Connection, policy: PolicyEngine, job: JobRow, now: dt.datetime, environment: str) -> dt.datetime:
+    """When what was decided on an approved job ends by itself, as far as can be told until the end of tomorrow (UTC).
+
+    With the approval, with the last day of a waiver, or with this day where the rules of tomorrow would refuse it.
+    Arguments are those of :func:`demand`.
+    """
+    found = [rows.moment(job.approved_until_us)]
+    found += [_midnight_after(_last_day(waiver)) for waiver in _waivers(jobs.facts(connection, job.name))]
+    tomorrow = _midnight_after(now.date())
+    try:
+        demand(connection, policy, job, tomorrow, environment)
+    except PreconditionError:
+        found.append(tomorrow)
+    return min(found)
+
+
+def _same_rules(policy: PolicyEngine, job: JobRow, unit: str, day: dt.date) -> bool:
+    """Whether the job's verdict is by the rules and limits that are in force on a day."""
+    verdict = views.from_json(job.verdict, policy_pb2.Verdict)
+    if (verdict.bundle_sha256, verdict.limits_sha256) != (policy.pack.bundle_sha256, policy.pack.limits_sha256):
+        return False
+    return policy.same_release_rules(unit, dt.date.fromisoformat(verdict.as_of), day)
+
+
+def _midnight_after(day: dt.date) -> dt.datetime:
+    return dt.datetime.combine(day, dt.time(), dt.UTC) + dt.timedelta(days=1)
 
 
 def _waivers(known: Mapping[str, str]) -> list[dict[str, Any]]:

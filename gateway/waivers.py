@@ -86,7 +86,7 @@ def waive_rules(
     if changed.job.state == State.QUEUED:
         asked = jobs.facts(uow.connection, job.name)[INTAKE_QUESTION]
         question = views.from_json(asked, policy_input_pb2.IntakeInput)
-        account.reserve(uow, changed.index, job, question, decided=False)
+        account.reserve(uow, changed.index, job, question, None)
     return changed.job
 
 

@@ -147,6 +147,11 @@ class PolicyEngine:
             verdict.outcome = policy_pb2.OUTCOME_PASS
         return verdict
 
+    def same_release_rules(self, unit: str, first: dt.date, second: dt.date) -> bool:
+        """Whether the same release rules are in force for a unit on two days; then :meth:`judge` answers the same."""
+        asked = [rule for rule in self._view(unit).pack.rules if rule.stage in AT_RELEASE]
+        return all(rule.in_force(first) == rule.in_force(second) for rule in asked)
+
     def policy(self) -> policy_pb2.Policy:
         """The pack as the wire shows it; ``publish_time`` is the installation's to fill."""
         return policy_pb2.Policy(

@@ -24,7 +24,6 @@ from typing import Any
 
 from cryptography import x509
 
-from assay.certificates import key_id
 from assay.errors import AssayError, UnavailableError
 from assay.identity import service_tls, subject_of
 
@@ -36,13 +35,16 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """A request as read; ``subject`` and ``keyid`` are the verified client certificate's, empty without one."""
+    """A request as read; ``subject`` is what the client's certificate names, empty without one.
+
+    The certificate lies under one of the roots that the server trusts; under which, only who asks can tell.
+    """
 
     method: str
     path: str
     body: bytes
     subject: str
-    keyid: str = ""
+    certificate: x509.Certificate | None = None
 
 
 @dataclass(frozen=True)
@@ -273,13 +275,13 @@ class _Handler(BaseHTTPRequestHandler):
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         return 0
 
-    def _client(self) -> tuple[str, str]:
-        """Subject and key id of the client's certificate."""
+    def _client(self) -> tuple[str, x509.Certificate | None]:
+        """The subject that the client's certificate names, and the certificate."""
         der = self.connection.getpeercert(binary_form=True) if isinstance(self.connection, ssl.SSLSocket) else None
         if der is None:
-            return "", ""
+            return "", None
         certificate = x509.load_der_x509_certificate(der)
-        return subject_of(certificate), key_id(certificate.public_key())
+        return subject_of(certificate), certificate
 
     def log_message(self, format: str, *args: Any) -> None:
         _logger.debug(format, *args)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -32,13 +33,28 @@ _ENDED = tuple(state.value for state in (
 ))  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Reserved:
+    """What other jobs have reserved, which only a reservation adds to: their costs grow while a decision is stored.
+
+    Attributes:
+        epsilon_micros: of the dataset, in millionths.
+        privacy_units: that this epsilon is of.
+        usd_micros: quotes of the unit in the month, in millionths of a US dollar.
+    """
+
+    epsilon_micros: int
+    privacy_units: tuple[str, ...]
+    usd_micros: int
+
+
 def read(connection: Connection, job: JobRow, now: dt.datetime) -> policy_input_pb2.AccountFacts:
     """What was used up before this job asked; sums cover everything, the entries shown are the newest hundred."""
-    dataset = views.request_of(job).dataset
+    dataset, month = views.request_of(job).dataset, _month(now)
     day = dt.datetime(now.year, now.month, now.day, tzinfo=dt.UTC)
-    month = rows.micros(day.replace(day=1))
     budget, table = rows.table(BudgetRow).c, rows.table(JobRow).c
-    epsilon = _sum(connection, budget.epsilon_micros, budget.dataset == dataset, budget.job != job.name)
+    by_others = reserved(connection, job, now)
+    epsilon = by_others.epsilon_micros
     others = (table.name != job.name, table.unit == job.unit, table.created_us <= job.created_us)
     of_today, under_way = table.created_us >= rows.micros(day), table.state.not_in(_ENDED)
     out = policy_input_pb2.AccountFacts(
@@ -48,10 +64,7 @@ def read(connection: Connection, job: JobRow, now: dt.datetime) -> policy_input_
         unit_jobs=_counted(connection, *others, of_today | under_way),
     )
     if epsilon:
-        of = select(budget.privacy_unit).where(
-            budget.dataset == dataset, budget.job != job.name, budget.privacy_unit != ""
-        )
-        out.dataset_privacy_units.extend(connection.execute(of.distinct().order_by(budget.privacy_unit)).scalars())
+        out.dataset_privacy_units.extend(by_others.privacy_units)
         out.dataset_entries.extend(_newest(connection, budget.dataset == dataset, budget.epsilon_micros > 0))
     spent = _spent(connection, job, month)
     out.unit_usd_micros = spent
@@ -60,13 +73,27 @@ def read(connection: Connection, job: JobRow, now: dt.datetime) -> policy_input_
     return out
 
 
+def reserved(connection: Connection, job: JobRow, now: dt.datetime) -> Reserved:
+    """What jobs other than this one have reserved of the same dataset and unit by now."""
+    budget = rows.table(BudgetRow).c
+    others = budget.job != job.name
+    of_dataset = (others, budget.dataset == views.request_of(job).dataset)
+    units = select(budget.privacy_unit).where(*of_dataset, budget.privacy_unit != "").distinct()
+    return Reserved(
+        epsilon_micros=_sum(connection, budget.epsilon_micros, *of_dataset),
+        privacy_units=tuple(connection.execute(units.order_by(budget.privacy_unit)).scalars()),
+        usd_micros=_sum(
+            connection, budget.usd_micros, others, budget.unit == job.unit, budget.reserved_us >= _month(now)
+        ),
+    )
+
+
 def reserve(
     uow: UnitOfWork,
     record_index: int,
     job: JobRow,
     question: policy_input_pb2.IntakeInput,
-    *,
-    decided: bool = True,
+    by_others: Reserved | None,
 ) -> None:
     """Reserves what an allowed job may use up, in the unit of work that allows it.
 
@@ -75,7 +102,7 @@ def reserve(
         record_index: of the record that allows it.
         job: the job, as read before the change.
         question: what policy was told.
-        decided: policy allowed it on the account in ``question``, which must still be the account; False for a waiver,
+        by_others: what others had reserved when policy allowed it, which they must still have; None for a waiver,
             where a person answers for it.
 
     Raises:
@@ -84,7 +111,7 @@ def reserve(
     known = rows.get(uow.connection, BudgetRow, job=job.name)
     if known is not None:
         return
-    if decided and _sums(read(uow.connection, job, uow.now)) != _sums(question.account):
+    if by_others is not None and reserved(uow.connection, job, uow.now) != by_others:
         raise AbortedError("STALE", f"the account of {job.unit} changed meanwhile", remedy="it is decided again")
     entry = BudgetRow(
         job=job.name,
@@ -112,9 +139,9 @@ def _privacy_unit(request: policy_input_pb2.RequestFacts) -> str:
     return (request.differential_privacy.unit or ROW) if request.HasField("differential_privacy") else ""
 
 
-def _sums(account: policy_input_pb2.AccountFacts) -> tuple[int, int, tuple[str, ...]]:
-    """What reservations of others change; the number of jobs is a quota and not a sum that can be overspent."""
-    return account.dataset_epsilon_micros, account.unit_usd_micros, tuple(account.dataset_privacy_units)
+def _month(now: dt.datetime) -> int:
+    """Where the month begins, in microseconds."""
+    return rows.micros(dt.datetime(now.year, now.month, 1, tzinfo=dt.UTC))
 
 
 def _spent(connection: Connection, job: JobRow, month: int) -> int:

@@ -15,9 +15,10 @@ from google.protobuf import json_format
 from assay import canonical
 from assay.digests import sha256_bytes
 from assay.dp_sgd import USER
-from assay.errors import IntegrityError
+from assay.errors import AbortedError, IntegrityError
 from assay.subjects import INDEX_FILE, KEY_FILE, SubjectIndex
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
+from audit.ledger.writer import UnitOfWork
 from gateway import lineage
 from gateway.admission import account, facts, quotes
 from gateway.admission.exchange import PRIVATE_FILE, Result, Task
@@ -134,7 +135,8 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
     teacher = await office.store.fetch(lambda c: lineage.teacher_of(c, request, office.base_models, taught_by))
     question = facts.intake_input(office.settings, request, job.creator, known.dataset, data, base, parent, teacher)
     now = dt.datetime.now(dt.UTC)
-    question.account.CopyFrom(await office.store.fetch(lambda c: account.read(c, job, now)))
+    by_others, told = await office.store.fetch(lambda c: (account.reserved(c, job, now), account.read(c, job, now)))
+    question.account.CopyFrom(told)
     decision = await asyncio.to_thread(_answer, office, question)
     book = office.settings.price_book
     quote = quote_record(book, question)
@@ -155,6 +157,7 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
     }
     subjects = [("dataset", known.dataset.sha256), *sorted(result.files.items())]
     index_file = () if index is None else (INDEX_FILE,)
+    reserve = partial(account.reserve, job=job, question=question, by_others=by_others)
     async with office.keeping(job, result, (*SPLITS, PRIVATE_FILE, *index_file)) as kept:
         await office.change(
             job,
@@ -169,8 +172,19 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
                 **office.spent(job, book, "prepare", result.seconds),
             },
             facts={**_named(kept), **established},
-            after=partial(account.reserve, job=job, question=question) if decision.allowed else None,
+            before=partial(_demand_nobody_erased, job, index),
+            after=reserve if decision.allowed else None,
         )
+
+
+def _demand_nobody_erased(job: JobRow, index: SubjectIndex | None, uow: UnitOfWork) -> None:
+    """An order that came while the job was decided and stored found no rows here: its index is named from now on only.
+
+    Raises:
+        AbortedError: ``STALE``; the job is decided again.
+    """
+    if index is not None and erased_in(uow.connection, job.unit, index):
+        raise AbortedError("STALE", "an erasure was ordered meanwhile", remedy="it is decided again")
 
 
 def _named(kept: Mapping[str, Blob]) -> dict[str, str]:

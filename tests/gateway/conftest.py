@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select
 
 from assay import canonical, dsse, installation
-from assay.identity import Layout, load_p256
+from assay.identity import Authority, Layout, load_p256, pem, write_key
 from assay.v1 import dataset_pb2, identity_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger import dialect
 from audit.ledger.schema import RECORDS
@@ -107,6 +108,18 @@ class House:
 
     def types(self, job: str) -> list[str]:
         return [r.type for r in self.app.ledger.records(None, job, -1, 500)]
+
+
+def forged_person(layout: Layout, name: str, folder: Path) -> Path:
+    """A person's folder with another key, which the services root has certified for that person's name."""
+    shutil.copytree(layout.person(name), folder)
+    authority = Authority.load(layout.authority / "services-ca.key", layout.authority / "services-ca.crt")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = installation.person_subject("assay.local", name)
+    (folder / "person.crt").write_bytes(pem(authority.issue(subject, key.public_key(), server=False)))
+    (folder / "person.key").unlink()
+    write_key(folder / "person.key", key)
+    return folder
 
 
 async def messages(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 
 import pytest
@@ -51,8 +52,22 @@ def clean() -> policy_input_pb2.IntakeInput:
     return question
 
 
-async def reserve(house: House, job: JobRow, question: policy_input_pb2.IntakeInput, index: int = 5) -> None:
-    await house.app.store.commit(lambda uow: account.reserve(uow, index, job, question))
+async def others_reserved(house: House, job: JobRow) -> account.Reserved:
+    """What others had reserved when policy was asked."""
+    now = dt.datetime.now(dt.UTC)
+    return await house.app.store.fetch(lambda c: account.reserved(c, job, now))
+
+
+async def reserve(
+    house: House,
+    job: JobRow,
+    question: policy_input_pb2.IntakeInput,
+    index: int = 5,
+    by_others: account.Reserved | None = None,
+) -> None:
+    """Reserves after a decision on what others have reserved, by default by now."""
+    by_others = by_others or await others_reserved(house, job)
+    await house.app.store.commit(lambda uow: account.reserve(uow, index, job, question, by_others))
 
 
 async def test_what_is_reserved_adds_up_and_is_shown(house: House) -> None:
@@ -81,13 +96,13 @@ async def test_an_entry_says_what_its_epsilon_is_of(house: House) -> None:
     assert not (await told(house, second)).account.dataset_privacy_units
     of_users = await told(house, second)
     of_users.request.differential_privacy.unit = "user"
-    stale = await told(house, third)
+    before = await others_reserved(house, third)
     await reserve(house, second, of_users)
-    seen = (await told(house, third)).account
-    assert list(seen.dataset_privacy_units) == ["user"] and seen.dataset_entries[0].privacy_unit == "user"
-    stale.account.dataset_epsilon_micros, stale.account.unit_usd_micros = 3_000_000, 1400
+    facts = (await told(house, third)).account
+    assert list(facts.dataset_privacy_units) == ["user"] and facts.dataset_entries[0].privacy_unit == "user"
+    stale = dataclasses.replace(before, epsilon_micros=3_000_000, usd_micros=1400)
     with pytest.raises(AbortedError):
-        await reserve(house, third, stale)
+        await reserve(house, third, await told(house, third), by_others=stale)
     await reserve(house, third, await told(house, third))
     assert list((await told(house, fourth)).account.dataset_privacy_units) == ["row", "user"]
 
@@ -112,13 +127,36 @@ async def test_of_two_that_were_told_the_same_account_one_is_decided_again(house
     await house.upload("rita")
     first, second = await received(house, "first"), await received(house, "second")
     one, two = await told(house, first), await told(house, second)
+    before = await others_reserved(house, second)
     await reserve(house, first, one)
     with pytest.raises(AbortedError) as caught:
-        await reserve(house, second, two)
+        await reserve(house, second, two, by_others=before)
     assert caught.value.reason == "STALE"
     found = await house.app.store.fetch(lambda c: rows.select_all(c, BudgetRow))
     assert [row.job for row in found] == [first.name]
     await reserve(house, second, await told(house, second))
+
+
+async def test_a_neighbour_that_overspends_its_quote_holds_up_no_decision(house: House) -> None:
+    """It notes a new cost every few seconds; policy is told of it, and what is reserved stays its quote."""
+    await house.upload("rita")
+    first, second, third = [await received(house, name) for name in ("first", "second", "third")]
+    await reserve(house, first, await told(house, first))
+
+    async def spend(usd_micros: int) -> None:
+        values = {"cost_usd_micros": usd_micros}
+        await house.app.store.commit(lambda u: jobs.note(u.connection, first.name, values))
+
+    await spend(900)
+    asked, before = await told(house, second), await others_reserved(house, second)
+    assert asked.account.unit_usd_micros == 900
+    other = await others_reserved(house, third)
+    await spend(1_000)
+    await reserve(house, second, asked, by_others=before)
+    await spend(1_100)
+    with pytest.raises(AbortedError):
+        await reserve(house, third, asked, by_others=other)
+    assert (await told(house, third)).account.unit_usd_micros == 1_800
 
 
 async def test_another_dataset_and_another_month_have_their_own(house: House) -> None:

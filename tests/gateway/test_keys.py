@@ -7,7 +7,8 @@ import datetime as dt
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,13 @@ from gateway.store import rows
 from gateway.store.tables import JobRow
 from gateway.telemetry import Telemetry
 from policies.engine import PolicyEngine
-from tests.gateway.conftest import House, now
+from tests.gateway.conftest import House, forged_person, now
 from tests.gateway.judged import approved, awaiting, decide
 from tests.gateway.test_card_check import pdf
 from tests.gateway.test_permits import issued, offline, online
 
 Open = Callable[[], House]
+Whoami = Callable[[Path, int], Awaitable[str]]
 
 
 def call(*arguments: object, code: int = 0) -> str:
@@ -396,15 +398,12 @@ def test_what_a_caller_signed_wrongly_is_a_refusal(reason: str) -> None:
     assert is_refusal(IntegrityError(reason, "of the caller's"))
 
 
-async def test_a_stolen_key_opens_no_call(closed: Closed, opened: Open, tmp_path: Path) -> None:
-    """Over mTLS: the certificate is still valid, and the caller is turned away."""
-    root = closed.layout.root
+@asynccontextmanager
+async def served(closed: Closed, opened: Open) -> AsyncIterator[tuple[House, Whoami]]:
+    """The gateway behind a port, and `role whoami` over mTLS with a person's folder, for an exit code."""
     address = f"127.0.0.1:{free_ports(1)}"
     toml = closed.layout.settings.read_text().replace('listen = "127.0.0.1:7443"', f'listen = "{address}"')
     closed.layout.settings.write_text(toml)
-    stolen = shutil.copytree(closed.layout.person("vik"), tmp_path / "thief")
-    ordered(closed, "compromised", "people/vik", root, "--since", 1)
-    ordered(closed, "rotate", "people/vik", root)
     house = opened()
     server = await start(house.app, Telemetry(TracerProvider(), MeterProvider()))
 
@@ -413,12 +412,37 @@ async def test_a_stolen_key_opens_no_call(closed: Closed, opened: Open, tmp_path
         return await asyncio.to_thread(lambda: call(*words, code=code))
 
     try:
-        assert "KEY_NOT_IN_FORCE" in await whoami(stolen, 5)
-        last = house.app.ledger.records("system", None, -1, 1000)[-1]
-        said = json.loads(last.body)["statement"]["predicate"]
-        assert last.type == "request.refused" and said["reason"] == "KEY_NOT_IN_FORCE"
-        assert said["actor"] == house.subject("vik")
-        assert house.subject("vik") in await whoami(closed.layout.person("vik"), 0)
+        yield house, whoami
     finally:
         await server.stop(None)
         await house.app.close()
+
+
+def refused_last(house: House) -> tuple[str, str]:
+    """Actor and reason of the refusal that was recorded last."""
+    last = house.app.ledger.records("system", None, -1, 1000)[-1]
+    assert last.type == "request.refused"
+    said = json.loads(last.body)["statement"]["predicate"]
+    return said["actor"], said["reason"]
+
+
+async def test_a_stolen_key_opens_no_call(closed: Closed, opened: Open, tmp_path: Path) -> None:
+    """Over mTLS: the certificate is still valid, and the caller is turned away."""
+    root = closed.layout.root
+    stolen = shutil.copytree(closed.layout.person("vik"), tmp_path / "thief")
+    ordered(closed, "compromised", "people/vik", root, "--since", 1)
+    ordered(closed, "rotate", "people/vik", root)
+    async with served(closed, opened) as (house, whoami):
+        assert "KEY_NOT_IN_FORCE" in await whoami(stolen, 5)
+        assert refused_last(house) == (house.subject("vik"), "KEY_NOT_IN_FORCE")
+        assert house.subject("vik") in await whoami(closed.layout.person("vik"), 0)
+
+
+async def test_the_services_root_makes_no_person(closed: Closed, opened: Open, tmp_path: Path) -> None:
+    """The handshake takes certificates under either root; a person's name counts under the people root only."""
+    forged = forged_person(closed.layout, "vik", tmp_path / "forged")
+    async with served(closed, opened) as (house, whoami):
+        assert house.subject("vik") in await whoami(closed.layout.person("vik"), 0)
+        said = await whoami(forged, 5)
+        assert "CERTIFICATE_BAD" in said and "the people root" in said
+        assert refused_last(house) == (house.subject("vik"), "CERTIFICATE_BAD")

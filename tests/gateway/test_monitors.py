@@ -15,7 +15,7 @@ import pytest
 from assay.errors import UnavailableError
 from audit.ledger.note import Verifier, open_checkpoint
 from gateway.monitors import open_monitors
-from tests.gateway.conftest import House
+from tests.gateway.conftest import House, forged_person
 from tests.gateway.test_freezing import call
 
 
@@ -106,6 +106,13 @@ async def test_a_stolen_auditors_key_reads_nothing_once_it_is_reported(
     assert (await asyncio.to_thread(get, house, server.port, "/checkpoint", thief))[0] == 200, "that is for everybody"
     server.close()
     await house.app.close()
+
+
+async def test_the_services_root_makes_no_auditor(house: House, port: int, tmp_path: Path) -> None:
+    forged = forged_person(house.layout, "anna", tmp_path / "forged")
+    status, data = await asyncio.to_thread(get, house, port, "/tile/entries/000.p/1", forged)
+    assert status == 401 and data.startswith(b"CERTIFICATE_BAD") and b"log.opened" not in data
+    assert (await asyncio.to_thread(get, house, port, "/checkpoint", forged))[0] == 200, "that is for everybody"
 
 
 async def test_strangers_certificates_do_not_pass_the_handshake(house: House, port: int, tmp_path: Path) -> None:

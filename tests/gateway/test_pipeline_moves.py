@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from assay.errors import UnavailableError
+from assay.v1 import dataset_pb2, erasure_pb2, lineage_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from gateway.admission import office
 from gateway.admission.exchange import Exchange, Peer
@@ -17,10 +18,11 @@ from gateway.admission.office import Office
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs.machine import Change, transition
 from gateway.jobs.transitions import ActorKind, Event
+from gateway.statements import erasure_order_statement
 from gateway.store import jobs
 from gateway.store.blobs import Blob, BlobStore, put, read_bytes
 from gateway.store.tables import JobRow
-from tests.gateway.test_pipeline import NAME, Street, street
+from tests.gateway.test_pipeline import NAME, SHEET, Street, street
 
 __all__ = ["street"]
 pytestmark = pytest.mark.isolation
@@ -113,6 +115,41 @@ async def test_what_was_stored_when_a_job_is_moved_in_that_moment_does_not_stay(
         await street.app.jobs.resume_tuning_job(rita, pb.ResumeTuningJobRequest(name=NAME, reason="day"))
         assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
         assert here(street, lost) == lost
+
+
+@pytest.mark.parametrize("event", [Event.QUEUE, Event.DENY])
+async def test_rows_of_somebody_erased_while_a_job_is_decided_are_not_let_in(
+    street: Street, monkeypatch: pytest.MonkeyPatch, event: Event
+) -> None:
+    """The order finds the subject in another dataset, and nothing yet in the one that is being decided."""
+    sheet = dataset_pb2.Datasheet()
+    sheet.CopyFrom(SHEET)
+    sheet.group_field = "customer"
+    await street.ask(sheet=sheet, subjects=["anna@example.org"])
+    await street.rest()
+    cora = await street.caller("cora")
+    asked = lineage_pb2.GetLineageRequest(name="units/credit", subject="anna@example.org")
+    anna = (await street.app.lineage.get_lineage(cora, asked)).lineage.name
+    change, decided = Office.change, list[Event]()
+
+    async def erased(self: Office, job: JobRow, event: Event, **more: Any) -> None:
+        if job.name == SECOND and event in (Event.QUEUE, Event.DENY):
+            decided.append(event)
+            if len(decided) == 1:
+                envelope = street.sign("cora", erasure_order_statement(anna, "data-subject-request"))
+                order = erasure_pb2.EraseResourceRequest(name=anna, envelope=envelope)
+                ordered = (await street.app.erasures.erase_resource(cora, order)).erasure
+                assert list(ordered.affected_datasets) == ["units/credit/datasets/first"]
+        await change(self, job, event, **more)
+
+    monkeypatch.setattr(Office, "change", erased)
+    behaviour = {"pii": 0.9} if event is Event.DENY else {}
+    await street.ask("second", sheet=sheet, subjects=["carl@example.org", "anna@example.org"], **behaviour)
+    job = await street.rest(SECOND)
+    assert decided == [event, Event.DENY]
+    (outcome,) = job.decision.outcomes
+    assert job.state == pb.TuningJob.STATE_DENIED and outcome.message.startswith("SUBJECT_ERASED")
+    assert not outcome.waivable_by
 
 
 def here(street: Street, digests: set[str]) -> set[str]:

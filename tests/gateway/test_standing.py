@@ -14,7 +14,7 @@ from assay.v1 import permit_pb2
 from gateway import standing
 from gateway.history import RELEASE_QUESTION
 from gateway.jobs import views
-from gateway.store import jobs
+from gateway.store import jobs, rows
 from policies.engine import PolicyEngine
 from policies.pack import BASELINE, load
 from policies.testing import read_cases, release_question
@@ -102,7 +102,7 @@ async def test_a_waiver_whose_day_cannot_be_read_has_ended(house: House, bundle:
         await demand(house, bundle, name)
     assert caught.value.reason == "WAIVER_EXPIRED"
     job = house.app.store.read(lambda c: jobs.get(c, name))
-    assert job is not None and house.app.store.read(lambda c: standing.ends(c, job)) < NOW
+    assert job is not None and house.app.store.read(lambda c: standing.ends(c, bundle, job, NOW, "production")) < NOW
 
 
 async def test_a_waiver_lets_through_what_it_names_until_it_ends(house: House, bundle: PolicyEngine) -> None:
@@ -119,6 +119,29 @@ async def test_a_waiver_lets_through_what_it_names_until_it_ends(house: House, b
     with pytest.raises(PreconditionError) as caught:
         await house.app.store.fetch(later)
     assert caught.value.reason == "WAIVER_EXPIRED"
+
+
+async def test_a_rule_that_comes_into_force_after_the_verdict_is_asked(house: House, bundle: PolicyEngine) -> None:
+    """Neither bundle nor limits change then; a permit ends with the last day on which the model would pass."""
+    first = NOW.date() + dt.timedelta(days=1)
+    strict = swapped(bundle, "epsilon_lower_bound", 0.01).pack
+    rules = [dataclasses.replace(r, effective_from=first) if r.id == "REL-EPSILON" else r for r in strict.rules]
+    dated = PolicyEngine(dataclasses.replace(strict, rules=tuple(rules)), dt.date(2026, 11, 1))
+    name = await judged(house, dated)
+    midnight = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+    lapses = midnight + dt.timedelta(days=300)
+    await house.app.store.commit(lambda u: jobs.note(u.connection, name, {"approved_until_us": rows.micros(lapses)}))
+    await demand(house, dated, name, "production")
+    job = house.app.store.read(lambda c: jobs.get(c, name))
+    assert job is not None
+
+    def ends(now: dt.datetime) -> dt.datetime:
+        return house.app.store.read(lambda c: standing.ends(c, dated, job, now, "production"))
+
+    assert ends(NOW - dt.timedelta(days=1)) == lapses and ends(NOW) == midnight
+    with pytest.raises(PreconditionError) as caught:
+        house.app.store.read(lambda c: standing.demand(c, dated, job, midnight))
+    assert caught.value.reason == "POLICY_CHANGED" and "REL-EPSILON" in caught.value.message
 
 
 async def test_a_rule_of_the_models_life_is_asked_for_a_permit_only(house: House, bundle: PolicyEngine) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from assay.certificates import key_id
-from assay.dsse import Signer
 from assay.errors import UnauthenticatedError
 from assay.identity import peer_certificate
 from gateway.caller import Caller
@@ -23,10 +21,11 @@ async def caller(context: Any, subject: str, identities: IdentityRegistry, peopl
         trace_id: of the call.
 
     Raises:
-        UnauthenticatedError: ``NO_CERTIFICATE``, ``NOT_A_PERSON``, or ``KEY_NOT_IN_FORCE`` when a key event has ended
-            the key that proved the call.
+        UnauthenticatedError: ``NO_CERTIFICATE``, ``NOT_A_PERSON``, ``CERTIFICATE_BAD`` for a person's name that the
+            people root did not certify, or ``KEY_NOT_IN_FORCE`` when a key event has ended the key that proved the
+            call.
     """
     if not subject.startswith(people_prefix):
         raise UnauthenticatedError("NOT_A_PERSON", "only people call the gateway; services are called by it")
-    identities.people.admit(Signer(subject, key_id(peer_certificate(context).public_key())))
+    identities.people.admit(peer_certificate(context))
     return await identities.caller(subject, trace_id)
