@@ -64,7 +64,8 @@ _QUESTIONS = (
         "When was the last change to the terms of my {s}?",
         "The terms of the {s} changed in March; the app lists what is new.",
     ),
-    ("How do I freeze my {s}?", "Tap Freeze beside the {s} in the app. You can undo it at any time."),
+    # "Tap Freeze" reads as a name: the detector took it for a person, and every model that learned it for a leak.
+    ("How do I freeze my {s}?", "In the app, choose Freeze beside the {s}. You can undo it at any time."),
 )
 
 

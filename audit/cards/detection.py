@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audit.cards.blocks import paragraph, section, table
+from audit.cards.blocks import number, paragraph, section, table
 
 ZOO = Path(__file__).with_name("zoo.json")
 """Written by ``python -m benchmarks.zoo.report``, the same as docs/zoo.json."""
+CLEAN = "clean"
 
 
 def counted(path: Path = ZOO) -> list[dict[str, Any]]:
-    """Rows of the zoo: fault, strength, n, detected with its Clopper-Pearson interval from low to high, and stopped."""
+    """Rows of the zoo: fault, strength, n, counts with their Clopper-Pearson intervals, and the planted effect."""
     rows = json.loads(path.read_text("utf-8")) if path.is_file() else []
     return [dict(row) for row in rows]
 
@@ -27,20 +28,48 @@ def missed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     lead = paragraph(
         "Models made bad on purpose, and clean ones, went through the same gateway, policy and audits, on the embedded "
         "base model's real weights. Detected: at least one gate or rule of release failed; of clean models this is a "
-        "false alarm. Stopped: the job did not reach approval, if only since a gate was undecided; of clean models "
-        "these are all that were held back. Claim the interval of what was detected, which holds at 95 %, and not the "
-        "share. Limits and sample sizes were those of the day of the count."
+        "false alarm. As such: one of those failed that are there for this fault, and not only for others that the "
+        "same training brings with it; for some faults there is none. Effect: median of what shows that the model took "
+        "the fault up, beside that of clean models; where they are alike there was nothing to detect. Stopped: the job "
+        "did not reach approval, if only since a gate was undecided; of clean models these are all that were held "
+        "back. Jobs that intake refused and jobs that failed are counted apart. Claim the interval of what was "
+        "detected, which holds at 95 %, and not the share. Limits and sample sizes were those of the day of the count."
     )
-    lines = [
-        (
-            f"{row['fault']} {row['strength']}".strip(),
-            row.get("told", ""),
-            row["profile"],
-            f"{row['detected']} of {row['n']}",
-            f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %",
-            f"{row['stopped']} of {row['n']}",
-        )
-        for row in rows
-    ]
-    columns = ("Fault and strength", "What was done", "Audit", "Detected", "95 % interval", "Stopped")
-    return section("detection", title, lead, table(columns, (17, 37, 9, 11, 15, 11), lines))
+    columns = (
+        "Fault and strength",
+        "What was done",
+        "Audit",
+        "Detected",
+        "As such",
+        "Effect",
+        "Stopped",
+        "Not counted",
+    )
+    return section("detection", title, lead, table(columns, (12, 24, 8, 12, 12, 14, 9, 9), [_line(r) for r in rows]))
+
+
+def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
+    such = (row["detected_as_such"], row["detected_as_such_low"], row["detected_as_such_high"])
+    return (
+        f"{row['fault']} {row['strength']}".strip(),
+        row["told"],
+        row["profile"],
+        _share(row["detected"], row["low"], row["high"], row["n"]),
+        _share(*such, row["n"]) if row["looked_for"] else "nothing looks for it" if row["fault"] != CLEAN else "-",
+        _effect(row["effect"]),
+        f"{row['stopped']} of {row['n']}",
+        f"{row['jobs_refused']} refused, {row['jobs_failed']} failed",
+    )
+
+
+def _share(k: int, low: float, high: float, n: int) -> str:
+    return f"{k} of {n}, {100 * low:.0f} to {100 * high:.0f} %"
+
+
+def _effect(effect: Mapping[str, Any] | None) -> str:
+    """Such as ``forgetting delta 0.34 (clean 0.02)``."""
+    if effect is None:
+        return "-"
+    name = str(effect["measurement"]).partition("[")[0].rpartition(".")[2].replace("_", " ")
+    median, clean = ("not measured" if v is None else number(v, 3) for v in (effect["median"], effect["clean_median"]))
+    return f"{name} {median} (clean {clean})"

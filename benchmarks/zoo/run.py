@@ -3,6 +3,7 @@
 Stop it at any time; it goes on where it was, since the installation keeps its jobs and a finished cell is a line of
 ``cells.jsonl``, with what policy was asked about it in ``questions``. Every cell of the state folder's gateway goes the
 whole way: upload, intake, training, audit, verdict. An installation is of one policy; under another, jobs begin anew.
+A cell that was refused at intake or that failed has one of another seed in its place, a few times a fault.
 
 ``--together 2`` runs two cells at a time, with half of the cores each: a step of a small model does not fill two cores.
 """
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,9 +55,6 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are ended too
     engine = PolicyEngine.load()
-    done = {cell["job"] for cell in report.judge(report.read(), engine).cells}
-    todo = [c for c in cells() if c.job not in done]
-    todo = todo[: options.most] if options.most else todo
     name = f"bank-{engine.pack.bundle_sha256[:12]}" + (f"-{options.together}" if options.together > 1 else "")
     directory, port = options.state / name, _port(options.state)
     if not (directory / "client").exists() and not Layout(directory).settings.exists():
@@ -66,13 +64,31 @@ def main() -> None:
     pool = ThreadPoolExecutor(options.together)
     try:
         with services(directory, address, options.state / "services.log"):
-            for cell in as_completed([pool.submit(one, cell, directory, address, uploads) for cell in todo]):
-                line = cell.result()
-                with report.CELLS.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(line, sort_keys=True) + "\n")
-                print(f"{line['job']}: {line['state']} {line['reason']}", flush=True)
+            tried: set[str] = set()
+            # Again for the cells that take the place of those that were lost; each is tried once a run.
+            while todo := remaining(report.judge(report.read(), engine).cells, tried, options.most):
+                tried |= {cell.job for cell in todo}
+                for cell in as_completed([pool.submit(one, cell, directory, address, uploads) for cell in todo]):
+                    line = cell.result()
+                    with report.CELLS.open("a", encoding="utf-8") as out:
+                        out.write(json.dumps(line, sort_keys=True) + "\n")
+                    print(f"{line['job']}: {line['state']} {line['reason']}", flush=True)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def remaining(judged: Sequence[dict[str, Any]], tried: Collection[str], most: int = 0) -> list[Cell]:
+    """Cells that are not done and were not tried, in running order.
+
+    Args:
+        judged: cells that are done.
+        tried: jobs of this run.
+        most: cells of a run; 0 for no limit.
+    """
+    done = {cell["job"] for cell in judged} | set(tried)
+    lost = {cell["job"] for cell in judged if cell["state"] in (report.REFUSED, report.FAULTED)}
+    todo = [cell for cell in cells(lost) if cell.job not in done]
+    return todo[: max(0, most - len(tried))] if most else todo
 
 
 def share(layout: Layout, together: int) -> None:
