@@ -218,6 +218,9 @@ class Run:
     def take_secrets(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Takes it back."""
 
+    def settle(self) -> None:
+        """Decides what can only be decided once it is known whether a checkpoint says it; nothing here."""
+
     def account(self) -> dict[str, Any]:
         """What the run spent of the rows' privacy; nothing is accounted here."""
         return {}
@@ -234,6 +237,7 @@ class Run:
             self.state, tensors = found
             self.ranks.demand_same_count(self.state.processes)
             self._restore_tensors(tensors)
+        self.settle()
         self.state.compute_in(self.job.environment)
         self.ranks.demand_one_adapter(self.state.step, self.model.masters)
         self.model.publish_masters()
