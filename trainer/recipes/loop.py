@@ -244,10 +244,16 @@ class Run:
         self._started_at, self._seconds_before = time.monotonic(), self.state.seconds
 
     def prepare(self) -> None:
-        """Lets the objective ask the untuned model once."""
+        """Lets the objective ask the untuned model once; where a pause ends that, a resume asks it again."""
         self.model.backbone.eval()
         rows: tuple[Row, ...] = (*self.job.train.rows, *self.watched_rows)
-        self.objective.prepare(self.model, rows, self.job.device, self.state.micro_batch_tokens)
+        most = self.state.micro_batch_tokens
+        self.objective.prepare(self.model, rows, self.job.device, most, self._before_a_pass)
+
+    def _before_a_pass(self, done: int, count: int) -> None:
+        words = f"scoring with the base model: {done} of {count} rows"
+        self.control.progress(self.state.step, self.plan.steps, words)
+        self._stop_where(self.control.should_pause(), "REQUESTED")
 
     def _restore_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         import torch
@@ -301,9 +307,13 @@ class Run:
     def check_may_go_on(self) -> None:
         """Stops at a checkpoint when asked to, or before a step that would pass the token cap."""
         over = self.state.tokens + self.next_tokens() > self.job.max_tokens
-        if self.ranks.decided(over or self.control.should_pause()):
+        self._stop_where(over or self.control.should_pause(), "COST_CAP" if over else "REQUESTED")
+
+    def _stop_where(self, asked: bool, reason: str) -> None:
+        """Ends all processes of the run at a checkpoint, where the first is asked to."""
+        if self.ranks.decided(asked):
             self.checkpoint()
-            raise self.job.on_pause("COST_CAP" if over else "REQUESTED")
+            raise self.job.on_pause(reason)
 
     def next_tokens(self) -> int:
         """Tokens that the next step trains."""
