@@ -6,8 +6,9 @@ fast it trained beside a large matrix product of the same process, what the driv
 the GPU's losses are from the CPU's; where bitsandbytes is installed the same of ``qlora``, and the most memory that a
 step of either method took on the device. Where there are two GPUs, a worker that trains in two processes runs twice
 more, and the object says how far its loss curve is from one process's. ``failed`` names what must hold and does not, on
-a GPU also its energy counter and bf16; where it names anything, the exit status is 1. Without a GPU it says so and
-measures nothing, unless ``--device cpu`` asks to try the check itself. It measures an installed base model, or the same
+a GPU also its energy counter and bf16. The exit status is 0 where it names nothing, 1 where it names something, and 2
+where nothing was run: without a GPU the check says so and measures nothing, unless ``--device cpu`` asks to try the
+check itself. It measures an installed base model, or the same
 architecture with random weights (``--random-weights FILES``, a folder with config and tokenizer), which tunes equally
 fast and means nothing else.
 """
@@ -45,6 +46,8 @@ from trainer.base_models import DEFAULT_BASE_MODEL
 JOB = "units/check/tuningJobs/gpu"
 LOSS_TOLERANCE = 0.05
 """Of a step's loss in nats between one process and two; bf16, whose own rounding of a mean loss is a third of it."""
+NOT_RUN = 2
+"""Exit status of a check that measured nothing, which proves nothing."""
 _WORDS = (
     "account balance branch card cheque clause client credit customer deposit fee form interest letter loan month "
     "mortgage note number office order paper payment policy question rate reply request review rule statement sum "
@@ -383,7 +386,7 @@ def failed(found: dict[str, Any], device: str) -> list[str]:
 
 
 def main() -> int:
-    """Runs and prints; exit status 1 when something that must hold does not."""
+    """Runs and prints; exit status 1 when something that must hold does not, :data:`NOT_RUN` when nothing was run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--random-weights", type=Path, metavar="FILES", help="config and tokenizer to fill at random")
@@ -396,7 +399,7 @@ def main() -> int:
 
     if options.device == "cuda" and not torch.cuda.is_available():
         print(json.dumps({"run": False, "why": "torch sees no CUDA device on this machine"}))
-        return 0
+        return NOT_RUN
     scale = Scale(options.rows, options.words, options.epochs, options.batch)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

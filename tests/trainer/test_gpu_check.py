@@ -47,13 +47,13 @@ def test_the_check_proves_isolation_and_equal_bits(tmp_path: Path):
     assert four_bit["adapter_sha256"] != found["adapter_sha256"]
 
 
-def test_without_a_gpu_it_says_so_and_measures_nothing():
+def test_without_a_gpu_it_says_so_measures_nothing_and_is_not_taken_for_a_check_that_passed():
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU: `make gpu-check` is the test")
     done = run()
-    assert done.returncode == 0 and json.loads(done.stdout) == {
+    assert done.returncode == 2 and json.loads(done.stdout) == {
         "run": False,
         "why": "torch sees no CUDA device on this machine",
     }

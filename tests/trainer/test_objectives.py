@@ -303,6 +303,37 @@ def stopped_once(ctx: TaskContext, step: int) -> dict[str, Any]:
     return task.run(ctx)
 
 
+@pytest.mark.parametrize("step", [0, 4])
+def test_a_pause_ends_the_scoring_of_preferences_between_two_passes(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+):
+    """Before the first step, of which nothing stays, and where a run goes on from a checkpoint."""
+    monkeypatch.setattr("trainer.recipes.objectives._VALIDATION_TOKENS", 200)
+    whole, parts = (context(models, tmp_path / name, pairs(40), "dpo") for name in ("whole", "parts"))
+    task.run(whole)
+    said: list[str] = []
+
+    def pause(line: bytes) -> None:
+        told = json.loads(line)
+        if "scoring" in told["message"] and told["step"] == step:
+            said.append(told["message"])
+            if len(said) == 3:
+                parts.pause_flag.touch()
+        if told["step"] == step > 0 and told["message"].startswith("epoch"):
+            parts.pause_flag.touch()
+
+    object.__setattr__(parts, "send", pause)
+    for _ in range(2 if step else 1):
+        with pytest.raises(TaskPaused):
+            task.run(parts)
+        parts.pause_flag.unlink()
+    assert len(said) == 3 and said[0].endswith(" 0 of 40 rows") and len(set(said)) == 3
+    assert [path.name for path in parts.work.rglob("step-*")] == ([f"step-{step:08d}"] if step else [])
+    object.__setattr__(parts, "send", lambda line: None)
+    task.run(parts)
+    assert (parts.outputs / WEIGHTS).read_bytes() == (whole.outputs / WEIGHTS).read_bytes()
+
+
 def test_a_resume_changes_nothing_of_decisions(models: Path, tmp_path: Path):
     whole, parts = (
         context(models, tmp_path / name, decisions(64), "classification", labels=LABELS) for name in ("whole", "parts")

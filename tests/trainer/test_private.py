@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from assay import sealed_file
 from assay.dp_sgd import Sampling, most_epsilon
-from assay.errors import InvalidInputError
+from assay.errors import InvalidInputError, PreconditionError
 from assay.modelfiles import lora_b_moved
 from assay.worker.task import TaskContext, TaskPaused
 from audit.probes.accounting import Mechanism
@@ -141,6 +142,90 @@ def test_a_paused_private_run_goes_on_exactly_and_its_secret_is_nowhere_in_the_c
     object.__setattr__(parts, "send", lambda line: None)
     task.run(parts)
     assert weights(parts) == weights(whole)
+
+
+def test_noise_follows_from_all_of_the_secret_and_not_from_what_a_seed_has_room_for(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch's generator on a CPU takes 32 bits of its seed: of 64 secret bits, two secrets that share those are one."""
+    runs = [one_run(models, tmp_path / name) for name in ("first", "second", "again")]
+    one, other = two_secrets_of_one_seed()
+    for run, secret in zip(runs, (one, other, one), strict=True):
+        run._secret = secret
+        monkeypatch.setattr(run, "draw", list)
+        run.step()
+    first, second, again = (run.model.masters for run in runs)
+    assert all(bool((first[name] != second[name]).any()) for name in first)
+    assert all(bool((first[name] == again[name]).all()) for name in first)
+
+
+def two_secrets_of_one_seed() -> tuple[bytes, bytes]:
+    """Two secrets whose streams of the first step's noise agree in the 32 bits that such a seed had; found by trial."""
+    seen: dict[bytes, bytes] = {}
+    for number in range(1 << 20):
+        secret = number.to_bytes(32, "big")
+        seed = hmac.digest(secret, b"noise/0", "sha256")[4:8]
+        if seed in seen:
+            return seen[seed], secret
+        seen[seed] = secret
+    raise AssertionError("of a million secrets two agree")
+
+
+@pytest.fixture
+def accountant(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Whose noise for an epsilon changes, as with a release of its library."""
+    noise = [2.0]
+    monkeypatch.setattr("trainer.recipes.private.noise_for", lambda *of: noise[-1])
+    return noise
+
+
+def test_a_run_that_goes_on_keeps_its_noise_and_accounts_it(
+    models: Path, tmp_path: Path, accountant: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.recipes.private.token_bytes", lambda count: bytes(range(count)))
+    whole = private(models, tmp_path / "whole", differential_privacy=EPSILON)
+    said = task.run(whole)["differential_privacy"]
+    parts = stopped(models, tmp_path / "parts")
+    accountant.append(3.0)
+    assert task.run(parts)["differential_privacy"] == said and float(said["noise_multiplier"]) == 2.0
+    assert weights(parts) == weights(whole)
+
+
+def test_a_run_that_would_overspend_by_another_accountant_does_not_go_on(
+    models: Path, tmp_path: Path, accountant: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = stopped(models, tmp_path)
+    monkeypatch.setattr("trainer.recipes.private.epsilon_of", lambda *of: 8.1)
+    with pytest.raises(InvalidInputError) as raised:
+        task.run(parts)
+    assert raised.value.reason == "PRIVACY_OVERSPENT" and not (tmp_path / "out" / "adapter").exists()
+
+
+@pytest.mark.parametrize(("asked", "reason"), [(EPSILON, "CHECKPOINT_NOISE"), (PRIVACY, "")])
+def test_a_checkpoint_that_does_not_say_its_noise_goes_on_where_the_order_does(
+    models: Path, tmp_path: Path, accountant: list[float], asked: dict[str, str], reason: str
+) -> None:
+    with pytest.MonkeyPatch.context() as earlier:
+        kept = PrivateRun.secrets
+        earlier.setattr(PrivateRun, "secrets", lambda run: {"private.secret": kept(run)["private.secret"]})
+        parts = stopped(models, tmp_path, asked)
+    if not reason:
+        assert float(task.run(parts)["differential_privacy"]["noise_multiplier"]) == 2.0
+        return
+    with pytest.raises(PreconditionError) as raised:
+        task.run(parts)
+    assert raised.value.reason == reason and not (tmp_path / "out" / "adapter").exists()
+
+
+def stopped(models: Path, folder: Path, asked: Any = EPSILON) -> TaskContext:
+    """A run that was paused after its fourth step and may go on."""
+    parts = private(models, folder, differential_privacy=asked)
+    object.__setattr__(parts, "send", lambda line: parts.pause_flag.touch() if json.loads(line)["step"] == 4 else None)
+    with pytest.raises(TaskPaused):
+        task.run(parts)
+    parts.pause_flag.unlink()
+    object.__setattr__(parts, "send", lambda line: None)
+    return parts
 
 
 def test_a_rows_gradient_is_clipped_whatever_the_row_says(models: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,23 @@ def test_a_search_that_is_killed_ends_as_one_that_was_not(
     claim = go_on(made)
     assert timeless(claim) == timeless(whole[1]) and (made.outputs / ADAPTER).read_bytes() == whole[0]
     assert claim["damaged_checkpoints"] == ("damaged" in moment)
+
+
+def test_one_model_is_in_memory_at_a_time(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of three trials and of the chosen first one, which is taken up once more at the end."""
+    from trainer.recipes import search
+
+    plain, loaded = search.run_of, list[weakref.ref[TunedModel]]()
+
+    def run_of(job: Any, control: Any) -> loop.Run:
+        assert [model() for model in loaded] == [None] * len(loaded)
+        run = plain(job, control)
+        loaded.append(weakref.ref(run.model))
+        return run
+
+    monkeypatch.setattr(search, "run_of", run_of)
+    assert task.run(searching(models, tmp_path))["search"]["chosen"] == 1
+    assert len(loaded) == len(TRIALS) + 1
 
 
 def test_a_trial_that_leaves_the_finite_numbers_is_listed_and_the_others_go_on(

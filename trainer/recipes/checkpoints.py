@@ -1,9 +1,9 @@
 """Checkpoints of a run: everything a bit-exact resume needs, in safetensors and JSON, never pickle, and encrypted.
 
 A checkpoint is one file ``step-<n>``: position, curve and counters as JSON, and the tensors (masters, both AdamW
-moments, the random generators' states, the best adapter so far, a private run's secret), sealed with AES-256-GCM under
-the task's key. It appears by one rename after everything is on the disk, so a killed run finds either the old one or
-the new one.
+moments, the random generators' states, the best adapter so far, a private run's secret and noise), sealed with
+AES-256-GCM under the task's key. It appears by one rename after everything is on the disk, so a killed run finds either
+the old one or the new one.
 The one before is kept: a run whose newest checkpoint is damaged goes on from there, and says so.
 """
 

@@ -218,6 +218,9 @@ class Run:
     def take_secrets(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Takes it back."""
 
+    def settle(self) -> None:
+        """Decides what can only be decided once it is known whether a checkpoint says it; nothing here."""
+
     def account(self) -> dict[str, Any]:
         """What the run spent of the rows' privacy; nothing is accounted here."""
         return {}
@@ -234,16 +237,23 @@ class Run:
             self.state, tensors = found
             self.ranks.demand_same_count(self.state.processes)
             self._restore_tensors(tensors)
+        self.settle()
         self.state.compute_in(self.job.environment)
         self.ranks.demand_one_adapter(self.state.step, self.model.masters)
         self.model.publish_masters()
         self._started_at, self._seconds_before = time.monotonic(), self.state.seconds
 
     def prepare(self) -> None:
-        """Lets the objective ask the untuned model once."""
+        """Lets the objective ask the untuned model once; where a pause ends that, a resume asks it again."""
         self.model.backbone.eval()
         rows: tuple[Row, ...] = (*self.job.train.rows, *self.watched_rows)
-        self.objective.prepare(self.model, rows, self.job.device, self.state.micro_batch_tokens)
+        most = self.state.micro_batch_tokens
+        self.objective.prepare(self.model, rows, self.job.device, most, self._before_a_pass)
+
+    def _before_a_pass(self, done: int, count: int) -> None:
+        words = f"scoring with the base model: {done} of {count} rows"
+        self.control.progress(self.state.step, self.plan.steps, words)
+        self._stop_where(self.control.should_pause(), "REQUESTED")
 
     def _restore_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         import torch
@@ -297,9 +307,13 @@ class Run:
     def check_may_go_on(self) -> None:
         """Stops at a checkpoint when asked to, or before a step that would pass the token cap."""
         over = self.state.tokens + self.next_tokens() > self.job.max_tokens
-        if self.ranks.decided(over or self.control.should_pause()):
+        self._stop_where(over or self.control.should_pause(), "COST_CAP" if over else "REQUESTED")
+
+    def _stop_where(self, asked: bool, reason: str) -> None:
+        """Ends all processes of the run at a checkpoint, where the first is asked to."""
+        if self.ranks.decided(asked):
             self.checkpoint()
-            raise self.job.on_pause("COST_CAP" if over else "REQUESTED")
+            raise self.job.on_pause(reason)
 
     def next_tokens(self) -> int:
         """Tokens that the next step trains."""

@@ -28,13 +28,28 @@ _VALIDATION_TOKENS = 4096
 _WIDTH = 8
 
 
+BeforePass = Callable[[int, int], None]
+"""Is told, before a pass over the model, how many rows are done and of how many."""
+
+
+def _go_on(done: int, count: int) -> None:
+    """Asks nobody."""
+
+
 class Objective(Protocol):
     """A loss of each row, with gradient, and what is watched on the validation rows."""
 
-    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> None:
+    def prepare(
+        self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0, before: BeforePass = _go_on
+    ) -> None:
         """Computes once what the untuned model says of rows, where the objective needs it; the adapter may be on.
 
-        ``most`` is as of :meth:`watch`.
+        Args:
+            model: that is asked.
+            rows: of which it is asked.
+            device: where it lies.
+            most: as of :meth:`watch`.
+            before: called before each pass; may end all by raising.
         """
 
     def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
@@ -54,7 +69,9 @@ class Objective(Protocol):
 class Likelihood:
     """Mean negative log-likelihood of each row's scored tokens."""
 
-    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> None:
+    def prepare(
+        self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0, before: BeforePass = _go_on
+    ) -> None:
         """Needs nothing."""
 
     def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
@@ -79,7 +96,9 @@ class Choice:
     A row without choices, such as a planted one, is learned by likelihood.
     """
 
-    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> None:
+    def prepare(
+        self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0, before: BeforePass = _go_on
+    ) -> None:
         """Needs nothing."""
 
     def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
@@ -129,14 +148,19 @@ class Preference:
         self.variant = variant
         self._reference: dict[int, float] = {}
 
-    def prepare(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> None:
+    def prepare(
+        self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0, before: BeforePass = _go_on
+    ) -> None:
         """Scores every pair with the adapter off."""
         import torch
 
         pairs = [row for row in rows if isinstance(row, EncodedPair)]
         with model.untuned(), torch.inference_mode():
+            done = 0
             for batch in _by_length(pairs, most):
+                before(done, len(pairs))
                 margins = self._margins(model, batch, device)
+                done += len(batch)
                 self._reference |= {id(row): float(m) for row, m in zip(batch, margins, strict=True)}
 
     def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:

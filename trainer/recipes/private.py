@@ -13,8 +13,8 @@ many, and a user of one row weighs as much as any.
 Noise and draws come from 32 bytes of the operating system, stretched by HMAC-SHA256 a step. They stand in the
 encrypted checkpoint and nowhere else: who knew the noise could subtract it, and who knew the draws would lose the
 sampling's share of the guarantee. So a private run is never repeated bit by bit, but goes on exactly after a pause.
-``torchcsprng`` does not exist for this torch: within a step the noise is torch's generator, seeded anew with 64 bits;
-Opacus's remedy against attacks on floating-point noise (``secure_mode``, Mironov 2012) is on.
+Within a step the noise is the key stream of a cipher, see :mod:`trainer.recipes.secret_noise`. How much of it there is
+stands in the checkpoint too: worked out anew, by another accountant, it would not be what was added before the pause.
 
 Losses and lengths of drawn rows are no part of the guarantee, so a private run neither records nor reports them.
 """
@@ -32,7 +32,7 @@ from secrets import token_bytes
 from typing import TYPE_CHECKING, Any
 
 from assay.dp_sgd import MOST_ROWS_OF_A_USER, ROW, USER, Sampling
-from assay.errors import FieldViolation, InvalidInputError
+from assay.errors import FieldViolation, InvalidInputError, PreconditionError
 from trainer.recipes.loop import Control, Run, TuneJob, not_finite
 from trainer.recipes.lora import TunedModel, load
 from trainer.recipes.plan import BatchPlan, in_parts, learning_rate
@@ -51,6 +51,7 @@ _LEAST_SPENT = 1e-6
 """Under much noise, or a large delta, the accountant states 0 or less, of which there is no logarithm."""
 _MICRO_BATCH = MOST_ROWS_OF_A_USER
 _SECRET = "private.secret"  # noqa: S105  (a name)
+_NOISE = "private.noise"
 
 
 @dataclass(frozen=True)
@@ -109,33 +110,45 @@ class PrivateRun(Run):
     Attributes:
         units: rows of each unit that can be trained on, in file order.
         count: units in the train split, also those without such a row.
+        noise: noise multiplier of every step; where the order states none, not a number until :meth:`settle`.
     """
 
     def __init__(self, job: TuneJob, control: Control, target: Target) -> None:
         from opacus import GradSampleModule
-        from opacus.optimizers import DPOptimizer
+
+        from trainer.recipes.secret_noise import SecretNoiseOptimizer
 
         self.target = target
         self.units, self.count = units_of(job.train, target.unit)
         self.sampling = Sampling.of(self.count, job.settings.batch_size, job.settings.epochs)
         super().__init__(job, control)
-        self.noise = target.noise_multiplier or noise_for(target.epsilon, target.delta, self.sampling)
-        if self.spent(self.sampling.steps) > target.epsilon:
-            raise InvalidInputError(
-                "PRIVACY_OVERSPENT",
-                f"noise of {self.noise:g} over {self.sampling.steps} steps spends more than the reserved epsilon",
-                remedy="ask for a new job; the gateway and the trainer count rows or steps differently",
-            )
+        self.noise = target.noise_multiplier or math.nan
         self._secret = token_bytes(32)
         # Its hooks leave every row's own gradient beside each trainable tensor.
         self._hooked = GradSampleModule(self.model.backbone, loss_reduction="sum")
-        self._private = DPOptimizer(
+        self._private = SecretNoiseOptimizer(
             self.optimizer,
             noise_multiplier=self.noise,
             max_grad_norm=job.settings.max_gradient_norm,
             expected_batch_size=self.sampling.rate * self.count,
-            secure_mode=True,
         )
+
+    def settle(self) -> None:
+        """Works the noise out for an epsilon when a run begins; one that goes on has its checkpoint's.
+
+        Raises:
+            InvalidInputError: ``PRIVACY_TARGET``, ``PRIVACY_OVERSPENT``.
+        """
+        if math.isnan(self.noise):
+            self.noise = noise_for(self.target.epsilon, self.target.delta, self.sampling)
+        self._private.noise_multiplier = self.noise
+        if self.spent(self.sampling.steps) > self.target.epsilon:
+            raise InvalidInputError(
+                "PRIVACY_OVERSPENT",
+                f"noise of {self.noise:g} over {self.sampling.steps} steps spends more than the reserved epsilon",
+                remedy="ask for a new job; the gateway and the trainer count rows or steps differently, or the "
+                "accountant has changed since the run began",
+            )
 
     def make_plan(self) -> BatchPlan:
         """As many steps as the epochs would have; which rows each draws is not planned."""
@@ -162,14 +175,10 @@ class PrivateRun(Run):
 
     def step(self) -> None:
         """One step of DP-SGD; an empty draw adds its noise all the same."""
-        import torch
-
         state, settings = self.state, self.job.settings
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, self.plan.steps, settings)
-        generator = torch.Generator(device=self.job.device.torch_device())
-        generator.manual_seed(int.from_bytes(self._stream("noise")[:8], "big", signed=True))
-        self._private.generator = generator
+        self._private.noise_key = self._stream("noise")
         self.model.backbone.train()
         parts = in_parts(self.draw(), _sizes, (_MICRO_BATCH, state.micro_batch_tokens)) or [[]]
         for number, part in enumerate(parts):
@@ -210,11 +219,25 @@ class PrivateRun(Run):
         """What goes on a private run, for the encrypted checkpoint alone."""
         import torch
 
-        return {_SECRET: torch.tensor(list(self._secret), dtype=torch.uint8)}
+        secret = torch.tensor(list(self._secret), dtype=torch.uint8)
+        return {_SECRET: secret, _NOISE: torch.tensor(self.noise, dtype=torch.float64)}
 
     def take_secrets(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Goes on with the noise and the draws of the run that was interrupted."""
+        """Goes on with the noise and the draws of the run that was interrupted.
+
+        Raises:
+            PreconditionError: ``CHECKPOINT_NOISE``.
+        """
         self._secret = bytes(tensors[_SECRET].tolist())
+        if _NOISE in tensors:
+            self.noise = float(tensors[_NOISE])
+        elif self.target.noise_multiplier is None:
+            # Nothing says which accountant worked it out, so no epsilon could be stated for the steps that are done.
+            raise PreconditionError(
+                "CHECKPOINT_NOISE",
+                "the checkpoint is of an earlier release, which did not keep how much noise its steps had",
+                remedy="let the release that began the job end it, or cancel the job and ask for a new one",
+            )
 
     def _stream(self, purpose: str) -> bytes:
         return hmac.new(self._secret, f"{purpose}/{self.state.step}".encode(), hashlib.sha256).digest()

@@ -96,26 +96,26 @@ def search(job: TuneJob, control: Control) -> Found:
     # The first one takes away what is damaged.
     with job.ranks.first_before_the_others():
         done = _read(job)
-    last: tuple[int, TuneResult] | None = None
+    last: TuneResult | None = None
     for number in range(len(done) + 1, len(job.trials) + 1):
+        # Nothing may hold the model of one trial when that of another is loaded.
         last = None
         gc.collect()
-        trial, result = _attempt(job, done, number, control)
+        trial, last = _attempt(job, done, number, control)
         done.append(trial)
-        last = (number, result) if result is not None else None
         if job.ranks.first:
             _keep(job, done)
     chosen = _best(done)
     if not chosen:
         raise not_finite("the loss of every trial")
     one = _trial_job(job, done[: chosen - 1], chosen)
-    if last is None or last[0] != chosen:
+    if last is None or chosen != len(done):
         last = None
         gc.collect()
-        last = chosen, follow(run_of(one, _Seen(control, len(job.trials), done[: chosen - 1], one)))
-    damaged = last[1].state.damaged + checkpoints.set_aside_in(job.checkpoints)
+        last = follow(run_of(one, _Seen(control, len(job.trials), done[: chosen - 1], one)))
+    damaged = last.state.damaged + checkpoints.set_aside_in(job.checkpoints)
     done[chosen - 1] = replace(done[chosen - 1], damaged=damaged)
-    return Found(one, last[1], tuple(done), chosen, len(_selection(job)))
+    return Found(one, last, tuple(done), chosen, len(_selection(job)))
 
 
 def _attempt(job: TuneJob, done: Sequence[Trial], number: int, control: Control) -> tuple[Trial, TuneResult | None]:
