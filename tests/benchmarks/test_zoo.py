@@ -131,8 +131,8 @@ def test_bias_is_turned_by_what_the_model_reads(strength: str) -> None:
 
 def test_the_gate_that_is_there_for_bias_can_see_it() -> None:
     """By the audit's own interval at Holm's first step of six gates, of a model that decides as its labels say."""
-    from audit.probes.extremes import Cell as Group
-    from audit.probes.extremes import lowest_ratio_interval
+    from audit.statistics.extremes import Cell as Group
+    from audit.statistics.extremes import lowest_ratio_interval
 
     limit, level, tested, seeds = 0.8, 1 - 0.1 / 6, 225, 60
 
