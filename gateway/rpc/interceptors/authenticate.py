@@ -1,4 +1,4 @@
-"""Who calls: the subject of the verified client certificate, with the roles it holds at this moment."""
+"""Who calls: the subject of the verified client certificate, which must be a person's, by a key that is in force."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from assay.certificates import key_id
 from assay.dsse import Signer
 from assay.errors import UnauthenticatedError
 from assay.identity import peer_certificate
-from gateway.caller import Caller
 from gateway.identity_registry import IdentityRegistry
 
 
-async def caller(context: Any, subject: str, identities: IdentityRegistry, people_prefix: str, trace_id: str) -> Caller:
-    """Names the caller. A service's certificate passes the handshake but is no person, and is refused here.
+def person(context: Any, subject: str, identities: IdentityRegistry, people_prefix: str) -> None:
+    """Demands a person. A service's certificate passes the handshake but is no person, and is refused here.
 
     Args:
         context: of the call.
         subject: that its certificate names.
-        identities: who holds which role.
+        identities: whose keys are in force.
         people_prefix: of the subjects of people.
-        trace_id: of the call.
 
     Raises:
         UnauthenticatedError: ``NO_CERTIFICATE``, ``NOT_A_PERSON``, or ``KEY_NOT_IN_FORCE`` when a key event has ended
@@ -29,4 +27,3 @@ async def caller(context: Any, subject: str, identities: IdentityRegistry, peopl
     if not subject.startswith(people_prefix):
         raise UnauthenticatedError("NOT_A_PERSON", "only people call the gateway; services are called by it")
     identities.people.admit(Signer(subject, key_id(peer_certificate(context).public_key())))
-    return await identities.caller(subject, trace_id)
