@@ -15,14 +15,16 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from assay.dp_sgd import ROW
-from assay.errors import AbortedError
-from assay.v1 import policy_input_pb2
+from assay.errors import AbortedError, ExhaustedError
+from assay.v1 import policy_input_pb2, tuning_job_pb2
 from audit.ledger.writer import UnitOfWork
+from gateway.admission.facts import unit_of
 from gateway.jobs import views
 from gateway.jobs.transitions import State
 from gateway.store import rows
 from gateway.store.tables import BudgetRow, JobRow, TransitionRow
 from policies import inputs
+from policies.engine import PolicyEngine
 
 MICROS = 1_000_000
 _SHOWN = 100
@@ -35,7 +37,7 @@ _ENDED = tuple(state.value for state in (
 def read(connection: Connection, job: JobRow, now: dt.datetime) -> policy_input_pb2.AccountFacts:
     """What was used up before this job asked; sums cover everything, the entries shown are the newest hundred."""
     dataset = views.request_of(job).dataset
-    day = dt.datetime(now.year, now.month, now.day, tzinfo=dt.UTC)
+    day = _day(now)
     month = rows.micros(day.replace(day=1))
     budget, table = rows.table(BudgetRow).c, rows.table(JobRow).c
     epsilon = _sum(connection, budget.epsilon_micros, budget.dataset == dataset, budget.job != job.name)
@@ -58,6 +60,31 @@ def read(connection: Connection, job: JobRow, now: dt.datetime) -> policy_input_
     if spent:
         out.unit_entries.extend(_newest(connection, budget.unit == job.unit, budget.reserved_us >= month))
     return out
+
+
+def demand_place(
+    connection: Connection, policy: PolicyEngine, request: tuning_job_pb2.CreateTuningJobRequest, now: dt.datetime
+) -> None:
+    """Refuses a job of a unit that has as many as policy's quota lets it have, before anything is done for it.
+
+    Policy's own rule is asked once the rows were read, which costs a preparation for every job that it refuses.
+
+    Raises:
+        ExhaustedError: ``UNIT_JOBS``.
+    """
+    table = rows.table(JobRow).c
+    mine = table.unit == unit_of(request.parent)
+    for limit, where, what in (
+        ("unit_jobs_a_day", table.created_us >= rows.micros(_day(now)), "were asked for today"),
+        ("unit_jobs_under_way", table.state.not_in(_ENDED), "are under way"),
+    ):
+        most, found = policy.most(limit, request.audit_profile), _count(connection, mine, where)
+        if most is not None and found >= most:
+            raise ExhaustedError(
+                "UNIT_JOBS",
+                f"{found} jobs of {request.parent} {what}, and limits.{limit} is {most}",
+                remedy="wait for a job to end, or for tomorrow (UTC); the owner of the policy sets the limit",
+            )
 
 
 def reserve(
@@ -130,6 +157,10 @@ def _spent(connection: Connection, job: JobRow, month: int) -> int:
     )
     found = connection.execute(statement).all()
     return sum(int(cost if state in _ENDED and not left else max(quote, cost)) for quote, cost, state, left in found)
+
+
+def _day(now: dt.datetime) -> dt.datetime:
+    return dt.datetime(now.year, now.month, now.day, tzinfo=dt.UTC)
 
 
 def _sum(connection: Connection, column: Any, *where: Any) -> int:

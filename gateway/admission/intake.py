@@ -154,8 +154,9 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
         "quote": quote,
     }
     subjects = [("dataset", known.dataset.sha256), *sorted(result.files.items())]
+    names = (*SPLITS, PRIVATE_FILE) if _may_train(decision) else ()
     index_file = () if index is None else (INDEX_FILE,)
-    async with office.keeping(job, result, (*SPLITS, PRIVATE_FILE, *index_file)) as kept:
+    async with office.keeping(job, result, (*names, *index_file)) as kept:
         await office.change(
             job,
             Event.QUEUE if decision.allowed else Event.DENY,
@@ -171,6 +172,14 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
             facts={**_named(kept), **established},
             after=partial(account.reserve, job=job, question=question) if decision.allowed else None,
         )
+
+
+def _may_train(decision: policy_pb2.Decision) -> bool:
+    """Whether the rows may still be needed: it is allowed, or people may waive all that stands in its way.
+
+    What can only be refused leaves no copy of its rows, or refused jobs would fill the disk.
+    """
+    return decision.allowed or all(o.waivable_by for o in decision.outcomes if o.outcome not in GOOD)
 
 
 def _named(kept: Mapping[str, Blob]) -> dict[str, str]:
