@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -29,6 +34,8 @@ from gateway.store.tables import DatasetRow, ErasureRow
 
 _UPLOAD, _IMPORT = "UploadDataset", "ImportDataset"
 _PROGRESS_SECONDS = 1.0
+IMPORTS_AT_ONCE = 2
+"""Files that one unit fetches from stores at the same time."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,9 @@ class DatasetService:
     store: Store
     blobs: BlobStore
     keys: ScopeKeys
+    _imports: defaultdict[str, threading.Semaphore] = field(
+        default_factory=lambda: defaultdict(partial(threading.Semaphore, IMPORTS_AT_ONCE)), repr=False
+    )
 
     async def upload_dataset(
         self, caller: Caller, messages: AsyncIterator[dataset_pb2.UploadDatasetRequest]
@@ -88,6 +98,7 @@ class DatasetService:
         Raises:
             PermissionDeniedError: ``STORE_NOT_ALLOWED``, ``STORE_NETWORK``.
             UnavailableError: ``STORE_UNREACHABLE``, ``STORE_ANSWER``, ``STORE_SLOW``.
+            ExhaustedError: ``IMPORTS_BUSY`` while the unit has :data:`IMPORTS_AT_ONCE` under way.
             Others: those of :meth:`upload_dataset`.
         """
         header = request.header
@@ -98,15 +109,17 @@ class DatasetService:
         if known is not None:
             yield dataset_pb2.ImportDatasetResponse(dataset=known)
             return
-        writer = await asyncio.to_thread(self.blobs.writer, unit)
-        try:
-            async for progress in self._fetch(writer, address):
-                yield dataset_pb2.ImportDatasetResponse(progress=progress)
-            await asyncio.to_thread(_seal, writer, request.sha256)
-            made = _Made(_IMPORT, header, content, writer, request.source)
-            dataset = await self._commit(caller, made)
-        finally:
-            writer.abandon()
+        with self._thread(unit) as thread:
+            writer = await asyncio.to_thread(self.blobs.writer, unit)
+            try:
+                async with aclosing(self._fetch(writer, address, thread)) as told:
+                    async for progress in told:
+                        yield dataset_pb2.ImportDatasetResponse(progress=progress)
+                await asyncio.to_thread(_seal, writer, request.sha256)
+                made = _Made(_IMPORT, header, content, writer, request.source)
+                dataset = await self._commit(caller, made)
+            finally:
+                writer.abandon()
         yield dataset_pb2.ImportDatasetResponse(dataset=dataset)
 
     async def get_dataset(
@@ -168,18 +181,41 @@ class DatasetService:
             raise not_found(header.parent)
         return unit
 
-    async def _fetch(self, writer: BlobWriter, address: stores.Address) -> AsyncIterator[dataset_pb2.ImportProgress]:
-        limits = self.settings.limits
-        coming = await asyncio.to_thread(
+    @contextmanager
+    def _thread(self, unit: str) -> Iterator[ThreadPoolExecutor]:
+        """A thread of one import's own: a store that hangs blocks none that other calls and the pipeline need.
+
+        Nobody can end a thread that waits, so an import that was given up counts until its thread comes back.
+        """
+        places = self._imports[unit]
+        if not places.acquire(blocking=False):
+            raise ExhaustedError(
+                "IMPORTS_BUSY",
+                f"{IMPORTS_AT_ONCE} files of units/{unit} are being fetched from stores",
+                remedy="try again when one of them has come in or has failed",
+            )
+        thread = ThreadPoolExecutor(1, "import")
+        try:
+            yield thread
+        finally:
+            thread.submit(places.release)
+            thread.shutdown(wait=False)
+
+    async def _fetch(
+        self, writer: BlobWriter, address: stores.Address, thread: ThreadPoolExecutor
+    ) -> AsyncGenerator[dataset_pb2.ImportProgress, None]:
+        limits, loop = self.settings.limits, asyncio.get_running_loop()
+        begin: Callable[[], stores.Download] = partial(
             stores.Download,
             address,
             self.settings.folder,
             max_bytes=limits.max_dataset_bytes,
             seconds=limits.store_seconds,
         )
+        coming = await loop.run_in_executor(thread, begin)
         try:
             size, shown, chunks = 0, time.monotonic(), coming.chunks()
-            while chunk := await asyncio.to_thread(next, chunks, b""):
+            while chunk := await loop.run_in_executor(thread, next, chunks, b""):
                 size += len(chunk)
                 self._demand_room(size)
                 await asyncio.to_thread(writer.write, chunk)
@@ -189,7 +225,8 @@ class DatasetService:
             if not size:
                 raise _empty()
         finally:
-            coming.close()
+            # There too, since it waits for a read that is under way.
+            thread.submit(coming.close)
 
     def _demand_room(self, size: int) -> None:
         cap = self.settings.limits.max_dataset_bytes

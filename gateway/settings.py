@@ -46,6 +46,7 @@ class Limits(_Frozen):
     max_dataset_bytes: int = Field(default=4 << 30, ge=1)
     max_result_bytes: int = Field(default=16 << 30, ge=1)
     refusals_per_minute: int = Field(default=30, ge=1)
+    calls_at_once: int = Field(default=32, ge=1, le=256)
     approval_days: int = Field(default=365, ge=1)
     permit_seconds: int = Field(default=86_400, ge=1, le=86_400)
     signature_age_seconds: int = Field(default=900, ge=1)
@@ -295,6 +296,7 @@ address = "{audit}"
 max_dataset_bytes = 4294967296
 max_result_bytes = 17179869184
 refusals_per_minute = 30            # ledger records of refusals for one subject; the surplus is counted
+calls_at_once = 32                  # calls that one subject may have open
 approval_days = 365                 # an approval lapses after this
 permit_seconds = 86400              # longest permit
 signature_age_seconds = 900         # how old a person's signature may be when it is handed in

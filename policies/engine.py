@@ -205,6 +205,12 @@ class PolicyEngine:
         """A limit of the bundle that counts days and that the gateway reads, such as ``appeal_days``."""
         return round(self.pack.limits.number(limit, "strict"))
 
+    def most(self, limit: str, profile: str) -> int | None:
+        """A limit that counts and that the gateway reads before policy is asked; None in a bundle without it."""
+        known = self.pack.limits.by_name.get(limit)
+        value = known.value(profile) if known is not None else None
+        return value if isinstance(value, int) else None
+
     @property
     def replay_tolerance(self) -> float:
         """Nats a token by which the validation losses of one run in two environments may differ."""

@@ -9,6 +9,7 @@ or is no number is an ERROR.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,10 +74,12 @@ def judge_all(
         measurements: by name, or name and slice.
         passes: evaluates the gate's PASS condition on its reading; it must agree with the side that the plan states.
     """
-    steps = [outside_steps(gate, measurements, len(gates)) for gate in gates]
+    names = {gate.measurement for gate in gates}
+    levels = {name: Levels(measurements[name]) for name in names if not missing_measurement(measurements, name)}
+    steps = [outside_steps(gate, levels, len(gates)) for gate in gates]
     rejected = holm(steps)
     return [
-        _judge(gate, measurements, len(gates), failed, lambda reading, gate=gate: passes(gate, reading))  # type: ignore[misc]
+        _judge(gate, measurements, levels, failed, lambda reading, gate=gate: passes(gate, reading), len(gates))  # type: ignore[misc]
         for gate, failed in zip(gates, rejected, strict=True)
     ]
 
@@ -96,44 +99,63 @@ def holm(steps: Sequence[int]) -> list[bool]:
     return rejected
 
 
-def outside_steps(
-    gate: measurement_pb2.PlannedGate, measurements: Mapping[str, measurement_pb2.Measurement], family: int
-) -> int:
+class Levels:
+    """The intervals of one measurement, found by their level.
+
+    Sorted once: Holm's steps ask as often as there are gates times levels, and whoever may ask for a verdict chooses
+    how many intervals each of these would look through.
+    """
+
+    def __init__(self, measurement: measurement_pb2.Measurement) -> None:
+        self._intervals = measurement.intervals
+        found = ((interval.confidence, place) for place, interval in enumerate(measurement.intervals))
+        ordered = sorted(pair for pair in found if not math.isnan(pair[0]))
+        self._confidences = [confidence for confidence, _ in ordered]
+        self._places = [place for _, place in ordered]
+
+    def at(self, confidence: float) -> measurement_pb2.Interval | None:
+        """The first interval of a confidence level, if there is one and its ends are numbers in order."""
+
+        def off(level: float) -> float:
+            return level - confidence
+
+        low = bisect_right(self._confidences, -_SAME_LEVEL, key=off)
+        high = bisect_left(self._confidences, _SAME_LEVEL, lo=low, key=off)
+        if low == high:
+            return None
+        interval = self._intervals[min(self._places[low:high])]
+        lower, upper = _ends(interval)
+        sound = not (math.isnan(lower) or math.isnan(upper)) and lower <= upper
+        return interval if sound else None
+
+
+def outside_steps(gate: measurement_pb2.PlannedGate, levels: Mapping[str, Levels], family: int) -> int:
     """Largest k such that the interval at ``1 - alpha/j`` lies wholly outside for every j up to k; 0 for none."""
-    if missing_measurement(measurements, gate.measurement):
+    if gate.measurement not in levels:
         return 0
-    measurement = measurements[gate.measurement]
+    found = levels[gate.measurement]
     k = 0
     while k < family:
-        interval = at_level(measurement, 1 - gate.alpha / (k + 1))
+        interval = found.at(1 - gate.alpha / (k + 1))
         if interval is None or not _outside(gate, interval):
             break
         k += 1
     return k
 
 
-def at_level(measurement: measurement_pb2.Measurement, confidence: float) -> measurement_pb2.Interval | None:
-    """The interval of a confidence level, if the measurement has one and its ends are numbers in order."""
-    for interval in measurement.intervals:
-        if abs(interval.confidence - confidence) < _SAME_LEVEL:
-            lower, upper = _ends(interval)
-            sound = not (math.isnan(lower) or math.isnan(upper)) and lower <= upper
-            return interval if sound else None
-    return None
-
-
 def _judge(
     gate: measurement_pb2.PlannedGate,
     measurements: Mapping[str, measurement_pb2.Measurement],
-    family: int,
+    levels: Mapping[str, Levels],
     rejected: bool,
     passes: Passes,
+    family: int,
 ) -> Judgement:
     missing = missing_measurement(measurements, gate.measurement)
     if missing:
         return Judgement(gate, policy_pb2.OUTCOME_ERROR, None, missing)
-    measurement = measurements[gate.measurement]
-    interval = at_level(measurement, 1 - gate.alpha)
+    measurement, found = measurements[gate.measurement], levels[gate.measurement]
+    interval = found.at(1 - gate.alpha)
     if interval is None or not (interval.HasField("lower") or interval.HasField("upper")):
         reason = f"{gate.measurement} has no interval at {100 * (1 - gate.alpha):g} %"
         return Judgement(gate, policy_pb2.OUTCOME_ERROR, None, reason)
@@ -149,14 +171,18 @@ def _judge(
             return Judgement(gate, policy_pb2.OUTCOME_PASS, reading)
         reason = f"the plan asked for n = {gate.n:,}"
         return Judgement(gate, policy_pb2.OUTCOME_INCONCLUSIVE, reading, reason, gate.n)
-    n, towards_failure = n_that_decides(gate, measurement, reading, family)
+    n, towards_failure = n_that_decides(gate, measurement, found, reading, family)
     if n is not None and not towards_failure:
         n = max(n, gate.n)
     return Judgement(gate, policy_pb2.OUTCOME_INCONCLUSIVE, reading, "", n, towards_failure)
 
 
 def n_that_decides(
-    gate: measurement_pb2.PlannedGate, measurement: measurement_pb2.Measurement, reading: Reading, family: int
+    gate: measurement_pb2.PlannedGate,
+    measurement: measurement_pb2.Measurement,
+    levels: Levels,
+    reading: Reading,
+    family: int,
 ) -> tuple[int | None, bool]:
     """Sample size at which the same estimate would decide, and whether for FAIL.
 
@@ -171,7 +197,7 @@ def n_that_decides(
     if measurement.HasField("successes"):
         return _n_of_proportion(gate, measurement, gate.alpha / family if fails else gate.alpha, fails), fails
     towards_upper = _at_most(gate) != fails
-    interval = at_level(measurement, 1 - gate.alpha / (family if fails else 1))
+    interval = levels.at(1 - gate.alpha / (family if fails else 1))
     if interval is None:
         return None, fails
     lower, upper = _ends(interval)

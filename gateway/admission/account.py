@@ -16,14 +16,16 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from assay.dp_sgd import ROW
-from assay.errors import AbortedError
-from assay.v1 import policy_input_pb2
+from assay.errors import AbortedError, ExhaustedError
+from assay.v1 import policy_input_pb2, tuning_job_pb2
 from audit.ledger.writer import UnitOfWork
+from gateway.admission.facts import unit_of
 from gateway.jobs import views
 from gateway.jobs.transitions import State
 from gateway.store import rows
 from gateway.store.tables import BudgetRow, JobRow, TransitionRow
 from policies import inputs
+from policies.engine import PolicyEngine
 
 MICROS = 1_000_000
 _SHOWN = 100
@@ -50,13 +52,12 @@ class Reserved:
 
 def read(connection: Connection, job: JobRow, now: dt.datetime) -> policy_input_pb2.AccountFacts:
     """What was used up before this job asked; sums cover everything, the entries shown are the newest hundred."""
-    dataset, month = views.request_of(job).dataset, _month(now)
-    day = dt.datetime(now.year, now.month, now.day, tzinfo=dt.UTC)
+    dataset, day, month = views.request_of(job).dataset, _day(now), _month(now)
     budget, table = rows.table(BudgetRow).c, rows.table(JobRow).c
     by_others = reserved(connection, job, now)
     epsilon = by_others.epsilon_micros
     others = (table.name != job.name, table.unit == job.unit, table.created_us <= job.created_us)
-    of_today, under_way = table.created_us >= rows.micros(day), table.state.not_in(_ENDED)
+    of_today, under_way = table.created_us >= day, table.state.not_in(_ENDED)
     out = policy_input_pb2.AccountFacts(
         dataset_epsilon_micros=epsilon,
         unit_jobs_today=_count(connection, *others, of_today),
@@ -86,6 +87,31 @@ def reserved(connection: Connection, job: JobRow, now: dt.datetime) -> Reserved:
             connection, budget.usd_micros, others, budget.unit == job.unit, budget.reserved_us >= _month(now)
         ),
     )
+
+
+def demand_place(
+    connection: Connection, policy: PolicyEngine, request: tuning_job_pb2.CreateTuningJobRequest, now: dt.datetime
+) -> None:
+    """Refuses a job of a unit that has as many as policy's quota lets it have, before anything is done for it.
+
+    Policy's own rule is asked once the rows were read, which costs a preparation for every job that it refuses.
+
+    Raises:
+        ExhaustedError: ``UNIT_JOBS``.
+    """
+    table = rows.table(JobRow).c
+    mine = table.unit == unit_of(request.parent)
+    for limit, where, what in (
+        ("unit_jobs_a_day", table.created_us >= _day(now), "were asked for today"),
+        ("unit_jobs_under_way", table.state.not_in(_ENDED), "are under way"),
+    ):
+        most, found = policy.most(limit, request.audit_profile), _count(connection, mine, where)
+        if most is not None and found >= most:
+            raise ExhaustedError(
+                "UNIT_JOBS",
+                f"{found} jobs of {request.parent} {what}, and limits.{limit} is {most}",
+                remedy="wait for a job to end, or for tomorrow (UTC); the owner of the policy sets the limit",
+            )
 
 
 def reserve(
@@ -137,6 +163,11 @@ def epsilon_micros(request: policy_input_pb2.RequestFacts) -> int:
 
 def _privacy_unit(request: policy_input_pb2.RequestFacts) -> str:
     return (request.differential_privacy.unit or ROW) if request.HasField("differential_privacy") else ""
+
+
+def _day(now: dt.datetime) -> int:
+    """Where the day begins, in microseconds."""
+    return rows.micros(dt.datetime(now.year, now.month, now.day, tzinfo=dt.UTC))
 
 
 def _month(now: dt.datetime) -> int:

@@ -156,9 +156,10 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
         "quote": quote,
     }
     subjects = [("dataset", known.dataset.sha256), *sorted(result.files.items())]
+    names = (*SPLITS, PRIVATE_FILE) if _may_train(decision) else ()
     index_file = () if index is None else (INDEX_FILE,)
     reserve = partial(account.reserve, job=job, question=question, by_others=by_others)
-    async with office.keeping(job, result, (*SPLITS, PRIVATE_FILE, *index_file)) as kept:
+    async with office.keeping(job, result, (*names, *index_file)) as kept:
         await office.change(
             job,
             Event.QUEUE if decision.allowed else Event.DENY,
@@ -185,6 +186,14 @@ def _demand_nobody_erased(job: JobRow, index: SubjectIndex | None, uow: UnitOfWo
     """
     if index is not None and erased_in(uow.connection, job.unit, index):
         raise AbortedError("STALE", "an erasure was ordered meanwhile", remedy="it is decided again")
+
+
+def _may_train(decision: policy_pb2.Decision) -> bool:
+    """Whether the rows may still be needed: it is allowed, or people may waive all that stands in its way.
+
+    What can only be refused leaves no copy of its rows, or refused jobs would fill the disk.
+    """
+    return decision.allowed or all(o.waivable_by for o in decision.outcomes if o.outcome not in GOOD)
 
 
 def _named(kept: Mapping[str, Blob]) -> dict[str, str]:

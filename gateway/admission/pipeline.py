@@ -51,6 +51,8 @@ _IDLE_SECONDS = 0.5
 _LAPSE_SECONDS = 30.0
 _RETAIN_SECONDS = 30.0
 _AT_ONCE = 64
+_PREPARED_AT_ONCE = 16
+"""Of one unit."""
 _MAX_ATTEMPTS = 5
 _MAX_BACKOFF = 30.0
 _UNREACHABLE = timedelta(seconds=1)
@@ -123,7 +125,8 @@ class Pipeline:
     async def _claim(self) -> None:
         """Takes up what has a step to take. A queued job waits for its turn in its row, where people can move it."""
         now = rows.micros(datetime.now(UTC))
-        names = await self.office.store.fetch(lambda c: jobs.claimable(c, now, _AT_ONCE, self._slots))
+        most = (_AT_ONCE, self._slots, _PREPARED_AT_ONCE)
+        names = await self.office.store.fetch(lambda c: jobs.claimable(c, now, *most))
         for name in [n for n in names if n not in self._driven][: _AT_ONCE - len(self._driven)]:
             lease = Lease(self.owner, now + _LEASE // timedelta(microseconds=1))
             if await self.office.store.commit(partial(_claimed, name, lease, now)):

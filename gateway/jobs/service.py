@@ -17,7 +17,7 @@ from audit.ledger import records
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.writer import UnitOfWork
 from gateway import lineage, pages, requests, words
-from gateway.admission import capabilities, facts, hyperparameters, searching
+from gateway.admission import account, capabilities, facts, hyperparameters, searching
 from gateway.base_models import DIGEST, BaseModels
 from gateway.caller import Caller, not_found
 from gateway.erasures import demand_usable
@@ -57,6 +57,7 @@ class JobService:
             InvalidInputError: ``OTHER_UNIT``, ``BASE_MODEL_UNKNOWN``, ``HYPERPARAMETERS``, ``SEARCH``, or
                 ``BASE_MODEL_AMBIGUOUS`` for a teacher of which several revisions are installed.
             PreconditionError: ``METHOD_UNAVAILABLE``, or a reason of :func:`gateway.erasures.demand_usable`.
+            ExhaustedError: ``UNIT_JOBS`` for a unit that has as many as its quota.
             AlreadyExistsError: ``JOB_EXISTS``, or ``REQUEST_ID`` for another content under the same id.
         """
         unit = facts.unit_of(request.parent)
@@ -83,6 +84,7 @@ class JobService:
                 return self._whole(c, _require(c, before))
             if jobs.get(c, name) is not None:
                 raise AlreadyExistsError("JOB_EXISTS", f"{name} exists", remedy="choose another tuning_job_id")
+            account.demand_place(c, self.policy, request, uow.now)
             dataset = demand_usable(c, request.dataset, uow.now)
             lineage.parent_of(c, request)
             lineage.teacher_of(c, request, self.base_models)
@@ -271,6 +273,7 @@ class JobService:
     ) -> tuning_job_pb2.TuningJob:
         """The job as it would be, with what policy says as far as it needs no rows."""
         now = dt.datetime.now(dt.UTC)
+        await self.store.fetch(lambda c: account.demand_place(c, self.policy, request, now))
         dataset = await self.store.fetch(lambda c: demand_usable(c, request.dataset, now))
         nothing = policy_input_pb2.DataFacts()
         parent = await self.store.fetch(lambda c: lineage.parent_of(c, request))

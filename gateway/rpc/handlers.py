@@ -1,15 +1,21 @@
 """The same gates before every RPC, whatever its shape, and then the domain.
 
 An error becomes a status in exactly one place, :meth:`Gate.open`, which also has the refusal recorded.
+
+On the wire every call is a stream of messages, of which a method's shape allows one or many. All are taken as streams
+here: for a method that takes one message gRPC itself would wait for that, as long as the caller likes and before any
+gate, and callers who send none would hold every place that there is.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
@@ -18,7 +24,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 
-from assay.errors import AssayError, InvalidInputError
+from assay.errors import AssayError, ExhaustedError, InvalidInputError
 from assay.identity import peer_subject
 from gateway.application import Application
 from gateway.caller import Caller
@@ -29,6 +35,8 @@ from gateway.telemetry import Telemetry
 
 log = logging.getLogger("gateway.rpc")
 _READS = ("Get", "List", "Watch", "Download", "Check")
+FIRST_MESSAGE_SECONDS = 30.0
+"""How long a call that was opened waits for what it asks."""
 
 
 class Gate:
@@ -38,10 +46,15 @@ class Gate:
         self._app = app
         self._telemetry = telemetry
         self._people = app.settings.people_prefix
+        self._most = app.settings.limits.calls_at_once
+        self._open: Counter[str] = Counter()
 
     @asynccontextmanager
     async def open(self, route: Route, context: Any) -> AsyncIterator[_Call]:
-        """Times and traces a call; turns its error into a status and has the refusal recorded."""
+        """Times and traces a call; turns its error into a status and has the refusal recorded.
+
+        No subject has more than ``limits.calls_at_once`` open: nobody shall hold every place that the server has.
+        """
         started, code = time.monotonic(), "OK"
         with (
             self._telemetry.server_span(route.path, context.invocation_metadata()) as trace_id,
@@ -50,7 +63,8 @@ class Gate:
             call = _Call(self, route, context, trace_id, spans)
             try:
                 call.subject = peer_subject(context)
-                yield call
+                with self._place(call.subject):
+                    yield call
             except AssayError as error:
                 code = error.code
                 await self._refuse(call, error)
@@ -63,11 +77,31 @@ class Gate:
             finally:
                 self._telemetry.rpc_done(route.path, code, time.monotonic() - started)
 
+    @contextmanager
+    def _place(self, subject: str) -> Iterator[None]:
+        if self._open[subject] >= self._most:
+            raise ExhaustedError(
+                "TOO_MANY_CALLS",
+                f"{self._most} calls of yours are under way",
+                remedy="let some of them end; the operator may raise limits.calls_at_once",
+            )
+        self._open[subject] += 1
+        try:
+            yield
+        finally:
+            self._open[subject] -= 1
+            if not self._open[subject]:
+                del self._open[subject]
+
+    def enter(self, call: _Call) -> None:
+        """Passes the gates that need no request, before anything is waited for."""
+        deadline.require(call.context)
+        authenticate.person(call.context, call.subject, self._app.identities, self._people)
+
     async def admit(self, call: _Call, request: Message) -> Caller:
         """Passes the gates for one request."""
-        deadline.require(call.context)
-        identities = self._app.identities
-        caller = await authenticate.caller(call.context, call.subject, identities, self._people, call.trace_id)
+        self.enter(call)
+        caller = await self._app.identities.caller(call.subject, call.trace_id)
         validate.check(request)
         authorise.require(caller, call.route.method.name, request, self._app.authorizer)
         caller = await self._under_the_jobs_trace(call, caller, request)
@@ -102,6 +136,30 @@ class _Call:
         self.spans = spans
         self.subject = ""
 
+    def enter(self) -> None:
+        """See :meth:`Gate.enter`."""
+        self.gate.enter(self)
+
+    async def first(self, requests: AsyncIterator[Message]) -> Message:
+        """What the call asks.
+
+        Raises:
+            InvalidInputError: ``EMPTY_STREAM``, or ``MESSAGE_LATE`` past :data:`FIRST_MESSAGE_SECONDS`.
+        """
+        try:
+            async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
+                message = await anext(aiter(requests), None)
+        except TimeoutError:
+            raise InvalidInputError(
+                "MESSAGE_LATE",
+                f"no message came within {FIRST_MESSAGE_SECONDS:g} s",
+                remedy="open the call when there is something to send",
+            ) from None
+        if message is None:
+            # Also of one over the cap, which the transport itself refuses; it says so to the caller, and not to us.
+            raise InvalidInputError("EMPTY_STREAM", "no whole message came", remedy="send a request, or a header first")
+        return message
+
     async def admit(self, request: Message) -> Caller:
         """See :meth:`Gate.admit`."""
         return await self.gate.admit(self, request)
@@ -109,30 +167,53 @@ class _Call:
 
 def handler(route: Route, gate: Gate) -> Any:
     """Builds the gRPC handler of one RPC."""
-    method: MethodDescriptor = route.method
+    if route.method.server_streaming:
+        return grpc.stream_stream_rpc_method_handler(_answers(route, gate), **_wire(route.method))
+    answer = _answer_to_stream if route.method.client_streaming else _answer
+    return grpc.stream_unary_rpc_method_handler(answer(route, gate), **_wire(route.method))
+
+
+def open_handler(route: Route, gate: Gate) -> Any:
+    """Builds the handler of an RPC of gRPC's own, such as its health check: any certificate may ask, and be counted."""
+    if route.method.server_streaming:
+
+        async def stream(requests: AsyncIterator[Message], context: Any) -> AsyncIterator[Any]:
+            async with gate.open(route, context):
+                async for response in route.function(requests, context):
+                    yield response
+
+        return grpc.stream_stream_rpc_method_handler(stream, **_wire(route.method))
+
+    async def handle(requests: AsyncIterator[Message], context: Any) -> Any:
+        async with gate.open(route, context) as call:
+            return await route.function(await call.first(requests), context)
+
+    return grpc.stream_unary_rpc_method_handler(handle, **_wire(route.method))
+
+
+def _wire(method: MethodDescriptor) -> dict[str, Any]:
     request_class, response_class = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
-    wire: dict[str, Any] = {
+    return {
         "request_deserializer": request_class.FromString,
         "response_serializer": response_class.SerializeToString,
     }
-    if method.client_streaming:
-        return grpc.stream_unary_rpc_method_handler(_stream_unary(route, gate), **wire)
-    if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(_unary_stream(route, gate), **wire)
-    return grpc.unary_unary_rpc_method_handler(_unary_unary(route, gate), **wire)
 
 
-def _unary_unary(route: Route, gate: Gate) -> Any:
-    async def handle(request: Message, context: Any) -> Any:
+def _answer(route: Route, gate: Gate) -> Any:
+    async def handle(requests: AsyncIterator[Message], context: Any) -> Any:
         async with gate.open(route, context) as call:
+            call.enter()
+            request = await call.first(requests)
             return await route.function(await call.admit(request), request)
 
     return handle
 
 
-def _unary_stream(route: Route, gate: Gate) -> Any:
-    async def handle(request: Message, context: Any) -> AsyncIterator[Any]:
+def _answers(route: Route, gate: Gate) -> Any:
+    async def handle(requests: AsyncIterator[Message], context: Any) -> AsyncIterator[Any]:
         async with gate.open(route, context) as call:
+            call.enter()
+            request = await call.first(requests)
             async for response in route.function(await call.admit(request), request):
                 if route.method.name.startswith("Watch"):
                     # For days, in which who watches may lose the role, or the key to a thief.
@@ -142,12 +223,11 @@ def _unary_stream(route: Route, gate: Gate) -> Any:
     return handle
 
 
-def _stream_unary(route: Route, gate: Gate) -> Any:
+def _answer_to_stream(route: Route, gate: Gate) -> Any:
     async def handle(requests: AsyncIterator[Message], context: Any) -> Any:
         async with gate.open(route, context) as call:
-            first = await anext(aiter(requests), None)
-            if first is None:
-                raise InvalidInputError("EMPTY_STREAM", "the stream holds no message", remedy="send the header first")
+            call.enter()
+            first = await call.first(requests)
             return await route.function(await call.admit(first), _validated(call, first, requests))
 
     return handle

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,9 @@ from gateway.precedents import Precedents
 from gateway.replays import ReplayService
 from policies.engine import PolicyEngine
 
+_AT_ONCE = 2
+"""Questions to policy that are answered at once; they share one interpreter, so that more would not be sooner."""
+
 
 @dataclass(frozen=True)
 class Route:
@@ -44,10 +48,15 @@ class Route:
 
 
 class PolicyAnswers:
-    """Policies have no state of their own here; CPU-bound work leaves the event loop."""
+    """Policies have no state of their own here; CPU-bound work leaves the event loop.
+
+    It has threads of its own: any member may ask, of any plan, and no question may take those that every other call
+    and the pipeline read their rows with.
+    """
 
     def __init__(self, engine: PolicyEngine, precedents: Precedents) -> None:
         self._engine = engine
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "policy")
         self.list_precedents = precedents.list_precedents
 
     async def list_policies(
@@ -60,10 +69,11 @@ class PolicyAnswers:
         self, caller: Caller, request: policy_pb2.EvaluatePolicyRequest
     ) -> policy_pb2.EvaluatePolicyResponse:
         """What policy would say."""
+        loop = asyncio.get_running_loop()
         if request.HasField("intake"):
-            decision = await asyncio.to_thread(self._engine.decide, request.intake)
+            decision = await loop.run_in_executor(self._threads, self._engine.decide, request.intake)
             return policy_pb2.EvaluatePolicyResponse(decision=decision)
-        verdict = await asyncio.to_thread(self._engine.judge, request.release)
+        verdict = await loop.run_in_executor(self._threads, self._engine.judge, request.release)
         return policy_pb2.EvaluatePolicyResponse(verdict=verdict)
 
     async def explain_policy(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
 from assay.errors import UnavailableError
 from assay.identity import service_tls
 from gateway.application import Application
-from gateway.rpc.handlers import Gate, handler
-from gateway.rpc.routes import routes
+from gateway.rpc.handlers import Gate, handler, open_handler
+from gateway.rpc.routes import Route, routes
 from gateway.telemetry import Telemetry
 
 MAX_MESSAGE_BYTES = 4 << 20
@@ -36,13 +39,16 @@ async def start(app: Application, telemetry: Telemetry) -> aio.Server:
     for service, found in table.items():
         handlers = {route.method.name: handler(route, gate) for route in found}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
-    watch = health.aio.HealthServicer()  # type: ignore[attr-defined]
-    health_pb2_grpc.add_HealthServicer_to_server(watch, server)
+    check = health.aio.HealthServicer()  # type: ignore[attr-defined]
+    # Not its Watch, which never ends: clients that ask for that take UNIMPLEMENTED for healthy.
+    _add(server, gate, health_pb2.DESCRIPTOR.services_by_name["Health"], "Check", check)
     if app.settings.reflection:
-        from grpc_reflection.v1alpha import reflection
+        from grpc_reflection.v1alpha import reflection, reflection_pb2
 
         names = [*(s.full_name for s in table), health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, server)
+        mirror = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]
+        described = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+        _add(server, gate, described, "ServerReflectionInfo", mirror)
     tls = service_tls(app.settings.folder, ("people-ca.crt", "services-ca.crt"))
     try:
         bound = server.add_secure_port(app.settings.listen, tls.server_credentials())
@@ -56,5 +62,12 @@ async def start(app: Application, telemetry: Telemetry) -> aio.Server:
         )
     await server.start()
     for name in ("", *(s.full_name for s in table)):
-        await watch.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await check.set(name, health_pb2.HealthCheckResponse.SERVING)
     return server
+
+
+def _add(server: aio.Server, gate: Gate, service: ServiceDescriptor, name: str, servicer: Any) -> None:
+    """Adds one RPC of gRPC's own services."""
+    route = Route(service.methods_by_name[name], getattr(servicer, name))
+    handlers = {name: open_handler(route, gate)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))

@@ -111,18 +111,25 @@ def due(connection: Connection, name: str, slots: int) -> JobRow | None:
     return job
 
 
-def claimable(connection: Connection, now_us: int, limit: int, slots: int) -> Sequence[str]:
-    """Names of jobs with a step to take and no living lease: those that train, then those longest unattended.
+def claimable(connection: Connection, now_us: int, limit: int, slots: int, each: int) -> Sequence[str]:
+    """Names of jobs with a step to take and no living lease: those that train, then the first of every unit, the next.
 
-    A training is held to its money by whoever attends to it.
+    A training is held to its money by whoever attends to it. Within a unit, who is longest unattended comes first. Of
+    those that policy has not decided on, no more than ``each`` of a unit are attended to at once: preparing takes long,
+    and whoever asks for many jobs must not take every place from the others.
     """
     c = rows.table(JobRow).c
     free = or_(c.lease_owner == "", c.lease_until_us < now_us)
     ready = or_(c.state != "QUEUED", c.name.in_(turns(connection, slots)))
+    early = c.state.in_(("RECEIVED", "PREPARING"))
+    # Who is attended to comes first, and so counts.
+    number = func.row_number().over(partition_by=(c.unit, early), order_by=(free, c.next_us, c.created_us, c.name))
+    place = select(c.name, number.label("number")).where(c.needs_work.is_(True)).subquery()
     statement = (
         select(c.name)
-        .where(and_(c.needs_work.is_(True), c.next_us <= now_us, free, ready))
-        .order_by(c.state != "TRAINING", c.next_us, c.created_us, c.name)
+        .join(place, place.c.name == c.name)
+        .where(and_(c.needs_work.is_(True), c.next_us <= now_us, free, ready, or_(~early, place.c.number <= each)))
+        .order_by(c.state != "TRAINING", place.c.number, c.next_us, c.created_us, c.name)
         .limit(limit)
     )
     return list(connection.execute(statement).scalars())

@@ -8,7 +8,7 @@ import datetime as dt
 import pytest
 
 from assay import canonical
-from assay.errors import AbortedError
+from assay.errors import AbortedError, ExhaustedError
 from assay.v1 import policy_input_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger.records import MAX_BODY
 from gateway.admission import account
@@ -212,6 +212,41 @@ async def test_a_quota_refuses_with_the_jobs_that_it_counts(house: House) -> Non
     said = {o.rule_id: o for o in PolicyEngine(load(BASELINE)).decide(question).outcomes}["BASE-UNIT-JOBS"]
     assert said.outcome == policy_pb2.OUTCOME_FAIL
     assert f"{first.name} of {facts.unit_jobs[1].day}, RECEIVED (record {records[first.name]})" in said.message
+
+
+@pytest.mark.parametrize("limit", ["unit_jobs_a_day", "unit_jobs_under_way"])
+async def test_a_unit_at_its_quota_is_told_so_before_anything_is_prepared(
+    house: House, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(PolicyEngine, "most", lambda self, name, profile: 2 if name == limit else 1000)
+    rita = await house.caller("rita")
+    for unit in ("credit", "support"):
+        await house.upload("rita", unit)
+    first = house.request(job="first")
+    await house.app.jobs.create_tuning_job(rita, first)
+    await received(house, "second")
+    size = house.app.ledger.size
+    for asked in (house.request(job="third"), house.request(job="third", validate_only=True)):
+        with pytest.raises(ExhaustedError) as caught:
+            await house.app.jobs.create_tuning_job(rita, asked)
+        assert caught.value.reason == "UNIT_JOBS" and f"limits.{limit} is 2" in caught.value.message
+    assert house.app.ledger.size == size
+    # A repeat was answered before, and another unit has a quota of its own.
+    assert (await house.app.jobs.create_tuning_job(rita, first)).tuning_job.name.endswith("/first")
+    await house.app.jobs.create_tuning_job(rita, house.request("support", job="third"))
+    await house.app.jobs.cancel_tuning_job(
+        rita, tuning_job_pb2.CancelTuningJobRequest(name="units/credit/tuningJobs/second", reason="not needed")
+    )
+    if limit == "unit_jobs_under_way":
+        await received(house, "third")
+    else:
+        with pytest.raises(ExhaustedError):
+            await received(house, "third")
+
+
+def test_the_quota_is_the_bundles(engine: PolicyEngine) -> None:
+    assert (engine.most("unit_jobs_a_day", "quick"), engine.most("unit_jobs_under_way", "strict")) == (1000, 200)
+    assert engine.most("of_another_bundle", "quick") is None and engine.most("dp_epsilon", "quick") is None
 
 
 def test_epsilon_is_rounded_up() -> None:

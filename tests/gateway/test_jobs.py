@@ -271,7 +271,7 @@ async def test_leases(house: House) -> None:
         return await house.app.store.commit(lambda u: jobs.claim(u.connection, NAME, lease, now))
 
     def free(now: int) -> list[str]:
-        return list(house.app.store.read(lambda c: jobs.claimable(c, now, 10, 1)))
+        return list(house.app.store.read(lambda c: jobs.claimable(c, now, 10, 1, 9)))
 
     assert free(1000) == [NAME]
     assert await claim("a", 1000)
@@ -302,7 +302,7 @@ async def test_queued_jobs_have_their_turn_first_come_first_served(house: House)
         await house.app.store.commit(lambda u: jobs.note(u.connection, name, values))
 
     def offered(slots: int) -> set[str]:
-        return set(house.app.store.read(lambda c: jobs.claimable(c, 1, 10, slots)))
+        return set(house.app.store.read(lambda c: jobs.claimable(c, 1, 10, slots, 9)))
 
     first, second, third, other = names
     for since, name in ((30, first), (10, second), (20, third)):
@@ -314,10 +314,34 @@ async def test_queued_jobs_have_their_turn_first_come_first_served(house: House)
     await now_in("TRAINING", third)
     assert offered(1) == {second, third, other}, "one that was resumed beside it takes no turn and waits for none"
     await house.app.store.commit(lambda u: jobs.note(u.connection, third, {"next_us": 1}))
-    attended = house.app.store.read(lambda c: jobs.claimable(c, 1, 2, 1))
+    attended = house.app.store.read(lambda c: jobs.claimable(c, 1, 2, 1, 9))
     assert list(attended) == [second, third], "whoever else waits longer, a training is attended to"
     assert house.app.store.read(lambda c: jobs.due(c, first, 2)) is None
     assert house.app.store.read(lambda c: jobs.due(c, first, 3)) is not None
+
+
+async def test_no_unit_takes_the_places_of_others_before_policy_has_decided(house: House) -> None:
+    rita = await house.caller("rita")
+    for unit, count in (("credit", 5), ("support", 2)):
+        await house.upload("rita", unit)
+        for number in range(count):
+            await house.app.jobs.create_tuning_job(rita, house.request(unit, job=f"job-{number}"))
+
+    def offered(limit: int = 10, each: int = 3) -> list[str]:
+        found = house.app.store.read(lambda c: jobs.claimable(c, 1, limit, 1, each))
+        return [name.removeprefix("units/").replace("/tuningJobs/job-", " ") for name in found]
+
+    assert offered(4) == ["credit 0", "support 0", "credit 1", "support 1"], "the first of every unit, then the next"
+    assert offered() == ["credit 0", "support 0", "credit 1", "support 1", "credit 2"]
+    for number in range(2):
+        name = f"units/credit/tuningJobs/job-{number}"
+        await house.app.store.commit(lambda u, n=name: jobs.claim(u.connection, n, Lease("a", 100), 1))
+    assert offered() == ["support 0", "support 1", "credit 2"], "who is attended to counts"
+    # What was decided waits for none of these; a training that nobody held to its money least of all.
+    for number, state in ((3, "AUDITING"), (4, "TRAINING")):
+        name = f"units/credit/tuningJobs/job-{number}"
+        await house.app.store.commit(lambda u, n=name, s=state: jobs.note(u.connection, n, {"state": s}))
+    assert offered(each=2) == ["credit 4", "credit 3", "support 0", "support 1"]
 
 
 async def test_facts_are_established_once(house: House) -> None:

@@ -27,6 +27,8 @@ from assay.worker.client import WorkerClient
 from audit.ledger.records import read
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
+from gateway.admission.exchange import PRIVATE_FILE
+from gateway.admission.intake import SPLITS
 from gateway.application import Application
 from gateway.history import RELEASE_QUESTION
 from gateway.kits import make_kit
@@ -237,6 +239,19 @@ async def test_policy_denies_with_rules_and_rows(street: Street) -> None:
     assert all(o["outcome"].startswith("OUTCOME_") for o in recorded["outcomes"])
     assert street.types(NAME) == ["job.received", "job.preparing", "intake.decided"]
     assert spooled(street) == []
+
+
+async def test_a_denial_that_nobody_may_waive_keeps_no_copy_of_the_rows(street: Street) -> None:
+    await street.ask(asked={"purpose": "other-purpose"})
+    job = await street.rest()
+    fired = [o for o in job.decision.outcomes if o.outcome == policy_pb2.OUTCOME_FAIL]
+    assert job.state == pb.TuningJob.STATE_DENIED and not all(o.waivable_by for o in fired)
+    known = await street.app.store.fetch(lambda c: jobs.facts(c, NAME))
+    assert "prepare.predicate" in known and not {f"prepare.{name}" for name in (*SPLITS, PRIVATE_FILE)} & known.keys()
+    (decided,) = [r for r in street.app.ledger.records("credit", NAME, -1, 99) if r.type == "intake.decided"]
+    bound = {s["name"]: s["digest"]["sha256"] for s in json.loads(decided.body)["statement"]["subject"]}
+    stored = {name for name, digest in bound.items() if street.app.blobs.exists("credit", digest)}
+    assert {*SPLITS, PRIVATE_FILE} <= bound.keys() and stored == {"dataset"}
 
 
 async def test_a_waived_denial_goes_back_into_the_path(street: Street) -> None:

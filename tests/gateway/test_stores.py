@@ -10,6 +10,7 @@ import ssl
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +27,8 @@ from assay.errors import (
 )
 from assay.v1 import dataset_pb2
 from audit.ledger.records import read
-from gateway import stores
+from gateway import datasets, stores
+from gateway.datasets import IMPORTS_AT_ONCE
 from gateway.settings import Settings, StoreSettings
 from tests.gateway.conftest import House
 
@@ -205,6 +207,117 @@ async def test_a_call_that_is_cancelled_leaves_nothing_behind(house: House, port
     with pytest.raises(asyncio.CancelledError):
         await running
     assert not house.app.blobs.exists("credit", wanted.sha256)
+
+
+class Hanging:
+    """A download from a store that answers, and then says nothing more until it is let go."""
+
+    total = 0
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.asked, self.let, self.closed_in = threading.Event(), threading.Event(), ""
+        hanging.append(self)
+
+    def chunks(self) -> Iterator[bytes]:
+        self.asked.set()
+        self.let.wait(60)
+        yield from ()
+
+    def close(self) -> None:
+        self.closed_in = threading.current_thread().name
+
+
+hanging: list[Hanging] = []
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def hung(house: House, port: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[asyncio.Task[Any]]]:
+    """As many imports of one unit as there may be, all of which wait for their store."""
+    hanging.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(stores, "Download", Hanging)
+        source = f"https://localhost:{port}/exports/rows.jsonl"
+        under_way = [asyncio.create_task(fetch(house, request(source))) for _ in range(IMPORTS_AT_ONCE)]
+        await until(lambda: len(hanging) == IMPORTS_AT_ONCE and all(one.asked.is_set() for one in hanging))
+    yield under_way
+    for one in hanging:
+        one.let.set()
+    await asyncio.gather(*under_way, return_exceptions=True)
+
+
+async def test_a_store_that_hangs_holds_no_thread_that_others_read_with(
+    house: House, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging.clear()
+    monkeypatch.setattr(stores, "Download", Hanging)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    running = asyncio.create_task(fetch(house, request(f"https://localhost:{port}/exports/rows.jsonl")))
+    await until(lambda: bool(hanging) and hanging[0].asked.is_set())
+    try:
+        async with asyncio.timeout(20):
+            assert await house.app.store.fetch(lambda connection: "a row") == "a row"
+    finally:
+        hanging[0].let.set()
+    with pytest.raises(InvalidInputError):
+        await running
+
+
+async def test_a_unit_fetches_two_files_at_once(house: House, port: int, hung: list[asyncio.Task[Any]]) -> None:
+    wanted = request(f"https://localhost:{port}/exports/rows.jsonl")
+    error = await refused(house, wanted, ExhaustedError, "IMPORTS_BUSY")
+    assert "units/credit" in str(error) and Shelf.asked == []
+    [store] = house.app.settings.stores
+    both = store.model_copy(update={"units": ("credit", "support")})
+    object.__setattr__(house.app.datasets, "settings", house.app.settings.model_copy(update={"stores": (both,)}))
+    *_, last = await fetch(house, request(wanted.source, parent="units/support"))
+    assert last.dataset.name == "units/support/datasets/rows"
+    hanging[0].let.set()
+    [over], _ = await asyncio.wait(hung, return_when=asyncio.FIRST_COMPLETED)
+    assert isinstance(over.exception(), InvalidInputError)
+    await until(lambda: hanging[0].closed_in != "")
+    *_, last = await fetch(house, wanted)
+    assert last.dataset.size_bytes == len(ROWS)
+
+
+async def test_an_import_that_is_given_up_counts_until_its_thread_comes_back(
+    house: House, port: int, hung: list[asyncio.Task[Any]]
+) -> None:
+    """And no close waits on the event loop for the read that is under way."""
+    wanted = request(f"https://localhost:{port}/exports/rows.jsonl")
+    for one in hung:
+        one.cancel()
+    await asyncio.gather(*hung, return_exceptions=True)
+    assert [one.closed_in for one in hanging] == ["", ""]
+    await refused(house, wanted, ExhaustedError, "IMPORTS_BUSY")
+    for one in hanging:
+        one.let.set()
+    await until(lambda: all(one.closed_in.startswith("import") for one in hanging))
+    *_, last = await fetch(house, wanted)
+    assert last.dataset.size_bytes == len(ROWS)
+
+
+async def test_an_import_that_is_left_while_it_tells_how_far_it_is_ends_its_connection(
+    house: House, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Trickling(Hanging):
+        def chunks(self) -> Iterator[bytes]:
+            yield b"x"
+            yield from super().chunks()
+
+    hanging.clear()
+    monkeypatch.setattr(stores, "Download", Trickling)
+    monkeypatch.setattr(datasets, "_PROGRESS_SECONDS", 0.0)
+    wanted = request(f"https://localhost:{port}/exports/rows.jsonl")
+    coming = house.app.datasets.import_dataset(await house.caller("rita"), wanted)
+    assert (await anext(coming)).progress.received_bytes == 1
+    await coming.aclose()  # type: ignore[attr-defined]
+    await until(lambda: hanging[0].closed_in.startswith("import"))
 
 
 @pytest.mark.parametrize(

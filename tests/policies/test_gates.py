@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from statistics import NormalDist
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -79,7 +80,8 @@ def test_holm_controls_what_uncorrected_gates_do_not() -> None:
             f"m{i}": measurement(f"m{i}", {"value": rng.gauss(0, 1), "error": 1.0, "n": 50}, ladder(0.10, 5))
             for i in range(5)
         }
-        alone += any(gates.outside_steps(g, found, 5) >= 1 for g in planned)
+        levels = {name: gates.Levels(one) for name, one in found.items()}
+        alone += any(gates.outside_steps(g, levels, 5) >= 1 for g in planned)
         corrected += any(j.outcome == FAIL for j in gates.judge_all(planned, found, lambda g, r: True))
     assert alone / 600 > 0.15
     assert corrected / 600 < 0.08
@@ -245,3 +247,53 @@ def test_the_ladder_has_every_level_once_in_order() -> None:
     assert levels == sorted(set(levels)) and len(levels) == 4
     assert levels[0] == pytest.approx(0.90) and levels[-1] == pytest.approx(0.975)
     assert ladder(0.10, 1) == [0.9]
+
+
+def first_at(found: measurement_pb2.Measurement, confidence: float) -> measurement_pb2.Interval | None:
+    """What is meant by the interval of a level: all are looked through, in the order in which they were given."""
+    for interval in found.intervals:
+        if abs(interval.confidence - confidence) < 1e-9:
+            return interval if interval.lower <= interval.upper else None
+    return None
+
+
+NEAR = st.integers(-25, 25).map(lambda step: 0.9 + step * 1e-10)
+
+
+@given(st.lists(st.tuples(st.one_of(NEAR, st.floats(0, 1), st.just(math.nan)), st.sampled_from([0.2, 0.4]))), NEAR)
+def test_the_interval_of_a_level_is_the_first_that_has_it(given_: list[tuple[float, float]], level: float) -> None:
+    found = measurement_pb2.Measurement()
+    for confidence, lower in given_:
+        found.intervals.add(confidence=confidence, lower=lower, upper=0.3)
+    for asked in (level, *(confidence for confidence, _ in given_)):
+        assert gates.Levels(found).at(asked) == first_at(found, asked)
+
+
+class Given:
+    """A measurement that counts how often its intervals are gone through."""
+
+    exploratory, unavailable, value, n, looked = False, "", 0.9, 50, 0
+
+    def __init__(self, found: measurement_pb2.Measurement) -> None:
+        self._found = found
+
+    def HasField(self, name: str) -> bool:
+        return self._found.HasField(name)
+
+    @property
+    def intervals(self) -> Any:
+        return self
+
+    def __iter__(self) -> Iterator[measurement_pb2.Interval]:
+        self.looked += 1
+        return iter(self._found.intervals)
+
+    def __getitem__(self, place: int) -> measurement_pb2.Interval:
+        return self._found.intervals[place]
+
+
+def test_the_intervals_of_a_measurement_are_gone_through_once_however_many_gates_ask() -> None:
+    """Or whoever may ask for a verdict buys hours of this process's time with a small question."""
+    found: Any = Given(measurement("m", {"value": 0.9, "error": 0.01, "n": 50}, ladder(0.10, 40)))
+    judged = gates.judge_all([gate(0.5) for _ in range(40)], {"m": found}, lambda g, reading: True)
+    assert {one.outcome for one in judged} == {FAIL} and found.looked == 1
