@@ -33,6 +33,8 @@ def run(context: TaskContext) -> dict:
         time.sleep(60)
     if behaviour == "link":
         (context.outputs / "leak").symlink_to("/etc/passwd")
+    if behaviour == "nest":
+        leave_nested_folders(context)
     if behaviour == "reserved":
         (context.outputs / "statement.json").write_text("{}")
     if behaviour == "pickle":
@@ -77,6 +79,22 @@ def run(context: TaskContext) -> dict:
         (context.outputs / "private").mkdir()
         (context.outputs / "private" / "test.jsonl").write_text("sealed test rows\n")
     return {"rate": 0.25, "steps": int(order.get("steps", 1))}
+
+
+def leave_nested_folders(context: TaskContext) -> None:
+    """1,500 folders in each place, each in the one before, deeper than a path can name; and one closed to its owner."""
+    for place in (context.work, context.outputs):
+        here = os.open(place, os.O_RDONLY)
+        for _ in range(1500):
+            os.mkdir("abc", dir_fd=here)
+            inner = os.open("abc", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = inner
+        os.close(here)
+    closed = context.work / "closed"
+    closed.mkdir()
+    (closed / "rows").write_text("plain")
+    closed.chmod(0)
 
 
 def seal_checkpoint(context: TaskContext, step: int) -> None:
