@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from assay import sealed_file
 from assay.worker.attempt import _Silence
 from assay.worker.kept import after_fault, newest
 from assay.worker.spool import State, TaskRecord
+from trainer.recipes.checkpoints import RunState
 
 from .conftest import House, ended, submit, until
 
@@ -86,8 +88,9 @@ async def test_without_a_whole_checkpoint_or_a_way_on_the_task_fails_and_nothing
     record = (await ended(supervisor, "t1")).record
     code = "TOKEN_CAP" if fault == "token cap" else "LOSS_NOT_FINITE"
     assert record.state is State.FAILED and record.reason.startswith(code) and "checkpoint" not in record.reason
-    assert held(house) == {"state.json", "log.txt"}
+    # Its end is told before its sealed task is cleared away.
     await supervisor.stop()
+    assert held(house) == {"state.json", "log.txt"}
 
 
 async def test_a_task_that_faulted_can_be_cancelled_and_leaves_nothing(house: House) -> None:
@@ -106,8 +109,9 @@ async def test_only_training_is_paused_by_a_fault(house: House) -> None:
     order = {"steps": 4, "fault": "nan", "fault_at": 2}
     await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", order))
     assert (await ended(supervisor, "t1")).record.state is State.FAILED
-    assert held(house) == {"state.json", "log.txt"}
+    # Its end is told before its sealed task is cleared away.
     await supervisor.stop()
+    assert held(house) == {"state.json", "log.txt"}
 
 
 async def test_interruptions_without_end_pause_too_and_count_anew_after_that(house: House) -> None:
@@ -210,3 +214,20 @@ def test_a_checkpoint_of_a_trial_is_one_to_go_on_from(tmp_path: Path) -> None:
     assert newest(tmp_path, key) == 2
     last.write_bytes(last.read_bytes()[:-1])
     assert newest(tmp_path, key) == 4
+def test_of_a_head_only_the_beginning_is_read(tmp_path: Path) -> None:
+    """Parsed, what a hostile task wrote there may take twenty times its length of the supervisor's memory."""
+    key, path = bytes(32), tmp_path / "checkpoints" / "step-00000007"
+    path.parent.mkdir()
+
+    def step(head: bytes) -> int:
+        sealed_file.write(path, head, b"", key)
+        return newest(tmp_path, key)
+
+    state = asdict(RunState("f" * 64, step=7, seconds=1.5, curve=[(1, 0.5)]))
+    assert step(json.dumps(state).encode()) == step(b'{"step": 7}') == step(b'{"step": 7, "curve": [[[[[') == 7
+    for value in (b"0", b'"7"', b"7.5", b"-7", b"1" * 17, b"null", b"7"[:0]):
+        assert step(b'{"step": %s}' % value) == 0
+    assert step(b"") == step(b"[]") == step(b'{"a": {"step": 7}}') == 0
+    assert step(b'{"a": "%s", "step": 7}' % (b"x" * 5000)) == 0
+
+
