@@ -77,6 +77,7 @@ class Limits:
         disk_bytes: what work and output folders may hold together while the task runs, watched by the supervisor.
         wall_seconds: running time.
         silent_seconds: how long the task may neither speak nor compute.
+        pause_seconds: how long it may go on once a pause was asked for.
         log_bytes: what is kept of the task's own output, on this worker only.
     """
 
@@ -90,6 +91,7 @@ class Limits:
     disk_bytes: int = 0
     wall_seconds: int = 24 * 3600
     silent_seconds: int = 600
+    pause_seconds: int = 600
     log_bytes: int = 1 << 20
 
     def inside(self) -> dict[str, int]:

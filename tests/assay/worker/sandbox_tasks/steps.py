@@ -159,6 +159,13 @@ def lose_a_rank(context: TaskContext) -> None:
     raise UnavailableError(RANK_LOST, "process 2 of 2 of the training was ended by signal 9")
 
 
+def never_pause(context: TaskContext) -> None:
+    """Goes on, and says so, whoever asks for a pause."""
+    while True:
+        context.progress(2, 4, "not listening")
+        time.sleep(0.05)
+
+
 def damage(context: TaskContext) -> None:
     for path in (context.work / CHECKPOINTS).iterdir():
         path.write_bytes(path.read_bytes()[:-1])
@@ -180,5 +187,5 @@ def hostile(context: TaskContext) -> None:
 FAULTS = {
     "nan": not_finite, "disk full": disk_full, "token cap": spent, "disk": fill_disk, "memory": hoard,
     "torch": allocate, "silent": freeze, "time": freeze, "killed": kill, "kernel": wait_for_ever, "rank": lose_a_rank,
-    "damaged": damage, "hostile": hostile,
+    "damaged": damage, "hostile": hostile, "deaf": never_pause,
 }  # fmt: skip
