@@ -17,12 +17,14 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from assay.errors import IntegrityError, InternalError
+from assay.errors import ExhaustedError, IntegrityError, InternalError
 
 _MAGIC = b"assay-sealed-file/1\n"
 _CHUNK = 1 << 20
 _TAG = 16
 _SALT = 32
+MAX_HEAD = 64 << 20
+"""Bytes of the longest head: the curve of two million steps. A reader holds it whole, whoever wrote it."""
 
 
 def write(path: Path, head: bytes, body: bytes, key: bytes) -> None:
@@ -30,14 +32,21 @@ def write(path: Path, head: bytes, body: bytes, key: bytes) -> None:
 
     Args:
         path: file to make or replace; not synchronised.
-        head: short, such as JSON.
+        head: short, such as JSON; at most :data:`MAX_HEAD` bytes.
         body: of any length.
         key: 32 bytes.
 
     Raises:
+        ExhaustedError: ``SEALED_FILE_HEAD`` for a longer head; nothing is written.
         InternalError: ``WORK_KEY`` for a key of another length.
         OSError: it cannot be written; what is there then is not a whole file.
     """
+    if len(head) > MAX_HEAD:
+        raise ExhaustedError(
+            "SEALED_FILE_HEAD",
+            f"what a checkpoint tells of its run has more than {MAX_HEAD} bytes",
+            remedy="ask for fewer steps: larger batches, or fewer passes over the rows",
+        )
     salt = os.urandom(_SALT)
     cipher = _cipher(key, salt)
     start = struct.pack(">I", len(head)) + head
@@ -51,12 +60,14 @@ def read(path: Path, key: bytes) -> tuple[bytes, bytes]:
     """Returns head and body.
 
     Raises:
-        IntegrityError: ``SEALED_FILE`` when it was changed, cut, or sealed with another key.
+        IntegrityError: ``SEALED_FILE`` when it was changed, cut, sealed with another key, or has too long a head.
         InternalError: ``WORK_KEY``.
     """
     plain = bytearray().join(_opened(path, key))
-    (length,) = struct.unpack(">I", plain[:4])
-    return bytes(plain[4 : 4 + length]), bytes(plain[4 + length :])
+    end = _end_of_head(plain)
+    if len(plain) < end:
+        raise _damaged()
+    return bytes(plain[4:end]), bytes(plain[end:])
 
 
 def head(path: Path, key: bytes) -> bytes:
@@ -70,8 +81,18 @@ def head(path: Path, key: bytes) -> bytes:
     for chunk in _opened(path, key):
         if len(plain) < wanted:
             plain += chunk
-            wanted = 4 + struct.unpack(">I", plain[:4])[0]
-    return bytes(plain[4:wanted])
+            wanted = _end_of_head(plain)
+    if len(plain) < wanted:
+        raise _damaged()
+    return bytes(memoryview(plain)[4:wanted])
+
+
+def _end_of_head(plain: bytearray) -> int:
+    """Where the head ends, by the length that the plaintext begins with."""
+    (length,) = struct.unpack(">I", plain[:4])
+    if length > MAX_HEAD:
+        raise _damaged()
+    return int(4 + length)
 
 
 def _opened(path: Path, key: bytes) -> Iterator[bytes]:
@@ -114,4 +135,4 @@ def _nonce(number: int, last: bool) -> bytes:
 
 
 def _damaged() -> IntegrityError:
-    return IntegrityError("SEALED_FILE", "the file was changed, cut, or sealed with another key")
+    return IntegrityError("SEALED_FILE", "the file was changed, cut, sealed with another key, or has too long a head")

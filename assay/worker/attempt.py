@@ -24,7 +24,7 @@ from assay.worker.memory import MemoryWatch, first_to_go
 from assay.worker.meter import Meter, tree
 from assay.worker.spool import MeterTotals
 from assay.worker.statement import isolation_of
-from assay.worker.task import RANK_LOST
+from assay.worker.task import PAUSE_FLAG, RANK_LOST
 
 _LOG = logging.getLogger("assay.worker")
 _PROBE_SECONDS = 120.0
@@ -101,17 +101,29 @@ class Hooks:
     meter: Callable[[int], Meter]
 
 
+class _Sight:
+    """Looked-at time alone: a worker that was itself suspended must not blame its task."""
+
+    def __init__(self) -> None:
+        self._looked = time.monotonic()
+
+    def seconds(self) -> float:
+        """Looks once; what has passed since the last look, and no more than one may take."""
+        now, before = time.monotonic(), self._looked
+        self._looked = now
+        return min(now - before, _SIGHT_SECONDS)
+
+
 class _Silence:
     """How long a task has neither spoken nor computed.
 
-    Only looked-at time counts: a worker that was itself suspended must not blame its task. Computing is taken for a
-    sign of life since a step, a model's loading or a large file may take longer than any message is worth waiting for;
-    what computes for ever is ended by the limit on running time.
+    Computing is taken for a sign of life since a step, a model's loading or a large file may take longer than any
+    message is worth waiting for; what computes for ever is ended by the limit on running time.
     """
 
     def __init__(self, limit_seconds: float) -> None:
         self._limit = limit_seconds
-        self._cpu_ms, self._quiet, self._looked = 0, 0.0, time.monotonic()
+        self._cpu_ms, self._quiet, self._sight = 0, 0.0, _Sight()
 
     def broken(self) -> None:
         """The task spoke."""
@@ -119,12 +131,27 @@ class _Silence:
 
     def too_long(self, cpu_ms: int) -> bool:
         """Looks once; ``cpu_ms`` is what the task's processes computed so far."""
-        now = time.monotonic()
-        self._quiet += min(now - self._looked, _SIGHT_SECONDS)
-        self._looked = now
+        self._quiet += self._sight.seconds()
         if cpu_ms - self._cpu_ms >= _SIGN_MS:
             self._cpu_ms, self._quiet = cpu_ms, 0.0
         return 0 < self._limit < self._quiet
+
+
+class _Deafness:
+    """How long a task has gone on since a pause was asked for; what was taken back before its time counts for nothing.
+
+    Whoever asked, for money's sake perhaps, must not depend on a task that is stuck or does not want to hear.
+    """
+
+    def __init__(self, flag: Path, limit_seconds: float) -> None:
+        self._flag, self._limit = flag, limit_seconds
+        self._seconds, self._sight = 0.0, _Sight()
+
+    def too_long(self) -> bool:
+        """Looks once."""
+        passed = self._sight.seconds()
+        self._seconds = self._seconds + passed if self._flag.exists() else 0.0
+        return self._seconds > self._limit
 
 
 class Attempt:
@@ -251,6 +278,7 @@ class Attempt:
     async def _hold_to_limits(self, meter: Meter) -> None:
         limits, ticks = self._spec.limits, 0
         disk, memory = DiskWatch((self._spec.work, self._spec.outputs), limits.disk_bytes), MemoryWatch()
+        deafness = _Deafness(self._spec.control / PAUSE_FLAG, limits.pause_seconds)
         while True:
             meter.sample()
             totals = meter.totals()
@@ -262,6 +290,8 @@ class Attempt:
                 self.kill("TASK_TIMEOUT: the task ran longer than it may")
             if self._silence is not None and self._silence.too_long(totals.cpu_ms):
                 self.kill(f"TASK_SILENT: the task neither spoke nor computed for {limits.silent_seconds} s")
+            if deafness.too_long():
+                self.kill(f"TASK_PAUSE_IGNORED: the task went on for {limits.pause_seconds} s after it was to pause")
             if ticks % _DISK_TICKS == 0 and (full := await asyncio.to_thread(disk.verdict)):
                 self.kill(full)
             ticks += 1

@@ -1,14 +1,17 @@
 """Watches what a running task writes to the host's disk, since no quota binds a folder everywhere.
 
-Two bounds, looked at once a second: what lies in the task's folders, files and bytes; and what the file system has
-left, which also sees files that were deleted while they are open.
+Two bounds, looked at once a second: what lies in the task's folders, files and bytes, and how deep; and what the file
+system has left, which also sees files that were deleted while they are open.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from assay.errors import ExhaustedError
+from assay.worker.folders import walk
 
 MAX_FILES = 100_000
 RESERVE_BYTES = 1 << 30
@@ -43,25 +46,19 @@ class DiskWatch:
         """Why the task must end, as ``TASK_DISK: words``; empty while it may go on."""
         if self._free() < self._reserve:
             return "TASK_DISK: the worker's disk is nearly full"
-        used = 0
-        for count, size in enumerate(self._sizes(), start=1):
-            used += size
-            if count > self._max_files:
-                return f"TASK_DISK: the task wrote more than {self._max_files} files"
-            if self._limit and used > self._limit:
-                return "TASK_DISK: the task wrote more than it may"
+        used = count = 0
+        try:
+            # What vanishes meanwhile or hides from this worker counts by free space.
+            for entry in (entry for folder in self._folders for entry in walk(folder)):
+                used, count = used + entry.status.st_blocks * _BLOCK, count + 1
+                if count > self._max_files:
+                    return f"TASK_DISK: the task wrote more than {self._max_files} files"
+                if self._limit and used > self._limit:
+                    return "TASK_DISK: the task wrote more than it may"
+        except ExhaustedError as error:
+            return f"{error.reason}: {error.message}"
         return ""
 
     def _free(self) -> int:
         facts = os.statvfs(self._folders[0])
         return facts.f_bavail * facts.f_frsize
-
-    def _sizes(self) -> Iterator[int]:
-        """Bytes on disk of every entry. What vanishes meanwhile or hides from this worker counts by free space."""
-        for top in self._folders:
-            for root, folders, names in os.walk(top):
-                for name in (*folders, *names):
-                    try:
-                        yield os.lstat(os.path.join(root, name)).st_blocks * _BLOCK
-                    except OSError:
-                        yield 0

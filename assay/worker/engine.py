@@ -22,6 +22,7 @@ from assay.worker.settings import WorkerKeys, WorkerSettings
 from assay.worker.slots import Slots
 from assay.worker.spool import MeterTotals, Spool, TaskRecord
 from assay.worker.statement import Lock
+from assay.worker.task import PAUSE_FLAG
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,10 @@ class Engine(Protocol):
         """Whether a running task's present attempt is there to go on with, although its supervisor began anew."""
 
     def pause(self, task_id: str) -> None:
-        """Asks a running attempt to end at its next checkpoint; nothing when there is none."""
+        """Asks a running attempt to end at its next checkpoint; nothing when there is none.
+
+        One that goes on for ``limits.pause_seconds`` is ended as ``TASK_PAUSE_IGNORED``.
+        """
 
     def unpause(self, task_id: str) -> None:
         """Takes back a pause that has not happened yet."""
@@ -213,4 +217,4 @@ class ThisMachine:
         """Nothing is kept outside the spool folder."""
 
     def _flag(self, task_id: str) -> Path:
-        return self._spool.folder(task_id) / "control" / "pause"
+        return self._spool.folder(task_id) / "control" / PAUSE_FLAG

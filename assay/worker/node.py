@@ -26,6 +26,7 @@ from assay.errors import AssayError, IntegrityError, PermissionDeniedError
 from assay.worker import admit, exchange, kept, recovery
 from assay.worker.attempt import Progress
 from assay.worker.engine import Ended, Events, ThisMachine
+from assay.worker.folders import remove, walk
 from assay.worker.launch import work_key
 from assay.worker.sandbox import TaskModule
 from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
@@ -183,7 +184,11 @@ class _Node:
 
 @contextlib.contextmanager
 def _own_spool(root: Path) -> Iterator[Spool]:
-    """A spool of this process alone; those of nodes that died are emptied first, with what still runs over them."""
+    """A spool of this process alone; those of nodes that died are emptied first, with what still runs over them.
+
+    Raises:
+        OSError: one cannot be emptied. What a node leaves may be plain, so it is not passed over.
+    """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in [place for place in root.iterdir() if not place.name.startswith(".")]:
         descriptor = os.open(old / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -193,7 +198,7 @@ def _own_spool(root: Path) -> Iterator[Spool]:
             continue
         else:
             recovery.end_strays(old)
-            shutil.rmtree(old, ignore_errors=True)
+            remove(old)
         finally:
             os.close(descriptor)
     own = root / secrets.token_hex(8)
@@ -205,19 +210,15 @@ def _own_spool(root: Path) -> Iterator[Spool]:
     try:
         yield Spool(own / "tasks")
     finally:
-        shutil.rmtree(own, ignore_errors=True)
-        os.close(descriptor)
+        try:
+            remove(own)
+        finally:
+            os.close(descriptor)
 
 
 def _plain_files(folder: Path) -> list[tuple[str, Path]]:
     """A checkpoint's files; links and the like are left out, since a task could point them anywhere."""
-    found = []
-    for root, _, names in os.walk(folder):
-        for name in names:
-            path = Path(root, name)
-            if stat.S_ISREG(path.lstat().st_mode):
-                found.append((path.relative_to(folder).as_posix(), path))
-    return found
+    return [(entry.path, folder / entry.path) for entry in walk(folder) if stat.S_ISREG(entry.status.st_mode)]
 
 
 def main() -> int:

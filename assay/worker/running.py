@@ -17,7 +17,7 @@ from typing import Any
 
 from assay.errors import AssayError, origin
 from assay.worker.entry import EXIT_DONE, EXIT_FAILED, EXIT_NOT_ISOLATED, EXIT_PAUSED, MAX_LINE
-from assay.worker.task import TaskContext, TaskPaused
+from assay.worker.task import PAUSE_FLAG, TaskContext, TaskPaused
 
 _TORCH_CPU = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -102,7 +102,7 @@ def _context(order: Mapping[str, Any], send: Callable[[bytes], None]) -> TaskCon
         work=root / "work",
         models=Path("/models"),
         secret=base64.b64decode(order["secret"]),
-        pause_flag=root / "control" / "pause",
+        pause_flag=root / "control" / PAUSE_FLAG,
         send=send,
         work_key=base64.b64decode(order["work_key"]),
         processes=order["processes"],

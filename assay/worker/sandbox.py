@@ -35,7 +35,8 @@ __all__ = ["METHOD", "Limits", "Running", "Spec", "TaskModule", "diagnose", "san
 
 # A range that systemd's conventions leave unassigned, clear of accounts, dynamic users and containers.
 _UID_FIRST, _UID_COUNT = 60_706, 470
-_GPU_NODES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-caps", "kfd", "dri")
+_CUDA_NODES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")
+"""What CUDA opens beside a GPU's own node; they lead to no GPU whose node is not there."""
 _HOST_ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "OpenCL", "vulkan")
 _HOST_SYS = ("/sys/devices/system/cpu", "/sys/devices/system/node")
 _GPU_SYS = ("/sys/bus/pci", "/sys/devices", "/sys/class/drm", "/sys/module/nvidia")
@@ -76,6 +77,7 @@ class Limits:
         disk_bytes: what work and output folders may hold together while the task runs, watched by the supervisor.
         wall_seconds: running time.
         silent_seconds: how long the task may neither speak nor compute.
+        pause_seconds: how long it may go on once a pause was asked for.
         log_bytes: what is kept of the task's own output, on this worker only.
     """
 
@@ -89,6 +91,7 @@ class Limits:
     disk_bytes: int = 0
     wall_seconds: int = 24 * 3600
     silent_seconds: int = 600
+    pause_seconds: int = 600
     log_bytes: int = 1 << 20
 
     def inside(self) -> dict[str, int]:
@@ -333,14 +336,16 @@ def cards_of(slot: int, slots: int, devices: Path = Path("/dev")) -> tuple[int, 
     return tuple(found[slot::slots]) or tuple(found[slot % len(found) :][:1] if found else ())
 
 
-def _gpu_binds(cards: Sequence[int]) -> list[str]:
-    """Device nodes of GPUs, after ``--dev``; without any this is empty. A card whose node is not there is not seen."""
-    nodes = [Path(f"/dev/nvidia{number}") for number in cards]
-    nodes += [Path("/dev", name) for name in _GPU_NODES if Path("/dev", name).exists()]
-    if not nodes:
+def _gpu_binds(cards: Sequence[int], devices: Path = Path("/dev")) -> list[str]:
+    """The device nodes of these NVIDIA GPUs and no others, after ``--dev``; empty where none of the GPUs is there.
+
+    Folders of nodes (``dri``, ``nvidia-caps``) are never shown: they hold those of every GPU of the machine.
+    """
+    own = [node for number in cards if (node := devices / f"nvidia{number}").exists()]
+    if not own:
         return []
     out: list[str] = []
-    for node in nodes:
+    for node in [*own, *(devices / name for name in _CUDA_NODES)]:
         out += ["--dev-bind-try", str(node), str(node)]
     for path in _GPU_SYS:
         out += ["--ro-bind-try", path, path]

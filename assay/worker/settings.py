@@ -48,6 +48,7 @@ class LimitSettings(BaseModel):
     disk_bytes: int = Field(default=0, ge=0)
     wall_seconds: int = Field(default=24 * 3600, ge=1)
     silent_seconds: int = Field(default=600, ge=0)
+    pause_seconds: int = Field(default=600, ge=1)
 
 
 class RaySettings(BaseModel):

@@ -8,20 +8,18 @@ id is never used twice.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import secrets
-import shutil
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from assay.errors import IntegrityError
+from assay.worker.folders import remove, walk
 
 STATE_FILE, TASK_FILE, RESULT_FILE, LOG_FILE = "state.json", "task.bin", "result.bin", "log.txt"
 
@@ -127,10 +125,10 @@ class Spool:
         records = []
         for folder in sorted(self.root.iterdir()):
             if folder.name.startswith("."):
-                _remove(folder)
+                remove(folder)
                 continue
             for unfinished in folder.glob(".*"):
-                _remove(unfinished)
+                remove(unfinished)
             records.append(_read(folder))
         return sorted(records, key=lambda record: record.sequence)
 
@@ -156,10 +154,14 @@ class Spool:
         _write(self.folder(record.task_id), record)
 
     def prepare_attempt(self, task_id: str, uid: int) -> None:
-        """Makes the folders of an attempt; ``work`` keeps what an earlier attempt left."""
+        """Makes the folders of an attempt; ``work`` keeps what an earlier attempt left.
+
+        Raises:
+            ExhaustedError: ``TASK_DISK`` where that is nested too deep to be handed over.
+        """
         folder = self.folder(task_id)
         for name in ("in", "out", "control"):
-            _remove(folder / name)
+            remove(folder / name)
             (folder / name).mkdir()
         (folder / "work").mkdir(exist_ok=True)
         for name in ("in", "out", "control", "work"):
@@ -170,13 +172,17 @@ class Spool:
                 _give(place, uid)
 
     def clear(self, task_id: str, *, keep: tuple[str, ...]) -> None:
-        """Removes everything of a task but its state and ``keep``; plaintext first."""
+        """Removes everything of a task but its state and ``keep``; plaintext first, and of that what no task wrote.
+
+        Raises:
+            OSError: something cannot be removed.
+        """
         folder = self.folder(task_id)
-        names = sorted(os.listdir(folder), key=lambda name: name not in ("in", "out", "work"))
+        names = sorted(os.listdir(folder), key=lambda name: (name != "in", name not in ("out", "work")))
         for name in names:
             # A leading dot is a state file that is just being written.
             if name != STATE_FILE and name not in keep and not name.startswith("."):
-                _remove(folder / name)
+                remove(folder / name)
 
 
 def record_of(raw: Mapping[str, Any]) -> TaskRecord:
@@ -227,27 +233,6 @@ def _sync(folder: Path) -> None:
 
 def _give(place: Path, uid: int) -> None:
     """Hands a tree to the sandbox's uid without following links that an earlier attempt may have left."""
-    for root, folders, files in os.walk(place):
-        os.chown(root, uid, uid, follow_symlinks=False)
-        for name in [*folders, *files]:
-            os.chown(Path(root, name), uid, uid, follow_symlinks=False)
-
-
-def _remove(path: Path) -> None:
-    """Removes a file or tree, also one whose folders a task made unreadable; never follows a link."""
-
-    def unlock(action: Callable[..., Any], name: str, info: object) -> None:
-        # What is gone already was removed by another call for the same task.
-        with contextlib.suppress(FileNotFoundError):
-            for place in (Path(name).parent, Path(name)):
-                if place.is_relative_to(path) and stat.S_ISDIR(place.lstat().st_mode):
-                    place.chmod(0o700)
-            if Path(name).is_dir() and not Path(name).is_symlink():
-                shutil.rmtree(name)
-            else:
-                os.unlink(name)
-
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, onerror=unlock)
-    else:
-        path.unlink(missing_ok=True)
+    os.chown(place, uid, uid, follow_symlinks=False)
+    for entry in walk(place):
+        os.chown(entry.name, uid, uid, dir_fd=entry.folder, follow_symlinks=False)

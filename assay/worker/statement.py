@@ -17,6 +17,7 @@ from assay.bundle import check_paths
 from assay.digests import folder_manifest, sha256_bytes, sha256_file
 from assay.errors import AssayError, ExhaustedError, IntegrityError, InvalidInputError
 from assay.worker import lock
+from assay.worker.folders import walk
 from assay.worker.sandbox import METHOD, TaskModule, package_versions
 from assay.worker.settings import WorkerSettings
 from assay.worker.spool import MeterTotals, TaskRecord
@@ -42,21 +43,17 @@ class Outputs:
             IntegrityError: ``OUTPUT_NOT_PLAIN`` for a link, device or pipe; ``OUTPUT_ADAPTER`` for weights that are
                 not safe.
             InvalidInputError: ``BUNDLE_PATH`` or ``OUTPUT_NAME`` for a name that may not travel.
-            ExhaustedError: ``OUTPUT_TOO_LARGE``.
+            ExhaustedError: ``OUTPUT_TOO_LARGE``; ``TASK_DISK`` for folders that are nested too deep.
         """
         found: dict[str, Path] = {}
         total = 0
-        for root, folders, names in os.walk(folder, onerror=_refuse_walk):
-            for name in [*folders, *names]:
-                path = Path(root, name)
-                status = path.lstat()
-                if stat.S_ISDIR(status.st_mode):
-                    continue
-                relative = path.relative_to(folder).as_posix()
-                if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-                    raise IntegrityError("OUTPUT_NOT_PLAIN", f"output {relative[:100]!r} is not a plain file")
-                found[relative] = path
-                total += status.st_size
+        for entry in walk(folder, _refuse_walk):
+            if stat.S_ISDIR(entry.status.st_mode):
+                continue
+            if not stat.S_ISREG(entry.status.st_mode) or entry.status.st_nlink != 1:
+                raise IntegrityError("OUTPUT_NOT_PLAIN", f"output {entry.path[:100]!r} is not a plain file")
+            found[entry.path] = folder / entry.path
+            total += entry.status.st_size
             if total > max_bytes:
                 raise ExhaustedError("OUTPUT_TOO_LARGE", f"the outputs have more than {max_bytes} bytes")
         check_paths(sorted(found))

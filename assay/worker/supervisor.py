@@ -69,6 +69,7 @@ class Supervisor:
         self._busy: set[str] = set()
         self._queued: set[str] = set()
         self._runners: list[asyncio.Task[None]] = []
+        self._unsettled: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._admitting = asyncio.Lock()
         self._stopping = False
@@ -96,9 +97,10 @@ class Supervisor:
                 for task_id in self._busy:
                     self._engine.kill(task_id, "WORKER_STOPPED: the worker stopped")
             await asyncio.sleep(0.05)
-        for runner in self._runners:
-            runner.cancel()
-        await asyncio.gather(*self._runners, return_exceptions=True)
+        left = [*self._runners, *self._unsettled.values()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def tasks(self) -> list[Snapshot]:
         """Every task, oldest first, tombstones included."""
@@ -204,7 +206,7 @@ class Supervisor:
             return self.get(task_id)
         self._save(replace(record, cancel_requested=True))
         self._engine.kill(task_id, "TASK_CANCELLED: ended on request")
-        while task_id in self._busy and self._records[task_id].state is State.RUNNING:
+        while self._in_hand(task_id):
             await self._changed.setdefault(task_id, asyncio.Event()).wait()
         await self._end(task_id, State.CANCELLED, "", keep=())
         return self.get(task_id)
@@ -282,10 +284,17 @@ class Supervisor:
                 self._engine.release(place)
 
     def _next(self) -> TaskRecord | None:
-        """The next task to run; first of all those that run already, left by an earlier life."""
+        """The next task to run; first of all those that run already, left by an earlier life.
+
+        None that is being ended: whoever cancels it, or has yet to settle its last attempt, sees it to its end.
+        """
         open_ = [r for r in self._records.values() if r.state in (State.WAITING, State.RUNNING)]
-        idle = [r for r in open_ if r.task_id not in self._busy]
+        idle = [r for r in open_ if not (r.cancel_requested or self._in_hand(r.task_id))]
         return None if self._stopping else min(idle, key=lambda r: (r.state is State.WAITING, r.sequence), default=None)
+
+    def _in_hand(self, task_id: str) -> bool:
+        """Whether somebody sees to its attempt, or to what is left of one."""
+        return task_id in self._busy or task_id in self._unsettled
 
     async def _run(self, record: TaskRecord, number: int) -> None:
         self._busy.add(record.task_id)
@@ -293,6 +302,7 @@ class Supervisor:
             await self._run_once(record, number)
         finally:
             self._busy.discard(record.task_id)
+            self._notify(record.task_id)
 
     async def _run_once(self, record: TaskRecord, number: int) -> None:
         task_id = record.task_id
@@ -322,15 +332,30 @@ class Supervisor:
                 await self._give_up(record, fault_words(error))
 
     async def _give_up(self, record: TaskRecord, fault: str) -> None:
-        reason = await asyncio.to_thread(self._engine.after_fault, record, fault)
-        ended = Ended("paused" if reason else "failed", record.meter, reason or fault)
-        while True:
-            try:
-                return await self._settle(record.task_id, ended)
-            except OSError:
-                # Nothing can be written, so nothing else can be said of the task; somebody must make room.
-                _LOG.exception("an ended task cannot be settled", extra={"facts": {"task_id": record.task_id}})
+        if not await self._settled(record, fault):
+            # It has no attempt any more, so it keeps no slot; nor is it run again, which would count for nothing.
+            self._unsettled[record.task_id] = asyncio.create_task(self._settle_later(record, fault))
+
+    async def _settle_later(self, record: TaskRecord, fault: str) -> None:
+        try:
+            await asyncio.sleep(RETRY_SECONDS)
+            while not await self._settled(record, fault):
                 await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            del self._unsettled[record.task_id]
+            self._notify(record.task_id)
+            self._wake.set()
+
+    async def _settled(self, record: TaskRecord, fault: str) -> bool:
+        try:
+            reason = await asyncio.to_thread(self._engine.after_fault, record, fault)
+            ended = Ended("paused" if reason else "failed", record.meter, reason or fault)
+            await self._settle(record.task_id, ended)
+            return True
+        except Exception:
+            # Nothing can be written or removed, so nothing else can be said of the task; somebody must make room.
+            _LOG.exception("an ended task cannot be settled", extra={"facts": {"task_id": record.task_id}})
+            return False
 
     def _events(self, record: TaskRecord) -> Events:
         task_id = record.task_id
@@ -350,6 +375,9 @@ class Supervisor:
 
     async def _settle(self, task_id: str, ended: Ended) -> None:
         record = self._records[task_id]
+        if record.state in ENDED:
+            # Before something else went wrong: its end stands.
+            return
         if record.cancel_requested:
             await self._end(task_id, State.CANCELLED, "", keep=())
         elif ended.kind == "done":

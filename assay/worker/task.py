@@ -16,7 +16,11 @@ from typing import Any
 
 CHECKPOINTS = "checkpoints"
 """Folder in ``work`` of checkpoints, each one file ``step-<n>`` sealed under the task's ``work_key`` by
-:mod:`assay.sealed_file`, whose head is JSON with ``step``; of a search in a folder ``trial-<n>`` for each trial."""
+:mod:`assay.sealed_file`, whose head is a JSON object with ``step`` after nothing but texts and numbers; of a search in
+a folder ``trial-<n>`` for each trial."""
+
+PAUSE_FLAG = "pause"
+"""File in ``control`` that is there while a pause is asked for."""
 
 RANK_LOST = "RANK_LOST"
 """Reason by which a training says that one of its own processes ended without a word, as the kernel ends one."""

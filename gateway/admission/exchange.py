@@ -193,9 +193,9 @@ class Exchange:
         except NotFoundError:
             return worker_pb2.Task(task_id=task_id)
 
-    async def pause(self, peer: Peer, task_id: str) -> None:
-        """Asks a task to pause; one that is unknown or has ended needs no asking."""
-        await _asked(peer.client.pause(task_id))
+    async def pause(self, peer: Peer, task_id: str) -> worker_pb2.Task:
+        """Asks a task to pause and returns it as it is; one that is unknown or has ended needs no asking."""
+        return await _asked(peer.client.pause(task_id))
 
     async def resume(self, peer: Peer, task_id: str) -> None:
         """Lets a paused task go on; one that is unknown or has ended needs no leave."""
@@ -286,15 +286,16 @@ class Exchange:
         return Result(into, _check_files(into, verified.statement), envelope, predicate)
 
 
-async def _asked(call: Awaitable[worker_pb2.Task]) -> None:
-    """Waits for a call about a task that may be unknown to the worker, or at its end."""
+async def _asked(call: Awaitable[worker_pb2.Task]) -> worker_pb2.Task:
+    """The answer to a call about a task, without a state where it is unknown to the worker, or at its end."""
     try:
-        await call
+        return await call
     except NotFoundError:
-        return
+        pass
     except PreconditionError as error:
         if error.reason != "TASK_ENDED":
             raise
+    return worker_pb2.Task()
 
 
 def _check_files(folder: Path, statement: Mapping[str, Any]) -> dict[str, str]:

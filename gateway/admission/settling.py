@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from sqlalchemy import Connection
 
+from assay.v1 import worker_pb2
 from gateway.admission.cards import CardOffice
-from gateway.admission.office import Office, cost_of, task_id
+from gateway.admission.office import Office, cost_of, stages_with, task_id
 from gateway.jobs.transitions import State
 from gateway.store import jobs, rows
 from gateway.store.tables import JobRow
 
 _KINDS = ("train", "prepare", "audit")
 """A training first: what computes is stopped though the audit worker be away."""
+_LOOK_SECONDS = 1.0
 
 
 async def settle(office: Office, cards: CardOffice, job: JobRow) -> None:
@@ -24,7 +27,10 @@ async def settle(office: Office, cards: CardOffice, job: JobRow) -> None:
     """
     state = State(job.state)
     if state is State.PAUSED:
-        await office.exchange.pause(office.train, task_id(job, "train"))
+        if not await _rests(office, job):
+            # Until it heeds the pause, or its worker ends it, there is more to note; a person may move the job first.
+            await asyncio.sleep(_LOOK_SECONDS)
+            return
     else:
         if state in (State.CANCELLED, State.FAILED):
             await _note(office, job, await _stop(office, job))
@@ -37,6 +43,16 @@ async def settle(office: Office, cards: CardOffice, job: JobRow) -> None:
         await cards.issue(job.name)
     await office.store.commit(lambda uow: _nothing_left(uow.connection, job))
     office.board.moved(job.name)
+
+
+async def _rests(office: Office, job: JobRow) -> bool:
+    """Has the training pause, and notes what it has cost by now; whether it computes no more."""
+    task = await office.exchange.pause(office.train, task_id(job, "train"))
+    book = (await office.known(job)).price_book(office.settings.price_book)
+    cost = cost_of(book, stages_with(job, "train", task.meter.wall_ms / 1000))
+    if cost > job.cost_usd_micros:
+        await office.store.commit(lambda uow: jobs.note(uow.connection, job.name, {"cost_usd_micros": cost}))
+    return task.state != worker_pb2.TASK_STATE_RUNNING
 
 
 async def _stop(office: Office, job: JobRow) -> dict[str, float]:

@@ -441,8 +441,31 @@ async def test_money_is_counted_by_the_worker_while_the_gateway_is_away(street: 
     assert time.monotonic() - back < 5 and job.cost_usd_micros > BOUND, "nothing stopped it meanwhile, and all counts"
     paused = [json.loads(r.body) for r in street.app.ledger.records("credit", NAME, -1, 99) if r.type == "job.paused"]
     (told,) = (p["statement"]["predicate"] for p in paused)
-    assert (told["cost_usd_micros"], told["max_usd_micros"]) == (job.cost_usd_micros, BOUND)
+    assert BOUND < told["cost_usd_micros"] <= job.cost_usd_micros and told["max_usd_micros"] == BOUND
     await end(again)
+
+
+async def test_what_a_task_computes_after_its_pause_counts_and_its_worker_ends_it(street: Street) -> None:
+    await street.workers.kill("train-worker")
+    with (street.layout.service("train-worker") / "worker.toml").open("a") as settings:
+        settings.write("[limits]\npause_seconds = 4\n")
+    await street.workers.start("train-worker")
+    reprice(street, train_tokens_per_second=1_000_000, audit_seconds=3)
+    await street.ask(budget=BOUND, gate_train="more", deaf=True)
+    assert (await street.rest()).reason.startswith("COST_CAP")
+    (kept,) = street.layout.root.glob("services/train-worker/spool/*/state.json")
+    async with asyncio.timeout(60):
+        while json.loads(kept.read_text())["state"] == "RUNNING":
+            await asyncio.sleep(0.1)
+    assert json.loads(kept.read_text())["reason"].startswith("TASK_PAUSE_IGNORED")
+    paused = [json.loads(r.body) for r in street.app.ledger.records("credit", NAME, -1, 99) if r.type == "job.paused"]
+    (told,) = (p["statement"]["predicate"]["cost_usd_micros"] for p in paused)
+    assert (await street.job()).cost_usd_micros > told
+    rita = await street.caller("rita")
+    await street.app.jobs.cancel_tuning_job(rita, pb.CancelTuningJobRequest(name=NAME, reason="not needed"))
+    job = await street.rest()
+    wall_ms = json.loads(kept.read_text())["meter"]["wall_ms"]
+    assert round(job.stage_seconds["train"] * 1000) == wall_ms > 4000, "all of it"
 
 
 async def test_a_queue_at_the_worker_costs_nothing(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:

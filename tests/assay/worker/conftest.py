@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import assay
 from assay import bundle, canonical, dsse
 from assay.digests import sha256_bytes
 from assay.identity import Authority, TlsFiles, pem, raw_public, service_tls, write_key, write_secret
+from assay.worker.folders import remove
 from assay.worker.sandbox import TaskModule
 from assay.worker.settings import WorkerKeys, WorkerSettings
 from assay.worker.supervisor import Snapshot, Supervisor
@@ -105,6 +106,15 @@ class House:
         with supervisor.result(task_id).open("rb") as stream:
             signer = self.keys().statement.public_key()
             return bundle.unseal(stream, self.sealing, signer, into, max_bytes=1 << 30)
+
+
+@pytest.fixture
+def nests(tmp_path: Path) -> Iterator[Path]:
+    """A folder for trees that pytest cannot remove itself."""
+    folder = tmp_path / "nests"
+    folder.mkdir()
+    yield folder
+    remove(folder)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import pytest
 
 from assay.worker.disk import DiskWatch
 
+from .test_folders import nest
+
 
 def test_bytes_are_counted_over_all_folders_as_they_lie_on_disk(tmp_path: Path) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
@@ -32,6 +34,11 @@ def test_many_small_files_count_as_files(tmp_path: Path) -> None:
     assert watch.verdict() == ""
     (tmp_path / "folder").mkdir()
     assert watch.verdict() == "TASK_DISK: the task wrote more than 10 files"
+
+
+def test_folders_too_deep_to_be_counted_end_the_task(nests: Path) -> None:
+    nest(nests)
+    assert DiskWatch((nests,), 0).verdict() == "TASK_DISK: the task nested folders more than 64 deep"
 
 
 @pytest.mark.parametrize(("free_at_start", "reserve"), [(100 << 30, 1 << 30), (1 << 30, 512 << 20)])

@@ -64,6 +64,7 @@ for names, words in (
 ENDINGS = {
     "memory": "TASK_MEMORY",
     "disk": "TASK_DISK",
+    "nest": "TASK_DISK",
     "time": "TASK_TIMEOUT",
     # The namespace's first process is gone, so its child is too; there is no result to believe.
     "orphan": "TASK_CRASHED",
@@ -189,4 +190,4 @@ async def test_who_takes_too_much_is_ended(kind: str, ending: str, house: House)
     await supervisor.stop()
     assert (record.state, record.reason.partition(":")[0]) == (State.FAILED, ENDINGS[ending])
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(house.folder) in " ".join(p.info["cmdline"] or ())]
-    assert not (house.folder / "spool" / "t1" / "work").exists()
+    assert set(os.listdir(house.folder / "spool" / "t1")) == {"state.json", "log.txt"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import psutil
 import pytest
 
 from assay import sealed_file
-from assay.worker.attempt import _Silence
+from assay.worker.attempt import _Deafness, _Silence
 from assay.worker.kept import after_fault, newest
 from assay.worker.spool import State, TaskRecord
+from trainer.recipes.checkpoints import RunState
 
 from .conftest import House, ended, submit, until
 
@@ -86,8 +88,9 @@ async def test_without_a_whole_checkpoint_or_a_way_on_the_task_fails_and_nothing
     record = (await ended(supervisor, "t1")).record
     code = "TOKEN_CAP" if fault == "token cap" else "LOSS_NOT_FINITE"
     assert record.state is State.FAILED and record.reason.startswith(code) and "checkpoint" not in record.reason
-    assert held(house) == {"state.json", "log.txt"}
+    # Its end is told before its sealed task is cleared away.
     await supervisor.stop()
+    assert held(house) == {"state.json", "log.txt"}
 
 
 async def test_a_task_that_faulted_can_be_cancelled_and_leaves_nothing(house: House) -> None:
@@ -106,8 +109,9 @@ async def test_only_training_is_paused_by_a_fault(house: House) -> None:
     order = {"steps": 4, "fault": "nan", "fault_at": 2}
     await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", order))
     assert (await ended(supervisor, "t1")).record.state is State.FAILED
-    assert held(house) == {"state.json", "log.txt"}
+    # Its end is told before its sealed task is cleared away.
     await supervisor.stop()
+    assert held(house) == {"state.json", "log.txt"}
 
 
 async def test_interruptions_without_end_pause_too_and_count_anew_after_that(house: House) -> None:
@@ -184,11 +188,69 @@ def test_silence_counts_only_while_somebody_looks(monkeypatch: pytest.MonkeyPatc
     assert not looks(spoken, 9, 0.25) and looks(spoken, 2, 0.25)
 
 
+def test_a_pause_is_enforced_by_looked_at_time_and_may_be_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, flag = [0.0], tmp_path / "pause"
+    monkeypatch.setattr("assay.worker.attempt.time.monotonic", lambda: clock[0])
+
+    def looks(deafness: _Deafness, seconds: float, every: float) -> bool:
+        found = False
+        for _ in range(round(seconds / every)):
+            clock[0] += every
+            found = deafness.too_long() or found
+        return found
+
+    deafness = _Deafness(flag, 10)
+    assert not looks(deafness, 60, 0.25), "nobody asked"
+    flag.touch()
+    assert not looks(deafness, 9.5, 0.25)
+    flag.unlink()
+    assert not looks(deafness, 60, 0.25), "it was taken back"
+    flag.touch()
+    assert not looks(deafness, 9.5, 0.25) and looks(deafness, 1, 0.25)
+    assert not looks(_Deafness(flag, 10), 4000, 1000), "the worker itself was away"
+
+
+async def test_who_ignores_a_pause_is_ended_and_goes_on_from_its_checkpoint(house: House) -> None:
+    supervisor = house.supervisor(limits=house.settings().limits.model_copy(update={"pause_seconds": 1}))
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", sealed(house, "deaf"))
+    await until(lambda: supervisor.get("t1").progress.message == "not listening")
+    supervisor.pause("t1")
+    paused = (await ended(supervisor, "t1")).record
+    words = "TASK_PAUSE_IGNORED: the task went on for 1 s after it was to pause"
+    assert (paused.state, paused.reason) == (State.PAUSED, words + KEPT)
+    assert paused.meter.wall_ms >= 1000, "what it took until then counts"
+    (house.models / "mended").touch()
+    supervisor.resume("t1")
+    record = (await ended(supervisor, "t1")).record
+    assert (record.state, record.attempts) == (State.DONE, 2) and record.meter.wall_ms > paused.meter.wall_ms
+    await supervisor.stop()
+
+
 def test_a_reason_stays_within_what_a_record_takes() -> None:
     record = TaskRecord("t", "train", State.RUNNING, "", "", "", "", "", 1)
     reason = after_fault(record, "X: " + "y" * 5000, 7)
     assert len(reason) <= 2000 and reason.endswith("; the checkpoint of step 7 is kept")
     assert after_fault(record, "TASK_CANCELLED: ended on request", 7) == after_fault(record, "X: y", 0) == ""
+
+
+def test_of_a_head_only_the_beginning_is_read(tmp_path: Path) -> None:
+    """Parsed, what a hostile task wrote there may take twenty times its length of the supervisor's memory."""
+    key, path = bytes(32), tmp_path / "checkpoints" / "step-00000007"
+    path.parent.mkdir()
+
+    def step(head: bytes) -> int:
+        sealed_file.write(path, head, b"", key)
+        return newest(tmp_path, key)
+
+    state = asdict(RunState("f" * 64, step=7, seconds=1.5, curve=[(1, 0.5)]))
+    assert step(json.dumps(state).encode()) == step(b'{"step": 7}') == step(b'{"step": 7, "curve": [[[[[') == 7
+    for value in (b"0", b'"7"', b"7.5", b"-7", b"1" * 17, b"null", b"7"[:0]):
+        assert step(b'{"step": %s}' % value) == 0
+    assert step(b"") == step(b"[]") == step(b'{"a": {"step": 7}}') == 0
+    assert step(b'{"a": "%s", "step": 7}' % (b"x" * 5000)) == 0
 
 
 def test_a_checkpoint_of_a_trial_is_one_to_go_on_from(tmp_path: Path) -> None:

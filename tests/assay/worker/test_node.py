@@ -59,6 +59,13 @@ def test_a_try_leaves_a_sealed_result_and_its_end(house: House) -> None:
     assert exchange.read(attempt / exchange.BEAT)
 
 
+def test_a_try_that_nests_folders_leaves_nothing_of_them(house: House) -> None:
+    attempt = lay_out(house)
+    (attempt.parent / exchange.TASK).write_bytes(house.seal("t1", "prepare", {"behaviour": "nest"}))
+    end = run_node(house, attempt)
+    assert (end["kind"], end["reason"].partition(":")[0]) == ("failed", "TASK_DISK")
+
+
 @pytest.mark.parametrize("changes", [{"job": "units/other/tuningJobs/j2"}, {"unit": "other"}, {"task_id": "t2"}])
 def test_a_record_that_says_other_than_the_sealed_task_is_not_believed(house: House, changes: dict[str, str]) -> None:
     end = run_node(house, lay_out(house, **changes))

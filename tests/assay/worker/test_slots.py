@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.worker.sandbox import cards_of
+from assay.worker.sandbox import _gpu_binds, cards_of
 from assay.worker.slots import Slots
 
 WAIT = """
@@ -163,3 +163,16 @@ def test_gpus_are_dealt_out_to_slots(tmp_path: Path, cards: tuple[int, ...], slo
     for name in (*(f"nvidia{n}" for n in cards), "nvidiactl", "nvidia-uvm"):
         (tmp_path / name).touch()
     assert [cards_of(slot, slots, tmp_path) for slot in range(slots)] == dealt
+
+
+def test_a_task_is_shown_the_nodes_of_its_own_gpus_alone(tmp_path: Path) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "kfd"):
+        (tmp_path / name).touch()
+    for name in ("dri/renderD128", "dri/renderD129", "nvidia-caps/nvidia-cap1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    binds = _gpu_binds((1,), tmp_path)
+    shown = [binds[at + 1] for at, word in enumerate(binds) if word == "--dev-bind-try"]
+    assert shown == [str(tmp_path / name) for name in ("nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")]
+    assert "/sys/devices" in binds
+    assert _gpu_binds((), tmp_path) == [] == _gpu_binds((2,), tmp_path), "neither a driver nor /sys for nothing"

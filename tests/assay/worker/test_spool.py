@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from assay.errors import IntegrityError, InvalidInputError
+from assay.errors import ExhaustedError, IntegrityError, InvalidInputError
 from assay.worker import recovery
+from assay.worker import spool as spool_module
 from assay.worker.meter import EnergyModel, Meter, RaplCounter, process_started
 from assay.worker.settings import WorkerKeys, WorkerSettings
 from assay.worker.spool import MeterTotals, Spool, State, TaskRecord
 
 from .conftest import House
+from .test_folders import nest
 
 
 def record(task_id: str = "t1", state: State = State.WAITING, sequence: int = 1) -> TaskRecord:
@@ -89,6 +91,43 @@ def test_clearing_follows_no_link_and_opens_locked_folders(tmp_path: Path) -> No
     spool.clear("t1", keep=("task.bin",))
     assert sorted(os.listdir(spool.folder("t1"))) == ["state.json", "task.bin"]
     assert (precious / "file").read_text() == "keep me"
+
+
+def test_nested_folders_are_cleared_and_stop_no_start(nests: Path) -> None:
+    spool = Spool(nests / "spool")
+    admitted(spool, record(state=State.RUNNING))
+    spool.prepare_attempt("t1", os.geteuid())
+    for name in ("work", "out"):
+        nest(spool.folder("t1") / name)
+    (spool.folder("t1") / "in" / "rows.jsonl").write_text("plaintext")
+    (found,) = recovery.recover(spool, lambda task: False)
+    assert found.state is State.WAITING
+    assert sorted(os.listdir(spool.folder("t1"))) == ["state.json", "task.bin", "work"]
+    spool.clear("t1", keep=())
+    assert os.listdir(spool.folder("t1")) == ["state.json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user hands nothing over")
+def test_work_that_is_nested_too_deep_is_handed_to_nobody(nests: Path) -> None:
+    spool = Spool(nests / "spool")
+    admitted(spool, record())
+    spool.prepare_attempt("t1", 60_706)
+    (spool.folder("t1") / "work" / "link").symlink_to(nests)
+    spool.prepare_attempt("t1", 60_707)
+    assert (spool.folder("t1") / "work" / "link").lstat().st_uid == 60_707 and nests.stat().st_uid == 0
+    nest(spool.folder("t1") / "work")
+    with pytest.raises(ExhaustedError) as refused:
+        spool.prepare_attempt("t1", 60_706)
+    assert refused.value.reason == "TASK_DISK"
+
+
+def test_inputs_go_before_what_a_task_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool, gone = Spool(tmp_path / "spool"), []
+    admitted(spool, record())
+    spool.prepare_attempt("t1", os.geteuid())
+    monkeypatch.setattr(spool_module, "remove", lambda path: gone.append(path.name))
+    spool.clear("t1", keep=())
+    assert gone[0] == "in" and set(gone[1:3]) == {"out", "work"} and set(gone[3:]) == {"control", "task.bin"}
 
 
 @pytest.mark.parametrize(

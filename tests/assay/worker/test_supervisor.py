@@ -224,6 +224,90 @@ async def test_a_task_whose_end_cannot_be_written_is_settled_once_there_is_room(
     await supervisor.stop()
 
 
+async def test_a_task_that_cannot_be_settled_holds_no_slot_and_is_not_run_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "RETRY_SECONDS", 0.05)
+    stuck, clear = [True], Spool.clear
+
+    def refuse(spool: Spool, task_id: str, *, keep: tuple[str, ...]) -> None:
+        if task_id == "t1" and stuck:
+            raise RecursionError
+        clear(spool, task_id, keep=keep)
+
+    monkeypatch.setattr(Spool, "clear", refuse)
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {}))
+    await submit(supervisor, "t2", "prepare", house.seal("t2", "prepare", {}))
+    assert (await ended(supervisor, "t2")).record.state is State.DONE
+    record = supervisor.get("t1").record
+    assert (record.state, record.attempts, record.sandbox) == (State.RUNNING, 1, None)
+    stuck.clear()
+    record = (await ended(supervisor, "t1")).record
+    assert (record.state, record.reason) == (State.FAILED, "WORKER_FAULT: RecursionError")
+    await supervisor.stop()
+
+
+class HeldUp:
+    """Clearing one task's folder takes until ``go``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, task_id: str) -> None:
+        self.entered, self.go, clear = threading.Event(), threading.Event(), Spool.clear
+
+        def slowly(spool: Spool, cleared: str, *, keep: tuple[str, ...]) -> None:
+            if cleared == task_id:
+                self.entered.set()
+                self.go.wait(60)
+            clear(spool, cleared, keep=keep)
+
+        monkeypatch.setattr(Spool, "clear", slowly)
+
+
+async def test_a_waiting_task_that_is_being_cancelled_is_not_started(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor, held = house.supervisor(), HeldUp(monkeypatch, "t2")
+    await supervisor.start()
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"gate": "go"}))
+    await submit(supervisor, "t2", "prepare", house.seal("t2", "prepare", {}))
+    await submit(supervisor, "t3", "prepare", house.seal("t3", "prepare", {}))
+    await until(lambda: supervisor.get("t1").record.sandbox is not None)
+    cancelled = asyncio.create_task(supervisor.cancel("t2"))
+    await asyncio.to_thread(held.entered.wait, 60)
+    (house.models / "go-0").touch()
+    # The slot is free, and the second is the next in the queue.
+    assert (await ended(supervisor, "t3")).record.state is State.DONE
+    held.go.set()
+    record = (await cancelled).record
+    assert (record.state, record.attempts, record.reason) == (State.CANCELLED, 0, "")
+    await supervisor.stop()
+    assert supervisor.get("t2").record == record and os.listdir(house.folder / "spool" / "t2") == ["state.json"]
+
+
+async def test_a_task_that_is_given_up_while_it_is_cancelled_is_cancelled(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor, held = house.supervisor(), HeldUp(monkeypatch, "t1")
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {}))
+    path = house.folder / "spool" / "t1" / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "interruptions": 6}))
+    held.go.set()
+    supervisor = house.supervisor()
+    await supervisor.start()
+    # Recovery is over, and the queue has not begun.
+    held.go.clear()
+    held.entered.clear()
+    await asyncio.to_thread(held.entered.wait, 60)
+    cancelled = asyncio.create_task(supervisor.cancel("t1"))
+    await until(lambda: supervisor.get("t1").record.cancel_requested)
+    held.go.set()
+    assert (await cancelled).record.state is State.CANCELLED
+    await supervisor.stop()
+    assert supervisor.get("t1").record.state is State.CANCELLED
+    assert os.listdir(house.folder / "spool" / "t1") == ["state.json"]
+
+
 async def test_a_task_that_can_no_longer_be_watched_is_ended(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The watcher holds it to every limit, so without one it has none."""
     monkeypatch.setattr(DiskWatch, "verdict", lambda watch: 1 / 0)

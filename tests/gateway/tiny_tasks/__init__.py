@@ -16,7 +16,7 @@ def behaviour(path: Path) -> dict:
 
 
 def wait(context: TaskContext, asked: dict, kind: str) -> None:
-    """Waits for the gate of this stage, if there is one; pauses when asked to, and counts its starts."""
+    """Waits for the gate of this stage, if there is one; pauses when asked to, unless it is deaf; counts its starts."""
     starts = context.work / "starts"
     starts.write_text(str(int(starts.read_text()) + 1 if starts.exists() else 1))
     with (context.work / "environments").open("a") as stream:
@@ -24,7 +24,7 @@ def wait(context: TaskContext, asked: dict, kind: str) -> None:
     gate = asked.get(f"gate_{kind}")
     step = 0
     while gate and not (context.models / gate).exists():
-        if context.should_pause():
+        if context.should_pause() and not asked.get("deaf"):
             raise TaskPaused
         step += 1
         context.progress(step, 0, "waiting for the gate", tokens=100.0 * step)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from assay.worker.task import TaskContext
+from sandbox_tasks.steps import leave_nested_folders
 
 # Numbers on x86_64 and aarch64; called with zeros, so that an unfiltered call fails otherwise or does nothing.
 CALLS = {
@@ -177,7 +178,14 @@ def _die_and_leave_a_child(context: TaskContext) -> None:
     os._exit(0)
 
 
+def _nest(context: TaskContext) -> None:
+    """Folders that a walk which calls itself, or goes by paths, neither counts nor removes."""
+    leave_nested_folders(context)
+    time.sleep(30)
+
+
 ENDINGS = {
+    "nest": _nest,
     "memory": _many_hogs,
     "disk": _fill_disk,
     "time": _never_end,

@@ -33,6 +33,8 @@ def run(context: TaskContext) -> dict:
         time.sleep(60)
     if behaviour == "link":
         (context.outputs / "leak").symlink_to("/etc/passwd")
+    if behaviour == "nest":
+        leave_nested_folders(context)
     if behaviour == "reserved":
         (context.outputs / "statement.json").write_text("{}")
     if behaviour == "pickle":
@@ -77,6 +79,22 @@ def run(context: TaskContext) -> dict:
         (context.outputs / "private").mkdir()
         (context.outputs / "private" / "test.jsonl").write_text("sealed test rows\n")
     return {"rate": 0.25, "steps": int(order.get("steps", 1))}
+
+
+def leave_nested_folders(context: TaskContext) -> None:
+    """1,500 folders in each place, each in the one before, deeper than a path can name; and one closed to its owner."""
+    for place in (context.work, context.outputs):
+        here = os.open(place, os.O_RDONLY)
+        for _ in range(1500):
+            os.mkdir("abc", dir_fd=here)
+            inner = os.open("abc", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = inner
+        os.close(here)
+    closed = context.work / "closed"
+    closed.mkdir()
+    (closed / "rows").write_text("plain")
+    closed.chmod(0)
 
 
 def seal_checkpoint(context: TaskContext, step: int) -> None:
@@ -141,6 +159,13 @@ def lose_a_rank(context: TaskContext) -> None:
     raise UnavailableError(RANK_LOST, "process 2 of 2 of the training was ended by signal 9")
 
 
+def never_pause(context: TaskContext) -> None:
+    """Goes on, and says so, whoever asks for a pause."""
+    while True:
+        context.progress(2, 4, "not listening")
+        time.sleep(0.05)
+
+
 def damage(context: TaskContext) -> None:
     for path in (context.work / CHECKPOINTS).iterdir():
         path.write_bytes(path.read_bytes()[:-1])
@@ -162,5 +187,5 @@ def hostile(context: TaskContext) -> None:
 FAULTS = {
     "nan": not_finite, "disk full": disk_full, "token cap": spent, "disk": fill_disk, "memory": hoard,
     "torch": allocate, "silent": freeze, "time": freeze, "killed": kill, "kernel": wait_for_ever, "rank": lose_a_rank,
-    "damaged": damage, "hostile": hostile,
+    "damaged": damage, "hostile": hostile, "deaf": never_pause,
 }  # fmt: skip
