@@ -42,6 +42,7 @@ from gateway.identity_registry import IdentityRegistry
 from gateway.jobs.board import Board
 from gateway.jobs.service import JobService
 from gateway.key_registry import People
+from gateway.lineage_service import LineageService
 from gateway.permits import PermitService
 from gateway.refusals import RefusalRecorder
 from gateway.registry import ModelRegistry
@@ -52,7 +53,6 @@ from gateway.store.blobs import FileBlobStore
 from gateway.store.database import Store
 from gateway.store.migrations import demand_newest, migrate
 from gateway.store.scope_keys import FileScopeKeys
-from gateway.tracing import LineageService
 from gateway.witnesses import start_ledger
 from policies.authorization import Authorizer, CedarAuthorizer
 from policies.engine import PolicyEngine

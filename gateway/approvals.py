@@ -18,13 +18,13 @@ from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway import dismissals, pages, raises, standing, statements, waivers, words
-from gateway.admission.facts import unit_of
 from gateway.caller import ALL_UNITS, Caller, not_found
 from gateway.identity_registry import COMPLIANCE_OFFICER, require_live_role, verify_signed
 from gateway.jobs import machine, views
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event, State
 from gateway.key_registry import People
+from gateway.names import unit_of
 from gateway.permits import void_permits
 from gateway.settings import Settings
 from gateway.store import jobs, rows

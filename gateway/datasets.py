@@ -21,10 +21,10 @@ from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway import pages, requests, stores, words
-from gateway.admission.facts import unit_of
 from gateway.caller import Caller, not_found
 from gateway.erasures import retention_end
 from gateway.jobs.views import from_json, to_json
+from gateway.names import unit_of
 from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.blobs import BlobStore, BlobWriter

@@ -28,13 +28,13 @@ from audit.ledger.records import RecordDraft
 from audit.ledger.schema import RECORDS
 from audit.ledger.writer import UnitOfWork
 from gateway import references, statements, subjects
-from gateway.admission.facts import unit_of
 from gateway.caller import SYSTEM_UNIT, Caller, not_found
 from gateway.identity_registry import COMPLIANCE_OFFICER, require_live_role, verify_signed
 from gateway.jobs import views
 from gateway.jobs.transitions import RESTING, State
 from gateway.key_registry import People
 from gateway.lineage import reach
+from gateway.names import unit_of
 from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.blobs import BlobStore

@@ -17,8 +17,8 @@ from audit.ledger.ledger import StoredRecord
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.quorum import Log, QuorumPolicy
 from gateway import pages
-from gateway.admission.facts import unit_of
 from gateway.caller import ALL_UNITS, SYSTEM_UNIT, Caller, not_found
+from gateway.names import unit_of
 from gateway.store import rows
 from gateway.store.blobs import BlobStore, read_bytes
 from gateway.store.database import Store

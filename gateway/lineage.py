@@ -10,11 +10,11 @@ from sqlalchemy import Connection
 
 from assay.v1 import policy_input_pb2, tuning_job_pb2
 from gateway.admission import quotes
-from gateway.admission.facts import unit_of
 from gateway.base_models import BaseModels
 from gateway.caller import not_found
 from gateway.jobs import views
 from gateway.jobs.transitions import State
+from gateway.names import unit_of
 from gateway.store import jobs, rows
 from gateway.store.tables import JobRow, ModelRow, PermitRow
 

@@ -19,12 +19,12 @@ from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from audit.verify.keys import KeyTable
 from gateway import key_registry, requests, standing, statements
-from gateway.admission.facts import unit_of
 from gateway.caller import ALL_UNITS, Caller, not_found
 from gateway.identity_registry import OPERATOR, grants_behind, require_live_role
 from gateway.jobs import views
 from gateway.jobs.transitions import State
 from gateway.key_registry import People
+from gateway.names import unit_of
 from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.database import Store

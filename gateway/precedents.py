@@ -11,10 +11,10 @@ from sqlalchemy import Connection, or_, select
 
 from assay.v1 import policy_pb2
 from gateway import pages
-from gateway.admission.facts import unit_of
 from gateway.caller import ALL_UNITS, Caller
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
+from gateway.names import unit_of
 from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.database import Store

@@ -16,9 +16,9 @@ from assay.digests import FileDigest, Manifest
 from assay.errors import PreconditionError
 from assay.v1 import model_pb2
 from gateway import pages
-from gateway.admission.facts import unit_of
 from gateway.caller import Caller, not_found
 from gateway.jobs.transitions import State
+from gateway.names import unit_of
 from gateway.store import jobs, rows
 from gateway.store.blobs import BlobStore
 from gateway.store.database import Store

@@ -24,13 +24,13 @@ from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway import lineage
 from gateway.admission.exchange import ADAPTER_FOLDER, Task
-from gateway.admission.facts import unit_of
 from gateway.admission.office import Office
 from gateway.admission.training import train_task
 from gateway.caller import Caller, not_found
 from gateway.erasures import demand_not_erased
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
+from gateway.names import unit_of
 from gateway.store import jobs
 from gateway.store.tables import JobRow
 

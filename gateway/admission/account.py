@@ -19,9 +19,9 @@ from assay.dp_sgd import ROW
 from assay.errors import AbortedError, ExhaustedError
 from assay.v1 import policy_input_pb2, tuning_job_pb2
 from audit.ledger.writer import UnitOfWork
-from gateway.admission.facts import unit_of
 from gateway.jobs import views
 from gateway.jobs.transitions import State
+from gateway.names import unit_of
 from gateway.store import rows
 from gateway.store.tables import BudgetRow, JobRow, TransitionRow
 from policies import inputs

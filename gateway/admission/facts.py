@@ -11,6 +11,7 @@ from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, tuning_job_
 from gateway.admission.hyperparameters import Chosen, choose
 from gateway.admission.quotes import train_seconds
 from gateway.jobs.views import from_json
+from gateway.names import unit_of
 from gateway.settings import PriceBook, Settings
 from gateway.store.tables import DatasetRow
 from policies import inputs
@@ -179,8 +180,3 @@ def judged(measurements: Iterable[measurement_pb2.Measurement]) -> dict[str, mea
 def measurement_key(measurement: measurement_pb2.Measurement) -> str:
     """Key of a measurement: its name, and its slice in brackets."""
     return f"{measurement.name}[{measurement.slice}]" if measurement.slice else measurement.name
-
-
-def unit_of(name: str) -> str:
-    """The unit in a resource name ``units/{unit}...``."""
-    return name.split("/")[1]

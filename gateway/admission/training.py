@@ -20,6 +20,7 @@ from gateway.admission.office import Known, Office, audit_left, cost_of, failed,
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
+from gateway.names import model_of
 from gateway.settings import PriceBook
 from gateway.store import jobs, rows
 from gateway.store.tables import JobRow, ModelRow
@@ -243,7 +244,7 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
             for name, blob in kept.items()
         ]
         model = ModelRow(
-            name=job.name.replace("/tuningJobs/", "/models/"),
+            name=model_of(job.name),
             unit=job.unit,
             job=job.name,
             files=json.dumps(files),

@@ -17,6 +17,7 @@ from gateway.cli.job_text import describe
 from gateway.cli.output import Output, OutputOption, emit, every_page, micros, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 from gateway.cli.signing import sign, signing_role
+from gateway.names import model_of
 from gateway.statements import (
     REVOCATION_REASONS,
     approval_statement,
@@ -97,7 +98,7 @@ def check_card(session: Session, pending: approval_pb2.PendingApproval) -> None:
     Raises:
         IntegrityError: ``CARD_MISMATCH`` or ``PROOF_REFUSED``; nothing is signed then.
     """
-    model = pending.tuning_job.replace("/tuningJobs/", "/models/")
+    model = model_of(pending.tuning_job)
     request = model_pb2.DownloadCardRequest(name=model, format=model_pb2.CARD_FORMAT_JSON)
     card = b"".join(part.chunk for part in session.models.DownloadCard(request))
     if digests.sha256_bytes(card) != pending.card_sha256:

@@ -24,6 +24,7 @@ from gateway.erasures import demand_usable
 from gateway.jobs import appeals, machine, views
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event, State
+from gateway.names import job_of, unit_of
 from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.database import Store
@@ -60,11 +61,11 @@ class JobService:
             ExhaustedError: ``UNIT_JOBS`` for a unit that has as many as its quota.
             AlreadyExistsError: ``JOB_EXISTS``, or ``REQUEST_ID`` for another content under the same id.
         """
-        unit = facts.unit_of(request.parent)
+        unit = unit_of(request.parent)
         caller.require_unit(unit, request.parent)
         if unit not in self.settings.units:
             raise not_found(request.parent)
-        if facts.unit_of(request.dataset) != unit:
+        if unit_of(request.dataset) != unit:
             raise InvalidInputError(
                 "OTHER_UNIT", "the dataset lies in another unit", remedy=f"upload it to {request.parent}"
             )
@@ -98,7 +99,7 @@ class JobService:
 
     async def trace_of(self, name: str) -> str:
         """The trace that asked for a job, given the job's or its model's resource name; empty where there is none."""
-        job = name.replace("/models/", "/tuningJobs/")
+        job = job_of(name)
         if "/tuningJobs/" not in job:
             return ""
         row = await self.store.fetch(lambda connection: jobs.get(connection, job))
@@ -112,7 +113,7 @@ class JobService:
         Raises:
             NotFoundError: ``NOT_FOUND``.
         """
-        caller.require_unit(facts.unit_of(request.name), request.name)
+        caller.require_unit(unit_of(request.name), request.name)
         message = await self.store.fetch(
             lambda c: self._whole(c, _require(c, request.name), self._progress(request.name))
         )
@@ -127,7 +128,7 @@ class JobService:
             NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in, or that never was.
             InvalidInputError: ``PAGE_TOKEN``.
         """
-        unit, listing = facts.unit_of(request.parent), f"jobs {request.parent}"
+        unit, listing = unit_of(request.parent), f"jobs {request.parent}"
         caller.require_unit(unit, request.parent)
         await self.store.require_unit(unit, request.parent)
         after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
@@ -219,7 +220,7 @@ class JobService:
         Raises:
             NotFoundError: ``NOT_FOUND``.
         """
-        caller.require_unit(facts.unit_of(request.name), request.name)
+        caller.require_unit(unit_of(request.name), request.name)
         shown = b""
         async with self.board.watch(request.name) as moved:
             while True:
@@ -338,7 +339,7 @@ class JobService:
         return machine.receive(uow, job, change).job
 
     async def _by_person(self, caller: Caller, name: str, event: Event, reason: str) -> tuning_job_pb2.TuningJob:
-        caller.require_unit(facts.unit_of(name), name)
+        caller.require_unit(unit_of(name), name)
 
         def work(uow: UnitOfWork) -> None:
             job = _require(uow.connection, name)

@@ -13,11 +13,11 @@ from assay.subjects import SubjectIndex
 from assay.v1 import dataset_pb2
 from assay.v1 import lineage_pb2 as pb
 from gateway import subjects
-from gateway.admission.facts import unit_of
 from gateway.caller import Caller, not_found
 from gateway.jobs import views
 from gateway.jobs.transitions import State
 from gateway.lineage import Reach, reach
+from gateway.names import unit_of
 from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.blobs import FileBlobStore
