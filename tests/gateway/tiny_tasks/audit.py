@@ -31,7 +31,7 @@ def run(context: TaskContext) -> dict:
         })  # fmt: skip
         if "rate" in name:
             measurements[-1]["successes"] = "0" if inside else str(gate.get("n", 1))
-    for name in ("privacy.epsilon_lower_bound", "cost.claim_ratio"):
+    for name in ("privacy.epsilon_lower_bound", "cost.claim_ratio", "adapter.change_of_loss"):
         if name not in {m["name"] for m in measurements}:
             measurements.append({"name": name, "value": 0.1, "n": "10", "unit": "ratio"})
     measured = {"adapter_sha256": folder_manifest(context.inputs / "adapter").sha256}
