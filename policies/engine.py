@@ -345,6 +345,7 @@ class PolicyEngine:
             "base_model": question.base_model,
             "known.pii_spans": view.planner.known_pii_spans(question),
             "known.pii_rows": view.planner.known_pii_rows(question),
+            "known.prompts": view.planner.known_prompts(question, day),
             "needed.test_rows": needed["test_rows"],
             "needed.canaries": needed["canaries"],
             "needed.canaries_included": needed["canaries_included"],

@@ -53,6 +53,8 @@ MOST_OTHERS = 9
 """Most groups that the audit puts in the place of the largest one."""
 MOST_IDENTIFIERS = 400
 """Most identifiers of training rows that the preparation hands over with their rows, to be prompted for."""
+MOST_TRAINING_PROMPTS = 200
+"""Most training rows that the preparation hands over to be asked; an audit of a profile may take fewer."""
 _ASSURANCE = 0.99
 """Chance that the test rows drawn for scoring hold the n of the smallest group."""
 
@@ -149,6 +151,16 @@ class Planner:
         # A share that is no number is no estimate.
         rows = math.ceil(data.pii_row_share * data.train_rows) if 0 < data.pii_row_share <= 1 else 0
         return min(known, rows) if rows and known <= MOST_IDENTIFIERS else known
+
+    def known_prompts(self, question: policy_input_pb2.IntakeInput, day: dt.date) -> int:
+        """Most prompts that the audit may ask for answers: those of test, selection and sampled training rows.
+
+        Rows that share a prompt are one, which nobody has counted yet: no file of so many rows could have more.
+        """
+        data, profile = question.data, question.request.audit_profile
+        chosen = self._kept(("sizes", profile), lambda: self._chosen(profile))["train_rows"]
+        sampled = max(chosen, self.needed(question, day)["test_rows"])
+        return data.test_rows + data.selection_rows + min(data.train_rows, sampled, MOST_TRAINING_PROMPTS)
 
     def preparation(self, profile: str, day: dt.date) -> dict[str, int]:
         """Canaries to derive, planted and held out together, so that coin flips leave enough of both."""

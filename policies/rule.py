@@ -32,6 +32,7 @@ INTAKE: Mapping[str, str] = {
     "base_model": "assay.v1.BaseModelFacts",
     "known.pii_spans": "int",
     "known.pii_rows": "int",
+    "known.prompts": "int",
     "needed.test_rows": "int",
     "needed.canaries": "int",
     "needed.canaries_included": "int",

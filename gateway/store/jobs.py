@@ -122,13 +122,14 @@ def claimable(connection: Connection, now_us: int, limit: int, slots: int, each:
     free = or_(c.lease_owner == "", c.lease_until_us < now_us)
     ready = or_(c.state != "QUEUED", c.name.in_(turns(connection, slots)))
     early = c.state.in_(("RECEIVED", "PREPARING"))
-    # Who is attended to comes first, and so counts.
+    step = and_(c.next_us <= now_us, ready)
+    # Who is attended to comes first, and so counts; what waits for its turn must not put its unit's audit last.
     number = func.row_number().over(partition_by=(c.unit, early), order_by=(free, c.next_us, c.created_us, c.name))
-    place = select(c.name, number.label("number")).where(c.needs_work.is_(True)).subquery()
+    place = select(c.name, number.label("number")).where(and_(c.needs_work.is_(True), or_(~free, step))).subquery()
     statement = (
         select(c.name)
         .join(place, place.c.name == c.name)
-        .where(and_(c.needs_work.is_(True), c.next_us <= now_us, free, ready, or_(~early, place.c.number <= each)))
+        .where(and_(c.needs_work.is_(True), free, step, or_(~early, place.c.number <= each)))
         .order_by(c.state != "TRAINING", place.c.number, c.next_us, c.created_us, c.name)
         .limit(limit)
     )

@@ -344,6 +344,20 @@ async def test_no_unit_takes_the_places_of_others_before_policy_has_decided(hous
     assert offered(each=2) == ["credit 4", "credit 3", "support 0", "support 1"]
 
 
+async def test_jobs_that_wait_for_a_slot_put_no_audit_of_their_unit_behind_others(house: House) -> None:
+    rita = await house.caller("rita")
+    for unit, count in (("credit", 4), ("support", 2)):
+        await house.upload("rita", unit)
+        for number in range(count):
+            await house.app.jobs.create_tuning_job(rita, house.request(unit, job=f"job-{number}"))
+    for number, state in enumerate(("QUEUED", "QUEUED", "QUEUED", "AUDITING")):
+        name = f"units/credit/tuningJobs/job-{number}"
+        await house.app.store.commit(lambda u, n=name, s=state: jobs.note(u.connection, n, {"state": s}))
+    # No slot is free, so none of the three queued before it has a step to take.
+    first = house.app.store.read(lambda c: jobs.claimable(c, 1, 1, 0, 9))
+    assert list(first) == ["units/credit/tuningJobs/job-3"]
+
+
 async def test_facts_are_established_once(house: House) -> None:
     await created(house)
     await house.app.store.commit(lambda u: jobs.establish(u.connection, NAME, {"k": "v"}))

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from assay.errors import InvalidInputError
-from audit.prepare.task import TRAIN_SAMPLE
 from policies import testing
 from policies.engine import PolicyEngine
 from policies.pack import BASELINE, load
@@ -39,12 +38,6 @@ def test_the_page_counts_the_rules_that_the_pack_has(pack: Pack) -> None:
     gates = sum(rule.gate is not None for rule in pack.rules)
     told = f"{before} rules before training, {gates} gates, {len(pack.rules) - before - gates} more of release"
     assert told in (Path(__file__).parents[2] / "docs" / "policies.md").read_text("utf-8")
-
-
-def test_prompts_are_counted_among_as_many_training_rows_as_the_preparation_samples(pack: Pack) -> None:
-    """Policy and preparation know nothing of one another, so the rule states the number."""
-    rule = next(rule for rule in pack.rules if rule.id == "BASE-PROMPTS")
-    assert f"math.least(data.train_rows, {TRAIN_SAMPLE})" in rule.check.source
 
 
 def test_a_rule_without_a_failing_case_keeps_the_pack_from_loading(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from assay.errors import InvalidInputError, NotFoundError
 from assay.v1 import dataset_pb2, identity_pb2, measurement_pb2, policy_input_pb2, policy_pb2
 from audit.prepare import scan
+from audit.prepare.task import TRAIN_SAMPLE
 from policies import inputs, planning, statistics
 from policies.engine import PolicyEngine
 from policies.pack import load
@@ -180,7 +181,23 @@ def test_many_identifiers_in_few_rows_are_counted_out(
 
 
 def test_the_plan_knows_how_many_identifiers_are_handed_over() -> None:
+    """Policy and preparation know nothing of one another, so both state these numbers."""
     assert planning.MOST_IDENTIFIERS == scan.TRAIN_SPANS
+    assert planning.MOST_TRAINING_PROMPTS == TRAIN_SAMPLE
+
+
+@pytest.mark.parametrize("profile", ["quick", "default", "strict"])
+def test_prompts_are_counted_among_as_many_training_rows_as_the_audit_scores(
+    engine: PolicyEngine, chat: policy_input_pb2.IntakeInput, profile: str
+) -> None:
+    """Were 200 counted in each profile, a file of which ``quick`` asks too few would be trained for nothing."""
+    chat.request.audit_profile = profile
+    chat.data.test_rows, chat.data.selection_rows, chat.data.train_rows = 5, 3, 5000
+    chat.data.canaries_inserted = chat.data.canaries_held_out = 2000
+    planner, day = planning.Planner(engine.pack), dt.date(2026, 9, 1)
+    scored = planner.limits.number("sample_train_rows", profile)
+    asked = planner.known_prompts(chat, day)
+    assert asked == 8 + min(200, max(scored, planner.needed(chat, day)["test_rows"]))
 
 
 def test_identifiers_that_were_not_counted_by_split_are_not_taken_for_none(
