@@ -16,16 +16,18 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 
+from assay.certificates import key_id
 from assay.errors import AssayError, ExhaustedError, InvalidInputError
-from assay.identity import peer_subject
+from assay.identity import peer_certificate, subject_of
 from gateway.application import Application
 from gateway.caller import Caller
 from gateway.rpc import errors
@@ -53,7 +55,8 @@ class Gate:
     async def open(self, route: Route, context: Any) -> AsyncIterator[_Call]:
         """Times and traces a call; turns its error into a status and has the refusal recorded.
 
-        No subject has more than ``limits.calls_at_once`` open: nobody shall hold every place that the server has.
+        No key has more than ``limits.calls_at_once`` open: nobody shall hold every place that the server has. Counted
+        by name, whoever had a certificate of that name, as one of the other root, would hold its owner's places.
         """
         started, code = time.monotonic(), "OK"
         with (
@@ -62,8 +65,9 @@ class Gate:
         ):
             call = _Call(self, route, context, trace_id, spans)
             try:
-                call.subject = peer_subject(context)
-                with self._place(call.subject):
+                certificate = peer_certificate(context)
+                call.subject = subject_of(certificate)
+                with self._place(key_id(certificate.public_key())):
                     yield call
             except AssayError as error:
                 code = error.code
@@ -78,20 +82,20 @@ class Gate:
                 self._telemetry.rpc_done(route.path, code, time.monotonic() - started)
 
     @contextmanager
-    def _place(self, subject: str) -> Iterator[None]:
-        if self._open[subject] >= self._most:
+    def _place(self, keyid: str) -> Iterator[None]:
+        if self._open[keyid] >= self._most:
             raise ExhaustedError(
                 "TOO_MANY_CALLS",
                 f"{self._most} calls of yours are under way",
                 remedy="let some of them end; the operator may raise limits.calls_at_once",
             )
-        self._open[subject] += 1
+        self._open[keyid] += 1
         try:
             yield
         finally:
-            self._open[subject] -= 1
-            if not self._open[subject]:
-                del self._open[subject]
+            self._open[keyid] -= 1
+            if not self._open[keyid]:
+                del self._open[keyid]
 
     def enter(self, call: _Call) -> None:
         """Passes the gates that need no request, before anything is waited for."""
@@ -194,9 +198,25 @@ def open_handler(route: Route, gate: Gate) -> Any:
 def _wire(method: MethodDescriptor) -> dict[str, Any]:
     request_class, response_class = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
     return {
-        "request_deserializer": request_class.FromString,
+        "request_deserializer": partial(_parsed, request_class),
         "response_serializer": response_class.SerializeToString,
     }
+
+
+def _parsed(request_class: type[Message], data: bytes) -> Message:
+    """The message that a caller's bytes are; gRPC raises what this raises where the message is waited for.
+
+    Raises:
+        InvalidInputError: ``MESSAGE_MALFORMED``.
+    """
+    try:
+        return request_class.FromString(data)
+    except DecodeError:
+        raise InvalidInputError(
+            "MESSAGE_MALFORMED",
+            f"the bytes are no {request_class.DESCRIPTOR.name}",
+            remedy="use a client made from the protos of this version",
+        ) from None
 
 
 def _answer(route: Route, gate: Gate) -> Any:

@@ -28,7 +28,7 @@ from gateway.rpc import handlers
 from gateway.rpc.routes import PolicyAnswers
 from gateway.rpc.server import start
 from gateway.telemetry import Telemetry
-from tests.gateway.conftest import House
+from tests.gateway.conftest import House, forged_person
 
 MOST = 3
 WHO_AM_I = identity_pb2.WhoAmIRequest()
@@ -167,6 +167,41 @@ async def test_reflection_counts_among_the_calls_that_are_open(served: Served) -
             told = {service.name for service in (await mirror.read()).list_services_response.service}
             assert {"assay.v1.PermitService", "grpc.health.v1.Health"} <= told
         assert (await ended(stub.ServerReflectionInfo())).reason == "TOO_MANY_CALLS"
+
+
+async def test_whoever_has_a_certificate_of_anothers_name_takes_none_of_its_places(served: Served) -> None:
+    """Reflection answers any certificate, and so one that the services root made for a person's name."""
+    imposter = person_tls(forged_person(served.house.layout, "rita", served.house.layout.root / "imposter"))
+    async with served.channel("rita") as rita:
+        async with grpc.aio.secure_channel(served.address, imposter.channel_credentials()) as other:
+            stub = reflection_pb2_grpc.ServerReflectionStub(other)
+            mirrors = [stub.ServerReflectionInfo() for _ in range(MOST)]
+            for mirror in mirrors:
+                await mirror.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+                await mirror.read()
+            assert (await ended(stub.ServerReflectionInfo())).reason == "TOO_MANY_CALLS"
+            answer = await identity_pb2_grpc.IdentityServiceStub(rita).WhoAmI(WHO_AM_I, timeout=60)
+        assert answer.subject == served.house.subject("rita")
+
+
+@pytest.mark.parametrize("path", [UPLOAD, WATCH, PERMITS])
+async def test_bytes_that_are_no_message_are_refused_and_no_fault_of_ours(served: Served, path: str) -> None:
+    async with served.channel("rita") as rita:
+        call = silent(rita, path, 60)
+        await call.write(b"\xff\xff\xff")
+        error = await ended(call)
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "MESSAGE_MALFORMED")
+    assert "protos" in error.remedy
+    assert served.refusals("rita") == ["MESSAGE_MALFORMED"]
+
+
+async def test_an_upload_that_turns_into_bytes_of_no_message_is_refused(served: Served) -> None:
+    header = dataset_pb2.UploadDatasetRequest.Header(parent="units/credit", dataset_id="rows", size_bytes=9)
+    async with served.channel("rita") as rita:
+        call = silent(rita, UPLOAD, 60)
+        await call.write(dataset_pb2.UploadDatasetRequest(header=header).SerializeToString())
+        await call.write(b"\xff\xff\xff")
+        assert (await ended(call)).reason == "MESSAGE_MALFORMED"
 
 
 async def test_a_message_that_is_too_large_is_refused_by_the_transport(served: Served) -> None:

@@ -103,7 +103,9 @@ def test_every_trial_is_claimed_and_the_lowest_loss_on_the_selection_split_is_ke
     single = task.run(alone)
     assert (alone.outputs / ADAPTER).read_bytes() == adapter, "a trial is the run that it would be alone"
     assert single["watched"] == claim["watched"] and single["losses"] == claim["losses"]
-    steps = [line for line in lines if line["steps"]]
+    judging = [line for line in lines if "judging the trial: 0 of 20 selection rows" in line["message"]]
+    assert [line["step"] for line in judging] == [STEPS, 2 * STEPS, 3 * STEPS]
+    steps = [line for line in lines if line["steps"] and "judging" not in line["message"]]
     assert [line["step"] for line in steps] == list(range(1, 3 * STEPS + 1)) and steps[0]["steps"] == 3 * STEPS
     assert [line["message"].split(":")[0] for line in steps[::STEPS]] == [f"trial {n} of 3" for n in (1, 2, 3)]
     assert steps[-1]["metrics"]["tokens"] == claim["trained_tokens"]
@@ -123,6 +125,22 @@ def test_a_pause_in_the_second_trial_changes_nothing(models: Path, tmp_path: Pat
     assert timeless(go_on(made)) == timeless(whole[1])
     assert (made.outputs / ADAPTER).read_bytes() == whole[0]
     assert {p.parent.name for p in made.work.rglob("step-*")} == {"trial-01"}
+
+
+def test_a_pause_while_a_trial_is_judged_is_heeded_and_changes_nothing(models: Path, tmp_path: Path, whole: Any):
+    made = searching(models, tmp_path)
+
+    def look(line: bytes) -> None:
+        told = json.loads(line)["message"]
+        if told.startswith("trial 2 of 3: judging the trial: 0 of 20"):
+            made.pause_flag.touch()
+
+    object.__setattr__(made, "send", look)
+    with pytest.raises(TaskPaused):
+        task.run(made)
+    assert not (made.outputs / "adapter").exists()
+    assert timeless(go_on(made)) == timeless(whole[1])
+    assert (made.outputs / ADAPTER).read_bytes() == whole[0]
 
 
 class Killed(BaseException):

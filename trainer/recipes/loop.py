@@ -253,7 +253,7 @@ class Run:
     def _before_a_pass(self, done: int, count: int) -> None:
         words = f"scoring with the base model: {done} of {count} rows"
         self.control.progress(self.state.step, self.plan.steps, words)
-        self._stop_where(self.control.should_pause(), "REQUESTED")
+        self.stop_where(self.control.should_pause(), "REQUESTED")
 
     def _restore_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         import torch
@@ -307,10 +307,10 @@ class Run:
     def check_may_go_on(self) -> None:
         """Stops at a checkpoint when asked to, or before a step that would pass the token cap."""
         over = self.state.tokens + self.next_tokens() > self.job.max_tokens
-        self._stop_where(over or self.control.should_pause(), "COST_CAP" if over else "REQUESTED")
+        self.stop_where(over or self.control.should_pause(), "COST_CAP" if over else "REQUESTED")
 
-    def _stop_where(self, asked: bool, reason: str) -> None:
-        """Ends all processes of the run at a checkpoint, where the first is asked to."""
+    def stop_where(self, asked: bool, reason: str) -> None:
+        """Ends all processes of the run at a checkpoint, where the first is asked to; all of them ask."""
         if self.ranks.decided(asked):
             self.checkpoint()
             raise self.job.on_pause(reason)

@@ -9,7 +9,7 @@ by label scoring: the cross-entropy of the labels' summed log-likelihoods, which
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from trainer.device import Device
@@ -55,7 +55,9 @@ class Objective(Protocol):
     def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
         """Loss of every row in nats: shape ``(rows,)``, fp32, with gradient."""
 
-    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> dict[str, float]:
+    def watch(
+        self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0, before: BeforePass = _go_on
+    ) -> dict[str, float]:
         """Means over rows without dropout or gradient; ``loss`` among them.
 
         Args:
@@ -63,6 +65,7 @@ class Objective(Protocol):
             rows: of which it is asked.
             device: where it lies.
             most: tokens of rows that one pass may hold, as memory allows; 0 where nothing is known of it.
+            before: called before each pass; may end all by raising.
         """
 
 
@@ -78,13 +81,15 @@ class Likelihood:
         """See :class:`Objective`."""
         return row_losses(model, _plain(rows), device)
 
-    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> dict[str, float]:
+    def watch(
+        self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0, before: BeforePass = _go_on
+    ) -> dict[str, float]:
         """``loss``: mean over all scored tokens of the rows, nats per token."""
         import torch
 
         total, count = 0.0, 0
         with torch.inference_mode():
-            for batch in _by_length(rows, most):
+            for batch in _passes(rows, most, before):
                 nll, _ = scored_nll(model, _plain(batch), device)
                 total, count = total + float(nll.sum()), count + nll.numel()
         return {"loss": total / count}
@@ -105,20 +110,22 @@ class Choice:
         """See :class:`Objective`."""
         return _mixed(model, rows, device, EncodedChoice, lambda chosen: self._choice_losses(model, chosen, device))
 
-    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> dict[str, float]:
+    def watch(
+        self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0, before: BeforePass = _go_on
+    ) -> dict[str, float]:
         """``loss``, and ``accuracy`` among rows with choices."""
         import torch
 
         chosen = [row for row in rows if isinstance(row, EncodedChoice)]
         loss, right = 0.0, 0
         with torch.inference_mode():
-            for batch in _by_length(chosen, most):
+            for batch in _passes(chosen, most, before):
                 scores = self._scores(model, batch, device)
                 wanted = torch.tensor([row.right for row in batch], device=scores.device)
                 loss += float(torch.nn.functional.cross_entropy(scores, wanted, reduction="sum"))
                 right += int((scores.argmax(1) == wanted).sum())
         if not chosen:
-            return Likelihood().watch(model, rows, device, most)
+            return Likelihood().watch(model, rows, device, most, before)
         return {"loss": loss / len(chosen), "accuracy": right / len(chosen)}
 
     def _choice_losses(self, model: TunedModel, rows: Sequence[EncodedChoice], device: Device) -> torch.Tensor:
@@ -156,26 +163,25 @@ class Preference:
 
         pairs = [row for row in rows if isinstance(row, EncodedPair)]
         with model.untuned(), torch.inference_mode():
-            done = 0
-            for batch in _by_length(pairs, most):
-                before(done, len(pairs))
+            for batch in _passes(pairs, most, before):
                 margins = self._margins(model, batch, device)
-                done += len(batch)
                 self._reference |= {id(row): float(m) for row, m in zip(batch, margins, strict=True)}
 
     def losses(self, model: TunedModel, rows: Sequence[Row], device: Device) -> torch.Tensor:
         """See :class:`Objective`."""
         return _mixed(model, rows, device, EncodedPair, lambda pairs: self._loss(self._gain(model, pairs, device)))
 
-    def watch(self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0) -> dict[str, float]:
+    def watch(
+        self, model: TunedModel, rows: Sequence[Row], device: Device, most: int = 0, before: BeforePass = _go_on
+    ) -> dict[str, float]:
         """``loss``; ``margin``: mean of d; ``preferred``: share of pairs whose d is positive."""
         import torch
 
         pairs = [row for row in rows if isinstance(row, EncodedPair)]
         if not pairs:
-            return Likelihood().watch(model, rows, device, most)
+            return Likelihood().watch(model, rows, device, most, before)
         with torch.inference_mode():
-            gains = [self._gain(model, batch, device) for batch in _by_length(pairs, most)]
+            gains = [self._gain(model, batch, device) for batch in _passes(pairs, most, before)]
         gain = torch.cat(gains)
         return {
             "loss": float(self._loss(gain).mean()),
@@ -318,7 +324,10 @@ def _plain(rows: Sequence[Row]) -> list[EncodedRow]:
     return [row.plain for row in rows]
 
 
-def _by_length(rows: Sequence[Any], most: int) -> list[list[Any]]:
+def _passes(rows: Sequence[Any], most: int, before: BeforePass) -> Iterator[list[Any]]:
     """Batches of rows of similar length that hold a bounded number of tokens, by ``most`` too where it is not 0."""
-    bound = min(most or _VALIDATION_TOKENS, _VALIDATION_TOKENS)
-    return in_parts(sorted(rows, key=lambda r: r.length), lambda r: (r.length,), (bound,))
+    bound, done = min(most or _VALIDATION_TOKENS, _VALIDATION_TOKENS), 0
+    for batch in in_parts(sorted(rows, key=lambda r: r.length), lambda r: (r.length,), (bound,)):
+        before(done, len(rows))
+        yield batch
+        done += len(batch)

@@ -142,14 +142,23 @@ def _attempt(job: TuneJob, done: Sequence[Trial], number: int, control: Control)
 
 
 def _judge(run: Run) -> float:
-    """The objective's mean loss on the selection rows, of the adapter that the trial kept; the first rank measures."""
+    """The objective's mean loss on the selection rows, of the adapter that the trial kept; the first rank measures.
+
+    A pause ends it at the trial's last checkpoint; not where other ranks wait for the loss and could not be told.
+    """
     if not run.ranks.first:
         return run.ranks.decided(math.nan)
     rows = _selection(run.job)
+
+    def before(done: int, count: int) -> None:
+        run.control.progress(run.state.step, run.plan.steps, f"judging the trial: {done} of {count} selection rows")
+        if run.ranks.count == 1:
+            run.stop_where(run.control.should_pause(), "REQUESTED")
+
     run.model.backbone.eval()
-    most = run.state.micro_batch_tokens
-    run.objective.prepare(run.model, rows, run.job.device, most)
-    return run.ranks.decided(run.objective.watch(run.model, rows, run.job.device, most)["loss"])
+    device, most = run.job.device, run.state.micro_batch_tokens
+    run.objective.prepare(run.model, rows, device, most, before)
+    return run.ranks.decided(run.objective.watch(run.model, rows, device, most, before)["loss"])
 
 
 def _selection(job: TuneJob) -> tuple[Row, ...]:
