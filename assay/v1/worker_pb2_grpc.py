@@ -110,7 +110,7 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseTask(self, request, context):
-        """Stops at the next checkpoint.
+        """Stops at the next checkpoint; a task that ended stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,7 +23,9 @@ _TRIAL = re.compile(r"trial-[0-9]{1,3}")
 _STEP = re.compile(rb'\{(?:"\w+": (?:"[^"\\]*"|[-+.\w]+), )*"step": ([0-9]{1,16})[,}]')
 _BEGINNING = 4096
 _MOST_WORDS = 1900
-_FINAL = frozenset({"TOKEN_CAP", "CHECKPOINT_DAMAGED", "CHECKPOINT_FOREIGN", "ROWS_CHANGED", "PARENT_CHANGED"})
+_FINAL = frozenset(
+    {"TOKEN_CAP", "CHECKPOINT_DAMAGED", "CHECKPOINT_FOREIGN", "ROWS_CHANGED", "PARENT_CHANGED", "SEALED_FILE_HEAD"}
+)
 """Faults that the same order meets again wherever it goes on."""
 _ENDED_ON_PURPOSE = frozenset({"TASK_CANCELLED", "WORKER_STOPPED", "NODE_FORGOTTEN"})
 

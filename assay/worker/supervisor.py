@@ -171,11 +171,9 @@ class Supervisor:
     def pause(self, task_id: str) -> Snapshot:
         """Asks a task to stop at its next checkpoint; one that waits is paused at once.
 
-        Raises:
-            PreconditionError: ``TASK_ENDED``.
+        One that ended stays as it is: whoever asks is told what it took.
         """
         record = self._held(task_id)
-        self._demand_open(record, "paused")
         if record.state is State.WAITING:
             self._save(replace(record, state=State.PAUSED))
         elif record.state is State.RUNNING:
@@ -190,7 +188,8 @@ class Supervisor:
             PreconditionError: ``TASK_ENDED``.
         """
         record = self._held(task_id)
-        self._demand_open(record, "resumed")
+        if record.state in ENDED:
+            raise PreconditionError("TASK_ENDED", "a task that ended cannot be resumed")
         if record.state is State.PAUSED:
             self._save(replace(record, state=State.WAITING, pause_requested=False, reason="", interruptions=0))
             self._wake.set()
@@ -443,10 +442,6 @@ class Supervisor:
         event = self._changed.pop(task_id, None)
         if event is not None:
             event.set()
-
-    def _demand_open(self, record: TaskRecord, word: str) -> None:
-        if record.state in ENDED:
-            raise PreconditionError("TASK_ENDED", f"a task that ended cannot be {word}")
 
 
 def _now() -> str:

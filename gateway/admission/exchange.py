@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,12 +194,21 @@ class Exchange:
             return worker_pb2.Task(task_id=task_id)
 
     async def pause(self, peer: Peer, task_id: str) -> worker_pb2.Task:
-        """Asks a task to pause and returns it as it is; one that is unknown or has ended needs no asking."""
-        return await _asked(peer.client.pause(task_id))
+        """Asks a task to pause and returns it with all that it took; one that is unknown has taken nothing."""
+        try:
+            return await peer.client.pause(task_id)
+        except NotFoundError:
+            return worker_pb2.Task(task_id=task_id)
 
     async def resume(self, peer: Peer, task_id: str) -> None:
         """Lets a paused task go on; one that is unknown or has ended needs no leave."""
-        await _asked(peer.client.resume(task_id))
+        try:
+            await peer.client.resume(task_id)
+        except NotFoundError:
+            return
+        except PreconditionError as error:
+            if error.reason != "TASK_ENDED":
+                raise
 
     async def forget(self, peer: Peer, task_id: str) -> None:
         """Lets a worker forget a task whose result is stored here, or that failed."""
@@ -284,18 +293,6 @@ class Exchange:
         if not known or {k: predicate.get(k) for k in bound} != bound:
             raise IntegrityError("STATEMENT_BINDING", "the worker's statement is about another task or order")
         return Result(into, _check_files(into, verified.statement), envelope, predicate)
-
-
-async def _asked(call: Awaitable[worker_pb2.Task]) -> worker_pb2.Task:
-    """The answer to a call about a task, without a state where it is unknown to the worker, or at its end."""
-    try:
-        return await call
-    except NotFoundError:
-        pass
-    except PreconditionError as error:
-        if error.reason != "TASK_ENDED":
-            raise
-    return worker_pb2.Task()
 
 
 def _check_files(folder: Path, statement: Mapping[str, Any]) -> dict[str, str]:

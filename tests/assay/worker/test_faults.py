@@ -78,7 +78,7 @@ async def test_a_fault_after_a_checkpoint_pauses_and_what_is_mended_goes_on(hous
     assert json.loads((house.root / "result" / "seen.json").read_text())["trace"] == ["0", "1", "2", "3"]
 
 
-@pytest.mark.parametrize("fault", ["token cap", "damaged", "hostile"])
+@pytest.mark.parametrize("fault", ["token cap", "long head", "damaged", "hostile"])
 async def test_without_a_whole_checkpoint_or_a_way_on_the_task_fails_and_nothing_stays(
     house: House, fault: str
 ) -> None:
@@ -86,7 +86,7 @@ async def test_without_a_whole_checkpoint_or_a_way_on_the_task_fails_and_nothing
     await supervisor.start()
     await submit(supervisor, "t1", "train", sealed(house, fault))
     record = (await ended(supervisor, "t1")).record
-    code = "TOKEN_CAP" if fault == "token cap" else "LOSS_NOT_FINITE"
+    code = {"token cap": "TOKEN_CAP", "long head": "SEALED_FILE_HEAD"}.get(fault, "LOSS_NOT_FINITE")
     assert record.state is State.FAILED and record.reason.startswith(code) and "checkpoint" not in record.reason
     # Its end is told before its sealed task is cleared away.
     await supervisor.stop()

@@ -351,8 +351,10 @@ async def test_pause_resume_and_cancel(house: House) -> None:
     house.open_result(supervisor, "t1", house.root / "result")
     # Every step was done once: the second attempt went on from the checkpoint.
     assert json.loads((house.root / "result" / "seen.json").read_text())["trace"] == ["0", "1", "2", "3"]
+    paused = supervisor.pause("t1").record
+    assert (paused.state, paused.meter) == (State.DONE, last.record.meter) and paused.meter.wall_ms > 0
     with pytest.raises(PreconditionError) as refused:
-        supervisor.pause("t1")
+        supervisor.resume("t1")
     assert refused.value.reason == "TASK_ENDED"
 
     await submit(supervisor, "t2", "prepare", house.seal("t2", "prepare", {"gate": "never"}))

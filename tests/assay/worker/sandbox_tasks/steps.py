@@ -117,6 +117,10 @@ def spent(context: TaskContext) -> None:
     raise PreconditionError("TOKEN_CAP", "the order's cap on trained tokens is reached")
 
 
+def long_head(context: TaskContext) -> None:
+    sealed_file.write(context.work / CHECKPOINTS / "step-9", bytes(sealed_file.MAX_HEAD + 1), b"", context.work_key)
+
+
 def fill_disk(context: TaskContext) -> None:
     for number in range(96):
         (context.outputs / f"fill{number}").write_bytes(os.urandom(1 << 20))
@@ -185,7 +189,7 @@ def hostile(context: TaskContext) -> None:
 
 
 FAULTS = {
-    "nan": not_finite, "disk full": disk_full, "token cap": spent, "disk": fill_disk, "memory": hoard,
+    "nan": not_finite, "disk full": disk_full, "token cap": spent, "long head": long_head, "disk": fill_disk, "memory": hoard,
     "torch": allocate, "silent": freeze, "time": freeze, "killed": kill, "kernel": wait_for_ever, "rank": lose_a_rank,
     "damaged": damage, "hostile": hostile, "deaf": never_pause,
 }  # fmt: skip
