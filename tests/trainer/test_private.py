@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,32 @@ def test_an_empty_draw_is_a_step_of_noise_alone(models: Path, tmp_path: Path, mo
     run.step()
     assert run.state.step == 1
     assert all(bool((m != before[n]).any()) for n, m in run.model.masters.items())
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_a_step_holds_noise_of_the_accounted_scale_once_however_many_parts_its_draw_has(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Standard deviation: noise times clip over the expected draw; noise a thousand times the clip drowns gradients."""
+    import torch
+
+    run = one_run(models, tmp_path)
+    drawn = [[row] for row in run.job.train.rows[:rows]]
+    monkeypatch.setattr(run, "draw", lambda: drawn)
+    monkeypatch.setattr("trainer.recipes.private._MICRO_BATCH", 2)
+    run._private.noise_multiplier = 1000.0
+    seen: list[torch.Tensor] = []
+    step = run.optimizer.step
+
+    def look() -> None:
+        seen.extend(master.grad.flatten().double() for master in run.model.masters.values())
+        step()
+
+    monkeypatch.setattr(run.optimizer, "step", look)
+    run.step()
+    noise = torch.cat(seen) * run.sampling.rate * run.count / run.job.settings.max_gradient_norm
+    assert len(seen) == len(run.model.masters)
+    assert abs(float(noise.std()) / 1000 - 1) < 5 / math.sqrt(2 * noise.numel())
 
 
 def test_rows_are_drawn_one_by_one_by_the_stated_probability(models: Path, tmp_path: Path) -> None:

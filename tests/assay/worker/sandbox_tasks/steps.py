@@ -189,7 +189,7 @@ def hostile(context: TaskContext) -> None:
 
 
 FAULTS = {
-    "nan": not_finite, "disk full": disk_full, "token cap": spent, "long head": long_head, "disk": fill_disk, "memory": hoard,
+    "nan": not_finite, "disk full": disk_full, "token cap": spent, "disk": fill_disk, "memory": hoard,
     "torch": allocate, "silent": freeze, "time": freeze, "killed": kill, "kernel": wait_for_ever, "rank": lose_a_rank,
-    "damaged": damage, "hostile": hostile, "deaf": never_pause,
+    "damaged": damage, "hostile": hostile, "deaf": never_pause, "long head": long_head,
 }  # fmt: skip
