@@ -1,8 +1,8 @@
 """The one error root.
 
 Every failure that a caller may see is an :class:`AssayError`: a gRPC status name, a stable machine reason, a sentence
-for people and, where there is one, the remedy. ``gateway.rpc`` maps ``code`` to a gRPC status and ``gateway.cli`` maps
-it to an exit code; nothing else decides either.
+for people and, where there is one, the remedy. :mod:`assay.status` maps ``code`` to a gRPC status and back, and
+``gateway.cli`` maps it to an exit code; nothing else decides either.
 """
 
 from __future__ import annotations

@@ -269,9 +269,13 @@ def peer_certificate(context: Any) -> x509.Certificate:
 
 def write_key(path: Path, key: PrivateKey) -> None:
     """Writes a private key as PKCS 8 PEM, readable by its owner only; refuses to replace one."""
-    write_secret(
-        path,
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+    write_secret(path, private_pem(key))
+
+
+def private_pem(key: PrivateKey) -> bytes:
+    """A private key as PKCS 8 PEM, not encrypted."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 

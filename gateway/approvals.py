@@ -29,7 +29,6 @@ from gateway.permits import void_permits
 from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.database import Store
-from gateway.store.rows import Position
 from gateway.store.tables import ApprovalRow, JobRow, ModelRow
 from gateway.witnesses import evidence_of
 from policies.authorization import Authorizer
@@ -84,8 +83,7 @@ class ApprovalService:
             InvalidInputError: ``PAGE_TOKEN``.
             UnavailableError: ``QUORUM_NOT_MET``: nobody is asked to sign over what the witnesses have not seen.
         """
-        unit, listing = unit_of(request.parent), f"approvals {request.parent}"
-        c = rows.table(JobRow).c
+        unit, c = unit_of(request.parent), rows.table(JobRow).c
         where: list[Any] = [c.state == State.AWAITING_APPROVAL.value, c.needs_work.is_(False)]
         if unit != ALL_UNITS:
             caller.require_unit(unit, request.parent)
@@ -94,29 +92,17 @@ class ApprovalService:
         else:
             may = [u for u in self.settings.units if caller.may("ListPendingApprovals", u, self.authorizer)]
             where.append(c.unit.in_(may))
-        after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
+        listing = pages.Listing.of(f"approvals {request.parent}", request)
 
-        def read(connection: Connection) -> tuple[list[JobRow], list[approval_pb2.PendingApproval]]:
-            found = rows.page(
-                connection,
-                JobRow,
-                time="updated_us",
-                name="name",
-                size=size,
-                after=after,
-                newest_first=False,
-                where=where,
-            )
-            return found, [self._pending(connection, j) for j in found[:size]]
+        def read(c: Connection) -> approval_pb2.ListPendingApprovalsResponse:
+            shown, token = listing.read(c, JobRow, time="updated_us", name="name", newest_first=False, where=where)
+            pending = [self._pending(c, job) for job in shown]
+            return approval_pb2.ListPendingApprovalsResponse(pending_approvals=pending, next_page_token=token)
 
         newest = await self.store.fetch(lambda c: self._newest_card(c, where))
         if newest >= 0:
             await self.store.published(newest)
-        found, pending = await self.store.fetch(read)
-        answer = approval_pb2.ListPendingApprovalsResponse(pending_approvals=pending)
-        if len(found) > size:
-            answer.next_page_token = pages.token(listing, Position(found[size - 1].updated_us, found[size - 1].name))
-        return answer
+        return await self.store.fetch(read)
 
     async def decide_approval(
         self, caller: Caller, request: approval_pb2.DecideApprovalRequest

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from assay import durable
 from assay.errors import AlreadyExistsError, IntegrityError, InvalidInputError, NotFoundError
 from assay.model_scan import read_report
 from assay.modelfiles import BaseManifest, read_base_manifest, verify_base_files
@@ -127,9 +127,7 @@ def _facts(entry: dict[str, Any]) -> policy_input_pb2.BaseModelFacts:
 
 def write(path: Path, manifests: Sequence[Mapping[str, Any]]) -> None:
     """Writes the list by one rename, so that a gateway that starts meanwhile reads the old one or the new one."""
-    staging = path.with_name(f".{path.name}-new")
-    staging.write_text(json.dumps(manifests, indent=1) + "\n", "utf-8")
-    os.replace(staging, path)
+    durable.write(path, f"{json.dumps(manifests, indent=1)}\n".encode())
 
 
 def add(path: Path, folder: Path) -> tuple[BaseManifest, bool]:

@@ -29,7 +29,6 @@ from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.blobs import BlobStore, BlobWriter
 from gateway.store.database import Store
-from gateway.store.rows import Position
 from gateway.store.tables import DatasetRow, ErasureRow
 
 _UPLOAD, _IMPORT = "UploadDataset", "ImportDataset"
@@ -149,30 +148,18 @@ class DatasetService:
             NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in, or that never was.
             InvalidInputError: ``PAGE_TOKEN``.
         """
-        unit, listing = unit_of(request.parent), f"datasets {request.parent}"
+        unit = unit_of(request.parent)
         caller.require_unit(unit, request.parent)
         await self.store.require_unit(unit, request.parent)
-        after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
+        listing = pages.Listing.of(f"datasets {request.parent}", request)
+        where = [rows.table(DatasetRow).c.unit == unit]
 
-        def read(connection: Connection) -> tuple[list[DatasetRow], list[dataset_pb2.Dataset]]:
-            where = [rows.table(DatasetRow).c.unit == unit]
-            found = rows.page(
-                connection,
-                DatasetRow,
-                time="created_us",
-                name="name",
-                size=size,
-                after=after,
-                newest_first=True,
-                where=where,
-            )
-            return found, [self._whole(connection, row) for row in found[:size]]
+        def read(c: Connection) -> dataset_pb2.ListDatasetsResponse:
+            shown, token = listing.read(c, DatasetRow, time="created_us", name="name", newest_first=True, where=where)
+            datasets = [self._whole(c, row) for row in shown]
+            return dataset_pb2.ListDatasetsResponse(datasets=datasets, next_page_token=token)
 
-        found, shown = await self.store.fetch(read)
-        answer = dataset_pb2.ListDatasetsResponse(datasets=shown)
-        if len(found) > size:
-            answer.next_page_token = pages.token(listing, Position(found[size - 1].created_us, found[size - 1].name))
-        return answer
+        return await self.store.fetch(read)
 
     def _unit(self, caller: Caller, header: dataset_pb2.UploadDatasetHeader) -> str:
         unit = unit_of(header.parent)

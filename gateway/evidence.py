@@ -53,15 +53,13 @@ class EvidenceService:
         unit = await self._unit(caller, request.parent)
         if request.tuning_job and unit not in (None, unit_of(request.tuning_job)):
             raise InvalidInputError("OTHER_UNIT", "the job lies in another unit")
-        listing = f"records {request.parent} {request.tuning_job}"
-        after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
+        listing = pages.Listing.of(f"records {request.parent} {request.tuning_job}", request)
+        after = listing.after.time_us if listing.after else -1
         found = await asyncio.to_thread(
-            self.store.ledger.records, unit, request.tuning_job or None, after.time_us if after else -1, size + 1
+            self.store.ledger.records, unit, request.tuning_job or None, after, listing.limit + 1
         )
-        answer = audit_pb2.ListRecordsResponse(records=[_message(r) for r in found[:size]])
-        if len(found) > size:
-            answer.next_page_token = pages.token(listing, Position(found[size - 1].index, ""))
-        return answer
+        shown, token = listing.page(found, lambda record: Position(record.index, ""))
+        return audit_pb2.ListRecordsResponse(records=[_message(r) for r in shown], next_page_token=token)
 
     async def get_checkpoint(
         self, caller: Caller, request: audit_pb2.GetCheckpointRequest

@@ -9,7 +9,6 @@ person's new key is :mod:`gateway.key_rotation`'s, with an operator's order and 
 from __future__ import annotations
 
 import datetime as dt
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from assay import installation
+from assay import durable, installation
 from assay.errors import InvalidInputError, PreconditionError
 from assay.identity import (
     EVERY_INTERFACE,
@@ -33,8 +32,8 @@ from assay.identity import (
     hosts_of,
     load_certificate,
     pem,
+    private_pem,
     subject_of,
-    write_key,
 )
 from gateway.settings import Settings
 
@@ -165,11 +164,8 @@ def renew(layout: Layout, names: Sequence[str] = (), hosts: Sequence[str] = ()) 
     for one, (key, certificate) in zip(chosen, made, strict=True):
         # A service that starts between the two fails and is started again; after a crash there, renewing mends it.
         if key is not None:
-            _new(one.key).unlink(missing_ok=True)
-            write_key(_new(one.key), key)
-            os.replace(_new(one.key), one.key)
-        _new(one.path).write_bytes(pem(certificate))
-        os.replace(_new(one.path), one.path)
+            durable.write(one.key, private_pem(key), mode=0o600)
+        durable.write(one.path, pem(certificate))
     return [Held(one.name, one.path, one.key, certificate) for one, (_, certificate) in zip(chosen, made, strict=True)]
 
 
@@ -253,8 +249,3 @@ def _reissue(
         return None, authority.issue(old.subject, public, server=False)
     key = ec.generate_private_key(ec.SECP256R1())
     return key, authority.issue(old.subject, key.public_key(), server=True, hosts=hosts)
-
-
-def _new(path: Path) -> Path:
-    # Not ``.next``, which is a successor that waits for an operator's order.
-    return path.with_name(f".{path.name}.new")

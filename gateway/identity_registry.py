@@ -25,12 +25,10 @@ from gateway.key_registry import People
 from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.database import Store
-from gateway.store.rows import Position
 from gateway.store.tables import GrantRow
 
 OPERATOR = "ROLE_OPERATOR"
 COMPLIANCE_OFFICER = "ROLE_COMPLIANCE_OFFICER"
-_LISTING = "role grants"
 
 
 @dataclass(frozen=True)
@@ -59,30 +57,16 @@ class IdentityRegistry:
         Raises:
             InvalidInputError: ``PAGE_TOKEN``.
         """
-        after, size = pages.position(_LISTING, request.page_token), pages.size(request.page_size)
+        listing = pages.Listing.of("role grants", request)
         c = rows.table(GrantRow).c
         where: list[Any] = [] if request.include_revoked else [c.revoked_us == 0]
         if not caller.sees(ALL_UNITS):
             where.append(c.unit.in_([ALL_UNITS, *sorted({u for _, u in caller.grants})]))
 
-        def read(connection: Connection) -> list[GrantRow]:
-            return rows.page(
-                connection,
-                GrantRow,
-                time="granted_us",
-                name="grant_id",
-                size=size,
-                after=after,
-                newest_first=False,
-                where=where,
-            )
-
-        found = await self.store.fetch(read)
-        answer = identity_pb2.ListRoleGrantsResponse(role_grants=[message_of(g) for g in found[:size]])
-        if len(found) > size:
-            last = found[size - 1]
-            answer.next_page_token = pages.token(_LISTING, Position(last.granted_us, last.grant_id))
-        return answer
+        shown, token = await self.store.fetch(
+            lambda c: listing.read(c, GrantRow, time="granted_us", name="grant_id", newest_first=False, where=where)
+        )
+        return identity_pb2.ListRoleGrantsResponse(role_grants=[message_of(g) for g in shown], next_page_token=token)
 
     async def grant_role(
         self, caller: Caller, request: identity_pb2.GrantRoleRequest

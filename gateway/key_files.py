@@ -15,6 +15,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 
+from assay import durable
 from assay.errors import InvalidInputError, PreconditionError
 from assay.identity import (
     LEAF_DAYS,
@@ -26,11 +27,11 @@ from assay.identity import (
     load_p256,
     load_x25519,
     pem,
+    private_pem,
     raw_public,
     read_private,
     subject_of,
     write_key,
-    write_secret,
 )
 from assay.key_events import ED25519_NAMES, PDF, PublicHalf, certificate_half, ed25519_half
 from audit.verify.keys import KeyTable
@@ -125,12 +126,8 @@ def replace_secret(layout: Layout, name: str) -> None:
     if path is None:
         raise InvalidInputError("KEY_UNKNOWN", f"there is no such secret as {name[:60]!r}")
     read_private(path)
-    _next(path).unlink(missing_ok=True)
-    if name == CANARY:
-        write_secret(_next(path), secrets.token_hex(32).encode())
-    else:
-        write_key(_next(path), x25519.X25519PrivateKey.generate())
-    os.replace(_next(path), path)
+    new = secrets.token_hex(32).encode() if name == CANARY else private_pem(x25519.X25519PrivateKey.generate())
+    durable.write(path, new, mode=0o600)
     _exchange(layout)
 
 
@@ -202,11 +199,8 @@ def _exchange(layout: Layout) -> None:
 
 def _tell(path: Path, member: str, raw: bytes) -> None:
     said = _public_halves(path)
-    if said.get(member) == raw.hex():
-        return
-    staging = path.with_name(f".{path.name}.new")
-    staging.write_text(json.dumps({**said, member: raw.hex()}, indent=2) + "\n", "utf-8")
-    os.replace(staging, path)
+    if said.get(member) != raw.hex():
+        durable.write(path, (json.dumps({**said, member: raw.hex()}, indent=2) + "\n").encode())
 
 
 def _public_halves(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from sqlalchemy import Connection
 
-from assay import bundle, canonical
+from assay import bundle, canonical, durable
 from assay.errors import NotFoundError, PreconditionError
 from assay.identity import read_private
 from assay.v1 import policy_input_pb2, policy_pb2
@@ -78,11 +78,8 @@ def make_kit(settings: Settings, job: str, recipient: X25519PublicKey, out: Path
         private = (p for p in (scratch / "private").rglob("*") if p.is_file())
         files |= {f"inputs/private/{p.relative_to(scratch / 'private').as_posix()}": p for p in private}
         manifest = {"kind": KIND, "job": job, "order": order, "report_sha256": found.report_sha256}
-        partial = out.with_name(out.name + ".part")
-        with partial.open("wb") as stream:
-            sha256 = bundle.seal(files, manifest, recipient, keys.statement, stream)
-        partial.replace(out)
-    return sha256
+        with durable.replacing(out) as stream:
+            return bundle.seal(files, manifest, recipient, keys.statement, stream)
 
 
 def _read(connection: Connection, name: str) -> _Audited:

@@ -5,12 +5,81 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection
 
 from assay.errors import InvalidInputError
+from gateway.store import rows
 from gateway.store.rows import Position
+from gateway.store.tables import Row
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 200
+T = TypeVar("T")
+R = TypeVar("R", bound=Row)
+
+
+class Request(Protocol):
+    """What every request for a page says."""
+
+    page_size: int
+    page_token: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A listing as one request asks for it.
+
+    Attributes:
+        name: of the listing, with what narrows it; a token is good for this name alone.
+        after: where the page before ended; None for the first.
+        limit: rows on the page.
+    """
+
+    name: str
+    after: Position | None
+    limit: int
+
+    @classmethod
+    def of(cls, name: str, request: Request) -> Listing:
+        """Reads size and token of a request.
+
+        Raises:
+            InvalidInputError: ``PAGE_TOKEN``.
+        """
+        return cls(name, position(name, request.page_token), size(request.page_size))
+
+    def read(
+        self, connection: Connection, kind: type[R], *, time: str, name: str, newest_first: bool, where: Sequence[Any]
+    ) -> tuple[Sequence[R], str]:
+        """Reads the page from rows in order of two columns; returns what :meth:`page` does."""
+        found = rows.page(
+            connection,
+            kind,
+            time=time,
+            name=name,
+            size=self.limit,
+            after=self.after,
+            newest_first=newest_first,
+            where=where,
+        )
+        return self.page(found, lambda row: Position(getattr(row, time), getattr(row, name)))
+
+    def page(self, found: Sequence[T], position_of: Callable[[T], Position]) -> tuple[Sequence[T], str]:
+        """Cuts what was found to the page.
+
+        Args:
+            found: up to ``limit + 1`` entries after ``after``; the one too many tells that a next page exists.
+            position_of: where an entry stands in the listing.
+
+        Returns:
+            What is shown, and the next page's token; empty for the last page.
+        """
+        shown = found[: self.limit]
+        return shown, token(self.name, position_of(shown[-1])) if len(found) > self.limit else ""
 
 
 def size(asked: int) -> int:

@@ -8,14 +8,13 @@ the recorded one the gateway reads it, demands that it names exactly the policy 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 from sqlalchemy import Connection
 
-from assay import canonical, dsse
+from assay import canonical, dsse, durable
 from assay.errors import AssayError, InvalidInputError, PermissionDeniedError, PreconditionError
 from assay.identity import Layout, load_certificate, load_p256
 from assay.v1 import policy_pb2
@@ -55,9 +54,7 @@ def publish(layout: Layout, person: Path, policy: policy_pb2.Policy) -> dict[str
     else:
         envelope = dsse.sign_person(canonical.encode(statements.policy_statement(policy)), key, certificate)
     target.parent.mkdir(exist_ok=True)
-    staging = target.with_name(f".{target.name}.new")
-    staging.write_text(json.dumps(envelope, indent=1) + "\n", "utf-8")
-    os.replace(staging, target)
+    durable.write(target, f"{json.dumps(envelope, indent=1)}\n".encode())
     return envelope
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import Connection
 
 from assay import model_signature
 from assay.digests import FileDigest, Manifest
@@ -22,7 +21,6 @@ from gateway.names import unit_of
 from gateway.store import jobs, rows
 from gateway.store.blobs import BlobStore
 from gateway.store.database import Store
-from gateway.store.rows import Position
 from gateway.store.tables import ModelRow
 
 _CHUNK = 256 << 10
@@ -51,29 +49,15 @@ class ModelRegistry:
             NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in, or that never was.
             InvalidInputError: ``PAGE_TOKEN``.
         """
-        unit, listing = unit_of(request.parent), f"models {request.parent}"
+        unit = unit_of(request.parent)
         caller.require_unit(unit, request.parent)
         await self.store.require_unit(unit, request.parent)
-        after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
-
-        def read(connection: Connection) -> list[ModelRow]:
-            where = [rows.table(ModelRow).c.unit == unit]
-            return rows.page(
-                connection,
-                ModelRow,
-                time="created_us",
-                name="name",
-                size=size,
-                after=after,
-                newest_first=True,
-                where=where,
-            )
-
-        found = await self.store.fetch(read)
-        answer = model_pb2.ListModelsResponse(models=[message_of(r) for r in found[:size]])
-        if len(found) > size:
-            answer.next_page_token = pages.token(listing, Position(found[size - 1].created_us, found[size - 1].name))
-        return answer
+        listing = pages.Listing.of(f"models {request.parent}", request)
+        where = [rows.table(ModelRow).c.unit == unit]
+        shown, token = await self.store.fetch(
+            lambda c: listing.read(c, ModelRow, time="created_us", name="name", newest_first=True, where=where)
+        )
+        return model_pb2.ListModelsResponse(models=[message_of(r) for r in shown], next_page_token=token)
 
     async def download_card(
         self, caller: Caller, request: model_pb2.DownloadCardRequest

@@ -20,7 +20,6 @@ import contextlib
 import importlib.util
 import io
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from assay import digests
+from assay import digests, durable
 from assay.errors import AssayError, IntegrityError, NotFoundError, PreconditionError
 from assay.model_scan import SCAN_FILE, scan, scan_words
 from assay.modelfiles import BaseManifest, read_base_manifest, source_line, verify_base_files
@@ -256,8 +255,7 @@ def write_manifest(folder: Path, described: Mapping[str, Any], report: Mapping[s
 def publish(staging: Path, target: Path) -> None:
     """Renames the finished folder into place, moving a damaged one aside first."""
     for path in [*(staging / "files").iterdir(), staging / SCAN_FILE, staging / "manifest.json"]:
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
+        durable.sync(path)
     if target.exists() and _sound(target) is None:
         damaged = Path(tempfile.mkdtemp(prefix=".damaged-", dir=target.parent))
         target.rename(damaged / "model")
@@ -271,9 +269,7 @@ def publish(staging: Path, target: Path) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes JSON as it lies in a model's folder, by one rename: sorted, indented, one newline at the end."""
-    staging = path.with_name(f".{path.name}-{os.getpid()}")
-    staging.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    staging.replace(path)
+    durable.write(path, f"{json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)}\n".encode())
 
 
 def listed(home: Path | None = None) -> list[str]:

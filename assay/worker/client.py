@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
-import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +12,7 @@ from types import TracebackType
 import grpc
 from opentelemetry.propagate import inject
 
+from assay import durable
 from assay.digests import sha256_file
 from assay.errors import IntegrityError
 from assay.v1 import worker_pb2 as pb
@@ -98,22 +97,13 @@ class WorkerClient:
             PreconditionError: ``TASK_NOT_DONE`` or ``RESULT_RELEASED``.
             IntegrityError: ``RESULT_DIGEST`` when ``expected_sha256`` is given and differs.
         """
-        partial = into.with_name(f".{into.name}.{secrets.token_hex(6)}.part")
-        digest = hashlib.sha256()
-        try:
-            with _mapped(), partial.open("xb") as stream:
-                async for response in self._stub.FetchResult(
-                    pb.FetchResultRequest(task_id=task_id), metadata=_metadata()
-                ):
-                    digest.update(response.chunk)
-                    await asyncio.to_thread(stream.write, response.chunk)
-                stream.flush()
-                os.fsync(stream.fileno())
+        digest, request = hashlib.sha256(), pb.FetchResultRequest(task_id=task_id)
+        with _mapped(), durable.replacing(into) as stream:
+            async for response in self._stub.FetchResult(request, metadata=_metadata()):
+                digest.update(response.chunk)
+                await asyncio.to_thread(stream.write, response.chunk)
             if expected_sha256 and digest.hexdigest() != expected_sha256:
                 raise IntegrityError("RESULT_DIGEST", "the result does not have the digest that the worker named")
-            partial.rename(into)
-        finally:
-            partial.unlink(missing_ok=True)
         return digest.hexdigest()
 
     async def pause(self, task_id: str) -> pb.Task:

@@ -15,13 +15,11 @@ Nothing here is plain data, and nothing here is believed: the node verifies the 
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from assay import bundle
+from assay import bundle, durable
 from assay.errors import PermissionDeniedError
 from assay.worker.settings import WorkerKeys
 
@@ -33,12 +31,8 @@ BEAT, END, PAUSE, CANCEL, GIVEN_UP = "beat.json", "end.json", "pause", "cancel",
 
 def publish(path: Path, value: Mapping[str, Any]) -> None:
     """Writes a JSON object that a reader sees whole or not at all."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with partial.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.rename(path)
+    with durable.replacing(path) as stream:
+        stream.write(json.dumps(value).encode())
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from assay import bundle
+from assay import bundle, durable
 from assay.worker.admit import Admitted
 from assay.worker.attempt import Outcome
 from assay.worker.settings import WorkerKeys, WorkerSettings
@@ -64,10 +63,5 @@ def make_result(
         lock=taken,
     )
     sealed: Mapping[str, Path | bytes] = {**files, STATEMENT_FILE: sign(record, account, files, keys.statement)}
-    partial = folder / (RESULT_FILE + ".part")
-    with partial.open("wb") as stream:
-        digest = bundle.seal(sealed, {**facts, "kind": "result"}, keys.gateway_sealing, keys.statement, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.rename(folder / RESULT_FILE)
-    return digest
+    with durable.replacing(folder / RESULT_FILE) as stream:
+        return bundle.seal(sealed, {**facts, "kind": "result"}, keys.gateway_sealing, keys.statement, stream)

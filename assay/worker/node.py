@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from assay import bundle
+from assay import bundle, durable
 from assay.errors import AssayError, IntegrityError, PermissionDeniedError
 from assay.worker import admit, exchange, kept, recovery
 from assay.worker.attempt import Progress
@@ -135,20 +135,15 @@ class _Node:
         try:
             with partial.open("wb") as stream:
                 bundle.seal(files, facts, self._keys.seal.public_key(), self._keys.statement, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
+                durable.flush(stream)
             if not (self._attempt / exchange.GIVEN_UP).exists():
                 partial.rename(self._attempt.parent / exchange.WORK)
         finally:
             partial.unlink(missing_ok=True)
 
     def _hand_over(self, result: Path) -> None:
-        partial = self._attempt / f".{exchange.RESULT}"
-        with result.open("rb") as source, partial.open("wb") as sink:
+        with result.open("rb") as source, durable.replacing(self._attempt / exchange.RESULT) as sink:
             shutil.copyfileobj(source, sink)
-            sink.flush()
-            os.fsync(sink.fileno())
-        partial.rename(self._attempt / exchange.RESULT)
 
     async def _beat(self, task_id: str) -> None:
         count = 0

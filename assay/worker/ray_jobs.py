@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import http.client
 import json
-import os
 import shlex
 import shutil
 import time
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from assay import durable
 from assay.digests import sha256_file
 from assay.errors import AssayError, PreconditionError, UnavailableError
 from assay.identity import read_private
@@ -301,12 +301,8 @@ class RayJobs:
             kept_reason = self.after_fault(record, reason)
             return Ended("paused" if kept_reason else "failed", record.meter, kept_reason or reason)
         target = self._spool.folder(record.task_id) / RESULT_FILE
-        partial = target.with_name(target.name + ".part")
-        with (attempt / exchange.RESULT).open("rb") as source, partial.open("wb") as sink:
+        with (attempt / exchange.RESULT).open("rb") as source, durable.replacing(target) as sink:
             shutil.copyfileobj(source, sink)
-            sink.flush()
-            os.fsync(sink.fileno())
-        partial.rename(target)
         return Ended("done", record.meter, result_sha256=sha256_file(target))
 
     def _lost(self, attempt: Path, record: TaskRecord) -> str:

@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from assay import durable
 from assay.errors import IntegrityError
 from assay.worker.folders import remove, walk
 
@@ -143,7 +144,7 @@ class Spool:
         os.rename(sealed, staging / TASK_FILE)
         _write(staging, record)
         os.rename(staging, self.folder(record.task_id))
-        _sync(self.root)
+        durable.sync(self.root)
 
     def folder(self, task_id: str) -> Path:
         """The folder of a task."""
@@ -214,21 +215,7 @@ def _read(folder: Path) -> TaskRecord:
 
 
 def _write(folder: Path, record: TaskRecord) -> None:
-    temporary = folder / f".state-{secrets.token_hex(6)}"
-    with temporary.open("wb") as stream:
-        stream.write(json.dumps(dataclasses.asdict(record), sort_keys=True).encode())
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.rename(temporary, folder / STATE_FILE)
-    _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    durable.write(folder / STATE_FILE, json.dumps(dataclasses.asdict(record), sort_keys=True).encode())
 
 
 def _give(place: Path, uid: int) -> None:

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from assay import durable
 from assay.errors import IntegrityError, PreconditionError
 from audit.ledger.note import MAX_NOTE
 
@@ -193,11 +194,7 @@ class FileAnchor:
         _write(self._fd, _slot(0, note).ljust(FILE_BYTES, b"\0"), 0)
         os.fsync(self._fd)
         os.replace(temporary, self._file)
-        directory = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        durable.sync(self._directory)
         self._state = _State(0, note)
 
     def _close(self) -> None:

@@ -7,7 +7,6 @@ lies in a backup; the keys of payloads and units have a store and a retention of
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import uuid
@@ -16,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from assay import durable
 from assay.digests import sha256_bytes, sha256_file
 from assay.errors import AlreadyExistsError, AssayError, IntegrityError, InvalidInputError, PreconditionError
 from audit.ledger import fsck
@@ -105,9 +105,10 @@ def backup(
             marker(database).exists(),
         )
         (staging / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
-        flush(staging)
+        for path in (*staging.iterdir(), staging):
+            durable.sync(path)
         staging.rename(target)
-        flush_folder(target.parent)
+        durable.sync(target.parent)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -205,18 +206,3 @@ def copy(source: Path, target: Path) -> None:
     finally:
         reading.close()
         writing.close()
-
-
-def flush(folder: Path) -> None:
-    """Makes a folder's files durable."""
-    for path in (*folder.iterdir(), folder):
-        flush_folder(path)
-
-
-def flush_folder(path: Path) -> None:
-    """Makes one file or folder durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

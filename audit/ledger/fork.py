@@ -10,12 +10,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from assay import durable
 from assay.errors import AssayError, IntegrityError, InvalidInputError
 from audit.ledger import tree
 from audit.ledger.note import Checkpoint, SignedNote, Verifier, open_note, read_hash
@@ -84,24 +84,9 @@ class Evidence:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         mark = hashlib.sha256(self.notes[0] + b"\0" + self.notes[1]).hexdigest()[:16]
         path = folder / f"{_stem(self.kind)}-{mark}.json"
-        return path if path.exists() else write_durably(path, self.encode())
-
-
-def write_durably(path: Path, data: bytes) -> Path:
-    """Writes a file whole or not at all, flushed with its folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return path
+        if not path.exists():
+            durable.write(path, self.encode(), mode=0o600)
+        return path
 
 
 def found_in(folder: Path, kinds: Sequence[str] = STOPPING) -> list[Path]:

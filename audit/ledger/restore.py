@@ -17,10 +17,11 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection, insert
 
+from assay import durable
 from assay.errors import AlreadyExistsError, IntegrityError, InvalidInputError, PreconditionError
 from audit.ledger import evidence, records, tree
 from audit.ledger.anchor import Anchor
-from audit.ledger.backup import DATABASE, PUBLISHED, copy, flush_folder, inspect, marker, read_backup
+from audit.ledger.backup import DATABASE, PUBLISHED, copy, inspect, marker, read_backup
 from audit.ledger.edge import Edge, TreeReader
 from audit.ledger.note import Checkpoint, Verifier, open_checkpoint
 from audit.ledger.schema import CHECKPOINTS, RECORDS, TILES
@@ -140,15 +141,15 @@ def restore(
         copy(folder / DATABASE, staging)
         restored = _bring_up(staging, _anchored(anchor, log), anchor, log, sources)
         restored = replace(restored, rows_behind=restored.rows_behind or bool(manifest.rows_behind))
-        flush_folder(staging)
+        durable.sync(staging)
         if published is not None and not published.exists() and (folder / PUBLISHED).is_file():
             copy(folder / PUBLISHED, notes)
-            flush_folder(notes)
+            durable.sync(notes)
             notes.rename(published)
         if restored.rows_behind:
             marker(database).write_text(json.dumps({"jobs": restored.jobs}) + "\n")
         staging.rename(database)
-        flush_folder(database.parent)
+        durable.sync(database.parent)
         if not restored.rows_behind and manifest.rows_behind is not None:
             # Last: what a crash leaves is refused, not served. A backup that does not say ends no mark.
             marker(database).unlink(missing_ok=True)

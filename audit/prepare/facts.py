@@ -104,104 +104,141 @@ def to_message(found: Found) -> Any:
     """Builds ``assay.v1.DataFacts``."""
     from assay.v1 import policy_input_pb2 as pb
 
-    message = pb.DataFacts(
-        rows=found.valid_rows + found.findings.refused_rows,
-        valid_rows=found.valid_rows,
-        invalid_rows=found.findings.refused_rows,
-        findings=[
-            pb.RowFinding(row=f.row, field=f.problem.field, code=f.problem.code, reason=f.problem.reason)
+    return pb.DataFacts(
+        **_rows(found),
+        **_splits(found),
+        **_canaries(found),
+        **_personal_data(found),
+        **_screens(found),
+        **_table(found),
+    )
+
+
+def _rows(found: Found) -> dict[str, Any]:
+    """How many rows came, what is wrong with those that were refused, and how long the others are."""
+    at = found.lengths
+    return {
+        "rows": found.valid_rows + found.findings.refused_rows,
+        "valid_rows": found.valid_rows,
+        "invalid_rows": found.findings.refused_rows,
+        "findings": [
+            {"row": f.row, "field": f.problem.field, "code": f.problem.code, "reason": f.problem.reason}
             for f in found.findings.kept
         ],
-        pii=[
-            pb.PiiFinding(entity_type=name, count=t.count, rows=t.rows, row_numbers=t.row_numbers)
-            for name, t in sorted(found.pii.types.items())
+        "duplicate_rows": found.duplicates,
+        "rows_without_group": found.findings.by_code["GROUP_MISSING"],
+        "train_tokens": found.train_tokens,
+        "rejected_tokens": found.rejected_tokens,
+        "longest_row_tokens": found.longest_row_tokens,
+        "lengths": {"minimum": at[0], "median": at[len(at) // 2], "p95": at[len(at) * 95 // 100], "maximum": at[-1]}
+        if at
+        else None,
+    }
+
+
+def _splits(found: Found) -> dict[str, Any]:
+    """Which rows went where; of the test split a share is named only where it holds all of its rows."""
+    shares = {VALIDATION: float(found.plan.validation), SELECTION: float(found.plan.selection)}
+    return {
+        "split_sha256": found.split_sha256,
+        "split_shares": shares if found.test_left_out else {**shares, TEST: float(found.plan.test)},
+        "split_units": found.split_units,
+        "train_rows": found.split_rows[TRAIN],
+        "validation_rows": found.split_rows[VALIDATION],
+        "selection_rows": found.split_rows[SELECTION],
+        "test_rows": found.split_rows[TEST],
+        "test_rows_left_out": found.test_left_out,
+        "test_group_counts": found.test_groups if found.test_left_out else {},
+        "train_users": found.train_users,
+    }
+
+
+def _canaries(found: Found) -> dict[str, Any]:
+    """How many secrets were planted and held out, and the commitment to them."""
+    return {
+        "canaries_inserted": found.planted,
+        "canaries_held_out": len(found.canaries) - found.planted,
+        "single_canaries_inserted": found.singles(included=True),
+        "single_canaries_held_out": found.singles(included=False),
+        "canary_rows": found.canary_rows,
+        "canary_manifest_sha256": found.manifest_sha256,
+    }
+
+
+def _personal_data(found: Found) -> dict[str, Any]:
+    """What the scan found, what became of it, and how much such a scan finds."""
+    types = found.pii.types
+    return {
+        "pii": [
+            {"entity_type": name, "count": t.count, "rows": t.rows, "row_numbers": t.row_numbers}
+            for name, t in sorted(types.items())
         ],
-        pii_row_share=found.pii.direct_share,
-        pii_rows=found.pii.direct_row_numbers,
-        train_pii_spans=found.train_pii_values,
-        duplicate_rows=found.duplicates,
-        train_tokens=found.train_tokens,
-        rejected_tokens=found.rejected_tokens,
-        labels=sorted(found.table.labels)[:MAX_LABELS] if found.table is not None else (),
-        longest_row_tokens=found.longest_row_tokens,
-        canaries_inserted=found.planted,
-        canaries_held_out=len(found.canaries) - found.planted,
-        single_canaries_inserted=found.singles(included=True),
-        single_canaries_held_out=found.singles(included=False),
-        canary_rows=found.canary_rows,
-        canary_manifest_sha256=found.manifest_sha256,
-        split_sha256=dict(found.split_sha256),
-        split_shares={
-            VALIDATION: float(found.plan.validation),
-            SELECTION: float(found.plan.selection),
-            **({} if found.test_left_out else {TEST: float(found.plan.test)}),
-        },
-        test_rows_left_out=found.test_left_out,
-        test_group_counts=found.test_groups if found.test_left_out else {},
-        pii_detector=found.detector,
-        train_rows=found.split_rows[TRAIN],
-        validation_rows=found.split_rows[VALIDATION],
-        selection_rows=found.split_rows[SELECTION],
-        test_rows=found.split_rows[TEST],
-        screens=[
-            pb.ScreenFinding(
-                screen=f.screen,
-                method=found.screened[f.screen],
-                rows=len(f.rows),
-                row_numbers=f.rows[:MAX_ROW_NUMBERS],
-                reason=f.reason,
-            )
-            for f in found.screens[:MAX_SCREENS]
-        ],
-        screened=dict(found.screened),
-        screen_quality=harm.quality() if "HARMFUL_ANSWER" in found.screened else (),
-        split_units=found.split_units,
-        train_users=found.train_users,
-        rows_without_group=found.findings.by_code["GROUP_MISSING"],
-        pii_action=f"PII_ACTION_{found.pii_action}",
-        pii_replaced=found.pii.replaced,
-        pii_found_row_share=found.pii.found_share,
-        pii_quality={name: _quality(q) for name, q in found.quality.items()},
-        identifier_classes=coverage(
+        "pii_row_share": found.pii.direct_share,
+        "pii_rows": found.pii.direct_row_numbers,
+        "pii_found_row_share": found.pii.found_share,
+        "train_pii_spans": found.train_pii_values,
+        "pii_action": f"PII_ACTION_{found.pii_action}",
+        "pii_replaced": found.pii.replaced,
+        "pii_detector": found.detector,
+        "pii_quality": {name: _quality(q) for name, q in found.quality.items()},
+        "identifier_classes": coverage(
             found.quality,
-            {name: t.count for name, t in found.pii.types.items()},
+            {name: t.count for name, t in types.items()},
             found.findings.by_code[EMBEDDED_MEDIA],
             found.pii_action not in (PiiAction.REPORT,),
         ),
-    )
-    if found.lengths:
-        at = found.lengths
-        message.lengths.CopyFrom(
-            pb.LengthStatistics(minimum=at[0], median=at[len(at) // 2], p95=at[len(at) * 95 // 100], maximum=at[-1])
-        )
-    if found.table is not None:
-        if counts := found.table.labels.values():
-            message.label_balance = min(counts) / max(counts)
-        if found.table.groups:
-            message.smallest_group_rows = min(found.table.groups.values())
-        message.columns.extend(found.table.columns)
-        message.label_counts.update(found.table.labels)
-        message.group_counts.update({f"{column}={value}": n for (column, value), n in found.table.groups.items()})
-        if found.favourable_label:
-            message.favourable_label = found.favourable_label
-            message.group_labels.extend(by_group(found.table.groups, found.table.favourable))
-    return message
+    }
 
 
-def _quality(q: Quality) -> Any:
-    from assay.v1 import policy_input_pb2 as pb
+def _screens(found: Found) -> dict[str, Any]:
+    """What the screens found, by which methods."""
+    return {
+        "screens": [
+            {
+                "screen": f.screen,
+                "method": found.screened[f.screen],
+                "rows": len(f.rows),
+                "row_numbers": f.rows[:MAX_ROW_NUMBERS],
+                "reason": f.reason,
+            }
+            for f in found.screens[:MAX_SCREENS]
+        ],
+        "screened": found.screened,
+        "screen_quality": harm.quality() if "HARMFUL_ANSWER" in found.screened else (),
+    }
 
+
+def _table(found: Found) -> dict[str, Any]:
+    """Labels and groups of a decision table; of chat nothing. A field that is None is left out."""
+    table = found.table
+    if table is None:
+        return {}
+    counts = table.labels.values()
+    named = found.favourable_label
+    return {
+        "labels": sorted(table.labels)[:MAX_LABELS],
+        "label_balance": min(counts) / max(counts) if counts else None,
+        "label_counts": table.labels,
+        "columns": table.columns,
+        "smallest_group_rows": min(table.groups.values(), default=None),
+        "group_counts": {f"{column}={value}": n for (column, value), n in table.groups.items()},
+        "favourable_label": named or None,
+        "group_labels": by_group(table.groups, table.favourable) if named else (),
+    }
+
+
+def _quality(q: Quality) -> dict[str, Any]:
     (recall, low, high), (precision, p_low, p_high) = q.recall, q.precision
-    return pb.DetectorQuality(
-        labelled=q.labelled,
-        recall=recall,
-        recall_lower=low,
-        recall_upper=high,
-        detections=q.detections,
-        precision=precision,
-        precision_lower=p_low,
-        precision_upper=p_high,
-    )
+    return {
+        "labelled": q.labelled,
+        "recall": recall,
+        "recall_lower": low,
+        "recall_upper": high,
+        "detections": q.detections,
+        "precision": precision,
+        "precision_lower": p_low,
+        "precision_upper": p_high,
+    }
 
 
 def to_json(message: Any) -> bytes:

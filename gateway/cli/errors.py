@@ -1,4 +1,4 @@
-"""Exit codes, and how a gRPC status becomes an error that a person can act on."""
+"""Exit codes, and how a call that failed becomes an error that a person can act on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 
 import grpc
 import typer
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from rich.console import Console
 
-from assay.errors import AssayError, FieldViolation, InvalidInputError
+from assay import status
+from assay.errors import AssayError, InvalidInputError
 
 # Documented in docs/cli.md; a code never changes its meaning.
 EXIT_CODES = {
@@ -36,39 +35,20 @@ EXIT_REFUSED = EXIT_CODES["FAILED_PRECONDITION"]
 EXIT_FAILED = EXIT_CODES["INTERNAL"]
 
 
-class RemoteError(AssayError):
-    """An error that the gateway answered, with the details it sent."""
-
-    def __init__(self, code: str, reason: str, message: str, remedy: str, violations: list[FieldViolation]) -> None:
-        super().__init__(reason, message, remedy=remedy, violations=violations)
-        self.code = code
-
-
-def from_call(error: Any) -> RemoteError:
-    """Reads ``google.rpc.Status`` details of a failed call."""
-    code = error.code().name
-    violations: list[FieldViolation] = []
-    reason, remedy = code, ""
-    status = rpc_status.from_call(error)
-    for detail in status.details if status is not None else ():
-        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-        precondition, help_ = error_details_pb2.PreconditionFailure(), error_details_pb2.LocalizedMessage()
-        if detail.Unpack(info):
-            reason, remedy = info.reason, info.metadata.get("remedy", "")
-        elif detail.Unpack(bad):
-            violations += [FieldViolation(v.field, v.description) for v in bad.field_violations]
-        elif detail.Unpack(precondition):
-            violations += [FieldViolation(v.subject, v.description) for v in precondition.violations]
-        elif detail.Unpack(help_):
-            remedy = remedy or help_.message
-    message = error.details() or code
-    if code == "UNAVAILABLE" and not remedy:
-        remedy = "is `assay serve` running, and is the address right? A refused certificate looks the same from here"
-    if code == "RESOURCE_EXHAUSTED" and status is None and not remedy:
-        remedy = "the gateway has too many calls under way; try again"
-    if code == "RESOURCE_EXHAUSTED" and status is None and "larger than max" in message:
-        remedy = "a message may have 4 MiB; rows go in as a stream: assay dataset upload"
-    return RemoteError(code, reason, message, remedy, violations)
+def from_call(failed: Any) -> AssayError:
+    """The error of a failed call: as the gateway sent it, or what is known where gRPC itself ended the call."""
+    code, sent = failed.code().name, status.read(failed)
+    error = sent or AssayError(code, failed.details() or code)
+    error.code = code  # also one that no error of ours has, such as DEADLINE_EXCEEDED
+    if code == "UNAVAILABLE" and not error.remedy:
+        error.remedy = (
+            "is `assay serve` running, and is the address right? A refused certificate looks the same from here"
+        )
+    if code == "RESOURCE_EXHAUSTED" and sent is None:
+        error.remedy = "the gateway has too many calls under way; try again"
+        if "larger than max" in error.message:
+            error.remedy = "a message may have 4 MiB; rows go in as a stream: assay dataset upload"
+    return error
 
 
 @contextmanager

@@ -28,7 +28,6 @@ from gateway.names import job_of, unit_of
 from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.database import Store
-from gateway.store.rows import Position
 from gateway.store.tables import DatasetRow, JobRow
 from policies.engine import PolicyEngine
 
@@ -128,33 +127,18 @@ class JobService:
             NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in, or that never was.
             InvalidInputError: ``PAGE_TOKEN``.
         """
-        unit, listing = unit_of(request.parent), f"jobs {request.parent}"
+        unit = unit_of(request.parent)
         caller.require_unit(unit, request.parent)
         await self.store.require_unit(unit, request.parent)
-        after, size = pages.position(listing, request.page_token), pages.size(request.page_size)
-        c = rows.table(JobRow).c
+        listing = pages.Listing.of(f"jobs {request.parent}", request)
+        where = [rows.table(JobRow).c.unit == unit]
 
-        def read(connection: Connection) -> list[JobRow]:
-            return rows.page(
-                connection,
-                JobRow,
-                time="created_us",
-                name="name",
-                size=size,
-                after=after,
-                newest_first=True,
-                where=[c.unit == unit],
-            )
+        def read(c: Connection) -> tuning_job_pb2.ListTuningJobsResponse:
+            shown, token = listing.read(c, JobRow, time="created_us", name="name", newest_first=True, where=where)
+            summaries = [self._summary(c, job) for job in shown]
+            return tuning_job_pb2.ListTuningJobsResponse(tuning_jobs=summaries, next_page_token=token)
 
-        def page(connection: Connection) -> tuple[list[JobRow], list[tuning_job_pb2.TuningJob]]:
-            found = read(connection)
-            return found, [self._summary(connection, j) for j in found[:size]]
-
-        found, shown = await self.store.fetch(page)
-        answer = tuning_job_pb2.ListTuningJobsResponse(tuning_jobs=shown)
-        if len(found) > size:
-            answer.next_page_token = pages.token(listing, Position(found[size - 1].created_us, found[size - 1].name))
-        return answer
+        return await self.store.fetch(read)
 
     async def cancel_tuning_job(
         self, caller: Caller, request: tuning_job_pb2.CancelTuningJobRequest

@@ -1,10 +1,6 @@
-"""One table from an error to a gRPC status with details (AIP-193). No trace and no foreign text reaches a client."""
+"""Which errors are refusals, and what a client hears of a fault; :mod:`assay.status` has them on the wire."""
 
 from __future__ import annotations
-
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import Message
-from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from assay.errors import AssayError, InternalError
 
@@ -20,35 +16,6 @@ _THE_CALLERS = frozenset({
 def is_refusal(error: AssayError) -> bool:
     """Whether it is about what a caller did or may not do; faults of ours are metrics and logs, not refusals."""
     return error.code not in _FAULTS or error.reason in _THE_CALLERS
-
-
-def to_status(error: AssayError) -> status_pb2.Status:
-    """Maps an error to ``google.rpc.Status`` with at most one detail of each type."""
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    if error.remedy:
-        info.metadata["remedy"] = error.remedy
-    details: list[Message] = [info]
-    if error.violations and error.code == "INVALID_ARGUMENT":
-        fields = [
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-            for v in error.violations
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=fields))
-    elif error.violations:
-        broken = [
-            error_details_pb2.PreconditionFailure.Violation(
-                type=error.reason, subject=v.field, description=v.description
-            )
-            for v in error.violations
-        ]
-        details.append(error_details_pb2.PreconditionFailure(violations=broken))
-    packed = []
-    for detail in details:
-        box = AnyMessage()
-        box.Pack(detail)
-        packed.append(box)
-    code = code_pb2.Code.Value(error.code) if error.code in code_pb2.Code.keys() else code_pb2.INTERNAL
-    return status_pb2.Status(code=code, message=error.message, details=packed)
 
 
 def unexpected() -> InternalError:

@@ -23,8 +23,8 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc_status import rpc_status
 
+from assay import status
 from assay.certificates import key_id
 from assay.errors import AssayError, ExhaustedError, InvalidInputError
 from assay.identity import peer_certificate, subject_of
@@ -126,7 +126,7 @@ class Gate:
         if errors.is_refusal(error) and call.subject:
             await self._app.refusals.record(call.subject, call.route.path, error, call.trace_id)
         log.info("refused", extra={"rpc": call.route.path, "code": error.code, "reason": error.reason})
-        await call.context.abort_with_status(rpc_status.to_status(errors.to_status(error)))
+        await call.context.abort_with_status(status.to_status(error, errors.DOMAIN))
 
 
 class _Call:

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from assay import durable
 from assay.errors import AbortedError, IntegrityError, NotFoundError
 
 _MAGIC = b"ASSAYBLOB1\n"
@@ -308,8 +309,7 @@ class _FileWriter:
             wrapped = AESGCM(self._keys.kek).encrypt(nonce, self._data_key, _context(self._unit, sha256))
             self._stream.seek(len(_MAGIC))
             self._stream.write(nonce + wrapped)
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            durable.flush(self._stream)
             self._stream.close()
             self._sealed = Blob(sha256, self._size)
         return self._sealed
@@ -321,7 +321,7 @@ class _FileWriter:
             os.replace(self._scratch, self._folder / self._keys.name(blob.sha256))
         except FileNotFoundError as error:
             raise AbortedError("WRITE_ABANDONED", "the file was given up", remedy="send it again") from error
-        sync_folder(self._folder)
+        durable.sync(self._folder)
         return blob
 
     def abandon(self) -> None:
@@ -395,31 +395,20 @@ def _shred(path: Path) -> None:
     """Removes a file, its data key first."""
     with path.open("r+b") as stream:
         stream.write(bytes(len(_MAGIC) + _WRAPPED))
-        stream.flush()
-        os.fsync(stream.fileno())
+        durable.flush(stream)
     path.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    durable.sync(path.parent)
 
 
 def create_durably(path: Path, scratch: Path, data: bytes) -> None:
     """Creates a file whole or not at all; whoever comes second leaves the first one's."""
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
         stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+        durable.flush(stream)
     try:
         os.link(scratch, path)
     except FileExistsError:
         pass
     finally:
         scratch.unlink()
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the folder's own entries durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    durable.sync(path.parent)

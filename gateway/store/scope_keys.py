@@ -9,15 +9,15 @@ File: ``ASSAYSCOPE1\n``, 12-byte nonce and 48 bytes of wrapped key (AES-256-GCM)
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from assay import durable
 from assay.errors import IntegrityError, NotFoundError, PreconditionError
-from gateway.store.blobs import FileBlobStore, create_durably, sync_folder
+from gateway.store.blobs import FileBlobStore, create_durably
 
 _MAGIC = b"ASSAYSCOPE1\n"
 _NONCE = 12
@@ -69,8 +69,7 @@ class FileScopeKeys:
                     return False
                 stream.seek(0)
                 stream.write(bytes(_SIZE))
-                stream.flush()
-                os.fsync(stream.fileno())
+                durable.flush(stream)
             path.unlink()
             found = True
         except FileNotFoundError:
@@ -83,7 +82,7 @@ class FileScopeKeys:
         keys = self._blobs.unit_keys(unit, create=True)
         if not folder.is_dir():
             folder.mkdir(mode=0o700, exist_ok=True)
-            sync_folder(folder.parent)
+            durable.sync(folder.parent)
         return folder / keys.name(scope)
 
 

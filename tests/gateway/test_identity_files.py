@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import shutil
 import stat
 import tomllib
@@ -178,7 +179,7 @@ def test_a_crash_between_key_and_certificate_is_seen_and_mended(
     class Crash(BaseException):
         """Nothing catches it."""
 
-    replace = identity_files.os.replace
+    replace = os.replace
 
     def dying(source: Path, target: Path) -> None:
         if target.name == "tls.crt":
@@ -186,12 +187,12 @@ def test_a_crash_between_key_and_certificate_is_seen_and_mended(
         replace(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(Crash):
-        patch.setattr(identity_files.os, "replace", dying)
+        patch.setattr(os, "replace", dying)
         identity_files.renew(layout, ["gateway"])
     finding = findings(layout)["certificate of gateway"]
     assert finding.required and finding.detail.startswith("another key")
     assert [one["name"] for one in told("renew", layout.root)["identities"]] == ["gateway"]
-    assert list(findings(layout)) == ["certificates"] and not list(layout.root.rglob(".*.new"))
+    assert list(findings(layout)) == ["certificates"] and not list(layout.root.rglob("*.part"))
 
 
 def test_without_names_those_near_their_end_are_renewed(layout: Layout) -> None:

@@ -124,6 +124,18 @@ def test_page_tokens() -> None:
         pages.position("jobs units/claims", token)
 
 
+def test_a_page_is_cut_where_its_token_goes_on() -> None:
+    request = dataset_pb2.ListDatasetsRequest(page_size=2)
+    listing = pages.Listing.of("x", request)
+    assert (listing.after, listing.limit) == (None, 2)
+    assert listing.page("", lambda name: Position(1, name)) == ("", "")
+    assert listing.page("ab", lambda name: Position(1, name)) == ("ab", "")
+    shown, request.page_token = listing.page("abc", lambda name: Position(1, name))
+    assert shown == "ab" and pages.Listing.of("x", request).after == Position(1, "b")
+    with pytest.raises(InvalidInputError):
+        pages.Listing.of("y", request)
+
+
 FORGED = {
     "a time beyond 63 bits": "[{mark},1" + "0" * 30 + ',"x"]',
     "a time before time": '[{mark},-1,"x"]',

@@ -17,9 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assay import digests, sealed_file
+from assay import digests, durable, sealed_file
 from assay.errors import ExhaustedError, IntegrityError
-from trainer.recipes.lora import sync
 
 if TYPE_CHECKING:
     import torch
@@ -103,9 +102,9 @@ def put(final: Path, head: bytes, body: bytes, key: bytes, what: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sealed_file.write(staging, head, body, key)
-        sync(staging)
+        durable.sync(staging)
         staging.rename(final)
-        sync(folder)
+        durable.sync(folder)
     except OSError as error:
         if error.errno not in _FULL:
             raise

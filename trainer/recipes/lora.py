@@ -8,13 +8,13 @@ would lose updates below 2**-9 of a weight). What is saved is what the model com
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay import durable
 from assay.base_demands import demand_keys_and_values, demand_plain_logits
 from assay.errors import InvalidInputError
 from assay.modelfiles import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -240,7 +240,7 @@ def save_adapter(model: TunedModel, settings: Settings, base_model: str, folder:
     (staging / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
         (staging / name).chmod(0o644)
-        sync(staging / name)
+        durable.sync(staging / name)
     staging.rename(folder)
 
 
@@ -251,12 +251,3 @@ def _peft_config(settings: Settings, targets: Sequence[str]) -> dict[str, Any]:
         "r": settings.lora_rank,
         "target_modules": list(targets),
     }
-
-
-def sync(path: Path) -> None:
-    """Forces a file's or folder's content to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
