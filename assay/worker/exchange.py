@@ -1,8 +1,8 @@
 """The folder through which a supervisor and its nodes pass sealed bytes, when attempts run on other machines.
 
-``<exchange>/<task id>/``: ``task.bin``, the task as the gateway sealed it; ``work.bin``, a checkpoint that a paused
-attempt sealed to its own worker; and one folder a try, ``1``, ``2`` and so on, since a node that was given up may still
-be writing:
+``<exchange>/<task id>/``: ``task.bin``, the task as the gateway sealed it; ``work.bin``, the checkpoints of an attempt
+that paused, or of a training as it runs, sealed by their worker to itself; and one folder a try, ``1``, ``2`` and so
+on, since a node that was given up may still be writing:
 
 * ``record.json`` from the supervisor: the task's record, with the attempt that this try is and what those before took;
 * ``pause`` and ``cancel`` from the supervisor, empty files;

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import shutil
 import signal
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,6 +35,7 @@ from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
 from assay.worker.spool import RESULT_FILE, MeterTotals, Spool, TaskRecord, record_of
 
 _BEAT_SECONDS = 1.0
+_LOG = logging.getLogger("assay.worker")
 
 
 async def run(folder: Path, attempt: Path, table: Mapping[str, TaskModule] | None = None) -> int:
@@ -72,7 +75,8 @@ class _Node:
             # Killed at once, the node would leave the opened task behind.
             end = f"{exchange.NODE_STOPPED}: the cluster stopped this job"
             asyncio.get_running_loop().add_signal_handler(sign, self._engine.kill, record.task_id, end)
-        beat = asyncio.create_task(self._beat(record.task_id))
+        beat, over = asyncio.create_task(self._beat(record.task_id)), asyncio.Event()
+        keeping = asyncio.create_task(self._keep(record, over))
         try:
             number, place = await self._engine.acquire(record.accepted)
             try:
@@ -85,12 +89,16 @@ class _Node:
                 ended = Ended("paused" if reason else "failed", self.meter, reason or fault)
             finally:
                 self._engine.release(place)
+                # What is being kept must not take the place of what follows.
+                over.set()
+                await keeping
             # In a thread, so that it beats on: large checkpoints take longer than its silence is borne.
             if ended.kind == "done":
                 await asyncio.to_thread(self._hand_over, self._spool.folder(record.task_id) / RESULT_FILE)
             elif ended.kind == "paused":
-                await asyncio.to_thread(self._seal_work, record)
+                await asyncio.to_thread(self._seal_work, record, self._work(record))
         finally:
+            over.set()
             beat.cancel()
         return ended
 
@@ -120,14 +128,39 @@ class _Node:
         sealed = self._attempt.parent / exchange.WORK
         if not sealed.exists():
             return
-        signer, work = self._keys.statement.public_key(), self._spool.folder(record.task_id) / "work"
+        signer, work = self._keys.statement.public_key(), self._work(record)
         with sealed.open("rb") as stream:
             exchange.read_work(stream, record.task_id, self._keys)
             stream.seek(0)
             bundle.unseal(stream, self._keys.seal, signer, work, max_bytes=bundle.MAX_SEALED)
 
-    def _seal_work(self, record: TaskRecord) -> None:
-        work = self._spool.folder(record.task_id) / "work"
+    def _work(self, record: TaskRecord) -> Path:
+        return self._spool.folder(record.task_id) / "work"
+
+    async def _keep(self, record: TaskRecord, over: asyncio.Event) -> None:
+        """Leaves a running training's checkpoints in the exchange from time to time: the node may die with its disk."""
+        held: frozenset[tuple[str, int]] = frozenset()
+        while record.kind == "train" and not over.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.keep_seconds):
+                    await over.wait()
+                    return
+            try:
+                held = await asyncio.to_thread(self._keep_once, record, held)
+            except (AssayError, OSError) as error:
+                # Such as a full exchange: the training goes on, and the next time may be better.
+                facts = {"task_id": record.task_id, "error": getattr(error, "reason", type(error).__name__)}
+                _LOG.warning("no checkpoint kept", extra={"facts": facts})
+
+    def _keep_once(self, record: TaskRecord, held: frozenset[tuple[str, int]]) -> frozenset[tuple[str, int]]:
+        """Seals what a training has written, unless it is what is ``held``; returns what is held now, with inodes."""
+        with tempfile.TemporaryDirectory(dir=self._spool.root, prefix=".kept-") as name:
+            found = frozenset(_linked(self._work(record), Path(name)))
+            if found - held and kept.newest(Path(name), work_key(self._keys, record)):
+                self._seal_work(record, Path(name))
+            return found
+
+    def _seal_work(self, record: TaskRecord, work: Path) -> None:
         files, step = dict(_plain_files(work)), kept.newest(work, work_key(self._keys, record))
         named = {"task_id": record.task_id, "job": record.job, "unit": record.unit}
         facts = {**named, "order": {}, "kind": "work", "step": step}
@@ -209,6 +242,22 @@ def _own_spool(root: Path) -> Iterator[Spool]:
             remove(own)
         finally:
             os.close(descriptor)
+
+
+def _linked(folder: Path, into: Path) -> Iterator[tuple[str, int]]:
+    """Links a folder's finished files into a private one, and tells each with its inode.
+
+    The task still runs, and may put another file, or a link to anywhere, in the place of a name between two looks: what
+    is read is what was linked here, and no name of the task's is followed.
+    """
+    for entry in walk(folder):
+        if stat.S_ISREG(entry.status.st_mode) and not entry.name.startswith("."):
+            target = into / entry.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # One that is gone by now was an older checkpoint.
+            with contextlib.suppress(FileNotFoundError):
+                os.link(entry.name, target, src_dir_fd=entry.folder, follow_symlinks=False)
+                yield entry.path, target.lstat().st_ino
 
 
 def _plain_files(folder: Path) -> list[tuple[str, Path]]:

@@ -98,6 +98,7 @@ class WorkerSettings(BaseModel):
             bit by bit on a newer processor; empty for the processor's own.
         watts_per_core: what a busy core is taken to draw where no energy counter can be read.
         max_interruptions: times that the worker may die in a task before the task counts as failed.
+        keep_seconds: how often a node of a cluster leaves a running training's checkpoints, sealed, in the exchange.
         max_task_bytes: cap on a sealed task.
         limits: caps of a sandbox.
         processes: processes of one sandbox that a training shares its rows out to, with a GPU each where the machine
@@ -119,6 +120,7 @@ class WorkerSettings(BaseModel):
     cpu_isa: Literal["", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI", "AVX512_CORE_BF16"] = ""
     watts_per_core: float = Field(default=12.0, gt=0, le=1000)
     max_interruptions: int = Field(default=5, ge=0, le=100)
+    keep_seconds: float = Field(default=300.0, gt=0, le=86_400)
     max_task_bytes: int = Field(default=16 << 30, ge=1 << 16)
     limits: LimitSettings = LimitSettings()
     processes: int = Field(default=1, ge=1, le=64)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import assay
 from assay import bundle
 from assay.worker import exchange, node
 from assay.worker.engine import Ended
+from assay.worker.folders import walk
 from assay.worker.spool import Spool, State, TaskRecord
 
 from .conftest import JOB, House
@@ -138,3 +140,24 @@ def test_a_try_that_faults_after_a_checkpoint_leaves_it_sealed_and_the_next_goes
     (attempt / exchange.END).unlink()
     end = run_node(house, attempt)
     assert (end["kind"], end["reason"], end["progress"]["step"]) == ("done", "", 3)
+
+
+def test_what_a_running_task_puts_in_a_files_place_is_not_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may swap a name between the look and the link: the link is then to the link itself, which nothing follows."""
+    work, into = house.root / "work", house.root / "into"
+    (work / "checkpoints").mkdir(parents=True)
+    into.mkdir()
+    (work / "checkpoints" / "step-00000002").write_bytes(b"whole")
+    (work / "checkpoints" / ".partial").write_bytes(b"half")
+    (work / "plain-link").symlink_to(house.folder / "seal.key")
+    assert [name for name, _ in node._linked(work, into)] == ["checkpoints/step-00000002"]
+    regular = (work / "checkpoints" / "step-00000002").lstat()
+    swapped = [replace(entry, status=regular) for entry in [*walk(work)] if entry.name == "plain-link"]
+    assert len(swapped) == 1
+    folder = os.open(work, os.O_RDONLY)
+    monkeypatch.setattr(node, "walk", lambda top: iter([replace(swapped[0], folder=folder)]))
+    assert [name for name, _ in node._linked(work, into)] == ["plain-link"]
+    os.close(folder)
+    monkeypatch.undo()
+    assert (into / "plain-link").is_symlink()
+    assert [name for name, _ in node._plain_files(into)] == ["checkpoints/step-00000002"]

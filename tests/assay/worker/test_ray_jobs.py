@@ -69,6 +69,20 @@ def open_gate(house: House, *steps: int) -> None:
         (house.models / f"go-{step}").touch()
 
 
+def keep_often(house: House) -> None:
+    toml = house.folder / "worker.toml"
+    toml.write_text(f"keep_seconds = 0.2\n{toml.read_text()}")
+
+
+def kept_step(house: House) -> int:
+    """Step of the checkpoint that lies in the exchange; 0 for none."""
+    try:
+        with (house.root / "exchange" / "t1" / exchange.WORK).open("rb") as stream:
+            return int(exchange.read_work(stream, "t1", house.keys())["step"])
+    except FileNotFoundError:
+        return 0
+
+
 async def at_step(supervisor: Supervisor, step: int) -> None:
     await until(lambda: supervisor.get("t1").progress.step >= step)
 
@@ -102,6 +116,45 @@ async def test_lost_nodes_do_not_cost_an_earlier_checkpoint(house: House, servic
     assert record.state is State.PAUSED
     assert record.reason.startswith("TOO_MANY_INTERRUPTIONS") and record.reason.endswith(KEPT)
     await goes_on_from_two(house, supervisor)
+
+
+async def test_a_node_that_dies_takes_no_checkpoint_with_it_that_was_kept(house: House, service: JobService) -> None:
+    keep_often(house)
+    supervisor = worker(house, service)
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", train(house))
+    open_gate(house, 0, 1)
+    await at_step(supervisor, 2)
+    await until(lambda: kept_step(house) == 2)
+    await asyncio.sleep(1.0)  # what was written after the step that was just linked is kept by the next look
+    service.lose()
+    for step in (0, 1):
+        (house.models / f"go-{step}").unlink()
+    open_gate(house, 2)
+    record = (await ended(supervisor, "t1")).record
+    assert record.state is State.DONE, record.reason
+    assert (record.attempts, record.interruptions) == (2, 1)
+    assert trace(house, supervisor) == ["0", "1", "2"]
+    await supervisor.stop()
+
+
+async def test_what_cannot_be_kept_disturbs_no_training(house: House, service: JobService) -> None:
+    keep_often(house)
+    supervisor = worker(house, service)
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", train(house))
+    open_gate(house, 0)
+    await until(lambda: kept_step(house) == 1)
+    await asyncio.sleep(1.0)
+    (house.root / "exchange" / "t1" / exchange.WORK).unlink()
+    (house.root / "exchange" / "t1" / exchange.WORK).mkdir()  # no file can take its place
+    open_gate(house, 1)
+    await at_step(supervisor, 2)
+    await asyncio.sleep(1.0)
+    open_gate(house, 2)
+    record = (await ended(supervisor, "t1")).record
+    assert (record.state, record.attempts) == (State.DONE, 1), record.reason
+    await supervisor.stop()
 
 
 async def test_a_node_that_cannot_run_a_task_does_not_cost_its_checkpoint(house: House, service: JobService) -> None:
