@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -260,7 +261,7 @@ class Attempt:
                     break
         except TimeoutError:
             self.kill("ISOLATION_NOT_PROVEN: the sandbox did not answer")
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             self.kill("TASK_PROTOCOL: the task wrote something else than progress on its channel")
         except ConnectionError:
             # The sandbox died; its exit status says how.
@@ -372,13 +373,22 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 def _progress(message: Mapping[str, Any]) -> Progress:
     left, metrics = message.get("seconds_left"), message.get("metrics") or {}
+    if not isinstance(metrics, dict):
+        raise ValueError("metrics are an object")
     return Progress(
-        step=max(0, min(int(message["step"]), 2**53)),
-        steps=max(0, min(int(message["steps"]), 2**53)),
+        step=max(0, min(int(_number(message["step"])), 2**53)),
+        steps=max(0, min(int(_number(message["steps"])), 2**53)),
         message=_words(message.get("message", ""), 200),
-        seconds_left=None if left is None else float(left),
-        metrics={k: float(v) for k, v in list(metrics.items())[:64] if _METRIC.fullmatch(k)},
+        seconds_left=None if left is None else _number(left),
+        metrics={k: _number(v) for k, v in list(metrics.items())[:64] if _METRIC.fullmatch(k)},
     )
+
+
+def _number(value: Any) -> float:
+    found = float(value)
+    if not math.isfinite(found):
+        raise ValueError("a number is finite")
+    return found
 
 
 def _failure(code: int, end: Mapping[str, Any]) -> str:

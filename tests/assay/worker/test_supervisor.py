@@ -23,6 +23,7 @@ from assay.worker.spool import Spool, State, TaskRecord
 from assay.worker.supervisor import Snapshot
 
 from .conftest import JOB, House, ended, submit, until
+from .sandbox_tasks.steps import GARBAGE
 
 pytestmark = pytest.mark.isolation
 
@@ -128,7 +129,10 @@ async def test_the_private_part_comes_back_only_to_the_same_job(house: House) ->
         ("refuse", "DATA_BAD: row 3 is bad; remedy: mend row 3"),
         ("crash", "TASK_CRASHED: the task ended by RuntimeError"),
         ("die", "TASK_CRASHED: the task ended with exit status 3 and no result"),
-        ("garbage", "TASK_PROTOCOL: the task wrote something else than progress on its channel"),
+        *(
+            (garbage, "TASK_PROTOCOL: the task wrote something else than progress on its channel")
+            for garbage in GARBAGE
+        ),
         ("link", "OUTPUT_NOT_PLAIN: output 'leak' is not a plain file"),
         ("reserved", "OUTPUT_NAME: an output has a name that the supervisor uses"),
         ("pickle", "OUTPUT_ADAPTER: the adapter is refused:"),

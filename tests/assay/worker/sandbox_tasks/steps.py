@@ -28,8 +28,8 @@ def run(context: TaskContext) -> dict:
     if behaviour == "broken pipe":
         print("what can no longer be printed")
         os.close(1)
-    if behaviour == "garbage":
-        context.send(b"not json\n")
+    if behaviour.startswith("garbage"):
+        context.send(GARBAGE[behaviour] + b"\n")
         time.sleep(60)
     if behaviour == "link":
         (context.outputs / "leak").symlink_to("/etc/passwd")
@@ -188,6 +188,14 @@ def hostile(context: TaskContext) -> None:
     not_finite(context)
 
 
+GARBAGE = {
+    "garbage": b"not json",
+    "garbage infinite": b'{"type": "progress", "step": Infinity, "steps": 1}',
+    "garbage huge": b'{"type": "progress", "step": 1' + b"0" * 400 + b', "steps": 1}',
+    "garbage list": b'{"type": "progress", "step": 1, "steps": 1, "metrics": [1]}',
+    "garbage nan": b'{"type": "progress", "step": 1, "steps": 1, "seconds_left": NaN}',
+    "garbage nested": b'{"type": "progress", "step": ' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+}
 FAULTS = {
     "nan": not_finite, "disk full": disk_full, "token cap": spent, "disk": fill_disk, "memory": hoard,
     "torch": allocate, "silent": freeze, "time": freeze, "killed": kill, "kernel": wait_for_ever, "rank": lose_a_rank,
