@@ -24,13 +24,15 @@ RULES = 60
 _REPEATS = 3000
 USE = policy_input_pb2.UseDeclaration(
     jurisdictions=["EU", "US"],
-    domain="other",
-    risk_tier="limited",
+    domain="credit",
+    risk_tier="high",
     own_brand=False,
     substantial_modification=False,
     purpose_becomes_high_risk=False,
     special_categories=False,
-    artefacts=[policy_input_pb2.Artefact(kind=kind, sha256="d" * 64) for kind in ("LIN", "BALANCING", "SOA", "RISK")],
+    artefacts=[
+        policy_input_pb2.Artefact(kind=kind, sha256="d" * 64) for kind in ("LIN", "BALANCING", "DPIA", "SOA", "RISK")
+    ],
 )
 """So that the rules of law and guidance find what they ask for."""
 

@@ -1,12 +1,14 @@
 """Kinds of artefacts that rules ask for, and which of them the house itself makes by when.
 
-An artefact is a document or record that shows something. Some are made on the way of every job; the others are handed
-in by the requester, who names each by its digest. What is neither made nor handed in is a gap, and a gap denies.
+An artefact is a document or record that shows something. Some are made on the way of every job: those the record
+proves, and a requester's word for them counts for nothing. The others are handed in by the requester, who names each by
+its digest. The document itself is stored nowhere, so a digest proves no more than that somebody named one: a rule that
+rests on it says so and warns (:mod:`policies.asking`). What is neither made nor handed in is a gap, and a gap denies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from assay.v1 import measurement_pb2, policy_input_pb2
@@ -37,26 +39,35 @@ _MADE_BY_TRAINING = ("DS", "PLAN", "RUN", "MOD")
 _MADE_BY_PEOPLE = ("CARD", "APR", "PERMIT")
 _MEASURED = {"fairness.": "FAIR", "privacy.": "PRIV", "safety.": "SAFE", "quality.": "PERF", "overfitting.": "PERF",
              "cost.": "COST"}  # fmt: skip
+HANDED_IN = frozenset(KINDS) - {
+    *_MADE_AT_INTAKE, *_MADE_FROM_ROWS, *_MADE_BY_TRAINING, *_MADE_BY_PEOPLE, *_MEASURED.values()
+} | {"SAFE"}  # fmt: skip
+"""Kinds that a requester may hand in. A harm audit is one of them, since a quick audit measures no refusals."""
 
 
-def at_intake(question: policy_input_pb2.IntakeInput) -> list[str]:
-    """Kinds that are there when the decision is made; the plan is fixed with it."""
+def at_intake(question: policy_input_pb2.IntakeInput) -> dict[str, str]:
+    """Kinds that are there when the decision is made, sorted; the plan is fixed with it.
+
+    The value is the digest of a document that the requester named, and empty for what the house itself made.
+    """
     made = [*_MADE_AT_INTAKE, *(_MADE_FROM_ROWS if question.HasField("data") else ())]
-    return sorted({*made, *_handed_in(question.request)})
+    return _together(question.request, made)
 
 
-def at_release(question: policy_input_pb2.ReleaseInput) -> list[str]:
-    """Kinds that are there after the audits; an audit is there when one of its measurements is."""
+def at_release(question: policy_input_pb2.ReleaseInput) -> dict[str, str]:
+    """The same after the audits; an audit is there when one of its measurements is."""
     made = {*_MADE_AT_INTAKE, *_MADE_BY_TRAINING}
     made |= {kind for name, found in question.measurements.items() if _there(found)
              for prefix, kind in _MEASURED.items() if name.startswith(prefix)}  # fmt: skip
     if question.HasField("live"):
         made |= {*_MADE_BY_PEOPLE}
-    return sorted({*made, *_handed_in(question.request)})
+    return _together(question.request, made)
 
 
-def _handed_in(request: policy_input_pb2.RequestFacts) -> set[str]:
-    return {item.kind for item in request.use.artefacts if item.kind in KINDS and len(item.sha256) == 64}
+def _together(request: policy_input_pb2.RequestFacts, made: Iterable[str]) -> dict[str, str]:
+    named = request.use.artefacts
+    there = {item.kind: item.sha256 for item in named if item.kind in HANDED_IN and len(item.sha256) == 64}
+    return dict(sorted({**there, **dict.fromkeys(made, "")}.items()))
 
 
 def _there(found: measurement_pb2.Measurement) -> bool:

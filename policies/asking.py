@@ -7,14 +7,16 @@ denies.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from assay.v1 import policy_pb2
-from policies.artefacts import KINDS
+from policies.artefacts import HANDED_IN, KINDS
 from policies.cel import Activation, EvaluationError
 from policies.rule import STATUSES, Rule
 
 MAX_ROWS = 100
+DECLARED = "DECLARED: "
+"""How the message begins of a rule that holds by nothing but a digest that the requester named."""
 
 Missing = Callable[[str], tuple[policy_pb2.Outcome, str]]
 """Tells what stands against a needed fact: PASS and nothing, or ERROR or INCONCLUSIVE and why."""
@@ -60,8 +62,27 @@ def failed(rule: Rule, reason: str) -> policy_pb2.RuleOutcome:
     return describe(rule, policy_pb2.OUTCOME_ERROR, f"POLICY_EVALUATION_FAILED: {reason}", fix)
 
 
-def ask(rule: Rule, activation: Activation, missing: Missing, there: Collection[str]) -> policy_pb2.RuleOutcome:
-    """Evaluates a boolean rule that is in force; ``there`` are the kinds of artefacts at hand."""
+def declared(rule: Rule, there: Mapping[str, str]) -> list[str]:
+    """Kinds of artefacts that the rule asks for and that only the requester's word shows."""
+    return [kind for kind in rule.artefacts if there.get(kind)]
+
+
+def held(rule: Rule, there: Mapping[str, str]) -> policy_pb2.RuleOutcome:
+    """The outcome of a rule whose condition and artefacts are there: PASS, or WARN where it rests on a bare digest.
+
+    Any 64 hex digits would do for the digest, and policy cannot see what they are of; people can.
+    """
+    kinds = declared(rule, there)
+    if not kinds:
+        return describe(rule, policy_pb2.OUTCOME_PASS)
+    words = "; ".join(f"{kind} ({KINDS[kind]}), SHA-256 {there[kind]}" for kind in kinds)
+    message = f"{DECLARED}{words}. The requester named it by its digest; the document was not seen here."
+    fix = f"Show {' and '.join(kinds)} to whoever approves, who compares the document's SHA-256 with this one."
+    return describe(rule, policy_pb2.OUTCOME_WARN, message, fix)
+
+
+def ask(rule: Rule, activation: Activation, missing: Missing, there: Mapping[str, str]) -> policy_pb2.RuleOutcome:
+    """Evaluates a boolean rule that is in force; ``there`` are the artefacts at hand (:mod:`policies.artefacts`)."""
     try:
         if not rule.applies.holds(activation):
             return not_applicable(rule)
@@ -71,11 +92,11 @@ def ask(rule: Rule, activation: Activation, missing: Missing, there: Collection[
                 return describe(rule, outcome, f"needs {name}: {reason}", rule.fix.render(activation))
         gaps = [kind for kind in rule.artefacts if kind not in there]
         if gaps:
-            out = describe(rule, _weighed(rule), _gap(gaps), f"Hand in {' and '.join(gaps)} with the request.")
+            out = describe(rule, _weighed(rule), _gap(gaps), _mend(rule, gaps, activation))
             out.artefacts_missing.extend(gaps)
             return out
         if rule.check.holds(activation):
-            return describe(rule, policy_pb2.OUTCOME_PASS)
+            return held(rule, there)
         out = describe(rule, _weighed(rule), rule.message.render(activation), rule.fix.render(activation))
         _name_rows(rule, activation, out)
         return out
@@ -91,6 +112,16 @@ def _weighed(rule: Rule) -> policy_pb2.Outcome:
 def _gap(kinds: Sequence[str]) -> str:
     words = "; ".join(f"{kind} ({KINDS[kind]})" for kind in kinds)
     return f"GAP: neither made on the way nor handed in: {words}."
+
+
+def _mend(rule: Rule, kinds: Sequence[str], activation: Activation) -> str:
+    """How to close a gap: what can be handed in, and the rule's own words for what only the house can make."""
+    wanted = [kind for kind in kinds if kind in HANDED_IN]
+    made = [kind for kind in kinds if kind not in HANDED_IN]
+    parts = [f"Hand in {' and '.join(wanted)}: --artefact {wanted[0]}=FILE, or kind and sha256 under use.artefacts."
+             ] if wanted else []  # fmt: skip
+    parts += [f"{' and '.join(made)} cannot be handed in. {rule.fix.render(activation)}"] if made else []
+    return " ".join(parts)
 
 
 def _name_rows(rule: Rule, activation: Activation, out: policy_pb2.RuleOutcome) -> None:

@@ -286,7 +286,7 @@ class PolicyEngine:
         question: policy_input_pb2.IntakeInput,
         activation: Activation,
         day: dt.date,
-        there: Sequence[str],
+        there: Mapping[str, str],
         *,
         rows: bool,
     ) -> tuple[bytes, bool]:
@@ -300,21 +300,23 @@ class PolicyEngine:
             return inputs.missing_fact(question, name)
 
         def satisfied(rule: Rule) -> bool:
-            return not any(map(lacks, rule.needs)) and set(rule.artefacts).issubset(there)
+            return not any(map(lacks, rule.needs)) and set(rule.artefacts) <= there.keys()
 
         def missing(name: str) -> tuple[policy_pb2.Outcome, str]:
             reason = lacks(name)
             return (policy_pb2.OUTCOME_ERROR, reason) if reason else (policy_pb2.OUTCOME_PASS, "")
 
-        alone = 0
+        alone, proven, papers = 0, False, tuple(there.items())
         answers = fused.answers(activation) if not self._always_true else None
         if answers is not None:
-            known = fused.written.get(tuple(answers))
+            known = fused.written.get((*answers, *papers))
             if known is not None and all(satisfied(fused.rules[i]) for i in fused.more if answers[i] == HOLDS):
                 return known, True
         for i, answer in enumerate(answers if answers is not None else [FAILS] * len(fused.rules)):
             if answer == HOLDS and (fused.plain[i] or satisfied(fused.rules[i])):
-                out.append(fused.passed[i])
+                bare = not fused.plain[i] and asking.declared(fused.rules[i], there)
+                out.append(entry(asking.held(fused.rules[i], there)) if bare else fused.passed[i])
+                proven = proven or not bare
             elif answer == NOT_APPLICABLE:
                 out.append(fused.passed_over[i])
             elif fused.rules[i].id == self._always_true:
@@ -322,10 +324,10 @@ class PolicyEngine:
             else:
                 alone += 1
                 out.append(entry(asking.ask(fused.rules[i], activation, missing, there)))
-        simple = answers is not None and HOLDS in answers and alone == 0
+        simple = answers is not None and proven and alone == 0
         whole = b"".join((*out, fused.others))
         if simple and answers is not None:
-            fused.keep(tuple(answers), whole)
+            fused.keep((*answers, *papers), whole)
         return whole, simple
 
     def _bind(
@@ -333,13 +335,13 @@ class PolicyEngine:
         view: _View,
         question: policy_input_pb2.IntakeInput,
         day: dt.date,
-        there: Sequence[str],
+        there: Mapping[str, str],
         limits: Mapping[str, Any],
     ) -> Activation:
         needed = view.planner.needed(question, day)
         return self.pack.intake.bind({
             **inputs.shared_bindings(question),
-            "artefacts": there,
+            "artefacts": list(there),
             "data": question.data,
             "account": question.account,
             "base_model": question.base_model,

@@ -16,7 +16,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from assay.v1 import policy_input_pb2, policy_pb2
 from policies import inputs
-from policies.artefacts import KINDS
+from policies.artefacts import HANDED_IN, KINDS
 from policies.cel import EvaluationError
 from policies.engine import PolicyEngine
 from policies.rule import GOOD, Repair, Rule
@@ -135,7 +135,8 @@ class _Search:
             return rule.id not in self._fired([*self.steps, Step(rule, repair, amount)])
 
         if repair.move == "artefact":
-            return Step(rule, repair, rule.artefacts)
+            kinds = tuple(kind for kind in rule.artefacts if kind in HANDED_IN)
+            return Step(rule, repair, kinds) if kinds else None
         if repair.move == "clear":
             return Step(rule, repair, None)
         if repair.move == "set":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from assay.v1 import policy_pb2
 from policies import asking, bounds
@@ -33,7 +34,8 @@ class Fused:
         passed_over: the same for when its conditions do not hold.
         others: outcomes of the rules that are not in force, already written.
         plain: whether a rule asks for no fact and no artefact beside its condition.
-        written: outcomes already written, by answers in which every rule held or did not apply.
+        written: outcomes already written, by answers in which every rule held or did not apply, and by the artefacts at
+            hand, whose digests outcomes quote.
         more: places of the rules that ask for facts or artefacts.
     """
 
@@ -43,11 +45,11 @@ class Fused:
     passed_over: tuple[bytes, ...]
     others: bytes
     plain: tuple[bool, ...]
-    written: dict[tuple[int, ...], bytes] = field(default_factory=dict, repr=False, compare=False)
+    written: dict[tuple[Any, ...], bytes] = field(default_factory=dict, repr=False, compare=False)
     more: tuple[int, ...] = ()
 
-    def keep(self, answers: tuple[int, ...], outcomes: bytes) -> None:
-        """Keeps the outcomes of a question in which every rule held or did not apply."""
+    def keep(self, answers: tuple[Any, ...], outcomes: bytes) -> None:
+        """Keeps the outcomes of a question in which every rule held or did not apply; ``answers`` as in ``written``."""
         if len(self.written) >= _KEPT:
             self.written.clear()
         self.written[answers] = outcomes

@@ -15,6 +15,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2
+from policies import uses
 
 MAX_BYTES = 2 << 20
 MAX_STRING = 4096
@@ -44,14 +45,15 @@ def faults(message: Message) -> tuple[str, ...]:
 def shared_bindings(question: Any) -> dict[str, Any]:
     """Variables that intake and release rules share."""
     name = dataset_pb2.Classification.Name(question.datasheet.classification)
-    word = name.removeprefix("CLASSIFICATION_").lower()
+    word, task = name.removeprefix("CLASSIFICATION_").lower(), TASKS.get(question.format, "")
     return {
         "request": question.request,
         "datasheet": question.datasheet,
-        "task": TASKS.get(question.format, ""),
+        "task": task,
         "classification": "" if word == "unspecified" else word,
         "trials": trials(question.request.search),
         "private": question.request.HasField("differential_privacy"),
+        **uses.bindings(question.request, task),
     }
 
 

@@ -24,6 +24,10 @@ SHARED: Mapping[str, str] = {
     "trials": "int",
     "private": "bool",
     "artefacts": "list<string>",
+    "places": "list<string>",
+    "uses": "list<string>",
+    "domains": "list<string>",
+    "high_risk_by": "string",
 }
 INTAKE: Mapping[str, str] = {
     **SHARED,

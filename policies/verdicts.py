@@ -33,7 +33,7 @@ def outcomes(
     there = artefacts.at_release(question)
     activation = pack.release.bind({
         **inputs.shared_bindings(question),
-        "artefacts": there,
+        "artefacts": list(there),
         "live": question.live,
         "plan": question.plan,
         # The engine reads maps of messages only as plain dicts.

@@ -56,7 +56,42 @@ def test_an_artefact_that_is_not_there_is_a_gap_and_a_gap_denies(
     chat.request.use.artefacts.add(kind="DPIA", sha256="short")
     assert only(folder, chat).outcome == policy_pb2.OUTCOME_FAIL  # a name without a digest shows nothing
     chat.request.use.artefacts[0].sha256 = DIGEST
-    assert only(folder, chat).outcome == policy_pb2.OUTCOME_PASS
+    said = only(folder, chat)
+    assert said.outcome == policy_pb2.OUTCOME_WARN, "any 64 hex digits are a digest, and prove no document"
+    assert said.message.startswith(asking.DECLARED) and DIGEST in said.message and "DPIA" in said.fix
+
+
+@pytest.mark.parametrize("kind", sorted(set(artefacts.KINDS) - artefacts.HANDED_IN))
+def test_what_the_house_makes_is_taken_from_nobody(
+    chat: policy_input_pb2.IntakeInput, release: policy_input_pb2.ReleaseInput, kind: str
+) -> None:
+    before = artefacts.at_intake(chat), artefacts.at_release(release)
+    for request in (chat.request, release.request):
+        request.use.artefacts.add(kind=kind, sha256=DIGEST)
+    assert (artefacts.at_intake(chat), artefacts.at_release(release)) == before
+
+
+def test_a_harm_audit_is_declared_until_one_is_made(release: policy_input_pb2.ReleaseInput) -> None:
+    assert "SAFE" not in artefacts.at_release(release)
+    release.request.use.artefacts.add(kind="SAFE", sha256=DIGEST)
+    assert artefacts.at_release(release)["SAFE"] == DIGEST
+    release.measurements["safety.refusal_preference_delta"].value = 0.0
+    assert artefacts.at_release(release)["SAFE"] == ""
+
+
+def test_a_document_is_shown_by_its_own_digest_and_alone_allows_nothing(
+    tmp_path: Path, pack: Pack, chat: policy_input_pb2.IntakeInput
+) -> None:
+    alone = PolicyEngine(load(one_rule_pack(tmp_path, "expression: 'true'\n    artefacts: [DPIA]")))
+    asked = dataclasses.replace(alone.pack.rules[0], pack=pack.parts[0].name)
+    both = PolicyEngine(dataclasses.replace(pack, rules=(*pack.rules, asked)))
+    for digit in "abcbdbaab":
+        del chat.request.use.artefacts[:]
+        chat.request.use.artefacts.add(kind="DPIA", sha256=64 * digit)
+        assert not alone.decide(chat).allowed, "a warning is no reason to allow"
+        answer = both.decide(chat)
+        said = {outcome.rule_id: outcome.message for outcome in answer.outcomes}
+        assert answer.allowed and 64 * digit in said["ONE"]
 
 
 def test_an_audit_that_could_not_be_made_is_no_artefact(release: policy_input_pb2.ReleaseInput) -> None:

@@ -15,6 +15,7 @@ from policies.yamlsource import MAX_BYTES, parse
 from tests.policies.packs import copy_baseline, one_rule_pack, replace
 
 PURPOSE = "    expression: request.purpose in datasheet.purposes\n"
+CITATION = "    citation: Internal standard modelled on GDPR Article 5(1)(b), purpose limitation\n"
 
 
 def refusal(folder: Path) -> InvalidInputError:
@@ -54,11 +55,11 @@ def line_of(path: Path, text: str) -> int:
         (PURPOSE, PURPOSE + "    needs: [data.rows]\n", "PACK_STAGE", "needs: [data.rows]", 12),
         ("{move: set, field: datasheet.purposes", "{move: pray, field: datasheet.purposes", "PACK_SCHEMA", "pray", 16),
         ("field: datasheet.purposes,", "field: request.nothing,", "PACK_UNKNOWN_FIELD", "request.nothing", 28),
-        ("    jurisdictions: [EU]\n", "    jurisdictions: [Europe]\n", "PACK_SCHEMA", "[Europe]", 20),
-        ("    reference: Article 5(1)(b)\n", "", "PACK_CITATION", "- id: BASE-PURPOSE", 5),
+        (PURPOSE, PURPOSE + "    jurisdictions: [Europe]\n", "PACK_SCHEMA", "[Europe]", 20),
+        (PURPOSE, PURPOSE + "    status: binding\n", "PACK_CITATION", "- id: BASE-PURPOSE", 5),
         (
-            "    unconfirmed: article quoted from general knowledge; confirm it in the official text.\n",
-            "",
+            PURPOSE,
+            PURPOSE + "    status: binding\n    reference: Article 1\n",
             "PACK_UNCONFIRMED",
             "- id: BASE-PURPOSE",
             5,
@@ -69,19 +70,19 @@ def line_of(path: Path, text: str) -> int:
         (PURPOSE, PURPOSE + "    waivable_by: boss\n", "PACK_SCHEMA", "boss", 18),
         ("    appealable: true\n", "    appealable: perhaps\n", "PACK_SCHEMA", "perhaps", 17),
         ("    appealable: true\n" + PURPOSE, "    appealable: yes\n" + PURPOSE, "PACK_AMBIGUOUS", "", 0),
-        ("citation: Purpose limitation", "citation: ''", "PACK_SCHEMA", "citation: ''", 16),
-        ("    citation: Purpose limitation\n", "", "PACK_MISSING_KEY", "- id: BASE-PURPOSE", 5),
-        ("effective_from: 2018-05-25", "effective_from: yesterday", "PACK_DATE", "yesterday", 21),
-        ("effective_from: 2018-05-25", "effective_from: 2018-13-25", "PACK_AMBIGUOUS", "", 0),
+        (CITATION, "    citation: ''\n", "PACK_SCHEMA", "citation: ''", 16),
+        (CITATION, "", "PACK_MISSING_KEY", "- id: BASE-PURPOSE", 5),
+        (PURPOSE, PURPOSE + "    effective_from: yesterday\n", "PACK_DATE", "yesterday", 21),
+        (PURPOSE, PURPOSE + "    effective_from: 2018-13-25\n", "PACK_AMBIGUOUS", "", 0),
         (
-            "effective_from: 2018-05-25",
-            "effective_from: 2018-05-25\n    effective_to: 2017-01-01",
+            PURPOSE,
+            PURPOSE + "    effective_from: 2018-05-25\n    effective_to: 2017-01-01\n",
             "PACK_DATE",
             "effective_from: 2018-05-25",
             21,
         ),
         ("- id: BASE-PURPOSE", "- id: base purpose", "PACK_SCHEMA", "base purpose", 9),
-        ("    status: binding\n", "    status: law\n", "PACK_SCHEMA", "status: law", 13),
+        (PURPOSE, PURPOSE + "    status: law\n", "PACK_SCHEMA", "status: law", 13),
         ("    stage: intake\n", "    stage: later\n", "PACK_SCHEMA", "stage: later", 12),
         ("{request.purpose}; the owner", "{request.purpos}; the owner", "PACK_COMPILE", "request.purpos}", 15),
         ("{request.purpose}; the owner", "{request.purpose | euros}; the owner", "PACK_COMPILE", "euros", 15),
@@ -259,8 +260,8 @@ def test_collect_returns_the_pack_or_the_faults(tmp_path: Path) -> None:
 def test_lint_of_the_baseline_is_clean_and_of_a_vague_citation_is_not(tmp_path: Path) -> None:
     assert lint_pack(BASELINE).ok
     folder = copy_baseline(tmp_path)
-    replace(folder / "rules.yaml", "instrument: Regulation (EU) 2016/679 (GDPR)", "instrument: data protection law")
-    replace(folder / "rules.yaml", "reference: Article 5(1)(b)", "reference: on purposes")
+    law = "    status: binding\n    instrument: data protection law\n    reference: on purposes\n"
+    replace(folder / "rules.yaml", PURPOSE, f"{PURPOSE}{law}    unconfirmed: not read anywhere\n")
     assert [f.reason for f in lint_pack(folder).findings] == ["PACK_CITATION"]
     shutil.rmtree(folder)
     assert not lint_pack(folder).ok

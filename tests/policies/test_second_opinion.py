@@ -126,7 +126,7 @@ def bindings(bundle: Pack, case: testing.Case) -> tuple[Mapping[str, Any], Any, 
         needed = planner.needed(question, dt.date(2026, 11, 1))
         seen = {
             **inputs.shared_bindings(question),
-            "artefacts": artefacts.at_intake(question),
+            "artefacts": list(artefacts.at_intake(question)),
             "data": question.data, "account": question.account, "base_model": question.base_model,
             "known.pii_spans": planner.known_pii_spans(question),
             "known.pii_rows": planner.known_pii_rows(question),
@@ -137,7 +137,7 @@ def bindings(bundle: Pack, case: testing.Case) -> tuple[Mapping[str, Any], Any, 
         release = testing.release_question(testing.engine_of(bundle, case.pack), case)
         seen = {
             **inputs.shared_bindings(release),
-            "artefacts": artefacts.at_release(release),
+            "artefacts": list(artefacts.at_release(release)),
             "live": release.live, "plan": release.plan, "run": release.run,
             "measurements": dict(release.measurements.items()),
         }  # fmt: skip
