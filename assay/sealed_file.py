@@ -62,6 +62,7 @@ def read(path: Path, key: bytes) -> tuple[bytes, bytes]:
     Raises:
         IntegrityError: ``SEALED_FILE`` when it was changed, cut, sealed with another key, or has too long a head.
         InternalError: ``WORK_KEY``.
+        OSError: it cannot be read, which says nothing of what it holds.
     """
     plain = bytearray().join(_opened(path, key))
     end = _end_of_head(plain)
@@ -76,6 +77,7 @@ def head(path: Path, key: bytes) -> bytes:
     Raises:
         IntegrityError: ``SEALED_FILE``, as :func:`read`.
         InternalError: ``WORK_KEY``.
+        OSError: as :func:`read`.
     """
     plain, wanted = bytearray(), 4
     for chunk in _opened(path, key):
@@ -111,7 +113,7 @@ def _opened(path: Path, key: bytes) -> Iterator[bytes]:
                 if not following:
                     return
                 number, sealed = number + 1, following
-    except (OSError, InvalidTag, ValueError) as error:
+    except (InvalidTag, ValueError) as error:
         raise _damaged() from error
 
 

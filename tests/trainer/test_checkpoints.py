@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from assay import sealed_file
-from assay.errors import ExhaustedError, IntegrityError, InternalError
+from assay.errors import ExhaustedError, IntegrityError, InternalError, UnavailableError
+from assay.worker import kept
 from trainer.recipes import checkpoints
 from trainer.recipes.checkpoints import RunState
 
@@ -55,6 +56,31 @@ def test_a_damaged_one_is_passed_over_and_counted(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError) as raised:
         checkpoints.load(tmp_path, "f", KEY)
     assert raised.value.reason == "CHECKPOINT_DAMAGED"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_one_that_cannot_be_read_just_now_is_neither_passed_over_nor_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    for step in (5, 10):
+        save(tmp_path / kept.CHECKPOINTS, step)
+    open_, names = Path.open, {"step-00000010"}
+
+    def refused(path: Path, *arguments: Any) -> Any:
+        if path.name in names:
+            raise OSError(number, "no")
+        return open_(path, *arguments)
+
+    monkeypatch.setattr(Path, "open", refused)
+    for _ in range(2):
+        with pytest.raises(UnavailableError) as raised:
+            checkpoints.load(tmp_path / kept.CHECKPOINTS, "f", KEY)
+        assert raised.value.reason == "CHECKPOINT_UNREADABLE" and raised.value.remedy
+        assert "step-00000010" in raised.value.message
+        assert kept.newest(tmp_path, KEY) == 10, "the worker takes it for what its name says"
+    names.clear()
+    found = checkpoints.load(tmp_path / kept.CHECKPOINTS, "f", KEY)
+    assert found is not None and (found[0].step, found[0].damaged) == (10, 0)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

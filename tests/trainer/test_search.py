@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import weakref
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from assay.errors import IntegrityError, InvalidInputError, PreconditionError
+from assay.errors import IntegrityError, InvalidInputError, PreconditionError, UnavailableError
 from assay.modelfiles import check_adapter_folder
 from assay.worker.task import TaskContext, TaskPaused
 from tests.trainer.test_objectives import context, continued, decisions, pairs
@@ -189,6 +190,30 @@ def test_a_search_that_is_killed_ends_as_one_that_was_not(
     claim = go_on(made)
     assert timeless(claim) == timeless(whole[1]) and (made.outputs / ADAPTER).read_bytes() == whole[0]
     assert claim["damaged_checkpoints"] == ("damaged" in moment)
+
+
+def test_trials_that_cannot_be_read_just_now_are_not_done_again(
+    models: Path, tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch
+):
+    made = searching(models, tmp_path)
+    stop(made, STEPS + 3, made.pause_flag.touch)
+    with pytest.raises(TaskPaused):
+        task.run(made)
+    made.pause_flag.unlink()
+    trials = made.work / "checkpoints" / "trials"
+    kept, open_ = trials.read_bytes(), Path.open
+
+    def refused(path: Path, *arguments: Any) -> Any:
+        if path == trials:
+            raise OSError(errno.EMFILE, "no")
+        return open_(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refused)
+        with pytest.raises(UnavailableError) as raised:
+            task.run(made)
+    assert raised.value.reason == "CHECKPOINT_UNREADABLE" and trials.read_bytes() == kept
+    assert timeless(go_on(made)) == timeless(whole[1]) and (made.outputs / ADAPTER).read_bytes() == whole[0]
 
 
 def test_one_model_is_in_memory_at_a_time(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

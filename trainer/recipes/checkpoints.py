@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay import digests, durable, sealed_file
-from assay.errors import ExhaustedError, IntegrityError
+from assay.errors import ExhaustedError, IntegrityError, UnavailableError
 
 if TYPE_CHECKING:
     import torch
@@ -122,13 +122,14 @@ def load(folder: Path, fingerprint: str, key: bytes) -> tuple[RunState, dict[str
     Raises:
         IntegrityError: ``CHECKPOINT_DAMAGED`` when there are some and none is whole, ``CHECKPOINT_FOREIGN`` when it
             belongs to another run.
+        UnavailableError: ``CHECKPOINT_UNREADABLE``.
     """
     from safetensors.torch import load as decode
 
     found = _steps(folder)
     for damaged, path in enumerate(reversed(found)):
         try:
-            head, data = sealed_file.read(path, key)
+            head, data = opened(path, key)
         except IntegrityError:
             continue
         state = RunState(**json.loads(head))
@@ -144,6 +145,23 @@ def load(folder: Path, fingerprint: str, key: bytes) -> tuple[RunState, dict[str
     if found:
         raise IntegrityError("CHECKPOINT_DAMAGED", "no checkpoint of this run is whole", remedy="ask for the job again")
     return None
+
+
+def opened(path: Path, key: bytes) -> tuple[bytes, bytes]:
+    """Head and body of a sealed file of a run; one that a disk or a limit keeps from being read is not a damaged one.
+
+    Raises:
+        IntegrityError: ``SEALED_FILE``, as :func:`assay.sealed_file.read`.
+        UnavailableError: ``CHECKPOINT_UNREADABLE``.
+    """
+    try:
+        return sealed_file.read(path, key)
+    except OSError as error:
+        raise UnavailableError(
+            "CHECKPOINT_UNREADABLE",
+            f"{path.name} cannot be read: {os.strerror(error.errno or 0)}",
+            remedy="look at the worker's disk and at its limit of open files, then let the job go on",
+        ) from error
 
 
 def set_aside(path: Path) -> None:

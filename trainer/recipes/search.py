@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from assay import digests, sealed_file
+from assay import digests
 from assay.errors import IntegrityError, InvalidInputError, PreconditionError
 from trainer.recipes import checkpoints
 from trainer.recipes.loop import Control, Run, TuneJob, TuneResult, follow, not_finite, run_of
@@ -205,12 +205,13 @@ def _read(job: TuneJob) -> list[Trial]:
     Raises:
         IntegrityError: ``CHECKPOINT_FOREIGN``.
         PreconditionError: ``CHECKPOINT_PROCESSES``.
+        UnavailableError: ``CHECKPOINT_UNREADABLE``.
     """
     path = job.checkpoints / _FILE
     if not path.exists():
         return []
     try:
-        head, _ = sealed_file.read(path, job.key)
+        head, _ = checkpoints.opened(path, job.key)
     except IntegrityError:
         checkpoints.set_aside(path)
         return []
