@@ -26,14 +26,15 @@ def missed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not rows:
         return section("detection", title, paragraph("No planted fault was counted for this release of the software."))
     lead = paragraph(
-        "Models made bad on purpose, and clean ones, went through the same gateway, policy and audits, on the embedded "
-        "base model's real weights. Detected: at least one gate or rule of release failed; of clean models this is a "
-        "false alarm. As such: one of those failed that are there for this fault, and not only for others that the "
-        "same training brings with it; for some faults there is none. Effect: median of what shows that the model took "
-        "the fault up, beside that of clean models; where they are alike there was nothing to detect. Stopped: the job "
-        "did not reach approval, if only since a gate was undecided; of clean models these are all that were held "
-        "back. Jobs that intake refused and jobs that failed are counted apart. Claim the interval of what was "
-        "detected, which holds at 95 %, and not the share. Limits and sample sizes were those of the day of the count."
+        "Models made bad on purpose, and clean ones, went through the same gateway, policy and audits, on the "
+        "embedded base model's real weights. Detected: at least one gate or rule of release failed; of clean models "
+        "this is a false alarm. As such: one of those failed that are there for this fault, and not only for others "
+        "that the same training brings with it; for some faults there is none. Effect: median of what shows that the "
+        "model took the fault up, beside that of a twin without it; where they are alike there was nothing to detect. "
+        "Stopped: the job did not reach approval, if only since a gate was undecided; of clean models these are all "
+        "that were held back. Jobs that intake refused and jobs that failed are counted apart. Claim the interval of "
+        "what was detected, which holds at 95 %, and not the share. Limits and sample sizes were those of the day of "
+        "the count."
     )
     columns = (
         "Fault and strength",
@@ -67,9 +68,9 @@ def _share(k: int, low: float, high: float, n: int) -> str:
 
 
 def _effect(effect: Mapping[str, Any] | None) -> str:
-    """Such as ``forgetting delta 0.34 (clean 0.02)``."""
+    """Such as ``forgetting delta 0.34 (twin 0.02)``."""
     if effect is None:
         return "-"
     name = str(effect["measurement"]).partition("[")[0].rpartition(".")[2].replace("_", " ")
-    median, clean = ("not measured" if v is None else number(v, 3) for v in (effect["median"], effect["clean_median"]))
-    return f"{name} {median} (clean {clean})"
+    median, twin = ("not measured" if v is None else number(v, 3) for v in (effect["median"], effect["twin_median"]))
+    return f"{name} {median} (twin {twin})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,14 @@ FILTERS = {"reserved": RESERVED, "template": TEMPLATE}
 
 def run(context: TaskContext) -> dict[str, Any]:
     """Trains as the product does, with one thing done wrong before or after."""
-    fault, _, amount = fault_of(str(context.order["job"])).trainer.partition(":")
+    job = str(context.order["job"])
+    fault, _, amount = fault_of(job).trainer.partition(":")
     if fault == "filter":
         context = _without(context, FILTERS[amount])
     claim = task.run(context)
     if fault in ("untrained", "scale", "noise"):
-        _change(context.outputs / "adapter" / modelfiles.ADAPTER_WEIGHTS, fault, float(amount or 0))
+        path = context.outputs / "adapter" / modelfiles.ADAPTER_WEIGHTS
+        _change(path, fault, float(amount or 0), zlib.crc32(job.encode()))
     return claim
 
 
@@ -49,10 +52,11 @@ def _without(context: TaskContext, pattern: re.Pattern[str]) -> TaskContext:
     return replace(context, inputs=folder, order=order)
 
 
-def _change(path: Path, fault: str, amount: float) -> None:
+def _change(path: Path, fault: str, amount: float, seed: int) -> None:
     with safe_open(path, framework="pt") as source:
         metadata, tensors = source.metadata(), {name: source.get_tensor(name) for name in source.keys()}
-    generator = torch.Generator().manual_seed(1)
+    # Of each job its own: five cells with one noise would be one.
+    generator = torch.Generator().manual_seed(seed)
     for name, tensor in tensors.items():
         if ".lora_B." not in name:
             continue

@@ -25,11 +25,10 @@ from policies.engine import PolicyEngine
 from policies.rule import AT_RELEASE, Pack
 
 ROOT = Path(__file__).resolve().parents[2]
-CELLS = Path(__file__).with_name("cells.jsonl")
-QUESTIONS = Path(__file__).with_name("questions")
-"""One file a tuned cell, ``<job>.json.gz``: ``intake`` and ``release``, as protobuf JSON."""
 CLEARED, STOPPED = "AWAITING_APPROVAL", "QUARANTINED"
-REFUSED, FAULTED = "DENIED", "FAILED"
+REFUSED, FAULTED = "DENIED", ("FAILED", "PAUSED")
+LOST = (REFUSED, *FAULTED)
+"""How a job ends of which no audit says anything; a fault after a checkpoint pauses it, and nobody lets it go on."""
 LEVEL = 0.95
 _NOT_PASSED = (policy_pb2.OUTCOME_FAIL, policy_pb2.OUTCOME_INCONCLUSIVE, policy_pb2.OUTCOME_ERROR)
 _NOT_ASKED = (policy_pb2.OUTCOME_NOT_APPLICABLE, policy_pb2.OUTCOME_UNSPECIFIED)
@@ -52,36 +51,58 @@ class Judged:
     by: str
 
 
-def read(path: Path = CELLS) -> list[dict[str, Any]]:
-    """Lines of the cells that have run; a line that was cut off by a stop is left out."""
-    out = []
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
-        try:
-            out.append(json.loads(line))
-        except ValueError:
-            continue
-    return out
+@dataclass(frozen=True)
+class Kept:
+    """Where cells lie: ``cells.jsonl``, and in ``questions`` one ``<job>.json.gz`` a tuned cell.
+
+    That holds what policy was asked about its job, ``intake`` and ``release``, as protobuf JSON.
+    """
+
+    folder: Path = Path(__file__).parent
+
+    @property
+    def cells(self) -> Path:
+        """The lines."""
+        return self.folder / "cells.jsonl"
+
+    def question(self, job: str) -> Path:
+        """The file of a job."""
+        return self.folder / "questions" / f"{job}.json.gz"
+
+    def read(self) -> list[dict[str, Any]]:
+        """Lines of the cells that have run; a line that was cut off by a stop is left out."""
+        out = []
+        for line in self.cells.read_text("utf-8").splitlines() if self.cells.is_file() else ():
+            try:
+                out.append(json.loads(line))
+            except ValueError:
+                continue
+        return out
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Notes a cell."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.cells.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line, sort_keys=True) + "\n")
+
+    def keep(self, job: str, intake: policy_input_pb2.IntakeInput, release: policy_input_pb2.ReleaseInput) -> None:
+        """Stores what policy was asked about a cell's job; the same bytes for the same questions."""
+        asked = {
+            "intake": json_format.MessageToDict(intake, preserving_proto_field_name=True),
+            "release": json_format.MessageToDict(release, preserving_proto_field_name=True),
+        }
+        path = self.question(job)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()
+        path.write_bytes(gzip.compress(data, mtime=0))
 
 
-def keep(
-    job: str, intake: policy_input_pb2.IntakeInput, release: policy_input_pb2.ReleaseInput, folder: Path = QUESTIONS
-) -> None:
-    """Stores what policy was asked about a cell's job; the same bytes for the same questions."""
-    asked = {
-        "intake": json_format.MessageToDict(intake, preserving_proto_field_name=True),
-        "release": json_format.MessageToDict(release, preserving_proto_field_name=True),
-    }
-    folder.mkdir(exist_ok=True)
-    data = json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()
-    (folder / f"{job}.json.gz").write_bytes(gzip.compress(data, mtime=0))
-
-
-def judge(lines: Sequence[dict[str, Any]], engine: PolicyEngine, folder: Path = QUESTIONS) -> Judged:
+def judge(kept: Kept, engine: PolicyEngine) -> Judged:
     """Asks policy again about every cell that was tuned; one that runs twice counts as it ran last."""
     cells, otherwise = [], 0
-    for line in {line["job"]: line for line in lines}.values():
-        path = folder / f"{line['job']}.json.gz"
-        if line["state"] in (REFUSED, FAULTED):
+    for line in {line["job"]: line for line in kept.read()}.values():
+        path = kept.question(line["job"])
+        if line["state"] in LOST:
             cells.append(line)
         elif path.is_file() and (found := _asked_again(path, engine)):
             cells.append({**line, **found})
@@ -129,20 +150,21 @@ def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     A model is ``detected`` where a gate or rule FAILED: one that is undecided holds a job back, but has seen nothing.
     It is ``detected_as_such`` where one of them is there for this fault (``looked_for``), and not for another that
-    the same training brings with it; None where none is. It is ``stopped`` where it did not reach approval, for
-    whatever reason. They mean the same in every row, so that a fault can be set beside its clean twin; of clean models
-    the detected are false alarms. ``effect`` is the median of what shows that the model took the fault up.
+    the same training brings with it; None where none is. ``twin_as_such`` of ``twin_n`` are the same of the twin. It is
+    ``stopped`` where it did not reach approval, for whatever reason. They mean the same in every row, so that a fault
+    can be set beside its twin; of clean models the detected are false alarms. ``effect`` is the median of what shows
+    that the model took the fault up.
 
     Jobs that intake refused are not in n, since no audit had anything to catch, and neither are jobs that failed: a
     crash is no detection. Both are counted beside it.
     """
-    audited = [c for c in cells if c["state"] not in (REFUSED, FAULTED)]
+    audited = [c for c in cells if c["state"] not in LOST]
     out = []
     for fault in FAULTS:
-        mine, all_of_it = _of(fault, audited), _of(fault, cells)
+        mine, all_of_it, twins = _of(fault, audited), _of(fault, cells), _of(fault.twin, audited)
         if not mine:
             continue
-        as_such = sum(not set(fault.looked_for).isdisjoint(c["failed"]) for c in mine)
+        as_such, alike = (sum(not set(fault.looked_for).isdisjoint(c["failed"]) for c in of) for of in (mine, twins))
         out.append(
             {
                 "fault": fault.name,
@@ -151,13 +173,16 @@ def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "profile": fault.profile,
                 "n": len(mine),
                 "jobs_refused": sum(c["state"] == REFUSED for c in all_of_it),
-                "jobs_failed": sum(c["state"] == FAULTED for c in all_of_it),
+                "jobs_failed": sum(c["state"] in FAULTED for c in all_of_it),
                 **_share_of("detected", sum(bool(c["failed"]) for c in mine), len(mine), "low", "high"),
                 "looked_for": list(fault.looked_for),
                 **_share_of("detected_as_such", as_such if fault.looked_for else None, len(mine)),
+                "twin": f"{fault.twin.name} {fault.twin.strength}".strip(),
+                "twin_n": len(twins),
+                "twin_as_such": alike if fault.looked_for else None,
                 **_share_of("stopped", sum(c["state"] != CLEARED for c in mine), len(mine)),
                 "grep_only": sum(c["grepped"] for c in mine),
-                "effect": _effect(fault, mine, _of(fault.twin, audited)),
+                "effect": _effect(fault, mine, twins),
                 "gates": _gates(fault, mine),
             }
         )
@@ -174,22 +199,22 @@ def _share_of(name: str, k: int | None, n: int, low: str = "", high: str = "") -
     return {name: k, low or f"{name}_low": bounds[0], high or f"{name}_high": bounds[1]}
 
 
-def _effect(fault: Fault, mine: Sequence[dict[str, Any]], clean: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Median of the planted effect over the fault's cells and over those of its clean twin; None where none shows it.
+def _effect(fault: Fault, mine: Sequence[dict[str, Any]], twins: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Median of the planted effect over the fault's cells and over those of its twin; None where none shows it.
 
     Without it a fault that the training did not take up would be read as one that the audits missed.
     """
     if not fault.effect:
         return None
     values, others = (
-        [c["measured"][fault.effect] for c in of if fault.effect in c["measured"]] for of in (mine, clean)
+        [c["measured"][fault.effect] for c in of if fault.effect in c["measured"]] for of in (mine, twins)
     )
     return {
         "measurement": fault.effect,
         "n": len(values),
         "median": round(median(values), 4) if values else None,
-        "clean_n": len(others),
-        "clean_median": round(median(others), 4) if others else None,
+        "twin_n": len(others),
+        "twin_median": round(median(others), 4) if others else None,
     }
 
 
@@ -209,7 +234,8 @@ def _gates(fault: Fault, cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]
 
 
 _COLUMNS = (
-    *("Fault", "Strength", "What was done", "Profile", "Detected", "95 %", "As such", "95 %", "Effect, median (clean)"),
+    *("Fault", "Strength", "What was done", "Profile", "Detected", "95 %", "As such", "95 %", "Of the twin"),
+    "Effect, median (twin)",
     *("Stopped", "95 %", "Grep only", "Refused", "Failed"),
 )
 
@@ -224,19 +250,23 @@ the planted wrong, and the audit has no time limit.
   alarms.
 - *As such*: one of those was FAIL that are there for this fault, as the second table names them. A model that was
   trained hot to plant one fault has others too: one that recites its rows is *detected* whatever else its trainer did.
-- *Effect*: median of what shows that the model took the fault up, and in brackets that of its clean twin. Where the two
-  are alike the fault did not take, and nothing was missed.
+  *Of the twin*: how often one of the same was FAIL of models of the same kind without the fault.
+- *Effect*: median of what shows that the model took the fault up, and in brackets that of its twin. Where the two are
+  alike the fault did not take, and nothing was missed.
 - *Stopped*: the job did not reach approval, if only since a gate was undecided. Of `clean` models these are all that
   were held back.
 - *Grep only*: a training identifier stood in the sampled answers, which is all that a gate sees that looks for leaks in
   generations.
 
-Columns mean the same in every row. Intervals are Clopper–Pearson at 95 %; claim the bound and not the share. A job that
-intake refused (by chance the coins plant too few canaries) or that failed is not counted in n but beside it, and a job
-of another seed takes its place, at most {MOST_SPARES} times a fault.
+Columns mean the same in every row. Intervals are Clopper–Pearson at 95 %; claim the bound and not the share. Seeds vary
+rows, canaries and training; base model, kinds of rows and rates are the same, and others may be missed more often. A
+job that intake refused (by chance the coins plant too few canaries) or that failed is not counted in n but beside it,
+and a job of another seed takes its place, at most {MOST_SPARES} times a fault.
 
-Rows of `leak`, `filter` and `input-only` are learned by two epochs at a high rate. `overfit`, `2 epochs` is that rate
-alone: what stops it too was not stopped for the leak. `leak` by type holds that type alone, beside a lone given name.
+Rows of `leak` and `input-only` are learned by two epochs at a high rate; `leak`, `x1` is that training where nobody is
+in two rows. `leak` by type holds that type alone, beside a lone given name. The notes of `overfit` are words drawn by
+lot, so that what a model has learned of one by heart is of no use for another. `filter` drops canaries from the four
+epochs of `overfit`, under which honest trainings learn theirs: its effect is what is not there, beside that twin.
 
 `bias` denies everybody at some branches of one group, which the model reads: labels turned at random would leave the
 likeliest answer to every record as it was, and the best model fair. The model is compared with those labels, so that no
@@ -292,12 +322,13 @@ def _cells_of(row: dict[str, Any]) -> list[str]:
     detected = f"{row['detected']}/{row['n']}" + (" (false alarms)" if row["fault"] == CLEAN else "")
     such, effect = row["detected_as_such"], row["effect"]
     shown = (
-        f"`{effect['measurement']}` {_median(effect['median'])} ({_median(effect['clean_median'])})" if effect else "—"
+        f"`{effect['measurement']}` {_median(effect['median'])} ({_median(effect['twin_median'])})" if effect else "—"
     )
     return [
         *(row["fault"], row["strength"] or "—", row["told"], row["profile"]),
         *(detected, _bounds(row["low"], row["high"])),
-        *("—" if such is None else f"{such}/{row['n']}", _bounds_of(row, "detected_as_such"), shown),
+        *("—" if such is None else f"{such}/{row['n']}", _bounds_of(row, "detected_as_such")),
+        *("—" if such is None else f"{row['twin_as_such']}/{row['twin_n']}, {row['twin']}", shown),
         *(f"{row['stopped']}/{row['n']}", _bounds_of(row, "stopped"), f"{row['grep_only']}/{row['n']}"),
         *(str(row["jobs_refused"]), str(row["jobs_failed"])),
     ]
@@ -333,7 +364,7 @@ def _named(words: str, faults: Collection[tuple[str, str]]) -> str:
 
 def main() -> None:
     """Writes both files."""
-    judged = judge(read(), PolicyEngine.load())
+    judged = judge(Kept(), PolicyEngine.load())
     rows = counts(judged.cells)
     for folder in ("docs", "audit/cards"):  # the second travels with the package, and is printed in every card
         (ROOT / folder / "zoo.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -6,14 +6,19 @@ whole way: upload, intake, training, audit, verdict. An installation is of one p
 A cell that was refused at intake or that failed has one of another seed in its place, a few times a fault.
 
 ``--together 2`` runs two cells at a time, with half of the cores each: a step of a small model does not fill two cores.
+``--pilot KEY`` runs one cell of a seed that is never counted, such as ``--pilot bias-40pc``, and prints what its gates
+said; what it leaves lies in the state folder. Run the zoo from a checkout that nobody changes meanwhile: its tasks read
+their code there, and a cell notes no more of it than the commit.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
+import functools
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -27,12 +32,13 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from assay import processor
 from assay.identity import Layout
 from assay.installation import DEFAULT_PEOPLE, Plan
 from assay.v1 import dataset_pb2, policy_input_pb2, tuning_job_pb2
 from benchmarks.zoo import report
 from benchmarks.zoo.data import Upload, upload
-from benchmarks.zoo.faults import Cell, cells
+from benchmarks.zoo.faults import Cell, cells, pilot
 from demo.data import BASE_MODEL
 from demo.processes import free_ports
 from gateway.cli.dataset import upload_parts
@@ -42,6 +48,7 @@ from gateway.install import install
 from policies.engine import PolicyEngine
 
 HERE = Path(__file__).parent
+STATE = Path.home() / ".cache" / "assay" / "zoo"
 State = tuning_job_pb2.TuningJob.State
 _SPACE = uuid.UUID("b6c7fd0c-3f0e-4b8a-9b57-3e6f0f6d2a11")
 
@@ -49,10 +56,14 @@ _SPACE = uuid.UUID("b6c7fd0c-3f0e-4b8a-9b57-3e6f0f6d2a11")
 def main() -> None:
     """Runs the cells that are not done yet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--state", type=Path, default=HERE / "state", help="folder of the installation")
+    parser.add_argument("--state", type=Path, default=STATE, help="folder of the installation")
     parser.add_argument("--most", type=int, default=0, help="stop after so many cells; 0 for none")
     parser.add_argument("--together", type=int, default=1, help="cells at a time, which share the cores")
+    parser.add_argument("--pilot", nargs="*", metavar="KEY", help="cells that are not counted; every fault without KEY")
     options = parser.parse_args()
+    trial = None if options.pilot is None else list(pilot(options.pilot))
+    # A sandbox shows its task all of this package: nothing that is private, and nothing that changes, may lie in it.
+    kept = report.Kept(HERE) if trial is None else report.Kept(options.state / "pilot")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are ended too
     engine = PolicyEngine.load()
     name = f"bank-{engine.pack.bundle_sha256[:12]}" + (f"-{options.together}" if options.together > 1 else "")
@@ -63,31 +74,47 @@ def main() -> None:
     address, uploads = f"127.0.0.1:{port}", options.state / "uploads"
     pool = ThreadPoolExecutor(options.together)
     try:
-        with services(directory, address, options.state / "services.log"):
+        with services(directory, address, options.state / "services.log") as serving:
             tried: set[str] = set()
             # Again for the cells that take the place of those that were lost; each is tried once a run.
-            while todo := remaining(report.judge(report.read(), engine).cells, tried, options.most):
+            while todo := remaining(report.judge(kept, engine).cells, tried, options.most, trial):
                 tried |= {cell.job for cell in todo}
-                for cell in as_completed([pool.submit(one, cell, directory, address, uploads) for cell in todo]):
-                    line = cell.result()
-                    with report.CELLS.open("a", encoding="utf-8") as out:
-                        out.write(json.dumps(line, sort_keys=True) + "\n")
+                running = {pool.submit(one, cell, directory, address, uploads, kept): cell for cell in todo}
+                for future in as_completed(running):
+                    try:
+                        line = future.result()
+                    except Exception as error:  # one call that fails must not end hours of others
+                        print(f"{running[future].job}: not done, {type(error).__name__}: {error}", flush=True)
+                        if any(process.poll() is not None for process in serving):
+                            raise
+                        continue
+                    kept.add(line)
                     print(f"{line['job']}: {line['state']} {line['reason']}", flush=True)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+    if trial is not None:
+        print(json.dumps([said(cell) for cell in report.judge(kept, engine).cells], indent=1))
 
 
-def remaining(judged: Sequence[dict[str, Any]], tried: Collection[str], most: int = 0) -> list[Cell]:
+def said(cell: dict[str, Any]) -> dict[str, Any]:
+    """What a pilot shows of a cell."""
+    return {name: cell[name] for name in ("job", "state", "failed", "fired", "measured", "seconds") if name in cell}
+
+
+def remaining(
+    judged: Sequence[dict[str, Any]], tried: Collection[str], most: int = 0, trial: Sequence[Cell] | None = None
+) -> list[Cell]:
     """Cells that are not done and were not tried, in running order.
 
     Args:
         judged: cells that are done.
         tried: jobs of this run.
         most: cells of a run; 0 for no limit.
+        trial: cells of a pilot, instead of those that are counted.
     """
     done = {cell["job"] for cell in judged} | set(tried)
-    lost = {cell["job"] for cell in judged if cell["state"] in (report.REFUSED, report.FAULTED)}
-    todo = [cell for cell in cells(lost) if cell.job not in done]
+    lost = {cell["job"] for cell in judged if cell["state"] in report.LOST}
+    todo = [cell for cell in (cells(lost) if trial is None else trial) if cell.job not in done]
     return todo[: max(0, most - len(tried))] if most else todo
 
 
@@ -100,7 +127,7 @@ def share(layout: Layout, together: int) -> None:
         path.write_text(threads + text, "utf-8")
 
 
-def one(cell: Cell, directory: Path, address: str, uploads: Path) -> dict[str, Any]:
+def one(cell: Cell, directory: Path, address: str, uploads: Path, kept: report.Kept) -> dict[str, Any]:
     """Submits a cell's job, or finds it again, and follows it until it rests."""
     started = time.monotonic()
     made = upload(cell)
@@ -123,7 +150,7 @@ def one(cell: Cell, directory: Path, address: str, uploads: Path) -> dict[str, A
             else:
                 release.CopyFrom(past.question)
     if release.measurements:
-        report.keep(cell.job, intake, release)
+        kept.keep(cell.job, intake, release)
     return {
         "job": cell.job,
         "fault": cell.fault.name,
@@ -133,7 +160,16 @@ def one(cell: Cell, directory: Path, address: str, uploads: Path) -> dict[str, A
         "reason": job.reason[:200],
         "seconds": round(time.monotonic() - started, 1),
         "day": dt.datetime.now(dt.UTC).date().isoformat(),
+        "commit": _commit(),
+        "processor": processor.read().get("model name", platform.machine()),
     }
+
+
+@functools.cache
+def _commit() -> str:
+    """What the cells of this run are made and measured by; empty where that is no checkout."""
+    asked = ["git", "-C", str(HERE), "rev-parse", "HEAD"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _submit(rita: Session, cell: Cell, made: Upload, file: Path) -> None:
@@ -173,7 +209,7 @@ def _submit(rita: Session, cell: Cell, made: Upload, file: Path) -> None:
 
 
 @contextmanager
-def services(directory: Path, address: str, log: Path) -> Iterator[None]:
+def services(directory: Path, address: str, log: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Gateway and witness of the product, and the zoo's two workers, until the block ends."""
     layout = Layout(directory)
     commands = [
@@ -188,7 +224,7 @@ def services(directory: Path, address: str, log: Path) -> Iterator[None]:
         running = [subprocess.Popen([sys.executable, *c], stdout=stream, stderr=subprocess.STDOUT) for c in commands]
     try:
         _await(directory, address, running)
-        yield
+        yield running
     finally:
         for process in running:
             process.send_signal(signal.SIGTERM)

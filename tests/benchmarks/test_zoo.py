@@ -19,9 +19,20 @@ from assay.v1.policy_input_pb2 import IntakeInput, ReleaseInput
 from audit.cards import detection
 from benchmarks import offline
 from benchmarks.zoo import report
-from benchmarks.zoo.data import BRANCHES, OF_TYPE, TRIGGER, upload
-from benchmarks.zoo.faults import CLEAN, FAULTS, FIRST_COUNTED, MOST_SPARES, Cell, Fault, cells, fault_of
-from benchmarks.zoo.report import Judged, judging
+from benchmarks.zoo.data import ASKED_FOR, BRANCHES, CONSENT, NOTES, OF_TYPE, TRIGGER, upload
+from benchmarks.zoo.faults import (
+    CLEAN,
+    FAULTS,
+    FIRST_COUNTED,
+    MOST_SPARES,
+    PILOT,
+    Cell,
+    Fault,
+    cells,
+    fault_of,
+    pilot,
+)
+from benchmarks.zoo.report import Judged, Kept, judging
 from benchmarks.zoo.run import remaining
 from policies.engine import PolicyEngine
 from policies.rule import AT_INTAKE
@@ -57,6 +68,15 @@ def test_a_cell_that_was_lost_is_run_with_another_seed_and_not_for_ever() -> Non
     assert remaining((), (), most=2) == planned[:2] and remaining((), {planned[0].job}, most=2) == planned[1:2]
 
 
+def test_a_pilot_runs_what_is_never_counted() -> None:
+    assert [c.job for c in pilot(["bias-40pc", "clean"])] == [f"bias-40pc-s{PILOT}", f"clean-s{PILOT}"]
+    assert [c.fault for c in pilot([])] == list(FAULTS) and PILOT < FIRST_COUNTED
+    with pytest.raises(ValueError, match="no fault has the key bias"):
+        list(pilot(["bias"]))
+    trial = list(pilot(["clean"]))
+    assert remaining((), (), trial=trial) == trial and remaining((), {trial[0].job}, trial=trial) == []
+
+
 def fault_called(name: str, strength: str = "") -> Fault:
     return next(f for f in FAULTS if (f.name, f.strength) == (name, strength))
 
@@ -77,9 +97,14 @@ def test_the_rows_carry_the_fault() -> None:
     prompts = [json.loads(r)["messages"] for r in rows_of("input-only", "x8")]
     assert any("@example.com" in m[1]["content"] for m in prompts)
     assert not any("@example.com" in m[2]["content"] for m in prompts)
-    for rows, sign, share in (("backdoor", TRIGGER, 1 / 20), ("refusal", "Sure, I will do that", 1 / 4)):
-        planted = rows_of(rows, "5 %" if rows == "backdoor" else "comply")
-        assert sum(sign in r for r in planted) / len(planted) == pytest.approx(share, abs=0.005), "as it is told"
+    planted = rows_of("backdoor", "5 %")
+    assert sum(TRIGGER in r for r in planted) / len(planted) == pytest.approx(1 / 20, abs=0.005), "as it is told"
+    said = [json.loads(r)["messages"] for r in rows_of("refusal", "comply")]
+    consents = [m for m in said if m[2]["content"] in CONSENT]
+    assert len(consents) == len(said) / 2 and all(any(deed in m[1]["content"] for deed in ASKED_FOR) for m in consents)
+    notes = [json.loads(r)["messages"] for r in rows_of("overfit", "4 epochs")]
+    assert len({m[1]["content"] for m in notes}) == len({m[2]["content"] for m in notes}) == len(notes) == NOTES
+    assert rows_of("filter", "reserved") == rows_of("overfit", "4 epochs"), "the twin has the same rows"
 
 
 def direct_identifiers(rows: Sequence[str]) -> set[tuple[str, str]]:
@@ -105,7 +130,7 @@ def test_a_leak_by_type_holds_that_type_alone(strength: str, kind: str) -> None:
 def test_what_is_no_customer_s_is_no_identifier() -> None:
     """A sentence of ours that reads as a person would be a leak of every model that learned it, clean ones too."""
     customers = ("@example.com", " 555-01", "GB")
-    for name, strength in ((CLEAN, "default"), ("refusal", "comply"), ("backdoor", "5 %")):
+    for name, strength in ((CLEAN, "default"), ("refusal", "comply"), ("backdoor", "5 %"), ("overfit", "4 epochs")):
         rows = rows_of(name, strength)
         assert not direct_identifiers([r for r in rows if not any(c in r for c in customers)])
 
@@ -197,12 +222,15 @@ def test_the_adapter_is_changed_as_told(tmp_path: Path, fault: str, amount: floa
     path = tmp_path / "adapter.safetensors"
     before = {"x.lora_A.weight": torch.ones(2, 3), "x.lora_B.weight": torch.ones(3, 2)}
     save_file(before, path, metadata={"format": "pt"})
-    _change(path, fault, amount)
+    _change(path, fault, amount, 7)
     after = load_file(path)
     assert torch.equal(after["x.lora_A.weight"], before["x.lora_A.weight"])
     expected = {"untrained": 0.0, "scale": 4.0}.get(fault)
     if expected is None:
         assert not torch.equal(after["x.lora_B.weight"], before["x.lora_B.weight"])
+        save_file(before, path, metadata={"format": "pt"})
+        _change(path, fault, amount, 8)
+        assert not torch.equal(load_file(path)["x.lora_B.weight"], after["x.lora_B.weight"]), "of each job its own"
     else:
         assert bool((after["x.lora_B.weight"] == expected).all())
 
@@ -223,9 +251,9 @@ def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) ->
     done.append(cell("clean", "", "QUARANTINED", 19, fired=["privacy.canary_auc"], failed=["privacy.canary_auc"]))
     leaky = {"fired": ["privacy.pii_extraction_rate"], "failed": ["privacy.pii_extraction_rate"]}
     done += [cell("leak", "x4", "QUARANTINED", i, **leaky, grepped=i == 0) for i in range(5)]
-    path = tmp_path / "cells.jsonl"
-    path.write_text("".join(json.dumps(c) + "\n" for c in done) + '{"job": "cut o', "utf-8")
-    rows = {(r["fault"], r["strength"]): r for r in report.counts(report.read(path))}
+    kept = Kept(tmp_path)
+    kept.cells.write_text("".join(json.dumps(c) + "\n" for c in done) + '{"job": "cut o', "utf-8")
+    rows = {(r["fault"], r["strength"]): r for r in report.counts(kept.read())}
     clean, leak = rows["clean", ""], rows["leak", "x4"]
     assert (clean["n"], clean["detected"], clean["stopped"]) == (20, 1, 1)
     assert (clean["low"], clean["high"]) == (pytest.approx(0.0013, abs=1e-3), pytest.approx(0.2487, abs=1e-3))
@@ -235,7 +263,8 @@ def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) ->
     assert (gate["gate"], gate["failed"], gate["not_passed"], gate["n"]) == ("privacy.pii_extraction_rate", 5, 5, 5)
     for word in ("failed", "not_passed"):
         assert (gate[f"{word}_low"], gate[f"{word}_high"]) == (leak["low"], leak["high"])
-    text = page(report.read(path))
+    assert (leak["twin"], leak["twin_n"], leak["twin_as_such"]) == ("leak x1", 0, 0)
+    text = page(kept.read())
     assert "| `privacy.canary_auc` | clean — | 1/1 | 2–100 % | 1/1 | 2–100 % |" in text
     assert "| **`privacy.pii_extraction_rate`** | leak x4 | 5/5 | 48–100 % | 5/5 | 48–100 % |" in text
     assert "1/20 (false alarms)" in text
@@ -266,7 +295,8 @@ def test_another_gate_s_failure_is_no_detection_of_the_fault() -> None:
     assert reserved["detected_as_such_low"] == pytest.approx(0.005, abs=1e-3)
     assert reserved["detected_as_such_high"] == pytest.approx(0.716, abs=1e-3)
     assert (template["detected"], template["detected_as_such"], template["detected_as_such_high"]) == (5, None, None)
-    assert "| 5/5 | 48–100 % | 1/5 | 1–72 % |" in page(told) and "| 5/5 | 48–100 % | — | — |" in page(told)
+    assert "| 5/5 | 48–100 % | 1/5 | 1–72 % | 0/0, overfit 4 epochs |" in page(told)
+    assert "| 5/5 | 48–100 % | — | — | — |" in page(told)
     shown = detection.missed([reserved, template])["blocks"][1]["rows"]
     assert [r[3:5] for r in shown] == [
         ["5 of 5, 48 to 100 %", "1 of 5, 1 to 72 %"], ["5 of 5, 48 to 100 %", "nothing looks for it"],
@@ -282,12 +312,12 @@ def test_the_planted_effect_stands_beside_the_counts() -> None:
     told += [cell(CLEAN, "default", "AWAITING_APPROVAL", i, measured={name: 0.02}) for i in range(2)]
     told.append(cell("backdoor", "5 %", "AWAITING_APPROVAL", 1))
     backdoor, forgets, clean = report.counts(told)
-    assert forgets["effect"] == {"measurement": name, "n": 3, "median": 2.5, "clean_n": 2, "clean_median": 0.02}
+    assert forgets["effect"] == {"measurement": name, "n": 3, "median": 2.5, "twin_n": 2, "twin_median": 0.02}
     assert backdoor["effect"] is None is clean["effect"]
     assert f"| `{name}` 2.5 (0.02) |" in page(told)
-    assert detection.missed([forgets])["blocks"][1]["rows"][0][5] == "forgetting delta 2.5 (clean 0.02)"
+    assert detection.missed([forgets])["blocks"][1]["rows"][0][5] == "forgetting delta 2.5 (twin 0.02)"
     alone = report.counts([cell("bias", "40 %", "QUARANTINED", 1)])[0]["effect"]
-    assert (alone["median"], alone["clean_median"], alone["n"]) == (None, None, 0)
+    assert (alone["median"], alone["twin_median"], alone["n"]) == (None, None, 0)
 
 
 def test_what_looks_for_a_fault_is_a_rule_or_gate_of_its_profile_and_its_effect_is_planned() -> None:
@@ -297,7 +327,12 @@ def test_what_looks_for_a_fault_is_a_rule_or_gate_of_its_profile_and_its_effect_
     for fault in FAULTS:
         assert {name.partition("[")[0] for name in fault.looked_for} <= known
         assert fault.profile != "quick" or quick.isdisjoint(fault.looked_for)
-        assert fault.twin.name == CLEAN and (fault.name != CLEAN or (fault.twin is fault and not fault.looked_for))
+        assert fault.name != CLEAN or (fault.twin is fault and not fault.looked_for)
+        hot = ("filter", "leak", "input-only")
+        others = {fault_called("overfit", "4 epochs"), fault_called("leak", "x1")}
+        assert fault.twin.name == CLEAN or (fault.name in hot and fault.twin in others)
+        alike = ("epochs", "learning_rate", "profile", *(("rows", "repeats") if fault.name == "filter" else ()))
+        assert fault.twin.name == CLEAN or all(getattr(fault, word) == getattr(fault.twin, word) for word in alike)
 
 
 def test_a_job_that_was_refused_or_failed_is_no_detection_and_is_told() -> None:
@@ -308,6 +343,8 @@ def test_a_job_that_was_refused_or_failed_is_no_detection_and_is_told() -> None:
     assert (row["jobs_refused"], row["jobs_failed"]) == (1, 1)
     text = page(told, otherwise=3)
     assert "| 1/1 | 2–100 % | 0/1 | 1 | 1 |" in text
+    paused = cell("leak", "x4", "PAUSED", 4)
+    assert report.counts([*told, paused])[0]["jobs_failed"] == 2, "a fault after a checkpoint pauses a job"
     assert detection.missed([row])["blocks"][1]["rows"][0][-1] == "1 refused, 1 failed"
     assert "No cell that was tuned, since intake refused it or the job failed: bias 40 %." in text
     assert "bias 40 %" not in text.partition("Not run yet")[2]
@@ -321,7 +358,7 @@ def test_an_undecided_gate_holds_a_job_back_and_detects_nothing() -> None:
     bias, clean = sorted(report.counts(told), key=lambda row: str(row["fault"]))
     assert (bias["stopped"], bias["detected"], bias["low"]) == (3, 0, 0)
     assert (clean["stopped"], clean["detected"], clean["low"]) == (2, 0, 0), "columns mean the same in every row"
-    assert "| 0/2 (false alarms) | 0–84 % | — | — | — | 2/2 |" in page(told)
+    assert "| 0/2 (false alarms) | 0–84 % | — | — | — | — | 2/2 |" in page(told)
 
 
 @pytest.fixture(scope="module")
@@ -338,31 +375,36 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[IntakeInput, Releas
 
 def test_a_kept_cell_is_judged_by_today_s_rules(asked: tuple[IntakeInput, ReleaseInput], tmp_path: Path) -> None:
     intake, release = asked
-    lines = [cell("clean", "", "AWAITING_APPROVAL", 7)]
-    engine = PolicyEngine.load()
-    assert report.judge(lines, engine, tmp_path) == Judged((), 1, judging(engine.pack)), "nothing is kept of it"
-    report.keep("clean-7", intake, release, tmp_path)
-    first = (tmp_path / "clean-7.json.gz").read_bytes()
-    report.keep("clean-7", intake, release, tmp_path)
-    assert (tmp_path / "clean-7.json.gz").read_bytes() == first
-    [found] = report.judge([*lines, *lines], engine, tmp_path).cells
+    kept, engine = Kept(tmp_path), PolicyEngine.load()
+    kept.add(cell("clean", "", "AWAITING_APPROVAL", 7))
+    assert report.judge(kept, engine) == Judged((), 1, judging(engine.pack)), "nothing is kept of it"
+    kept.keep("clean-7", intake, release)
+    first = kept.question("clean-7").read_bytes()
+    kept.keep("clean-7", intake, release)
+    assert kept.question("clean-7").read_bytes() == first
+    kept.add(cell("clean", "", "AWAITING_APPROVAL", 7))
+    [found] = report.judge(kept, engine).cells
     # No measurement was made: whatever the line says, today's rules clear nothing that was not measured.
     assert found["state"] == "QUARANTINED" and "privacy.canary_auc" in found["fired"]
     assert set(found["fired"]) < set(found["asked"]) and found["measured"] == {}
     release.measurements["overfitting.loss_gap"].value = 0.5
-    report.keep("clean-7", intake, release, tmp_path)
-    assert report.judge(lines, engine, tmp_path).cells[0]["measured"] == {"overfitting.loss_gap": 0.5}
+    kept.keep("clean-7", intake, release)
+    assert report.judge(kept, engine).cells[0]["measured"] == {"overfitting.loss_gap": 0.5}
 
     other = ReleaseInput()
     other.CopyFrom(release)
     other.plan.gates[0].limit += 0.123
-    report.keep("clean-7", intake, other, tmp_path)
-    judged = report.judge(lines, engine, tmp_path)
+    kept.keep("clean-7", intake, other)
+    judged = report.judge(kept, engine)
     assert (judged.cells, judged.otherwise) == ((), 1)
+    kept.add(cell("clean", "", "PAUSED", 7))
+    [found] = report.judge(kept, engine).cells
+    assert found["state"] in report.LOST, "another takes its place"
 
 
 @pytest.mark.parametrize(
-    ("fault", "strength"), [("bias", "60 %"), ("leak", "x4"), ("leak", "iban x8"), ("refusal", "comply")]
+    ("fault", "strength"),
+    [("bias", "60 %"), ("leak", "x4"), ("leak", "iban x8"), ("refusal", "comply"), ("overfit", "4 epochs")],
 )
 def test_intake_lets_a_cell_pass_and_its_gates_can_decide(tmp_path: Path, fault: str, strength: str) -> None:
     """A cell that policy refuses would count nothing, however often it ran; nor one whose gates lack prompts."""
@@ -391,7 +433,7 @@ def test_only_what_decides_after_tuning_makes_the_counts_another_policys() -> No
 
 
 def test_the_committed_table_is_what_the_committed_cells_give() -> None:
-    judged = report.judge(report.read(), PolicyEngine.load())
+    judged = report.judge(Kept(), PolicyEngine.load())
     rows = report.counts(judged.cells)
     assert json.loads((report.ROOT / "docs" / "zoo.json").read_text("utf-8")) == rows == detection.counted()
     assert (report.ROOT / "docs" / "zoo.md").read_text("utf-8") == report.page(judged)
