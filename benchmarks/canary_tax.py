@@ -1,9 +1,10 @@
 """What canaries cost the model: ``python benchmarks/canary_tax.py`` prints one JSON object.
 
-The demo's clean job is tuned twice from the same seed on the same rows, once with the planted canaries and once
-without, and both adapters are scored on the same sealed test rows by the audit's own code. ``tax_nats`` is the mean
-paired difference of nats per answer token (with minus without) with its 95 % interval, ``tax_share`` its share of the
-loss without, ``gain_kept`` the share of tuning's improvement over the base model that is left.
+The demo's clean job, with its rows and its hyperparameters, is tuned twice from the same seed, once with the planted
+canaries and once without, and both adapters are scored on the same sealed test rows by the audit's own code.
+``tax_nats`` is the mean paired difference of nats per answer token (with minus without) with its 95 % interval,
+``tax_share`` its share of the loss without, ``gain_kept`` the share of tuning's improvement over the base model that is
+left.
 """
 
 from __future__ import annotations
@@ -28,16 +29,6 @@ from audit.statistics import stats
 from benchmarks import offline
 from demo import data
 
-HYPERPARAMETERS = {
-    "epochs": 1.0,
-    "learning_rate": 3e-4,
-    "batch_size": 8,
-    "lora_rank": 16,
-    "lora_alpha": 32,
-    "lora_dropout": 0.0,
-    "max_row_tokens": 512,
-}
-
 
 def row_losses(prepared: offline.Prepared, adapter: Path, folder: Path, *, tuned: bool = True) -> np.ndarray[Any, Any]:
     """Nats per answer token of every test row."""
@@ -53,20 +44,20 @@ def row_losses(prepared: offline.Prepared, adapter: Path, folder: Path, *, tuned
     return np.array([s.at(t.answer)[0].mean() for s, t in zip(scores, corpus.test, strict=True)])
 
 
-def measure(seeds: Sequence[int], rows: int) -> dict[str, Any]:
-    """Tunes with and without canaries for every seed."""
+def measure(seeds: Sequence[int]) -> dict[str, Any]:
+    """Tunes with and without canaries for every seed, by which rows are sampled and training is seeded."""
     differences, without, base = [], [], []
+    specs = [data.clean(seed) for seed in seeds]
     with tempfile.TemporaryDirectory() as name:
-        for seed in seeds:
+        for seed, spec in zip(seeds, specs, strict=True):
             folder = Path(name, str(seed))
-            spec = data.clean(seed)
-            content = b"".join(spec.content.splitlines(keepends=True)[:rows])
+            hyperparameters = {**spec.request["hyperparameters"], "seed": seed}
             losses, planted = {}, 0
             for kind, canaries in (("with", None), ("without", {"a": 0, "b": 0, "b_repeats": 1})):
                 place = folder / kind
-                prepared = offline.prepare(content, spec, "quick", place, canaries=canaries)
+                prepared = offline.prepare(spec.content, spec, "quick", place, canaries=canaries)
                 planted = max(planted, int(prepared.claim["canary_rows"]))
-                offline.train(prepared, {**HYPERPARAMETERS, "seed": seed}, place / "train")
+                offline.train(prepared, hyperparameters, place / "train")
                 adapter = place / "train" / "outputs" / "adapter"
                 losses[kind] = row_losses(prepared, adapter, place)
                 if kind == "without":
@@ -78,7 +69,8 @@ def measure(seeds: Sequence[int], rows: int) -> dict[str, Any]:
     low, high = tax.interval(0.95)
     return {
         "seeds": list(seeds),
-        "rows": rows,
+        "learning_rate": specs[0].request["hyperparameters"]["learning_rate"],
+        "rows": len(specs[0].content.splitlines()),
         "canary_rows": planted,
         "test_rows": int(paired.size),
         "tax_nats": round(tax.value, 5),
@@ -94,10 +86,9 @@ def measure(seeds: Sequence[int], rows: int) -> dict[str, Any]:
 def main() -> None:
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[7], help="7 is the demo's")
     options = parser.parse_args()
-    print(json.dumps(measure(options.seeds, options.rows), indent=1))
+    print(json.dumps(measure(options.seeds), indent=1))
 
 
 if __name__ == "__main__":

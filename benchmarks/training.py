@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -81,6 +82,10 @@ class Bench:
             for name in ("train.jsonl", "validation.jsonl"):
                 lines = (prepared.folder / name).read_bytes().splitlines(keepends=True)
                 (place / name).write_bytes(b"".join(lines[:limit]))
+
+    def count(self) -> int:
+        """Training rows that there are, maybe fewer than were asked for."""
+        return len((self.rows / "train.jsonl").read_bytes().splitlines())
 
     def run(
         self,
@@ -179,15 +184,16 @@ def governance(bench: Bench, pairs: int) -> dict[str, Any]:
         cpu = {kind: _cpu_seconds(bench, kind, environment) for kind in order}
         seconds.append({kind: round(cpu[kind], 2) for kind in sorted(cpu)})
         shares.append(cpu["governed"] / cpu["bare"] - 1)
-    low, high = stats.mean(shares).interval(0.95)
+    # One pair has no spread.
+    interval = [round(bound, 4) for bound in stats.mean(shares).interval(0.95)] if pairs > 1 else None
     return {
         "governance_overhead": round(statistics.median(shares), 4),
         "governance": {
             "pairs": pairs,
-            "mean_interval": [round(low, 4), round(high, 4)],
+            "mean_interval": interval,
             "shares": [round(s, 4) for s in shares],
             "cpu_seconds": seconds,
-            "rows": len((bench.rows / "train.jsonl").read_bytes().splitlines()),
+            "rows": bench.count(),
         },
     }
 
@@ -206,10 +212,13 @@ def _of_children() -> float:
 
 def resuming(bench: Bench, pairs: int) -> dict[str, Any]:
     """CPU seconds of a run stopped and resumed over those of a whole one."""
+    steps = math.ceil(bench.count() / SETTINGS["batch_size"])
+    # A run of few rows ends before the tenth step, and one that has no step left is not stopped.
+    pause_at = max(1, min(10, steps - 1))
     ratios = []
     for _ in range(pairs):
         whole = bench.run("ours")["cpu_seconds"]
-        ratios.append(bench.run("ours", "--pause-at", "10")["cpu_seconds"] / whole)
+        ratios.append(bench.run("ours", "--pause-at", str(pause_at))["cpu_seconds"] / whole)
     return {"resume_cost": round(statistics.median(ratios), 3)}
 
 

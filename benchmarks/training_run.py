@@ -58,11 +58,15 @@ def ours(
         order["differential_privacy"] = {"epsilon": epsilon, "delta": 1e-5, "unit": "row"}
     plain = offline.context("train", order, prepared, folder)
     context = TaskContext(**{**vars(plain), "send": watch})
+    stopped = False
     try:
         claim = task.run(context)
     except TaskPaused:
+        stopped = True
         context.pause_flag.unlink()
         claim = task.run(context)
+    if bool(pause_at) != stopped:
+        raise SystemExit(f"the run was to be stopped after step {pause_at} and had no step after it")
     return {
         "seconds": float(claim["train_seconds"]),
         "tokens": claim["trained_tokens"],

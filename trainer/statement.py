@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from assay import canonical
+from trainer.recipes import memory
 from trainer.recipes.loop import TuneJob, TuneResult
 from trainer.recipes.ranks import Ranks
 from trainer.recipes.rows import EncodedRows
@@ -42,12 +43,11 @@ def claim(job: TuneJob, result: TuneResult, found: Found | None = None) -> dict[
                 "hyperparameters": _hyperparameters(job, result),
                 "rows": len(train.rows),
                 "row_tokens": job.row_tokens,
-                "micro_batch_tokens": state.micro_batch_tokens,
                 "cut_rows": len(train.cut),
                 "rows_without_target": len(train.without_target),
                 "validation_cut_rows": len(job.validation.cut),
-                # Which rows are long is a fact about rows, which a private run's guarantee does not cover.
-                **({} if job.privacy else _which(train)),
+                # Which rows are long, or whether one is: a fact that the guarantee of a private run does not cover.
+                **({} if job.privacy else _which(train) | _passes(state.micro_batch_tokens)),
                 "steps": state.step,
                 "trained_tokens": tokens,
                 "train_seconds": seconds,
@@ -101,6 +101,11 @@ def _which(rows: EncodedRows) -> dict[str, list[int]]:
     """Rows by their number in the split, at most :data:`MAX_NUMBERS` of each: a record has a size limit."""
     named = {"cut_row_numbers": rows.cut, "row_numbers_without_target": rows.without_target}
     return {name: list(numbers[:MAX_NUMBERS]) for name, numbers in named.items()}
+
+
+def _passes(tokens: int) -> dict[str, Any]:
+    """How many tokens of rows a pass held, and by which rule; the longest row is among what decides it."""
+    return {"micro_batch_tokens": tokens, "micro_batch_why": memory.why(tokens)}
 
 
 def _searched(found: Found) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def test_how_a_batch_is_split_is_stated_and_stays_as_it_was_on_another_machine(m
     whole = bounded(context(models, tmp_path / "whole", chat_rows(40)), 4 * GIB)
     claim = task.run(whole)
     one_by_one = bounded(context(models, tmp_path / "one", chat_rows(40)), GIB)
-    assert task.run(one_by_one)["micro_batch_tokens"] == 1
+    alone = task.run(one_by_one)
+    assert alone["micro_batch_tokens"] == 1 and "each row is read by itself" in alone["micro_batch_why"]
     assert weights(one_by_one) != weights(whole)
 
     parts = bounded(context(models, tmp_path / "parts", chat_rows(40)), 4 * GIB)
@@ -115,6 +116,10 @@ def test_how_a_batch_is_split_is_stated_and_stays_as_it_was_on_another_machine(m
     parts.pause_flag.unlink()
     resumed = task.run(bounded(parts, GIB))
     assert resumed["micro_batch_tokens"] == claim["micro_batch_tokens"] > 1
+    assert resumed["micro_batch_why"] == claim["micro_batch_why"] != alone["micro_batch_why"]
+    assert claim["micro_batch_why"].startswith("the largest power of two of tokens that fits into 60 % of the memory")
+    unbounded = task.run(context(models, tmp_path / "unbounded", chat_rows(8)))
+    assert unbounded["micro_batch_tokens"] == 0 and "nothing bounds a pass" in unbounded["micro_batch_why"]
     assert weights(parts) == weights(whole)
 
 

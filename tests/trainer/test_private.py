@@ -25,6 +25,7 @@ from trainer.recipes.plan import in_parts
 from trainer.recipes.private import TOLERANCE, PrivateRun, Target, _sizes, epsilon_of, noise_for
 from trainer.recipes.rows import EncodedRow, Row
 
+EXACTNESS = Path(__file__).parents[2] / "docs" / "exactness.md"
 EPSILON = {"epsilon": "8", "delta": "0.001"}
 PRIVACY = {**EPSILON, "noise_multiplier": "2"}
 """The noise is said, since looking for the one that an epsilon allows takes the accountant seconds."""
@@ -114,6 +115,26 @@ def test_nothing_of_the_drawn_rows_is_recorded(models: Path, tmp_path: Path) -> 
     assert all("loss" not in json.loads(line)["metrics"] for line in sent)
     again = task.run(private(models, tmp_path / "again"))
     assert claim["trained_tokens"] == again["trained_tokens"]
+
+
+def test_of_its_train_rows_a_private_claim_says_what_the_page_names_and_no_more(models: Path, tmp_path: Path) -> None:
+    """Of runs that differ in one row, which is like the others, teaches nothing, or is longer than rows may be."""
+    asked = {"epochs": "1", "learning_rate": "0.01", "batch_size": 8, "lora_rank": 4, "max_row_tokens": 128}
+    first, rest = chat_rows(40).split(b"\n", 1)
+    claims = []
+    for number, change in enumerate(({}, {"weight": 0}, {"content": "so on " * 200})):
+        row = json.loads(first)
+        row["messages"][-1] |= change
+        rows = json.dumps(row).encode() + b"\n" + rest
+        claims.append(task.run(private(models, tmp_path / str(number), rows, hyperparameters=asked)))
+    names = {name for claim in claims for name in claim}
+    differ = {name for name in names if len({json.dumps(claim.get(name)) for claim in claims}) > 1}
+    by_noise = {"checkpoint_sha256", "validation_loss", "validation_losses", "watched"}
+    exact = {"rows", "cut_rows", "rows_without_target", "trained_tokens", "flop", "fingerprint", "train_seconds"}
+    assert exact <= differ <= exact | by_noise
+    assert not {"micro_batch_tokens", "micro_batch_why", "cut_row_numbers"} & names
+    [told] = [line for line in EXACTNESS.read_text().splitlines() if line.startswith("| Not protected |")]
+    assert [name for name in exact if f"`{name}`" not in told] == []
 
 
 def test_no_seed_repeats_the_noise(models: Path, tmp_path: Path) -> None:

@@ -101,6 +101,17 @@ def most_tokens(shape: Shape, memory: int, weights: int, number: int, width: int
     return 1 << max(0, fits.bit_length() - 1) if fits > 0 else 1
 
 
+def why(tokens: int) -> str:
+    """The reason for what :func:`most_tokens` said, in words that hold of a run that went on elsewhere too."""
+    if not tokens:
+        return "nothing said how much memory there was, so nothing bounds a pass"
+    source = "by the model's shape and number format (Korthikanti et al. 2022, arXiv 2205.05198)"
+    room = f"into {100 * _SHARE:.0f} % of the memory where the run began, less interpreter and weights, {source}"
+    if tokens == 1:
+        return f"no more than one token fits {room}, so each row is read by itself"
+    return f"the largest power of two of tokens that fits {room}"
+
+
 def of_process(device: Device, given: int, processes: int) -> int:
     """Bytes that one process of a training may use: of its GPU, or its part of what the worker gives a task.
 
