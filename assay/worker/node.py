@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from assay import bundle, durable
-from assay.errors import AssayError, IntegrityError, PermissionDeniedError
+from assay.errors import AssayError, IntegrityError, PermissionDeniedError, no_room
 from assay.worker import admit, exchange, kept, recovery
 from assay.worker.attempt import Progress
 from assay.worker.engine import Ended, Events, ThisMachine
@@ -35,6 +36,8 @@ from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
 from assay.worker.spool import RESULT_FILE, MeterTotals, Spool, TaskRecord, record_of
 
 _BEAT_SECONDS = 1.0
+_ROOM = 256 << 20
+"""Bytes of the exchange that keeping checkpoints leaves to everything else."""
 _LOG = logging.getLogger("assay.worker")
 
 
@@ -89,13 +92,14 @@ class _Node:
                 ended = Ended("paused" if reason else "failed", self.meter, reason or fault)
             finally:
                 self._engine.release(place)
-                # What is being kept must not take the place of what follows.
                 over.set()
-                await keeping
             # In a thread, so that it beats on: large checkpoints take longer than its silence is borne.
             if ended.kind == "done":
                 await asyncio.to_thread(self._hand_over, self._spool.folder(record.task_id) / RESULT_FILE)
             elif ended.kind == "paused":
+                # What is still being kept must not take the place of what follows. Other ends wait for nothing: the
+                # cluster soon kills what was cancelled, and plain rows lie here.
+                await keeping
                 await asyncio.to_thread(self._seal_work, record, self._work(record))
         finally:
             over.set()
@@ -156,6 +160,9 @@ class _Node:
         """Seals what a training has written, unless it is what is ``held``; returns what is held now, with inodes."""
         with tempfile.TemporaryDirectory(dir=self._spool.root, prefix=".kept-") as name:
             found = frozenset(_linked(self._work(record), Path(name)))
+            room = shutil.disk_usage(self._attempt).free - sum((Path(name) / path).stat().st_size for path, _ in found)
+            if room < _ROOM:
+                raise OSError(errno.ENOSPC, "the exchange has no room for the checkpoints")
             if found - held and kept.newest(Path(name), work_key(self._keys, record)):
                 self._seal_work(record, Path(name))
             return found
@@ -184,9 +191,11 @@ class _Node:
             count += 1
             try:
                 await asyncio.to_thread(exchange.publish, self._attempt / exchange.BEAT, {"n": count, **self.signs()})
-            except OSError:
-                self._engine.kill(task_id, "NODE_FORGOTTEN: the try's folder is gone or full")
-                return
+            except OSError as error:
+                # Of a full disk the supervisor hears by this silence, and bears it for a while.
+                if not no_room(error):
+                    self._engine.kill(task_id, "NODE_FORGOTTEN: the try's folder is gone")
+                    return
             if (self._attempt / exchange.CANCEL).exists():
                 self._engine.kill(task_id, "TASK_CANCELLED: ended on request")
             elif (self._attempt / exchange.PAUSE).exists():
@@ -257,7 +266,11 @@ def _linked(folder: Path, into: Path) -> Iterator[tuple[str, int]]:
             # One that is gone by now was an older checkpoint.
             with contextlib.suppress(FileNotFoundError):
                 os.link(entry.name, target, src_dir_fd=entry.folder, follow_symlinks=False)
-                yield entry.path, target.lstat().st_ino
+                status = target.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    yield entry.path, status.st_ino
+                else:
+                    target.unlink()
 
 
 def _plain_files(folder: Path) -> list[tuple[str, Path]]:

@@ -199,6 +199,11 @@ class Exchange:
             return await peer.client.pause(task_id)
         except NotFoundError:
             return worker_pb2.Task(task_id=task_id)
+        except PreconditionError as error:
+            # Of a worker of an earlier release, for a task that had ended.
+            if error.reason != "TASK_ENDED":
+                raise
+            return worker_pb2.Task(task_id=task_id)
 
     async def resume(self, peer: Peer, task_id: str) -> None:
         """Lets a paused task go on; one that is unknown or has ended needs no leave."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -196,7 +197,13 @@ async def test_bytes_that_are_no_message_are_refused_and_no_fault_of_ours(served
 
 
 async def test_an_upload_that_turns_into_bytes_of_no_message_is_refused(served: Served) -> None:
-    header = dataset_pb2.UploadDatasetRequest.Header(parent="units/credit", dataset_id="rows", size_bytes=9)
+    header = dataset_pb2.UploadDatasetHeader(
+        parent="units/credit",
+        dataset_id="rows",
+        format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL,
+        datasheet=dataset_pb2.Datasheet(purposes=["support-replies"], licence="CC0-1.0"),
+        request_id=str(uuid.uuid4()),
+    )
     async with served.channel("rita") as rita:
         call = silent(rita, UPLOAD, 60)
         await call.write(dataset_pb2.UploadDatasetRequest(header=header).SerializeToString())

@@ -87,7 +87,7 @@ async def test_without_a_whole_checkpoint_or_a_way_on_the_task_fails_and_nothing
     await submit(supervisor, "t1", "train", sealed(house, fault))
     record = (await ended(supervisor, "t1")).record
     code = {"token cap": "TOKEN_CAP", "long head": "SEALED_FILE_HEAD"}.get(fault, "LOSS_NOT_FINITE")
-    assert record.state is State.FAILED and record.reason.startswith(code) and "checkpoint" not in record.reason
+    assert record.state is State.FAILED and record.reason.startswith(code) and "is kept" not in record.reason
     # Its end is told before its sealed task is cleared away.
     await supervisor.stop()
     assert held(house) == {"state.json", "log.txt"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -127,6 +130,29 @@ async def test_a_node_beats_while_it_seals_a_checkpoint(house: House, monkeypatc
     assert (attempt.parent / exchange.WORK).exists()
 
 
+@pytest.mark.parametrize(("number", "ends"), [(errno.ENOSPC, False), (errno.ESTALE, True)])
+async def test_a_full_exchange_ends_no_training_and_one_that_is_gone_does(
+    house: House, monkeypatch: pytest.MonkeyPatch, number: int, ends: bool
+) -> None:
+    attempt, killed, tried = lay_out(house), [], []
+
+    def publish(path: Path, value: Any) -> None:
+        tried.append(value["n"])
+        raise OSError(number, "no")
+
+    class Engine:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *arguments: killed.append(arguments) if name == "kill" else None
+
+    monkeypatch.setattr(node, "_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(exchange, "publish", publish)
+    one: Any = Engine()
+    beats = node._Node(attempt, Spool(house.root / "node-spool"), one, house.settings(), house.keys())._beat("t1")
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(beats, 0.5)
+    assert (len(killed), len(tried) > 2) == ((1, False) if ends else (0, True))
+
+
 def test_a_try_that_faults_after_a_checkpoint_leaves_it_sealed_and_the_next_goes_on(house: House) -> None:
     files = {"train.jsonl": b"{}\n", "validation.jsonl": b"{}\n"}
     attempt = lay_out(house, kind="train")
@@ -143,7 +169,7 @@ def test_a_try_that_faults_after_a_checkpoint_leaves_it_sealed_and_the_next_goes
 
 
 def test_what_a_running_task_puts_in_a_files_place_is_not_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may swap a name between the look and the link: the link is then to the link itself, which nothing follows."""
+    """It may swap a name between the look and the link: the link is then to the link itself, and is taken away."""
     work, into = house.root / "work", house.root / "into"
     (work / "checkpoints").mkdir(parents=True)
     into.mkdir()
@@ -156,8 +182,7 @@ def test_what_a_running_task_puts_in_a_files_place_is_not_read(house: House, mon
     assert len(swapped) == 1
     folder = os.open(work, os.O_RDONLY)
     monkeypatch.setattr(node, "walk", lambda top: iter([replace(swapped[0], folder=folder)]))
-    assert [name for name, _ in node._linked(work, into)] == ["plain-link"]
+    assert [name for name, _ in node._linked(work, into)] == [] and not os.path.lexists(into / "plain-link")
     os.close(folder)
     monkeypatch.undo()
-    assert (into / "plain-link").is_symlink()
     assert [name for name, _ in node._plain_files(into)] == ["checkpoints/step-00000002"]
