@@ -27,6 +27,7 @@ SHARED: Mapping[str, str] = {
     "places": "list<string>",
     "uses": "list<string>",
     "domains": "list<string>",
+    "decides": "bool",
     "high_risk_by": "string",
 }
 INTAKE: Mapping[str, str] = {

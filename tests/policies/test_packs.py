@@ -182,3 +182,20 @@ def test_a_replay_under_another_bundle_lists_what_changes(
     strict = testing.engine_of(bundle, "gdpr")
     (change,) = replay(strict, past).changes
     assert change.flipped and change.started == ("GDPR-USE",)
+
+
+def test_counsel_can_lift_what_follows_the_kind_of_use_and_nothing_else_of_the_pack(
+    bundle: Pack, table: tuple[testing.Case, ...]
+) -> None:
+    following = [rule for rule in bundle.rules if "high_risk_by" in rule.applies.names() | rule.check.names()]
+    assert {"AIA-TIER", "AIA-18", "AIA-25", "GDPR-35", "NIST-MS-2.6-003"} <= {rule.id for rule in following}
+    for rule in following:
+        assert rule.waivable_by == "ROLE_COMPLIANCE_OFFICER" and rule.waiver_days > 0, rule.id
+    rest = [rule for rule in bundle.rules if rule.pack in ("eu-ai-act", "gdpr") and rule not in following]
+    assert [rule.id for rule in rest if rule.waivable_by] == []
+    # A waiver leads to a job that can be judged: the denial holds a plan.
+    case = next(case for case in table if case.name == "a low tier takes a credit decision out of no duty")
+    decision = testing.engine_of(bundle, "eu-ai-act").decide(testing._dated(case))
+    denied = [outcome for outcome in decision.outcomes if outcome.outcome == policy_pb2.OUTCOME_FAIL]
+    assert [outcome.rule_id for outcome in denied] == ["AIA-TIER", "AIA-18"]
+    assert not decision.allowed and decision.audit_plan.gates
