@@ -25,6 +25,7 @@ SHARED: Mapping[str, str] = {
     "private": "bool",
     "artefacts": "list<string>",
     "places": "list<string>",
+    "unknown_places": "list<string>",
     "uses": "list<string>",
     "domains": "list<string>",
     "decides": "bool",

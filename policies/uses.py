@@ -1,9 +1,9 @@
 """What follows from a declared use: where it lies, what it is for, and whether the AI Act lists it as high-risk.
 
 Law binds by where a model is used and by what for. So neither the code of one member state nor another domain or a low
-tier on the form may take a use out of it: rules read what is worked out here, and nowhere else is there a list of
-member states or of domains. The other way round an honest declaration makes no decision of what decides nothing: a
-chat that answers questions on insurance is no pricing of it.
+tier on the form may take a use out of it, nor may a place or a domain that nobody knows: rules read what is worked out
+here, and nowhere else is there a list of member states or of domains. The other way round an honest declaration makes
+no decision of what decides nothing: a chat that answers questions on insurance is no pricing of it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,38 @@ from typing import Any
 
 from assay.v1 import policy_input_pb2
 
+COUNTRIES = frozenset(
+    """
+    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ
+    CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR
+    GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT
+    JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY
+    MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM
+    PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV
+    SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT
+    ZA ZM ZW
+""".split()
+)
+"""The 249 codes of ISO 3166-1 alpha-2."""
+US_PARTS = frozenset(
+    """
+    AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR PA
+    RI SC SD TN TX UT VT VA WA WV WI WY DC AS GU MP PR UM VI NYC
+""".split()
+)
+"""States and territories of the United States, ISO 3166-2, and New York City. No other country's parts are law here."""
 EU_MEMBERS = frozenset("AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK".split())
 """The 27 members of the European Union, ISO 3166-1."""
 EU_TERRITORIES = frozenset("AX GF GP MF MQ RE YT".split())
 """Parts of Finland and France with codes of their own where Union law holds (Article 355(1) and (4) TFEU)."""
 EEA_ONLY = frozenset("IS LI NO".split())
 """States of the European Economic Area that are not members of the Union."""
-_EU = EU_MEMBERS | EU_TERRITORIES | {"EU", "EL"}
-# EL is Greece in the Union's own texts.
-_WITHIN = MappingProxyType({"US-NYC": "US-NY"})
+_GREECE = "EL"
+"""Greece in the Union's own texts."""
+_EU = EU_MEMBERS | EU_TERRITORIES | {"EU", _GREECE}
+_WITHIN = MappingProxyType({"US-NYC": "US-NY", **dict.fromkeys(("AS", "GU", "MP", "PR", "VI"), "US")})
+"""A city in its state, and territories of the United States that have codes of their own."""
+_PART = re.compile(r"[A-Z0-9]{1,3}")
 
 DOMAINS = ("credit", "housing", "hiring", "insurance", "healthcare", "education", "public", "other")
 """What a use may be declared to be for; ``public`` is what authorities give and refuse: benefits, asylum, borders."""
@@ -65,9 +88,10 @@ _FRAUD = "fraud-detection"
 
 def bindings(request: policy_input_pb2.RequestFacts, task: str) -> dict[str, Any]:
     """The variables that rules read of a use: ``places`` to ``high_risk_by``, as docs/policies.md lists them."""
-    use = request.use
+    use, declared = request.use, tuple(request.use.jurisdictions)
     return {
-        "places": places_of(tuple(use.jurisdictions)),
+        "places": places_of(declared),
+        "unknown_places": unknown_places_of(declared),
         "uses": list(domains_of(use.domain, request.purpose, task)),
         "domains": list(DOMAINS),
         "decides": decides(request.purpose, task),
@@ -83,6 +107,11 @@ def places_of(declared: Iterable[str]) -> list[str]:
         out |= dict.fromkeys(filter(None, (place, _WITHIN.get(place), country)))
         out |= dict.fromkeys(("EU", "EEA") if country in _EU else ("EEA",) if country in EEA_ONLY else ())
     return list(out)
+
+
+def unknown_places_of(declared: Iterable[str]) -> list[str]:
+    """The declared places that nobody knows, of which no law would be asked. Parts are listed of the US alone."""
+    return [place for place in declared if not _is_known(place)]
 
 
 def decides(purpose: str, task: str) -> bool:
@@ -142,3 +171,12 @@ def _read(purpose: str, task: str) -> tuple[bool, tuple[str, ...]]:
         return True, subjects
     done_to = tuple(word for word in subjects if word not in _ACTS)
     return (True, done_to) if acts and done_to else (False, ())
+
+
+def _is_known(place: str) -> bool:
+    country, dash, part = place.partition("-")
+    if country not in COUNTRIES and country != _GREECE:
+        return place == "EU"
+    if not dash:
+        return True
+    return part in US_PARTS if country == "US" else _PART.fullmatch(part) is not None

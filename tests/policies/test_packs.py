@@ -119,6 +119,17 @@ def test_what_was_cited_wrongly_once_is_cited_rightly(bundle: Pack) -> None:
     assert {name: rules[name].effective_from.isoformat() for name in BEGAN} == BEGAN
 
 
+def test_a_place_or_domain_that_nobody_knows_is_refused_by_every_pack_that_reads_one(bundle: Pack) -> None:
+    for part in bundle.parts:
+        rules = [rule for rule in bundle.rules if rule.pack == part.name]
+        read: frozenset[str] = frozenset().union(*(rule.applies.names() for rule in rules))
+        demanded = [rule.check.source for rule in rules if rule.stage == "intake" and rule.applies.source == "true"]
+        if "places" in read or any("use.jurisdictions.exists" in rule.applies.source for rule in rules):
+            assert any("size(unknown_places) == 0" in source for source in demanded), part.name
+        if {"uses", "high_risk_by"} & read:
+            assert any("request.use.domain in domains" in source for source in demanded), part.name
+
+
 def stored(bundle: Pack, table: tuple[testing.Case, ...], day: str) -> Iterator[Decided]:
     """Every case of the fair-lending pack that reaches a verdict, decided on a day."""
     engine = testing.engine_of(bundle, "fair-lending")

@@ -19,6 +19,8 @@ from policies import uses
         (["NO"], ["NO", "EEA"]),
         (["CH", "GB"], ["CH", "GB"]),
         (["US-NYC"], ["US-NYC", "US-NY", "US"]),
+        (["PR"], ["PR", "US"]),
+        (["VI", "GU", "AS", "MP"], ["VI", "US", "GU", "AS", "MP"]),
         (["US-TX", "FR", "IT"], ["US-TX", "US", "FR", "EU", "EEA", "IT"]),
         ([], []),
     ],
@@ -32,6 +34,27 @@ def test_every_member_of_the_union_and_of_the_economic_area_counts() -> None:
     assert all({"EU", "EEA"} <= set(uses.places_of([state])) for state in uses.EU_MEMBERS)
     for state in uses.EEA_ONLY:
         assert "EEA" in uses.places_of([state]) and "EU" not in uses.places_of([state])
+
+
+@pytest.mark.parametrize(
+    "place", ["EU", "EL", "DE", "DE-BY", "EL-30", "US", "US-NYC", "US-PR", "US-DC", "PR", "CO", "FR-75", "GB-SCT"]
+)
+def test_a_place_that_there_is(place: str) -> None:
+    assert uses.unknown_places_of([place]) == []
+
+
+@pytest.mark.parametrize(
+    "place", ["UK", "DEU", "USA", "NYC", "US-CAL", "US-XX", "EU-DE", "XK", "FX", "de", "US-", "DE-", "DE-BAYERN", ""]
+)
+def test_a_place_that_nobody_knows_is_named(place: str) -> None:
+    assert uses.unknown_places_of(["EU", place, "US-NY"]) == [place]
+
+
+def test_the_codes_of_countries_are_those_of_the_standard() -> None:
+    assert len(uses.COUNTRIES) == 249 and all(len(code) == 2 for code in uses.COUNTRIES)
+    assert uses.EU_MEMBERS | uses.EU_TERRITORIES | uses.EEA_ONLY < uses.COUNTRIES
+    # Fifty states, the district, six territories and the city.
+    assert len(uses.US_PARTS) == 58
 
 
 @pytest.mark.parametrize(
