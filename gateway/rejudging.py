@@ -3,6 +3,9 @@
 A kit holds the question that release policy was asked, its verdict, and the rules and limits that the verdict names. So
 every rule is asked, also those that read a measurement without a gate of the plan, such as "not one identifier came
 back": within its tolerance a number may move from no hit to one, and then it is the rule that tells.
+
+Rules and limits are not all that decides: the engine's own code does too, and a verdict names it. Where another engine
+asks again, what it says of the recorded numbers tells what is its doing and what is that of the new numbers.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from gateway.active_policy import is_of, of_verdict
 from gateway.admission.facts import judged
 from gateway.admission.release import REPORT_FILE
 from gateway.settings import Settings
+from policies.deciding import ENGINE
 from policies.engine import PolicyEngine
 from policies.pack import PACKS, load
 
@@ -64,7 +68,7 @@ def rejudge(work: Path) -> list[Line]:
     engine = PolicyEngine(pack, dt.date.fromisoformat(verdict.as_of))
     recorded, again = (_report(folder / REPORT_FILE) for folder in (kit, work / "outputs"))
     then, now = engine.judge(question), engine.judge(_with(question, again))
-    same = is_of(pack, verdict)
+    same, made_here = is_of(pack, verdict), verdict.engine == ENGINE
     whole = then.input_sha256 == verdict.input_sha256 and question == _with(question, recorded)
     lines = [
         Line(
@@ -83,8 +87,15 @@ def rejudge(work: Path) -> list[Line]:
             verdict.input_sha256[:16],
             then.input_sha256[:16],
         ),
+        Line(
+            "policy engine",
+            PASS if made_here else CAVEAT,
+            "the engine of the verdict" if made_here else "not the engine of the verdict, whose code may differ",
+            verdict.engine or "-",
+            ENGINE,
+        ),
     ]
-    return [*lines, *_compared(verdict if same else then, now)]
+    return [*lines, *_compared(verdict if same else then, now, now if made_here else then)]
 
 
 def _report(path: Path) -> measurement_pb2.AuditReport:
@@ -103,13 +114,23 @@ def _with(
     return out
 
 
-def _compared(then: policy_pb2.Verdict, now: policy_pb2.Verdict) -> Iterator[Line]:
-    """The verdict and every rule's outcome, recorded and again."""
-    first, second = _outcomes(then), _outcomes(now)
+def _compared(recorded: policy_pb2.Verdict, now: policy_pb2.Verdict, then: policy_pb2.Verdict) -> Iterator[Line]:
+    """The verdict and every rule's outcome, recorded and again.
+
+    Args:
+        recorded: to compare with.
+        now: of this engine on the new numbers.
+        then: of this engine on the recorded numbers, where it is not the one that recorded; else as ``now``.
+    """
+    first, second, alike = _outcomes(recorded), _outcomes(now), _outcomes(then)
     for name in dict.fromkeys((*first, *second)):
         before, after = first.get(name, "absent"), second.get(name, "absent")
-        same = before == after
-        yield Line(name, PASS if same else FAIL, "the same decision" if same else "another decision", before, after)
+        if after != alike.get(name, "absent") or (before != after and recorded.engine == now.engine):
+            yield Line(name, FAIL, "another decision", before, after)
+        elif before != after:
+            yield Line(name, CAVEAT, "another decision by another engine, of the recorded numbers too", before, after)
+        else:
+            yield Line(name, PASS, "the same decision", before, after)
 
 
 def _outcomes(verdict: policy_pb2.Verdict) -> dict[str, str]:

@@ -48,7 +48,8 @@ HANDED_IN = frozenset(KINDS) - {
 def at_intake(question: policy_input_pb2.IntakeInput) -> dict[str, str]:
     """Kinds that are there when the decision is made, sorted; the plan is fixed with it.
 
-    The value is the digest of a document that the requester named, and empty for what the house itself made.
+    The value is the digest of the document that the requester named, of several all of them, sorted and with a comma
+    between; it is empty for what the house itself made.
     """
     made = [*_MADE_AT_INTAKE, *(_MADE_FROM_ROWS if question.HasField("data") else ())]
     return _together(question.request, made)
@@ -65,8 +66,11 @@ def at_release(question: policy_input_pb2.ReleaseInput) -> dict[str, str]:
 
 
 def _together(request: policy_input_pb2.RequestFacts, made: Iterable[str]) -> dict[str, str]:
-    named = request.use.artefacts
-    there = {item.kind: item.sha256 for item in named if item.kind in HANDED_IN and len(item.sha256) == 64}
+    named: dict[str, set[str]] = {}
+    for item in request.use.artefacts:
+        if item.kind in HANDED_IN and len(item.sha256) == 64:
+            named.setdefault(item.kind, set()).add(item.sha256)
+    there = {kind: ", ".join(sorted(found)) for kind, found in named.items()}
     return dict(sorted({**there, **dict.fromkeys(made, "")}.items()))
 
 

@@ -77,7 +77,7 @@ def held(rule: Rule, there: Mapping[str, str]) -> policy_pb2.RuleOutcome:
         return describe(rule, policy_pb2.OUTCOME_PASS)
     words = "; ".join(f"{kind} ({KINDS[kind]}), SHA-256 {there[kind]}" for kind in kinds)
     message = f"{DECLARED}{words}. The requester named it by its digest; the document was not seen here."
-    fix = f"Show {' and '.join(kinds)} to whoever approves, who compares the document's SHA-256 with this one."
+    fix = f"Show {' and '.join(kinds)} to whoever approves, who compares each document's SHA-256 with the one given."
     return describe(rule, policy_pb2.OUTCOME_WARN, message, fix)
 
 

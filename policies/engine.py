@@ -18,7 +18,8 @@ from assay import canonical, digests
 from assay.errors import AssayError, InvalidInputError, NotFoundError
 from assay.v1 import identity_pb2, policy_input_pb2, policy_pb2
 from policies import artefacts, asking, inputs, verdicts
-from policies.cel import ENGINE, Activation, Expression
+from policies.cel import Activation, Expression
+from policies.deciding import ENGINE
 from policies.fused import FAILS, HOLDS, NOT_APPLICABLE, Fused, entry
 from policies.limits import PROFILES
 from policies.pack import load, today

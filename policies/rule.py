@@ -25,8 +25,10 @@ SHARED: Mapping[str, str] = {
     "private": "bool",
     "artefacts": "list<string>",
     "places": "list<string>",
+    "unknown_places": "list<string>",
     "uses": "list<string>",
     "domains": "list<string>",
+    "decides": "bool",
     "high_risk_by": "string",
 }
 INTAKE: Mapping[str, str] = {

@@ -82,6 +82,9 @@ def _summary(known: Facts) -> dict[str, Any]:
     standing = rules.open_rules(verdict)
     if standing:
         parts.append(table(("Rule that did not pass", "Outcome", "Why"), (20, 16, 64), standing, status=1))
+    unseen = rules.by_digest_alone(known.get("decision", {}), verdict)
+    if unseen:
+        parts.append(table(("Documents known by digest alone", "SHA-256", "Rules"), (20, 54, 26), unseen))
     return section("summary", "Summary", *parts)
 
 
@@ -100,6 +103,8 @@ def _reading() -> dict[str, Any]:
             "FAIL: the whole interval lies on the other side, also after correction for the number of tests. "
             "INCONCLUSIVE: the interval holds the limit; such a model is not deployable. GAP: nothing is recorded "
             "where something belongs; a GAP is never filled by prose and never counts in the model's favour. "
+            "WARN: it stops nothing and is to be looked at; where it says DECLARED, the rule rests on a document known "
+            "by its digest alone, and whoever approves has it shown and compares its SHA-256 with the summary's. "
             "A passed card does not say that the model is free of risk, only that the tests named here found no more."
         ),
     )

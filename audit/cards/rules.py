@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,10 @@ from audit.cards import blocks
 from audit.cards.blocks import facts, paragraph, section, table
 
 Record = Mapping[str, Any]
+
+_DECLARED = "DECLARED: "
+"""How policy begins what it says of a rule that rests on documents of which only the digests are known."""
+_NAMED = re.compile(r"([A-Z][A-Z0-9-]*) \([^()]*\), SHA-256 ([0-9a-f]{64}(?:, [0-9a-f]{64})*)")
 
 
 def answered(id_: str, title: str, answer: Record) -> dict[str, Any]:
@@ -41,6 +46,17 @@ def open_rules(answer: Record) -> list[list[Any]]:
     return [row for row in rows if row[1] not in ("PASS", "NOT_APPLICABLE", "WARN")]
 
 
+def by_digest_alone(*answers: Record) -> list[list[Any]]:
+    """Documents that nobody but the requester has seen: kind, digest, and the rules that rest on them."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for o in (o for answer in answers for o in answer.get("outcomes", [])):
+        said = str(o.get("message", ""))
+        for kind, digests in _NAMED.findall(said) if said.startswith(_DECLARED) else ():
+            for sha256 in digests.split(", "):
+                found.setdefault((kind, sha256), {})[str(o.get("rule_id", ""))] = None
+    return [[kind, sha256, list(rules)] for (kind, sha256), rules in sorted(found.items())]
+
+
 def counted(answer: Record) -> str:
     """How many rules said what."""
     counts: dict[str, int] = {}
@@ -68,7 +84,8 @@ def _row(o: Record) -> list[Any]:
     if o.get("n_required"):
         why.append(f"n that would decide: {o['n_required']}.")
     if o.get("fix"):
-        why.append(f"To pass: {o['fix']}")
+        # A warning stops nothing, so what it asks for makes nothing pass.
+        why.append(f"{'To do' if o.get('outcome') == 'OUTCOME_WARN' else 'To pass'}: {o['fix']}")
     status = blocks.word(o.get("status"), "RULE_STATUS_").lower() if o.get("status") else blocks.GAP
     source = f"{status}: {o.get('citation') or blocks.GAP}"
     if o.get("caveat"):

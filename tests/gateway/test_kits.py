@@ -104,6 +104,24 @@ async def test_without_the_rules_of_the_verdict_a_decision_is_told_by_others_and
     assert line.answer == "CAVEAT" and "only the gates" in line.reason
 
 
+async def test_a_decision_of_another_engine_is_a_caveat_and_one_of_other_numbers_is_none(opened: Path) -> None:
+    told = json.loads((opened / "kit" / "release.json").read_text())
+    rule = next(o for o in told["verdict"]["outcomes"] if o["rule_id"] == "REL-EFFECT")
+    assert rule["outcome"] == "OUTCOME_PASS"
+    rule["outcome"] = "OUTCOME_FAIL"
+    (opened / "kit" / "release.json").write_text(json.dumps(told))
+    assert {line.name for line in rejudge(opened) if line.answer != "PASS"} == {"rule REL-EFFECT"}
+    assert [line.answer for line in rejudge(opened) if line.name == "rule REL-EFFECT"] == ["FAIL"]
+    told["verdict"]["engine"] = "cel-expr-python 0.1.3"
+    (opened / "kit" / "release.json").write_text(json.dumps(told))
+    answers = {line.name: line.answer for line in rejudge(opened)}
+    assert {name for name, answer in answers.items() if answer == "CAVEAT"} == {"policy engine", "rule REL-EFFECT"}
+    assert "FAIL" not in answers.values()
+    moved(opened / "outputs" / "report.json", "privacy.epsilon_lower_bound", 90.0)
+    answers = {line.name: line.answer for line in rejudge(opened)}
+    assert {name for name, answer in answers.items() if answer == "FAIL"} == {"verdict", "rule REL-EPSILON"}
+
+
 async def test_the_command_fails_on_a_rule_that_answers_otherwise(
     opened: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

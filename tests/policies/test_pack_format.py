@@ -79,6 +79,12 @@ def test_a_harm_audit_is_declared_until_one_is_made(release: policy_input_pb2.Re
     assert artefacts.at_release(release)["SAFE"] == ""
 
 
+def test_documents_of_one_kind_are_all_named_in_one_order(chat: policy_input_pb2.IntakeInput) -> None:
+    for digit in "bcab":
+        chat.request.use.artefacts.add(kind="DPIA", sha256=64 * digit)
+    assert artefacts.at_intake(chat)["DPIA"] == f"{64 * 'a'}, {64 * 'b'}, {64 * 'c'}"
+
+
 def test_a_document_is_shown_by_its_own_digest_and_alone_allows_nothing(
     tmp_path: Path, pack: Pack, chat: policy_input_pb2.IntakeInput
 ) -> None:

@@ -119,6 +119,17 @@ def test_what_was_cited_wrongly_once_is_cited_rightly(bundle: Pack) -> None:
     assert {name: rules[name].effective_from.isoformat() for name in BEGAN} == BEGAN
 
 
+def test_a_place_or_domain_that_nobody_knows_is_refused_by_every_pack_that_reads_one(bundle: Pack) -> None:
+    for part in bundle.parts:
+        rules = [rule for rule in bundle.rules if rule.pack == part.name]
+        read: frozenset[str] = frozenset().union(*(rule.applies.names() for rule in rules))
+        demanded = [rule.check.source for rule in rules if rule.stage == "intake" and rule.applies.source == "true"]
+        if "places" in read or any("use.jurisdictions.exists" in rule.applies.source for rule in rules):
+            assert any("size(unknown_places) == 0" in source for source in demanded), part.name
+        if {"uses", "high_risk_by"} & read:
+            assert any("request.use.domain in domains" in source for source in demanded), part.name
+
+
 def stored(bundle: Pack, table: tuple[testing.Case, ...], day: str) -> Iterator[Decided]:
     """Every case of the fair-lending pack that reaches a verdict, decided on a day."""
     engine = testing.engine_of(bundle, "fair-lending")
@@ -182,3 +193,20 @@ def test_a_replay_under_another_bundle_lists_what_changes(
     strict = testing.engine_of(bundle, "gdpr")
     (change,) = replay(strict, past).changes
     assert change.flipped and change.started == ("GDPR-USE",)
+
+
+def test_counsel_can_lift_what_follows_the_kind_of_use_and_nothing_else_of_the_pack(
+    bundle: Pack, table: tuple[testing.Case, ...]
+) -> None:
+    following = [rule for rule in bundle.rules if "high_risk_by" in rule.applies.names() | rule.check.names()]
+    assert {"AIA-TIER", "AIA-18", "AIA-25", "GDPR-35", "NIST-MS-2.6-003"} <= {rule.id for rule in following}
+    for rule in following:
+        assert rule.waivable_by == "ROLE_COMPLIANCE_OFFICER" and rule.waiver_days > 0, rule.id
+    rest = [rule for rule in bundle.rules if rule.pack in ("eu-ai-act", "gdpr") and rule not in following]
+    assert [rule.id for rule in rest if rule.waivable_by] == []
+    # A waiver leads to a job that can be judged: the denial holds a plan.
+    case = next(case for case in table if case.name == "a low tier takes a credit decision out of no duty")
+    decision = testing.engine_of(bundle, "eu-ai-act").decide(testing._dated(case))
+    denied = [outcome for outcome in decision.outcomes if outcome.outcome == policy_pb2.OUTCOME_FAIL]
+    assert [outcome.rule_id for outcome in denied] == ["AIA-TIER", "AIA-18"]
+    assert not decision.allowed and decision.audit_plan.gates

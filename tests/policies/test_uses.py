@@ -19,6 +19,8 @@ from policies import uses
         (["NO"], ["NO", "EEA"]),
         (["CH", "GB"], ["CH", "GB"]),
         (["US-NYC"], ["US-NYC", "US-NY", "US"]),
+        (["PR"], ["PR", "US"]),
+        (["VI", "GU", "AS", "MP"], ["VI", "US", "GU", "AS", "MP"]),
         (["US-TX", "FR", "IT"], ["US-TX", "US", "FR", "EU", "EEA", "IT"]),
         ([], []),
     ],
@@ -35,6 +37,27 @@ def test_every_member_of_the_union_and_of_the_economic_area_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    "place", ["EU", "EL", "DE", "DE-BY", "EL-30", "US", "US-NYC", "US-PR", "US-DC", "PR", "CO", "FR-75", "GB-SCT"]
+)
+def test_a_place_that_there_is(place: str) -> None:
+    assert uses.unknown_places_of([place]) == []
+
+
+@pytest.mark.parametrize(
+    "place", ["UK", "DEU", "USA", "NYC", "US-CAL", "US-XX", "EU-DE", "XK", "FX", "de", "US-", "DE-", "DE-BAYERN", ""]
+)
+def test_a_place_that_nobody_knows_is_named(place: str) -> None:
+    assert uses.unknown_places_of(["EU", place, "US-NY"]) == [place]
+
+
+def test_the_codes_of_countries_are_those_of_the_standard() -> None:
+    assert len(uses.COUNTRIES) == 249 and all(len(code) == 2 for code in uses.COUNTRIES)
+    assert uses.EU_MEMBERS | uses.EU_TERRITORIES | uses.EEA_ONLY < uses.COUNTRIES
+    # Fifty states, the district, six territories and the city.
+    assert len(uses.US_PARTS) == 58
+
+
+@pytest.mark.parametrize(
     ("domain", "purpose", "task", "found"),
     [
         ("credit", "support-replies", "chat", ("credit",)),
@@ -42,7 +65,25 @@ def test_every_member_of_the_union_and_of_the_economic_area_counts() -> None:
         ("other", "credit-scoring", "chat", ("other", "credit")),
         ("other", "credit-card-replies", "chat", ("other",)),
         ("credit", "credit-decision", "decision", ("credit",)),
-        ("", "candidate-screening", "chat", ("hiring",)),
+        ("", "candidate-screening", "chat", ()),
+        ("", "job-candidate-screening", "chat", ("hiring",)),
+        ("other", "release-candidate-selection", "decision", ("other",)),
+        ("other", "car-rental-pricing", "decision", ("other",)),
+        ("other", "tenancy-approval", "decision", ("other", "housing")),
+        ("other", "underwriting-replies", "chat", ("other",)),
+        ("other", "carbon-credits-pricing", "decision", ("other",)),
+        ("other", "tax-credit-questions", "decision", ("other",)),
+        ("other", "staff-expense-approval", "decision", ("other",)),
+        ("other", "staff-ranking", "decision", ("other", "hiring")),
+        ("other", "ticket-triage", "decision", ("other",)),
+        ("other", "emergency-triage", "chat", ("other", "healthcare")),
+        # An act beside what it is done to names no domain of its own.
+        ("other", "patient-termination", "chat", ("other", "healthcare")),
+        ("other", "applicant-ranking", "chat", ("other", "hiring")),
+        ("other", "loan-applicant-ranking", "chat", ("other", "credit")),
+        ("housing", "applicant-ranking", "chat", ("housing",)),
+        ("other", "exam-grading", "chat", ("other", "education")),
+        ("other", "asylum-assessment", "chat", ("other", "public")),
         ("other", "loan-or-insurance-pricing", "chat", ("other", "credit", "insurance")),
         ("other", "parcel-routing", "decision", ("other",)),
         ("", "", "", ()),
@@ -55,14 +96,52 @@ def test_a_purpose_names_its_domain_where_something_is_decided(
     assert set(found) <= set(uses.DOMAINS)
 
 
-def test_no_declaration_makes_a_listed_use_less_than_high_risk() -> None:
+@pytest.mark.parametrize(
+    ("purpose", "task", "decides"),
+    [
+        ("customer-support-replies", "chat", False),
+        ("hr-policy-questions", "chat", False),
+        ("anything", "decision", True),
+        ("parcel-ranking", "chat", True),
+        ("employee-monitoring", "chat", True),
+        # A word that may be both is neither alone, and an act beside what it is done to.
+        ("promotion-mails", "chat", False),
+        ("employee-promotion", "chat", True),
+        ("hiring-faq", "chat", False),
+        ("loan-creditworthiness", "chat", True),
+        ("support-triage", "chat", False),
+        ("", "chat", False),
+    ],
+)
+def test_something_is_decided_by_a_table_or_where_the_purpose_says_so(purpose: str, task: str, decides: bool) -> None:
+    assert uses.decides(purpose, task) is decides
+
+
+def test_no_declaration_makes_a_listed_decision_less_than_high_risk() -> None:
     for domain, place in uses.HIGH_RISK.items():
         for tier in ("", "minimal", "limited", "high"):
             use = policy_input_pb2.UseDeclaration(domain=domain, risk_tier=tier, purpose_becomes_high_risk=False)
-            assert uses.high_risk_by(use, (domain,)) == f"{domain} ({place})"
+            assert uses.high_risk_by(use, "rows-of-last-year", "decision") == f"{domain} ({place})"
     other = policy_input_pb2.UseDeclaration(domain="other", risk_tier="limited")
-    assert uses.high_risk_by(other, ("other",)) == ""
+    assert uses.high_risk_by(other, "parcel-routing", "decision") == ""
     other.purpose_becomes_high_risk = True
-    assert uses.high_risk_by(other, ("other",)) == "use.purpose_becomes_high_risk"
-    declared = policy_input_pb2.UseDeclaration(domain="healthcare", risk_tier="high")
-    assert uses.high_risk_by(declared, ("healthcare",)) == "use.risk_tier"
+    assert uses.high_risk_by(other, "parcel-routing", "decision") == "use.purpose_becomes_high_risk"
+    declared = policy_input_pb2.UseDeclaration(domain="housing", risk_tier="high")
+    assert uses.high_risk_by(declared, "flat-offers", "decision") == "use.risk_tier"
+
+
+def test_a_listed_domain_in_which_nothing_is_decided_is_as_it_was_declared() -> None:
+    for domain in uses.HIGH_RISK:
+        use = policy_input_pb2.UseDeclaration(domain=domain, risk_tier="limited")
+        assert uses.high_risk_by(use, "customer-support-replies", "chat") == ""
+        use.risk_tier = "high"
+        assert uses.high_risk_by(use, "customer-support-replies", "chat") == "use.risk_tier"
+
+
+@pytest.mark.parametrize("domain", ["credit", "other"])
+def test_detection_of_fraud_is_left_out_of_credit_and_of_nothing_else(domain: str) -> None:
+    use = policy_input_pb2.UseDeclaration(domain=domain, risk_tier="limited")
+    assert uses.high_risk_by(use, "credit-card-fraud-detection", "decision") == ""
+    assert uses.high_risk_by(use, "credit-scoring-and-fraud-detection", "decision") == "credit (Annex III(5)(b))"
+    use.domain = "insurance"
+    assert uses.high_risk_by(use, "claims-fraud-detection", "decision") == "insurance (Annex III(5)(c))"

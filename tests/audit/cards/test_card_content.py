@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 
 from assay import canonical
 from audit.cards import build_card
 from audit.cards.rows import parts_of
+from audit.cards.rules import by_digest_alone
+from policies import artefacts, asking
+from policies import pack as packs
 from tests.audit.cards import samples
 from trainer.recipes.ranks import Ranks
 from trainer.statement import processes_of
@@ -17,6 +23,10 @@ SECTIONS = [
     "summary", "reading", "intended-use", "base-model", "data", "training", "privacy", "fairness", "quality",
     "overfitting", "rules-intake", "rules-release", "not-tested", "detection", "cost", "isolation", "evidence",
 ]  # fmt: skip
+
+
+load = functools.cache(packs.load)
+"""The packaged rules, read once."""
 
 
 def section(card: dict[str, Any], id_: str) -> dict[str, Any]:
@@ -137,6 +147,46 @@ def test_a_search_shows_every_trial_and_why_one_was_kept() -> None:
     assert first == ["1", "8", "0.0001", "9", "3", "LOSS_NOT_FINITE", "LOSS_NOT_FINITE", "–"]
     assert second == ["2", "8", "0.0002", "9", "3", "1.25", "1.5", "kept"]
     assert "trial 2 was kept: lowest loss on 30 rows" in str(section(card, "training"))
+
+
+def test_documents_known_by_digest_alone_stand_in_the_summary_as_policy_names_them() -> None:
+    bundle = load()
+    rule = bundle.rule("AIA-A4.5")
+    assert rule is not None
+    first, second = "a" * 64, "b" * 64
+    there = {"MON": f"{first}, {second}", "RISK": second}
+    warned = json_format.MessageToDict(asking.held(rule, there), preserving_proto_field_name=True)
+    known = samples.rich()
+    assert "Documents known by digest alone" not in str(section(build_card(known), "summary"))
+    known["decision"]["outcomes"].append({**warned, "rule_id": "EARLIER", "message": warned["message"]})
+    known["verdict"]["outcomes"].append(warned)
+    # Words of somebody else that look alike are no document of a rule.
+    known["verdict"]["outcomes"].append({**samples.outcome("X", "WARN"), "message": f"DPIA (x), SHA-256 {first}"})
+    card = build_card(known)
+    named = [b for b in section(card, "summary")["blocks"] if b.get("columns", [""])[0].startswith("Documents")]
+    assert [b["rows"] for b in named] == [
+        [
+            ["MON", first, "EARLIER, AIA-A4.5"],
+            ["MON", second, "EARLIER, AIA-A4.5"],
+            ["RISK", second, "EARLIER, AIA-A4.5"],
+        ]
+    ]
+    assert "DECLARED" in str(section(card, "reading"))
+
+
+@pytest.mark.parametrize("kind", sorted(artefacts.HANDED_IN))
+def test_every_kind_of_document_is_read_as_policy_writes_it(kind: str) -> None:
+    rule = dataclasses.replace(load().rules[0], artefacts=(kind,))
+    said = json_format.MessageToDict(asking.held(rule, {kind: "c" * 64}), preserving_proto_field_name=True)
+    assert by_digest_alone({"outcomes": [said]}) == [[kind, "c" * 64, [rule.id]]]
+
+
+@pytest.mark.parametrize(("said", "lead"), [("WARN", "To do: "), ("FAIL", "To pass: ")])
+def test_what_a_warning_asks_for_is_to_be_done_and_makes_nothing_pass(said: str, lead: str) -> None:
+    known = samples.rich()
+    known["verdict"]["outcomes"] = [{**samples.outcome("DOCUMENT", said), "fix": "Show it."}]
+    [why] = [row[2] for row in cells(build_card(known), "rules-release") if row[0] == "DOCUMENT"]
+    assert why.endswith(f" – {lead}Show it.")
 
 
 @pytest.mark.parametrize(
