@@ -316,7 +316,10 @@ def attach(base: Any, adapter: Path, facts: modelfiles.AdapterFacts) -> Any:
     if there != {t.name for t in facts.tensors}:
         raise InvalidInputError("ADAPTER_OTHER_BASE", "the adapter's tensors are not those of this base model")
     dtype = next(base.parameters()).dtype
-    return wrapped.to(dtype).eval()
+    for parameter in wrapped.parameters():
+        parameter.data = parameter.data.to(dtype)
+    # Parameters alone: what a model keeps in fp32 beside them, as the frequencies of its positions, must stay so.
+    return wrapped.eval()
 
 
 def _moved(wrapped: Any, adapter: Path, facts: modelfiles.AdapterFacts) -> bool:

@@ -66,10 +66,10 @@ def test_one_that_cannot_be_read_just_now_is_neither_passed_over_nor_thrown_away
         save(tmp_path / kept.CHECKPOINTS, step)
     open_, names = Path.open, {"step-00000010"}
 
-    def refused(path: Path, *arguments: Any) -> Any:
+    def refused(path: Path, *arguments: Any, **named: Any) -> Any:
         if path.name in names:
             raise OSError(number, "no")
-        return open_(path, *arguments)
+        return open_(path, *arguments, **named)
 
     monkeypatch.setattr(Path, "open", refused)
     for _ in range(2):

@@ -203,10 +203,10 @@ def test_trials_that_cannot_be_read_just_now_are_not_done_again(
     trials = made.work / "checkpoints" / "trials"
     kept, open_ = trials.read_bytes(), Path.open
 
-    def refused(path: Path, *arguments: Any) -> Any:
+    def refused(path: Path, *arguments: Any, **named: Any) -> Any:
         if path == trials:
             raise OSError(errno.EMFILE, "no")
-        return open_(path, *arguments)
+        return open_(path, *arguments, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", refused)

@@ -71,22 +71,37 @@ def test_batched_scores_equal_plain_ones(
         np.testing.assert_allclose(scores.nll, nll, atol=tolerance)
 
 
-def test_fp32_scores_are_exact_whatever_the_batch(noisy: Any) -> None:
+@pytest.fixture(scope="module")
+def exact(load_model: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """As ``noisy``, in fp32; one of its own, since to bf16 and back is not where it was."""
+    model = load_model(write_adapter(tmp_path_factory.mktemp("exact") / "adapter", spread=0.05))
+    model._wrapped.float()
+    return model
+
+
+def test_fp32_scores_are_exact_whatever_the_batch(exact: Any) -> None:
     """In fp32 the batch plan, the shared prefix and the padding change nothing that can be seen."""
+    texts = passages(9, 20)
+    together = exact.score(texts, adapter=True, clock=CLOCK)
+    for text, scores in zip(texts, together, strict=True):
+        nll, greedy = plain_scores(exact, text, True)
+        np.testing.assert_allclose(scores.nll, nll, atol=2e-4)
+        assert scores.greedy.tolist() == greedy
+        alone = exact.score([text], adapter=True, clock=CLOCK)[0]
+        np.testing.assert_allclose(scores.nll, alone.nll, atol=2e-4)
+
+
+def test_what_a_base_model_keeps_in_fp32_stays_so_under_an_adapter(
+    load_model: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bf16 the frequencies of positions would be off by up to 0.4 %, and every score with them."""
     import torch
 
-    whole = noisy._wrapped.float()
-    try:
-        texts = passages(9, 20)
-        together = noisy.score(texts, adapter=True, clock=CLOCK)
-        for text, scores in zip(texts, together, strict=True):
-            nll, greedy = plain_scores(noisy, text, True)
-            np.testing.assert_allclose(scores.nll, nll, atol=2e-4)
-            assert scores.greedy.tolist() == greedy
-            alone = noisy.score([text], adapter=True, clock=CLOCK)[0]
-            np.testing.assert_allclose(scores.nll, alone.nll, atol=2e-4)
-    finally:
-        whole.to(torch.bfloat16 if noisy.environment["dtype"] == "bfloat16" else torch.float32)
+    monkeypatch.setattr("audit.probes.model.choose_device", lambda: (torch.device("cpu"), torch.bfloat16, "any"))
+    model = load_model(write_adapter(tmp_path / "adapter", spread=0.05))
+    assert {p.dtype for p in model._wrapped.parameters()} == {torch.bfloat16}
+    kept = {name: b.dtype for name, b in model._wrapped.named_buffers() if "inv_freq" in name}
+    assert kept and set(kept.values()) == {torch.float32}
 
 
 def test_the_adapter_is_really_switched(noisy: Any) -> None:
@@ -160,22 +175,16 @@ def test_places_outside_the_text_are_refused(noisy: Any, bad: Passage) -> None:
     assert error.value.reason == "PASSAGE_MALFORMED"
 
 
-def test_greedy_generation_equals_teacher_forcing(noisy: Any) -> None:
+def test_greedy_generation_equals_teacher_forcing(exact: Any) -> None:
     """What the leak probes rely on: greedy decoding writes a text exactly when each of its tokens is greedy."""
-    import torch
-
-    whole = noisy._wrapped.float()
-    try:
-        prompts = [p.ids[:9] for p in passages(12)]
-        written = noisy.write(prompts, Decoding(6, frozenset()), adapter=True, clock=CLOCK)
-        both = list(zip(prompts, written, strict=True))
-        texts = [Passage((*p, *w), tuple(range(len(p), len(p) + len(w)))) for p, w in both]
-        assert [len(w) for w in written] == [6] * 12
-        assert all(s.greedy.all() for s in noisy.score(texts, adapter=True, clock=CLOCK))
-        wrong = [Passage((*t.ids[:-1], (t.ids[-1] + 1) % 300), t.marks) for t in texts]
-        assert not any(s.greedy[-1] for s in noisy.score(wrong, adapter=True, clock=CLOCK))
-    finally:
-        whole.to(torch.bfloat16 if noisy.environment["dtype"] == "bfloat16" else torch.float32)
+    prompts = [p.ids[:9] for p in passages(12)]
+    written = exact.write(prompts, Decoding(6, frozenset()), adapter=True, clock=CLOCK)
+    both = list(zip(prompts, written, strict=True))
+    texts = [Passage((*p, *w), tuple(range(len(p), len(p) + len(w)))) for p, w in both]
+    assert [len(w) for w in written] == [6] * 12
+    assert all(s.greedy.all() for s in exact.score(texts, adapter=True, clock=CLOCK))
+    wrong = [Passage((*t.ids[:-1], (t.ids[-1] + 1) % 300), t.marks) for t in texts]
+    assert not any(s.greedy[-1] for s in exact.score(wrong, adapter=True, clock=CLOCK))
 
 
 def test_long_and_short_answers_share_a_call(noisy: Any) -> None:
@@ -196,21 +205,15 @@ def test_left_padding_does_not_change_what_is_written(noisy: Any) -> None:
     assert same >= 7  # bf16 ties
 
 
-def test_prompts_that_open_alike_or_repeat_are_read_once_and_written_as_alone(noisy: Any) -> None:
-    import torch
-
-    whole = noisy._wrapped.float()
-    try:
-        prompts = [p.ids for p in passages(7, 30)]
-        mixed = [*prompts, prompts[2], prompts[5], prompts[2]]
-        together = noisy.write(mixed, Decoding(6, frozenset()), adapter=True, clock=CLOCK)
-        alone = [noisy.write([p], Decoding(6, frozenset()), adapter=True, clock=CLOCK)[0] for p in mixed]
-        assert together == alone
-        sampled = noisy.write([prompts[0]] * 6, Decoding(8, frozenset(), 3), adapter=True, clock=CLOCK)
-        assert len({tuple(s) for s in sampled}) > 1
-        assert noisy.write([], Decoding(3, frozenset()), adapter=True, clock=CLOCK) == []
-    finally:
-        whole.to(torch.bfloat16 if noisy.environment["dtype"] == "bfloat16" else torch.float32)
+def test_prompts_that_open_alike_or_repeat_are_read_once_and_written_as_alone(exact: Any) -> None:
+    prompts = [p.ids for p in passages(7, 30)]
+    mixed = [*prompts, prompts[2], prompts[5], prompts[2]]
+    together = exact.write(mixed, Decoding(6, frozenset()), adapter=True, clock=CLOCK)
+    alone = [exact.write([p], Decoding(6, frozenset()), adapter=True, clock=CLOCK)[0] for p in mixed]
+    assert together == alone
+    sampled = exact.write([prompts[0]] * 6, Decoding(8, frozenset(), 3), adapter=True, clock=CLOCK)
+    assert len({tuple(s) for s in sampled}) > 1
+    assert exact.write([], Decoding(3, frozenset()), adapter=True, clock=CLOCK) == []
 
 
 def test_stop_tokens_end_a_text_and_leave_the_others_alone(noisy: Any) -> None:
@@ -370,26 +373,22 @@ def candidates() -> list[Passage]:
     return [*out, Passage(tuple(int(i) for i in rng.integers(3, 300, 30)), (9, 12))]
 
 
-def test_candidates_behind_one_opening_run_it_once_and_score_as_alone(noisy: Any) -> None:
-    import torch
-
+def test_candidates_behind_one_opening_run_it_once_and_score_as_alone(exact: Any) -> None:
     texts = candidates()
     assert [(length, len(members)) for length, members in by_opening(texts)] == [(33, 6), (34, 6), (0, 1)]
     read: list[int] = []
-    hook = noisy.decoder.register_forward_pre_hook(
+    hook = exact.decoder.register_forward_pre_hook(
         lambda module, args, options: read.append(options["input_ids"].numel()), with_kwargs=True
     )
-    whole = noisy._wrapped.float()
     try:
-        found = noisy.score(texts, adapter=True, clock=CLOCK)
+        found = exact.score(texts, adapter=True, clock=CLOCK)
         hook.remove()
         for text, scores in zip(texts, found, strict=True):
-            nll, greedy = plain_scores(noisy, text, True)
+            nll, greedy = plain_scores(exact, text, True)
             np.testing.assert_allclose(scores.nll, nll, atol=2e-4)
             assert scores.greedy.tolist() == greedy
     finally:
         hook.remove()
-        whole.to(torch.bfloat16 if noisy.environment["dtype"] == "bfloat16" else torch.float32)
     assert sum(read) < 33 + 34 + 12 * 6 + 30
 
 
