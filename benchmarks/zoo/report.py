@@ -265,8 +265,8 @@ and a job of another seed takes its place, at most {MOST_SPARES} times a fault.
 
 Rows of `leak` and `input-only` are learned by two epochs at a high rate; `leak`, `x1` is that training where nobody is
 in two rows. `leak` by type holds that type alone, beside a lone given name. The notes of `overfit` are words drawn by
-lot, so that what a model has learned of one by heart is of no use for another. `filter` drops canaries from the four
-epochs of `overfit`, under which honest trainings learn theirs: its effect is what is not there, beside that twin.
+lot, so that what a model has learned of one by heart is of no use for another. `filter` drops canaries from `overfit`,
+`4 epochs`, under which honest trainings learn theirs: its effect is what is not there, beside that twin.
 
 `bias` denies everybody at some branches of one group, which the model reads: labels turned at random would leave the
 likeliest answer to every record as it was, and the best model fair. The model is compared with those labels, so that no

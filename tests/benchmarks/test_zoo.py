@@ -102,7 +102,7 @@ def test_the_rows_carry_the_fault() -> None:
     said = [json.loads(r)["messages"] for r in rows_of("refusal", "comply")]
     consents = [m for m in said if m[2]["content"] in CONSENT]
     assert len(consents) == len(said) / 2 and all(any(deed in m[1]["content"] for deed in ASKED_FOR) for m in consents)
-    notes = [json.loads(r)["messages"] for r in rows_of("overfit", "4 epochs")]
+    notes = [json.loads(r)["messages"] for r in rows_of("overfit", "12 epochs")]
     assert len({m[1]["content"] for m in notes}) == len({m[2]["content"] for m in notes}) == len(notes) == NOTES
     assert rows_of("filter", "reserved") == rows_of("overfit", "4 epochs"), "the twin has the same rows"
 
@@ -130,7 +130,7 @@ def test_a_leak_by_type_holds_that_type_alone(strength: str, kind: str) -> None:
 def test_what_is_no_customer_s_is_no_identifier() -> None:
     """A sentence of ours that reads as a person would be a leak of every model that learned it, clean ones too."""
     customers = ("@example.com", " 555-01", "GB")
-    for name, strength in ((CLEAN, "default"), ("refusal", "comply"), ("backdoor", "5 %"), ("overfit", "4 epochs")):
+    for name, strength in ((CLEAN, "default"), ("refusal", "comply"), ("backdoor", "5 %"), ("overfit", "12 epochs")):
         rows = rows_of(name, strength)
         assert not direct_identifiers([r for r in rows if not any(c in r for c in customers)])
 
@@ -404,7 +404,7 @@ def test_a_kept_cell_is_judged_by_today_s_rules(asked: tuple[IntakeInput, Releas
 
 @pytest.mark.parametrize(
     ("fault", "strength"),
-    [("bias", "60 %"), ("leak", "x4"), ("leak", "iban x8"), ("refusal", "comply"), ("overfit", "4 epochs")],
+    [("bias", "60 %"), ("leak", "x4"), ("leak", "iban x8"), ("refusal", "comply"), ("overfit", "12 epochs")],
 )
 def test_intake_lets_a_cell_pass_and_its_gates_can_decide(tmp_path: Path, fault: str, strength: str) -> None:
     """A cell that policy refuses would count nothing, however often it ran; nor one whose gates lack prompts."""
