@@ -11,7 +11,7 @@ bf16, which a processor without bf16 instructions emulates: there ``--default-pa
 ``governance_overhead`` is the CPU seconds of a whole governed task (sealing, sandbox with its proof, opening, metering,
 checkpoints, telemetry, signed statement) over the same task called as a function without checkpoints; the interval is
 Student's over the pairs. The task is the whole train split of the demo's clean job: most of what governance costs is
-paid once a task, so that a share of a few rows would tell their number. ``resume_cost`` is CPU seconds of a run that was
+paid once a task, and a share of a few rows would tell their number. ``resume_cost`` is CPU seconds of a run that was
 stopped in the middle and resumed, over those of one that was not; ``dp_cost_ratio`` seconds a token with DP-SGD
 (epsilon 8, delta 1e-5, rows) over those without; ``sandbox_start_ms`` the time from a sandbox's start to the proof of
 its cut-off (``benchmarks/sandbox.py``).
