@@ -6,9 +6,12 @@ advance the same tree, in threads or in processes. A row is on disk (``synchrono
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,15 +50,27 @@ class Seen:
     fork: str = ""
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps others from opening a store in a folder meanwhile: who makes a file WAL waits for no lock, and fails."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 class WitnessStore:
     """The file; safe for threads, and for several processes on one file."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "recursive_triggers=ON", "trusted_schema=OFF"):
-            self._connection.execute(f"PRAGMA {pragma}")
-        self._connection.executescript(_SCHEMA)
+        with _alone(path.parent):
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "recursive_triggers=ON", "trusted_schema=OFF"):
+                self._connection.execute(f"PRAGMA {pragma}")
+            self._connection.executescript(_SCHEMA)
 
     def close(self) -> None:
         """Closes the file."""

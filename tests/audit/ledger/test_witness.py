@@ -283,6 +283,27 @@ def test_processes_that_race_on_one_store_get_one_history(tmp_path: Path) -> Non
     assert len({story for _, story in signed}) == 1
 
 
+def _open_at_once(path: str, barrier: object, out: object) -> None:
+    for number in range(40):
+        barrier.wait(30)  # type: ignore[attr-defined]
+        try:
+            WitnessStore(Path(f"{path}/{number}.db")).close()
+            out.put("")  # type: ignore[attr-defined]
+        except Exception as error:
+            out.put(repr(error))  # type: ignore[attr-defined]
+
+
+def test_processes_that_make_one_store_at_once_both_open_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, out = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=_open_at_once, args=(str(tmp_path), barrier, out)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    assert [out.get(timeout=120) for _ in range(80)] == [""] * 80
+    for process in processes:
+        process.join(30)
+
+
 def test_the_store_itself_refuses_to_forget(tmp_path: Path) -> None:
     store = WitnessStore(tmp_path / "witness.db")
     store.advance(ORIGIN, lambda seen: Seen(5, leaf("x", 1), b"note", "fork.json"))
