@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,25 +195,11 @@ class Exchange:
 
     async def pause(self, peer: Peer, task_id: str) -> worker_pb2.Task:
         """Asks a task to pause and returns it with all that it took; one that is unknown has taken nothing."""
-        try:
-            return await peer.client.pause(task_id)
-        except NotFoundError:
-            return worker_pb2.Task(task_id=task_id)
-        except PreconditionError as error:
-            # Of a worker of an earlier release, for a task that had ended.
-            if error.reason != "TASK_ENDED":
-                raise
-            return worker_pb2.Task(task_id=task_id)
+        return await _asked(peer.client.pause(task_id)) or worker_pb2.Task(task_id=task_id)
 
     async def resume(self, peer: Peer, task_id: str) -> None:
         """Lets a paused task go on; one that is unknown or has ended needs no leave."""
-        try:
-            await peer.client.resume(task_id)
-        except NotFoundError:
-            return
-        except PreconditionError as error:
-            if error.reason != "TASK_ENDED":
-                raise
+        await _asked(peer.client.resume(task_id))
 
     async def forget(self, peer: Peer, task_id: str) -> None:
         """Lets a worker forget a task whose result is stored here, or that failed."""
@@ -298,6 +284,18 @@ class Exchange:
         if not known or {k: predicate.get(k) for k in bound} != bound:
             raise IntegrityError("STATEMENT_BINDING", "the worker's statement is about another task or order")
         return Result(into, _check_files(into, verified.statement), envelope, predicate)
+
+
+async def _asked(call: Awaitable[worker_pb2.Task]) -> worker_pb2.Task | None:
+    """The answer to a call about a task; None where it is unknown to the worker, or has ended and cannot go on."""
+    try:
+        return await call
+    except NotFoundError:
+        return None
+    except PreconditionError as error:
+        if error.reason != "TASK_ENDED":
+            raise
+        return None
 
 
 def _check_files(folder: Path, statement: Mapping[str, Any]) -> dict[str, str]:
