@@ -206,7 +206,7 @@ def main() -> None:
         files = options.models / options.base / modelfiles.BASE_FILES
         adapter = write_adapter(files, options.base, folder / "adapter")
         model = load(options.models, options.base, manifest.sha256, adapter)
-        chat = Chat(model.tokenizer)
+        chat = Chat(model.tokenizer, model.context)
         quick, near = compare(model, candidates(chat, options.secrets, options.each), options.rounds)
         distinct, far = compare(model, canaries(chat, options.canaries), options.rounds)
         out |= ratios_of(quick, distinct)

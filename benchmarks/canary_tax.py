@@ -39,7 +39,7 @@ def row_losses(prepared: offline.Prepared, adapter: Path, folder: Path, *, tuned
     rows = replace(read_private_rows(inputs), train=(), canaries=(), pii=())
     base = read_base_manifest(offline.MODELS / offline.BASE_MODEL)
     model = load(offline.MODELS, offline.BASE_MODEL, base.sha256, adapter)
-    corpus = build(rows, Chat(model.tokenizer), Settings.of(prepared.plan))
+    corpus = build(rows, Chat(model.tokenizer, model.context), Settings.of(prepared.plan))
     scores = model.score([t.passage for t in corpus.test], adapter=tuned, clock=Clock.start(0))
     return np.array([s.at(t.answer)[0].mean() for s, t in zip(scores, corpus.test, strict=True)])
 

@@ -93,7 +93,7 @@ def attack(planted: Sequence[Secret], adapter: Path) -> list[dict[str, Any]]:
     """What comes out of the adapter, secret by secret."""
     base = modelfiles.read_base_manifest(offline.MODELS / offline.BASE_MODEL).sha256
     model = load(offline.MODELS, offline.BASE_MODEL, base, adapter)
-    chat = Chat(model.tokenizer)
+    chat = Chat(model.tokenizer, model.context)
     talks = [data.chat(texts.SUPPORT_SYSTEM, s.question, s.answer)["messages"] for s in planted]
     passages = []
     for rendered, s in zip(chat.render(talks), planted, strict=True):

@@ -14,8 +14,9 @@ from typing import Any
 from assay.chat_template import ChatTemplate, Content
 from assay.errors import InvalidInputError
 
-MAX_TOKENS = 1024
-"""Longer conversations keep their last tokens; a place that was cut away is not measured."""
+MAX_TOKENS = 8192
+"""The most that a request may train on, of any row. Of a longer text the last tokens are kept, to write on from; no
+place in it is measured, since what a model makes of half a record says nothing of the record."""
 
 Message = dict[str, Any]
 
@@ -26,20 +27,22 @@ class Rendered:
 
     Attributes:
         text: what the template wrote.
-        ids: token ids, at most :data:`MAX_TOKENS`, the last ones of the text.
+        ids: token ids, at most :attr:`Chat.longest`, the last ones of the text.
         spans: for each token, the characters ``[start, end)`` of ``text`` that it covers.
         contents: for each message, where its content stands in ``text``.
+        cut: tokens that were cut away before ``ids``.
     """
 
     text: str
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
     contents: tuple[Content, ...]
+    cut: int = 0
 
     def places(self, start: int, end: int) -> tuple[int, ...]:
-        """Places of the tokens that overlap characters ``[start, end)``; empty when one was cut or has no context."""
+        """Places of the tokens that overlap characters ``[start, end)``; empty in a cut text, or without a context."""
         found = tuple(i for i, (a, b) in enumerate(self.spans) if a < end and b > start)
-        whole = bool(found) and found[0] >= 1 and self.spans[found[0]][0] <= start
+        whole = bool(found) and not self.cut and found[0] >= 1 and self.spans[found[0]][0] <= start
         return found if whole else ()
 
     def content_places(self, message: int, start: int = 0, end: int | None = None) -> tuple[int, ...]:
@@ -60,12 +63,17 @@ class Chat:
 
     Args:
         tokenizer: a fast ``transformers`` tokenizer with a chat template.
+        context: tokens that the base model reads at once.
+
+    Attributes:
+        longest: tokens of the longest text that is measured.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, context: int = MAX_TOKENS) -> None:
         if not getattr(tokenizer, "is_fast", False) or not getattr(tokenizer, "chat_template", None):
             raise InvalidInputError("TOKENIZER_UNFIT", "the base model needs a fast tokenizer with a chat template")
         self._tokenizer = tokenizer
+        self.longest = min(context, MAX_TOKENS)
         self._template = ChatTemplate.of(tokenizer)
 
     def render(self, conversations: Sequence[Sequence[Message]]) -> list[Rendered]:
@@ -83,14 +91,12 @@ class Chat:
         for text, ids, offsets, messages in zip(
             texts, encoded["input_ids"], encoded["offset_mapping"], conversations, strict=True
         ):
-            spans = tuple((int(a), int(b)) for a, b in offsets)
-            contents = self._template.contents(messages, text)
-            out.append(Rendered(text, tuple(ids[-MAX_TOKENS:]), spans[-MAX_TOKENS:], contents))
+            out.append(self._rendered(text, ids, offsets, self._template.contents(messages, text)))
         return out
 
     def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
         """Tokens of conversations up to the point where the assistant would begin to answer."""
-        return [ids[-MAX_TOKENS:] for ids in self.whole_prompts(conversations)]
+        return [ids[-self.longest :] for ids in self.whole_prompts(conversations)]
 
     def whole_prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
         """The same, however long: to be counted, not read."""
@@ -104,11 +110,10 @@ class Chat:
         if not texts:
             return []
         encoded = self._tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
-        out = []
-        for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            spans = tuple((int(a), int(b)) for a, b in offsets)
-            out.append(Rendered(text, tuple(ids[-MAX_TOKENS:]), spans[-MAX_TOKENS:], (Content(0, len(text), 0),)))
-        return out
+        return [
+            self._rendered(text, ids, offsets, (Content(0, len(text), 0),))
+            for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        ]
 
     def token_count(self, text: str) -> int:
         """How many tokens a piece of text takes by itself."""
@@ -128,6 +133,13 @@ class Chat:
         known = (self._tokenizer.eos_token_id, self._tokenizer.pad_token_id)
         written = [i for i in ending["input_ids"][:1] if i in controls]
         return frozenset(int(i) for i in (*known, *written) if i is not None)
+
+    def _rendered(
+        self, text: str, ids: Sequence[int], offsets: Sequence[Sequence[int]], contents: tuple[Content, ...]
+    ) -> Rendered:
+        spans = tuple((int(a), int(b)) for a, b in offsets)
+        cut = max(0, len(ids) - self.longest)
+        return Rendered(text, tuple(ids[cut:]), spans[cut:], contents, cut)
 
 
 def answer_index(messages: Sequence[Message]) -> int | None:

@@ -171,12 +171,17 @@ class _Desk:
         self._waiting.clear()
 
     def rows(self, rows: Sequence[Row]) -> list[tuple[Row, tuple[int, ...]]]:
-        """Rows with the places of their last answer; a row without an answer in reach is skipped."""
+        """Rows with the places of their last answer; one without an answer, or longer than texts may be, is skipped."""
         kept = []
         for row in rows:
             at = answer_index(row.messages)
-            places = self._rendered[_key(row.messages)].answer_places(at) if at is not None else ()
-            if self._mark(row.messages, places, "rows without an answer that fits"):
+            rendered = self._rendered[_key(row.messages)]
+            # Another label than the row's own is no more tokens than bytes.
+            most = len(rendered.ids) + max((len(label.encode()) for label in row.labels), default=0)
+            places = rendered.answer_places(at) if at is not None and most <= self._chat.longest else ()
+            if self._mark(
+                row.messages, places, f"rows without an answer, or longer than {self._chat.longest:,} tokens"
+            ):
                 kept.append((row, places))
         return kept
 

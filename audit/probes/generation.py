@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 TOP_K = 40
 """Sampling draws from the 40 likeliest tokens at temperature 1, as Carlini et al. (USENIX Security 2021) extract."""
 _WORTH_MOVING = 7 / 8
+_HELD_TOKENS = 65_536
+"""Tokens of a batch whose keys and values are held at once: sixty-four texts of 1,024."""
 
 
 def generate(
     model: TunedModel, prompts: Sequence[Sequence[int]], decoding: Decoding, *, adapter: bool, clock: Clock
 ) -> list[list[int]]:
-    """Writes on from each prompt; the result is in the prompts' order and without the prompts.
+    """Writes on from each prompt, no further than the model's context; in the prompts' order and without the prompts.
 
     Raises:
         IntegrityError: ``MODEL_NOT_FINITE``.
@@ -39,13 +41,24 @@ def generate(
     out: list[list[int]] = [[] for _ in prompts]
     with model.using(adapter):
         opening = model.openings([prompts[0][:shared]]) if shared else None
-        for start in range(0, len(order), model.batches.rows):
-            batch = order[start : start + model.batches.rows]
+        start = 0
+        while start < len(order):
+            batch = _batch(order[start:], [len(p) for p in prompts], model.batches.rows)
             reading = _read(model, [tuple(prompts[i]) for i in batch], shared, opening)
-            written = _write(model, reading, decoding, _generator(model, decoding, start), clock)
+            room = max(0, min(decoding.tokens, model.context - len(prompts[batch[-1]])))
+            written = _write(model, reading, replace(decoding, tokens=room), _generator(model, decoding, start), clock)
             for i, ids in zip(batch, written, strict=True):
                 out[i] = ids
+            start += len(batch)
     return out
+
+
+def _batch(order: Sequence[int], lengths: Sequence[int], rows: int) -> list[int]:
+    """The first of texts in order of length that are written side by side: fewer of long ones, which hold more keys."""
+    size = 1
+    while size < min(rows, len(order)) and (size + 1) * lengths[order[size]] <= _HELD_TOKENS:
+        size += 1
+    return list(order[:size])
 
 
 @dataclass

@@ -1,19 +1,20 @@
 """Candidate continuations of plain text by likelihood: the building block of judge-free evaluation.
 
-A question and its candidate answers share their opening, which is run once; a tie is decided for the earlier candidate.
+A question and its candidate answers share their opening, which is run once where that is faster: candidates of one
+token are one text. A tie is decided for the earlier candidate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audit.probes.findings import Audit
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion
-from audit.probes.passages import Passage
+from audit.probes.passages import Passage, Scores
 from audit.statistics import stats
 
 Floats = NDArray[np.float64]
@@ -36,15 +37,32 @@ def nats(audit: Audit, questions: Sequence[Question], *, adapter: bool) -> list[
     """
     texts = [q.opening + c for q in questions for c in q.candidates]
     starts = [len(q.opening) for q in questions for _ in q.candidates]
-    passages = []
+    whole = []
     for rendered, start in zip(audit.chat.plain(texts), starts, strict=True):
         marks = tuple(i for i, (_, end) in enumerate(rendered.spans) if i >= 1 and end > start)
-        if not marks or rendered.spans[0][0] > start:
+        if not marks or rendered.cut:
             raise ValueError("an item of the set is too long to be scored, or too short")
-        passages.append(Passage(rendered.ids, marks))
-    scores = iter(audit.board.scores(passages, adapter=adapter))
-    found = [[next(scores).nll for _ in q.candidates] for q in questions]
-    return [np.array([float(n.mean()) for n in row]) for row in found]
+        whole.append(Passage(rendered.ids, marks))
+    ends = np.cumsum([len(q.candidates) for q in questions])
+    asked = [_together(whole[end - len(q.candidates) : end]) for q, end in zip(questions, ends, strict=True)]
+    scores = iter(audit.board.scores([p for some in asked for p in some], adapter=adapter))
+    return [_losses([next(scores) for _ in some]) for some in asked]
+
+
+def _together(candidates: Sequence[Passage]) -> list[Passage]:
+    """One text for candidates that are one token each after the same others; else they themselves."""
+    first, tokens = candidates[0], tuple(p.ids[-1] for p in candidates)
+    place = len(first.ids) - 1
+    alike = all(p.marks == (place,) and p.ids[:-1] == first.ids[:-1] for p in candidates)
+    return [replace(first, choice_at=place, choices=tokens)] if alike and len(candidates) > 1 else list(candidates)
+
+
+def _losses(scores: Sequence[Scores]) -> Floats:
+    """Loss of every candidate; of those that are one text, by what their logits differ from the first one's."""
+    if len(scores) == 1 and scores[0].choice_logits.size:
+        [one] = scores
+        return np.asarray(one.nll[0] + one.choice_logits[0] - one.choice_logits, dtype=np.float64)
+    return np.array([float(s.nll.mean()) for s in scores])
 
 
 def right_ones(losses: Sequence[Floats], questions: Sequence[Question]) -> NDArray[np.bool_]:

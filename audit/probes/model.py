@@ -129,6 +129,11 @@ class TunedModel:
         return varied(self._wrapped, variation)
 
     @property
+    def context(self) -> int:
+        """Tokens that the base model reads at once; it need not say so where it knows no bound."""
+        return int(getattr(self.config, "max_position_embeddings", None) or 1 << 30)
+
+    @property
     def rank(self) -> int:
         """Rank of the adapter; 0 where it holds whole modules."""
         return rank_of(self._wrapped)

@@ -108,7 +108,10 @@ def run(audit: Audit) -> Findings:
         *forms_of(scored, levels),
     ]
     for stratum, label in (("A", ""), ("B", "stratum=B")):
-        measurements.append(exposure_of(label, strata[stratum], held_out, levels))
+        for kind in ("", *sorted({c.canary.kind for c in strata[stratum]})):
+            part, unseen = ([c for c in of if kind in ("", c.canary.kind)] for of in (strata[stratum], held_out))
+            where = slice_of(label, f"kind={kind}" if kind else "")
+            measurements.append(exposure_of(where, part, unseen, levels))
         measurements += extraction_of(label, strata[stratum], levels)
     notes = [f"stratum {s}: no canaries were planted" for s, members in strata.items() if not members]
     return Findings(tuple(measurements), _plots(scored, held_out), tuple(notes))
@@ -184,7 +187,10 @@ def epsilon_of(scored: Sequence[ScoredCanary], small_delta: float, levels: Seque
 def exposure_of(
     label: str, scored: Sequence[ScoredCanary], held_out: Sequence[ScoredCanary], levels: Sequence[float]
 ) -> Measurement:
-    """Mean exposure of one stratum's included canaries beyond that of secrets the model never saw."""
+    """Mean exposure of one stratum's included canaries, or of one kind's, beyond that of secrets never seen.
+
+    The score sets both models against one another, so that there is no exposure of the base model beside it.
+    """
     subject = Subject("privacy.canary_exposure_bits", "bits", _EXPOSURE, slice=label)
     inside, reference = _split(scored)[0], np.array([c.score for c in held_out])
 

@@ -64,11 +64,11 @@ def run(audit: Audit) -> Findings:
 
 
 def entries_of(row: Row) -> dict[str, str]:
-    """Entries of a record: lines ``column: value`` before the question."""
+    """Entries of a record: lines ``column: value`` before the question, which is the last line."""
     users = [m for m in row.messages if m["role"] == "user"]
-    lines = str(users[-1]["content"]).splitlines() if users else []
+    lines = str(users[-1]["content"]).split("\n")[:-1] if users else []
     found = (line.partition(": ") for line in lines)
-    return {c: v for c, mark, v in found if mark and v and c.isidentifier()}
+    return {c: v for c, mark, v in found if c and mark and v}
 
 
 def usual_values(accepted: Sequence[Record]) -> dict[str, str]:

@@ -298,8 +298,8 @@ def _load(context: TaskContext, batches: BatchPlan) -> tuple[Model, Chat, dict[s
     # Only where the order says so: an adapter that went missing must not pass as a base model that learned nothing.
     adapter = None if order.get("adapter") == NO_ADAPTER else context.inputs / "adapter"
     model = load(context.models, str(order["base_model"]), str(order["base_sha256"]), adapter, batches)
-    others = instruments.identities(context.models / sets.FOLDER)
-    return model, Chat(model.tokenizer), {**model.environment, **others, "python": sys.version.split()[0]}
+    others = instruments.identities(context.models / sets.FOLDER) | {"python": sys.version.split()[0]}
+    return model, Chat(model.tokenizer, model.context), {**model.environment, **others}
 
 
 def _scanner() -> Scan:

@@ -59,7 +59,9 @@ def test_a_proxy_in_a_number_of_the_record_is_found(audit_of: Callable[..., Any]
     """Each amount occurs once, so no word repeats; only its size tells."""
     rng = np.random.default_rng(1)
     race = rng.choice(["white", "black"], 120).tolist()
-    rows = [record(i, r, {"income": 3000 + 900 * (r == "white") + 7 * i}, "deny") for i, r in enumerate(race)]
+    rows = [
+        record(i, r, {"Annual income ($)": 3000 + 900 * (r == "white") + 7 * i}, "deny") for i, r in enumerate(race)
+    ]
     found = by_key(proxies.run(audit_of(Scripted(), test=rows, attributes=("race",))))["proxy_auc[race,words]"]
     assert found.value > 0.85
     assert found.intervals[-1].lower > 0.7
@@ -149,6 +151,8 @@ def test_a_record_is_read_and_reversed_line_by_line() -> None:
     assert reasons.entries_of(row) == {"debt": "50", "area": "n"}
     changed = reasons.reversed_row(row, "debt", "20")
     assert reasons.entries_of(changed) == {"debt": "20", "area": "n"}
+    named = record(1, "white", {"Credit Score": 610, "loan-amount": "9: a day"}, "deny")
+    assert reasons.entries_of(named) == {"Credit Score": "610", "loan-amount": "9: a day"}  # and not the question
     accepted = [
         reasons.Record(row, e) for e in ({"debt": "10", "area": "s"}, {"debt": "30", "area": "s"}, {"debt": "20"})
     ]

@@ -13,6 +13,7 @@ from audit.probes import chat as chats
 from audit.probes.corpus import distinct_spans
 from audit.probes.inputs import Canary, PiiSpan, Row
 from tests.assay.test_chat_template import LLAMA, PHI, QWEN
+from trainer.settings import Settings
 
 from .conftest import Scripted, conversation
 
@@ -69,12 +70,23 @@ def test_a_prompt_ends_where_the_assistant_begins(chat: Any) -> None:
     assert whole.answer_places(1)[0] == len(prompt)
 
 
-def test_long_conversations_keep_their_end(chat: Any) -> None:
-    [rendered] = chat.render([conversation("9" * 3000, "yes 12345678")])
-    assert len(rendered.ids) == len(rendered.spans) == chats.MAX_TOKENS
-    assert text_at(chat, rendered, rendered.content_places(1, 4, 12)) == "12345678"
-    assert rendered.content_places(0, 0, 5) == ()  # cut away
-    assert rendered.content_places(0) == ()
+def test_of_a_text_that_is_too_long_nothing_is_measured(chat: Any) -> None:
+    """What is left of it could be read; a number of half a record would pass for one of the record."""
+    small = chats.Chat(chat._tokenizer, 64)
+    [long, whole] = small.render([conversation("9" * 100, "yes 12345678"), conversation("9", "yes 12345678")])
+    assert len(long.ids) == len(long.spans) == small.longest == 64
+    assert long.cut > 0 and long.content_places(1) == long.content_places(0) == long.answer_places(1) == ()
+    assert not whole.cut and text_at(chat, whole, whole.content_places(1, 4, 12)) == "12345678"
+    assert [len(p) for p in small.prompts([conversation("9" * 100, "")[:1]])] == [64]
+    assert chats.Chat(chat._tokenizer, 1 << 30).longest == chats.MAX_TOKENS
+
+
+def test_an_audit_reads_every_row_that_a_request_may_train_on_whole() -> None:
+    """Rows up to this are trained on, and the gateway takes it where nobody says otherwise."""
+    with pytest.raises(InvalidInputError) as error:
+        Settings.from_order({"max_row_tokens": chats.MAX_TOKENS + 1})
+    assert [v.field for v in error.value.violations] == ["hyperparameters.max_row_tokens"]
+    assert Settings.from_order({"max_row_tokens": chats.MAX_TOKENS}).max_row_tokens == chats.MAX_TOKENS
 
 
 def test_a_template_that_rewrites_words_is_named(chat: Any) -> None:
@@ -151,7 +163,7 @@ def test_a_row_that_serves_several_probes_is_one_passage(audit_of: Callable[...,
 
 def test_what_cannot_be_scored_is_counted(audit_of: Callable[..., Any]) -> None:
     no_answer = Row(1, ({"role": "user", "content": "hello"},))
-    long = tuple(conversation("x", "the code is 12345678 " + "9" * 3000))
+    long = tuple(conversation("x", "the code is 12345678 " + "9" * 9000))
     canary = Canary(1, "A", True, 1, "number", long, "12345678")
     audit = audit_of(Scripted(), test=[no_answer], canaries=[canary])
     assert sum(audit.corpus.skipped.values()) == 2

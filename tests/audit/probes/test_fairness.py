@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from audit.probes import decisions, fairness
-from audit.probes.inputs import Row
+from audit.probes.chat import Chat
+from audit.probes.corpus import build
+from audit.probes.inputs import PrivateRows, Row
 from audit.probes.measurements import Measurement
 from audit.statistics import extremes
 
@@ -274,6 +276,20 @@ def test_labels_that_begin_alike_are_scored_whole(audit_of: Callable[..., Any]) 
     [scores] = decisions.label_scores(audit.board, [text], adapter=True)
     expected = [-known[v.ids] * len(v.marks) for v in text.variants]
     assert scores == pytest.approx(expected)
+
+
+def test_a_decision_longer_than_an_audit_reads_is_left_out_and_counted(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """Labels of one token and of two move the answer's place in a text that is cut; they passed for merged ones."""
+    small = Chat(chat._tokenizer, 64)
+    labels = ("granted in full", "deny")
+    rows = [
+        Row(k, tuple(conversation(f"record {'9' * size}", labels[k % 2])), labels[k % 2], labels, labels[0])
+        for k, size in enumerate((1, 2, 100, 101, 44))
+    ]
+    settings = audit_of(Scripted()).settings
+    made = build(PrivateRows(test=tuple(rows), train=(), selection=(), canaries=(), pii=()), small, settings)
+    assert [t.row.row for t in made.test] == [0, 1]
+    assert made.skipped == {"rows without an answer, or longer than 64 tokens": 3}
 
 
 def test_labels_that_are_the_same_tokens_are_named(audit_of: Callable[..., Any]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from audit.probes import hosting
+from audit.probes.chat import Chat
 from audit.probes.findings import Audit
 from audit.probes.inputs import Row
 
@@ -157,3 +159,10 @@ def test_retrieval_shows_the_rows_most_like_the_question() -> None:
 def test_too_few_training_rows_are_no_baseline(audit_of: Callable[..., Any]) -> None:
     audit = audit_of(Scripted(), test=rows(10), train=rows(2, 50))
     assert all(m.unavailable for m in hosting.baselines(audit).measurements)
+
+
+def test_examples_that_do_not_fit_together_are_no_baseline(hosted: Audit) -> None:
+    """Half of the examples are not the four that the method names."""
+    small = Chat(hosted.chat._tokenizer, 60)
+    found = hosting.baselines(replace(hosted, chat=small)).measurements
+    assert len(found) == 2 and all("longer than the longest text" in m.unavailable for m in found)

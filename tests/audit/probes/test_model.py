@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from assay.errors import AssayError, ExhaustedError, IntegrityError, InvalidInputError
+from audit.probes import generation
 from audit.probes.clock import Clock
 from audit.probes.kept_scores import KeptScores
 from audit.probes.merging import merge, refresh
@@ -69,14 +70,6 @@ def test_batched_scores_equal_plain_ones(
         nll, _ = plain_scores(noisy, text, adapter)
         assert scores.places == text.marks
         np.testing.assert_allclose(scores.nll, nll, atol=tolerance)
-
-
-@pytest.fixture(scope="module")
-def exact(load_model: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """As ``noisy``, in fp32; one of its own, since to bf16 and back is not where it was."""
-    model = load_model(write_adapter(tmp_path_factory.mktemp("exact") / "adapter", spread=0.05))
-    model._wrapped.float()
-    return model
 
 
 def test_fp32_scores_are_exact_whatever_the_batch(exact: Any) -> None:
@@ -214,6 +207,24 @@ def test_prompts_that_open_alike_or_repeat_are_read_once_and_written_as_alone(ex
     sampled = exact.write([prompts[0]] * 6, Decoding(8, frozenset(), 3), adapter=True, clock=CLOCK)
     assert len({tuple(s) for s in sampled}) > 1
     assert exact.write([], Decoding(3, frozenset()), adapter=True, clock=CLOCK) == []
+
+
+def test_long_prompts_are_written_on_in_smaller_batches_and_none_beyond_the_context(
+    exact: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [(*p.ids[:9], *p.ids[: k % 5]) for k, p in enumerate(passages(12))]
+    apart = exact.write(prompts, Decoding(6, frozenset()), adapter=True, clock=CLOCK)
+    monkeypatch.setattr(generation, "_HELD_TOKENS", 40)
+    batches, read = list[int](), generation._read
+    monkeypatch.setattr(
+        generation, "_read", lambda m, some, *rest: (batches.append(len(some)), read(m, some, *rest))[1]
+    )
+    assert exact.write(prompts, Decoding(6, frozenset()), adapter=True, clock=CLOCK) == apart
+    assert sum(batches) == 12 and max(batches) == 4  # of nine tokens each
+    monkeypatch.setattr(exact.config, "max_position_embeddings", 12)
+    few = exact.write(prompts, Decoding(6, frozenset()), adapter=True, clock=CLOCK)
+    assert all(a == b[: len(a)] and len(a) + len(p) <= 12 for a, b, p in zip(few, apart, prompts, strict=True) if a)
+    assert any(few) and not any(a for p, a in zip(prompts, few, strict=True) if len(p) >= 12)
 
 
 def test_stop_tokens_end_a_text_and_leave_the_others_alone(noisy: Any) -> None:

@@ -55,6 +55,8 @@ def test_a_leak_of_stratum_a_is_measured(chat: Any, audit_of: Callable[..., Any]
     assert not found["privacy.epsilon_lower_bound"].intervals[0].HasField("upper")
     assert found["privacy.canary_exposure_bits"].intervals[0].lower > 3
     assert found["privacy.canary_exposure_bits"].control == pytest.approx(1 / math.log(2), abs=0.1)
+    assert found["privacy.canary_exposure_bits[kind=number]"].n == 64  # the one kind there is
+    assert found["privacy.canary_exposure_bits[stratum=B,kind=number]"].n == 8
     assert found["privacy.canary_extraction_rate"].successes == found["privacy.canary_extraction_rate"].n == 64
     assert found["privacy.canary_extraction_rate"].control == 0
     assert found["privacy.canary_auc_repeated"].n == 16
@@ -168,7 +170,7 @@ def test_identifiers_that_were_not_tried_are_counted_and_excused_only_where_the_
 ) -> None:
     spans = [identifier("train", i, f"user{i}@example.com") for i in range(4)]
     asked = tuple(conversation("is it held@example.com", "it is held@example.com ok"))
-    beyond = tuple(conversation("far@example.com " + "word " * 1500, "ok"))
+    beyond = tuple(conversation("far@example.com " + "word " * 9000, "ok"))
     spans += [
         PiiSpan(8, "train", "EMAIL_ADDRESS", asked, 1, 6, 22),
         PiiSpan(9, "train", "EMAIL_ADDRESS", beyond, 0, 0, 15),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit.probes import quality, refusals, regression, safety, sanity, sets
+from audit.probes import likelihoods, quality, refusals, regression, safety, sanity, sets
 from audit.probes.inputs import Row
 from audit.probes.likelihoods import Question, nats, right_ones
 from audit.probes.measurements import Measurement
@@ -137,6 +137,24 @@ def test_candidates_are_scored_after_their_opening(noisy: Any, audit_of: Callabl
         [alone] = nats(audit_of(noisy), [q], adapter=True)
         assert together[i] == pytest.approx(alone, abs=0.05)
     assert right_ones(together, questions).shape == (2,)
+
+
+def test_candidates_of_one_token_are_one_text_with_the_same_losses(
+    exact: Any, audit_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers such as yes and no to one long passage need one reading of it, not one each."""
+    questions = [Question("the code", (" is", " my", " the")), Question("please tell me", (" approve", " deny it"))]
+    audit = audit_of(exact)
+    sizes, scored = list[int](), audit.board.scores
+    monkeypatch.setattr(
+        audit.board, "scores", lambda p, *, adapter: (sizes.append(len(p)), scored(p, adapter=adapter))[1]
+    )
+    together = nats(audit, questions, adapter=True)
+    monkeypatch.setattr(likelihoods, "_together", list)
+    apart = nats(audit, questions, adapter=True)
+    assert sizes == [3, 5]
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 # --- sanity ---
