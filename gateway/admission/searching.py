@@ -77,6 +77,14 @@ def demand_every_trial(order: Mapping[str, Any], claim: Mapping[str, Any]) -> No
         raise IntegrityError("TRIALS", "the training statement lists other trials than the work order")
 
 
+def shape_of(order: Mapping[str, Any], claim: Mapping[str, Any]) -> tuple[int, int]:
+    """LoRA rank and alpha that the work order's adapter has: those of the trial that was chosen, where some were."""
+    asked = dict(order["hyperparameters"])
+    if trials := order.get("search", {}).get("trials", []):
+        asked |= trials[int(claim["search"]["chosen"]) - 1]
+    return int(asked.get("lora_rank", 0)), int(asked.get("lora_alpha", 0))
+
+
 def read(claim: Mapping[str, Any]) -> Sequence[tuning_job_pb2.Trial]:
     """The trials of a claim as messages; none where nothing was searched for."""
     searched = claim.get("search", {})

@@ -236,6 +236,12 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
     known = await office.known(job)
     order = dsse.read_statement(dsse.envelope_payload(known.json("train.order")))["predicate"]
     searching.demand_every_trial(order, result.predicate["claim"])
+    # Of a parent's further training the shape is the parent's, which its own order fixed.
+    if not (checked.whole or request.parent_model):
+        shape = searching.shape_of(order, result.predicate["claim"])
+        if (checked.rank, checked.alpha) != shape:
+            made = f"rank {checked.rank} and alpha {checked.alpha}"
+            raise IntegrityError("ADAPTER_SHAPE", f"the adapter has {made}, the work order {shape[0]} and {shape[1]}")
     book = known.price_book(office.settings.price_book)
     names = [path for path in sorted(result.files) if path.startswith(ADAPTER_FOLDER + "/")]
     async with office.keeping(job, result, names) as kept:

@@ -52,6 +52,15 @@ async def test_a_decision_says_which_numbers_rules_chose_and_the_order_has_them(
     assert (ordered["method"], ordered["hyperparameters"]["lora_rank"]) == ("lora", 4)
 
 
+async def test_an_adapter_of_another_rank_than_ordered_is_refused(street: Street) -> None:
+    """A larger one learns more by heart than policy was asked about."""
+    search = policy_input_pb2.Search(lora_ranks=[4, 8], learning_rates=[1e-4, 2e-4])
+    hyper = pb.Hyperparameters(epochs=0.5)
+    for job, asked in (("plain", {}), ("searched", {"search": search, "hyperparameters": hyper})):
+        other = await street.rest(await street.ask(job, asked=asked, train="other-rank"))
+        assert other.state == pb.TuningJob.STATE_FAILED and other.reason.startswith("ADAPTER_SHAPE")
+
+
 async def test_full_tuning_orders_no_rank_and_the_audit_says_whether_the_weights_moved(street: Street) -> None:
     async def tuned(job: str, asked: dict[str, Any] | None = None, **behaviour: Any) -> pb.TuningJob:
         name = await street.ask(job, asked={"method": "full", **(asked or {})}, **behaviour)

@@ -36,7 +36,7 @@ def searching(order: dict, wrong: str | None) -> dict:
 
 
 def run(context: TaskContext) -> dict:
-    """Leaves an adapter of two tensors."""
+    """Leaves an adapter of two tensors, of the ordered rank unless it is asked for another."""
     asked = behaviour(context.inputs / "train.jsonl")
     wait(context, asked, "train")
     if asked.get("train") == "fault":
@@ -52,7 +52,14 @@ def run(context: TaskContext) -> dict:
     if (context.models / "drift").exists():
         moved = 0.25
     whole = context.order["method"] == "full" and asked.get("train") != "low-rank"
-    tensors = {"a.q_proj.lora_A.weight": ([2, 3], [0.1] * 6), "a.q_proj.lora_B.weight": ([3, 2], [moved] * 6)}
+    searched = searching(context.order, asked.get("trials"))
+    chosen = context.order["search"]["trials"][searched["search"]["chosen"] - 1] if searched else {}
+    ordered = context.order["hyperparameters"] | chosen
+    rank = int(ordered.get("lora_rank", 2)) + (asked.get("train") == "other-rank")
+    tensors = {
+        "a.q_proj.lora_A.weight": ([rank, 3], [0.1] * 3 * rank),
+        "a.q_proj.lora_B.weight": ([3, rank], [moved] * 3 * rank),
+    }
     if whole:
         tensors = {"base_model.model.model.layers.0.self_attn.q_proj.weight": ([3, 3], [moved] * 9)}
     header, data = {}, b""
@@ -65,14 +72,13 @@ def run(context: TaskContext) -> dict:
     folder = context.outputs / "adapter"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
-    low = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    low = {"r": rank, "lora_alpha": int(ordered.get("lora_alpha", 4)), "target_modules": ["q_proj"]}
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "bias": "none",
         "base_model_name_or_path": context.order["base_model"],
         **({"target_modules": "dummy-target-modules", "modules_to_save": ["q_proj"]} if whole else low),
     }  # fmt: skip
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    searched = searching(context.order, asked.get("trials"))
     return {
         "trained_tokens": 30000,
         "starts": int((context.work / "starts").read_text()),
