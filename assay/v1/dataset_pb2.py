@@ -26,7 +26,7 @@ from assay.v1._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_v
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61ssay/v1/dataset.proto\x12\x08\x61ssay.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x04\n\tDatasheet\x12\x39\n\x08purposes\x18\x01 \x03(\tB\'\xbaH$\x92\x01!\x10\x10\"\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x33\n\x0blegal_basis\x18\x02 \x01(\x0e\x32\x14.assay.v1.LegalBasisB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12,\n\x07licence\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x18\x80\x01\x32\x11^[A-Za-z0-9.+-]*$\x12:\n\x0e\x63lassification\x18\x04 \x01(\x0e\x32\x18.assay.v1.ClassificationB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12(\n\tresidency\x18\x05 \x01(\tB\x15\xbaH\x12r\x10\x18 2\x0c^[a-z0-9-]*$\x12#\n\x0eretention_days\x18\x06 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x94\x9d\x02(\x00\x12\x1c\n\nprovenance\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12.\n\x14sensitive_attributes\x18\x08 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x10\"\x06r\x04\x10\x01\x18@\x12\x1d\n\x0clabel_column\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18@\x12!\n\x10\x66\x61vourable_label\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@\x12)\n\x0ehidden_columns\x18\x0b \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x80\x02\"\x06r\x04\x10\x01\x18@\x12\x31\n\npii_action\x18\x14 \x01(\x0e\x32\x13.assay.v1.PiiActionB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1c\n\x0bgroup_field\x18\x15 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xc8\x02\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x17.assay.v1.DatasetFormat\x12&\n\tdatasheet\x18\x03 \x01(\x0b\x32\x13.assay.v1.Datasheet\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x0f\n\x07\x63reator\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crecord_index\x18\x08 \x01(\x03\x12\x36\n\x12retention_end_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0c\x65rased_index\x18\n \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_erased_index\"\x80\x02\n\x13UploadDatasetHeader\x12\x33\n\x06parent\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^units/[a-z][a-z0-9-]{0,30}$\x12\x31\n\ndataset_id\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$\x12\x33\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x17.assay.v1.DatasetFormatB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12.\n\tdatasheet\x18\x04 \x01(\x0b\x32\x13.assay.v1.DatasheetB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\nrequest_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"=\n\x14UploadDatasetTrailer\x12%\n\x06sha256\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\"\xa7\x01\n\x14UploadDatasetRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.assay.v1.UploadDatasetHeaderH\x00\x12\x1c\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x10H\x00\x12\x31\n\x07trailer\x18\x03 \x01(\x0b\x32\x1e.assay.v1.UploadDatasetTrailerH\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\";\n\x15UploadDatasetResponse\x12\"\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x11.assay.v1.Dataset\"\xc6\x01\n\x14ImportDatasetRequest\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32\x1d.assay.v1.UploadDatasetHeaderB\x06\xbaH\x03\xc8\x01\x01\x12P\n\x06source\x18\x02 \x01(\tB@\xbaH=r;\x18\x80\x08\x32\x36^https://[A-Za-z0-9.:\\[\\]-]+(/[A-Za-z0-9._~+=@,:-]+)+$\x12%\n\x06sha256\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\"=\n\x0eImportProgress\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\"t\n\x15ImportDatasetResponse\x12,\n\x08progress\x18\x01 \x01(\x0b\x32\x18.assay.v1.ImportProgressH\x00\x12$\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x11.assay.v1.DatasetH\x00\x42\x07\n\x05\x65vent\"d\n\x11GetDatasetRequest\x12O\n\x04name\x18\x01 \x01(\tBA\xbaH>r<2:^units/[a-z][a-z0-9-]{0,30}/datasets/[a-z][a-z0-9-]{0,62}$\"8\n\x12GetDatasetResponse\x12\"\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x11.assay.v1.Dataset\"\x87\x01\n\x13ListDatasetsRequest\x12\x33\n\x06parent\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^units/[a-z][a-z0-9-]{0,30}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"T\n\x14ListDatasetsResponse\x12#\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x11.assay.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xe5\x01\n\rDatasetFormat\x12\x1e\n\x1a\x44\x41TASET_FORMAT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x41TASET_FORMAT_CHAT_JSONL\x10\x01\x12\x1f\n\x1b\x44\x41TASET_FORMAT_DECISION_CSV\x10\x02\x12*\n&DATASET_FORMAT_PROMPT_COMPLETION_JSONL\x10\x03\x12#\n\x1f\x44\x41TASET_FORMAT_PREFERENCE_JSONL\x10\x04\x12#\n\x1f\x44\x41TASET_FORMAT_DECISION_PARQUET\x10\x05*\xa8\x01\n\x0e\x43lassification\x12\x1e\n\x1a\x43LASSIFICATION_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43LASSIFICATION_PUBLIC\x10\x01\x12\x1b\n\x17\x43LASSIFICATION_INTERNAL\x10\x02\x12\x1f\n\x1b\x43LASSIFICATION_CONFIDENTIAL\x10\x03\x12\x1d\n\x19\x43LASSIFICATION_RESTRICTED\x10\x04*\x84\x02\n\nLegalBasis\x12\x1b\n\x17LEGAL_BASIS_UNSPECIFIED\x10\x00\x12\x17\n\x13LEGAL_BASIS_CONSENT\x10\x01\x12\x18\n\x14LEGAL_BASIS_CONTRACT\x10\x02\x12 \n\x1cLEGAL_BASIS_LEGAL_OBLIGATION\x10\x03\x12\x1f\n\x1bLEGAL_BASIS_VITAL_INTERESTS\x10\x04\x12\x1b\n\x17LEGAL_BASIS_PUBLIC_TASK\x10\x05\x12$\n LEGAL_BASIS_LEGITIMATE_INTERESTS\x10\x06\x12 \n\x1cLEGAL_BASIS_NO_PERSONAL_DATA\x10\x07*\x89\x01\n\tPiiAction\x12\x1a\n\x16PII_ACTION_UNSPECIFIED\x10\x00\x12\x15\n\x11PII_ACTION_REPORT\x10\x01\x12\x15\n\x11PII_ACTION_REDACT\x10\x02\x12\x1b\n\x17PII_ACTION_PSEUDONYMISE\x10\x03\x12\x15\n\x11PII_ACTION_REFUSE\x10\x04\x32\xd0\x02\n\x0e\x44\x61tasetService\x12R\n\rUploadDataset\x12\x1e.assay.v1.UploadDatasetRequest\x1a\x1f.assay.v1.UploadDatasetResponse(\x01\x12R\n\rImportDataset\x12\x1e.assay.v1.ImportDatasetRequest\x1a\x1f.assay.v1.ImportDatasetResponse0\x01\x12G\n\nGetDataset\x12\x1b.assay.v1.GetDatasetRequest\x1a\x1c.assay.v1.GetDatasetResponse\x12M\n\x0cListDatasets\x12\x1d.assay.v1.ListDatasetsRequest\x1a\x1e.assay.v1.ListDatasetsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61ssay/v1/dataset.proto\x12\x08\x61ssay.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x04\n\tDatasheet\x12\x39\n\x08purposes\x18\x01 \x03(\tB\'\xbaH$\x92\x01!\x10\x10\"\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x33\n\x0blegal_basis\x18\x02 \x01(\x0e\x32\x14.assay.v1.LegalBasisB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12,\n\x07licence\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x18\x80\x01\x32\x11^[A-Za-z0-9.+-]*$\x12:\n\x0e\x63lassification\x18\x04 \x01(\x0e\x32\x18.assay.v1.ClassificationB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12(\n\tresidency\x18\x05 \x01(\tB\x15\xbaH\x12r\x10\x18 2\x0c^[a-z0-9-]*$\x12#\n\x0eretention_days\x18\x06 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x94\x9d\x02(\x00\x12\x1c\n\nprovenance\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12<\n\x14sensitive_attributes\x18\x08 \x03(\tB\x1e\xbaH\x1b\x92\x01\x18\x10\x10\"\x14r\x12\x10\x01\x18@2\x0c^[^,=\\[\\]]+$\x12\x1d\n\x0clabel_column\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18@\x12!\n\x10\x66\x61vourable_label\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@\x12)\n\x0ehidden_columns\x18\x0b \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x80\x02\"\x06r\x04\x10\x01\x18@\x12\x31\n\npii_action\x18\x14 \x01(\x0e\x32\x13.assay.v1.PiiActionB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1c\n\x0bgroup_field\x18\x15 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xc8\x02\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x17.assay.v1.DatasetFormat\x12&\n\tdatasheet\x18\x03 \x01(\x0b\x32\x13.assay.v1.Datasheet\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x0f\n\x07\x63reator\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crecord_index\x18\x08 \x01(\x03\x12\x36\n\x12retention_end_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0c\x65rased_index\x18\n \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_erased_index\"\x80\x02\n\x13UploadDatasetHeader\x12\x33\n\x06parent\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^units/[a-z][a-z0-9-]{0,30}$\x12\x31\n\ndataset_id\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$\x12\x33\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x17.assay.v1.DatasetFormatB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12.\n\tdatasheet\x18\x04 \x01(\x0b\x32\x13.assay.v1.DatasheetB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\nrequest_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"=\n\x14UploadDatasetTrailer\x12%\n\x06sha256\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\"\xa7\x01\n\x14UploadDatasetRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.assay.v1.UploadDatasetHeaderH\x00\x12\x1c\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x10H\x00\x12\x31\n\x07trailer\x18\x03 \x01(\x0b\x32\x1e.assay.v1.UploadDatasetTrailerH\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\";\n\x15UploadDatasetResponse\x12\"\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x11.assay.v1.Dataset\"\xc6\x01\n\x14ImportDatasetRequest\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32\x1d.assay.v1.UploadDatasetHeaderB\x06\xbaH\x03\xc8\x01\x01\x12P\n\x06source\x18\x02 \x01(\tB@\xbaH=r;\x18\x80\x08\x32\x36^https://[A-Za-z0-9.:\\[\\]-]+(/[A-Za-z0-9._~+=@,:-]+)+$\x12%\n\x06sha256\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\"=\n\x0eImportProgress\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\"t\n\x15ImportDatasetResponse\x12,\n\x08progress\x18\x01 \x01(\x0b\x32\x18.assay.v1.ImportProgressH\x00\x12$\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x11.assay.v1.DatasetH\x00\x42\x07\n\x05\x65vent\"d\n\x11GetDatasetRequest\x12O\n\x04name\x18\x01 \x01(\tBA\xbaH>r<2:^units/[a-z][a-z0-9-]{0,30}/datasets/[a-z][a-z0-9-]{0,62}$\"8\n\x12GetDatasetResponse\x12\"\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x11.assay.v1.Dataset\"\x87\x01\n\x13ListDatasetsRequest\x12\x33\n\x06parent\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^units/[a-z][a-z0-9-]{0,30}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"T\n\x14ListDatasetsResponse\x12#\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x11.assay.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xe5\x01\n\rDatasetFormat\x12\x1e\n\x1a\x44\x41TASET_FORMAT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x41TASET_FORMAT_CHAT_JSONL\x10\x01\x12\x1f\n\x1b\x44\x41TASET_FORMAT_DECISION_CSV\x10\x02\x12*\n&DATASET_FORMAT_PROMPT_COMPLETION_JSONL\x10\x03\x12#\n\x1f\x44\x41TASET_FORMAT_PREFERENCE_JSONL\x10\x04\x12#\n\x1f\x44\x41TASET_FORMAT_DECISION_PARQUET\x10\x05*\xa8\x01\n\x0e\x43lassification\x12\x1e\n\x1a\x43LASSIFICATION_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43LASSIFICATION_PUBLIC\x10\x01\x12\x1b\n\x17\x43LASSIFICATION_INTERNAL\x10\x02\x12\x1f\n\x1b\x43LASSIFICATION_CONFIDENTIAL\x10\x03\x12\x1d\n\x19\x43LASSIFICATION_RESTRICTED\x10\x04*\x84\x02\n\nLegalBasis\x12\x1b\n\x17LEGAL_BASIS_UNSPECIFIED\x10\x00\x12\x17\n\x13LEGAL_BASIS_CONSENT\x10\x01\x12\x18\n\x14LEGAL_BASIS_CONTRACT\x10\x02\x12 \n\x1cLEGAL_BASIS_LEGAL_OBLIGATION\x10\x03\x12\x1f\n\x1bLEGAL_BASIS_VITAL_INTERESTS\x10\x04\x12\x1b\n\x17LEGAL_BASIS_PUBLIC_TASK\x10\x05\x12$\n LEGAL_BASIS_LEGITIMATE_INTERESTS\x10\x06\x12 \n\x1cLEGAL_BASIS_NO_PERSONAL_DATA\x10\x07*\x89\x01\n\tPiiAction\x12\x1a\n\x16PII_ACTION_UNSPECIFIED\x10\x00\x12\x15\n\x11PII_ACTION_REPORT\x10\x01\x12\x15\n\x11PII_ACTION_REDACT\x10\x02\x12\x1b\n\x17PII_ACTION_PSEUDONYMISE\x10\x03\x12\x15\n\x11PII_ACTION_REFUSE\x10\x04\x32\xd0\x02\n\x0e\x44\x61tasetService\x12R\n\rUploadDataset\x12\x1e.assay.v1.UploadDatasetRequest\x1a\x1f.assay.v1.UploadDatasetResponse(\x01\x12R\n\rImportDataset\x12\x1e.assay.v1.ImportDatasetRequest\x1a\x1f.assay.v1.ImportDatasetResponse0\x01\x12G\n\nGetDataset\x12\x1b.assay.v1.GetDatasetRequest\x1a\x1c.assay.v1.GetDatasetResponse\x12M\n\x0cListDatasets\x12\x1d.assay.v1.ListDatasetsRequest\x1a\x1e.assay.v1.ListDatasetsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,7 +48,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASHEET'].fields_by_name['provenance']._loaded_options = None
   _globals['_DATASHEET'].fields_by_name['provenance']._serialized_options = b'\272H\005r\003\030\320\017'
   _globals['_DATASHEET'].fields_by_name['sensitive_attributes']._loaded_options = None
-  _globals['_DATASHEET'].fields_by_name['sensitive_attributes']._serialized_options = b'\272H\r\222\001\n\020\020\"\006r\004\020\001\030@'
+  _globals['_DATASHEET'].fields_by_name['sensitive_attributes']._serialized_options = b'\272H\033\222\001\030\020\020\"\024r\022\020\001\030@2\014^[^,=\\[\\]]+$'
   _globals['_DATASHEET'].fields_by_name['label_column']._loaded_options = None
   _globals['_DATASHEET'].fields_by_name['label_column']._serialized_options = b'\272H\004r\002\030@'
   _globals['_DATASHEET'].fields_by_name['favourable_label']._loaded_options = None
@@ -89,40 +89,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDATASETSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTDATASETSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTDATASETSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\002'
-  _globals['_DATASETFORMAT']._serialized_start=2328
-  _globals['_DATASETFORMAT']._serialized_end=2557
-  _globals['_CLASSIFICATION']._serialized_start=2560
-  _globals['_CLASSIFICATION']._serialized_end=2728
-  _globals['_LEGALBASIS']._serialized_start=2731
-  _globals['_LEGALBASIS']._serialized_end=2991
-  _globals['_PIIACTION']._serialized_start=2994
-  _globals['_PIIACTION']._serialized_end=3131
+  _globals['_DATASETFORMAT']._serialized_start=2342
+  _globals['_DATASETFORMAT']._serialized_end=2571
+  _globals['_CLASSIFICATION']._serialized_start=2574
+  _globals['_CLASSIFICATION']._serialized_end=2742
+  _globals['_LEGALBASIS']._serialized_start=2745
+  _globals['_LEGALBASIS']._serialized_end=3005
+  _globals['_PIIACTION']._serialized_start=3008
+  _globals['_PIIACTION']._serialized_end=3145
   _globals['_DATASHEET']._serialized_start=99
-  _globals['_DATASHEET']._serialized_end=675
-  _globals['_DATASET']._serialized_start=678
-  _globals['_DATASET']._serialized_end=1006
-  _globals['_UPLOADDATASETHEADER']._serialized_start=1009
-  _globals['_UPLOADDATASETHEADER']._serialized_end=1265
-  _globals['_UPLOADDATASETTRAILER']._serialized_start=1267
-  _globals['_UPLOADDATASETTRAILER']._serialized_end=1328
-  _globals['_UPLOADDATASETREQUEST']._serialized_start=1331
-  _globals['_UPLOADDATASETREQUEST']._serialized_end=1498
-  _globals['_UPLOADDATASETRESPONSE']._serialized_start=1500
-  _globals['_UPLOADDATASETRESPONSE']._serialized_end=1559
-  _globals['_IMPORTDATASETREQUEST']._serialized_start=1562
-  _globals['_IMPORTDATASETREQUEST']._serialized_end=1760
-  _globals['_IMPORTPROGRESS']._serialized_start=1762
-  _globals['_IMPORTPROGRESS']._serialized_end=1823
-  _globals['_IMPORTDATASETRESPONSE']._serialized_start=1825
-  _globals['_IMPORTDATASETRESPONSE']._serialized_end=1941
-  _globals['_GETDATASETREQUEST']._serialized_start=1943
-  _globals['_GETDATASETREQUEST']._serialized_end=2043
-  _globals['_GETDATASETRESPONSE']._serialized_start=2045
-  _globals['_GETDATASETRESPONSE']._serialized_end=2101
-  _globals['_LISTDATASETSREQUEST']._serialized_start=2104
-  _globals['_LISTDATASETSREQUEST']._serialized_end=2239
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=2241
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=2325
-  _globals['_DATASETSERVICE']._serialized_start=3134
-  _globals['_DATASETSERVICE']._serialized_end=3470
+  _globals['_DATASHEET']._serialized_end=689
+  _globals['_DATASET']._serialized_start=692
+  _globals['_DATASET']._serialized_end=1020
+  _globals['_UPLOADDATASETHEADER']._serialized_start=1023
+  _globals['_UPLOADDATASETHEADER']._serialized_end=1279
+  _globals['_UPLOADDATASETTRAILER']._serialized_start=1281
+  _globals['_UPLOADDATASETTRAILER']._serialized_end=1342
+  _globals['_UPLOADDATASETREQUEST']._serialized_start=1345
+  _globals['_UPLOADDATASETREQUEST']._serialized_end=1512
+  _globals['_UPLOADDATASETRESPONSE']._serialized_start=1514
+  _globals['_UPLOADDATASETRESPONSE']._serialized_end=1573
+  _globals['_IMPORTDATASETREQUEST']._serialized_start=1576
+  _globals['_IMPORTDATASETREQUEST']._serialized_end=1774
+  _globals['_IMPORTPROGRESS']._serialized_start=1776
+  _globals['_IMPORTPROGRESS']._serialized_end=1837
+  _globals['_IMPORTDATASETRESPONSE']._serialized_start=1839
+  _globals['_IMPORTDATASETRESPONSE']._serialized_end=1955
+  _globals['_GETDATASETREQUEST']._serialized_start=1957
+  _globals['_GETDATASETREQUEST']._serialized_end=2057
+  _globals['_GETDATASETRESPONSE']._serialized_start=2059
+  _globals['_GETDATASETRESPONSE']._serialized_end=2115
+  _globals['_LISTDATASETSREQUEST']._serialized_start=2118
+  _globals['_LISTDATASETSREQUEST']._serialized_end=2253
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=2255
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=2339
+  _globals['_DATASETSERVICE']._serialized_start=3148
+  _globals['_DATASETSERVICE']._serialized_end=3484
 # @@protoc_insertion_point(module_scope)

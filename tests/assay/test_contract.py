@@ -122,6 +122,14 @@ def test_a_request_without_budget_is_refused() -> None:
         protovalidate.validate(request)
 
 
+def test_a_protected_attribute_can_be_named_in_a_comparison() -> None:
+    """``impact_ratio[race,ethnicity]`` is of two columns: one of that name was compared with nobody, after training."""
+    protovalidate.validate(dataset_pb2.Datasheet(sensitive_attributes=["race", "Age group (years)"]))
+    for name in ("race,ethnicity", "race=", "[race"):
+        with pytest.raises(protovalidate.ValidationError, match="sensitive_attributes"):
+            protovalidate.validate(dataset_pb2.Datasheet(sensitive_attributes=["race", name]))
+
+
 def test_an_upload_part_must_be_set_and_a_chunk_must_be_small() -> None:
     for bad in (dataset_pb2.UploadDatasetRequest(), dataset_pb2.UploadDatasetRequest(chunk=b"x" * 262_145)):
         with pytest.raises(protovalidate.ValidationError):
