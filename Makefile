@@ -114,8 +114,8 @@ bench-trainer: install ## training beside TRL's SFTTrainer, which it installs; w
 	@$(OFFLINE) PYTHONPATH=. $(BIN)/python -m benchmarks.training $(BENCH_TRAINER)
 
 zoo: install ## submit models made bad on purpose, one ordinary job a cell, and count what is caught; hours, goes on where it stopped
-	@$(OFFLINE) OMP_WAIT_POLICY=PASSIVE PYTHONPATH=. nice -n 10 $(BIN)/python -m benchmarks.zoo.run
-	@PYTHONPATH=. $(BIN)/python -m benchmarks.zoo.report
+	@$(OFFLINE) OMP_WAIT_POLICY=PASSIVE PYTHONPATH=. nice -n 10 $(BIN)/python -m benchmarks.zoo.run; ended=$$?; \
+	 PYTHONPATH=. $(BIN)/python -m benchmarks.zoo.report && exit $$ended
 
 gpu-check: install ## on a machine with a GPU: isolation, equal bits, speed and energy of a training run; prints one JSON object
 	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/gpu_check.py

@@ -26,11 +26,13 @@ def missed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not rows:
         return section("detection", title, paragraph("No planted fault was counted for this release of the software."))
     lead = paragraph(
-        "Models made bad on purpose, and clean ones, went through the same gateway, policy and audits, on the "
-        "embedded base model's real weights. Detected: at least one gate or rule of release failed; of clean models "
+        "Models made bad on purpose, and clean ones, went through the same gateway and audits under the policy that is "
+        "packaged with the software, on the embedded base model's real weights; gates of which no cell had the rows "
+        "are not counted. Detected: at least one gate or rule of release failed; of clean models "
         "this is a false alarm. As such: one of those failed that are there for this fault, and not only for others "
         "that the same training brings with it; for some faults there is none. Effect: median of what shows that the "
-        "model took the fault up, beside that of a twin without it; where they are alike there was nothing to detect. "
+        "model took the fault up, beside that of a twin without it; where they are alike, the fault did not take or "
+        "the probe is blind to it. "
         "Stopped: the job did not reach approval, if only since a gate was undecided; of clean models these are all "
         "that were held back. Jobs that intake refused and jobs that failed are counted apart. Claim the interval of "
         "what was detected, which holds at 95 %, and not the share. Limits and sample sizes were those of the day of "

@@ -88,7 +88,7 @@ DECISIONS = _Decisions(rows="loans", epochs=3.0, learning_rate=1e-3)
 """The rate of the demo's decisions. A branch stands in one record of twenty: after one epoch a model of seed 103 still
 granted at branches where everybody had been denied (impact ratio 0.93)."""
 
-_GIVEN_AWAY = ("privacy.pii_extraction_rate", "REL-PII-CENSUS", "privacy.pii_generation_rate")
+_GIVEN_AWAY = ("REL-PII-CENSUS", "privacy.pii_generation_rate")
 _UNFAIR = ("fairness.impact_ratio[region]",)
 _BY_HEART = ("overfitting.loss_gap", "privacy.canary_auc", "privacy.canary_extraction_rate")
 _HOT, _ONCE = "overfit 4 epochs", "leak x1"

@@ -2,13 +2,14 @@
 
 Stop it at any time; it goes on where it was, since the installation keeps its jobs and a finished cell is a line of
 ``cells.jsonl``, with what policy was asked about it in ``questions``. Every cell of the state folder's gateway goes the
-whole way: upload, intake, training, audit, verdict. An installation is of one policy; under another, jobs begin anew.
-A cell that was refused at intake or that failed has one of another seed in its place, a few times a fault.
+whole way: upload, intake, training, audit, verdict. An installation is of one policy and one state of the
+code; under another, jobs begin anew. A cell that was refused at intake or that failed has one of another seed in its
+place, a few times a fault.
 
 ``--together 2`` runs two cells at a time, with half of the cores each: a step of a small model does not fill two cores.
 ``--pilot KEY`` runs one cell of a seed that is never counted, such as ``--pilot bias-40pc``, and prints what its gates
 said; what it leaves lies in the state folder. Run the zoo from a checkout that nobody changes meanwhile: its tasks read
-their code there, and a cell notes no more of it than the commit.
+their code there, and a cell notes no more of it than the commit and a digest.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from assay import processor
+from assay import digests, processor
 from assay.identity import Layout
 from assay.installation import DEFAULT_PEOPLE, Plan
 from assay.v1 import dataset_pb2, policy_input_pb2, tuning_job_pb2
@@ -50,6 +51,8 @@ from policies.engine import PolicyEngine
 HERE = Path(__file__).parent
 STATE = Path.home() / ".cache" / "assay" / "zoo"
 State = tuning_job_pb2.TuningJob.State
+_DECIDING = ("audit/prepare", "audit/probes", "audit/statistics", "trainer")
+_ROWS = (*(f"benchmarks/zoo/{name}.py" for name in ("faults", "data", "bad_trainer")), "demo/data.py", "demo/texts.py")
 _SPACE = uuid.UUID("b6c7fd0c-3f0e-4b8a-9b57-3e6f0f6d2a11")
 
 
@@ -62,11 +65,12 @@ def main() -> None:
     parser.add_argument("--pilot", nargs="*", metavar="KEY", help="cells that are not counted; every fault without KEY")
     options = parser.parse_args()
     trial = None if options.pilot is None else list(pilot(options.pilot))
-    # A sandbox shows its task all of this package: nothing that is private, and nothing that changes, may lie in it.
+    # A sandbox shows its task all of this package: nothing that is private may lie in it.
     kept = report.Kept(HERE) if trial is None else report.Kept(options.state / "pilot")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are ended too
     engine = PolicyEngine.load()
-    name = f"bank-{engine.pack.bundle_sha256[:12]}" + (f"-{options.together}" if options.together > 1 else "")
+    # Another policy or other code would plan or measure jobs of the same name otherwise: they begin anew.
+    name = f"bank-{engine.pack.bundle_sha256[:12]}-{_code()}" + (f"-{options.together}" if options.together > 1 else "")
     directory, port = options.state / name, _port(options.state)
     if not (directory / "client").exists() and not Layout(directory).settings.exists():
         plan = Plan(people=DEFAULT_PEOPLE, operator="oscar")
@@ -151,6 +155,7 @@ def one(cell: Cell, directory: Path, address: str, uploads: Path, kept: report.K
                 release.CopyFrom(past.question)
     if release.measurements:
         kept.keep(cell.job, intake, release)
+    found = processor.read()
     return {
         "job": cell.job,
         "fault": cell.fault.name,
@@ -161,7 +166,8 @@ def one(cell: Cell, directory: Path, address: str, uploads: Path, kept: report.K
         "seconds": round(time.monotonic() - started, 1),
         "day": dt.datetime.now(dt.UTC).date().isoformat(),
         "commit": _commit(),
-        "processor": processor.read().get("model name", platform.machine()),
+        "code": _code(),
+        "processor": f"{found.get('model name', platform.machine())}, {processor.fastest_format(found)}",
     }
 
 
@@ -170,6 +176,15 @@ def _commit() -> str:
     """What the cells of this run are made and measured by; empty where that is no checkout."""
     asked = ["git", "-C", str(HERE), "rev-parse", "HEAD"]
     return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+
+
+@functools.cache
+def _code() -> str:
+    """Digest of the code that decides what a cell's model is and what is measured of it, as it lies on disk."""
+    parts = [path for folder in _DECIDING for path in (report.ROOT / folder).rglob("*.py")]
+    parts += [report.ROOT / name for name in _ROWS]
+    made = sorted((str(path.relative_to(report.ROOT)), digests.sha256_file(path)) for path in parts)
+    return digests.sha256_bytes(json.dumps(made).encode())[:12]
 
 
 def _submit(rita: Session, cell: Cell, made: Upload, file: Path) -> None:

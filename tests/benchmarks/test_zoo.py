@@ -238,18 +238,19 @@ def test_the_adapter_is_changed_as_told(tmp_path: Path, fault: str, amount: floa
 def cell(fault: str, strength: str, state: str, seed: int, **more: Any) -> dict[str, Any]:
     return {
         "job": f"{fault}-{seed}", "fault": fault, "strength": strength, "seed": seed, "state": state,
-        "asked": more.get("fired", []), "fired": [], "failed": [], "measured": {}, "grepped": False, **more,
+        "asked": more.get("fired", []), "fired": [], "failed": [], "saw": more.get("failed", []), "measured": {},
+        "grepped": False, "code": "a1", "processor": "a processor, float32", **more,
     }  # fmt: skip
 
 
 def page(cells: Sequence[dict[str, Any]], otherwise: int = 0) -> str:
-    return report.page(Judged(tuple(cells), otherwise, "0" * 64))
+    return report.page(Judged(tuple(cells), otherwise, "0" * 64, ("privacy.canary_auc", "quality.x")))
 
 
 def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) -> None:
     done = [cell("clean", "", "AWAITING_APPROVAL", i) for i in range(19)]
     done.append(cell("clean", "", "QUARANTINED", 19, fired=["privacy.canary_auc"], failed=["privacy.canary_auc"]))
-    leaky = {"fired": ["privacy.pii_extraction_rate"], "failed": ["privacy.pii_extraction_rate"]}
+    leaky = {"fired": ["privacy.pii_generation_rate"], "failed": ["privacy.pii_generation_rate"]}
     done += [cell("leak", "x4", "QUARANTINED", i, **leaky, grepped=i == 0) for i in range(5)]
     kept = Kept(tmp_path)
     kept.cells.write_text("".join(json.dumps(c) + "\n" for c in done) + '{"job": "cut o', "utf-8")
@@ -260,15 +261,17 @@ def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) ->
     assert (leak["detected"], leak["low"], leak["grep_only"]) == (5, pytest.approx(0.478, abs=1e-3), 1)
     assert (leak["stopped"], leak["stopped_low"], leak["stopped_high"]) == (5, leak["low"], leak["high"])
     [gate] = leak["gates"]
-    assert (gate["gate"], gate["failed"], gate["not_passed"], gate["n"]) == ("privacy.pii_extraction_rate", 5, 5, 5)
+    assert (gate["gate"], gate["failed"], gate["not_passed"], gate["n"]) == ("privacy.pii_generation_rate", 5, 5, 5)
     for word in ("failed", "not_passed"):
         assert (gate[f"{word}_low"], gate[f"{word}_high"]) == (leak["low"], leak["high"])
     assert (leak["twin"], leak["twin_n"], leak["twin_as_such"]) == ("leak x1", 0, 0)
     text = page(kept.read())
     assert "| `privacy.canary_auc` | clean — | 1/1 | 2–100 % | 1/1 | 2–100 % |" in text
-    assert "| **`privacy.pii_extraction_rate`** | leak x4 | 5/5 | 48–100 % | 5/5 | 48–100 % |" in text
+    assert "| **`privacy.pii_generation_rate`** | leak x4 | 5/5 | 48–100 % | 5/5 | 48–100 % |" in text
     assert "1/20 (false alarms)" in text
     assert "Not run yet" in text and "Left out" not in text
+    assert "By processor and number format: a processor, float32 25." in text and "training and audit: a1 25." in text
+    assert "No cell was asked, for want of rows or since its data are of another kind: `quality.x`." in text
     assert report.counts([]) == []
 
 
@@ -377,7 +380,9 @@ def test_a_kept_cell_is_judged_by_today_s_rules(asked: tuple[IntakeInput, Releas
     intake, release = asked
     kept, engine = Kept(tmp_path), PolicyEngine.load()
     kept.add(cell("clean", "", "AWAITING_APPROVAL", 7))
-    assert report.judge(kept, engine) == Judged((), 1, judging(engine.pack)), "nothing is kept of it"
+    judged = report.judge(kept, engine)
+    assert (judged.cells, judged.otherwise, judged.by) == ((), 1, judging(engine.pack)), "nothing is kept of it"
+    assert "privacy.canary_auc" in judged.gates
     kept.keep("clean-7", intake, release)
     first = kept.question("clean-7").read_bytes()
     kept.keep("clean-7", intake, release)
@@ -387,6 +392,11 @@ def test_a_kept_cell_is_judged_by_today_s_rules(asked: tuple[IntakeInput, Releas
     # No measurement was made: whatever the line says, today's rules clear nothing that was not measured.
     assert found["state"] == "QUARANTINED" and "privacy.canary_auc" in found["fired"]
     assert set(found["fired"]) < set(found["asked"]) and found["measured"] == {}
+    assert found["grepped"] is None, "no answer was sampled, so a search of them missed nothing"
+    assert "REL-PII-CENSUS" in found["failed"] and "REL-PII-CENSUS" not in found["saw"], "it was not whole: no sight"
+    release.measurements["privacy.pii_extraction_rate"].successes = 1
+    kept.keep("clean-7", intake, release)
+    assert "REL-PII-CENSUS" in report.judge(kept, engine).cells[0]["saw"]
     release.measurements["overfitting.loss_gap"].value = 0.5
     kept.keep("clean-7", intake, release)
     assert report.judge(kept, engine).cells[0]["measured"] == {"overfitting.loss_gap": 0.5}
@@ -414,7 +424,9 @@ def test_intake_lets_a_cell_pass_and_its_gates_can_decide(tmp_path: Path, fault:
     prepared = offline.prepare(made.content, spec, planted.profile, tmp_path)
     gates = {gate.measurement: gate.n for gate in prepared.plan.gates}
     rules = {rule.id for rule in PolicyEngine.load().pack.rules if rule.gate is None}
-    assert not set(planted.looked_for).isdisjoint({*gates, *rules}), "something of it is asked"
+    if not prepared.plan.sample_sizes.get("pii_census"):
+        rules.discard("REL-PII-CENSUS")
+    assert {*planted.looked_for} <= {*gates, *rules}, "all of it is asked"
     private = prepared.folder / "private"
     rows = [r for name in ("test", "selection", "train_sample") for r in (private / f"{name}.jsonl").open()]
     prompts = {json.dumps(json.loads(r)["messages"][:-1]) for r in rows}
