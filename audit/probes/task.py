@@ -80,14 +80,12 @@ class Probe:
         name: as the plan names it.
         step: what is shown while it runs.
         measures: prefixes of the measurement names that it owns.
-        share: share of a typical audit's time, for the seconds left.
         run: the probe.
     """
 
     name: str
     step: str
     measures: tuple[str, ...]
-    share: float
     run: Callable[[Audit], Findings]
 
 
@@ -99,32 +97,49 @@ _GROUPS = tuple(
     for name in ("selection_", "impact_ratio", "label_impact_ratio", "tpr_", "fpr_", "equalized_odds_", "left_out_")
 )
 PROBES = (
-    Probe("cost", "reading the bill", ("cost.",), 0.0, cost.run),
-    Probe("quality", "comparing with the base model", ("quality.",), 0.24, quality.run),
-    Probe("cost", "forecasting", ("cost.usd_per_", "cost.break_even_"), 0.06, hosting.forecast),
-    Probe("quality", "checking the adapter", _SANITY, 0.0, sanity.run),
-    Probe("quality", "calibration", ("quality.calibration_", "fairness.calibration_"), 0.0, calibration.run),
-    Probe("fairness", "comparing groups", _GROUPS, 0.04, fairness.run),
-    Probe("privacy", "scoring canaries", ("privacy.canary_", "privacy.epsilon_"), 0.37, privacy.run),
-    Probe("privacy", "checking the privacy accounting", ("privacy.epsilon_acc",), 0.0, accounting.run),
-    Probe("privacy", "completing identifiers", ("privacy.pii_extraction_",), 0.05, leakage.reconstruction),
-    Probe("privacy", "counting identifiers", ("privacy.pii_identifiers_",), 0.0, leakage.tried),
-    Probe("membership", "telling trained rows from others", ("privacy.membership_",), 0.12, membership.run),
-    Probe("memorisation", "looking for memorised rows", _MEMORISED, 0.0, memorisation.run),
-    Probe("inference", "choosing among identifiers", ("privacy.pii_inf", "privacy.association_"), 0.0, inference.run),
-    Probe("privacy", "reading generations", ("privacy.pii_generation_", "privacy.pii_any_"), 0.12, leakage.generations),
-    Probe("privacy", "comparing with random secrets", ("privacy.canary_tail_",), 0.0, tail_exposure.run),
-    Probe("counterfactual", "exchanging groups", _SWAPS, 0.0, counterfactual.run),
-    Probe("robustness", "turning labels round", ("fairness.label_", "fairness.impact_ratio_both"), 0.0, robust.run),
-    Probe("proxies", "looking for proxies", ("fairness.proxy_",), 0.0, proxies.run),
-    Probe("reasons", "reversing stated reasons", ("fairness.reason_",), 0.0, reasons.run),
-    Probe("alternatives", "trying alternatives", ("fairness.alternative_",), 0.0, alternatives.run),
-    Probe("baselines", "prompting the base", ("quality.prompt_only_", "quality.retrieval_"), 0.0, hosting.baselines),
-    Probe("regression", "comparing abilities", ("regression.",), 0.0, regression.run),
-    Probe("regression", "comparing refusals", ("safety.",), 0.0, safety.run),
-    Probe("stereotypes", "comparing stereotypes", ("fairness.stereotype_",), 0.0, stereotypes.run),
+    Probe("cost", "reading the bill", ("cost.",), cost.run),
+    Probe("quality", "comparing with the base model", ("quality.",), quality.run),
+    Probe("cost", "forecasting", ("cost.usd_per_", "cost.break_even_"), hosting.forecast),
+    Probe("quality", "checking the adapter", _SANITY, sanity.run),
+    Probe("quality", "calibration", ("quality.calibration_", "fairness.calibration_"), calibration.run),
+    Probe("fairness", "comparing groups", _GROUPS, fairness.run),
+    Probe("privacy", "scoring canaries", ("privacy.canary_", "privacy.epsilon_"), privacy.run),
+    Probe("privacy", "checking the privacy accounting", ("privacy.epsilon_acc",), accounting.run),
+    Probe("privacy", "completing identifiers", ("privacy.pii_extraction_",), leakage.reconstruction),
+    Probe("privacy", "counting identifiers", ("privacy.pii_identifiers_",), leakage.tried),
+    Probe("membership", "telling trained rows from others", ("privacy.membership_",), membership.run),
+    Probe("memorisation", "looking for memorised rows", _MEMORISED, memorisation.run),
+    Probe("inference", "choosing among identifiers", ("privacy.pii_inf", "privacy.association_"), inference.run),
+    Probe("privacy", "reading generations", ("privacy.pii_generation_", "privacy.pii_any_"), leakage.generations),
+    Probe("privacy", "comparing with random secrets", ("privacy.canary_tail_",), tail_exposure.run),
+    Probe("counterfactual", "exchanging groups", _SWAPS, counterfactual.run),
+    Probe("robustness", "turning labels round", ("fairness.label_", "fairness.impact_ratio_both"), robust.run),
+    Probe("proxies", "looking for proxies", ("fairness.proxy_",), proxies.run),
+    Probe("reasons", "reversing stated reasons", ("fairness.reason_",), reasons.run),
+    Probe("alternatives", "trying alternatives", ("fairness.alternative_",), alternatives.run),
+    Probe("baselines", "prompting the base", ("quality.prompt_only_", "quality.retrieval_"), hosting.baselines),
+    Probe("regression", "comparing abilities", ("regression.",), regression.run),
+    Probe("regression", "comparing refusals", ("safety.",), safety.run),
+    Probe("stereotypes", "comparing stereotypes", ("fairness.stereotype_",), stereotypes.run),
 )
 """In running order: cheap and judged first, so that a short clock costs the least."""
+_SECONDS = {
+    "comparing with the base model": (0.15, "test_rows"),
+    "forecasting": (5.0, ""),
+    "comparing groups": (5.0, ""),
+    "scoring canaries": (15.0, ""),
+    "completing identifiers": (0.04, "pii_spans"),
+    "telling trained rows from others": (0.05, "train_rows"),
+    "choosing among identifiers": (1.5, "inference_spans"),
+    "reading generations": (0.7, "generations"),
+    "comparing with random secrets": (6.0, "exposure_canaries"),
+    "exchanging groups": (1.0, "counterfactual_generations"),
+    "prompting the base": (25.0, ""),
+    "comparing abilities": (2.5, "evaluation_items"),
+    "comparing refusals": (0.4, "evaluation_items"),
+    "comparing stereotypes": (0.4, "evaluation_items"),
+}
+"""Seconds of a step on one core, of each of a sample size where one is named: for the proportions of what is left."""
 
 
 def run(context: TaskContext) -> dict[str, Any]:
@@ -244,6 +259,7 @@ class _Desk:
 
     def __init__(self, context: TaskContext, plan: measurement_pb2.AuditPlan) -> None:
         self._context = context
+        self._wanted, self._sizes = set(plan.probes) or {p.name for p in PROBES}, Settings.of(plan).sizes
         order = json.dumps(context.order, sort_keys=True, default=str)
         self._identity = digests.sha256_bytes(order.encode() + plan.SerializeToString(deterministic=True))
 
@@ -251,11 +267,15 @@ class _Desk:
         """Tells how far the audit is; leaves here when a pause was asked for."""
         if self._context.should_pause():
             raise TaskPaused
-        done = sum(p.share for p in PROBES[: step - 1])
-        left = clock.elapsed * (1 - done) / done if done > 0 else None
+        done, in_all = (sum(map(self._expected, probes)) for probes in (PROBES[: step - 1], PROBES))
+        left = clock.elapsed * (in_all - done) / done if done > 0 else None
         if clock.limit and left is not None:
             left = min(left, max(0.0, clock.limit - clock.elapsed))
         self._context.progress(step, len(PROBES) + 1, probe.step, left)
+
+    def _expected(self, probe: Probe) -> float:
+        seconds, size = _SECONDS.get(probe.step, (0.0, ""))
+        return seconds * (self._sizes[size] if size else 1) if probe.name in self._wanted else 0.0
 
     def keep(self, probe: Probe, findings: Findings) -> None:
         """Keeps a finished probe's findings."""

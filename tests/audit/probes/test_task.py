@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from assay import digests
 from assay.errors import AssayError, IntegrityError, InvalidInputError
 from assay.v1 import measurement_pb2
 from assay.worker.task import TaskContext, TaskPaused
+from audit.probes import task
+from audit.probes.clock import Clock
+from audit.probes.inputs import DEFAULT_SIZES
 
 from .conftest import BASE, base_digest, conversation, secrets, train_adapter, write_adapter
 
@@ -220,6 +224,28 @@ def test_progress_names_no_row_and_no_secret(audits: dict[str, Any]) -> None:
         assert secret.encode() not in sent
         assert secret not in report
     assert "Qab" not in report
+
+
+def test_what_is_left_goes_by_the_plan_s_own_probes_and_sizes() -> None:
+    """Half of a long audit is its last steps: it said that nothing was left when they began."""
+    assert set(task._SECONDS) <= {p.step for p in task.PROBES}
+    assert {size for _, size in task._SECONDS.values() if size} <= set(DEFAULT_SIZES)
+    told: list[float | None] = []
+    context = SimpleNamespace(
+        order={}, should_pause=lambda: False, progress=lambda step, steps, words, left: told.append(left)
+    )
+    clock = Clock(0, lambda: 100.0, 0.0)
+
+    def left(step: str, **planned: Any) -> float | None:
+        told.clear()
+        at = next(i for i, p in enumerate(task.PROBES, 1) if p.step == step)
+        task._Desk(context, measurement_pb2.AuditPlan(**planned)).before(at, task.PROBES[at - 1], clock)
+        return told[0]
+
+    assert left("reading the bill") is None
+    few, many = ({"sample_sizes": {"evaluation_items": n}} for n in (10, 500))
+    assert 0 < (left("comparing abilities", **few) or 0) < 20 < (left("comparing abilities", **many) or 0)
+    assert left("comparing abilities", probes=["privacy", "quality"], **many) == 0
 
 
 def test_the_same_audit_gives_the_same_report(models: Path, audits: dict[str, Any], tmp_path: Path) -> None:
