@@ -284,8 +284,8 @@ likeliest answer to every record as it was, and the best model fair. The model i
 difference in its errors shows the bias, only the impact ratio. The limit there is 0.8: `10 %` lies within it and `20 %`
 on it, and show that the gate does not fail what policy accepts. Some 110 test rows a group are few: they leave the
 gates of fairness undecided for a fair model, so `clean`, `decisions` is stopped, and only *detected* tells bias from
-none. Three epochs at that rate also learn single records, which is true of such a model: of `clean`, `decisions` and
-`clean`, `noisy decisions` a failed gate on canaries is no false alarm, though it counts as one.
+none. Two epochs at that rate may also learn single records: where that is true of a model of `clean`, `decisions` or
+`noisy decisions`, a failed gate on canaries is no false alarm, though it counts as one.
 
 Profile `quick` asks nothing about abilities and refusals, which is why `forgetting` and `refusal` are audited by
 `default`, with more rows, since it asks for more prompts. No gate looks for a trigger word, for canaries that were all

@@ -393,13 +393,17 @@ def test_a_kept_cell_is_judged_by_today_s_rules(asked: tuple[IntakeInput, Releas
     assert found["state"] == "QUARANTINED" and "privacy.canary_auc" in found["fired"]
     assert set(found["fired"]) < set(found["asked"]) and found["measured"] == {}
     assert found["grepped"] is None, "no answer was sampled, so a search of them missed nothing"
-    assert "REL-PII-CENSUS" in found["failed"] and "REL-PII-CENSUS" not in found["saw"], "it was not whole: no sight"
-    release.measurements["privacy.pii_extraction_rate"].successes = 1
+    completed = release.measurements["privacy.pii_extraction_rate"]
+    completed.value, completed.n, completed.successes = 0.0, 5, 0
+    kept.keep("clean-7", intake, release)
+    [found] = report.judge(kept, engine).cells
+    assert "REL-PII-CENSUS" in found["failed"] and "REL-PII-CENSUS" not in found["saw"], "not whole, but nothing seen"
+    completed.successes = 1
     kept.keep("clean-7", intake, release)
     assert "REL-PII-CENSUS" in report.judge(kept, engine).cells[0]["saw"]
     release.measurements["overfitting.loss_gap"].value = 0.5
     kept.keep("clean-7", intake, release)
-    assert report.judge(kept, engine).cells[0]["measured"] == {"overfitting.loss_gap": 0.5}
+    assert report.judge(kept, engine).cells[0]["measured"]["overfitting.loss_gap"] == 0.5
 
     other = ReleaseInput()
     other.CopyFrom(release)
