@@ -334,7 +334,11 @@ def test_what_looks_for_a_fault_is_a_rule_or_gate_of_its_profile_and_its_effect_
         hot = ("filter", "leak", "input-only")
         others = {fault_called("overfit", "4 epochs"), fault_called("leak", "x1")}
         assert fault.twin.name == CLEAN or (fault.name in hot and fault.twin in others)
-        alike = ("epochs", "learning_rate", "profile", *(("rows", "repeats") if fault.name == "filter" else ()))
+        # Of these the training is the fault, or nothing looks for it.
+        as_trained = {fault_called("overfit", s) for s in ("4 epochs", "12 epochs")} | {fault_called("leak", "x1")}
+        if fault.name != "backdoor" and fault not in as_trained:
+            assert all(getattr(fault, w) == getattr(fault.twin, w) for w in ("epochs", "learning_rate", "profile"))
+        alike = ("rows", "repeats") if fault.name == "filter" else ()
         assert fault.twin.name == CLEAN or all(getattr(fault, word) == getattr(fault.twin, word) for word in alike)
 
 
