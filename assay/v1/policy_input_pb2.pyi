@@ -428,7 +428,7 @@ class IdentifierClass(_message.Message):
     def __init__(self, detector: _Optional[str] = ..., alternative: _Optional[str] = ..., recall_lower: _Optional[float] = ..., n: _Optional[int] = ..., title: _Optional[str] = ..., found: _Optional[int] = ..., removed: _Optional[bool] = ..., recall: _Optional[float] = ...) -> None: ...
 
 class RequestFacts(_message.Message):
-    __slots__ = ("unit", "purpose", "requester", "method", "region", "budget_usd_micros", "quote_usd_micros", "max_train_tokens", "planned_train_tokens", "differential_privacy", "audit_profile", "epochs", "use", "parent", "teacher", "search", "batch_size")
+    __slots__ = ("unit", "purpose", "requester", "method", "region", "budget_usd_micros", "quote_usd_micros", "max_train_tokens", "planned_train_tokens", "differential_privacy", "audit_profile", "epochs", "use", "parent", "teacher", "search", "batch_size", "max_row_tokens")
     UNIT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     REQUESTER_FIELD_NUMBER: _ClassVar[int]
@@ -446,6 +446,7 @@ class RequestFacts(_message.Message):
     TEACHER_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ROW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     unit: str
     purpose: str
     requester: str
@@ -463,7 +464,8 @@ class RequestFacts(_message.Message):
     teacher: TeacherFacts
     search: Search
     batch_size: int
-    def __init__(self, unit: _Optional[str] = ..., purpose: _Optional[str] = ..., requester: _Optional[str] = ..., method: _Optional[str] = ..., region: _Optional[str] = ..., budget_usd_micros: _Optional[int] = ..., quote_usd_micros: _Optional[int] = ..., max_train_tokens: _Optional[int] = ..., planned_train_tokens: _Optional[int] = ..., differential_privacy: _Optional[_Union[DifferentialPrivacy, _Mapping]] = ..., audit_profile: _Optional[str] = ..., epochs: _Optional[float] = ..., use: _Optional[_Union[UseDeclaration, _Mapping]] = ..., parent: _Optional[_Union[ParentModel, _Mapping]] = ..., teacher: _Optional[_Union[TeacherFacts, _Mapping]] = ..., search: _Optional[_Union[Search, _Mapping]] = ..., batch_size: _Optional[int] = ...) -> None: ...
+    max_row_tokens: int
+    def __init__(self, unit: _Optional[str] = ..., purpose: _Optional[str] = ..., requester: _Optional[str] = ..., method: _Optional[str] = ..., region: _Optional[str] = ..., budget_usd_micros: _Optional[int] = ..., quote_usd_micros: _Optional[int] = ..., max_train_tokens: _Optional[int] = ..., planned_train_tokens: _Optional[int] = ..., differential_privacy: _Optional[_Union[DifferentialPrivacy, _Mapping]] = ..., audit_profile: _Optional[str] = ..., epochs: _Optional[float] = ..., use: _Optional[_Union[UseDeclaration, _Mapping]] = ..., parent: _Optional[_Union[ParentModel, _Mapping]] = ..., teacher: _Optional[_Union[TeacherFacts, _Mapping]] = ..., search: _Optional[_Union[Search, _Mapping]] = ..., batch_size: _Optional[int] = ..., max_row_tokens: _Optional[int] = ...) -> None: ...
 
 class ParentModel(_message.Message):
     __slots__ = ("name", "adapter_sha256", "base_sha256", "state", "differentially_private", "method", "train_tokens")

@@ -89,6 +89,7 @@ def request_facts(
         audit_profile=request.audit_profile,
         epochs=chosen.epochs,
         batch_size=chosen.batch_size,
+        max_row_tokens=chosen.max_row_tokens,
     )
     if request.HasField("use"):
         facts.use.CopyFrom(request.use)

@@ -27,6 +27,8 @@ DEFAULTS = tuning_job_pb2.Hyperparameters(
 )
 """The recipe's defaults; a work order states every number, so that nothing is left to the worker."""
 
+MOST_ROW_TOKENS = 8192
+"""The most that a request may ask for of any row."""
 WHOLE = ("full",)
 """Methods that train whole weight matrices, for which nothing has a rank."""
 _OF_SHAPE = ("lora_rank", "lora_alpha")
@@ -107,6 +109,8 @@ def choose(
     """
     asked = request.hyperparameters
     values = defaults_of(request)
+    # By default no row is cut that an order can name the length of: what is tuned is what its owner sent.
+    values.max_row_tokens = max(values.max_row_tokens, min(MOST_ROW_TOKENS, data.longest_row_tokens))
     reasons: dict[str, str] = {}
     if asked.auto and data.train_rows:
         ruled, why = _ruled(request, data, parameters, tokens_of_pass)
@@ -132,8 +136,7 @@ def _ruled(
     if request.differential_privacy.unit == USER and data.train_users:
         drawn, units = data.train_users, "users"
     batch = min(_MOST_BATCH, max(_LEAST_BATCH, round(_BATCH_SHARE * drawn)))
-    # The order's range; the prompt's front is cut, never the answer.
-    longest = min(8192, max(16, data.longest_row_tokens))
+    longest = min(MOST_ROW_TOKENS, max(16, data.longest_row_tokens))
     ruled = tuning_job_pb2.Hyperparameters(
         epochs=epochs,
         learning_rate=rate,

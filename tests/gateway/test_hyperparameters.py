@@ -97,6 +97,15 @@ def test_the_rate_follows_method_and_size() -> None:
     assert list(rates.values()) == [2e-4, 1e-4, 5e-5]
 
 
+def test_no_row_is_cut_unless_the_request_asks_for_it() -> None:
+    """An audit reads rows whole; a model that was tuned on their ends would be another."""
+    for longest, read in ((300, 1024), (3000, 3000), (20_000, 8192)):
+        assert facts.hyperparameters(asked(), data(longest_row_tokens=longest)).values.max_row_tokens == read
+    assert facts.hyperparameters(asked(max_row_tokens=512), data(longest_row_tokens=3000)).values.max_row_tokens == 512
+    edge = facts.hyperparameters(asked(auto=True), data(longest_row_tokens=300))
+    assert edge.values.max_row_tokens == 300
+
+
 def test_full_tuning_has_no_rank_and_a_tenth_of_the_rate() -> None:
     auto = facts.hyperparameters(asked("full", auto=True), data(), 135_000_000)
     assert auto.values.learning_rate == pytest.approx(2e-5)
