@@ -23,6 +23,7 @@ from gateway.jobs.transitions import Event
 from gateway.names import model_of
 from gateway.settings import PriceBook
 from gateway.store import jobs, rows
+from gateway.store.blobs import read_bytes
 from gateway.store.tables import JobRow, ModelRow
 
 _NOTE_SECONDS = 5.0
@@ -174,6 +175,14 @@ async def train_task(office: Office, job: JobRow, known: Known) -> Task:
     return make_task(job, "train", {"order": envelope}, blobs, seen)
 
 
+async def _shape_of_parent(office: Office, job: JobRow, name: str) -> tuple[int, int]:
+    """LoRA rank and alpha of the model that a job goes on from, which no order can alter."""
+    files = await office.store.fetch(lambda c: lineage.files_of(c, name))
+    config = files[f"{lineage.FOLDER}/{modelfiles.ADAPTER_CONFIG}"]
+    made = json.loads(await asyncio.to_thread(read_bytes, office.blobs, job.unit, config))
+    return int(made["r"]), int(made["lora_alpha"])
+
+
 @dataclass
 class _Watcher:
     """Looks at a training task: shows progress, prices its meter, and notices persons and the cost cap."""
@@ -236,9 +245,10 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
     known = await office.known(job)
     order = dsse.read_statement(dsse.envelope_payload(known.json("train.order")))["predicate"]
     searching.demand_every_trial(order, result.predicate["claim"])
-    # Of a parent's further training the shape is the parent's, which its own order fixed.
-    if not (checked.whole or request.parent_model):
+    if not checked.whole:
         shape = searching.shape_of(order, result.predicate["claim"])
+        if request.parent_model:
+            shape = await _shape_of_parent(office, job, request.parent_model)
         if (checked.rank, checked.alpha) != shape:
             made = f"rank {checked.rank} and alpha {checked.alpha}"
             raise IntegrityError("ADAPTER_SHAPE", f"the adapter has {made}, the work order {shape[0]} and {shape[1]}")

@@ -59,6 +59,17 @@ async def test_an_adapter_of_another_rank_than_ordered_is_refused(street: Street
     for job, asked in (("plain", {}), ("searched", {"search": search, "hyperparameters": hyper})):
         other = await street.rest(await street.ask(job, asked=asked, train="other-rank"))
         assert other.state == pb.TuningJob.STATE_FAILED and other.reason.startswith("ADAPTER_SHAPE")
+    await street.ask("parent", asked={"hyperparameters": pb.Hyperparameters(lora_rank=4)})
+    parent = await street.rest("units/credit/tuningJobs/parent")
+    await street.approve(parent.name)
+    for job, behaviour, state in (
+        ("child", {}, pb.TuningJob.STATE_AWAITING_APPROVAL),
+        ("larger", {"train": "other-rank"}, pb.TuningJob.STATE_FAILED),
+    ):
+        name = await street.ask(job, asked={"parent_model": parent.model}, **behaviour)
+        further = await street.rest(name)
+        assert further.state == state, further.reason
+    assert further.reason.startswith("ADAPTER_SHAPE: the adapter has rank 5 and alpha 8, the work order 4 and 8")
 
 
 async def test_full_tuning_orders_no_rank_and_the_audit_says_whether_the_weights_moved(street: Street) -> None:

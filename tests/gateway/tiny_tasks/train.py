@@ -55,6 +55,9 @@ def run(context: TaskContext) -> dict:
     searched = searching(context.order, asked.get("trials"))
     chosen = context.order["search"]["trials"][searched["search"]["chosen"] - 1] if searched else {}
     ordered = context.order["hyperparameters"] | chosen
+    if (of_parent := context.inputs / "parent" / "adapter_config.json").exists():
+        made = json.loads(of_parent.read_text())
+        ordered |= {"lora_rank": made.get("r", 2), "lora_alpha": made.get("lora_alpha", 4)}
     rank = int(ordered.get("lora_rank", 2)) + (asked.get("train") == "other-rank")
     tensors = {
         "a.q_proj.lora_A.weight": ([rank, 3], [0.1] * 3 * rank),
