@@ -241,10 +241,12 @@ def _header(
                 field="row 1",
                 remedy="name every column in the first row",
             )
-        if len(column) > MAX_COLUMN_CHARS or check_text(column, "", forbidden):
+        # A record is shown as lines of `column: value`.
+        if len(column) > MAX_COLUMN_CHARS or ": " in column or check_text(column, "", forbidden):
             refuse_file(
                 "BAD_COLUMN_NAME",
-                f"the name of column {i} is longer than {MAX_COLUMN_CHARS} characters or holds control characters",
+                f"the name of column {i} is longer than {MAX_COLUMN_CHARS} characters, or holds a colon with a space "
+                "after it or control characters",
                 field="row 1",
                 remedy="give it a short plain name; is the header missing?",
             )

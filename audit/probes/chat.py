@@ -105,6 +105,10 @@ class Chat:
         texts = [self._template.write(c, begin_answer=True) for c in conversations]
         return [tuple(ids) for ids in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
+    def leaves_room(self, conversations: Sequence[Sequence[Message]], tokens: int) -> list[bool]:
+        """Whether each prompt is read whole with so many tokens after it."""
+        return [len(ids) + tokens <= self.longest for ids in self.whole_prompts(conversations)]
+
     def plain(self, texts: Sequence[str]) -> list[Rendered]:
         """Writes texts as tokens without any template; the one content of each is the whole text."""
         if not texts:

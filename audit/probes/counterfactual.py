@@ -39,6 +39,8 @@ _SHIFTS = {
     "counterfactual_shift_amplification": ("nats", "mean change of log-odds of the tuned minus that of the base model"),
 }
 _FLIPS = "share of rows whose decision flips when the group is exchanged ({}); {}"
+_NAME_TOKENS = 48
+"""Room for the sentence that names somebody, which is added to a prompt."""
 _A_SET = "one number a set of three names, none of which another set has: its mean over the {} that bear them; "
 _OF_SHARES = "Agresti-Coull 1998 for shares, Student's quantile"
 
@@ -309,6 +311,10 @@ def _plot(name: str, moves: Sequence[Move]) -> Series:
 def _free_text(audit: Audit) -> Findings:
     """Answers to the unit's own prompts, asked under names of two groups."""
     rows = [t.row for t in audit.corpus.test if any(m["role"] == "user" for m in t.row.messages)]
+    room = audit.chat.leaves_room(
+        [_question(r) for r in rows], audit.settings.sizes["generation_tokens"] + _NAME_TOKENS
+    )
+    rows = [row for row, fits in zip(rows, room, strict=True) if fits]
     size = audit.settings.sizes["counterfactual_generations"]
     rows = choose(rows, size, audit.settings.rng("counterfactual prompts"))
     measurements: list[Measurement] = []
@@ -317,7 +323,7 @@ def _free_text(audit: Audit) -> Findings:
         slice_ = f"{attribute},names"
         try:
             if len(rows) < 2:
-                raise ValueError("fewer than two test rows have a user's message")
+                raise ValueError("fewer than two test rows have a user's message that leaves room for an answer")
             rng = audit.settings.rng(f"counterfactual {attribute}")
             swap = named(attribute, audit, len(rows), rng, NAME_SENTENCE)
         except ValueError as error:

@@ -20,7 +20,8 @@ TOP_K = 40
 """Sampling draws from the 40 likeliest tokens at temperature 1, as Carlini et al. (USENIX Security 2021) extract."""
 _WORTH_MOVING = 7 / 8
 _HELD_TOKENS = 65_536
-"""Tokens of a batch whose keys and values are held at once: sixty-four texts of 1,024."""
+_MASKED = 1024 * _HELD_TOKENS
+"""Tokens of a batch whose keys and values are held at once, and places of its mask: of sixty-four texts of 1,024."""
 
 
 def generate(
@@ -43,7 +44,9 @@ def generate(
         opening = model.openings([prompts[0][:shared]]) if shared else None
         start = 0
         while start < len(order):
-            batch = _batch(order[start:], [len(p) for p in prompts], model.batches.rows)
+            batch = _batch(
+                order[start:], [len(p) for p in prompts], model.batches.rows, model.context - decoding.tokens
+            )
             reading = _read(model, [tuple(prompts[i]) for i in batch], shared, opening)
             room = max(0, min(decoding.tokens, model.context - len(prompts[batch[-1]])))
             written = _write(model, reading, replace(decoding, tokens=room), _generator(model, decoding, start), clock)
@@ -53,10 +56,19 @@ def generate(
     return out
 
 
-def _batch(order: Sequence[int], lengths: Sequence[int], rows: int) -> list[int]:
-    """The first of texts in order of length that are written side by side: fewer of long ones, which hold more keys."""
-    size = 1
-    while size < min(rows, len(order)) and (size + 1) * lengths[order[size]] <= _HELD_TOKENS:
+def _batch(order: Sequence[int], lengths: Sequence[int], rows: int, whole: int) -> list[int]:
+    """The first of texts in order of length that are written side by side.
+
+    Fewer of long ones, which hold more keys and a larger mask, and none that leaves room for less than a whole answer
+    (longer than ``whole``) beside a shorter one, which would be cut with it.
+    """
+    size, most = 1, min(rows, len(order))
+    while size < most:
+        longest = lengths[order[size]]
+        tokens = (size + 1) * longest
+        apart = longest > max(whole, lengths[order[0]])
+        if apart or tokens > _HELD_TOKENS or tokens * longest > _MASKED:
+            break
         size += 1
     return list(order[:size])
 

@@ -67,7 +67,7 @@ _UNSEEN = (
     "Clopper-Pearson"
 )
 _NO_IDENTIFIER = "the training rows hold no identifier that can be prompted for"
-_NO_PROMPT = "the rows have no prompts"
+_NO_PROMPT = "the rows have no prompts that leave room for an answer"
 _NOT_PLANNED = "the plan asks for none, since no gate judges them"
 _NOT_ASKED = "the profile quick lets the base model write only where the tuned model gave a training identifier away"
 _CAPPED = (
@@ -196,7 +196,7 @@ def completed(audit: Audit, texts: Sequence[MarkedText], *, adapter: bool) -> li
 def tried(audit: Audit) -> Findings:
     """How many identifiers of the sample were prompted for, and how many cannot be: a plan's census stands on both.
 
-    One beyond the longest text is neither, since a trainer may have read more of the row than an audit does.
+    One beyond the longest text is neither: it was not tried, whatever the trainer read of its row.
     """
     sampled = [s for s in audit.rows.pii if s.split == "train"]
     n = len({(s.entity_type, normal(s.value)) for s in sampled})
@@ -338,7 +338,8 @@ def openings(audit: Audit) -> dict[str, Opening]:
     """Distinct prompts by their words, those of test rows first, up to the planned number of generations.
 
     Where test rows have fewer, those of selection rows follow, and of training rows, to which a model gives rather more
-    away than to others: another sample for a prompt that was asked before would tell little.
+    away than to others: another sample for a prompt that was asked before would tell little. A prompt that leaves no
+    room for an answer is left out: what cannot be said is no sign of a secret kept.
     """
     found: dict[str, Opening] = {}
     for split, texts in (
@@ -348,7 +349,9 @@ def openings(audit: Audit) -> dict[str, Opening]:
             messages = text.row.messages[: answer_index(text.row.messages) or 0]
             if messages:
                 found.setdefault("\n".join(str(m["content"]) for m in messages), Opening(split, messages))
-    return dict(islice(found.items(), audit.settings.sizes["generations"]))
+    room = audit.chat.leaves_room([o.messages for o in found.values()], audit.settings.sizes["generation_tokens"])
+    fitting = (item for item, fits in zip(found.items(), room, strict=True) if fits)
+    return dict(islice(fitting, audit.settings.sizes["generations"]))
 
 
 def _sources(asked: Mapping[str, Opening]) -> str:

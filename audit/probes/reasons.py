@@ -8,6 +8,7 @@ entry drawn at random: an explanation that does no better names nothing.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -78,12 +79,24 @@ def usual_values(accepted: Sequence[Record]) -> dict[str, str]:
     for column in sorted(columns):
         values = [r.entries[column] for r in accepted if column in r.entries]
         try:
-            numbers = sorted((float(v), v) for v in values)
+            numbers = sorted((_finite(v), v) for v in values)
             middle = statistics.median_low([n for n, _ in numbers])
             out[column] = next(v for n, v in numbers if n == middle)
         except ValueError:
             out[column] = min(Counter(values).items(), key=lambda kv: (-kv[1], kv[0]))[0]
     return out
+
+
+def _finite(text: str) -> float:
+    """A number, and not the words nan or inf, of which there is no median.
+
+    Raises:
+        ValueError: it is none.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("not a finite number")
+    return number
 
 
 def reversible(record: Record, usual: Mapping[str, str]) -> list[str]:

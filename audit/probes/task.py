@@ -133,7 +133,11 @@ _SECONDS = {
     "choosing among identifiers": (1.5, "inference_spans"),
     "reading generations": (0.7, "generations"),
     "comparing with random secrets": (6.0, "exposure_canaries"),
-    "exchanging groups": (1.0, "counterfactual_generations"),
+    "exchanging groups": (0.4, "counterfactual_rows"),
+    "turning labels round": (0.1, "deep_rows"),
+    "looking for proxies": (0.05, "deep_rows"),
+    "reversing stated reasons": (0.5, "reason_rows"),
+    "trying alternatives": (0.2, "deep_rows"),
     "prompting the base": (25.0, ""),
     "comparing abilities": (2.5, "evaluation_items"),
     "comparing refusals": (0.4, "evaluation_items"),
@@ -260,6 +264,7 @@ class _Desk:
     def __init__(self, context: TaskContext, plan: measurement_pb2.AuditPlan) -> None:
         self._context = context
         self._wanted, self._sizes = set(plan.probes) or {p.name for p in PROBES}, Settings.of(plan).sizes
+        self._again = 0.0
         order = json.dumps(context.order, sort_keys=True, default=str)
         self._identity = digests.sha256_bytes(order.encode() + plan.SerializeToString(deterministic=True))
 
@@ -267,7 +272,7 @@ class _Desk:
         """Tells how far the audit is; leaves here when a pause was asked for."""
         if self._context.should_pause():
             raise TaskPaused
-        done, in_all = (sum(map(self._expected, probes)) for probes in (PROBES[: step - 1], PROBES))
+        done, in_all = (sum(map(self._expected, probes)) - self._again for probes in (PROBES[: step - 1], PROBES))
         left = clock.elapsed * (in_all - done) / done if done > 0 else None
         if clock.limit and left is not None:
             left = min(left, max(0.0, clock.limit - clock.elapsed))
@@ -292,6 +297,7 @@ class _Desk:
         path = self._path(probe)
         if not path.is_file():
             return None
+        self._again += self._expected(probe)
         part = measurement_pb2.AuditReport.FromString(path.read_bytes())
         return Findings(tuple(part.measurements), tuple(part.series), tuple(part.not_tested))
 

@@ -72,6 +72,7 @@ def test_bad_row_is_named_and_goes_no_further(code: str, field: str, line: str) 
         ("DUPLICATE_COLUMN", "id,income,income,race,decision\n" + ROWS, DECLARED),
         ("EMPTY_COLUMN_NAME", "id,,race,decision\n" + ROWS, DECLARED),
         ("BAD_COLUMN_NAME", "id," + "i" * 65 + ",race,decision\n" + ROWS, DECLARED),
+        ("BAD_COLUMN_NAME", "id,Income: monthly,race,decision\n" + ROWS, DECLARED),
         ("TOO_MANY_COLUMNS", ",".join(f"c{i}" for i in range(1001)) + "\n", DECLARED),
         ("LABEL_COLUMN_UNDECLARED", HEADER + ROWS, replace(DECLARED, label="")),
         ("LABEL_COLUMN_MISSING", HEADER + ROWS, replace(DECLARED, label="outcome")),

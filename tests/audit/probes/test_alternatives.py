@@ -151,6 +151,8 @@ def test_a_record_is_read_and_reversed_line_by_line() -> None:
     assert reasons.entries_of(row) == {"debt": "50", "area": "n"}
     changed = reasons.reversed_row(row, "debt", "20")
     assert reasons.entries_of(changed) == {"debt": "20", "area": "n"}
+    unknown = [reasons.Record(row, {"ratio": v}) for v in ("nan", "nan", "0.5")]
+    assert reasons.usual_values(unknown) == {"ratio": "nan"}, "words, since there is no median of them"
     named = record(1, "white", {"Credit Score": 610, "loan-amount": "9: a day"}, "deny")
     assert reasons.entries_of(named) == {"Credit Score": "610", "loan-amount": "9: a day"}  # and not the question
     accepted = [

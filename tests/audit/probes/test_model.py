@@ -223,8 +223,12 @@ def test_long_prompts_are_written_on_in_smaller_batches_and_none_beyond_the_cont
     assert sum(batches) == 12 and max(batches) == 4  # of nine tokens each
     monkeypatch.setattr(exact.config, "max_position_embeddings", 12)
     few = exact.write(prompts, Decoding(6, frozenset()), adapter=True, clock=CLOCK)
-    assert all(a == b[: len(a)] and len(a) + len(p) <= 12 for a, b, p in zip(few, apart, prompts, strict=True) if a)
-    assert any(few) and not any(a for p, a in zip(prompts, few, strict=True) if len(p) >= 12)
+    # Of the lengths 9 to 13 with the room for 3, 2, 1 and no tokens; a longer prompt beside it takes nothing from one.
+    assert [len(a) for a in few] == [max(0, 12 - len(p)) for p in prompts]
+    assert all(a == b[: len(a)] for a, b in zip(few, apart, strict=True))
+    monkeypatch.setattr(exact.config, "max_position_embeddings", 17)
+    some = exact.write(prompts, Decoding(6, frozenset()), adapter=True, clock=CLOCK)
+    assert all(a == b for a, b, p in zip(some, apart, prompts, strict=True) if len(p) <= 11)
 
 
 def test_stop_tokens_end_a_text_and_leave_the_others_alone(noisy: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from assay.v1 import measurement_pb2
 from audit.probes import leakage, memorisation, privacy, quality
+from audit.probes.chat import Chat
 from audit.probes.inputs import Canary, PiiSpan, Row, Settings
 from audit.probes.leakage import Generation, Known
 from audit.probes.measurements import Measurement
@@ -372,6 +373,15 @@ def test_prompts_that_test_rows_lack_come_from_other_rows_before_any_is_asked_tw
     assert "prompts of 4 test rows, 2 selection rows, 4 training rows" in rate.method
     audit = audit_of(Scripted(), sizes={"generations": 3}, **splits)
     assert [o.split for o in leakage.openings(audit).values()] == ["test"] * 3
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_no_trial(audit_of: Callable[..., Any], chat: Any) -> None:
+    """What cannot be said is no sign of a secret that was kept."""
+    audit = audit_of(Scripted(), test=[Row(i, tuple(conversation("9" * size, "ok"))) for i, size in enumerate((5, 90))])
+    small = Chat(chat._tokenizer, 90)
+    kept = leakage.openings(dataclasses.replace(audit, chat=small))
+    assert list(kept) == ["9" * 5]
+    assert small.leaves_room([conversation("9" * size, "")[:1] for size in (5, 90)], 48) == [True, False]
 
 
 def test_without_prompts_there_are_no_generations(audit_of: Callable[..., Any]) -> None:
