@@ -114,7 +114,7 @@ bench-trainer: install ## training beside TRL's SFTTrainer, which it installs; w
 	@$(OFFLINE) PYTHONPATH=. $(BIN)/python -m benchmarks.training $(BENCH_TRAINER)
 
 zoo: install ## submit models made bad on purpose, one ordinary job a cell, and count what is caught; hours, goes on where it stopped
-	@$(OFFLINE) OMP_WAIT_POLICY=PASSIVE PYTHONPATH=. nice -n 10 $(BIN)/python -m benchmarks.zoo.run; ended=$$?; \
+	@ended=0; $(OFFLINE) OMP_WAIT_POLICY=PASSIVE PYTHONPATH=. nice -n 10 $(BIN)/python -m benchmarks.zoo.run || ended=$$?; \
 	 PYTHONPATH=. $(BIN)/python -m benchmarks.zoo.report && exit $$ended
 
 gpu-check: install ## on a machine with a GPU: isolation, equal bits, speed and energy of a training run; prints one JSON object

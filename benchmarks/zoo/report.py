@@ -332,7 +332,7 @@ def page(judged: Judged) -> str:
 
 def _gates_without_a_cell(judged: Judged) -> str:
     """Gates of which the counts say nothing: a policy judges larger jobs by more than these."""
-    asked = {name for cell in judged.cells for name in cell.get("asked", ())}
+    asked = {name.partition("[")[0] for cell in judged.cells for name in cell.get("asked", ())}
     never = [f"`{gate}`" for gate in judged.gates if gate not in asked]
     return f"No cell was asked, for want of rows or since its data are of another kind: {', '.join(never)}." * bool(
         never

@@ -51,8 +51,12 @@ from policies.engine import PolicyEngine
 HERE = Path(__file__).parent
 STATE = Path.home() / ".cache" / "assay" / "zoo"
 State = tuning_job_pb2.TuningJob.State
-_DECIDING = ("audit/prepare", "audit/probes", "audit/statistics", "trainer")
-_ROWS = (*(f"benchmarks/zoo/{name}.py" for name in ("faults", "data", "bad_trainer")), "demo/data.py", "demo/texts.py")
+_DECIDING = ("assay", "audit/prepare", "audit/probes", "audit/statistics", "trainer")
+_ROWS = (
+    *(f"benchmarks/zoo/{name}.py" for name in ("faults", "data", "bad_trainer", "patient_audit")),
+    "demo/data.py",
+    "demo/texts.py",
+)
 _SPACE = uuid.UUID("b6c7fd0c-3f0e-4b8a-9b57-3e6f0f6d2a11")
 
 

@@ -278,6 +278,10 @@ def test_counts_are_clopper_pearson_and_false_alarms_are_told(tmp_path: Path) ->
 def test_a_gate_is_counted_out_of_the_cells_that_had_it_and_by_verdict() -> None:
     gate, rule = "privacy.pii_extraction_rate", "REL-PII-CENSUS"
     told = [cell("leak", "x4", "QUARANTINED", i, asked=[gate, "REL-PLAN"], fired=[gate]) for i in range(2)]
+    sliced = report.page(
+        Judged((cell("bias", "40 %", "QUARANTINED", 1, asked=["a.b[region]"]),), 0, "0", ("a.b", "a.c"))
+    )
+    assert "another kind: `a.c`." in sliced, "a gate that was asked of a slice was asked"
     told.append(cell("leak", "x4", "QUARANTINED", 2, asked=[gate, "REL-PLAN"], fired=[gate], failed=[gate]))
     told.append(cell("leak", "x4", "AWAITING_APPROVAL", 3, asked=[rule, "REL-PLAN"]))
     [row] = report.counts(told)
