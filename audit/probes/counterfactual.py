@@ -315,10 +315,14 @@ def _free_text(audit: Audit) -> Findings:
         [_question(r) for r in rows], audit.settings.sizes["generation_tokens"] + _NAME_TOKENS
     )
     rows = [row for row, fits in zip(rows, room, strict=True) if fits]
+    notes = (
+        [f"counterfactual generations: prompts that leave no room for an answer: {n}"]
+        if (n := room.count(False))
+        else []
+    )
     size = audit.settings.sizes["counterfactual_generations"]
     rows = choose(rows, size, audit.settings.rng("counterfactual prompts"))
     measurements: list[Measurement] = []
-    notes: list[str] = []
     for attribute in ("race", "sex"):
         slice_ = f"{attribute},names"
         try:

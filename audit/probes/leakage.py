@@ -221,7 +221,7 @@ def generations(audit: Audit) -> Findings:
     ``quick`` lets it write only where there is something to excuse, since that takes as long again.
     """
     trained, unseen = _identifiers(audit)
-    looked_for, asked = Known.of(trained | unseen), openings(audit)
+    looked_for, (asked, left_out) = Known.of(trained | unseen), openings(audit)
     written = write(audit, asked, adapter=True)
     tuned, base, why = read(audit, written, looked_for), Reading((), ()), _NO_PROMPT
     if not audit.settings.sizes["generations"]:
@@ -241,6 +241,8 @@ def generations(audit: Audit) -> Findings:
     notes = [f"PII in generations: {why}"] if not written else []
     if written and not base.known:
         notes = [f"PII in the base model's generations: {why}"]
+    if left_out:
+        notes.append(f"PII in generations: prompts that leave no room for an answer, and were not asked: {left_out}")
     if written and audit.rows.identifiers is None and len(trained) >= _MOST_SAMPLED:
         notes.append(_CAPPED.format(_MOST_SAMPLED))
     return Findings(tuple(measurements), not_tested=tuple(notes))
@@ -334,8 +336,8 @@ def _precisions(
     ]
 
 
-def openings(audit: Audit) -> dict[str, Opening]:
-    """Distinct prompts by their words, those of test rows first, up to the planned number of generations.
+def openings(audit: Audit) -> tuple[dict[str, Opening], int]:
+    """Distinct prompts by their words, those of test rows first, up to the planned number, and how many are left out.
 
     Where test rows have fewer, those of selection rows follow, and of training rows, to which a model gives rather more
     away than to others: another sample for a prompt that was asked before would tell little. A prompt that leaves no
@@ -351,7 +353,7 @@ def openings(audit: Audit) -> dict[str, Opening]:
                 found.setdefault("\n".join(str(m["content"]) for m in messages), Opening(split, messages))
     room = audit.chat.leaves_room([o.messages for o in found.values()], audit.settings.sizes["generation_tokens"])
     fitting = (item for item, fits in zip(found.items(), room, strict=True) if fits)
-    return dict(islice(fitting, audit.settings.sizes["generations"]))
+    return dict(islice(fitting, audit.settings.sizes["generations"])), room.count(False)
 
 
 def _sources(asked: Mapping[str, Opening]) -> str:

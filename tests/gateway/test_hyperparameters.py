@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import protovalidate
 import pytest
 
 from assay.errors import InvalidInputError
 from assay.v1 import policy_input_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from gateway.admission import facts, searching
-from gateway.admission.hyperparameters import DEFAULTS, demand
+from gateway.admission.hyperparameters import DEFAULTS, MOST_ROW_TOKENS, demand
 from gateway.rpc.interceptors.validate import check
 from trainer.settings import Settings
 
@@ -102,6 +103,9 @@ def test_no_row_is_cut_unless_the_request_asks_for_it() -> None:
     for longest, read in ((300, 1024), (3000, 3000), (20_000, 8192)):
         assert facts.hyperparameters(asked(), data(longest_row_tokens=longest)).values.max_row_tokens == read
     assert facts.hyperparameters(asked(max_row_tokens=512), data(longest_row_tokens=3000)).values.max_row_tokens == 512
+    protovalidate.validate(pb.Hyperparameters(max_row_tokens=MOST_ROW_TOKENS))
+    with pytest.raises(protovalidate.ValidationError, match="max_row_tokens"):
+        protovalidate.validate(pb.Hyperparameters(max_row_tokens=MOST_ROW_TOKENS + 1))
     edge = facts.hyperparameters(asked(auto=True), data(longest_row_tokens=300))
     assert edge.values.max_row_tokens == 300
 

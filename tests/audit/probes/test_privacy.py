@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from assay.v1 import measurement_pb2
-from audit.probes import leakage, memorisation, privacy, quality
+from audit.probes import counterfactual, leakage, memorisation, privacy, quality
 from audit.probes.chat import Chat
 from audit.probes.inputs import Canary, PiiSpan, Row, Settings
 from audit.probes.leakage import Generation, Known
@@ -372,15 +372,19 @@ def test_prompts_that_test_rows_lack_come_from_other_rows_before_any_is_asked_tw
     assert rate.n == 10, "the prompt that two test rows share is one"
     assert "prompts of 4 test rows, 2 selection rows, 4 training rows" in rate.method
     audit = audit_of(Scripted(), sizes={"generations": 3}, **splits)
-    assert [o.split for o in leakage.openings(audit).values()] == ["test"] * 3
+    assert [o.split for o in leakage.openings(audit)[0].values()] == ["test"] * 3
 
 
 def test_a_prompt_that_leaves_no_room_for_an_answer_is_no_trial(audit_of: Callable[..., Any], chat: Any) -> None:
     """What cannot be said is no sign of a secret that was kept."""
     audit = audit_of(Scripted(), test=[Row(i, tuple(conversation("9" * size, "ok"))) for i, size in enumerate((5, 90))])
     small = Chat(chat._tokenizer, 90)
-    kept = leakage.openings(dataclasses.replace(audit, chat=small))
-    assert list(kept) == ["9" * 5]
+    tight = dataclasses.replace(audit, chat=small)
+    kept, left_out = leakage.openings(tight)
+    assert (list(kept), left_out) == (["9" * 5], 1)
+    told = "prompts that leave no room for an answer"
+    assert [told in note for note in leakage.generations(tight).not_tested].count(True) == 1
+    assert any(told in note for note in counterfactual._free_text(tight).not_tested)
     assert small.leaves_room([conversation("9" * size, "")[:1] for size in (5, 90)], 48) == [True, False]
 
 
