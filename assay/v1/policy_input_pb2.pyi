@@ -132,7 +132,7 @@ class DetectorQuality(_message.Message):
     def __init__(self, labelled: _Optional[int] = ..., recall: _Optional[float] = ..., recall_lower: _Optional[float] = ..., recall_upper: _Optional[float] = ..., detections: _Optional[int] = ..., precision: _Optional[float] = ..., precision_lower: _Optional[float] = ..., precision_upper: _Optional[float] = ...) -> None: ...
 
 class DataFacts(_message.Message):
-    __slots__ = ("rows", "valid_rows", "findings", "invalid_rows", "pii", "pii_row_share", "pii_rows", "train_rows", "validation_rows", "selection_rows", "test_rows", "duplicate_rows", "train_tokens", "canaries_inserted", "canaries_held_out", "single_canaries_inserted", "single_canaries_held_out", "canary_manifest_sha256", "split_sha256", "columns", "label_counts", "group_counts", "pii_detector", "longest_row_tokens", "train_pii_spans", "canary_rows", "identifier_classes", "labels", "rejected_tokens", "screens", "screened", "screen_quality", "lengths", "label_balance", "smallest_group_rows", "split_units", "train_users", "rows_without_group", "test_rows_left_out", "test_group_counts", "split_shares", "favourable_label", "group_labels", "pii_quality", "pii_action", "pii_replaced", "pii_found_row_share")
+    __slots__ = ("rows", "valid_rows", "findings", "invalid_rows", "pii", "pii_row_share", "pii_rows", "train_rows", "validation_rows", "selection_rows", "test_rows", "duplicate_rows", "train_tokens", "canaries_inserted", "canaries_held_out", "single_canaries_inserted", "single_canaries_held_out", "canary_manifest_sha256", "split_sha256", "columns", "label_counts", "group_counts", "pii_detector", "longest_row_tokens", "train_pii_spans", "canary_rows", "identifier_classes", "labels", "rejected_tokens", "screens", "screened", "screen_quality", "lengths", "label_balance", "smallest_group_rows", "split_units", "train_users", "rows_without_group", "test_rows_left_out", "test_group_counts", "untested_groups", "parent_rows", "unread_parents", "split_shares", "favourable_label", "group_labels", "pii_quality", "pii_action", "pii_replaced", "pii_found_row_share")
     class SplitSha256Entry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +169,13 @@ class DataFacts(_message.Message):
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     class TestGroupCountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class UntestedGroupsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -229,6 +236,9 @@ class DataFacts(_message.Message):
     ROWS_WITHOUT_GROUP_FIELD_NUMBER: _ClassVar[int]
     TEST_ROWS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     TEST_GROUP_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    UNTESTED_GROUPS_FIELD_NUMBER: _ClassVar[int]
+    PARENT_ROWS_FIELD_NUMBER: _ClassVar[int]
+    UNREAD_PARENTS_FIELD_NUMBER: _ClassVar[int]
     SPLIT_SHARES_FIELD_NUMBER: _ClassVar[int]
     FAVOURABLE_LABEL_FIELD_NUMBER: _ClassVar[int]
     GROUP_LABELS_FIELD_NUMBER: _ClassVar[int]
@@ -276,6 +286,9 @@ class DataFacts(_message.Message):
     rows_without_group: int
     test_rows_left_out: int
     test_group_counts: _containers.ScalarMap[str, int]
+    untested_groups: _containers.ScalarMap[str, int]
+    parent_rows: int
+    unread_parents: int
     split_shares: _containers.ScalarMap[str, float]
     favourable_label: str
     group_labels: _containers.RepeatedCompositeFieldContainer[GroupLabels]
@@ -283,7 +296,7 @@ class DataFacts(_message.Message):
     pii_action: _dataset_pb2.PiiAction
     pii_replaced: int
     pii_found_row_share: float
-    def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., single_canaries_inserted: _Optional[int] = ..., single_canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ..., train_pii_spans: _Optional[int] = ..., canary_rows: _Optional[int] = ..., identifier_classes: _Optional[_Mapping[str, IdentifierClass]] = ..., labels: _Optional[_Iterable[str]] = ..., rejected_tokens: _Optional[int] = ..., screens: _Optional[_Iterable[_Union[ScreenFinding, _Mapping]]] = ..., screened: _Optional[_Mapping[str, str]] = ..., screen_quality: _Optional[_Iterable[_Union[ScreenQuality, _Mapping]]] = ..., lengths: _Optional[_Union[LengthStatistics, _Mapping]] = ..., label_balance: _Optional[float] = ..., smallest_group_rows: _Optional[int] = ..., split_units: _Optional[int] = ..., train_users: _Optional[int] = ..., rows_without_group: _Optional[int] = ..., test_rows_left_out: _Optional[int] = ..., test_group_counts: _Optional[_Mapping[str, int]] = ..., split_shares: _Optional[_Mapping[str, float]] = ..., favourable_label: _Optional[str] = ..., group_labels: _Optional[_Iterable[_Union[GroupLabels, _Mapping]]] = ..., pii_quality: _Optional[_Mapping[str, DetectorQuality]] = ..., pii_action: _Optional[_Union[_dataset_pb2.PiiAction, str]] = ..., pii_replaced: _Optional[int] = ..., pii_found_row_share: _Optional[float] = ...) -> None: ...
+    def __init__(self, rows: _Optional[int] = ..., valid_rows: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RowFinding, _Mapping]]] = ..., invalid_rows: _Optional[int] = ..., pii: _Optional[_Iterable[_Union[PiiFinding, _Mapping]]] = ..., pii_row_share: _Optional[float] = ..., pii_rows: _Optional[_Iterable[int]] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., selection_rows: _Optional[int] = ..., test_rows: _Optional[int] = ..., duplicate_rows: _Optional[int] = ..., train_tokens: _Optional[int] = ..., canaries_inserted: _Optional[int] = ..., canaries_held_out: _Optional[int] = ..., single_canaries_inserted: _Optional[int] = ..., single_canaries_held_out: _Optional[int] = ..., canary_manifest_sha256: _Optional[str] = ..., split_sha256: _Optional[_Mapping[str, str]] = ..., columns: _Optional[_Iterable[str]] = ..., label_counts: _Optional[_Mapping[str, int]] = ..., group_counts: _Optional[_Mapping[str, int]] = ..., pii_detector: _Optional[str] = ..., longest_row_tokens: _Optional[int] = ..., train_pii_spans: _Optional[int] = ..., canary_rows: _Optional[int] = ..., identifier_classes: _Optional[_Mapping[str, IdentifierClass]] = ..., labels: _Optional[_Iterable[str]] = ..., rejected_tokens: _Optional[int] = ..., screens: _Optional[_Iterable[_Union[ScreenFinding, _Mapping]]] = ..., screened: _Optional[_Mapping[str, str]] = ..., screen_quality: _Optional[_Iterable[_Union[ScreenQuality, _Mapping]]] = ..., lengths: _Optional[_Union[LengthStatistics, _Mapping]] = ..., label_balance: _Optional[float] = ..., smallest_group_rows: _Optional[int] = ..., split_units: _Optional[int] = ..., train_users: _Optional[int] = ..., rows_without_group: _Optional[int] = ..., test_rows_left_out: _Optional[int] = ..., test_group_counts: _Optional[_Mapping[str, int]] = ..., untested_groups: _Optional[_Mapping[str, int]] = ..., parent_rows: _Optional[int] = ..., unread_parents: _Optional[int] = ..., split_shares: _Optional[_Mapping[str, float]] = ..., favourable_label: _Optional[str] = ..., group_labels: _Optional[_Iterable[_Union[GroupLabels, _Mapping]]] = ..., pii_quality: _Optional[_Mapping[str, DetectorQuality]] = ..., pii_action: _Optional[_Union[_dataset_pb2.PiiAction, str]] = ..., pii_replaced: _Optional[int] = ..., pii_found_row_share: _Optional[float] = ...) -> None: ...
 
 class BaseModelFacts(_message.Message):
     __slots__ = ("id", "licence", "sha256", "parameters", "provenance", "training_flop", "scan_sha256")
@@ -388,7 +401,7 @@ class CountedJob(_message.Message):
     def __init__(self, job: _Optional[str] = ..., day: _Optional[str] = ..., state: _Optional[str] = ..., record_index: _Optional[int] = ...) -> None: ...
 
 class AccountFacts(_message.Message):
-    __slots__ = ("dataset_epsilon_micros", "unit_usd_micros", "unit_jobs_today", "unit_jobs_under_way", "dataset_entries", "unit_entries", "dataset_privacy_units", "unit_jobs")
+    __slots__ = ("dataset_epsilon_micros", "unit_usd_micros", "unit_jobs_today", "unit_jobs_under_way", "dataset_entries", "unit_entries", "dataset_privacy_units", "unit_jobs", "dataset_jobs_judged", "dataset_jobs_held_back")
     DATASET_EPSILON_MICROS_FIELD_NUMBER: _ClassVar[int]
     UNIT_USD_MICROS_FIELD_NUMBER: _ClassVar[int]
     UNIT_JOBS_TODAY_FIELD_NUMBER: _ClassVar[int]
@@ -397,6 +410,8 @@ class AccountFacts(_message.Message):
     UNIT_ENTRIES_FIELD_NUMBER: _ClassVar[int]
     DATASET_PRIVACY_UNITS_FIELD_NUMBER: _ClassVar[int]
     UNIT_JOBS_FIELD_NUMBER: _ClassVar[int]
+    DATASET_JOBS_JUDGED_FIELD_NUMBER: _ClassVar[int]
+    DATASET_JOBS_HELD_BACK_FIELD_NUMBER: _ClassVar[int]
     dataset_epsilon_micros: int
     unit_usd_micros: int
     unit_jobs_today: int
@@ -405,7 +420,9 @@ class AccountFacts(_message.Message):
     unit_entries: _containers.RepeatedCompositeFieldContainer[BudgetEntry]
     dataset_privacy_units: _containers.RepeatedScalarFieldContainer[str]
     unit_jobs: _containers.RepeatedCompositeFieldContainer[CountedJob]
-    def __init__(self, dataset_epsilon_micros: _Optional[int] = ..., unit_usd_micros: _Optional[int] = ..., unit_jobs_today: _Optional[int] = ..., unit_jobs_under_way: _Optional[int] = ..., dataset_entries: _Optional[_Iterable[_Union[BudgetEntry, _Mapping]]] = ..., unit_entries: _Optional[_Iterable[_Union[BudgetEntry, _Mapping]]] = ..., dataset_privacy_units: _Optional[_Iterable[str]] = ..., unit_jobs: _Optional[_Iterable[_Union[CountedJob, _Mapping]]] = ...) -> None: ...
+    dataset_jobs_judged: int
+    dataset_jobs_held_back: int
+    def __init__(self, dataset_epsilon_micros: _Optional[int] = ..., unit_usd_micros: _Optional[int] = ..., unit_jobs_today: _Optional[int] = ..., unit_jobs_under_way: _Optional[int] = ..., dataset_entries: _Optional[_Iterable[_Union[BudgetEntry, _Mapping]]] = ..., unit_entries: _Optional[_Iterable[_Union[BudgetEntry, _Mapping]]] = ..., dataset_privacy_units: _Optional[_Iterable[str]] = ..., unit_jobs: _Optional[_Iterable[_Union[CountedJob, _Mapping]]] = ..., dataset_jobs_judged: _Optional[int] = ..., dataset_jobs_held_back: _Optional[int] = ...) -> None: ...
 
 class IdentifierClass(_message.Message):
     __slots__ = ("detector", "alternative", "recall_lower", "n", "title", "found", "removed", "recall")

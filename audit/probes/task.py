@@ -188,7 +188,8 @@ def assemble(
     plan: measurement_pb2.AuditPlan, audit: Audit, clock: Clock, desk: _Desk | None = None
 ) -> measurement_pb2.AuditReport:
     """Runs every planned probe and completes the report, so that each planned gate has its measurement."""
-    report = measurement_pb2.AuditReport()
+    # What no probe looks at comes first: a record has room for the first sentences alone.
+    report = measurement_pb2.AuditReport(not_tested=NOT_TESTED)
     wanted = set(audit.settings.probes) or {p.name for p in PROBES}
     for unknown in sorted(wanted - {p.name for p in PROBES}):
         report.not_tested.append(f"{unknown}: this auditor has no such probe")
@@ -214,7 +215,6 @@ def assemble(
         # What the plan did not name was added after it, whatever the probe says of itself.
         m.exploratory = m.exploratory or bool(plan.metrics and m.name not in audit.settings.metrics)
     report.not_tested.extend(f"{count} {why}" for why, count in sorted(audit.corpus.skipped.items()))
-    report.not_tested.extend(NOT_TESTED)
     return report
 
 

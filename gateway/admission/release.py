@@ -176,7 +176,10 @@ def audit_predicate(
 
 
 def _untested(told: Sequence[str]) -> list[str]:
-    """What the card says was not tested; what it has no room for is counted, so that silence is not read as a pass."""
+    """What the record says was not tested; what it has no room for is counted, so that silence is not read as a pass.
+
+    The report, and so the card, names all of it.
+    """
     out = [t if len(t) <= _LONGEST_UNTESTED else t[: _LONGEST_UNTESTED - 1] + "…" for t in told[:_MOST_UNTESTED]]
     more = len(told) - len(out)
     return [*out, f"{more} more, which the audit's report names"] if more else out

@@ -210,7 +210,7 @@ def test_exploratory_measurements_never_reach_the_judge() -> None:
     assert question.format == dataset_pb2.DATASET_FORMAT_CHAT_JSONL
 
 
-def test_what_a_card_has_no_room_for_is_counted() -> None:
+def test_what_a_record_has_no_room_for_is_counted() -> None:
     from assay.v1 import measurement_pb2
 
     told = [f"{i}: {'x' * 400}" for i in range(25)]
