@@ -21,7 +21,9 @@ def build_card(known: Facts) -> dict[str, Any]:
             of the contract's messages with proto field names; ``training``, ``preparation`` and ``auditing``, the
             predicates of the workers' statements; ``ledger`` with ``origin``, ``witnesses`` and ``records`` (index
             and type of the job's records so far); ``quorum`` (role names); ``waivers`` (predicates with ``subject``
-            and ``index``). A missing part becomes GAP.
+            and ``index``); ``tries``, the earlier jobs of the unit on files of the same bytes that release policy has
+            ``judged`` and of those how many it ``held_back``. A missing part becomes GAP; without ``tries`` nothing is
+            said of them.
 
     Returns:
         Float-free data; the SHA-256 of its canonical JSON is the card's digest.
@@ -38,6 +40,8 @@ def build_card(known: Facts) -> dict[str, Any]:
         "as_of": job.get("update_time", ""),
         "verdict": word(verdict.get("outcome"), "OUTCOME_"),
         "verdict_counts": rules.counted(verdict),
+        "audit_profile": _plan(known).get("profile", ""),
+        "rules_waived": rules.waived(known),
         "measurements": known.get("audit", {}).get("measurements", []),
         "rules": [*known.get("decision", {}).get("outcomes", []), *verdict.get("outcomes", [])],
         "sections": [
@@ -49,10 +53,12 @@ def build_card(known: Facts) -> dict[str, Any]:
             _training(known),
             *measured.sections(known),
             rules.answered("intake", "Intake rules and their outcomes", known.get("decision", {})),
-            rules.answered("release", "Release rules and their outcomes", verdict),
+            rules.answered(
+                "release", "Release rules and their outcomes", verdict, str(_plan(known).get("profile", ""))
+            ),
             *rules.waivers(known),
             operations.not_tested(known),
-            detection.missed(detection.counted()),
+            detection.missed(detection.counted(), detection.noted()),
             operations.cost(known),
             operations.isolation(known),
             operations.evidence(known),
@@ -74,6 +80,7 @@ def _summary(known: Facts) -> dict[str, Any]:
                 ("Requested by", job.get("creator"), "job.received"),
                 ("Requested at", job.get("create_time"), "job.received"),
                 ("State as of", job.get("update_time"), "newest record of the job"),
+                *_asked(known),
                 ("Release rules by outcome", rules.counted(verdict), "release.decided"),
                 ("Intake rules by outcome", rules.counted(known.get("decision", {})), "intake.decided"),
             ]
@@ -88,6 +95,26 @@ def _summary(known: Facts) -> dict[str, Any]:
     return section("summary", "Summary", *parts)
 
 
+def _plan(known: Facts) -> Facts:
+    plan: Facts = known.get("decision", {}).get("audit_plan", {})
+    return plan
+
+
+def _asked(known: Facts) -> list[tuple[str, Any, str]]:
+    """How much the audit was asked for: a PASS of another profile is another statement; and the tries before it."""
+    plan, tries, source = _plan(known), known.get("tries") or {}, "intake.decided"
+    found = [("Audit profile", plan.get("profile"), source)]
+    if plan.get("confidences"):
+        levels = [f"{100 * float(level):.4g} %" for level in plan["confidences"]]
+        found.append(("Planned confidence levels of intervals", levels, source))
+    if plan.get("seed"):
+        found.append(("Seed of the audit's random choices", plan["seed"], source))
+    if tries:
+        said = ", ".join(f"{blocks.number(tries.get(n, 0))} {n.replace('_', ' ')}" for n in ("judged", "held_back"))
+        found.append(("Earlier jobs on these rows", said, "records of those jobs"))
+    return found
+
+
 def _reading() -> dict[str, Any]:
     return section(
         "reading",
@@ -95,14 +122,27 @@ def _reading() -> dict[str, Any]:
         paragraph(
             "Every value names its source: a record of the ledger, a signed statement of a worker, or the datasheet, "
             "which is what the data's owner declares and nobody measured. A measurement is an estimate from n cases; "
-            "its interval covers the true value in the given share of repetitions. The control is the same statistic "
-            "where tuning can have had no effect: on the base model, or on cases that were held out."
+            "its interval covers the true value in the given share of repetitions; where it says at least or at most, "
+            "only that end is claimed. The control, named by its kind, is to be set beside it: in most cases the same "
+            "statistic where tuning can have had no effect (the base model, cases that were held out), or what chance "
+            "alone gives, which for an AUC is 0.5."
         ),
         paragraph(
-            "A limit and its n were fixed before training. PASS: the whole interval lies on the acceptable side. "
-            "FAIL: the whole interval lies on the other side, also after correction for the number of tests. "
-            "INCONCLUSIVE: the interval holds the limit; such a model is not deployable. GAP: nothing is recorded "
-            "where something belongs; a GAP is never filled by prose and never counts in the model's favour. "
+            "A rule with a limit (a gate) judges the interval of one measurement; limit, level and n were fixed "
+            "before training. PASS: the whole interval lies on the acceptable side, and n is at least what was "
+            "planned. FAIL: the whole interval lies on the other side, also at the level that Holm's correction for "
+            "the number of gates asks for. INCONCLUSIVE: neither. The interval holds the limit, or lies on the "
+            "acceptable side with an n below the plan, or on the other side at the gate's own level and not at the "
+            "corrected one. Every other rule is a plain condition on what was recorded or measured: PASS where it "
+            "holds, FAIL where it does not, INCONCLUSIVE where it needs a measurement whose own gate is. ERROR: what "
+            "was to be judged is missing or cannot be judged. NOT APPLICABLE: the rule does not concern this model, "
+            "its audit profile or this day; nothing follows from it. A model with a FAIL, an ERROR or an INCONCLUSIVE"
+            " goes no further, unless every such rule was waived by a named person; the first page then says how many"
+            " were."
+        ),
+        paragraph(
+            "GAP: nothing is recorded where something belongs; a GAP is never filled by prose and never counts in the "
+            "model's favour. "
             "WARN: it stops nothing and is to be looked at; where it says DECLARED, the rule rests on a document known "
             "by its digest alone, and whoever approves has it shown and compares its SHA-256 with the summary's. "
             "A passed card does not say that the model is free of risk, only that the tests named here found no more."
@@ -174,7 +214,7 @@ def _data(known: Facts) -> dict[str, Any]:
                 ("PII detector", data.get("pii_detector"), counted),
                 ("Rows with direct identifiers", _share(data), counted),
                 ("Personal data: action", word(data.get("pii_action"), "PII_ACTION_"), counted),
-                *((name, value, counted) for name, value in _shape(data) if value is not None),
+                *((name, value, counted) for name, value in (*_shape(data), *_parents(data)) if value is not None),
             ]
         )
     ]
@@ -296,6 +336,16 @@ def _shape(data: Facts) -> list[tuple[str, Any]]:
         ("Rarest label over commonest", data.get("label_balance")),
         ("Favourable label", data.get("favourable_label") or None),
         ("Smallest protected group, rows", data.get("smallest_group_rows")),
+    ]
+
+
+def _parents(data: Facts) -> list[tuple[str, Any]]:
+    """Rows that models before this one were trained on: in the sealed test they would not be new to it."""
+    kept, unread = data.get("parent_rows"), data.get("unread_parents")
+    lost = f"{blocks.number(unread)}: nobody can say whether the sealed test holds such rows" if unread else None
+    return [
+        ("Rows that a parent model was trained on, all kept in train", blocks.number(kept) if kept else None),
+        ("Parent models whose training rows are not kept any more", lost),
     ]
 
 

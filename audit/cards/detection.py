@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audit.cards.blocks import number, paragraph, section, table
+from audit.cards.blocks import Block, number, paragraph, section, table, text
 
 ZOO = Path(__file__).with_name("zoo.json")
 """Written by ``python -m benchmarks.zoo.report``, the same as docs/zoo.json."""
+NOTES = Path(__file__).with_name("zoo_notes.json")
+"""Written beside it: what the counts say nothing of."""
 CLEAN = "clean"
 
 
@@ -20,8 +22,13 @@ def counted(path: Path = ZOO) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-def missed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The section: what share of planted faults was detected, claimed by its bound alone."""
+def noted(path: Path = NOTES) -> dict[str, Any]:
+    """What stands beside the counts: ``not_asked`` gates, faults ``not_run``, ``judged_by``, ``counted_at``."""
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+
+
+def missed(rows: Sequence[Mapping[str, Any]], notes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The section: what share of planted faults was detected, claimed by its bound alone, and what was not counted."""
     title = "How often these audits miss"
     if not rows:
         return section("detection", title, paragraph("No planted fault was counted for this release of the software."))
@@ -48,7 +55,20 @@ def missed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "Stopped",
         "Not counted",
     )
-    return section("detection", title, lead, table(columns, (12, 24, 8, 12, 12, 14, 9, 9), [_line(r) for r in rows]))
+    counts = table(columns, (12, 24, 8, 12, 12, 14, 9, 9), [_line(r) for r in rows])
+    return section("detection", title, lead, counts, *_beside(notes or {}))
+
+
+def _beside(notes: Mapping[str, Any]) -> list[Block]:
+    """Sentences about what the counts leave out and what they rest on; none where nothing was noted."""
+    words = {
+        "not_asked": "Gates that no cell was asked, for want of rows or since its data are of another kind, so that "
+        "nothing is known of how often they miss: ",
+        "not_run": "Faults of which no cell was run yet: ",
+        "judged_by": "The cells were judged by rules of release and limits of this digest: ",
+        "counted_at": "They were counted at: ",
+    }
+    return [paragraph(f"{said}{text(notes[name])}.") for name, said in words.items() if notes.get(name)]
 
 
 def _line(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
@@ -15,7 +17,8 @@ FAMILIES = (
         "privacy",
         "Privacy: what the model gives away",
         "Secrets made up for this job (canaries) were mixed into the training rows; others like them were held out. "
-        "The numbers say how far the model tells the two apart, and what it gives away when asked.",
+        "The numbers say how far the model tells the two apart, and what it gives away when asked. A secret of stratum "
+        "A was put into one row, one of stratum B into several.",
     ),
     (
         "fairness",
@@ -40,7 +43,7 @@ FAMILIES = (
         "with and without their context, harmful requests.",
     ),
 )
-PREFIXES = {"regression": ("regression.", "safety.", "adapter.")}
+PREFIXES = {"quality": ("quality.", "adapter."), "regression": ("regression.", "safety.")}
 """Beginnings of the names of a family's measurements, where they are not the family's own name."""
 OPTIONAL = ("regression",)
 """Families of which nothing is said when nothing of them was planned or measured."""
@@ -48,8 +51,11 @@ DIGEST = 16
 # Which series belong into which family: beginning of the name, heading.
 SERIES = {
     "privacy": (
-        ("exposure_by_repeats", "Canary exposure: how far each secret stands out among those held out"),
-        ("canary_scores", "Canary scores: what tuning did to each secret's loss"),
+        (
+            "exposure_by_repeats",
+            "Canary exposure: how far each secret stands out among those held out, by the training rows that hold it",
+        ),
+        ("canary_scores", "Canary scores: what tuning did to each secret's loss, by the training rows that hold it"),
     ),
     "fairness": (
         ("log_odds", "Log-odds of the favourable decision, by true label"),
@@ -60,8 +66,12 @@ SERIES = {
     "overfitting": (("row_losses", "Loss of single rows"),),
     "regression": (),
 }
+CANARIES = ("exposure_by_repeats", "canary_scores")
+"""Series of canaries, by how often each was planted."""
 CURVES = ("calibration",)
 """Series that are lines over two axes."""
+_PLANTED = re.compile(r"[A-Z] x([0-9]+)")
+"""A group of canaries as the probe names it: stratum, and how many training rows hold each."""
 MAX_PLOTTED = 14
 MAX_GROUPS = 16
 
@@ -75,8 +85,11 @@ def sections(known: Record) -> list[dict[str, Any]]:
         if not mine and prefix in OPTIONAL and not any(name.startswith(beginnings) for name in gates(known)):
             continue
         if not mine:
-            reason = "not applicable to this task" if prefix == "fairness" and _is_chat(known) else blocks.GAP
-            out.append(section(prefix, title, paragraph(f"No measurement: {reason}.")))
+            # Where something was measured, the audit says why this was not: it may have left out what applies.
+            said = (
+                "Not measured; see what was not tested." if _measurements(known) else f"No measurement: {blocks.GAP}."
+            )
+            out.append(section(prefix, title, paragraph(said)))
             continue
         parts = [paragraph(lead), *_against_limits(known, mine), *_series(known, prefix)]
         if prefix == "fairness":
@@ -152,10 +165,6 @@ def _measurements(known: Record) -> list[Record]:
     return list(known.get("audit", {}).get("measurements", []))
 
 
-def _is_chat(known: Record) -> bool:
-    return "CHAT" in str(known.get("dataset", {}).get("format", ""))
-
-
 def _against_limits(known: Record, mine: Sequence[Record]) -> list[Block]:
     planned, said = gates(known), outcomes(known)
     rows = [
@@ -227,14 +236,26 @@ def _titled(title: str, rows: Sized, most: int) -> str:
 
 
 def _interval_of(m: Record, its: Sequence[Record]) -> Record:
-    """The interval that a PASS is read from, at ``1 - alpha`` of its gate; the narrowest where none is judged."""
+    """The interval that a PASS is read from, at ``1 - alpha`` of its gate; the narrowest where none is judged.
+
+    Where only one side is bounded and none is judged, the value is such a bound itself, and the interval is the one
+    that begins or ends with it: in a narrower one the value would not lie.
+    """
     found: list[Record] = list(m.get("intervals") or [])
     for gate in its:
         level = 1 - float(gate.get("alpha", 0.0))
         for candidate in found:
             if abs(float(candidate.get("confidence", 0.0)) - level) < 1e-9:
                 return candidate
+    if found and all((c.get("lower") is None) != (c.get("upper") is None) for c in found):
+        return min(found, key=lambda c: (not _ends_at(c, m.get("value")), abs(float(c.get("confidence", 0.0)) - 0.95)))
     return found[0] if found else {}
+
+
+def _ends_at(found: Record, value: Any) -> bool:
+    """Whether the one end of an interval is the value."""
+    end = found["lower"] if found.get("lower") is not None else found["upper"]
+    return value is not None and math.isclose(float(end), float(value), rel_tol=1e-9, abs_tol=1e-12)
 
 
 def _interval(found: Record) -> str:
@@ -291,11 +312,21 @@ def _series(known: Record, prefix: str) -> list[Block]:
             for point in series.get("points", []):
                 values = list(point.get("values", []))
                 if values:
-                    groups.setdefault(str(point.get("label") or "all"), []).append(values[-1])
+                    groups.setdefault(_group(beginning, str(point.get("label") or "all")), []).append(values[-1])
             if groups:
                 shown = dict(list(groups.items())[:MAX_GROUPS])
                 out.append(strip(_titled(title, groups, MAX_GROUPS), str(axes[-1]), shown))
     return out
+
+
+def _group(beginning: str, name: str) -> str:
+    """How people read a group of single values: canaries by how many training rows hold each of them."""
+    if beginning not in CANARIES:
+        return name
+    planted = _PLANTED.fullmatch(name)
+    if planted:
+        return f"in {planted[1]} row" + "s" * (planted[1] != "1")
+    return "in none" if name == "held out" else name
 
 
 def _lines(series: Record) -> dict[str, list[list[float]]]:

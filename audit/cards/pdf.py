@@ -104,14 +104,21 @@ def _front(card: Mapping[str, Any], sha256: str, issued: Mapping[str, Any] | Non
         text(name.rpartition("/")[2], theme.TITLE, _NAME),
         text(f"{name[:_NAME]}   ·   purpose {purpose[:_NAME]}   ·   unit {unit[:_NAME]}", theme.SUBTITLE),
         Spacer(1, 7),
-        _verdict(str(card["verdict"]), str(card.get("verdict_counts", "")), sha256, issued),
+        _verdict(card, sha256, issued),
         Spacer(1, 2),
     ]
 
 
-def _verdict(verdict: str, counts: str, sha256: str, issued: Mapping[str, Any] | None) -> Grid:
+def _verdict(card: Mapping[str, Any], sha256: str, issued: Mapping[str, Any] | None) -> Grid:
+    """The box on the first page: what policy said of which audit, what people waived, and what this copy is worth."""
+    verdict = str(card["verdict"])
     judged = verdict not in (blocks.GAP, "")
     said = f"Release policy said {verdict.replace('_', ' ')}" if judged else "Release policy has not judged this model"
+    # Cards of earlier releases do not hold the profile, nor how many rules were waived.
+    profile, waived = str(card.get("audit_profile", "")), int(card.get("rules_waived", 0))
+    said += f"; audit profile {profile[:_NAME]}" if profile else ""
+    counted = f"{said}. Rules: {card.get('verdict_counts') or blocks.GAP}."
+    counted += f" Waived by signature: {waived} rule{'s' * (waived != 1)}." if waived else ""
     if issued is None:
         status = "Rendered for review. Not approved: no permit can rest on this copy."
     else:
@@ -119,7 +126,7 @@ def _verdict(verdict: str, counts: str, sha256: str, issued: Mapping[str, Any] |
         status = f"Issued. Signed approvals, on the last page: {granted}."
     colour = theme.STATUS.get(verdict, theme.DOUBT)
     lines = [
-        text(f"{said}. Rules: {counts or blocks.GAP}.", theme.CELL),
+        text(counted, theme.CELL),
         text(status, theme.CELL),
         Text(f'Digest of this card (SHA-256 of {TWIN_NAME}): <font name="{BOLD}">{escape(sha256)}</font>', theme.CELL),
     ]
@@ -158,8 +165,9 @@ def _approvals(issued: Mapping[str, Any]) -> list[Flowable]:
     return [
         Heading("Approvals", theme.HEADING),
         text(
-            "Each person below signed, with a key that no service holds, a statement over the card's digest and the "
-            "evidence root. That this page was issued is itself a later record of the ledger.",
+            "Each person below signed, with a key certified to that person, a statement over the card's digest and the "
+            "evidence root; where such a key is kept is the installation's affair. That this page was issued is itself "
+            "a later record of the ledger.",
             theme.BODY,
         ),
         Spacer(1, 6),

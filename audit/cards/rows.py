@@ -14,7 +14,7 @@ _MOST_FINDINGS = 20
 
 def parts_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The tables; none for what the facts do not hold."""
-    return [*_labels(data), *_personal(data), *_safe_harbor(data), *_screens(data), *_refused(data)]
+    return [*_labels(data), *_untested(data), *_personal(data), *_safe_harbor(data), *_screens(data), *_refused(data)]
 
 
 def _labels(data: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -31,6 +31,13 @@ def _labels(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     )
     heads = ("Group", "Rows", "Favourable", "Rate", "Imbalance", "Difference", "Impact ratio")
     return [paragraph(told), table(heads, (18, 7, 10, 19, 8, 19, 19), [_group(g) for g in groups])]
+
+
+def _untested(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Groups that the file has and the sealed test has too few of, so that no comparison speaks for them."""
+    groups = [[name, blocks.number(n)] for name, n in sorted(data.get("untested_groups", {}).items())]
+    heads = ("Group of the file that has too few rows in the sealed test to be tested", "Rows there")
+    return [table(heads, (80, 20), groups)] if groups else []
 
 
 def _group(found: Mapping[str, Any]) -> list[Any]:

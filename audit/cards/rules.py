@@ -13,11 +13,13 @@ Record = Mapping[str, Any]
 
 _DECLARED = "DECLARED: "
 """How policy begins what it says of a rule that rests on documents of which only the digests are known."""
+_GATE, _NO_CONDITION = "GATE-", "its conditions do not hold for this request"
+"""How the ids of gates begin, and how policy says that a rule was not asked; both are policy's words."""
 _NAMED = re.compile(r"([A-Z][A-Z0-9-]*) \([^()]*\), SHA-256 ([0-9a-f]{64}(?:, [0-9a-f]{64})*)")
 
 
-def answered(id_: str, title: str, answer: Record) -> dict[str, Any]:
-    """The outcomes of one stage, rule by rule in the pack's order."""
+def answered(id_: str, title: str, answer: Record, profile: str = "") -> dict[str, Any]:
+    """The outcomes of one stage, rule by rule in the pack's order; ``profile`` is that of the planned audit."""
     record = "intake.decided" if id_ == "intake" else "release.decided"
     bundle = facts(
         [
@@ -28,7 +30,7 @@ def answered(id_: str, title: str, answer: Record) -> dict[str, Any]:
             ("Engine", answer.get("engine"), record),
         ]
     )
-    rows = [_row(o) for o in answer.get("outcomes", [])]
+    rows = [_row(o, profile) for o in answer.get("outcomes", [])]
     if not rows:
         return section(f"rules-{id_}", title, paragraph(f"{blocks.GAP}: no outcome is recorded."), bundle)
     lead = paragraph(
@@ -66,6 +68,11 @@ def counted(answer: Record) -> str:
     return ", ".join(f"{n} {said.replace('_', ' ')}" for said, n in sorted(counts.items()))
 
 
+def waived(known: Record) -> int:
+    """How many rules were passed over by signed waivers, each counted once."""
+    return len({str(rule) for w in known.get("waivers", []) for rule in w.get("rules") or []})
+
+
 def waivers(known: Record) -> list[dict[str, Any]]:
     """The section of signed waivers; none where nothing was waived."""
     names = ("rules", "reason", "compensating_control", "expires", "subject", "index")
@@ -77,8 +84,10 @@ def waivers(known: Record) -> list[dict[str, Any]]:
     return [section("waivers", "Waivers", lead, table(columns, (18, 24, 24, 12, 14, 8), rows))]
 
 
-def _row(o: Record) -> list[Any]:
+def _row(o: Record, profile: str = "") -> list[Any]:
     why = [str(o.get("title", "")), str(o.get("message", ""))]
+    if profile and _unasked(o):
+        why.append(f"not asked of this model in profile {profile}")
     if o.get("row_count"):
         why.append(f"Rows: {blocks.text(o.get('rows'))} ({o['row_count']} in all).")
     if o.get("n_required"):
@@ -91,3 +100,9 @@ def _row(o: Record) -> list[Any]:
     if o.get("caveat"):
         source += f" – Caveat: {o['caveat']}"
     return [o.get("rule_id"), blocks.word(o.get("outcome"), "OUTCOME_"), " – ".join(filter(None, why)), source]
+
+
+def _unasked(o: Record) -> bool:
+    """Whether it is a gate that the plan lacks: silence that must not be read as a PASS."""
+    not_applicable = o.get("outcome") == "OUTCOME_NOT_APPLICABLE" and o.get("message") == _NO_CONDITION
+    return not_applicable and str(o.get("rule_id", "")).startswith(_GATE)

@@ -35,6 +35,8 @@ def describe(job: tuning_job_pb2.TuningJob) -> list[Any]:
     lines: list[Any] = [f"{job.name}  {state_name(State.Name(job.state))}"]
     if job.reason:
         lines.append(f"  {job.reason}")
+    if job.audit_profile:
+        lines.append(f"  audit profile {job.audit_profile}")
     if job.HasField("appeal_due_time"):
         answer_by = job.appeal_due_time.ToDatetime(dt.UTC)
         overdue = " (overdue)" if answer_by < dt.datetime.now(dt.UTC) else ""

@@ -40,3 +40,10 @@ def test_people_see_the_labels_of_each_group_beside_the_reference() -> None:
     assert "inconclusive: fewer than 10 rows" in asian and "[" not in asian
     assert all(s in black for s in ("0.790", "0.283 [0.216, 0.353]", "0.685 [0.608, 0.758]"))
     assert "1,507" in white and "reference" in white
+
+
+def test_people_see_by_which_profile_a_model_is_audited() -> None:
+    job = tuning_job_pb2.TuningJob(name="units/u/tuningJobs/j", state="STATE_AWAITING_APPROVAL")
+    assert not any("profile" in line for line in shown(job))
+    job.audit_profile = "quick"
+    assert "  audit profile quick" in [line.rstrip() for line in shown(job)]

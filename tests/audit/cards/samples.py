@@ -86,6 +86,7 @@ def rich(measurements: int = 0, rules: int = 0) -> dict[str, Any]:
         gate("fairness.impact_ratio[race]", 0.8, "AT_LEAST"), gate("quality.test_loss_delta", 0.05),
         gate("privacy.pii_extraction_rate", 0.02),
     ]  # fmt: skip
+    known["decision"]["audit_plan"] |= {"profile": "quick", "confidences": [0.9, 0.95, 29 / 30], "seed": "20261102"}
     known["verdict"] = {
         "outcome": "OUTCOME_INCONCLUSIVE",
         "outcomes": [
@@ -130,9 +131,11 @@ def rich(measurements: int = 0, rules: int = 0) -> dict[str, Any]:
 
 def series() -> list[dict[str, Any]]:
     """One series of every name that the probes give."""
-    exposures = [("A x1", 1, 1 + 0.5 * math.sin(i)) for i in range(40)] + [
-        ("B x4", 4, 6 + math.sin(i)) for i in range(16)
-    ]
+    exposures = (
+        [("A x1", 1, 1 + 0.5 * math.sin(i)) for i in range(40)]
+        + [("B x4", 4, 6 + math.sin(i)) for i in range(16)]
+        + [("held out", 0, math.cos(i)) for i in range(20)]
+    )
     return [
         {"name": "loss_curve", "axes": ["step", "loss, nats per token"],
          "points": [{"label": "train", "values": [i, 1 + 2 / (1 + i / 9)]} for i in range(60)]},

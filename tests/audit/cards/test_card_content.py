@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf import json_format
 
 from assay import canonical
-from audit.cards import build_card
+from audit.cards import build_card, detection
 from audit.cards.rows import parts_of
 from audit.cards.rules import by_digest_alone
 from policies import artefacts, asking
@@ -261,6 +263,32 @@ def test_a_one_sided_interval_says_so() -> None:
     assert row[6] == "no gate"
 
 
+def test_what_only_bounds_stands_beside_the_interval_that_it_is_the_end_of() -> None:
+    """A bound at 95 % lies outside the one at 90 %; whatever the order, and where a gate judges it, the gate's own."""
+    known = samples.rich()
+    bounds = [
+        {"confidence": 0.9, "lower": 0.5},
+        {"confidence": 0.95, "lower": 0.3},
+        {"confidence": 0.975, "lower": 0.1},
+    ]
+    [bound] = [m for m in known["audit"]["measurements"] if m["name"] == "privacy.epsilon_lower_bound"]
+    bound |= {"value": 0.3, "intervals": bounds}
+    known["audit"]["measurements"].append({**bound, "name": "privacy.epsilon_excess", "value": 0.1})
+    known["audit"]["measurements"].append({**bound, "name": "privacy.other_bound", "value": 0.2})
+    upper = [{"confidence": b["confidence"], "upper": -b["lower"]} for b in bounds]
+    known["audit"]["measurements"].append({**bound, "name": "privacy.upper_bound", "value": -0.3, "intervals": upper})
+
+    def shown() -> dict[str, str]:
+        return {r[0]: r[2] for r in cells(build_card(known), "privacy") if len(r) == 7}
+
+    assert shown()["epsilon lower bound, nats"] == "at least 0.3 (95 %)"
+    assert shown()["epsilon excess, nats"] == "at least 0.1 (97.5 %)"
+    assert shown()["other bound, nats"] == "at least 0.3 (95 %)", "no end is the value: the usual level"
+    assert shown()["upper bound, nats"] == "at most -0.3 (95 %)"
+    known["decision"]["audit_plan"]["gates"].append({**samples.gate("privacy.epsilon_lower_bound", 1), "alpha": 0.1})
+    assert shown()["epsilon lower bound, nats"] == "at least 0.5 (90 %)"
+
+
 def test_the_base_stands_beside_the_tuned() -> None:
     card = build_card(samples.rich())
     row = next(r for r in cells(card, "quality") if r[0] == "test accuracy")
@@ -323,6 +351,9 @@ def test_waivers_have_their_own_section_only_when_there_are_some() -> None:
     card = build_card(known)
     assert [s["id"] for s in card["sections"]] == [*SECTIONS[:12], "waivers", *SECTIONS[12:]]
     assert cells(card, "waivers") == [["REL-PII", "why", "GAP", "2026-12-01", "GAP", "9"]]
+    assert card["rules_waived"] == 1 and build_card(samples.rich())["rules_waived"] == 0
+    known["waivers"].append({**known["waivers"][0], "rules": ["REL-PII", "REL-IMPACT-RATIO"]})
+    assert build_card(known)["rules_waived"] == 2, "a rule that was waived twice is one"
 
 
 def test_series_become_plots() -> None:
@@ -330,7 +361,9 @@ def test_series_become_plots() -> None:
     lines = plots(card, "training", "curve")[0]["series"]
     assert [(s["label"], len(s["points"])) for s in lines] == [("train", 60), ("validation", 2)]
     exposure, scores = plots(card, "privacy", "strip")
-    assert [(g["label"], len(g["values"])) for g in exposure["groups"]] == [("A x1", 40), ("B x4", 16)]
+    groups = [("in 1 row", 40), ("in 4 rows", 16), ("in none", 20)]
+    assert [(g["label"], len(g["values"])) for g in exposure["groups"]] == groups
+    assert [(g["label"], len(g["values"])) for g in scores["groups"]] == groups
     assert exposure["axis"] == "exposure, bits" and scores["axis"].startswith("NLL")
     rates = plots(card, "fairness", "intervals")[-1]
     assert [(r["label"], r["value"], r["note"]) for r in rates["rows"]] == [
@@ -373,6 +406,16 @@ def test_regressions_have_a_section_when_something_of_them_was_measured() -> Non
     assert {r[0] for r in rows} >= {"forgetting delta, nats", "refusal preference delta"}
 
 
+def test_what_the_adapter_changes_was_measured_on_sealed_test_rows_and_no_public_set_is_claimed() -> None:
+    """It is there in every profile, and in most of them nothing of a regression is."""
+    known = samples.rich()
+    known["audit"]["measurements"].append({**samples.measurement("adapter.change_of_loss", 0.4), "unit": "nats"})
+    card = build_card(known)
+    assert "regression" not in [s["id"] for s in card["sections"]] and "public sets" not in str(card)
+    assert "change of loss, nats" in {r[0] for r in cells(card, "quality")}
+    assert "sealed test rows" in section(card, "quality")["blocks"][0]["text"]
+
+
 def test_a_plot_says_when_not_all_is_in_it() -> None:
     known = samples.rich()
     for i in range(20):
@@ -383,9 +426,61 @@ def test_a_plot_says_when_not_all_is_in_it() -> None:
     assert len(plot["rows"]) == 14 and plot["title"].endswith("(the first 14 of 22)")
 
 
-def test_a_chat_job_says_that_fairness_does_not_apply() -> None:
-    text = section(build_card(samples.small()), "fairness")["blocks"][0]["text"]
-    assert text == "No measurement: not applicable to this task."
+@pytest.mark.parametrize("format_", ["DATASET_FORMAT_CHAT_JSONL", "DATASET_FORMAT_DECISION_CSV"])
+@pytest.mark.parametrize("id_", ["fairness", "quality", "overfitting"])
+def test_a_family_without_a_number_is_not_measured_whatever_the_task(format_: str, id_: str) -> None:
+    """That a profile leaves something out does not make it inapplicable: of chats other profiles compare names."""
+    known = samples.small()
+    known["dataset"]["format"] = format_
+    [said] = section(build_card(known), id_)["blocks"]
+    assert said["text"] == "Not measured; see what was not tested."
+
+
+def test_the_summary_says_what_the_audit_was_asked_for() -> None:
+    card = build_card(samples.rich())
+    assert card["audit_profile"] == "quick"
+    assert fact(card, "summary", "Audit profile") == "quick"
+    assert fact(card, "summary", "Planned confidence levels of intervals") == "90 %, 95 %, 96.67 %"
+    assert fact(card, "summary", "Seed of the audit's random choices") == "20261102"
+    assert fact(build_card({}), "summary", "Audit profile") == "GAP"
+
+
+def test_earlier_tries_on_the_same_rows_are_counted_where_somebody_did() -> None:
+    known = samples.rich()
+    assert "Earlier jobs" not in str(section(build_card(known), "summary"))
+    known["tries"] = {"judged": 3, "held_back": 2}
+    assert fact(build_card(known), "summary", "Earlier jobs on these rows") == "3 judged, 2 held back"
+    known["tries"] = {"judged": 0, "held_back": 0}
+    assert fact(build_card(known), "summary", "Earlier jobs on these rows") == "0 judged, 0 held back"
+
+
+def test_a_gate_that_the_profile_leaves_out_says_so_and_no_other_rule_does() -> None:
+    bundle = load()
+    gates = {rule.id for rule in bundle.rules if rule.gate is not None}
+    assert gates and all(id_.startswith("GATE-") for id_ in gates), "by this a card knows a gate"
+    words = [json_format.MessageToDict(asking.not_applicable(rule), preserving_proto_field_name=True)
+             for rule in bundle.rules if rule.id in ("GATE-REFUSALS", "REL-EFFECT")]  # fmt: skip
+    early = {**samples.outcome("GATE-EARLY", "NOT_APPLICABLE"), "message": "takes effect on 2027-01-01"}
+    known = samples.rich()
+    known["verdict"]["outcomes"] = [*words, early, samples.outcome("GATE-PASSED", "PASS")]
+    said = {row[0]: row[2] for row in cells(build_card(known), "rules-release")}
+    assert len(said) == 4
+    asked = " – its conditions do not hold for this request"
+    assert said["GATE-REFUSALS"].endswith(f"{asked} – not asked of this model in profile quick")
+    assert said["REL-EFFECT"].endswith(asked)
+    assert "not asked" not in said["GATE-EARLY"] + said["GATE-PASSED"]
+    del known["decision"]["audit_plan"]["profile"]
+    assert "not asked" not in str(build_card(known))
+
+
+def test_how_to_read_it_says_what_gates_and_conditions_and_waivers_do() -> None:
+    text = " ".join(b["text"] for b in section(build_card({}), "reading")["blocks"])
+    for said in (
+        "an n below the plan", "at the gate's own level and not at the corrected one", "a plain condition",
+        "unless every such rule was waived by a named person", "which for an AUC is 0.5",
+    ):  # fmt: skip
+        assert said in text
+    assert "not deployable" not in text
 
 
 def test_a_probe_that_did_not_hold_is_named() -> None:
@@ -424,6 +519,32 @@ def test_the_data_section_sets_the_labels_of_each_group_beside_the_reference() -
     assert "1607.4(D)" in str(parts_of(samples.rich()["data"]))
     without = samples.rich()["data"] | {"group_labels": []}
     assert "1607.4(D)" not in str(parts_of(without))
+
+
+def test_the_data_section_says_what_the_sealed_test_cannot_speak_for() -> None:
+    known = samples.rich()
+    plain = str(section(build_card(known), "data"))
+    assert "parent model" not in plain.lower() and "too few rows" not in plain
+    known["data"] |= {"parent_rows": "1200", "unread_parents": "1", "untested_groups": {"race=asian": "0"}}
+    card = build_card(known)
+    assert fact(card, "data", "Rows that a parent model was trained on, all kept in train") == "1,200"
+    lost = fact(card, "data", "Parent models whose training rows are not kept any more")
+    assert lost == "1: nobody can say whether the sealed test holds such rows"
+    assert ["race=asian", "0"] in cells(card, "data")
+
+
+def test_the_counts_of_faults_say_what_they_leave_out_where_it_was_noted(tmp_path: Path) -> None:
+    path = tmp_path / "zoo_notes.json"
+    assert detection.noted(path) == {}
+    assert [b["kind"] for b in detection.missed(detection.counted())["blocks"]] == ["paragraph", "table"]
+    notes = {"not_asked": ["GATE-A", "GATE-B"], "not_run": ["forgetting noise 0.1"], "judged_by": "9" * 64,
+             "counted_at": []}  # fmt: skip
+    path.write_text(json.dumps(notes))
+    said = [b["text"] for b in detection.missed(detection.counted(), detection.noted(path))["blocks"][2:]]
+    assert len(said) == 3, "nothing is said of what is empty"
+    assert said[0].endswith("how often they miss: GATE-A, GATE-B.")
+    assert said[1] == "Faults of which no cell was run yet: forgetting noise 0.1."
+    assert said[2].endswith(f"limits of this digest: {'9' * 64}.")
 
 
 def test_each_quoted_figure_stands_beside_what_it_came_to() -> None:

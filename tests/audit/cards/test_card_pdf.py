@@ -106,6 +106,23 @@ def test_without_a_verdict_the_front_says_so() -> None:
     assert "Release policy has not judged this model. Rules: GAP." in words(render_pdf(build_card({})))
 
 
+def test_the_box_on_the_front_says_which_audit_and_how_many_rules_were_waived() -> None:
+    known = samples.rich()
+    front = read(render_pdf(build_card(known))).pages[0].extract_text()
+    assert "Release policy said INCONCLUSIVE; audit profile quick. Rules:" in " ".join(front.split())
+    assert "Waived" not in front
+    known["waivers"] = [{"rules": ["REL-PII", "REL-IMPACT-RATIO"]}]
+    assert "Waived by signature: 2 rules." in words(render_pdf(build_card(known)))
+    # A card of an earlier release, which holds neither.
+    older = {k: v for k, v in build_card(known).items() if k not in ("audit_profile", "rules_waived")}
+    assert "Release policy said INCONCLUSIVE. Rules:" in words(render_pdf(older))
+
+
+def test_no_more_is_claimed_of_a_signature_than_its_certificate_says() -> None:
+    text = words(render_pdf(build_card(samples.rich()), issued=samples.approvals()))
+    assert "with a key certified to that person" in text and "no service holds" not in text
+
+
 def test_dates_are_those_of_the_records_or_absent() -> None:
     dated = read(render_pdf(build_card(samples.rich()))).metadata
     assert dated["/CreationDate"] == "D:20261102080930Z"
