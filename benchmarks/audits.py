@@ -1,4 +1,4 @@
-"""What an audit costs: ``python benchmarks/audits.py`` (``make bench-audits``) prints one JSON object.
+"""What an audit costs: ``python -m benchmarks.audits`` (``make bench-audits``) prints one JSON object.
 
 ``ratio_plain`` compares the audit's scoring with the plain way on the same secrets and candidates: one candidate at a
 time through the base model's own class, with the logits of every position, once with the adapter and once without.

@@ -1,4 +1,4 @@
-"""Our bootstrap of group metrics beside fairlearn's: ``python benchmarks/bootstrap.py`` prints one JSON object.
+"""Our bootstrap of group metrics beside fairlearn's: ``python -m benchmarks.bootstrap`` prints one JSON object.
 
 Both resample the same 400 decisions in four groups and give the quantiles of selection, true and false positive rates
 by group, and of their ratios and differences. They run alternately, so that other load meets both; a time is that of

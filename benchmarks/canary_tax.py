@@ -1,4 +1,4 @@
-"""What canaries cost the model: ``python benchmarks/canary_tax.py`` prints one JSON object.
+"""What canaries cost the model: ``python -m benchmarks.canary_tax`` prints one JSON object.
 
 The demo's clean job, with its rows and its hyperparameters, is tuned twice from the same seed, once with the planted
 canaries and once without, and both adapters are scored on the same sealed test rows by the audit's own code.

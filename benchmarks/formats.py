@@ -1,6 +1,6 @@
 """Rates of matrix products in bf16 and in fp32 on this processor, and which of them Assay computes in.
 
-``python benchmarks/formats.py`` prints one JSON object: for each shape the rate of bf16 as a multiple of fp32's, taken
+``python -m benchmarks.formats`` prints one JSON object: for each shape the rate of bf16 as a multiple of fp32's, taken
 in turns in one run. A large product, and those of the embedded default's blocks and head with a usual batch.
 """
 

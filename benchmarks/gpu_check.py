@@ -1,4 +1,4 @@
-"""What a GPU does inside the sandbox: ``python benchmarks/gpu_check.py`` prints one JSON object.
+"""What a GPU does inside the sandbox: ``python -m benchmarks.gpu_check`` prints one JSON object.
 
 A real train worker with keys of its own runs the product's train task: twice whole and once paused and resumed. The
 object says whether the cut-off was proven with the device bound in, whether the three adapters have the same bits, how

@@ -1,4 +1,4 @@
-"""Leak rate against repeats, by type of secret: ``python benchmarks/leak_curve.py`` prints one JSON object.
+"""Leak rate against repeats, by type of secret: ``python -m benchmarks.leak_curve`` prints one JSON object.
 
 One training run holds secrets of four types, each in 1, 2, 4, 8 or 16 differently worded rows, beside held-out secrets
 that are in none. Measured with the audit's own code: greedy and sampled extraction after the true prefix with
@@ -201,7 +201,7 @@ def page(found: Mapping[str, Any]) -> str:
     options = " ".join(f"{name} {found[key]}" for name, key in (("--each", "each"), ("--epochs", "epochs")))
     seeds = " ".join(map(str, found["seeds"]))
     command = (
-        f"python benchmarks/leak_curve.py --seeds {seeds} {options} --learning-rate {found['learning_rate']:g} --write"
+        f"python -m benchmarks.leak_curve --seeds {seeds} {options} --learning-rate {found['learning_rate']:g} --write"
     )
     rows, number = found["table"], len(found["seeds"])
     whole = all("runs" in row for row in rows)

@@ -1,4 +1,4 @@
-"""What the ledger costs on SQLite: ``python benchmarks/ledger.py`` (``make bench-ledger``) prints one JSON object.
+"""What the ledger costs on SQLite: ``python -m benchmarks.ledger`` (``make bench-ledger``) prints one JSON object.
 
 Disks differ and change their mind, so that only ratios of interleaved runs mean anything: each pair writes the same
 records through the product's own path and through the standard library's sqlite3, the same bytes in the same batches

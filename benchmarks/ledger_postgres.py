@@ -1,4 +1,4 @@
-"""What the ledger costs on PostgreSQL: ``python benchmarks/ledger_postgres.py`` prints one JSON object.
+"""What the ledger costs on PostgreSQL: ``python -m benchmarks.ledger_postgres`` prints one JSON object.
 
 A server of the run's own, over a socket, with its defaults (``fsync`` and ``synchronous_commit`` on). Each pair writes
 as many records through the product's own path, from dicts, with a queue that fills every batch, and through psycopg's

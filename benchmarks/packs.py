@@ -1,4 +1,4 @@
-"""What rows in packs save in training: ``python benchmarks/packs.py`` prints one JSON object.
+"""What rows in packs save in training: ``python -m benchmarks.packs`` prints one JSON object.
 
 ``ratio_packs`` is, by method, the seconds of a step on padded rows over those of the same step on rows in packs: loss
 and gradients, on the embedded base model's real weights, both ways in turns in one process, the median of the steps

@@ -1,6 +1,6 @@
 """Microseconds of a decision, a verdict and an access question, on the baseline pack. Prints one JSON object.
 
-Run: ``python benchmarks/policy_decisions.py``. One thread; medians and 99th percentiles of repeated calls, warm.
+Run: ``python -m benchmarks.policy_decisions``. One thread; medians and 99th percentiles of repeated calls, warm.
 """
 
 from __future__ import annotations

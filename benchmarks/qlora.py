@@ -1,4 +1,4 @@
-"""What base weights in four bits cost and save: ``python benchmarks/qlora.py`` prints one JSON object.
+"""What base weights in four bits cost and save: ``python -m benchmarks.qlora`` prints one JSON object.
 
 The demo's questions are learned from the embedded base model. ``ratio_step`` is the seconds of a step's loss and
 gradients by ``qlora`` over those by ``lora``, both in turns in one process, the median with its range. Then either

@@ -1,4 +1,4 @@
-"""What waking its threads costs a tuning step: ``python benchmarks/waiting.py`` prints one JSON object.
+"""What waking its threads costs a tuning step: ``python -m benchmarks.waiting`` prints one JSON object.
 
 Processes that hold the embedded model and the same rows make steps of the product's loop in turns, the others standing
 still: one whose idle threads wait busily, as libgomp lets them; ``waiting``, with ``OMP_WAIT_POLICY=PASSIVE`` as a task
