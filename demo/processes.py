@@ -9,12 +9,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import psutil
 
+from assay.worker.diagnosis import Finding
+
+_TAIL = 15
+_ENDS_WITHIN = 25.0
+"""Seconds in which ``assay serve``, once it gives a service up, has stopped the others and ends itself."""
 _FIRST_PORT, _PORTS, _DRAWS = 20_000, 12_000, 1_000
 
 
@@ -74,12 +80,25 @@ class MemoryWatch:
             self.peak_bytes = max(self.peak_bytes, total)
 
 
+class ServicesEnded(RuntimeError):
+    """A service ended at its start or kept ending; the message has the log's last lines and every remedy in it."""
+
+
+def lacking(found: Sequence[Finding]) -> str:
+    """What the sandbox lacks on this machine, each with its remedy; empty where it can be made."""
+    parts = [f"{name}: {detail}\n  remedy: {remedy}" for name, ok, detail, remedy in found if not ok]
+    if not parts:
+        return ""
+    told = "No task runs without its sandbox, and here it cannot be made (docs/isolation.md#when-it-does-not-start):"
+    return "\n".join([told, *parts])
+
+
 @contextmanager
 def services(directory: Path, address: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Runs ``assay serve DIRECTORY`` until the block ends; waits until the gateway answers.
 
     Raises:
-        RuntimeError: when it does not come up; the message ends with the log's last lines.
+        ServicesEnded: when it does not come up, or gave up a service while a call was under way.
     """
     with log.open("wb") as stream:
         process = subprocess.Popen(
@@ -88,6 +107,13 @@ def services(directory: Path, address: str, log: Path) -> Iterator[subprocess.Po
     try:
         _await(process, address, log)
         yield process
+    except grpc.RpcError as error:
+        # A call fails when the gateway goes, which may be because another service could not start.
+        try:
+            process.wait(timeout=_ENDS_WITHIN)
+        except subprocess.TimeoutExpired:
+            raise error from None
+        raise ServicesEnded(_told(log)) from error
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -108,5 +134,12 @@ def _await(process: subprocess.Popen[bytes], address: str, log: Path, seconds: f
                 return
         except OSError:
             time.sleep(0.2)
-    tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-15:])
-    raise RuntimeError(f"the services did not start; last lines of {log}:\n{tail}")
+    raise ServicesEnded(_told(log))
+
+
+def _told(log: Path) -> str:
+    """The end of a log, and the remedies further up, which the other services' last words may have pushed out of it."""
+    lines = log.read_text("utf-8", "replace").splitlines()
+    remedies = dict.fromkeys(line.strip() for line in lines[:-_TAIL] if line.strip().startswith("remedy:"))
+    ended = [f"a service ended; last lines of {log}:", *lines[-_TAIL:]]
+    return "\n".join([*ended, *(["and before them:", *remedies] if remedies else [])])

@@ -24,12 +24,13 @@ from assay.installation import DEFAULT_PEOPLE, Plan
 from assay.modelfiles import read_base_manifest
 from assay.pinned import assay_home
 from assay.v1 import permit_pb2, tuning_job_pb2
+from assay.worker.diagnosis import diagnose
 from audit.verify.permit import check_permit
 from audit.verify.trust import TrustFile
 from demo import jobs as demo_jobs
 from demo import summary
 from demo.jobs import DemoJob
-from demo.processes import MemoryWatch, free_ports, services
+from demo.processes import MemoryWatch, ServicesEnded, free_ports, lacking, services
 from gateway.cli.approval import decide_as
 from gateway.cli.audit import export_bundle
 from gateway.cli.dataset import upload_parts
@@ -183,6 +184,16 @@ class Demo:
 def main() -> None:
     """Runs the demonstration; exits non-zero when a step did not happen. Its services end with it, on SIGTERM too."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    missing = lacking(diagnose())
+    if missing:
+        sys.exit(missing)
+    try:
+        _run()
+    except ServicesEnded as error:
+        sys.exit(f"{error}\nWhat this machine lacks: .venv/bin/assay doctor {STATE / 'bank'}")
+
+
+def _run() -> None:
     for folder in (OUT, STATE):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
