@@ -61,7 +61,7 @@ def create(
         float | None, typer.Option(help="Share of an adapter's inputs dropped in training.")
     ] = None,
     max_row_tokens: Annotated[
-        int | None, typer.Option(help="Longest row in tokens; a longer one loses its beginning.")
+        int | None, typer.Option(help="Longest row in tokens; a request with a longer row is denied.")
     ] = None,
     search_rank: Annotated[
         list[int] | None, typer.Option(help="LoRA rank to try, repeat for more; the selection split decides.")
