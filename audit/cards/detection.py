@@ -23,7 +23,7 @@ def counted(path: Path = ZOO) -> list[dict[str, Any]]:
 
 
 def noted(path: Path = NOTES) -> dict[str, Any]:
-    """What stands beside the counts: ``not_asked`` gates, faults ``not_run``, ``judged_by``, ``counted_at``."""
+    """What stands beside the counts: gates ``not_asked``, faults ``not_run`` or ``not_tuned``, ``judged_by``, ``counted_at``."""
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
 
 
@@ -65,8 +65,9 @@ def _beside(notes: Mapping[str, Any]) -> list[Block]:
         "not_asked": "Gates that no cell was asked, for want of rows or since its data are of another kind, so that "
         "nothing is known of how often they miss: ",
         "not_run": "Faults of which no cell was run yet: ",
+        "not_tuned": "Faults of which no cell was tuned, since intake refused it or the job failed: ",
         "judged_by": "The cells were judged by rules of release and limits of this digest: ",
-        "counted_at": "They were counted at: ",
+        "counted_at": "They were made by the code of these commits: ",
     }
     return [paragraph(f"{said}{text(notes[name])}.") for name, said in words.items() if notes.get(name)]
 

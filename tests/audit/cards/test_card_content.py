@@ -541,7 +541,7 @@ def test_the_counts_of_faults_say_what_they_leave_out_where_it_was_noted(tmp_pat
              "counted_at": []}  # fmt: skip
     path.write_text(json.dumps(notes))
     said = [b["text"] for b in detection.missed(detection.counted(), detection.noted(path))["blocks"][2:]]
-    assert len(said) == 3, "nothing is said of what is empty"
+    assert len(said) == 3, "nothing is said of what is empty or not there"
     assert said[0].endswith("how often they miss: GATE-A, GATE-B.")
     assert said[1] == "Faults of which no cell was run yet: forgetting noise 0.1."
     assert said[2].endswith(f"limits of this digest: {'9' * 64}.")
