@@ -23,7 +23,7 @@ def counted(path: Path = ZOO) -> list[dict[str, Any]]:
 
 
 def noted(path: Path = NOTES) -> dict[str, Any]:
-    """What stands beside the counts: gates ``not_asked``, faults ``not_run`` or ``not_tuned``, ``judged_by``, ``counted_at``."""
+    """What stands beside the counts: gates ``not_asked``, faults ``not_run`` or ``not_tuned``, who judged them."""
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
 
 
