@@ -95,14 +95,14 @@ class Chat:
         return out
 
     def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
-        """Tokens of conversations up to the point where the assistant would begin to answer."""
+        """Tokens of conversations up to where the assistant's answer begins in a row that ends with it."""
         return [ids[-self.longest :] for ids in self.whole_prompts(conversations)]
 
     def whole_prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
         """The same, however long: to be counted, not read."""
         if not conversations:
             return []
-        texts = [self._template.write(c, begin_answer=True) for c in conversations]
+        texts = [self._template.prompt(c) for c in conversations]
         return [tuple(ids) for ids in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     def leaves_room(self, conversations: Sequence[Sequence[Message]], tokens: int) -> list[bool]:
