@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from assay import modelfiles, processor
-from assay.base_demands import demand_keys_and_values, demand_plain_logits
+from assay.base_demands import context_tokens, demand_keys_and_values, demand_plain_logits
 from assay.errors import IntegrityError, InvalidInputError
 from audit.probes.clock import Clock
 from audit.probes.generation import generate
@@ -130,8 +130,8 @@ class TunedModel:
 
     @property
     def context(self) -> int:
-        """Tokens that the base model reads at once; it need not say so where it knows no bound."""
-        return int(getattr(self.config, "max_position_embeddings", None) or 1 << 30)
+        """Tokens that the base model reads at once, see :func:`assay.base_demands.context_tokens`."""
+        return context_tokens(self.config)
 
     @property
     def rank(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from assay.base_demands import context_tokens
 from assay.chat_template import ChatTemplate
 from assay.errors import InvalidInputError, PreconditionError
 
@@ -30,8 +31,7 @@ def read_limits(files: Path) -> tuple[int, int]:
     from transformers import AutoConfig
 
     config: Any = AutoConfig.from_pretrained(files, local_files_only=True).get_text_config()
-    # A model without learned or scaled positions states no context.
-    return int(config.vocab_size), int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+    return int(config.vocab_size), context_tokens(config)
 
 
 def demand_fit(tokenizer: Any, vocabulary: int) -> None:

@@ -144,6 +144,32 @@ def test_openings_that_begin_alike_are_the_models_own_behind_any_window(family: 
     scored_as_by_itself(own, model, passages)
 
 
+def test_texts_side_by_side_are_read_in_the_code_that_each_is_read_in_alone() -> None:
+    """LongRoPE's long factors are for a whole call: no text, and no padding beside it, may bring them in."""
+    import torch
+
+    from audit.probes.model import TunedModel, Untuned
+
+    factors = {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
+    rope = {"rope_type": "longrope", "rope_theta": 10_000.0, "original_max_position_embeddings": 48, **factors}
+    sizes = {"max_position_embeddings": 128, "original_max_position_embeddings": 48, "rope_parameters": rope}
+    own = made("phi3", {**GROUPED, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **sizes})
+    model = TunedModel(Untuned(own), None, {}, BatchPlan(tokens=400))
+    assert model.bridges and model.context == 48
+    rng = np.random.default_rng(7)
+    passages = []
+    for head, rest in ((43, 5), (14, 34)):
+        opening = [int(i) for i in rng.integers(3, VOCABULARY, head)]
+        for _ in range(4):
+            ids = (*opening, *(int(i) for i in rng.integers(3, VOCABULARY, rest)))
+            passages.append(Passage(ids, tuple(range(head + 1, len(ids)))))
+    scored_as_by_itself(own, model, passages)
+    text = torch.tensor([[*passages[0].ids, *passages[0].ids]])
+    with torch.inference_mode():
+        alone, beyond = (own(text[:, :size]).logits[0, 47] for size in (48, 49))
+    assert (alone - beyond).abs().max() > 0.01, "beyond that context the same tokens are read otherwise"
+
+
 def test_padding_behind_a_long_opening_has_no_place_beyond_the_context() -> None:
     """Learned positions end with the context: beside one that goes on for longer, a long text ends just before it."""
     from audit.probes.model import TunedModel, Untuned
