@@ -55,7 +55,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
         self.tokens = dict(tokens)
-        self._source = source
+        self.source = source
         self._compiled = _compiled(source)
 
     @classmethod
@@ -90,7 +90,7 @@ class ChatTemplate:
         # A template is a program that came with the base model: it may end in any way.
         except Exception as error:
             # Other words could be those of a row.
-            own = f": {error}" if str(error) in self._source else ""
+            own = f": {error}" if str(error) in self.source else ""
             raise InvalidInputError(
                 "CHAT_TEMPLATE_REFUSES",
                 f"the base model's chat template refuses the conversation{own}"[:300],
