@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from assay.pinned import assay_home
+from audit.prepare.rows import Message
 from audit.prepare.text_checks import check_text
 from audit.prepare.tokens import TokenCounter
 from tests.assay.test_chat_template import QWEN3, R1
@@ -96,9 +97,8 @@ def test_the_embedded_defaults_are_what_they_were() -> None:
 
 
 def test_padding_that_a_file_asks_for_is_not_counted(tmp_path: Path) -> None:
-    messages = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "c"}]
+    messages: list[Message] = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "c"}]
     plain, padded = (
-        counter(tmp_path / str(p), MISTRAL, ("<s>", "</s>"), padded=p).count(messages)  # type: ignore[arg-type]
-        for p in (False, True)
+        counter(tmp_path / str(p), MISTRAL, ("<s>", "</s>"), padded=p).count(messages) for p in (False, True)
     )
     assert plain == padded == len("[INST] ab[/INST] c") + 2
