@@ -1,10 +1,34 @@
-"""What tuning and audits take for granted of a base model: its output layer ends it, and it keeps keys and values."""
+"""What tuning and audits take for granted of a base model: its output layer ends it, and it keeps keys and values.
+
+And how much of a text they let it read at once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from assay.errors import InvalidInputError
+
+
+def context_tokens(config: Any) -> int:
+    """Tokens of a text that a base model reads at once, as far as all of them are read in one way.
+
+    A model with LongRoPE (Phi-3's and Phi-4's long contexts) has two codes of positions, and transformers chooses one
+    for a whole call, by its longest text: beside a long row a short one would be read otherwise than by itself, and a
+    private gradient would depend on other rows. Such a model is read as far as its short code reaches.
+
+    Args:
+        config: of transformers, the text model's.
+    """
+    # A model without learned or scaled positions states no context.
+    most = int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+    found = getattr(config, "rope_parameters", None) or {}
+    # One set of parameters for all layers, or one for each type of layer.
+    for rope in [found] if "rope_type" in found else found.values():
+        if isinstance(rope, Mapping) and rope.get("rope_type") == "longrope":
+            most = min(most, int(rope.get("original_max_position_embeddings") or most))
+    return most
 
 
 def demand_plain_logits(causal: Any) -> None:

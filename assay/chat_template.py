@@ -55,7 +55,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
         self.tokens = dict(tokens)
-        self._source = source
+        self.source = source
         self._compiled = _compiled(source)
 
     @classmethod
@@ -90,12 +90,31 @@ class ChatTemplate:
         # A template is a program that came with the base model: it may end in any way.
         except Exception as error:
             # Other words could be those of a row.
-            own = f": {error}" if str(error) in self._source else ""
+            own = f": {error}" if str(error) in self.source else ""
             raise InvalidInputError(
                 "CHAT_TEMPLATE_REFUSES",
                 f"the base model's chat template refuses the conversation{own}"[:300],
                 remedy="use the roles, in the order, that the template knows, or another base model",
             ) from error
+
+    def prompt(self, messages: Messages) -> str:
+        """The text of a conversation up to where the assistant's answer begins in a row that ends with it.
+
+        As a rule that is the template's own generation prompt. Templates of reasoning models write rows otherwise: with
+        an empty thought before the last answer (Qwen3), or without the thought that their generation prompt begins
+        (DeepSeek's distillations of R1). Who was tuned on such rows is asked as they ask. Blanks alone make no
+        difference, since an answer's first word may take one into its token, as behind Mistral's ``[/INST]``.
+
+        Raises:
+            InvalidInputError: as of :meth:`write`.
+        """
+        asked, mark = self.write(messages, begin_answer=True), _mark(messages)
+        try:
+            answered = self.write([*messages, {"role": "assistant", "content": mark}])
+        except InvalidInputError:
+            return asked
+        trained, found, _ = answered.partition(mark)
+        return trained if found and "".join(trained.split()) != "".join(asked.split()) else asked
 
     def contents(self, messages: Messages, text: str) -> tuple[Content, ...]:
         """Where each message's content stands in ``text``, see :meth:`find`."""
@@ -111,9 +130,7 @@ class ChatTemplate:
             InvalidInputError: ``CHAT_TEMPLATE_REWRITES`` where the words are changed, moved or left out; blanks around
                 them may be.
         """
-        mark, content = _MARK, str(messages[index]["content"])
-        while any(mark in message["content"] for message in messages):
-            mark += _MARK[0]
+        mark, content = _mark(messages), str(messages[index]["content"])
         marked = self.write([*messages[:index], {**messages[index], "content": mark}, *messages[index + 1 :]])
         head, _, tail = marked.partition(mark)
         words, lead = content.strip(), content[: len(content) - len(content.lstrip())]
@@ -145,6 +162,14 @@ class ChatTemplate:
         alone = self.write(until)
         ending = alone[self.find(until, index, alone).end :]
         return content.end + len(commonprefix([text[content.end :], ending]))  # noqa: RUF071 (by characters)
+
+
+def _mark(messages: Messages) -> str:
+    """Characters that no message holds."""
+    mark = _MARK
+    while any(mark in message["content"] for message in messages):
+        mark += _MARK[0]
+    return mark
 
 
 @lru_cache(maxsize=4)

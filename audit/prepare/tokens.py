@@ -11,6 +11,22 @@ from assay.modelfiles import BASE_FILES
 from audit.prepare.findings import Problem
 from audit.prepare.rows import Message, Row
 
+# They end with a question: before a last answer a template of reasoning models may write a thought, and thoughts are no
+# turns. Rows with thoughts of their own may hold the same tokens.
+_TURNS: tuple[tuple[Message, ...], ...] = (
+    (
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is it?"},
+        {"role": "assistant", "content": "A question."},
+        {"role": "user", "content": "And this?"},
+    ),
+    (
+        {"role": "user", "content": "What is it?"},
+        {"role": "assistant", "content": "A question."},
+        {"role": "user", "content": "And this?"},
+    ),
+)
+
 
 class TokenCounter:
     """Counts the tokens of conversations for one base model.
@@ -37,16 +53,36 @@ class TokenCounter:
         self._template = ChatTemplate.of_files(folder)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
 
     @property
     def control_tokens(self) -> tuple[str, ...]:
-        """Texts that the tokenizer reads as control tokens of the template; no row may hold one."""
-        marked = {
-            t.content
-            for t in self._tokenizer.get_added_tokens_decoder().values()
-            if t.special and t.content.startswith("<|")
-        }
-        return tuple(sorted(marked.union(self._template.tokens.values())))
+        """Texts that the tokenizer reads as control tokens of the template; no row may hold one.
+
+        Those are the special tokens that look like one or that the template's source names, the tokens that the
+        tokenizer's files name, and every added token, special or not, that the template writes around turns: Gemma's
+        ``<start_of_turn>``, DeepSeek's ``<｜User｜>``.
+        """
+        added = self._tokenizer.get_added_tokens_decoder()
+        special = [t.content for t in added.values() if t.special]
+        marked = {t for t in special if t.startswith("<|") or (_forges(t) and t in self._template.source)}
+        turns = {added[i].content for i in self._around_turns() if i in added}
+        return tuple(sorted(marked.union(filter(_forges, turns), self._template.tokens.values())))
+
+    def _around_turns(self) -> set[int]:
+        """Tokens that the template writes beside the words of a conversation."""
+        written: set[int] = set()
+        for conversation in _TURNS:
+            try:
+                text = self._template.write(conversation)
+            # A template may refuse a system message, or another order of roles.
+            except InvalidInputError:
+                continue
+            written.update(self._ids(text))
+        return written.difference(*(self._ids(m["content"]) for m in _TURNS[0]))
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def problems(self, row: Row) -> tuple[Problem, ...]:
         """Why the template cannot carry a row so that trainer and audits find its words; empty where it can."""
@@ -59,8 +95,14 @@ class TokenCounter:
 
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens of a whole conversation, template included."""
-        return len(self._tokenizer.encode(self._template.write(messages), add_special_tokens=False).ids)
+        return len(self._ids(self._template.write(messages)))
 
     def longest_answer(self, row: Row, answers: Sequence[str]) -> str:
         """The one of some answers that takes the most tokens."""
         return max(answers, key=lambda answer: self.count(row.answered(answer)))
+
+
+def _forges(token: str) -> bool:
+    """Whether a token is the template's own sign: neither blanks and punctuation nor an ordinary word, as roles are."""
+    bare = token.replace("\u2581", " ").strip()
+    return any(map(str.isalpha, bare)) and not bare.isalnum()

@@ -42,8 +42,10 @@ class Rendered:
     def places(self, start: int, end: int) -> tuple[int, ...]:
         """Places of the tokens that overlap characters ``[start, end)``; empty in a cut text, or without a context."""
         found = tuple(i for i, (a, b) in enumerate(self.spans) if a < end and b > start)
-        whole = bool(found) and not self.cut and found[0] >= 1 and self.spans[found[0]][0] <= start
-        return found if whole else ()
+        if not found or self.cut or found[0] < 1:
+            return ()
+        # Some tokenizers count a blank that a token begins with among no token's characters.
+        return () if self.text[start : self.spans[found[0]][0]].strip() else found
 
     def content_places(self, message: int, start: int = 0, end: int | None = None) -> tuple[int, ...]:
         """Places of ``content[start:end]`` of a message; empty where the template trimmed a part of it."""
@@ -95,14 +97,14 @@ class Chat:
         return out
 
     def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
-        """Tokens of conversations up to the point where the assistant would begin to answer."""
+        """Tokens of conversations up to where the assistant's answer begins in a row that ends with it."""
         return [ids[-self.longest :] for ids in self.whole_prompts(conversations)]
 
     def whole_prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
         """The same, however long: to be counted, not read."""
         if not conversations:
             return []
-        texts = [self._template.write(c, begin_answer=True) for c in conversations]
+        texts = [self._template.prompt(c) for c in conversations]
         return [tuple(ids) for ids in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     def leaves_room(self, conversations: Sequence[Sequence[Message]], tokens: int) -> list[bool]:
@@ -110,12 +112,18 @@ class Chat:
         return [len(ids) + tokens <= self.longest for ids in self.whole_prompts(conversations)]
 
     def plain(self, texts: Sequence[str]) -> list[Rendered]:
-        """Writes texts as tokens without any template; the one content of each is the whole text."""
+        """Writes texts as tokens without any template; the one content of each is the whole text.
+
+        What the tokenizer puts before a text comes first and covers none of its characters: without its ``<bos>`` a
+        model such as Gemma makes next to nothing of a text.
+        """
         if not texts:
             return []
         encoded = self._tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+        first = self._beginning
+        nowhere = [(0, 0)] * len(first)
         return [
-            self._rendered(text, ids, offsets, (Content(0, len(text), 0),))
+            self._rendered(text, [*first, *ids], [*nowhere, *offsets], (Content(0, len(text), 0),))
             for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
         ]
 
@@ -126,6 +134,13 @@ class Chat:
     def decode(self, ids: Iterable[int]) -> str:
         """Text of generated tokens, special tokens left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    @cached_property
+    def _beginning(self) -> tuple[int, ...]:
+        """Tokens that the tokenizer itself puts before a text that no template has written; many put none."""
+        bare, whole = (self._tokenizer("a", add_special_tokens=own)["input_ids"] for own in (False, True))
+        at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+        return tuple(whole[:at])
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:

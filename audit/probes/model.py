@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from assay import modelfiles, processor
-from assay.base_demands import demand_keys_and_values, demand_plain_logits
+from assay.base_demands import context_tokens, demand_keys_and_values, demand_plain_logits
 from assay.errors import IntegrityError, InvalidInputError
 from audit.probes.clock import Clock
 from audit.probes.generation import generate
@@ -130,8 +130,8 @@ class TunedModel:
 
     @property
     def context(self) -> int:
-        """Tokens that the base model reads at once; it need not say so where it knows no bound."""
-        return int(getattr(self.config, "max_position_embeddings", None) or 1 << 30)
+        """Tokens that the base model reads at once, see :func:`assay.base_demands.context_tokens`."""
+        return context_tokens(self.config)
 
     @property
     def rank(self) -> int:
@@ -163,11 +163,15 @@ class TunedModel:
 
     def openings(self, texts: Sequence[Sequence[int]], before: Openings | None = None) -> Openings:
         """Runs openings side by side and keeps their keys and values; goes on from ``before``, which all begin with."""
+        from transformers import DynamicCache
+
         done = before.longest if before is not None else 0
         rests = [list(t[done:]) for t in texts]
         width = max(len(r) for r in rests)
         ids = torch.tensor([[*r, *[0] * (width - len(r))] for r in rests], device=self.device)
-        cache = before.cache([0] * len(texts)) if before is not None else None
+        # A cache made by the decoder itself would forget what lies before a window of attention, by layer; here every
+        # layer keeps all, and its mask applies the window by place.
+        cache = before.cache([0] * len(texts)) if before is not None else DynamicCache()
         out = self.decoder(input_ids=ids, past_key_values=cache, use_cache=True)
         layers = tuple((layer.keys, layer.values) for layer in out.past_key_values.layers)
         return Openings(layers, tuple(len(t) for t in texts))
@@ -180,6 +184,9 @@ class TunedModel:
         width = max(len(r) for r in rows)
         ids = torch.tensor([[*r, *[0] * (width - len(r))] for r in rows], device=self.device)
         options = {"use_cache": False} if prefix is None else prefix.options(owners, width)
+        if "position_ids" in options:
+            # Padding behind a short rest of a long opening may lie beyond the context, for which there is no position.
+            options["position_ids"].clamp_(max=self.context - 1)
         hidden = self.decoder(input_ids=ids, **options).last_hidden_state
         at = [(i, place - starts[i] - 1) for i, p in enumerate(batch) for place in p.marks]
         index = torch.tensor(at, device=self.device)

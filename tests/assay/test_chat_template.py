@@ -35,6 +35,25 @@ EXTRAS = (
     "{% generation %}{{ m.content | tojson }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
 )
 
+# The branches that decide where an answer begins, after the templates of Qwen/Qwen3-0.6B,
+# deepseek-ai/DeepSeek-R1-Distill-Qwen-32B and mistralai/Mistral-7B-Instruct-v0.3.
+BEGINS = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}" + BEGINS
+QWEN3 = QWEN + BEGINS
+R1 = (
+    "{% for m in messages %}{% if m.role == 'user' %}<｜User｜>{{ m.content }}{% else %}"
+    "<｜Assistant｜>{{ m.content.split('</think>')[-1] }}<｜end▁of▁sentence｜>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<｜Assistant｜><think>\n{% endif %}"
+)
+MISTRAL = (
+    "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }}[/INST]{% else %} {{ m.content }}"
+    "{{ eos_token }}{% endif %}{% endfor %}"
+)
+ASKED_ONLY = (
+    "{% if messages[-1].role != 'user' %}{{ raise_exception('ends with a question') }}{% endif %}"
+    "{% for m in messages %}{{ m.content }}\n{% endfor %}" + BEGINS
+)
+
 
 def template(source: str) -> ChatTemplate:
     return ChatTemplate(source, {"eos_token": "<|end-of-all|>"})
@@ -100,6 +119,23 @@ def test_contents_are_found_but_for_blanks_that_were_trimmed(source: str, conten
         assert last <= found.start and there.strip() == content.strip()
         assert content[found.trimmed :].startswith(there.rstrip())
         last = found.end
+
+
+@pytest.mark.parametrize("source", [CHATML, QWEN3, R1, PHI, GEMMA])
+@pytest.mark.parametrize("contents", [("hi?",), ("hi?", "n", "again?"), ("\u241eassay\u241e",)])
+def test_an_answer_is_asked_for_where_a_rows_answer_begins(source: str, contents: tuple[str, ...]) -> None:
+    one = template(source)
+    row = one.write(said(*contents, "yes"))
+    assert one.prompt(said(*contents)) == row[: row.rindex("yes")]
+
+
+def test_where_rows_do_not_differ_the_templates_own_prompt_stays_to_the_last_blank() -> None:
+    assert template(MISTRAL).prompt(said("hi?")) == "[INST] hi?[/INST]", "the blank belongs to the answer's first token"
+    for source in (CHATML, ASKED_ONLY):
+        assert template(source).prompt(said("hi?")) == template(source).write(said("hi?"), begin_answer=True)
+    thinks = template(QWEN3).write(said("hi?"), begin_answer=True)
+    assert thinks != template(QWEN3).prompt(said("hi?")) == f"{thinks}<think>\n\n</think>\n\n"
+    assert template(R1).prompt(said("hi?")) == "<｜User｜>hi?<｜Assistant｜>"
 
 
 @pytest.mark.parametrize(

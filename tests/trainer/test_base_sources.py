@@ -20,9 +20,11 @@ import pytest
 from assay.errors import AlreadyExistsError, AssayError, IntegrityError, InvalidInputError, PreconditionError
 from assay.model_scan import SCAN_FILE, read_report, scan, scan_words
 from assay.modelfiles import read_base_manifest, verify_base_files
+from assay.pinned import assay_home
 from tests.trainer.tiny_models import word_tokenizer
 from trainer import base_models
 from trainer.base_sources import Described, from_folder, from_hub
+from trainer.recipes.fit import demand_tokenizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ROOT = Path(__file__).parents[2]
@@ -175,6 +177,20 @@ def named_elsewhere(folder: Path) -> None:
     change_json("tokenizer_config.json", tokenizer_class="GPT2Tokenizer")(folder)
 
 
+def made_anew(folder: Path, name: str = "LlamaTokenizer") -> None:
+    """A tokenizer whose file puts no blank before a text, as its class in transformers does."""
+    from tokenizers import Tokenizer, models, normalizers
+
+    vocabulary = {token: i for i, token in enumerate(("<unk>", "<s>", "</s>", "\u2581", "a", "n", "y", "e", "s"))}
+    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", fuse_unk=True))
+    raw.normalizer = normalizers.Replace(" ", "\u2581")
+    raw.add_special_tokens(["<unk>", "<s>", "</s>"])
+    raw.save(str(folder / "tokenizer.json"))
+    template = "{% for m in messages %}{{ bos_token }}{{ m.content }}{% endfor %}"
+    named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name, **named}))
+
+
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "code named in the configuration": (
         change_json("config.json", auto_map={"AutoModel": "modeling_custom.Model"}),
@@ -214,6 +230,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         "CHAT_TEMPLATE_REWRITES",
     ),
     "a token that only transformers names": (named_elsewhere, "BASE_TOKENIZER"),
+    "a tokenizer that its class reads otherwise": (made_anew, "BASE_TOKENIZER"),
 }
 
 
@@ -225,6 +242,22 @@ def test_a_bad_model_is_refused_and_leaves_nothing(case: str, published: Path, t
         from_folder(published, Described("tiny", "Apache-2.0"), tmp_path)
     assert caught.value.reason == reason
     assert not list((tmp_path / "models").glob("*")) if (tmp_path / "models").exists() else True
+
+
+def test_a_tokenizer_that_is_read_in_two_ways_gets_in_as_its_file_reads(published: Path, tmp_path: Path) -> None:
+    made_anew(published)
+    with pytest.raises(InvalidInputError) as caught:
+        from_folder(published, Described("tiny", "Apache-2.0"), tmp_path)
+    assert "LlamaTokenizer" in caught.value.message and "PreTrainedTokenizerFast" in str(caught.value.remedy)
+    made_anew(published, "PreTrainedTokenizerFast")
+    assert from_folder(published, Described("tiny", "Apache-2.0"), tmp_path).id == "tiny"
+
+
+def test_the_embedded_defaults_tokenizer_is_read_in_one_way() -> None:
+    files = assay_home() / "models" / base_models.DEFAULT_BASE_MODEL / "files"
+    if not files.is_dir():
+        pytest.skip("the embedded default is not installed: python -m trainer.base_models install")
+    demand_tokenizer(files)
 
 
 def test_shards_with_their_index_get_in(published: Path) -> None:

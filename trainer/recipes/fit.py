@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from assay.base_demands import context_tokens
 from assay.chat_template import ChatTemplate
 from assay.errors import InvalidInputError, PreconditionError
 
@@ -19,6 +20,12 @@ _SAMPLE = (
     {"role": "user", "content": "And this?"},
     {"role": "assistant", "content": "An answer."},
 )
+# Where a normaliser or a pre-tokenizer that was made anew may part from the one in the file.
+_TEXTS = (
+    "yes", " yes", "  two  blanks ", "\n\nline\n line\t\ttab", "\u00a0wide\u2003blank\u200b", "don't, I'LL; it's",
+    "3,50 € = 1234567.89", "x_1 = [(a<b)]", "Größe, naïve, nai\u0308ve, ﬁne", "好的，谢谢。", "これはテスト",
+    "مرحبا بالعالم", "नमस्ते", "🙂👍🏽",
+)  # fmt: skip
 
 
 def read_limits(files: Path) -> tuple[int, int]:
@@ -30,8 +37,7 @@ def read_limits(files: Path) -> tuple[int, int]:
     from transformers import AutoConfig
 
     config: Any = AutoConfig.from_pretrained(files, local_files_only=True).get_text_config()
-    # A model without learned or scaled positions states no context.
-    return int(config.vocab_size), int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+    return int(config.vocab_size), context_tokens(config)
 
 
 def demand_fit(tokenizer: Any, vocabulary: int) -> None:
@@ -64,8 +70,9 @@ def demand_tokenizer(files: Path) -> None:
         files: of a base model that is to be imported, scanned.
 
     Raises:
-        InvalidInputError: ``BASE_TOKENIZER``, or what :class:`assay.chat_template.ChatTemplate` says of a template that
-            is none, refuses a conversation of two turns or changes its words.
+        InvalidInputError: ``BASE_TOKENIZER``, also where intake would count other tokens than are trained, or what
+            :class:`assay.chat_template.ChatTemplate` says of a template that is none, refuses a conversation of two
+            turns or changes its words.
         PreconditionError: ``TOKENIZER_MISMATCH``.
     """
     from transformers import AutoTokenizer
@@ -83,7 +90,33 @@ def demand_tokenizer(files: Path) -> None:
     own.contents(_SAMPLE, text)
     if text != counted.write(_SAMPLE):
         raise _unfit("its chat template writes tokens that its files do not name")
+    _demand_one_reading(files, tokenizer, own)
 
 
-def _unfit(why: str) -> InvalidInputError:
-    return InvalidInputError("BASE_TOKENIZER", why, remedy="choose a revision with the files of a fast tokenizer")
+def _demand_one_reading(files: Path, tokenizer: Any, template: ChatTemplate) -> None:
+    """Demands that ``tokenizer.json``, with which intake counts, gives the tokens that are trained and audited.
+
+    For most classes transformers makes normaliser and pre-tokenizer anew, by what it thinks of the class, and takes
+    little more than the vocabulary from the file.
+    """
+    from tokenizers import Tokenizer
+
+    counted = Tokenizer.from_file(str(files / "tokenizer.json"))
+    counted.no_truncation()
+    counted.no_padding()
+    written = [template.write(_SAMPLE)]
+    written += [template.write((_SAMPLE[0], {"role": "assistant", "content": text})) for text in _TEXTS]
+    signs = {t.content for t in counted.get_added_tokens_decoder().values() if t.content in written[0]}
+    behind = [f"{sign}{text}" for sign in sorted(signs.union(template.tokens.values())) for text in _TEXTS[:2]]
+    for text in (*written, *_TEXTS, *behind):
+        if counted.encode(text, add_special_tokens=False).ids != tokenizer(text, add_special_tokens=False)["input_ids"]:
+            raise _unfit(
+                "its tokenizer.json reads texts otherwise than the tokenizer that transformers makes of its class "
+                f"({type(tokenizer).__name__}), so that intake would count other tokens than are trained",
+                "choose a revision of which both are one; or, where tokenizer.json is the publisher's, name "
+                "PreTrainedTokenizerFast as tokenizer_class in a copy's tokenizer_config.json",
+            )
+
+
+def _unfit(why: str, remedy: str = "choose a revision with the files of a fast tokenizer") -> InvalidInputError:
+    return InvalidInputError("BASE_TOKENIZER", why, remedy=remedy)
