@@ -1,4 +1,4 @@
-"""Our search for the noise of a private run beside Opacus's: ``python benchmarks/noise.py`` prints one JSON object.
+"""Our search for the noise of a private run beside Opacus's: ``python -m benchmarks.noise`` prints one JSON object.
 
 Both look for the noise multiplier that spends a target epsilon by the same PRV accountant, for several runs, in turns;
 ``noise_ratio`` is the median over the runs of Opacus's time over ours, ``noise_asked`` the most questions that ours put
