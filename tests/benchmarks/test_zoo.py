@@ -239,7 +239,7 @@ def cell(fault: str, strength: str, state: str, seed: int, **more: Any) -> dict[
     return {
         "job": f"{fault}-{seed}", "fault": fault, "strength": strength, "seed": seed, "state": state,
         "asked": more.get("fired", []), "fired": [], "failed": [], "saw": more.get("failed", []), "measured": {},
-        "grepped": False, "code": "a1", "processor": "a processor, float32", **more,
+        "grepped": False, "code": "a1", "commit": "a" * 40, "processor": "a processor, float32", **more,
     }  # fmt: skip
 
 
