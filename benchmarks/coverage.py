@@ -88,6 +88,7 @@ def settings() -> Iterator[Setting]:
         yield Setting("mean_of_rows", f"n={n}, skewed", 1.0, _mean(n))
         yield Setting("ratio_of_totals", f"n={n}, tokens a row vary", 2.0, _weighted(n))
         yield Setting("difference_of_losses", f"n={n}", 0.5, _losses(n))
+        yield Setting("difference_of_losses", f"n={n}, tokens a row vary", 0.5, _token_losses(n))
     for m, shift in ((75, 0.0), (75, 1.0), (75, 2.0), (75, 2.5), (75, 4.0), (30, 0.0), (30, 2.5)):
         told = f"{m} against 75, shifted by {shift:g}"
         yield Setting("exposure_gap", told, partial(_exposure_truth, m, shift), _exposures(m, shift))
@@ -329,6 +330,19 @@ def _losses(n: int) -> Callable[[np.random.Generator], Interval]:
     def draw(g: np.random.Generator) -> Interval:
         test, train = g.gamma(4, 2.5 / 4, n), g.gamma(4, 0.5, 2 * n)
         return stats.difference(stats.mean(test), stats.mean(train)).interval
+
+    return draw
+
+
+def _token_losses(n: int) -> Callable[[np.random.Generator], Interval]:
+    """As the gate on the loss gap reads it: nats per token on both sides."""
+
+    def draw(g: np.random.Generator) -> Interval:
+        test, train = (
+            stats.weighted_mean(sizes * g.gamma(4, mean / 4, sizes.size), sizes)
+            for sizes, mean in ((g.integers(5, 60, n), 2.5), (g.integers(5, 60, 2 * n), 2.0))
+        )
+        return stats.difference(test, train).interval
 
     return draw
 
