@@ -158,7 +158,8 @@ def _judged(
     inputs: object,
     plan: measurement_pb2.AuditPlan | None = None,
 ) -> policy_pb2.Outcome:
-    family, levels = (plan.gates, plan.confidences) if plan else ([gate], [1 - gate.alpha])
+    family: Sequence[measurement_pb2.PlannedGate] = [gate] if plan is None else plan.gates
+    levels: Sequence[float] = [1 - gate.alpha] if plan is None else plan.confidences
     subject = Subject(gate.measurement.partition("[")[0], "ratio", "simulated")
     found = {other.measurement: _clearly_passing(other, levels) for other in family if other != gate}
     found[gate.measurement] = measured(subject, value, interval, levels, n=n, inputs=inputs)
