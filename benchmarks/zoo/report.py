@@ -1,5 +1,7 @@
 """``python -m benchmarks.zoo.report``: judges the cells and counts them into docs/zoo.json, docs/zoo.md and the cards.
 
+The cards get a second file, ``zoo_notes.json``: what the counts say nothing of, and what they were judged by.
+
 A cell keeps what was measured, as the two questions that policy was asked about its job: at intake and at release. So
 today's rules judge it, whatever rules were in force when it ran; it is left out only where today's policy would plan
 another audit, whose measurements nobody has.
@@ -9,7 +11,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,14 @@ from google.protobuf import json_format
 
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
 from audit.statistics.stats import clopper_pearson
-from benchmarks.zoo.faults import CLEAN, FAULTS, MOST_SPARES, Fault
+from benchmarks.zoo.faults import FAULTS, Fault
+from benchmarks.zoo.page import written
 from policies import bundle
 from policies.engine import PolicyEngine
 from policies.rule import AT_RELEASE, Pack
 
 ROOT = Path(__file__).resolve().parents[2]
+NOTES = "audit/cards/zoo_notes.json"
 CLEARED, STOPPED = "AWAITING_APPROVAL", "QUARANTINED"
 REFUSED, FAULTED = "DENIED", ("FAILED", "PAUSED")
 LOST = (REFUSED, *FAULTED)
@@ -123,7 +126,7 @@ def _asked_again(path: Path, engine: PolicyEngine) -> dict[str, Any] | None:
     asked = json.loads(gzip.decompress(path.read_bytes()))
     intake = json_format.ParseDict(asked["intake"], policy_input_pb2.IntakeInput())
     release = json_format.ParseDict(asked["release"], policy_input_pb2.ReleaseInput())
-    if engine.decide(intake).audit_plan != release.plan:
+    if not _same_audit(engine.decide(intake).audit_plan, release.plan):
         return None
     verdict = engine.judge(release)
     named = [(o.measurement or o.rule_id, o.outcome) for o in verdict.outcomes]
@@ -140,6 +143,21 @@ def _asked_again(path: Path, engine: PolicyEngine) -> dict[str, Any] | None:
         "measured": {name: found[name].value for name in sorted(effects) if found[name].HasField("value")},
         "grepped": written.successes > 0 if written.HasField("value") else None,
     }
+
+
+def _same_audit(today: measurement_pb2.AuditPlan, then: measurement_pb2.AuditPlan) -> bool:
+    """Whether two plans ask for the same audit.
+
+    ``metrics`` is left out: it names the measurements that count as planned, and every other as exploratory. A name
+    more in it changes neither what is measured, nor with what n and seed, nor what a gate says.
+    """
+    plans = []
+    for plan in (today, then):
+        bare = measurement_pb2.AuditPlan()
+        bare.CopyFrom(plan)
+        bare.ClearField("metrics")
+        plans.append(bare)
+    return plans[0] == plans[1]
 
 
 def judging(pack: Pack) -> str:
@@ -243,166 +261,52 @@ def _gates(fault: Fault, cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]
     return out
 
 
-_COLUMNS = (
-    *("Fault", "Strength", "What was done", "Profile", "Detected", "95 %", "As such", "95 %", "Of the twin"),
-    "Effect, median (twin)",
-    *("Stopped", "95 %", "Grep only", "Refused", "Failed"),
-)
-
-HEAD = f"""\
-# The fault zoo
-
-How often the audits detect a model that was made bad on purpose, and how often they stop a clean one. Every cell is an
-ordinary job through an ordinary gateway, on the embedded base model's real weights; only the train worker's task does
-the planted wrong, and the audit has no time limit.
-
-- *Detected*: at least one gate or rule of release was FAIL, not only undecided. Of `clean` models these are false
-  alarms.
-- *As such*: one of those was FAIL that are there for this fault, as the second table names them. A model that was
-  trained hot to plant one fault has others too: one that recites its rows is *detected* whatever else its trainer did.
-  *Of the twin*: how often one of the same was FAIL of models of the same kind without the fault.
-- *Effect*: median of what shows that the model took the fault up, and in brackets that of its twin. For most faults it
-  is what the gate itself judges, or a part of it: where the two are alike, either the fault did not take or the probe
-  is blind to it, and the table does not tell which.
-- *Stopped*: the job did not reach approval, if only since a gate was undecided. Of `clean` models these are all that
-  were held back.
-- *Grep only*: a training identifier, which the base model did not write too, stood in the sampled answers: all that a
-  gate sees that looks for leaks in generations. Out of the cells of which answers were sampled.
-
-Columns mean the same in every row. Intervals are Clopper–Pearson at 95 %; claim the bound and not the share. Seeds vary
-rows, canaries and training; base model, kinds of rows and rates are the same, and others may be missed more often. A
-job that intake refused (by chance the coins plant too few canaries) or that failed is not counted in n but beside it,
-and a job of another seed takes its place, at most {MOST_SPARES} times a fault.
-
-Rows of `leak` and `input-only` are learned by two epochs at a high rate; `leak`, `x1` is that training where nobody is
-in two rows. `leak` by type holds that type alone, beside a lone given name. The notes of `overfit` are words drawn by
-lot, so that what a model has learned of one by heart is of no use for another. `filter` drops canaries from `overfit`,
-`4 epochs`, under which honest trainings learn theirs: its effect is what is not there, beside that twin.
-
-`bias` denies everybody at some branches of one group, which the model reads: labels turned at random would leave the
-likeliest answer to every record as it was, and the best model fair. The model is compared with those labels, so that no
-difference in its errors shows the bias, only the impact ratio. The limit there is 0.8: `10 %` lies within it and `20 %`
-on it, and show that the gate does not fail what policy accepts. Some 110 test rows a group are few: they leave the
-gates of fairness undecided for a fair model, so `clean`, `decisions` is stopped, and only *detected* tells bias from
-none. Two epochs at that rate may also learn single records: where that is true of a model of `clean`, `decisions` or
-`noisy decisions`, a failed gate on canaries is no false alarm, though it counts as one.
-
-Profile `quick` asks nothing about abilities and refusals, which is why `forgetting` and `refusal` are audited by
-`default`, with more rows, since it asks for more prompts. No gate looks for a trigger word, for canaries that were all
-dropped, or for calibration, which is measured and printed: there *as such* is empty, and what was *detected* came of
-the training.
-
-A cell keeps its measurements, and today's rules judge them. Written by `python -m benchmarks.zoo.report` from
-`cells.jsonl` and `questions` in `benchmarks/zoo`; `make zoo` runs the rest.
-
-| {" | ".join(_COLUMNS)} |
-|{"---|" * len(_COLUMNS)}
-"""
-
-
-GATES = """
-By gate and verdict, of the cells above in which it was asked; **bold** where it is there for the fault. *Not passed*
-holds FAIL, undecided and error. Several may stand against one model, so the counts of a fault do not add up.
-
-| Gate | Fault | FAIL | 95 % | Not passed | 95 % |
-|---|---|---|---|---|---|
-"""
-
-
 def page(judged: Judged) -> str:
     """The page about these cells."""
-    cells = judged.cells
-    rows = counts(cells)
-    by_gate = sorted(((g, r) for r in rows for g in r["gates"]), key=lambda pair: str(pair[0]["gate"]))
-    there = {(r["fault"], r["strength"]) for r in rows}
-    tried = {(c["fault"], c["strength"]) for c in cells} - there
-    missing = [f for f in FAULTS if (f.name, f.strength) not in there | tried]
-    ends = [
-        f"Judged by rules of release and limits of digest `{judged.by[:16]}…`.",
-        f"Left out, since today's policy would audit them otherwise: {judged.otherwise}." if judged.otherwise else "",
-        _gates_without_a_cell(judged),
-        *_made_by(cells),
-        _named("No cell that was tuned, since intake refused it or the job failed: ", tried),
-        _named("Not run yet: ", {(f.name, f.strength) for f in missing}),
-    ]
-    table = HEAD + "".join(_line(_cells_of(row)) for row in rows)
-    table += GATES + "".join(_line(_cells_of_gate(gate, row)) for gate, row in by_gate) if by_gate else ""
-    return table + "".join(f"\n{end}\n" for end in ends if end)
+    return written(judged, counts(judged.cells), notes(judged))
 
 
-def _gates_without_a_cell(judged: Judged) -> str:
+def notes(judged: Judged) -> dict[str, Any]:
+    """What a card says beside the counts.
+
+    ``not_asked``: gates of release that no cell was asked; ``not_run``: faults without a cell, and ``not_tuned`` those
+    whose cells intake refused or whose jobs failed; ``judged_by``: digest of the rules of release and limits;
+    ``counted_at``: commits of the code that made the cells.
+    """
+    missing, lost = _uncounted(judged.cells)
+    return {
+        "not_asked": _never_asked(judged),
+        "not_run": missing,
+        "not_tuned": lost,
+        "judged_by": judged.by,
+        "counted_at": sorted({cell["commit"] for cell in judged.cells}),
+    }
+
+
+def _never_asked(judged: Judged) -> list[str]:
     """Gates of which the counts say nothing: a policy judges larger jobs by more than these."""
     asked = {name.partition("[")[0] for cell in judged.cells for name in cell.get("asked", ())}
-    never = [f"`{gate}`" for gate in judged.gates if gate not in asked]
-    return f"No cell was asked, for want of rows or since its data are of another kind: {', '.join(never)}." * bool(
-        never
-    )
+    return [gate for gate in judged.gates if gate not in asked]
 
 
-def _made_by(cells: Sequence[dict[str, Any]]) -> list[str]:
-    """Where and by what code the cells were made: number formats and code may differ, and the counts pool them."""
-    words = {"processor": "By processor and number format", "code": "By code of data, training and audit"}
-    return [
-        f"{told}: {', '.join(f'{name} {n}' for name, n in sorted(Counter(c[of] for c in cells).items()))}."
-        for of, told in words.items()
-        if cells
-    ]
+def _uncounted(cells: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Names of the faults without a cell, and of those of which no cell was audited."""
+    tried = {(c["fault"], c["strength"]) for c in cells}
+    audited = {(c["fault"], c["strength"]) for c in cells if c["state"] not in LOST}
+    return _names(tried, among=False), _names(tried - audited)
 
 
-def _cells_of(row: dict[str, Any]) -> list[str]:
-    detected = f"{row['detected']}/{row['n']}" + (" (false alarms)" if row["fault"] == CLEAN else "")
-    such, effect = row["detected_as_such"], row["effect"]
-    shown = (
-        f"`{effect['measurement']}` {_median(effect['median'])} ({_median(effect['twin_median'])})" if effect else "—"
-    )
-    return [
-        *(row["fault"], row["strength"] or "—", row["told"], row["profile"]),
-        *(detected, _bounds(row["low"], row["high"])),
-        *("—" if such is None else f"{such}/{row['n']}", _bounds_of(row, "detected_as_such")),
-        *("—" if such is None else f"{row['twin_as_such']}/{row['twin_n']}, {row['twin']}", shown),
-        *(f"{row['stopped']}/{row['n']}", _bounds_of(row, "stopped"), _grepped(row)),
-        *(str(row["jobs_refused"]), str(row["jobs_failed"])),
-    ]
-
-
-def _cells_of_gate(gate: dict[str, Any], row: dict[str, Any]) -> list[str]:
-    name = f"**`{gate['gate']}`**" if gate["gate"] in row["looked_for"] else f"`{gate['gate']}`"
-    counted = [f"{gate[word]}/{gate['n']}" for word in ("failed", "not_passed")]
-    fault = f"{row['fault']} {row['strength'] or '—'}"
-    return [name, fault, counted[0], _bounds_of(gate, "failed"), counted[1], _bounds_of(gate, "not_passed")]
-
-
-def _grepped(row: dict[str, Any]) -> str:
-    return f"{row['grep_only']}/{row['grep_n']}" if row["grep_n"] else "—"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |\n"
-
-
-def _median(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.3g}"
-
-
-def _bounds_of(counted: dict[str, Any], name: str) -> str:
-    return _bounds(counted[f"{name}_low"], counted[f"{name}_high"])
-
-
-def _bounds(low: float | None, high: float | None) -> str:
-    return "—" if low is None or high is None else f"{100 * low:.0f}–{100 * high:.0f} %"
-
-
-def _named(words: str, faults: Collection[tuple[str, str]]) -> str:
-    names = [f"{f.name} {f.strength}".strip() for f in FAULTS if (f.name, f.strength) in faults]
-    return f"{words}{', '.join(names)}." if names else ""
+def _names(faults: Collection[tuple[str, str]], *, among: bool = True) -> list[str]:
+    return [f"{f.name} {f.strength}".strip() for f in FAULTS if ((f.name, f.strength) in faults) is among]
 
 
 def main() -> None:
-    """Writes both files."""
+    """Writes the page, the counts and the notes."""
     judged = judge(Kept(), PolicyEngine.load())
     rows = counts(judged.cells)
-    for folder in ("docs", "audit/cards"):  # the second travels with the package, and is printed in every card
-        (ROOT / folder / "zoo.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    # Those of the cards travel with the package, and are printed in every card.
+    for path, found in (("docs/zoo.json", rows), ("audit/cards/zoo.json", rows), (NOTES, notes(judged))):
+        (ROOT / path).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (ROOT / "docs" / "zoo.md").write_text(page(judged), "utf-8")
 
 

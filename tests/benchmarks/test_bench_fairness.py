@@ -8,6 +8,7 @@ import pytest
 
 from assay.errors import UnavailableError
 from assay.pinned import assay_home
+from assay.v1 import policy_pb2
 
 pytest.importorskip("fairlearn")
 
@@ -84,10 +85,37 @@ def test_a_thousand_audits_of_a_fair_model() -> None:
     """At 100 rows a group the naive rule fails three in ten; ours keeps its promise of 5 % (one side of alpha 0.10)."""
     found = bench_fairness.simulate(1000, (100, 100), (0.3, 0.3))
     assert found["naive_fails"]["low"] > 0.25
-    assert found["our_rule_fails"]["high"] < 0.05
-    unfair = bench_fairness.simulate(300, (400, 400), (0.3, 0.18))
-    assert unfair["our_rule_fails"]["low"] > 0.6
-    assert unfair["our_rule_passes"]["rate"] == 0
+    assert found["alpha"] == pytest.approx(0.1) and found["our_gate_alone_fails"]["high"] < 0.05
+    quick, default = found["within_the_plan"]
+    assert (quick["gates"], default["gates"]) == (6, 10), "one attribute, in these profiles"
+    for within in (quick, default):
+        assert within["fails"]["rate"] <= found["our_gate_alone_fails"]["rate"]
+        # Fewer rows than the plan asks for never pass, whatever the interval says.
+        assert within["planned_rows_a_group"] > 400 and within["passes"]["rate"] == 0
+
+
+def test_a_gate_fails_less_often_within_the_plan_s_family_than_alone() -> None:
+    """Holm's first step asks for the level 1 - alpha over the number of gates; power is told for both."""
+    found = bench_fairness.simulate(300, (400, 400), (0.3, 0.18))
+    quick, default = found["within_the_plan"]
+    assert found["our_gate_alone_fails"]["low"] > 0.6 > 0.55 > quick["fails"]["high"]
+    assert quick["fails"]["rate"] > default["fails"]["rate"] > 0.2
+    assert quick["passes"]["rate"] == 0
+
+
+def test_one_gate_of_a_family_is_judged_at_holms_first_step() -> None:
+    """Each count of the lower group: FAIL within the plan is the interval at its last level, and nothing else."""
+    plan = bench_fairness._plans(2, 0.3)["quick"]
+    gate = bench_fairness._impact_ratio(plan)
+    told = set()
+    for selected in range(40, 121, 8):
+        cells = [bench_fairness.Cell("a", 120, 400), bench_fairness.Cell("b", selected, 400)]
+        alone, within = bench_fairness.verdict(gate, [cells]), bench_fairness.verdict(gate, [cells], plan)
+        for outcome, level in ((alone, 1 - gate.alpha), (within, 1 - gate.alpha / len(plan.gates))):
+            upper = bench_fairness.extremes.lowest_ratio_interval(cells, level)[1]
+            assert (outcome == policy_pb2.OUTCOME_FAIL) == (upper < gate.limit)
+        told.add((alone, within))
+    assert (policy_pb2.OUTCOME_FAIL, policy_pb2.OUTCOME_INCONCLUSIVE) in told
 
 
 def test_our_bootstrap_is_fairlearns_on_the_same_draws() -> None:

@@ -239,7 +239,7 @@ def cell(fault: str, strength: str, state: str, seed: int, **more: Any) -> dict[
     return {
         "job": f"{fault}-{seed}", "fault": fault, "strength": strength, "seed": seed, "state": state,
         "asked": more.get("fired", []), "fired": [], "failed": [], "saw": more.get("failed", []), "measured": {},
-        "grepped": False, "code": "a1", "processor": "a processor, float32", **more,
+        "grepped": False, "code": "a1", "commit": "a" * 40, "processor": "a processor, float32", **more,
     }  # fmt: skip
 
 
@@ -346,6 +346,40 @@ def test_what_looks_for_a_fault_is_a_rule_or_gate_of_its_profile_and_its_effect_
         assert fault.twin.name == CLEAN or all(getattr(fault, word) == getattr(fault.twin, word) for word in alike)
 
 
+def test_a_twin_differs_in_what_the_page_says() -> None:
+    """Beside the fault itself; a twin of other rows or another training is no measure of the fault alone."""
+    planted = {
+        "bias": {"flips"},
+        "leak": {"repeats", "given_away"},
+        "refusal": {"rows"},
+        "input-only": {"repeats", "rows"},
+    }
+    planted |= {name: {"trainer"} for name in ("untrained", "filter", "miscalibrated", "forgetting")}
+    said = ("rows", "repeats", "given_away", "flips", "noise", "trainer", "epochs", "learning_rate", "profile")
+    for fault in FAULTS:
+        apart = {word for word in said if getattr(fault, word) != getattr(fault.twin, word)}
+        if fault.name == "overfit":
+            assert apart == {"rows", "epochs", "learning_rate"} and fault.twin.name == CLEAN
+        elif (fault.name, fault.strength) == ("leak", "x1"):
+            assert apart == {"epochs", "learning_rate"} and fault.twin.name == CLEAN
+        elif fault.name == "backdoor":
+            assert not fault.looked_for and not fault.effect, "no figure of a twin stands beside it"
+        else:
+            assert apart <= planted.get(fault.name, set())
+
+
+def test_the_notes_of_the_cards_name_what_the_counts_say_nothing_of() -> None:
+    told = [
+        cell("clean", "", "AWAITING_APPROVAL", 1, asked=["privacy.canary_auc"], commit="b" * 40),
+        cell("bias", "40 %", "DENIED", 1, commit="a" * 40),
+    ]
+    notes = report.notes(Judged(tuple(told), 0, "c" * 64, ("fairness.impact_ratio", "privacy.canary_auc")))
+    assert notes["not_asked"] == ["fairness.impact_ratio"] and notes["not_tuned"] == ["bias 40 %"]
+    assert "leak x4" in notes["not_run"] and not {"clean", "bias 40 %"} & set(notes["not_run"])
+    assert len(notes["not_run"]) == len(FAULTS) - 2
+    assert (notes["judged_by"], notes["counted_at"]) == ("c" * 64, ["a" * 40, "b" * 40])
+
+
 def test_a_job_that_was_refused_or_failed_is_no_detection_and_is_told() -> None:
     told = [cell("bias", "40 %", "DENIED", 1), cell("leak", "x4", "FAILED", 1), cell("leak", "x4", "QUARANTINED", 2)]
     told.append(cell("leak", "x4", "DENIED", 3))
@@ -415,6 +449,11 @@ def test_a_kept_cell_is_judged_by_today_s_rules(asked: tuple[IntakeInput, Releas
 
     other = ReleaseInput()
     other.CopyFrom(release)
+    del other.plan.metrics[:]
+    assert other.plan != release.plan
+    kept.keep("clean-7", intake, other)
+    assert len(report.judge(kept, engine).cells) == 1, "what counts as planned says nothing of what is measured"
+    other.CopyFrom(release)
     other.plan.gates[0].limit += 0.123
     kept.keep("clean-7", intake, other)
     judged = report.judge(kept, engine)
@@ -461,6 +500,8 @@ def test_the_committed_table_is_what_the_committed_cells_give() -> None:
     rows = report.counts(judged.cells)
     assert json.loads((report.ROOT / "docs" / "zoo.json").read_text("utf-8")) == rows == detection.counted()
     assert (report.ROOT / "docs" / "zoo.md").read_text("utf-8") == report.page(judged)
+    noted = json.loads((report.ROOT / report.NOTES).read_text("utf-8"))
+    assert noted == report.notes(judged)
     for row in rows:
         assert set(row) >= {"fault", "strength", "n", "detected", "low", "high"}
 
