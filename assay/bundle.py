@@ -24,7 +24,7 @@ import secrets
 import shutil
 import stat
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -37,7 +37,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from assay import canonical
 from assay.digests import sha256_bytes, sha256_file
-from assay.errors import ExhaustedError, IntegrityError, InvalidInputError
+from assay.errors import AssayError, ExhaustedError, IntegrityError, InvalidInputError
 
 MAGIC = b"ASYB0001"
 CHUNK = 1 << 16
@@ -133,6 +133,21 @@ def read_manifest(
     layout = _verify(src, signer, max_bytes)
     reader = _Reader(src, layout, _content_key(layout, recipient))
     return _read_manifest(reader, max_bytes)
+
+
+def claimed_signer(src: BinaryIO, known: Sequence[Ed25519PublicKey]) -> Ed25519PublicKey:
+    """The one of these keys that a bundle names as its signer, else the first: for a sender whose key was replaced.
+
+    Nothing is believed yet, and no bundle is refused here: :func:`unseal` with the key does that. The stream stays
+    where it is.
+    """
+    start = src.tell()
+    try:
+        named = _parse_header(_header(src)).get("signer")
+    except AssayError:
+        named = None
+    src.seek(start)
+    return next((key for key in known if sha256_bytes(key.public_bytes_raw()) == named), known[0])
 
 
 def unseal(
@@ -255,12 +270,7 @@ def _verify(src: BinaryIO, signer: Ed25519PublicKey, max_bytes: int) -> _Layout:
     src.seek(start)
     if end - start > min(max_bytes, MAX_SEALED):
         raise _too_large("bundle has", min(max_bytes, MAX_SEALED))
-    if src.read(len(MAGIC)) != MAGIC:
-        raise IntegrityError("BUNDLE_FORMAT", "this is not a sealed bundle")
-    (length,) = struct.unpack(">I", _exactly(src.read, 4))
-    if length > MAX_HEADER:
-        raise IntegrityError("BUNDLE_FORMAT", "the header is too long")
-    raw = _exactly(src.read, length)
+    raw = _header(src)
     body_start, body_end = src.tell(), end - _SIGNATURE
     if body_end - body_start < _TAG:
         raise IntegrityError("BUNDLE_FORMAT", "the bundle is cut short")
@@ -275,6 +285,15 @@ def _verify(src: BinaryIO, signer: Ed25519PublicKey, max_bytes: int) -> _Layout:
     except InvalidSignature as error:
         raise IntegrityError("BUNDLE_SIGNATURE", "the bundle was altered or signed by another sender") from error
     return _Layout(_parse_header(raw), header_sha256, body_start, body_end, body.digest())
+
+
+def _header(src: BinaryIO) -> bytes:
+    if src.read(len(MAGIC)) != MAGIC:
+        raise IntegrityError("BUNDLE_FORMAT", "this is not a sealed bundle")
+    (length,) = struct.unpack(">I", _exactly(src.read, 4))
+    if length > MAX_HEADER:
+        raise IntegrityError("BUNDLE_FORMAT", "the header is too long")
+    return _exactly(src.read, length)
 
 
 def _too_large(what: str, most: int) -> ExhaustedError:

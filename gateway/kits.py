@@ -13,6 +13,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from sqlalchemy import Connection
 
@@ -22,7 +23,9 @@ from assay.identity import read_private
 from assay.v1 import policy_input_pb2, policy_pb2
 from assay.worker.settings import WorkerKeys
 from audit.ledger import dialect
-from gateway import rejudging
+from audit.verify.keys import AUDIT_WORKER
+from audit.verify.trust import TrustFile
+from gateway import key_registry, rejudging
 from gateway.admission.exchange import ADAPTER_FOLDER, PRIVATE_FILE
 from gateway.admission.office import Known
 from gateway.admission.release import REPORT_FILE, audit_order
@@ -43,6 +46,7 @@ class _Audited:
     known: Known
     model: ModelRow
     report_sha256: str
+    signers: list[Ed25519PublicKey]
 
 
 def make_kit(settings: Settings, job: str, recipient: X25519PublicKey, out: Path) -> str:
@@ -57,13 +61,14 @@ def make_kit(settings: Settings, job: str, recipient: X25519PublicKey, out: Path
     Raises:
         NotFoundError: ``JOB_NOT_FOUND``.
         PreconditionError: ``JOB_NOT_AUDITED`` when there is no report.
-        IntegrityError: a ``BUNDLE_`` reason when the sealed rows cannot be opened with the worker's present key, or a
-            stored file is damaged or erased.
+        IntegrityError: a ``BUNDLE_`` reason when the sealed rows cannot be opened with the worker's present sealing
+            key, or a stored file is damaged or erased.
+        InvalidInputError: ``TRUST_MALFORMED`` when the installation's trust file cannot be read.
     """
     engine = dialect.connect(settings.database_url)
     try:
         with engine.connect() as connection:
-            found = _read(connection, job)
+            found = _read(connection, settings, job)
     finally:
         engine.dispose()
     order = canonical.float_free(audit_order(settings, found.job, found.known, found.model))
@@ -73,7 +78,9 @@ def make_kit(settings: Settings, job: str, recipient: X25519PublicKey, out: Path
     with blobs.scratch() as scratch:
         files = _collect(found, blobs, scratch) | _judged(settings, found)
         with (scratch / PRIVATE_FILE).open("rb") as sealed:
-            own = keys.statement.public_key()
+            # The worker signed them when it prepared the job, perhaps by a key that was rotated since; their digest is
+            # the one in its statement then, so that any key that it ever had will do.
+            own = bundle.claimed_signer(sealed, found.signers)
             bundle.unseal(sealed, keys.seal, own, scratch / "private", max_bytes=settings.limits.max_result_bytes)
         private = (p for p in (scratch / "private").rglob("*") if p.is_file())
         files |= {f"inputs/private/{p.relative_to(scratch / 'private').as_posix()}": p for p in private}
@@ -82,7 +89,7 @@ def make_kit(settings: Settings, job: str, recipient: X25519PublicKey, out: Path
             return bundle.seal(files, manifest, recipient, keys.statement, stream)
 
 
-def _read(connection: Connection, name: str) -> _Audited:
+def _read(connection: Connection, settings: Settings, name: str) -> _Audited:
     job = jobs.get(connection, name)
     if job is None:
         raise NotFoundError("JOB_NOT_FOUND", f"there is no job {name}")
@@ -91,7 +98,9 @@ def _read(connection: Connection, name: str) -> _Audited:
     dataset = rows.get(connection, DatasetRow, name=views.request_of(job).dataset)
     if model is None or dataset is None or "audit.report" not in known:
         raise PreconditionError("JOB_NOT_AUDITED", f"{name} has no audit report yet")
-    return _Audited(job, Known(dataset, known), model, known["audit.report"])
+    terms = key_registry.load(connection, TrustFile.load(settings.layout.trust)).terms[AUDIT_WORKER]
+    signers = [term.public.key for term in terms if isinstance(term.public.key, Ed25519PublicKey)]
+    return _Audited(job, Known(dataset, known), model, known["audit.report"], signers)
 
 
 def _collect(found: _Audited, blobs: FileBlobStore, scratch: Path) -> dict[str, Path | bytes]:

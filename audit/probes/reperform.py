@@ -1,10 +1,11 @@
 """Does an audit again from its sealed kit: ``python -m audit.probes.reperform KIT --key KEY --trust TRUST``.
 
-The kit must be signed by the audit worker of the trust file. With an evidence bundle, the report in the kit must also
-be the one that the ledger names for the job, and the verdict in it the ledger's, so that the numbers compared are those
-that were judged. The adapter is checked as any other before a model library opens it; rows are read by the same code
-that read them first. Here numbers and the plan's gates are compared; ``assay audit reperform`` then asks release policy
-again, which this room does not know.
+The kit must be signed by the audit worker of the trust file, or with an evidence bundle by a key that followed it in
+the log. With a bundle, the report in the kit must also be the one that the ledger names for the job, on the adapter and
+the base model that were trained and permitted, and the verdict in it the ledger's, so that the numbers compared are
+those that were judged. The adapter is checked as any other before a model library opens it; rows are read by the same
+code that read them first. Here numbers and the plan's gates are compared; ``assay audit reperform`` then asks release
+policy again, which this room does not know.
 """
 
 from __future__ import annotations
@@ -14,29 +15,36 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from google.protobuf import json_format
 
 from assay import bundle, canonical, digests
 from assay.errors import AssayError, IntegrityError
 from assay.identity import load_x25519
+from assay.key_events import ed25519_half
 from assay.pinned import assay_home
 from assay.reperformance import FAIL, RELEASE_FILE, Line, counts
 from assay.v1 import measurement_pb2
 from assay.worker.task import TaskContext
+from audit.ledger.evidence import Entry
 from audit.probes import compare
 from audit.verify import verify_bundle
 from audit.verify.archive import open_bundle, read_file
+from audit.verify.keys import AUDIT_WORKER, KeyTable
+from audit.verify.replay import replay
 from audit.verify.report import STALE, VALID
 from audit.verify.trust import TrustFile
 
 KIND = "reperform-kit"
 MAX_KIT = 16 << 30
+_MEASURED = ("adapter_sha256", "base_sha256")
+_BIND_PLAN = ("intake.decided", "training.ordered", "release.decided")
 _OF_VERDICT = ("outcome", "input_sha256", "bundle_sha256", "limits_sha256", "as_of")
 
 
@@ -49,16 +57,59 @@ class Opened:
     order: Mapping[str, Any]
     recorded: measurement_pb2.AuditReport
     report_sha256: str
+    signer: Ed25519PublicKey
 
 
-def open_kit(kit: Path, key: Path, trust: TrustFile, into: Path) -> Opened:
+@dataclass(frozen=True)
+class Evidence:
+    """What a valid evidence bundle shows.
+
+    Attributes:
+        entries: its records.
+        keys: which keys signed for whom, after the last key event in it.
+    """
+
+    entries: Sequence[Entry]
+    keys: KeyTable
+
+    @classmethod
+    def read(cls, path: Path, trust: TrustFile) -> Evidence:
+        """Verifies a bundle.
+
+        Raises:
+            IntegrityError: ``KIT_EVIDENCE``.
+        """
+        verdict = verify_bundle(path, trust, datetime.now(UTC)).verdict
+        if verdict not in (VALID, STALE):
+            raise IntegrityError("KIT_EVIDENCE", f"the evidence bundle is {verdict}; verify it by itself first")
+        shown = open_bundle(read_file(path), trust.log)
+        return cls(shown.entries, replay(shown.entries, shown.header, trust, frozenset()).keys)
+
+    def of(self, job: str, kind: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Index and predicate of every record of this type about a job."""
+        for entry in self.entries:
+            predicate = entry.record.statement.get("predicate", {})
+            if entry.record.type == kind and predicate.get("job") == job:
+                yield entry.index, predicate
+
+    def audit_workers(self) -> list[Ed25519PublicKey]:
+        """Every key that was the audit worker's, the first of the log first."""
+        keys = [term.public.key for term in self.keys.terms[AUDIT_WORKER]]
+        return [key for key in keys if isinstance(key, Ed25519PublicKey)]
+
+
+def open_kit(kit: Path, key: Path, trust: TrustFile, into: Path, evidence: Evidence | None = None) -> Opened:
     """Opens a kit and checks who made it and that its report is the one it names.
+
+    With ``evidence`` it may be signed by any key that was the audit worker's; :func:`check_evidence` then asks when.
 
     Raises:
         IntegrityError: a ``BUNDLE_`` reason, ``KIT_KIND`` or ``KIT_REPORT``.
     """
+    known = [trust.audit_worker] if evidence is None else evidence.audit_workers()
     with kit.open("rb") as source:
-        manifest = bundle.unseal(source, load_x25519(key), trust.audit_worker, into, max_bytes=MAX_KIT)
+        signer = bundle.claimed_signer(source, known)
+        manifest = bundle.unseal(source, load_x25519(key), signer, into, max_bytes=MAX_KIT)
     if manifest.get("kind") != KIND:
         raise IntegrityError("KIT_KIND", "the sealed file is no re-performance kit")
     report = into / "report.json"
@@ -66,38 +117,55 @@ def open_kit(kit: Path, key: Path, trust: TrustFile, into: Path) -> Opened:
     if sha256 != manifest.get("report_sha256"):
         raise IntegrityError("KIT_REPORT", "the report in the kit is not the one that the kit names")
     recorded = json_format.Parse(report.read_text("utf-8"), measurement_pb2.AuditReport())
-    return Opened(into, str(manifest["job"]), manifest["order"], recorded, sha256)
+    return Opened(into, str(manifest["job"]), manifest["order"], recorded, sha256, signer)
 
 
-def check_evidence(opened: Opened, evidence: Path, trust: TrustFile) -> None:
-    """Demands that a valid evidence bundle names this report and plan for this job, and the verdict that the kit holds.
+def check_evidence(opened: Opened, evidence: Evidence) -> None:
+    """Demands that the ledger names this report, plan, adapter and base for the job, and the verdict in the kit.
 
-    The plan commits to the sealed test rows and the canaries, which the kit brings along.
+    The plan commits to the sealed test rows and the canaries, which the kit brings along. That the adapter in the kit
+    is the one that the report names shows when the audit is done again: :mod:`audit.probes.compare` compares both.
 
     Raises:
-        IntegrityError: ``KIT_EVIDENCE``.
+        IntegrityError: ``KIT_EVIDENCE``; ``KIT_SIGNER`` for a kit by a key that was given up before the audit, or that
+            the log says was in other hands.
     """
-    verdict = verify_bundle(evidence, trust, datetime.now(UTC)).verdict
-    if verdict not in (VALID, STALE):
-        raise IntegrityError("KIT_EVIDENCE", f"the evidence bundle is {verdict}; verify it by itself first")
-    named: dict[str, list[Mapping[str, Any]]] = {"audit.completed": [], "release.decided": []}
-    plans = set()
-    for entry in open_bundle(read_file(evidence), trust.log).entries:
-        predicate = entry.record.statement.get("predicate", {})
-        if predicate.get("job") == opened.job:
-            plans.add(predicate.get("audit_plan_sha256"))
-            if entry.record.type in named and predicate.get("report_sha256") == opened.report_sha256:
-                named[entry.record.type].append(predicate)
-    if not named["audit.completed"]:
+    job, sha256 = opened.job, opened.report_sha256
+    audited = [index for index, p in evidence.of(job, "audit.completed") if p.get("report_sha256") == sha256]
+    if not audited:
         raise IntegrityError("KIT_EVIDENCE", "the ledger names no such report for this job")
-    if digests.sha256_bytes(canonical.encode(opened.order["plan"])) not in plans:
+    _demand_signer(opened.signer, evidence.keys, min(audited))
+    plan = digests.sha256_bytes(canonical.encode(opened.order["plan"]))
+    bound = [p for kind in _BIND_PLAN for _, p in evidence.of(job, kind)]
+    if not any(p.get("audit_plan_sha256") == plan for p in bound):
         raise IntegrityError("KIT_EVIDENCE", "the ledger names no such audit plan for this job")
+    trained = [p for _, p in evidence.of(job, "training.completed")]
+    named = [*trained, *(p for _, p in evidence.of(job, "permit.issued"))]
+    measured = {member: opened.recorded.environment.get(member, "") for member in _MEASURED}
+    if not trained or any(p.get(member) != measured[member] for p in named for member in _MEASURED):
+        raise IntegrityError(
+            "KIT_EVIDENCE", "the report is of another adapter or base model than the ledger names for this job"
+        )
     release = opened.folder / RELEASE_FILE
     if release.is_file():
         mine = json.loads(release.read_text("utf-8"))["verdict"]
-        judged = [p.get("verdict", {}) for p in named["release.decided"]]
+        judged = [
+            p.get("verdict", {}) for _, p in evidence.of(job, "release.decided") if p.get("report_sha256") == sha256
+        ]
         if not any(all(v.get(k) == mine.get(k) for k in _OF_VERDICT) for v in judged):
             raise IntegrityError("KIT_EVIDENCE", "the ledger names no such verdict for this report")
+
+
+def _demand_signer(signer: Ed25519PublicKey, keys: KeyTable, audited: int) -> None:
+    """A kit has no place in the log: its key held when the audit was recorded, or came later, and was not stolen."""
+    term = keys.find(AUDIT_WORKER, ed25519_half(signer).keyid)
+    if term is None or (term.end is not None and term.end <= audited):
+        raise IntegrityError("KIT_SIGNER", "the kit is signed by a key that was not the audit worker's any more")
+    if term.compromised is not None:
+        remedy = "ask for a kit that is signed by the key that followed"
+        raise IntegrityError(
+            "KIT_SIGNER", f"record {term.compromised} says that the kit's key was in other hands", remedy=remedy
+        )
 
 
 def repeat(opened: Opened, models: Path, folder: Path) -> measurement_pb2.AuditReport:
@@ -154,9 +222,10 @@ def run(
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = work or Path(scratch)
-        opened = open_kit(kit, key, trust, folder / "kit")
-        if evidence is not None:
-            check_evidence(opened, evidence, trust)
+        shown = Evidence.read(evidence, trust) if evidence is not None else None
+        opened = open_kit(kit, key, trust, folder / "kit", shown)
+        if shown is not None:
+            check_evidence(opened, shown)
         again = repeat(opened, models, folder)
         plan = json_format.ParseDict(opened.order["plan"], measurement_pb2.AuditPlan(), ignore_unknown_fields=True)
         return compare.compare(plan, opened.recorded, again)

@@ -17,7 +17,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from assay import digests
+from assay import canonical, digests
 from assay.errors import AssayError, IntegrityError, InvalidInputError
 from assay.v1 import measurement_pb2
 from assay.worker.task import TaskContext, TaskPaused
@@ -147,7 +147,7 @@ _SECONDS = {
 
 
 def run(context: TaskContext) -> dict[str, Any]:
-    """Runs the audit; the claim names the report's digest and the seconds of each probe.
+    """Runs the audit; the claim names the digests of report, adapter and plan, and the seconds of each probe.
 
     Raises:
         InvalidInputError: ``AUDIT_ORDER_MALFORMED``, ``PRIVATE_ROWS_MALFORMED``, ``ADAPTER_OTHER_BASE`` ...
@@ -171,6 +171,8 @@ def run(context: TaskContext) -> dict[str, Any]:
     reveal(context.inputs, context.outputs)
     return {
         "report_sha256": digests.sha256_file(context.outputs / REPORT),
+        "adapter_sha256": environment.get("adapter_sha256", ""),
+        "plan_sha256": digests.sha256_bytes(canonical.encode(canonical.float_free(context.order["plan"]))),
         "probe_seconds": {name: f"{seconds:.3f}" for name, seconds in sorted(report.probe_seconds.items())},
         "measurements": len(report.measurements),
         "unavailable": sum(bool(m.unavailable) for m in report.measurements),

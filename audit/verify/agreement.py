@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from assay import canonical
+from assay.digests import sha256_bytes
+from assay.dp_sgd import demand_claim
+from assay.errors import AssayError
 from audit.ledger.evidence import Entry
 from audit.verify import findings as names
 from audit.verify.edges import state_name
-from audit.verify.state import Handler, State, text, transition_of
+from audit.verify.findings import Problem
+from audit.verify.state import Handler, State, members, text, transition_of
 
 PASS = "OUTCOME_PASS"  # noqa: S105
 _SPLITS = ("train", "validation", "selection")
@@ -34,12 +39,16 @@ def request(state: State, entry: Entry) -> None:
 
 
 def decision(state: State, entry: Entry) -> None:
-    """Intake's answer: a job is queued when it was allowed, else denied."""
-    answer, job = _answer(entry, "decision"), state.job(entry.record)
-    job.fired, job.plan = fired(answer), text(entry.record.predicate, "audit_plan_sha256")
-    job.canaries = text(_answer(entry, "audit_plan"), "canary_manifest_sha256")
+    """Intake's answer: a job is queued when it was allowed, else denied; its plan has the digest that orders name."""
+    predicate, job = entry.record.predicate, state.job(entry.record)
+    answer, plan = members(predicate, "decision"), predicate.get("audit_plan")
+    shown = "" if plan is None else sha256_bytes(canonical.encode(plan))
+    job.fired, job.plan = fired(answer), shown or text(predicate, "audit_plan_sha256")
+    job.canaries = text(members(predicate, "audit_plan"), "canary_manifest_sha256")
     job.answers.add(entry.index)
     _leads(state, entry, "QUEUED", job.fired, good=answer.get("allowed") is True)
+    same = not shown or text(predicate, "audit_plan_sha256") in ("", shown)
+    state.findings.demand(names.AGREEMENT, same, "the digest of its audit plan is not that of the plan in it")
 
 
 def order(state: State, entry: Entry) -> None:
@@ -59,25 +68,34 @@ def order(state: State, entry: Entry) -> None:
 
 
 def training(state: State, entry: Entry) -> None:
-    """The adapter was made by the order, on the base in it."""
+    """The adapter was made by the order, on the base in it, with the differential privacy that it asks for."""
     job, demand = state.job(entry.record), state.findings.demand
     same = text(entry.record.predicate, "base_sha256") in ("", job.base)
     demand(names.AGREEMENT, same, "its base is not the one that training was ordered on")
     ordered = not job.order or job.ran in ("", job.order)
     demand(names.AGREEMENT, ordered, "its statement is of another order than the recorded one")
+    try:
+        demand_claim(job.terms, job.claim if job.order else {})
+    except AssayError as error:
+        raise Problem(names.AGREEMENT, f"{error.reason}: {error.message}") from error
 
 
 def audit(state: State, entry: Entry) -> None:
-    """Notes the report, which the verdict must name; the canaries it reveals are those that the decision fixed."""
+    """Notes the report, which the verdict must name; it is of the job's adapter, plan and committed canaries."""
     job = state.job(entry.record)
     job.report = text(entry.record.predicate, "report_sha256")
     committed = not job.canaries or job.revealed in ("", job.canaries)
-    state.findings.demand(names.AGREEMENT, committed, "the canaries it reveals are not those that the decision fixed")
+    demand = state.findings.demand
+    demand(names.AGREEMENT, committed, "the canaries it reveals are not those that the decision fixed")
+    for member, known in (("adapter_sha256", job.adapter), ("plan_sha256", job.plan)):
+        # Statements of earlier releases name neither.
+        same = not known or job.measured.get(member, "") in ("", known)
+        demand(names.AGREEMENT, same, f"its statement's {member} is not the job's")
 
 
 def verdict(state: State, entry: Entry) -> None:
     """Release's answer on the job's own audit: the job waits for approval when it passed, else in quarantine."""
-    answer, job = _answer(entry, "verdict"), state.job(entry.record)
+    answer, job = members(entry.record.predicate, "verdict"), state.job(entry.record)
     job.fired, outcome = fired(answer), answer.get("outcome")
     if outcome is None:
         # Predicates of this version may leave it out, as the golden record does; what each rule said is compared.
@@ -96,11 +114,6 @@ def fired(answer: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     listed = answer.get("outcomes", [])
     said = [item if isinstance(item, dict) else {} for item in (listed if isinstance(listed, list) else [listed])]
     return {text(item, "rule_id"): item for item in said if item.get("outcome") not in GOOD}
-
-
-def _answer(entry: Entry, name: str) -> Mapping[str, Any]:
-    answer = entry.record.predicate.get(name)
-    return answer if isinstance(answer, dict) else {}
 
 
 def _leads(state: State, entry: Entry, onward: str, against: Mapping[str, Any], *, good: bool | None) -> None:

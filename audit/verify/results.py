@@ -20,7 +20,7 @@ from audit.verify import findings as names
 from audit.verify import keys
 from audit.verify.edges import state_name
 from audit.verify.findings import Problem
-from audit.verify.state import Handler, Job, State, parse_moment, text, transition_of
+from audit.verify.state import Handler, Job, State, members, parse_moment, text, transition_of
 
 LONGEST_PERMIT = timedelta(hours=24)
 _MOST_STATEMENTS = 4
@@ -164,12 +164,12 @@ def _about(verified: VerifiedEnvelope, name: str) -> str:
     return text(verified.predicate, "job") if verified.predicate_name == name else ""
 
 
-def _ordered(verified: VerifiedEnvelope) -> str:
-    """Digest of the order that a training statement names; empty where it names none."""
+def _run(verified: VerifiedEnvelope) -> Mapping[str, Any]:
+    """The flat members of a training statement; empty where it cannot be read."""
     try:
-        return text(provenance.read_training(verified.statement), "order_sha256")
+        return provenance.read_training(verified.statement)
     except AssayError:
-        return ""
+        return {}
 
 
 def _facts(state: State, job: Job, name: str, verified: VerifiedEnvelope, record: Record) -> None:
@@ -180,16 +180,16 @@ def _facts(state: State, job: Job, name: str, verified: VerifiedEnvelope, record
         job.prepared = subjects
     elif name == "training":
         job.adapter = subjects.get("adapter", "")
-        job.ran = _ordered(verified)
+        run = _run(verified)
+        job.ran, job.claim = text(run, "order_sha256"), members(run, "claim")
         holds = text(said, "adapter_sha256") in ("", job.adapter)
     elif name == "work-order":
-        job.base, job.order = (
-            text(verified.predicate, "base_sha256"),
-            sha256_bytes(canonical.encode(verified.predicate)),
-        )
+        job.base, job.terms = text(verified.predicate, "base_sha256"), verified.predicate
+        job.order = sha256_bytes(canonical.encode(verified.predicate))
         holds = all(said.get(member) == value for member, value in verified.predicate.items())
     elif name == "audit":
-        job.revealed = subjects.get("canaries.json", "")
+        job.revealed, claim = subjects.get("canaries.json", ""), members(verified.predicate, "claim")
+        job.measured = {member: text(claim, member) for member in ("adapter_sha256", "plan_sha256")}
         holds = text(said, "report_sha256") in ("", *subjects.values())
     state.findings.demand(names.WORKERS, holds, f"it says other things than the {name} statement in it")
 

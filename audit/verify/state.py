@@ -44,8 +44,11 @@ class Job:
         answers: indices of the decision, and of waivers, by which training may be ordered.
         canaries: digest of the canaries that the decision committed to.
         order: digest of the order to train.
+        terms: the order to train, as it was signed.
         ran: digest of the order that the train worker's statement names.
+        claim: what the train worker's statement claims.
         revealed: digest of the canaries that the audit worker's statement names.
+        measured: digests of the adapter and of the plan that the audit worker's statement says it measured, and by.
         plan: digest of what will be measured.
         report: digest of what was measured.
         fired: what policy's newest answer says of each rule that stands in the way, by rule.
@@ -69,8 +72,11 @@ class Job:
     answers: set[int] = field(default_factory=set)
     canaries: str = ""
     order: str = ""
+    terms: Mapping[str, Any] = field(default_factory=dict)
     ran: str = ""
+    claim: Mapping[str, Any] = field(default_factory=dict)
     revealed: str = ""
+    measured: Mapping[str, str] = field(default_factory=dict)
     plan: str = ""
     report: str = ""
     fired: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -170,16 +176,21 @@ class State:
 Handler = Callable[[State, Entry], None]
 
 
-def transition_of(record: Record) -> dict[str, Any]:
+def transition_of(record: Record) -> Mapping[str, Any]:
     """The change of state that a record states; empty without one."""
-    step = record.predicate.get("transition")
-    return step if isinstance(step, dict) else {}
+    return members(record.predicate, "transition")
 
 
 def text(value: Mapping[str, Any], name: str) -> str:
     """The text at ``name``; empty for anything else."""
     found = value.get(name)
     return found if isinstance(found, str) else ""
+
+
+def members(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object at ``name``; empty for anything else."""
+    found = value.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def parse_moment(value: object) -> datetime | None:

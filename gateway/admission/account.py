@@ -20,10 +20,10 @@ from assay.errors import AbortedError, ExhaustedError
 from assay.v1 import policy_input_pb2, tuning_job_pb2
 from audit.ledger.writer import UnitOfWork
 from gateway.jobs import views
-from gateway.jobs.transitions import State
+from gateway.jobs.transitions import Event, State
 from gateway.names import unit_of
 from gateway.store import rows
-from gateway.store.tables import BudgetRow, JobRow, TransitionRow
+from gateway.store.tables import BudgetRow, DatasetRow, JobRow, TransitionRow
 from policies import inputs
 from policies.engine import PolicyEngine
 
@@ -71,6 +71,8 @@ def read(connection: Connection, job: JobRow, now: dt.datetime) -> policy_input_
     out.unit_usd_micros = spent
     if spent:
         out.unit_entries.extend(_newest(connection, budget.unit == job.unit, budget.reserved_us >= month))
+    tries = _tries(connection, job, dataset)
+    out.dataset_jobs_judged, out.dataset_jobs_held_back = sum(tries.values()), tries.get(Event.QUARANTINE.value, 0)
     return out
 
 
@@ -196,6 +198,25 @@ def _sum(connection: Connection, column: Any, *where: Any) -> int:
 
 def _count(connection: Connection, *where: Any) -> int:
     return int(connection.execute(select(func.count()).select_from(rows.table(JobRow)).where(*where)).scalar_one())
+
+
+def _tries(connection: Connection, job: JobRow, dataset: str) -> dict[str, int]:
+    """How many other jobs of the unit release policy let on, and held back, that were let train on the same bytes.
+
+    By the file's digest and not by name: whoever tries again may upload the same file under another one. A waiver
+    that let a job on later does not change what policy had said.
+    """
+    budget, step, data = (rows.table(table).c for table in (BudgetRow, TransitionRow, DatasetRow))
+    same = select(data.name).where(
+        data.unit == job.unit, data.sha256.in_(select(data.sha256).where(data.name == dataset))
+    )
+    statement = (
+        select(step.event, func.count())
+        .where(budget.dataset.in_(same), budget.job != job.name, budget.unit == job.unit)
+        .where(step.job == budget.job, step.event.in_((Event.PASS.value, Event.QUARANTINE.value)))
+        .group_by(step.event)
+    )
+    return {str(event): int(count) for event, count in connection.execute(statement)}
 
 
 def _counted(connection: Connection, *where: Any) -> Sequence[policy_input_pb2.CountedJob]:

@@ -26,6 +26,7 @@ from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway import datasets, registry, statements, words
 from gateway.base_models import BaseModels
+from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import State
 from gateway.settings import Settings
@@ -165,7 +166,7 @@ class CardOffice:
             ],
         }
         facts |= {part: json.loads(known[key]) for part, key in _STATEMENTS.items() if key in known}
-        return job, model, facts
+        return job, model, facts | _tries(known)
 
     def _waiver(self, connection: Connection, signed: dict[str, Any]) -> dict[str, Any]:
         """A waiver with its words in the place of their commitments."""
@@ -207,6 +208,16 @@ class CardOffice:
             "checkpoint": (self.store.publication.at(size) or self.store.ledger.checkpoint_at(size) or b"").decode(),
         }
         return job, model, issued
+
+
+def _tries(known: Mapping[str, str]) -> dict[str, Any]:
+    """What intake policy was told of other jobs on the same rows; nothing where there was none, as of a first job."""
+    if INTAKE_QUESTION not in known:
+        return {}
+    told = views.from_json(known[INTAKE_QUESTION], policy_input_pb2.IntakeInput).account
+    if not told.dataset_jobs_judged:
+        return {}
+    return {"tries": {"judged": told.dataset_jobs_judged, "held_back": told.dataset_jobs_held_back}}
 
 
 def _witnesses(policy: QuorumPolicy) -> str:

@@ -44,13 +44,13 @@ def planned_tokens(request: policy_input_pb2.RequestFacts, data: policy_input_pb
     tokens = tokens_of_pass(request.method, data)
     if request.HasField("differential_privacy"):
         # Every step counts as many tokens as it draws on average.
-        step = math.ceil(tokens * min(1.0, request.batch_size / max(1, _drawn(request, data))))
+        step = math.ceil(tokens * min(1.0, request.batch_size / max(1, drawn(request, data))))
     else:
         step = data.longest_row_tokens * _sequences(request.method, data)
     return token_plan.most(tokens, request.epochs, step, inputs.trials(request.search))
 
 
-def _drawn(request: policy_input_pb2.RequestFacts, data: policy_input_pb2.DataFacts) -> int:
+def drawn(request: policy_input_pb2.RequestFacts, data: policy_input_pb2.DataFacts) -> int:
     """Units of the train split that a private run draws from."""
     return data.train_users if request.differential_privacy.unit == USER else data.train_rows + data.canary_rows
 
@@ -112,7 +112,7 @@ def plan(book: PriceBook, request: policy_input_pb2.RequestFacts, data: policy_i
 def spend(request: policy_input_pb2.RequestFacts, data: policy_input_pb2.DataFacts) -> None:
     """Says how much epsilon a noise multiplier spends at most, once its units are counted; a target stands as it is."""
     privacy = request.differential_privacy
-    units = _drawn(request, data)
+    units = drawn(request, data)
     if privacy.HasField("noise_multiplier") and privacy.HasField("delta") and units:
         sampling = Sampling.of(units, request.batch_size, request.epochs)
         privacy.epsilon = most_epsilon(privacy.noise_multiplier, sampling, privacy.delta)

@@ -83,11 +83,10 @@ def audit_order(settings: Settings, job: JobRow, known: Known, model: ModelRow) 
 
 
 async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, result: Result) -> None:
-    report = _read_report(result)
-    _demand_own(report, model)
+    report, plan = _read_report(result), views.from_json(job.decision, policy_pb2.Decision).audit_plan
+    _demand_own(report, result.predicate.get("claim", {}), model, plan)
     request = views.request_of(job)
     spent = office.spent(job, known.price_book(office.settings.price_book), "audit", result.seconds)
-    plan = views.from_json(job.decision, policy_pb2.Decision).audit_plan
     run = run_facts(known, result.predicate, int(spent["cost_usd_micros"]))
     if request.method in hyperparameters.WHOLE:
         # The gateway has no base model to compare whole modules with; the audit worker has, and signs what it found.
@@ -192,8 +191,10 @@ def _read_report(result: Result) -> measurement_pb2.AuditReport:
         raise IntegrityError("RESULT_REPORT", "the audit task left no readable report") from error
 
 
-def _demand_own(report: measurement_pb2.AuditReport, model: ModelRow) -> None:
-    """Demands that the audit measured this adapter on this base model.
+def _demand_own(
+    report: measurement_pb2.AuditReport, claim: Mapping[str, Any], model: ModelRow, plan: measurement_pb2.AuditPlan
+) -> None:
+    """Demands that the audit measured this adapter on this base model by this plan; the claim is what a log shows.
 
     Raises:
         IntegrityError: ``RESULT_REPORT``.
@@ -201,6 +202,10 @@ def _demand_own(report: measurement_pb2.AuditReport, model: ModelRow) -> None:
     measured = {name: report.environment.get(name, "") for name in ("adapter_sha256", "base_sha256")}
     if measured != {"adapter_sha256": model.adapter_sha256, "base_sha256": model.base_sha256}:
         raise IntegrityError("RESULT_REPORT", "the audit says that it measured another adapter or another base model")
+    wanted = {"adapter_sha256": model.adapter_sha256, "plan_sha256": plan_digest(plan)}
+    # A worker of an earlier release claims neither.
+    if any(claim.get(name, digest) != digest for name, digest in wanted.items()):
+        raise IntegrityError("RESULT_REPORT", "the audit worker signed for another adapter or by another plan")
 
 
 def _revealed(result: Result, plan: measurement_pb2.AuditPlan) -> list[tuple[str, str]]:

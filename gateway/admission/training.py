@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 from assay import canonical, dsse, modelfiles
+from assay.dp_sgd import demand_claim
 from assay.errors import IntegrityError
 from assay.v1 import policy_input_pb2, policy_pb2, tuning_job_pb2, worker_pb2
 from audit.ledger.writer import UnitOfWork
@@ -244,6 +245,8 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
         moved = moved and parent is not None and checked.sha256 != parent.adapter_sha256
     known = await office.known(job)
     order = dsse.read_statement(dsse.envelope_payload(known.json("train.order")))["predicate"]
+    data = views.from_json(job.data, policy_input_pb2.DataFacts)
+    demand_claim(order, result.predicate["claim"], facts.drawn(known.decided(), data))
     searching.demand_every_trial(order, result.predicate["claim"])
     if not checked.whole:
         shape = searching.shape_of(order, result.predicate["claim"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from typing import Any
 
 import pytest
 
@@ -11,15 +12,20 @@ from assay import canonical
 from assay.errors import AbortedError, ExhaustedError
 from assay.v1 import policy_input_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger.records import MAX_BODY
+from audit.ledger.writer import UnitOfWork
 from gateway.admission import account
 from gateway.admission.intake import decision_predicate
+from gateway.history import INTAKE_QUESTION
+from gateway.jobs import views
+from gateway.jobs.transitions import Event
 from gateway.store import jobs, rows
-from gateway.store.tables import BudgetRow, JobRow
+from gateway.store.tables import BudgetRow, FactRow, JobRow, ModelRow, TransitionRow
 from policies import fixing
 from policies.engine import PolicyEngine
 from policies.pack import BASELINE, load
 from policies.testing import read_cases
 from tests.gateway.conftest import House
+from tests.gateway.judged import awaiting, judged, outcome
 
 DP = policy_input_pb2.DifferentialPrivacy(epsilon=3.0, delta=1e-6)
 
@@ -105,6 +111,64 @@ async def test_an_entry_says_what_its_epsilon_is_of(house: House) -> None:
         await reserve(house, third, await told(house, third), by_others=stale)
     await reserve(house, third, await told(house, third))
     assert list((await told(house, fourth)).account.dataset_privacy_units) == ["row", "user"]
+
+
+async def test_earlier_tries_on_the_same_bytes_are_counted_under_whatever_name(house: House) -> None:
+    """Each was one more try at the same limits: of enough tries one passes by luck."""
+    fail = policy_pb2.Verdict(outcome=policy_pb2.OUTCOME_FAIL, outcomes=[outcome("OUT", passed=False)])
+    held = await judged(house, fail)
+    for dataset, data in (("again", b"x\n" * 100), ("others", b"y\n" * 100)):
+        await house.upload("rita", dataset=dataset, data=data)
+    await house.upload("rita", "claims")
+    rita = await house.caller("rita")
+    for name, dataset in (("second", "again"), ("third", "rows"), ("fourth", "others")):
+        await house.app.jobs.create_tuning_job(rita, house.request(job=name, dataset=dataset))
+    await house.app.jobs.create_tuning_job(rita, house.request("claims", job="fifth"))
+
+    async def row(name: str) -> JobRow:
+        found = await house.app.store.fetch(lambda c: jobs.get(c, name))
+        assert found is not None
+        return found
+
+    async def tries(name: str) -> tuple[int, int]:
+        account_of = (await told(house, await row(name))).account
+        return account_of.dataset_jobs_judged, account_of.dataset_jobs_held_back
+
+    second, third, fourth = (f"units/credit/tuningJobs/{name}" for name in ("second", "third", "fourth"))
+    assert await tries(second) == (0, 0), "nothing was reserved: it was never let train"
+    await reserve(house, await row(held), await told(house, await row(held)))
+    assert await tries(held) == (0, 0) and await tries(second) == await tries(third) == (1, 1)
+    assert await tries(fourth) == (0, 0) and await tries("units/claims/tuningJobs/fifth") == (0, 0)
+    await reserve(house, await row(second), await told(house, await row(second)))
+    assert await tries(third) == (1, 1), "the second was not judged yet"
+    passed = {"job": second, "version": 90, "event": Event.PASS, "from_state": "AUDITING", "actor": "g", "time_us": 1}
+    there = TransitionRow(**passed, to_state="AWAITING_APPROVAL", record_index=90)
+    await house.app.store.commit(lambda u: rows.insert(u.connection, there))
+    assert await tries(third) == (2, 1) and await tries(second) == (1, 1) and await tries(held) == (1, 0)
+    waived = TransitionRow(**{**passed, "job": held, "event": Event.WAIVE}, to_state="QUEUED", record_index=91)
+    await house.app.store.commit(lambda u: rows.insert(u.connection, waived))
+    assert await tries(third) == (2, 1)
+
+
+async def test_the_card_is_told_of_earlier_tries_and_of_none_where_there_was_none(house: House) -> None:
+    name = await awaiting(house)
+    cards = house.app.pipeline.cards
+
+    async def gathered(asked: policy_input_pb2.IntakeInput) -> dict[str, Any]:
+        def store(uow: UnitOfWork) -> None:
+            key = {"job": name, "key": INTAKE_QUESTION}
+            rows.update(uow.connection, FactRow, key, {"value": views.to_json(asked)})
+            rows.update(uow.connection, ModelRow, {"job": name}, {"card_version": 0})
+
+        await house.app.store.commit(store)
+        found = await house.app.store.fetch(lambda c: cards._gather(c, name))
+        assert found is not None
+        return found[2]
+
+    assert "tries" not in await gathered(policy_input_pb2.IntakeInput())
+    told_of = policy_input_pb2.AccountFacts(dataset_jobs_judged=3, dataset_jobs_held_back=2)
+    asked = policy_input_pb2.IntakeInput(account=told_of)
+    assert (await gathered(asked))["tries"] == {"judged": 3, "held_back": 2}
 
 
 async def test_a_cancelled_job_gives_no_epsilon_back(house: House) -> None:

@@ -8,19 +8,25 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from typer.testing import CliRunner
 
 from assay import bundle
+from assay.dsse import Signer
 from assay.errors import NotFoundError
-from assay.identity import Layout, load_ed25519, raw_public, subject_of
+from assay.identity import Layout, load_ed25519, raw_public, subject_of, write_key
+from assay.key_events import rotation_statement
 from assay.reperformance import CAVEAT, Line
 from assay.v1 import tuning_job_pb2 as pb
 from audit.verify.trust import TrustFile
+from gateway import key_registry
 from gateway.cli.app import app as command_line
+from gateway.key_registry import RecordedEvent
 from gateway.kits import make_kit
 from gateway.rejudging import rejudge
 from gateway.settings import Settings
+from tests.gateway.conftest import now
 from tests.gateway.test_pipeline import NAME, Street, street  # noqa: F401
 
 pytestmark = pytest.mark.isolation
@@ -51,6 +57,29 @@ async def test_a_kit_holds_what_the_audit_read_and_reported(street: Street, tmp_
     assert report["measurements"]
     left = [p.name for p in tmp_path.rglob("*.part")]
     assert left == []
+
+
+async def test_a_kit_is_made_and_signed_after_the_audit_workers_key_was_rotated(
+    street: Street,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """The sealed rows are signed by the old key, the kit by the new one."""
+    await street.ask()
+    await street.rest()
+    mine = street.layout.service("audit-worker") / "statement.key"
+    old, new, event = load_ed25519(mine), Ed25519PrivateKey.generate(), "0" * 32
+    halves = [key.public_key().public_bytes_raw() for key in (old, new)]
+    settings = Settings.load(street.layout.root)
+    statement = rotation_statement(settings.origin, "audit-worker", *halves, new, event)
+    recorded = RecordedEvent(street.app.ledger.size, now(), Signer("spiffe://bank.example/people/oscar", ""), statement)
+    await street.app.store.commit(lambda u: key_registry.remember(u.connection, event, recorded))
+    mine.unlink()
+    write_key(mine, new)
+    key = X25519PrivateKey.generate()
+    make_kit(settings, NAME, key.public_key(), tmp_path / "job.kit")
+    with (tmp_path / "job.kit").open("rb") as source:
+        bundle.unseal(source, key, new.public_key(), tmp_path / "opened", max_bytes=1 << 30)
+    assert (tmp_path / "opened" / "inputs" / "private" / "test.jsonl").is_file()
 
 
 @pytest.fixture

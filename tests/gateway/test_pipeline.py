@@ -208,9 +208,16 @@ async def test_an_audit_that_opens_other_canaries_than_committed_is_refused(stre
     assert "audit.completed" not in street.types(NAME)
 
 
-@pytest.mark.parametrize("member", ["adapter_sha256", "base_sha256"])
-async def test_an_audit_of_another_adapter_or_base_model_judges_nothing(street: Street, member: str) -> None:
-    await street.ask(environment={member: "a" * 64})
+@pytest.mark.parametrize(
+    ("where", "member"),
+    [("environment", "adapter_sha256"), ("environment", "base_sha256"), ("audited", "adapter_sha256"),
+     ("audited", "plan_sha256")],
+)  # fmt: skip
+async def test_an_audit_of_another_adapter_base_model_or_plan_judges_nothing(
+    street: Street, where: str, member: str
+) -> None:
+    """Whether the report says so, or what the worker signed for a log to show."""
+    await street.ask(**{where: {member: "a" * 64}})
     job = await street.rest()
     assert job.state == pb.TuningJob.STATE_FAILED and job.reason.startswith("RESULT_REPORT")
     assert "audit.completed" not in street.types(NAME)

@@ -369,6 +369,35 @@ async def test_a_private_job_is_ordered_with_its_guarantee(street: Street) -> No
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("ordered", "wrong"),
+    [
+        (True, "none"),
+        (False, {"epsilon": "1.0", "delta": "0.00001", "unit": "row"}),
+        (True, {"delta": "0.5"}),
+        (True, {"unit": "user"}),
+        (True, {"noise_multiplier": "1.0"}),
+        (True, {"epsilon": "90.0"}),
+        (True, {"sampling_rate": "0.001"}),
+        (True, {"steps": 10_000}),
+        (True, {"epsilon": "little"}),
+    ],
+    ids=["none", "not ordered", "delta", "unit", "noise", "epsilon", "rate", "steps", "unread"],
+)
+async def test_a_claim_of_another_differential_privacy_than_ordered_is_refused(
+    street: Street, ordered: bool, wrong: str | dict[str, Any]
+) -> None:
+    """The audit accounts for what is claimed: a delta of one half makes every epsilon small."""
+    asked = {
+        "differential_privacy": policy_input_pb2.DifferentialPrivacy(noise_multiplier=1.1, delta=0.00001),
+        "hyperparameters": pb.Hyperparameters(epochs=1.5, batch_size=16),
+    }
+    await street.ask(asked=asked if ordered else None, privacy=wrong)
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_FAILED and job.reason.startswith("PRIVACY_CLAIM"), job.reason
+    assert "training.completed" not in street.types(NAME)
+
+
 async def test_a_noise_multiplier_reserves_what_it_spends_at_most_and_is_ordered_as_it_stands(street: Street) -> None:
     privacy = policy_input_pb2.DifferentialPrivacy(noise_multiplier=1.1, delta=0.00001)
     hyper = pb.Hyperparameters(epochs=1.5, batch_size=16)
@@ -379,7 +408,7 @@ async def test_a_noise_multiplier_reserves_what_it_spends_at_most_and_is_ordered
         said = {k: float(v) for k, v in records[kind]["differential_privacy"].items() if k != "unit"}
         assert said == {"epsilon": epsilon, "noise_multiplier": 1.1, "delta": 0.00001}, kind
         assert records[kind]["differential_privacy"]["unit"] == "row"
-    assert job.differential_privacy == privacy
+    assert job.differential_privacy == privacy and "training.completed" in records
     (reserved,) = await street.app.store.fetch(lambda c: store_rows.select_all(c, BudgetRow))
     assert epsilon * 1e6 <= reserved.epsilon_micros < epsilon * 1e6 + 1
 

@@ -215,8 +215,11 @@ async def test_a_run_whose_start_is_gone_cannot_be_replayed(street: Street) -> N
 
 async def test_a_private_run_cannot_be_replayed(street: Street) -> None:
     """Its noise is nobody's to know again."""
-    claim = {"epsilon": "4", "unit": "user", "target": "noise_multiplier"}
-    await street.ask(claim={"differential_privacy": claim})
+    asked = {
+        "differential_privacy": policy_input_pb2.DifferentialPrivacy(noise_multiplier=1.1, delta=0.00001),
+        "hyperparameters": pb.Hyperparameters(epochs=1.5, batch_size=16),
+    }
+    await street.ask(asked=asked)
     await street.rest()
     found = await replay(street)
     assert (found.verdict, found.reason) == (pb.Replay.VERDICT_NOT_REPLAYABLE, "DIFFERENTIAL_PRIVACY")

@@ -260,6 +260,7 @@ class Story:
     train_key: str = "train-worker"
     audit_key: str = "audit-worker"
     permit_key: str = "permit"
+    plan: str = PLAN
     version: int = 0
     state: str = "NONE"
     card_index: int = -1
@@ -425,7 +426,7 @@ class Story:
             "hyperparameters": {"rank": 8},
             "max_train_tokens": 40_000,
             "seed": 7,
-            "audit_plan_sha256": PLAN,
+            "audit_plan_sha256": self.plan,
             "purpose": "replies",
             "decision_index": self.indices.get("intake.decided", 0),
         }
@@ -447,7 +448,7 @@ class Story:
         self.record("audit.completed", "audit", {**report, **measured})
         outcome = {"rule_id": "GATE-AUC", "outcome": "OUTCOME_FAIL", "waivable_by": "ROLE_VALIDATOR"}
         verdict = {"outcomes": [] if to == "AWAITING_APPROVAL" else [outcome], **(answer or {})}
-        judged = {**report, "verdict": verdict, "run": {}, "audit_plan_sha256": PLAN, **changes}
+        judged = {**report, "verdict": verdict, "run": {}, "audit_plan_sha256": self.plan, **changes}
         self.record("release.decided", "verdict", judged, to=to)
         return self.card()
 

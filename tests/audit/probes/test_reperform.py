@@ -19,11 +19,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from assay import bundle, canonical, digests
 from assay.errors import IntegrityError
 from assay.identity import write_key
+from assay.key_events import Compromise, Rotation, ed25519_half
 from assay.reperformance import Line, counts
 from assay.v1 import measurement_pb2
 from audit.probes import compare, reperform
 from audit.probes.findings import series
 from audit.probes.measurements import Subject, measured, proportion
+from audit.probes.reperform import Evidence
+from audit.verify.keys import AUDIT_WORKER, KeyTable, Term
+from tests.audit.ledger.ledger_world import Story, World, ed25519
 
 from .test_task import context, order, train_adapter, write_inputs
 
@@ -154,30 +158,136 @@ def test_the_command_names_what_is_wrong_without_a_trace(made: dict[str, Any], t
     assert "Traceback" not in done.stderr
 
 
-def test_plan_and_verdict_in_a_kit_are_the_ledgers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+JOB = "units/u/tuningJobs/j"
+REPORT, ADAPTER, BASE = "a" * 64, "1" * 64, "2" * 64
+VERDICT = {"outcome": "OUTCOME_FAIL", "input_sha256": "b" * 64, "bundle_sha256": "c" * 64, "as_of": "2026-11-01"}
+KIT_PLAN = {"canary_manifest_sha256": "d" * 64}
+MADE = {"adapter_sha256": ADAPTER, "base_sha256": BASE}
+
+
+def shown(keys: KeyTable | None = None, **changes: dict[str, Any] | None) -> Evidence:
+    """A bundle's records of a released job from index 10 on; ``changes`` are of a record, None leaves it out."""
+    told: dict[str, dict[str, Any]] = {
+        "training.ordered": {"audit_plan_sha256": digests.sha256_bytes(canonical.encode(KIT_PLAN))},
+        "training.completed": MADE,
+        "audit.completed": {"report_sha256": REPORT},
+        "release.decided": {"report_sha256": REPORT, "verdict": VERDICT},
+        "permit.issued": MADE,
+    }
+    entries = []
+    for index, (kind, predicate) in enumerate(told.items(), 10):
+        change = changes.get(kind.replace(".", "_"), {})
+        if change is not None:
+            record = SimpleNamespace(type=kind, statement={"predicate": {"job": JOB, **predicate, **change}})
+            entries.append(SimpleNamespace(index=index, record=record))
+    return Evidence(entries, keys or table())  # type: ignore[arg-type]
+
+
+def table() -> KeyTable:
+    """The audit worker's first key, in force."""
+    return KeyTable({AUDIT_WORKER: [Term(ed25519_half(WORKER.public_key()))]})
+
+
+def opened_kit(folder: Path, measured: dict[str, str] = MADE, signer: Any = WORKER, **order: Any) -> reperform.Opened:
+    """A kit of the job that :func:`shown` is about."""
+    report = measurement_pb2.AuditReport(environment=measured)
+    return reperform.Opened(folder, JOB, {"plan": KIT_PLAN, **order}, report, REPORT, signer.public_key())
+
+
+def test_plan_and_verdict_in_a_kit_are_the_ledgers(tmp_path: Path) -> None:
     """A kit that names a kinder verdict than the ledger is no record of how the report was judged."""
-    about = {"job": "units/u/tuningJobs/j", "report_sha256": "a" * 64}
-    verdict = {"outcome": "OUTCOME_FAIL", "input_sha256": "b" * 64, "bundle_sha256": "c" * 64, "as_of": "2026-11-01"}
-    plan = {"canary_manifest_sha256": "d" * 64}
-    ordered = {"job": about["job"], "audit_plan_sha256": digests.sha256_bytes(canonical.encode(plan))}
-    judged = {**about, "verdict": verdict}
-    shown = [("training.ordered", ordered), ("audit.completed", about), ("release.decided", judged)]
-    records = [SimpleNamespace(type=t, statement={"predicate": p}) for t, p in shown]
-    monkeypatch.setattr(reperform, "verify_bundle", lambda *_: SimpleNamespace(verdict=reperform.VALID))
-    monkeypatch.setattr(reperform, "read_file", lambda path: b"")
-    entries = SimpleNamespace(entries=[SimpleNamespace(record=r) for r in records])
-    monkeypatch.setattr(reperform, "open_bundle", lambda data, log: entries)
-    trust: Any = SimpleNamespace(log=None)
-    report, order = measurement_pb2.AuditReport(), {"plan": plan}
-    opened = reperform.Opened(tmp_path, about["job"], order, report, about["report_sha256"])
-    reperform.check_evidence(opened, tmp_path, trust)
-    easier = replace(opened, order={"plan": {"canary_manifest_sha256": "e" * 64}})
+    opened = opened_kit(tmp_path)
+    reperform.check_evidence(opened, shown())
     with pytest.raises(IntegrityError, match="no such audit plan"):
-        reperform.check_evidence(easier, tmp_path, trust)
-    for mine, holds in ((verdict, True), ({**verdict, "outcome": "OUTCOME_PASS"}, False)):
+        reperform.check_evidence(opened_kit(tmp_path, plan={"canary_manifest_sha256": "e" * 64}), shown())
+    with pytest.raises(IntegrityError, match="no such report"):
+        reperform.check_evidence(replace(opened, report_sha256="f" * 64), shown())
+    for mine, holds in ((VERDICT, True), ({**VERDICT, "outcome": "OUTCOME_PASS"}, False)):
         (tmp_path / "release.json").write_text(json.dumps({"verdict": mine}), encoding="utf-8")
         with contextlib.nullcontext() if holds else pytest.raises(IntegrityError, match="no such verdict"):
-            reperform.check_evidence(opened, tmp_path, trust)
+            reperform.check_evidence(opened, shown())
+
+
+@pytest.mark.parametrize("member", ["adapter_sha256", "base_sha256"])
+@pytest.mark.parametrize("record", ["", "training_completed", "permit_issued"])
+def test_a_report_is_of_the_adapter_that_was_trained_and_permitted(tmp_path: Path, member: str, record: str) -> None:
+    """An honest audit of another adapter says nothing of the one that is deployed."""
+    other = {member: "9" * 64}
+    opened = opened_kit(tmp_path, MADE if record else {**MADE, **other})
+    with pytest.raises(IntegrityError, match="another adapter or base model"):
+        reperform.check_evidence(opened, shown(**({record: other} if record else {})))
+
+
+def test_a_job_without_a_trained_adapter_in_the_bundle_ties_no_report(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="another adapter or base model"):
+        reperform.check_evidence(opened_kit(tmp_path), shown(training_completed=None))
+    reperform.check_evidence(opened_kit(tmp_path), shown(permit_issued=None))
+
+
+def followed(at: int, *, stolen: bool = False) -> tuple[KeyTable, Ed25519PrivateKey]:
+    """The worker's key and one that followed it at an index, because the first was stolen or in good order."""
+    second, keys = Ed25519PrivateKey.generate(), table()
+    old, new = (ed25519_half(key.public_key()) for key in (WORKER, second))
+    if stolen:
+        keys.apply(Compromise("0", AUDIT_WORKER, old, at - 1), at - 1)
+    keys.apply(Rotation("1", AUDIT_WORKER, old, new), at)
+    return keys, second
+
+
+def test_a_kit_made_after_a_rotation_is_believed_of_the_key_that_followed(tmp_path: Path) -> None:
+    """The trust file names the first key of the log for ever; the audit is record 12."""
+    keys, second = followed(20)
+    for signer in (WORKER, second):
+        reperform.check_evidence(opened_kit(tmp_path, signer=signer), shown(keys))
+    keys, second = followed(5)
+    reperform.check_evidence(opened_kit(tmp_path, signer=second), shown(keys))
+    for signer in (WORKER, Ed25519PrivateKey.generate()):
+        with pytest.raises(IntegrityError) as error:
+            reperform.check_evidence(opened_kit(tmp_path, signer=signer), shown(keys))
+        assert error.value.reason == "KIT_SIGNER"
+
+
+def test_a_kit_by_a_key_that_was_stolen_is_refused(tmp_path: Path) -> None:
+    keys, second = followed(20, stolen=True)
+    reperform.check_evidence(opened_kit(tmp_path, signer=second), shown(keys))
+    with pytest.raises(IntegrityError, match="record 19 says") as error:
+        reperform.check_evidence(opened_kit(tmp_path), shown(keys))
+    assert error.value.reason == "KIT_SIGNER"
+
+
+def test_a_kit_is_opened_by_whichever_key_of_the_log_signed_it(tmp_path: Path) -> None:
+    keys, second = followed(20)
+    mine, report = X25519PrivateKey.generate(), b"{}"
+    write_key(tmp_path / "auditor.key", mine)
+    manifest = {"kind": "reperform-kit", "job": JOB, "order": {}, "report_sha256": digests.sha256_bytes(report)}
+    for name, signer in (("first", WORKER), ("second", second)):
+        kit = seal(tmp_path, {"report.json": report}, manifest, mine, signer)
+        opened = reperform.open_kit(kit, tmp_path / "auditor.key", Trust(), tmp_path / name, shown(keys))  # type: ignore[arg-type]
+        assert opened.signer.public_bytes_raw() == signer.public_key().public_bytes_raw()
+    with pytest.raises(IntegrityError) as error:
+        reperform.open_kit(kit, tmp_path / "auditor.key", Trust(), tmp_path / "alone")  # type: ignore[arg-type]
+    assert error.value.reason == "BUNDLE_SIGNATURE", "without a bundle the trust file's key alone is known"
+    forged = seal(tmp_path, {"report.json": report}, manifest, mine, Ed25519PrivateKey.generate())
+    with pytest.raises(IntegrityError) as error:
+        reperform.open_kit(forged, tmp_path / "auditor.key", Trust(), tmp_path / "forged", shown(keys))  # type: ignore[arg-type]
+    assert error.value.reason == "BUNDLE_SIGNATURE"
+
+
+def test_the_keys_of_a_bundle_are_those_that_its_records_name(tmp_path: Path) -> None:
+    world = World(tmp_path).start()
+    story = Story(world).whole()
+    index = story.rotate_key(AUDIT_WORKER, "audit-worker 2")
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(world.export())
+    evidence = Evidence.read(path, world.trust)
+    known = [key.public_bytes_raw() for key in evidence.audit_workers()]
+    assert known == [ed25519(label).public_key().public_bytes_raw() for label in (AUDIT_WORKER, "audit-worker 2")]
+    assert evidence.keys.terms[AUDIT_WORKER][0].end == index
+    assert [i for i, _ in evidence.of(story.job, "audit.completed")] == [story.indices["audit.completed"]]
+    path.write_bytes(b"nothing")
+    with pytest.raises(IntegrityError, match="the evidence bundle is invalid"):
+        Evidence.read(path, world.trust)
+    world.close()
 
 
 # --- comparing ---

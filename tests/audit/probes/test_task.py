@@ -212,6 +212,8 @@ def test_the_bill_is_read_from_the_supervisors_clock(audits: dict[str, Any]) -> 
 def test_the_claim_binds_the_report(audits: dict[str, Any]) -> None:
     claim, folder = audits["leaky"]["claim"], audits["leaky"]["folder"]
     assert claim["report_sha256"] == digests.sha256_file(folder / "outputs" / "report.json")
+    assert claim["adapter_sha256"] == digests.folder_manifest(folder / "inputs" / "adapter").sha256
+    assert len(claim["plan_sha256"]) == 64 and claim["plan_sha256"] == audits["idle"]["claim"]["plan_sha256"]
     assert {"privacy", "quality", "memorisation", "cost"} <= set(claim["probe_seconds"])
     assert audits["leaky"]["report"].environment["base_sha256"]
 

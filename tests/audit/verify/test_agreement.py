@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from assay import canonical
+from assay.digests import sha256_bytes
 from audit.verify import verify_bundle
-from tests.audit.ledger.ledger_world import ADAPTER, CARD, JOB, START, Story, World, digest, subject
+from tests.audit.ledger.ledger_world import ADAPTER, BASE, CARD, JOB, PLAN, START, Story, World, digest, subject
 from tests.audit.verify.test_semantics import (
     DUTIES,
     EVIDENCE,
@@ -288,6 +290,94 @@ def test_another_plan_ordered_than_was_decided_on(world: World) -> None:
     assert "its audit plan" in complaints(world)[AGREEMENT]
 
 
+def planned(world: World, plan: dict[str, Any], sha256: str | None = None) -> Story:
+    """A job that was let train with this plan, under its own digest or ``sha256``; an empty one is left out."""
+    story = Story(world, plan=sha256_bytes(canonical.encode(plan))).found().ask()
+    named = story.plan if sha256 is None else sha256
+    statement = story.service("audit-worker", "preparation", {"kind": "prepare"})
+    said = {"decision": {"allowed": True}, "statement": statement, "audit_plan": plan}
+    story.record("intake.decided", "decision", {**said, **({"audit_plan_sha256": named} if named else {})}, to="QUEUED")
+    return story
+
+
+@pytest.mark.parametrize(
+    ("named", "ordered", "what"),
+    [
+        (None, "", ""),
+        ("", "", ""),
+        (digest("an easier plan"), "", "not that of the plan in it"),
+        (digest("an easier plan"), digest("an easier plan"), "not that of the plan in it"),
+        ("", digest("an easier plan"), "its audit plan is not the one"),
+    ],
+    ids=["its own", "none", "another", "another, ordered", "none, another ordered"],
+)
+def test_the_plan_that_a_decision_shows_is_the_one_whose_digest_is_ordered(
+    world: World, named: str | None, ordered: str, what: str
+) -> None:
+    """Else the log would show strict gates, and bind the order to lax ones."""
+    story = planned(world, {"profile": "quick", "seed": 7}, named)
+    story.plan = ordered or story.plan
+    story.train().audit()
+    found = complaints(world)
+    assert what in found.get(AGREEMENT, "") and bool(what) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("asked", "claimed", "what"),
+    [
+        ({"epsilon": "3.0", "delta": "1e-05", "unit": "row"}, {}, ""),
+        ({}, None, ""),
+        ({"epsilon": "3.0", "delta": "1e-05", "unit": "row"}, None, "PRIVACY_CLAIM"),
+        ({}, {}, "PRIVACY_CLAIM"),
+        ({"epsilon": "3.0", "delta": "1e-05", "unit": "row"}, {"delta": "0.5"}, "delta is 0.5"),
+        ({"epsilon": "3.0", "delta": "1e-05", "unit": "user"}, {}, "another unit"),
+        ({"epsilon": "3.0", "delta": "1e-05", "unit": "row"}, {"steps": 101}, "the epochs allow 100"),
+        ({"epsilon": "3.0", "delta": "1e-05", "unit": "row"}, {"epsilon": []}, "cannot be read"),
+    ],
+)
+def test_a_claim_of_another_differential_privacy_than_ordered(
+    world: World, asked: dict[str, str], claimed: dict[str, object] | None, what: str
+) -> None:
+    """An epsilon at another delta than was asked for is no answer, however small it is."""
+    story = Story(world).found().ask().decide()
+    order = {
+        "base_model": "tiny", "base_sha256": BASE, "audit_plan_sha256": PLAN, "max_train_tokens": 40_000,
+        "hyperparameters": {"batch_size": 8, "epochs": "2.0"}, **({"differential_privacy": asked} if asked else {}),
+    }  # fmt: skip
+    envelope = story.service("permit", "work-order", order)
+    story.record("training.ordered", "work-order", {**order, "envelope": envelope}, to="TRAINING")
+    honest = {
+        "unit": "row", "epsilon": "2.9", "delta": "1e-05", "noise_multiplier": "0.9", "sampling_rate": "0.02",
+        "steps": 100,
+    }  # fmt: skip
+    claim = {} if claimed is None else {"differential_privacy": {**honest, **claimed}}
+    statement = story.service("train-worker", "training", {"kind": "train", "claim": claim}, [("adapter", ADAPTER)])
+    made = {"model": story.model, "adapter_sha256": ADAPTER, "base_sha256": BASE, "statement": statement}
+    story.record("training.completed", "training", made, [("adapter", ADAPTER)], to="AUDITING")
+    found = complaints(world)
+    assert what in found.get(AGREEMENT, "") and bool(what) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("claim", "what"),
+    [
+        ({"adapter_sha256": ADAPTER, "plan_sha256": PLAN}, ""),
+        ({}, ""),
+        ({"adapter_sha256": digest("another adapter")}, "its statement's adapter_sha256"),
+        ({"plan_sha256": digest("an easier plan")}, "its statement's plan_sha256"),
+    ],
+)
+def test_an_audit_of_another_adapter_or_by_another_plan(world: World, claim: dict[str, str], what: str) -> None:
+    """The report is not in a bundle; what it measured is, signed by who measured it."""
+    story = Story(world).found().ask().decide().train()
+    said = {"kind": "audit", "claim": claim}
+    statement = story.service("audit-worker", "audit", said, [("report.json", digest("report"))])
+    measured = {"measurements": [], "measurements_left_out": 0, "not_tested": [], "statement": statement}
+    story.record("audit.completed", "audit", {"model": story.model, "report_sha256": digest("report"), **measured})
+    found = complaints(world)
+    assert what in found.get(AGREEMENT, "") and bool(what) == bool(found)
+
+
 def test_a_training_of_another_order_than_the_recorded_one(world: World) -> None:
     story = Story(world).found().ask().decide()
     subjects = [("adapter", ADAPTER)]
@@ -298,12 +388,7 @@ def test_a_training_of_another_order_than_the_recorded_one(world: World) -> None
 
 @pytest.mark.parametrize(("revealed", "valid"), [("committed", True), ("easier", False)])
 def test_canaries_that_the_decision_had_not_committed_to(world: World, revealed: str, valid: bool) -> None:
-    story = Story(world).found().ask()
-    plan = {"audit_plan": {"canary_manifest_sha256": digest("committed")}}
-    statement = story.service("audit-worker", "preparation", {"kind": "prepare"})
-    said = {"decision": {"allowed": True}, "statement": statement, **plan}
-    story.record("intake.decided", "decision", said, to="QUEUED")
-    story.train()
+    story = planned(world, {"canary_manifest_sha256": digest("committed")}).train()
     subjects = [("report.json", digest("report")), ("canaries.json", digest(revealed))]
     statement = story.service("audit-worker", "audit", {"kind": "audit"}, subjects)
     measured = {"measurements": [], "measurements_left_out": 0, "not_tested": [], "statement": statement}

@@ -100,6 +100,7 @@ def test_it_holds_the_verifier_and_the_pure_modules_and_nothing_else(pyz: Path) 
         "canonical",
         "certificates",
         "digests",
+        "dp_sgd",
         "dsse",
         "errors",
         "key_events",

@@ -2,7 +2,8 @@
 
 import json
 
-from assay.digests import folder_manifest
+from assay import canonical
+from assay.digests import folder_manifest, sha256_bytes
 from assay.worker.task import TaskContext
 from tiny_tasks import behaviour, wait
 
@@ -43,4 +44,5 @@ def run(context: TaskContext) -> dict:
     (context.outputs / "report.json").write_text(json.dumps(report))
     revealed = "[1]" if asked.get("audit") == "other-canaries" else "[]"
     (context.outputs / "canaries.json").write_text(revealed)
-    return {"measurements": len(measurements)}
+    plan_sha256 = sha256_bytes(canonical.encode(plan))
+    return {"measurements": len(measurements), "plan_sha256": plan_sha256, **measured, **asked.get("audited", {})}

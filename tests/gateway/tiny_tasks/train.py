@@ -4,6 +4,7 @@ import json
 import struct
 
 from assay import sealed_file
+from assay.dp_sgd import Sampling
 from assay.errors import ExhaustedError, IntegrityError, InvalidInputError, PreconditionError
 from assay.worker.task import CHECKPOINTS, TaskContext
 from tiny_tasks import behaviour, wait
@@ -33,6 +34,17 @@ def searching(order: dict, wrong: str | None) -> dict:
     elif wrong == "unread":
         done[0]["tokens"] = "many"
     return {"search": {"trials": done, "chosen": 2, "why": "it is lowest", "selection_rows": 30}} if done else {}
+
+
+def privacy(order: dict, asked: dict) -> dict:
+    """What is claimed of the differential privacy that the order asks for, or whatever else the rows ask for."""
+    ordered, settings = order.get("differential_privacy"), order["hyperparameters"]
+    if asked.get("privacy") == "none" or not (ordered or "privacy" in asked):
+        return {}
+    units = {"row": 420, "user": 90}[ordered["unit"]] if ordered else 1
+    sampling = Sampling.of(units, int(settings["batch_size"]), float(settings["epochs"]))
+    kept = {"noise_multiplier": "1.0", "sampling_rate": repr(sampling.rate), "steps": sampling.steps}
+    return {"differential_privacy": {**kept, **(ordered or {}), **asked.get("privacy", {})}}
 
 
 def run(context: TaskContext) -> dict:
@@ -87,5 +99,6 @@ def run(context: TaskContext) -> dict:
         "starts": int((context.work / "starts").read_text()),
         "environments": list(dict.fromkeys((context.work / "environments").read_text().split())),
         **searched,
+        **privacy(context.order, asked),
         **asked.get("claim", {}),
     }
