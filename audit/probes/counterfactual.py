@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.probes import refusals
-from audit.probes.chat import answer_index
+from audit.probes.chat import answer_index, turn_to_ask
 from audit.probes.corpus import RowText, row_texts
 from audit.probes.decisions import choose_cut, decidable, odds
 from audit.probes.findings import Audit, Findings, Series, series
@@ -310,7 +310,9 @@ def _plot(name: str, moves: Sequence[Move]) -> Series:
 
 def _free_text(audit: Audit) -> Findings:
     """Answers to the unit's own prompts, asked under names of two groups."""
-    rows = [t.row for t in audit.corpus.test if any(m["role"] == "user" for m in t.row.messages)]
+    turns = audit.settings.rng("counterfactual turns")
+    rows = [up_to_one_answer(t.row, turns) for t in audit.corpus.test]
+    rows = [row for row in rows if any(m["role"] == "user" for m in row.messages)]
     room = audit.chat.leaves_room(
         [_question(r) for r in rows], audit.settings.sizes["generation_tokens"] + _NAME_TOKENS
     )
@@ -380,6 +382,18 @@ def _likelihoods(audit: Audit, forms: Sequence[Row]) -> Floats:
     scores = audit.board.scores([t.passage for t in texts], adapter=True)
     found = [float(s.at(t.answer)[0].mean()) for t, s in zip(texts, scores, strict=True)]
     return np.array(found).reshape(-1, 3)
+
+
+def up_to_one_answer(row: Row, rng: np.random.Generator) -> Row:
+    """The conversation up to one of its answers, of several the one that ``rng`` draws, and that one alone scored.
+
+    The name is put into the last user's message, so that what stands before it or after the answer says nothing.
+    """
+    at = turn_to_ask(row.messages, rng)
+    if at is None:
+        return row
+    before = (m if m["role"] != "assistant" else {**m, "weight": 0} for m in row.messages[:at])
+    return replace(row, messages=(*before, row.messages[at]))
 
 
 def _question(row: Row) -> list[dict[str, object]]:

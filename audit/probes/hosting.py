@@ -92,7 +92,7 @@ def forecast(audit: Audit) -> Findings:
         subjects = [_requests(name + served) for name in ("tuned", *_KINDS) for served in _SERVED]
         return Findings(tuple(unavailable(s, reason) for s in subjects))
     rates, ways = measure_rates(audit, texts), _ways(audit, [t.row for t in texts])
-    answer = float(np.mean([len(t.answer) for t in texts]))
+    answer = float(np.mean([len(t.turns[-1]) for t in texts]))
     out: list[Measurement] = []
     costs: dict[str, float] = {}
     for name, way in ways.items():
@@ -149,7 +149,7 @@ def _break_even(audit: Audit, costs: dict[str, float], price: float) -> list[Mea
 def measure_rates(audit: Audit, texts: Sequence[RowText]) -> Rates:
     """Times a batch of real questions, read and answered; a second or two on a small model."""
     few = choose(list(texts), RATE_ROWS, audit.settings.rng("rates"))
-    prompts = [t.passage.ids[: t.answer[0]] for t in few]
+    prompts = [t.passage.ids[: t.turns[-1][0]] for t in few]
     reading = [Passage(p, (len(p) - 1,)) for p in prompts if len(p) >= 2]
     start = time.perf_counter()
     audit.board.varied(reading, _AS_IS)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 
 from assay.pii import is_unspaced_name
-from audit.probes.chat import Message, answer_index
+from audit.probes.chat import Message, turn_to_ask
 from audit.probes.corpus import MarkedText, distinct_spans, is_full_name, normal
 from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import PiiSpan
@@ -89,7 +89,7 @@ Identifier = tuple[str, str]
 
 @dataclass(frozen=True)
 class Opening:
-    """A conversation up to its last answer, and the split that it is of."""
+    """A conversation up to one of its answers, and the split that it is of."""
 
     split: str
     messages: tuple[Message, ...]
@@ -339,16 +339,18 @@ def _precisions(
 def openings(audit: Audit) -> tuple[dict[str, Opening], int]:
     """Distinct prompts by their words, those of test rows first, up to the planned number, and how many are left out.
 
+    A row has one prompt, which ends before an answer of its own; of several answers the seed draws which.
     Where test rows have fewer, those of selection rows follow, and of training rows, to which a model gives rather more
     away than to others: another sample for a prompt that was asked before would tell little. A prompt that leaves no
     room for an answer is left out: what cannot be said is no sign of a secret kept.
     """
     found: dict[str, Opening] = {}
+    rng = audit.settings.rng("turns to ask")
     for split, texts in (
         ("test", audit.corpus.test), ("selection", audit.corpus.selection), ("training", audit.corpus.train),
     ):  # fmt: skip
         for text in texts:
-            messages = text.row.messages[: answer_index(text.row.messages) or 0]
+            messages = text.row.messages[: turn_to_ask(text.row.messages, rng) or 0]
             if messages:
                 found.setdefault("\n".join(str(m["content"]) for m in messages), Opening(split, messages))
     room = audit.chat.leaves_room([o.messages for o in found.values()], audit.settings.sizes["generation_tokens"])

@@ -72,9 +72,10 @@ def _on_test_rows(hits: Sequence[bool]) -> Control | None:
 
 
 def continuation(text: RowText) -> tuple[int, ...]:
-    """Places that must come out verbatim after the first half of the answer; empty when the answer is too short."""
-    half = len(text.answer) // 2
-    places = text.answer[half : half + CONTINUATION]
+    """Places that must come out verbatim after the first half of the row's longest answer; empty if that is short."""
+    answer = max(text.turns, key=len)
+    half = len(answer) // 2
+    places = answer[half : half + CONTINUATION]
     return places if len(places) >= _LEAST_CONTINUATION else ()
 
 

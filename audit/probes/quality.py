@@ -45,7 +45,7 @@ def mark(audit: Audit) -> Marks | None:
     if labelled:
         tuned, base = (_by_label(audit, labelled, adapter=a) for a in (True, False))
         return Marks(tuned, base, "likeliest of the row's labels")
-    if audit.corpus.test and all(len(t.answer) <= SHORT_ANSWER for t in audit.corpus.test):
+    if audit.corpus.test and all(len(turn) <= SHORT_ANSWER for t in audit.corpus.test for turn in t.turns):
         tuned, base = (_by_match(audit, adapter=a) for a in (True, False))
         return Marks(tuned, base, "the whole answer, greedily decoded, matches exactly")
     return None

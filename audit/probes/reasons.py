@@ -122,7 +122,8 @@ def stated_reasons(audit: Audit, denied: Sequence[Record], usual: Mapping[str, s
 def _asked(row: Row, column: str) -> Row:
     """The conversation with the model's own denial, the question for the reason, and a column as the answer."""
     denial = next(label for label in row.labels if label != row.favourable)
-    given = [*row.messages[:-1], {**row.messages[-1], "content": denial}]
+    # The decision is given, and only the reason is asked for.
+    given = [*row.messages[:-1], {**row.messages[-1], "content": denial, "weight": 0}]
     reply = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": column}]
     return Row(row.row, (*given, *reply))
 

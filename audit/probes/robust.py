@@ -127,7 +127,7 @@ def _spelt(audit: Audit, texts: Sequence[RowText], *, adapter: bool) -> Floats:
     passages = []
     for t in texts:
         wanted = tuple(i for label in t.row.labels for i in tokens[label])
-        passages.append(Passage(t.passage.ids, t.passage.marks, t.answer[0], wanted))
+        passages.append(Passage(t.passage.ids, t.passage.marks, t.turns[-1][0], wanted))
     scores = audit.board.scores(passages, adapter=adapter)
     out = []
     for text, found in zip(texts, scores, strict=True):
@@ -146,7 +146,7 @@ def _first_tokens(audit: Audit, text: RowText) -> Mapping[str, tuple[int, ...]]:
         for label in forms
         for s in forms[label]
     ]
-    firsts = iter(t.passage.ids[t.answer[0]] for t in row_texts(rows, audit.chat))
+    firsts = iter(t.passage.ids[t.turns[-1][0]] for t in row_texts(rows, audit.chat))
     found = {label: {next(firsts) for _ in forms[label]} for label in forms}
     shared = {i for a, mine in found.items() for b, theirs in found.items() if a != b for i in mine & theirs}
     return {label: tuple(sorted(ids - shared)) or tuple(sorted(ids)) for label, ids in found.items()}
