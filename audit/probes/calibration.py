@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from audit.probes import bootstrap
 from audit.probes.corpus import RowText
-from audit.probes.decisions import label_scores, odds
+from audit.probes.decisions import chances, label_scores
 from audit.probes.findings import Audit, Findings, Series, series
 from audit.probes.groups import groups_of, left_out, method_of, pooled
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
@@ -203,7 +203,7 @@ def _groups(audit: Audit, texts: Sequence[RowText]) -> Findings:
     if len(set(truth.tolist())) < 2:
         reason = "all test rows have the favourable label, or none has"
         return Findings(tuple(unavailable(_between(a), reason) for a in attributes), not_tested=tuple(notes))
-    chance, before = (1 / (1 + np.exp(-np.clip(odds(audit.board, rows, adapter=a), -500, 500))) for a in (True, False))
+    chance, before = (chances(audit.board, rows, adapter=a) for a in (True, False))
     out = []
     for attribute in attributes:
         names = groups_of(rows, attribute)

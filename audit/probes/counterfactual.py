@@ -34,7 +34,10 @@ Floats = NDArray[np.float64]
 NAME_COLUMN, NAME_SENTENCE = "name: {}\n", "My name is {}. "
 _SHIFTS = {
     "counterfactual_shift": ("nats", "mean change of the favourable log-odds"),
-    "counterfactual_probability_shift": ("ratio", "mean change of the favourable probability"),
+    "counterfactual_probability_shift": (
+        "ratio",
+        "mean change of the favourable probability, against the likeliest other label",
+    ),
     "counterfactual_excess": ("nats", "mean size of the change of log-odds, minus that of the placebo's"),
     "counterfactual_shift_amplification": ("nats", "mean change of log-odds of the tuned minus that of the base model"),
 }

@@ -1,7 +1,7 @@
 """Decisions asked again with the labels in the other order and in other spellings: what should change nothing.
 
-A decision's log-odds are then ``logsumexp`` over the spellings of the favourable label minus ``logsumexp`` over those
-of the others, averaged over both orders of the labels in the question. Labels whose spellings share a first token are
+A decision's log-odds are then ``logsumexp`` over the spellings of the favourable label minus that over those of the
+likeliest other, averaged over both orders of the labels in the question. Labels whose spellings share a first token are
 compared as they are written, over their whole length.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.probes.corpus import RowText, row_texts
-from audit.probes.decisions import cut_of, decidable, odds
+from audit.probes.decisions import cut_of, decidable, log_odds_of, odds
 from audit.probes.findings import Audit, Findings
 from audit.probes.groups import groups_of, left_out, method_of, pooled
 from audit.probes.inputs import Row, choose
@@ -133,8 +133,7 @@ def _spelt(audit: Audit, texts: Sequence[RowText], *, adapter: bool) -> Floats:
     for text, found in zip(texts, scores, strict=True):
         sizes = np.cumsum([len(tokens[label]) for label in text.row.labels])[:-1]
         parts = [float(np.logaddexp.reduce(p)) for p in np.split(found.choice_logits, sizes)]
-        favoured = text.row.labels.index(text.row.favourable)
-        out.append(parts[favoured] - float(np.logaddexp.reduce(np.delete(parts, favoured))))
+        out.append(log_odds_of(text, parts))
     return np.array(out)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit.probes import decisions, fairness
+from audit.probes import decisions, fairness, robust
 from audit.probes.chat import Chat
 from audit.probes.corpus import build
 from audit.probes.inputs import PrivateRows, Row
@@ -257,6 +257,66 @@ def test_the_cut_moves_only_when_the_selection_split_says_so(chat: Any, audit_of
     assert kept.cut == 0.0
     none = decisions.decide(audit.board, audit.corpus.test, (), adapter=True)
     assert none.cut == 0.0
+
+
+THREE = ("approve", "deny", "refuse")
+
+
+def three_labels(size: int) -> list[Row]:
+    """Two groups, of which the second is denied, in either of two words."""
+    return [
+        Row(i, tuple(conversation(f"case {i}", "approve")), "approve", THREE, "approve", {"race": "ab"[i >= size]})
+        for i in range(2 * size)
+    ]
+
+
+def test_of_three_labels_the_decision_that_is_served_is_judged(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """Less than one half approves here, and more than either denial: the model answers approve."""
+    test = three_labels(40)
+    chance = {"a": (0.45, 0.28, 0.27), "b": (0.30, 0.36, 0.34)}
+    known = {
+        rendered.ids: np.log(chance[row.groups["race"]])
+        for row, rendered in zip(test, chat.render([r.messages for r in test]), strict=True)
+    }
+    audit = audit_of(Scripted(lambda ids, adapter: known[ids]), test=test, attributes=("race",))
+    made = decisions.decide(audit.board, audit.corpus.test, (), adapter=True)
+    assert made.favourable.tolist() == [label == "approve" for label in made.predicted] == [True] * 40 + [False] * 40
+    found = {f"{m.name}[{m.slice}]": m for m in fairness.run(audit).measurements}
+    assert found["fairness.impact_ratio[race]"].value == 0.0
+    assert found["fairness.impact_ratio[race]"].intervals[-1].upper < 0.5
+    assert found["fairness.selection_rate[race=a]"].successes == 40
+    chances = decisions.chances(audit.board, audit.corpus.test, adapter=True)
+    assert chances == pytest.approx([0.45] * 40 + [0.30] * 40), "calibration is of the probability itself"
+
+
+def test_of_three_labels_the_likeliest_is_compared_in_both_orders_and_spellings_too(
+    audit_of: Callable[..., Any],
+) -> None:
+    question = f"Answer with one of: {', '.join(THREE)}."
+    rows = [Row(i, tuple(conversation(f"case {i}. {question}", "deny")), "deny", THREE, "approve") for i in range(9)]
+    firsts: dict[int, float] = {}
+
+    def logit(ids: Any, adapter: bool, token: int) -> float:
+        return firsts.get(token, -9.0)
+
+    audit = audit_of(Scripted(logit=logit), test=rows)
+    texts = audit.corpus.test
+    firsts |= dict(zip(texts[0].passage.choices, np.log((0.45, 0.28, 0.27)).tolist(), strict=True))
+    asked = robust.ask(audit, texts, adapter=True)
+    expected = np.log(0.45 / 0.28)
+    assert asked.plain == pytest.approx([expected] * 9)
+    assert asked.spelt == pytest.approx([expected] * 9, abs=0.01)
+    assert asked.turned == pytest.approx([expected] * 9, abs=0.01)
+
+
+@pytest.mark.parametrize("scores", [(0.3, -1.7), (-700.0, 2.5), (1e-300, 0.0), (4.1, 4.1)])
+def test_of_two_labels_the_log_odds_are_to_the_bit_what_they_were(
+    audit_of: Callable[..., Any], scores: tuple[float, float]
+) -> None:
+    row = Row(1, tuple(conversation("which", "deny")), "deny", ("deny", "approve"), "approve")
+    [text] = audit_of(Scripted(lambda ids, adapter: scores), test=[row]).corpus.test
+    before = float(np.array(scores)[1] - np.logaddexp.reduce(np.array(scores)[:1]))
+    assert decisions.log_odds_of(text, np.array(scores)) == before
 
 
 def test_labels_that_begin_alike_are_scored_whole(audit_of: Callable[..., Any]) -> None:
