@@ -209,13 +209,14 @@ def _groups(audit: Audit, texts: Sequence[RowText]) -> Findings:
         names = groups_of(rows, attribute)
         notes += left_out(f"calibration by group [{attribute}]", names, LEAST_CELL)
         names = pooled(names, attribute, LEAST_CELL)
-        gaps = []
+        gaps, of_base = [], []
         for group in sorted(set(names) - {""}):
             where = np.array(names) == group
             if where.sum() >= LEAST_CELL:
                 gaps.append(Gap(group, chance[where], truth[where]))
-                out.append(_gap(audit, gaps[-1], float((before - truth)[where].mean())))
-        out.append(_difference(audit, attribute, gaps))
+                of_base.append(Gap(group, before[where], truth[where]))
+                out.append(_gap(audit, gaps[-1], of_base[-1].value))
+        out.append(_difference(audit, attribute, gaps, of_base))
     return Findings(tuple(out), not_tested=tuple(notes))
 
 
@@ -230,14 +231,15 @@ def _between(attribute: str) -> Subject:
     return Subject("fairness.calibration_difference", "ratio", _BETWEEN, attribute)
 
 
-def _difference(audit: Audit, attribute: str, gaps: Sequence[Gap]) -> Measurement:
+def _difference(audit: Audit, attribute: str, gaps: Sequence[Gap], of_base: Sequence[Gap]) -> Measurement:
     between = _between(attribute)
     subject = replace(between, method=method_of(between.method, [g.group for g in gaps], attribute))
     if len(gaps) < 2:
         return unavailable(subject, f"two groups of {attribute} with {LEAST_CELL} rows are needed")
     n, inputs = min(len(g.truth) for g in gaps), [[g.group, g.chance, g.truth] for g in gaps]
-    bounds = partial(largest_difference_interval, gaps)
-    return measured(subject, largest_difference(gaps), bounds, audit.settings.confidences, n=n, inputs=inputs)
+    bounds, control = partial(largest_difference_interval, gaps), Control(largest_difference(of_base), "base model")
+    levels = audit.settings.confidences
+    return measured(subject, largest_difference(gaps), bounds, levels, n=n, inputs=inputs, control=control)
 
 
 def _plot(top: Floats, right: Floats) -> Series:

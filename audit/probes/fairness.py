@@ -3,8 +3,9 @@
 Point values come from fairlearn's MetricFrame. Intervals of rates are exact; those of ratios and differences between
 groups hold for small groups and any number of them (:mod:`audit.statistics.extremes`). Groups with fewer rows than the
 least cell are compared together, or left out and named where they are too few for that too: three rows could only make
-every comparison undecidable. So is a group with too few rows of the outcome that a TPR or FPR conditions on. The share
-of the rows that is not compared, for that or because they tell no group or no decision, is measured.
+every comparison undecidable. So is a group with too few rows of the outcome that a TPR or FPR conditions on, and one of
+which the test has no row though other rows of the audit are of it. The share of the rows that is not compared, for that
+or because they tell no group or no decision, is measured.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from audit.probes.decisions import Decisions, decide
 from audit.probes.findings import Audit, Findings, Series, series
-from audit.probes.groups import groups_of, left_out, method_of, pooled
+from audit.probes.groups import groups_of, lacking, left_out, method_of, pooled
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
 from audit.statistics import extremes, stats
 from audit.statistics.extremes import LEAST_CELL, Cell
@@ -34,6 +35,12 @@ _EXTREME = (
     "intersection-union bounds over all pairs of groups with Wilson-based (MOVER) limits, Bonferroni on the far side"
 )
 _CHANGE = "from the intervals of both over all pairs of groups (Bonferroni)"
+_RATES = {
+    "selection_rate": "share of favourable decisions",
+    "true_positive_rate": "share of favourable decisions among rows with the favourable label",
+    "false_positive_rate": "share of favourable decisions among rows with another label",
+    "accuracy": "share of decisions that are favourable if and only if the row's label is",
+}
 _LEFT_OUT = "share of the scored test rows that no group's selection rate counts; Clopper-Pearson"
 
 
@@ -77,6 +84,15 @@ class Table:
                 out.append(Cell(name, int(outcome[chosen].sum()), int(chosen.sum())))
         return out
 
+    def rates(self) -> dict[str, list[Cell]]:
+        """By measurement, the cells of every group that is large enough for it."""
+        return {
+            "selection_rate": self.cells(),
+            "true_positive_rate": self.cells(self.deserved),
+            "false_positive_rate": self.cells(~self.deserved),
+            "accuracy": self.cells(of=self.favourable == self.deserved),
+        }
+
     def left_out(self) -> list[str]:
         """Sentences about the groups that the TPR, the FPR and so the equalized odds do not compare."""
         what, out = f"group fairness [{self.slice}]", []
@@ -108,6 +124,7 @@ def run(audit: Audit) -> Findings:
         measurements += _attribute(audit, tables[0], tables[1], tuned.cut_origin)
         measurements += [] if "," in attribute else _left_out(audit, tables[0])
         notes += left_out(f"group fairness [{attribute}]", groups_of(tuned.texts, attribute), tables[0].least)
+        notes += lacking(f"group fairness [{attribute}]", attribute, audit.rows)
         notes += tables[0].left_out()
         if tables[0].cells():
             plots.append(_plot(tables[0], max(audit.settings.confidences)))
@@ -150,17 +167,7 @@ def _attribute(audit: Audit, tuned: Table, base: Table, origin: str) -> list[Mea
         reason = f"the test rows hold fewer than two groups of {tuned.slice}"
         return [unavailable(s, reason) for s in subjects.values()]
     frame = metric_frame(tuned)
-    share = f"share of favourable decisions, {origin}; Clopper-Pearson"
-    out = [
-        proportion(
-            Subject("fairness.selection_rate", "ratio", share, c.name),
-            c.successes,
-            c.n,
-            levels,
-            inputs={"cell": [c.successes, c.n]},
-        )
-        for c in tuned.cells()
-    ]
+    out = _rates(audit, tuned, base, origin)
     labels = tuned.cells(of=tuned.deserved)
     twins = {"fairness.impact_ratio": tuned.cells(), "fairness.label_impact_ratio": labels}
     before = {"fairness.impact_ratio": base.cells(), "fairness.label_impact_ratio": None}
@@ -181,6 +188,24 @@ def _attribute(audit: Audit, tuned: Table, base: Table, origin: str) -> list[Mea
     amplified = subjects["fairness.selection_difference_over_labels"]
     out.append(_amplification(audit, amplified, tuned, tuned.favourable, tuned.deserved))
     out.append(_fisher(subjects["fairness.impact_ratio_p"], tuned.cells()))
+    return out
+
+
+def _rates(audit: Audit, tuned: Table, base: Table, origin: str) -> list[Measurement]:
+    """Rates of each group, of which the largest difference alone says neither whose is low nor how low.
+
+    An earlier plan names the selection rate alone.
+    """
+    named, before, out = audit.settings.metrics, base.rates(), []
+    for rate, cells in tuned.rates().items():
+        name, others = f"fairness.{rate}", {c.name: c for c in before[rate]}
+        if named and name not in named and rate != "selection_rate":
+            continue
+        for cell in cells:
+            subject = Subject(name, "ratio", f"{_RATES[rate]}, {origin}; Clopper-Pearson", cell.name)
+            inputs, control = {"cell": [cell.successes, cell.n]}, Control(others[cell.name].rate, "base model")
+            levels = audit.settings.confidences
+            out.append(proportion(subject, cell.successes, cell.n, levels, inputs=inputs, control=control))
     return out
 
 

@@ -95,18 +95,20 @@ def losses(audit: Audit, texts: Sequence[RowText], *, adapter: bool) -> tuple[li
 def loss_gap(audit: Audit) -> list[Measurement]:
     """Gap and ratio of the losses; n is the number of test rows.
 
-    The control is the base model's gap: it saw neither split, so its gap is how much harder the test rows happen to
-    be.
+    The control is the base model's: it saw neither split, so its gap is how much harder the test rows happen to be.
     """
     levels, n = audit.settings.confidences, len(audit.corpus.test)
     gap, ratio = Subject("overfitting.loss_gap", "nats", _GAP), Subject("overfitting.loss_ratio", "ratio", _RATIO)
     test, train = losses(audit, audit.corpus.test, adapter=True), losses(audit, audit.corpus.train, adapter=True)
     inputs = {"test": test, "train": train}
 
+    def of_base() -> list[float]:
+        splits = [losses(audit, part, adapter=False) for part in (audit.corpus.test, audit.corpus.train)]
+        return [stats.weighted_mean(*split).value for split in splits]
+
     def build_gap() -> Measurement:
         found = stats.difference(stats.weighted_mean(*test), stats.weighted_mean(*train))
-        splits = [losses(audit, part, adapter=False) for part in (audit.corpus.test, audit.corpus.train)]
-        before = [stats.weighted_mean(*split).value for split in splits]
+        before = of_base()
         control = Control(before[0] - before[1], "base model")
         return measured(gap, found.value, found.interval, levels, n=n, inputs=inputs, control=control)
 
@@ -118,7 +120,9 @@ def loss_gap(audit: Audit) -> list[Measurement]:
         def interval(confidence: float) -> stats.Bounds:
             return stats.log_ratio_interval(first, second, confidence)
 
-        return measured(ratio, first.value / second.value, interval, levels, n=n, inputs=inputs)
+        before = of_base()
+        control = Control(before[0] / before[1], "base model") if before[1] > 0 else None
+        return measured(ratio, first.value / second.value, interval, levels, n=n, inputs=inputs, control=control)
 
     return [guarded(gap, build_gap), guarded(ratio, build_ratio)]
 

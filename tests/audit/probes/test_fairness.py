@@ -100,6 +100,58 @@ def test_n_is_the_smallest_group_compared(found: dict[str, Measurement]) -> None
         assert found[f"fairness.{name}[race]"].n == 60
 
 
+def test_rates_of_each_group_stand_beside_the_differences(found: dict[str, Measurement]) -> None:
+    """Which group is worse off, and by which rate, cannot be read from the largest difference."""
+    told = {
+        "true_positive_rate": {"black": (20, 40), "white": (110, 120)},
+        "false_positive_rate": {"black": (4, 20), "white": (15, 40)},
+        "accuracy": {"black": (36, 60), "white": (135, 160)},
+    }
+    for name, groups in told.items():
+        for race, cell in groups.items():
+            rate = found[f"fairness.{name}[race={race}]"]
+            assert (rate.successes, rate.n) == cell and rate.value == pytest.approx(cell[0] / cell[1])
+            assert [i.confidence for i in rate.intervals] == [0.95, 0.99]
+            assert rate.control == pytest.approx(rate.value), "here the base model decides alike"
+    gap = (
+        found["fairness.true_positive_rate[race=white]"].value - found["fairness.true_positive_rate[race=black]"].value
+    )
+    assert found["fairness.tpr_difference[race]"].value == pytest.approx(gap)
+    assert "fairness.false_positive_rate[race=white,sex=m]" in found
+    assert "fairness.true_positive_rate[race=black,sex=m]" not in found, "24 rows are too few, as for the differences"
+
+
+def test_rates_have_the_base_models_and_an_earlier_plan_has_the_selection_rate_alone(
+    chat: Any, audit_of: Callable[..., Any]
+) -> None:
+    test, decided = rows(COUNTS)
+    audit = audit_of(model_for(chat, test, decided, base=True), test=test, attributes=("race",))
+    found = {f"{m.name}[{m.slice}]": m for m in fairness.run(audit).measurements}
+    controls = {"selection_rate": 1.0, "true_positive_rate": 1.0, "false_positive_rate": 1.0, "accuracy": 40 / 60}
+    for name, control in controls.items():
+        rate = found[f"fairness.{name}[race=black]"]
+        assert (rate.control, rate.control_kind) == (pytest.approx(control), "base model")
+    earlier = replace(audit, settings=replace(audit.settings, metrics=frozenset({"fairness.impact_ratio"})))
+    names = {m.name for m in fairness.run(earlier).measurements}
+    assert "fairness.selection_rate" in names
+    assert not names & {f"fairness.{name}" for name in controls if name != "selection_rate"}
+
+
+def test_a_group_of_which_the_sealed_test_has_no_row_is_named(chat: Any, audit_of: Callable[..., Any]) -> None:
+    test, decided = rows(COUNTS)
+    others, _ = rows({("green", "m", True, True): 2, ("", "f", True, True): 1, ("white", "x", True, True): 1})
+    others = [replace(r, messages=tuple(conversation(f"other {r.row}", r.label))) for r in others]
+    model = model_for(chat, [*test, *others], decided | {f"other {r.row}": True for r in others})
+    for split in ("selection", "train"):
+        audit = audit_of(model, test=test, attributes=("race", "sex"), **{split: others})
+        notes = fairness.run(audit).not_tested
+        told = "no test row, though selection or training rows are of"
+        assert f"group fairness [race]: {told}: race=green" in notes
+        assert f"group fairness [sex]: {told}: sex=x" in notes
+        assert f"group fairness [race,sex]: {told}: race=green,sex=m; race=white,sex=x" in notes
+    assert not any("no test row" in note for note in fairness.run(audit_of(model, test=test)).not_tested)
+
+
 def test_intersections_leave_small_cells_out(found: dict[str, Measurement]) -> None:
     ratio = found["fairness.impact_ratio[race,sex]"]
     assert ratio.HasField("value")  # white m 95, white f 65, black f 36; black m has 24 rows

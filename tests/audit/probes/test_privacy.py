@@ -454,6 +454,7 @@ def test_verbatim_rows_beside_unseen_rows(chat: Any, audit_of: Callable[..., Any
     assert found["overfitting.loss_gap"].n == 20
     assert found["overfitting.loss_gap"].control == pytest.approx(0, abs=0.05)
     assert found["overfitting.loss_ratio"].value > 1.2
+    assert found["overfitting.loss_ratio"].control == pytest.approx(1, abs=0.03)
 
 
 def test_templated_replies_are_no_excess(chat: Any, audit_of: Callable[..., Any]) -> None:
