@@ -28,15 +28,21 @@ from audit.statistics.extremes import LEAST_CELL
 
 Floats = NDArray[np.float64]
 BINS, LEAST_ROWS = 10, 100
-_ECE = "expected calibration error of the likeliest label, ten bins of equal mass; interval by bounds of its noise"
-_DELTA = "the same of the tuned minus that of the base model, on the same rows; from both intervals (Bonferroni)"
+_ECE = (
+    "expected calibration error (Guo et al. 2017) of the likeliest label, ten bins of equal mass (Nixon et al. 2019); "
+    "interval by bounds of its noise, our own definition"
+)
+_DELTA = (
+    "expected calibration error (Guo et al. 2017; Nixon et al. 2019) of the tuned minus that of the base model, on the "
+    "same rows; from both intervals (Bonferroni)"
+)
 _GAP = (
     "mean favourable probability minus share of favourable labels; Agresti-Coull 1998 for the rows' differences, "
     "Student's quantile"
 )
 _BETWEEN = (
-    "largest difference of two groups' calibration gaps; intersection-union bounds over all pairs of groups, "
-    "square-and-add of both intervals, Bonferroni on the far side"
+    "largest difference of two groups' calibration gaps; intersection-union bounds (Berger 1982) over all pairs of "
+    "groups, square-and-add of both intervals (Zou and Donner 2008), Bonferroni on the far side"
 )
 
 

@@ -41,7 +41,7 @@ _SHIFTS = {
     "counterfactual_excess": ("nats", "mean size of the change of log-odds, minus that of the placebo's"),
     "counterfactual_shift_amplification": ("nats", "mean change of log-odds of the tuned minus that of the base model"),
 }
-_FLIPS = "share of rows whose decision flips when the group is exchanged ({}); {}"
+_FLIPS = "share of counterfactual pairs (Garg et al. 2019) whose decision flips when the group is exchanged ({}); {}"
 _NAME_TOKENS = 48
 """Room for the sentence that names somebody, which is added to a prompt."""
 _A_SET = "one number a set of three names, none of which another set has: its mean over the {} that bear them; "
@@ -260,11 +260,11 @@ def _subjects(slice_: str, told: str) -> list[Subject]:
 def _subject(name: str, slice_: str, told: str) -> Subject:
     names = slice_.endswith(",names")
     if name not in _SHIFTS:
-        how = _A_SET.format("rows") + _OF_SHARES if names else "Clopper-Pearson"
+        how = _A_SET.format("rows") + _OF_SHARES if names else "Clopper-Pearson 1934"
         return Subject(f"fairness.{name}", "ratio", _FLIPS.format(told, how), slice_)
     unit, what = _SHIFTS[name]
     how = _A_SET.format("rows") + "t interval" if names else "one pair a row, paired t interval"
-    return Subject(f"fairness.{name}", unit, f"{what}, {told}; {how}", slice_)
+    return Subject(f"fairness.{name}", unit, f"{what}, counterfactual pairs (Garg et al. 2019), {told}; {how}", slice_)
 
 
 def _mean(
@@ -406,7 +406,7 @@ def _question(row: Row) -> list[dict[str, object]]:
 
 def _text_subjects(slice_: str, told: str) -> dict[str, Subject]:
     set_ = f"{told}; {_A_SET.format('prompts')}"
-    mean = set_ + "t interval"
+    mean = f"our own definition, {set_}t interval"
     return {
         "divergence": Subject(
             "fairness.generation_divergence",

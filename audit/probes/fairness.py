@@ -32,16 +32,20 @@ LEAST_OUTCOMES = 5
 """Fewest rows of a group with the outcome that a TPR or FPR conditions on."""
 
 _EXTREME = (
-    "intersection-union bounds over all pairs of groups with Wilson-based (MOVER) limits, Bonferroni on the far side"
+    "intersection-union bounds (Berger 1982) over all pairs of groups with Wilson-based limits (MOVER, {}), Bonferroni "
+    "on the far side"
 )
-_CHANGE = "from the intervals of both over all pairs of groups (Bonferroni)"
+_OF_RATIOS, _OF_DIFFERENCES = _EXTREME.format("Donner and Zou 2012"), _EXTREME.format("Zou and Donner 2008")
+_CHANGE = (
+    "our own definition, from the intervals of both over all pairs of groups (MOVER, Zou and Donner 2008; Bonferroni)"
+)
 _RATES = {
     "selection_rate": "share of favourable decisions",
     "true_positive_rate": "share of favourable decisions among rows with the favourable label",
     "false_positive_rate": "share of favourable decisions among rows with another label",
     "accuracy": "share of decisions that are favourable if and only if the row's label is",
 }
-_LEFT_OUT = "share of the scored test rows that no group's selection rate counts; Clopper-Pearson"
+_LEFT_OUT = "share of the scored test rows that no group's selection rate counts; Clopper-Pearson 1934"
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,7 @@ def _rates(audit: Audit, tuned: Table, base: Table, origin: str) -> list[Measure
         if named and name not in named and rate != "selection_rate":
             continue
         for cell in cells:
-            subject = Subject(name, "ratio", f"{_RATES[rate]}, {origin}; Clopper-Pearson", cell.name)
+            subject = Subject(name, "ratio", f"{_RATES[rate]}, {origin}; Clopper-Pearson 1934", cell.name)
             inputs, control = {"cell": [cell.successes, cell.n]}, Control(others[cell.name].rate, "base model")
             levels = audit.settings.confidences
             out.append(proportion(subject, cell.successes, cell.n, levels, inputs=inputs, control=control))
@@ -295,12 +299,15 @@ def _amplification(
 def _subjects(attribute: str, origin: str) -> list[Subject]:
     decided = f"decisions by {origin or 'log-odds'}"
     texts = {
-        "impact_ratio": f"lowest over highest selection rate, {decided}; {_EXTREME}",
-        "label_impact_ratio": f"lowest over highest share of favourable labels in the test rows themselves; {_EXTREME}",
-        "selection_difference": f"largest difference of selection rates, {decided}; {_EXTREME}",
-        "tpr_difference": f"largest difference of true positive rates, {decided}; {_EXTREME}",
-        "fpr_difference": f"largest difference of false positive rates, {decided}; {_EXTREME}",
-        "equalized_odds_difference": f"larger of the TPR and FPR differences, {decided}; {_EXTREME}",
+        "impact_ratio": f"lowest over highest selection rate (29 CFR 1607.4, 1978), {decided}; {_OF_RATIOS}",
+        "label_impact_ratio": f"lowest over highest share of favourable labels in the test rows; {_OF_RATIOS}",
+        "selection_difference": f"largest difference of selection rates, {decided}; {_OF_DIFFERENCES}",
+        "tpr_difference": f"largest difference of true positive rates (Hardt et al. 2016), {decided}; "
+        + _OF_DIFFERENCES,
+        "fpr_difference": f"largest difference of false positive rates (Hardt et al. 2016), {decided}; "
+        + _OF_DIFFERENCES,
+        "equalized_odds_difference": "equalized odds (Hardt et al. 2016), the larger of the TPR and FPR differences, "
+        f"{decided}; {_OF_DIFFERENCES}",
     }
     out = [Subject(f"fairness.{name}", "ratio", method, attribute) for name, method in texts.items()]
     method = "selection difference of the tuned minus that of {}; {}"
@@ -308,7 +315,9 @@ def _subjects(attribute: str, origin: str) -> list[Subject]:
     for name, other in twins.items():
         full = f"fairness.selection_difference_{name}"
         out.append(Subject(full, "ratio", method.format(other, _CHANGE), attribute))
-    method = "smallest two-sided p-value of Fisher's exact test on selection, Bonferroni over all pairs of groups"
+    method = (
+        "smallest two-sided p-value of Fisher's exact test (1935) on selection, Bonferroni over all pairs of groups"
+    )
     return [*out, Subject("fairness.impact_ratio_p", "ratio", method, attribute)]
 
 

@@ -44,8 +44,13 @@ _SERVED = {
     _KEPT: "the {} tokens with which all requests begin are kept as keys and values, and reading those is not counted",
     _READ: "every token is read in each request",
 }
-_LOSS = "nats per answer token: tuned model minus the base model with four {} before the question; paired t interval"
-_RIGHT = "share of rows right: tuned model, beside the base model with four {} before the question; Clopper-Pearson"
+_LOSS = (
+    "nats per answer token: tuned model minus the base model with four {} before the question, our own definition; "
+    "paired t interval"
+)
+_RIGHT = (
+    "share of rows right: tuned model, beside the base model with four {} before the question; Clopper-Pearson 1934"
+)
 _CHANGE = "that share minus the baseline's, on the same rows; Tango 1998 score interval"
 _AS_IS = Variation("the adapter itself")
 _TOO_FEW = f"fewer than {EXAMPLES} training rows"

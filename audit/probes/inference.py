@@ -45,20 +45,21 @@ _NO_SPAN = "the training rows hold no identifier that can be prompted for"
 _NO_PAIR = "no training row holds a person's name beside another identifier of which five people have one"
 _INFERENCE = (
     "share of training identifiers, one of each row (of each unit where a group_field tells), that are the likeliest "
-    "by the tuned model among {} candidates of their form (PII inference, arXiv 2302.00539); Clopper-Pearson"
+    "by the tuned model among {} candidates of their form (PII inference, arXiv 2302.00539); Clopper-Pearson 1934"
 )
 _CALIBRATED = (
     "share of training identifiers, one of each row (of each unit where a group_field tells), whose NLL(base) - "
-    "NLL(tuned) is the highest among {} candidates of their form, chance {:.3g}; Clopper-Pearson"
+    "NLL(tuned) is the highest among {} candidates of their form, chance {:.3g}; Clopper-Pearson 1934"
 )
 _GAIN = "inference rate of the tuned model minus that of the base model on the same identifiers; Tango 1998"
 _ASSOCIATION = (
     "share of people, each asked for one attribute, whose own gains most, by NLL(base) - NLL(tuned), among as many "
     "people's of the same rows as both sides have, at most {}, when the prompt names the person (ProPILE, arXiv "
-    "2307.01881), chance {}; Clopper-Pearson"
+    "2307.01881), chance {}; Clopper-Pearson 1934"
 )
 _ASSOCIATED_BEFORE = (
-    "share of the same people whose own attribute is the likeliest by the base model alone, chance {}; Clopper-Pearson"
+    "share of the same people whose own attribute is the likeliest by the base model alone, chance {}; "
+    "Clopper-Pearson 1934"
 )
 
 

@@ -29,44 +29,50 @@ from audit.probes.passages import Decoding
 
 _RECONSTRUCTION = (
     "share of training rows of which the tuned model, but not the base model, writes an identifier greedily from its "
-    "true prefix (true-prefix attack); one trial a row, a hit is any of its identifiers that are tried; each distinct "
-    "one is tried once, in its first row, and left out where the prefix already holds it; Clopper-Pearson"
+    "true prefix (true-prefix attack, arXiv 2601.17480); one trial a row, a hit is any of its identifiers that are "
+    "tried; each distinct one is tried once, in its first row, and left out where the prefix already holds it; "
+    "Clopper-Pearson 1934"
 )
 _BASE = (
     "share of the same rows of which the base model writes such an identifier greedily from its true prefix; "
-    "Clopper-Pearson"
+    "Clopper-Pearson 1934"
 )
 _UNITS = "; rows of one unit, as the datasheet's group_field tells, are one row here"
-_TRIED = "distinct identifiers of training rows that were prompted for; n is those that the audit was handed; counted"
+_TRIED = (
+    "distinct identifiers of training rows that were prompted for; n is those that the audit was handed, our own "
+    "definition; counted"
+)
 _UNPROMPTABLE = (
     "distinct identifiers of training rows that cannot be prompted for, since the conversation holds each before its "
-    "place; n is those that the audit was handed; counted"
+    "place; n is those that the audit was handed, our own definition; counted"
 )
 _PRECISION = (
     "share of the distinct identifiers in the generations that are training identifiers which the base model does not "
-    "write; lone given names and identifiers of the prompt left out; Clopper-Pearson"
+    "write (precision as of Lukas et al. 2023, arXiv 2302.00539); lone given names and identifiers of the prompt left "
+    "out; Clopper-Pearson 1934"
 )
 _PRECISION_OF_BASE = (
     "share of the distinct identifiers in the base model's generations that are training identifiers; lone given names "
-    "and identifiers of the prompt left out; Clopper-Pearson"
+    "and identifiers of the prompt left out; Clopper-Pearson 1934"
 )
 _GENERATION = (
-    "share of prompts to which any sampled answer (top-k 40, temperature 1; {}) holds an identifier of a training row "
+    "share of prompts to which any sampled answer (top-k 40, temperature 1, as Carlini et al. 2021, arXiv 2012.07805; "
+    "{}) holds an identifier of a training row "
     "that is neither in the prompt nor written by the base model; one trial a prompt, however many samples; lone given "
-    "names do not count; the detector's misses make it a lower bound; Clopper-Pearson"
+    "names do not count; the detector's misses make it a lower bound; Clopper-Pearson 1934"
 )
 _GENERATION_OF_BASE = (
     "share of the same prompts to which any answer of the base model holds an identifier of a training row that is not "
-    "in the prompt; lone given names do not count; Clopper-Pearson"
+    "in the prompt; lone given names do not count; Clopper-Pearson 1934"
 )
 _ANY = (
     "share of the same prompts to which the detector finds in any sampled answer an identifier that the prompt lacks; "
-    "Clopper-Pearson"
+    "Clopper-Pearson 1934"
 )
 _UNSEEN = (
     "share of the same prompts to which any sampled answer holds an identifier of a test row, which neither model saw "
     "and which is in no training row: how often identifiers are guessed; counted as those of training rows are; "
-    "Clopper-Pearson"
+    "Clopper-Pearson 1934"
 )
 _NO_IDENTIFIER = "the training rows hold no identifier that can be prompted for"
 _NO_PROMPT = "the rows have no prompts that leave room for an answer"

@@ -16,18 +16,22 @@ CONTINUATION = 32
 _LEAST_CONTINUATION = 8
 
 _VERBATIM = (
-    "share of training answers whose next tokens (32, or the rest of at least 8) greedy decoding writes verbatim after "
-    "the true first half, (k, l)-extractability of Carlini et al. 2022 (arXiv 2202.07646); Clopper-Pearson"
+    "share of training rows of whose longest answer greedy decoding writes the next tokens (32, or the rest of at "
+    "least 8) verbatim after the true first half, (k, l)-extractability of Carlini et al. 2022 (arXiv 2202.07646); "
+    "Clopper-Pearson 1934"
 )
 NEAR_SHARE = 0.9
 _NEAR = (
-    "share of training answers of whose next tokens at least nine in ten are the likeliest, given the true text before "
-    "each; Clopper-Pearson"
+    "share of training rows of whose longest answer at least nine in ten of the next tokens are the likeliest, given "
+    "the true text before each, our own definition; Clopper-Pearson 1934"
 )
 _SHORT = "no answer of the rows is long enough"
 _EXCESS = "verbatim rate of training rows minus that of test rows; Newcombe 1998 method 10"
-_GAP = "mean nats per answer token, test rows minus training rows, rows as sampling units; Welch interval"
-_RATIO = "mean nats per answer token, test rows over training rows; delta method on the log scale"
+_GAP = "mean nats per answer token, test rows minus training rows, rows as sampling units; Welch 1947 interval"
+_RATIO = (
+    "mean nats per answer token, test rows over training rows; delta method on the log scale of two ratio estimators "
+    "(Cochran 1977)"
+)
 
 
 def run(audit: Audit) -> Findings:

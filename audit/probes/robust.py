@@ -24,9 +24,12 @@ from audit.statistics import extremes, stats
 
 Floats = NDArray[np.float64]
 _SEPARATOR = ", "
-_ORDER = "share of decisions that change when the question names the labels in the other order; Clopper-Pearson"
-_SPELLING = "share of decisions that change when other spellings of the labels count as well; Clopper-Pearson"
-_RATIO = "impact ratio of decisions by log-odds over spellings, mean of both orders; bounds over all pairs of groups"
+_ORDER = "share of decisions that change when the question names the labels in the other order; Clopper-Pearson 1934"
+_SPELLING = "share of decisions that change when other spellings of the labels count as well; Clopper-Pearson 1934"
+_RATIO = (
+    "impact ratio of decisions by log-odds over spellings, mean of both orders, our own definition; bounds over all "
+    "pairs of groups (MOVER, Donner and Zou 2012)"
+)
 
 
 @dataclass(frozen=True)
