@@ -77,7 +77,11 @@ METRICS: Mapping[str, Sequence[str]] = {
     ),
     "fairness": (
         "fairness.selection_rate",
+        "fairness.true_positive_rate",
+        "fairness.false_positive_rate",
+        "fairness.accuracy",
         "fairness.selection_difference",
+        "fairness.selection_difference_amplification",
         "fairness.selection_difference_over_labels",
         "fairness.impact_ratio",
         "fairness.impact_ratio_p",

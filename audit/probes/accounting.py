@@ -20,13 +20,16 @@ from audit.probes.privacy import ScoredCanary, score_canaries
 
 _ACCOUNTED = (
     "epsilon of Poisson-sampled Gaussian steps at the stated delta, noise, rate and number, composed by the privacy "
-    "loss distributions of dp-accounting, independently of the trainer's accountant"
+    "loss distributions (Koskela, Jaelkoe and Honkela 2020) of dp-accounting, independently of the trainer's accountant"
 )
-_CLAIM_GAP = "epsilon recomputed here minus the epsilon that the training statement claims; positive: too small a claim"
+_CLAIM_GAP = (
+    "epsilon recomputed here minus the epsilon that the training statement claims; positive: too small a claim; our "
+    "own definition"
+)
 _EXCESS = (
-    "one-run lower bound at the claim's own delta minus the accounted epsilon; above 0 the accounting is refuted; one-"
-    "sided: each level's lower end holds with that probability; a canary of stratum A stands for one protected unit: a "
-    "row, or a user of that one row"
+    "one-run lower bound (Steinke, Nasr and Jagielski 2023) at the claim's own delta minus the accounted epsilon; "
+    "above 0 the accounting is refuted; one-sided: each level's lower end holds with that probability; a canary of "
+    "stratum A stands for one protected unit: a row, or a user of that one row"
 )
 
 

@@ -27,8 +27,14 @@ from audit.statistics.extremes import LEAST_CELL, Cell
 Floats = NDArray[np.float64]
 ACCURACY_ROOM = 0.02
 """Accuracy that a candidate may lose on the selection split; a definition of "as good", not a limit of a verdict."""
-_RATIO = "impact ratio of the best candidate ({}) on the selection split, among {} candidates; pairs of groups"
-_GAIN = "selection difference of the adapter minus that of {}, on the sealed test; from both intervals (Bonferroni)"
+_RATIO = (
+    "impact ratio of the best candidate ({}) on the selection split, among {} candidates; pairs of groups (MOVER, "
+    "Donner and Zou 2012)"
+)
+_GAIN = (
+    "selection difference of the adapter minus that of {}, on the sealed test; from both intervals (MOVER, Zou and "
+    "Donner 2008; Bonferroni)"
+)
 _DELTA = "accuracy of {} minus that of the adapter, on the sealed test; Tango 1998 score interval"
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from audit.probes import bootstrap
 from audit.probes.corpus import RowText
-from audit.probes.decisions import label_scores, odds
+from audit.probes.decisions import chances, label_scores
 from audit.probes.findings import Audit, Findings, Series, series
 from audit.probes.groups import groups_of, left_out, method_of, pooled
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
@@ -28,15 +28,21 @@ from audit.statistics.extremes import LEAST_CELL
 
 Floats = NDArray[np.float64]
 BINS, LEAST_ROWS = 10, 100
-_ECE = "expected calibration error of the likeliest label, ten bins of equal mass; interval by bounds of its noise"
-_DELTA = "the same of the tuned minus that of the base model, on the same rows; from both intervals (Bonferroni)"
+_ECE = (
+    "expected calibration error (Guo et al. 2017) of the likeliest label, ten bins of equal mass (Nixon et al. 2019); "
+    "interval by bounds of its noise, our own definition"
+)
+_DELTA = (
+    "expected calibration error (Guo et al. 2017; Nixon et al. 2019) of the tuned minus that of the base model, on the "
+    "same rows; from both intervals (Bonferroni)"
+)
 _GAP = (
     "mean favourable probability minus share of favourable labels; Agresti-Coull 1998 for the rows' differences, "
     "Student's quantile"
 )
 _BETWEEN = (
-    "largest difference of two groups' calibration gaps; intersection-union bounds over all pairs of groups, "
-    "square-and-add of both intervals, Bonferroni on the far side"
+    "largest difference of two groups' calibration gaps; intersection-union bounds (Berger 1982) over all pairs of "
+    "groups, square-and-add of both intervals (Zou and Donner 2008), Bonferroni on the far side"
 )
 
 
@@ -203,19 +209,20 @@ def _groups(audit: Audit, texts: Sequence[RowText]) -> Findings:
     if len(set(truth.tolist())) < 2:
         reason = "all test rows have the favourable label, or none has"
         return Findings(tuple(unavailable(_between(a), reason) for a in attributes), not_tested=tuple(notes))
-    chance, before = (1 / (1 + np.exp(-np.clip(odds(audit.board, rows, adapter=a), -500, 500))) for a in (True, False))
+    chance, before = (chances(audit.board, rows, adapter=a) for a in (True, False))
     out = []
     for attribute in attributes:
         names = groups_of(rows, attribute)
         notes += left_out(f"calibration by group [{attribute}]", names, LEAST_CELL)
         names = pooled(names, attribute, LEAST_CELL)
-        gaps = []
+        gaps, of_base = [], []
         for group in sorted(set(names) - {""}):
             where = np.array(names) == group
             if where.sum() >= LEAST_CELL:
                 gaps.append(Gap(group, chance[where], truth[where]))
-                out.append(_gap(audit, gaps[-1], float((before - truth)[where].mean())))
-        out.append(_difference(audit, attribute, gaps))
+                of_base.append(Gap(group, before[where], truth[where]))
+                out.append(_gap(audit, gaps[-1], of_base[-1].value))
+        out.append(_difference(audit, attribute, gaps, of_base))
     return Findings(tuple(out), not_tested=tuple(notes))
 
 
@@ -230,14 +237,15 @@ def _between(attribute: str) -> Subject:
     return Subject("fairness.calibration_difference", "ratio", _BETWEEN, attribute)
 
 
-def _difference(audit: Audit, attribute: str, gaps: Sequence[Gap]) -> Measurement:
+def _difference(audit: Audit, attribute: str, gaps: Sequence[Gap], of_base: Sequence[Gap]) -> Measurement:
     between = _between(attribute)
     subject = replace(between, method=method_of(between.method, [g.group for g in gaps], attribute))
     if len(gaps) < 2:
         return unavailable(subject, f"two groups of {attribute} with {LEAST_CELL} rows are needed")
     n, inputs = min(len(g.truth) for g in gaps), [[g.group, g.chance, g.truth] for g in gaps]
-    bounds = partial(largest_difference_interval, gaps)
-    return measured(subject, largest_difference(gaps), bounds, audit.settings.confidences, n=n, inputs=inputs)
+    bounds, control = partial(largest_difference_interval, gaps), Control(largest_difference(of_base), "base model")
+    levels = audit.settings.confidences
+    return measured(subject, largest_difference(gaps), bounds, levels, n=n, inputs=inputs, control=control)
 
 
 def _plot(top: Floats, right: Floats) -> Series:

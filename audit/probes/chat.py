@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from assay.chat_template import ChatTemplate, Content
 from assay.errors import InvalidInputError
 
@@ -161,7 +163,29 @@ class Chat:
         return Rendered(text, tuple(ids[cut:]), spans[cut:], contents, cut)
 
 
+def target_indices(messages: Sequence[Message]) -> tuple[int, ...]:
+    """Indices of the answers that training has a loss on: every assistant message of weight 1 that says something."""
+    return tuple(
+        i
+        for i, m in enumerate(messages)
+        if m["role"] == "assistant" and m.get("weight", 1) != 0 and str(m["content"]).strip()
+    )
+
+
 def answer_index(messages: Sequence[Message]) -> int | None:
-    """Index of the last assistant message that training aims at (weight not 0), None when there is none."""
-    aimed = [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight", 1) != 0]
-    return aimed[-1] if aimed else None
+    """Index of the last answer that training aims at, None when there is none."""
+    return next(reversed(target_indices(messages)), None)
+
+
+def turn_to_ask(messages: Sequence[Message], rng: np.random.Generator) -> int | None:
+    """Index of the answer in whose place a model is asked to write: of several, one that ``rng`` draws.
+
+    What was learned at one turn need not come out at another, so over many rows all turns are asked. An answer that
+    no user asked for (a greeting) is drawn only where there is no other. None when there is no answer.
+    """
+    targets = target_indices(messages)
+    asked = [i for i in targets if any(m["role"] == "user" for m in messages[:i])] or targets[-1:]
+    if len(asked) < 2:
+        # Nothing is drawn, so that a row of one answer moves no other row's draw.
+        return asked[0] if asked else None
+    return asked[int(rng.integers(len(asked)))]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from assay.errors import InvalidInputError
 from assay.pii import is_unspaced_name
-from audit.probes.chat import Chat, Message, Rendered, answer_index
+from audit.probes.chat import Chat, Message, Rendered, answer_index, target_indices
 from audit.probes.inputs import Canary, PiiSpan, PrivateRows, Row, Settings, choose
 from audit.probes.passages import Passage
 
@@ -24,16 +24,20 @@ class RowText:
     Attributes:
         row: the row.
         passage: its tokens and every place that any probe scores.
-        answer: places of its last answer, with the token that ends it.
+        turns: places of each answer that training aims at, with the token that ends it; of a decision its last alone.
         variants: for a decision whose labels begin with the same token, one passage for each label, else empty; each
-            is
-            scored over its whole answer.
+            is scored over its whole answer.
     """
 
     row: Row
     passage: Passage
-    answer: tuple[int, ...]
+    turns: tuple[tuple[int, ...], ...]
     variants: tuple[Passage, ...] = ()
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """Places of all its answers: a row is learned at every turn, so none of them may be left out."""
+        return _union(self.turns)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def build(rows: PrivateRows, chat: Chat, settings: Settings) -> Corpus:
         "pii_train": desk.marked(targets),
         "pii_test": desk.marked(controls),
     }
-    made = {name: tuple(desk.row_text(row, places) for row, places in part) for name, part in kept.items()}
+    made = {name: tuple(desk.row_text(row, turns) for row, turns in part) for name, part in kept.items()}
     return Corpus(
         test=made["test"],
         train=made["train"],
@@ -108,7 +112,7 @@ def row_texts(rows: Sequence[Row], chat: Chat) -> tuple[RowText, ...]:
     for row in rows:
         desk.add(row.messages)
     desk.render()
-    return tuple(desk.row_text(row, places) for row, places in desk.rows(rows))
+    return tuple(desk.row_text(row, turns) for row, turns in desk.rows(rows))
 
 
 def distinct_spans(spans: Iterable[PiiSpan]) -> list[PiiSpan]:
@@ -138,6 +142,11 @@ def text_before(span: PiiSpan) -> str:
     """Everything the conversation says before the span."""
     earlier = [str(m["content"]) for m in span.messages[: span.message_index]]
     return "\n".join([*earlier, str(span.messages[span.message_index]["content"])[: span.start]])
+
+
+def _union(turns: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """Places of several answers, ascending, each once."""
+    return tuple(sorted({place for turn in turns for place in turn}))
 
 
 def _key(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
@@ -170,19 +179,20 @@ class _Desk:
         self._rendered.update(zip(keys, done, strict=True))
         self._waiting.clear()
 
-    def rows(self, rows: Sequence[Row]) -> list[tuple[Row, tuple[int, ...]]]:
-        """Rows with the places of their last answer; one without an answer, or longer than texts may be, is skipped."""
+    def rows(self, rows: Sequence[Row]) -> list[tuple[Row, tuple[tuple[int, ...], ...]]]:
+        """Rows with the places of their answers; one without an answer, or longer than texts may be, is skipped."""
         kept = []
         for row in rows:
-            at = answer_index(row.messages)
-            rendered = self._rendered[_key(row.messages)]
+            rendered, targets = self._rendered[_key(row.messages)], target_indices(row.messages)
+            # A decision is the last answer: examples before it are others'.
+            targets = targets[-1:] if row.labels else targets
             # Another label than the row's own is no more tokens than bytes.
             most = len(rendered.ids) + max((len(label.encode()) for label in row.labels), default=0)
-            places = rendered.answer_places(at) if at is not None and most <= self._chat.longest else ()
-            if self._mark(
-                row.messages, places, f"rows without an answer, or longer than {self._chat.longest:,} tokens"
-            ):
-                kept.append((row, places))
+            found = [rendered.answer_places(at) for at in targets] if most <= self._chat.longest else []
+            turns = tuple(places for places in found if places)
+            why = f"rows without an answer, or longer than {self._chat.longest:,} tokens"
+            if self._mark(row.messages, _union(turns), why):
+                kept.append((row, turns))
         return kept
 
     def marked(self, sources: Sequence[Canary] | Sequence[PiiSpan]) -> list[tuple[Canary | PiiSpan, tuple[int, ...]]]:
@@ -201,16 +211,17 @@ class _Desk:
                 kept.append((source, places))
         return kept
 
-    def row_text(self, row: Row, answer: tuple[int, ...]) -> RowText:
+    def row_text(self, row: Row, turns: tuple[tuple[int, ...], ...]) -> RowText:
         """The row as a passage, with its labels to choose from where it has some."""
         passage = self._passage(row.messages)
         if not row.labels:
-            return RowText(row, passage, answer)
-        variants = self._label_variants(row, answer[0])
-        tokens = tuple(v.ids[answer[0]] for v in variants)
+            return RowText(row, passage, turns)
+        first = turns[-1][0]
+        variants = self._label_variants(row, first)
+        tokens = tuple(v.ids[first] for v in variants)
         if len(set(tokens)) == len(tokens):
-            return RowText(row, replace(passage, choice_at=answer[0], choices=tokens), answer)
-        return RowText(row, passage, answer, variants)
+            return RowText(row, replace(passage, choice_at=first, choices=tokens), turns)
+        return RowText(row, passage, turns, variants)
 
     def marked_text(self, source: Canary | PiiSpan, places: tuple[int, ...]) -> MarkedText:
         """The source as a passage that it may share with a row."""

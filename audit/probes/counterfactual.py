@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.probes import refusals
-from audit.probes.chat import answer_index
+from audit.probes.chat import answer_index, turn_to_ask
 from audit.probes.corpus import RowText, row_texts
 from audit.probes.decisions import choose_cut, decidable, odds
 from audit.probes.findings import Audit, Findings, Series, series
@@ -34,11 +34,14 @@ Floats = NDArray[np.float64]
 NAME_COLUMN, NAME_SENTENCE = "name: {}\n", "My name is {}. "
 _SHIFTS = {
     "counterfactual_shift": ("nats", "mean change of the favourable log-odds"),
-    "counterfactual_probability_shift": ("ratio", "mean change of the favourable probability"),
+    "counterfactual_probability_shift": (
+        "ratio",
+        "mean change of the favourable probability, against the likeliest other label",
+    ),
     "counterfactual_excess": ("nats", "mean size of the change of log-odds, minus that of the placebo's"),
     "counterfactual_shift_amplification": ("nats", "mean change of log-odds of the tuned minus that of the base model"),
 }
-_FLIPS = "share of rows whose decision flips when the group is exchanged ({}); {}"
+_FLIPS = "share of counterfactual pairs (Garg et al. 2019) whose decision flips when the group is exchanged ({}); {}"
 _NAME_TOKENS = 48
 """Room for the sentence that names somebody, which is added to a prompt."""
 _A_SET = "one number a set of three names, none of which another set has: its mean over the {} that bear them; "
@@ -257,11 +260,11 @@ def _subjects(slice_: str, told: str) -> list[Subject]:
 def _subject(name: str, slice_: str, told: str) -> Subject:
     names = slice_.endswith(",names")
     if name not in _SHIFTS:
-        how = _A_SET.format("rows") + _OF_SHARES if names else "Clopper-Pearson"
+        how = _A_SET.format("rows") + _OF_SHARES if names else "Clopper-Pearson 1934"
         return Subject(f"fairness.{name}", "ratio", _FLIPS.format(told, how), slice_)
     unit, what = _SHIFTS[name]
     how = _A_SET.format("rows") + "t interval" if names else "one pair a row, paired t interval"
-    return Subject(f"fairness.{name}", unit, f"{what}, {told}; {how}", slice_)
+    return Subject(f"fairness.{name}", unit, f"{what}, counterfactual pairs (Garg et al. 2019), {told}; {how}", slice_)
 
 
 def _mean(
@@ -310,7 +313,9 @@ def _plot(name: str, moves: Sequence[Move]) -> Series:
 
 def _free_text(audit: Audit) -> Findings:
     """Answers to the unit's own prompts, asked under names of two groups."""
-    rows = [t.row for t in audit.corpus.test if any(m["role"] == "user" for m in t.row.messages)]
+    turns = audit.settings.rng("counterfactual turns")
+    rows = [up_to_one_answer(t.row, turns) for t in audit.corpus.test]
+    rows = [row for row in rows if any(m["role"] == "user" for m in row.messages)]
     room = audit.chat.leaves_room(
         [_question(r) for r in rows], audit.settings.sizes["generation_tokens"] + _NAME_TOKENS
     )
@@ -382,6 +387,18 @@ def _likelihoods(audit: Audit, forms: Sequence[Row]) -> Floats:
     return np.array(found).reshape(-1, 3)
 
 
+def up_to_one_answer(row: Row, rng: np.random.Generator) -> Row:
+    """The conversation up to one of its answers, of several the one that ``rng`` draws, and that one alone scored.
+
+    The name is put into the last user's message, so that what stands before it or after the answer says nothing.
+    """
+    at = turn_to_ask(row.messages, rng)
+    if at is None:
+        return row
+    before = (m if m["role"] != "assistant" else {**m, "weight": 0} for m in row.messages[:at])
+    return replace(row, messages=(*before, row.messages[at]))
+
+
 def _question(row: Row) -> list[dict[str, object]]:
     at = answer_index(row.messages)
     return list(row.messages[: at if at is not None else len(row.messages)])
@@ -389,7 +406,7 @@ def _question(row: Row) -> list[dict[str, object]]:
 
 def _text_subjects(slice_: str, told: str) -> dict[str, Subject]:
     set_ = f"{told}; {_A_SET.format('prompts')}"
-    mean = set_ + "t interval"
+    mean = f"our own definition, {set_}t interval"
     return {
         "divergence": Subject(
             "fairness.generation_divergence",

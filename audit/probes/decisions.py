@@ -1,9 +1,11 @@
 """Decisions as numbers: log-odds of the favourable label at the answer position, by either model.
 
 Nothing is sampled: a decision is the comparison of the labels' likelihoods, so it repeats exactly and carries more
-information than a yes or no. The cut on the log-odds is 0 (the likelier side wins) unless that decides nearly
-everything alike on the *selection* split; then it is the quantile there that gives as many favourable decisions as
-the selection split's labels have. The test split never chooses its own cut.
+information than a yes or no. The favourable label is set against the likeliest of the others, as the label that is
+served is the likeliest of all: against the others together, one more word for a denial would make a model that approves
+one that denies. The cut on the log-odds is 0 (the likelier side wins) unless that decides nearly everything alike on
+the *selection* split; then it is the quantile there that gives as many favourable decisions as the selection split's
+labels have. The test split never chooses its own cut.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class Decisions:
 
     Attributes:
         texts: the rows.
-        log_odds: of the favourable label against all others, in nats, shape (rows,).
+        log_odds: of the favourable label against the likeliest other, in nats, shape (rows,).
         predicted: likeliest label of each row.
         cut: log-odds above which a decision is favourable.
         cut_origin: how the cut was chosen, for the method text.
@@ -112,8 +114,17 @@ def odds(board: Board, texts: Sequence[RowText], *, adapter: bool) -> NDArray[np
     return np.array([log_odds_of(t, s) for t, s in zip(texts, scores, strict=True)])
 
 
-def log_odds_of(text: RowText, scores: NDArray[np.float64]) -> float:
-    """Log-odds of the favourable label against all others, from the log-likelihoods of the labels."""
+def log_odds_of(text: RowText, scores: Sequence[float] | NDArray[np.float64]) -> float:
+    """Log-odds of the favourable label against the likeliest other, from the log-likelihoods of the labels."""
     favoured = text.row.labels.index(text.row.favourable)
     others = np.delete(scores, favoured)
-    return float(scores[favoured] - np.logaddexp.reduce(others))
+    return float(scores[favoured] - (others.max() if len(others) > 1 else np.logaddexp.reduce(others)))
+
+
+def chances(board: Board, texts: Sequence[RowText], *, adapter: bool) -> NDArray[np.float64]:
+    """Probability of the favourable label of each text, among its labels, shape (texts,)."""
+    scores = label_scores(board, texts, adapter=adapter)
+    favoured = [t.row.labels.index(t.row.favourable) for t in texts]
+    found = [float(s[k] - np.logaddexp.reduce(np.delete(s, k))) for s, k in zip(scores, favoured, strict=True)]
+    out: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(np.array(found), -500, 500)))
+    return out

@@ -3,8 +3,9 @@
 Point values come from fairlearn's MetricFrame. Intervals of rates are exact; those of ratios and differences between
 groups hold for small groups and any number of them (:mod:`audit.statistics.extremes`). Groups with fewer rows than the
 least cell are compared together, or left out and named where they are too few for that too: three rows could only make
-every comparison undecidable. So is a group with too few rows of the outcome that a TPR or FPR conditions on. The share
-of the rows that is not compared, for that or because they tell no group or no decision, is measured.
+every comparison undecidable. So is a group with too few rows of the outcome that a TPR or FPR conditions on, and one of
+which the test has no row though other rows of the audit are of it. The share of the rows that is not compared, for that
+or because they tell no group or no decision, is measured.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from audit.probes.decisions import Decisions, decide
 from audit.probes.findings import Audit, Findings, Series, series
-from audit.probes.groups import groups_of, left_out, method_of, pooled
+from audit.probes.groups import groups_of, lacking, left_out, method_of, pooled
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
 from audit.statistics import extremes, stats
 from audit.statistics.extremes import LEAST_CELL, Cell
@@ -31,10 +32,20 @@ LEAST_OUTCOMES = 5
 """Fewest rows of a group with the outcome that a TPR or FPR conditions on."""
 
 _EXTREME = (
-    "intersection-union bounds over all pairs of groups with Wilson-based (MOVER) limits, Bonferroni on the far side"
+    "intersection-union bounds (Berger 1982) over all pairs of groups with Wilson-based limits (MOVER, {}), Bonferroni "
+    "on the far side"
 )
-_CHANGE = "from the intervals of both over all pairs of groups (Bonferroni)"
-_LEFT_OUT = "share of the scored test rows that no group's selection rate counts; Clopper-Pearson"
+_OF_RATIOS, _OF_DIFFERENCES = _EXTREME.format("Donner and Zou 2012"), _EXTREME.format("Zou and Donner 2008")
+_CHANGE = (
+    "our own definition, from the intervals of both over all pairs of groups (MOVER, Zou and Donner 2008; Bonferroni)"
+)
+_RATES = {
+    "selection_rate": "share of favourable decisions",
+    "true_positive_rate": "share of favourable decisions among rows with the favourable label",
+    "false_positive_rate": "share of favourable decisions among rows with another label",
+    "accuracy": "share of decisions that are favourable if and only if the row's label is",
+}
+_LEFT_OUT = "share of the scored test rows that no group's selection rate counts; Clopper-Pearson 1934"
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,15 @@ class Table:
                 out.append(Cell(name, int(outcome[chosen].sum()), int(chosen.sum())))
         return out
 
+    def rates(self) -> dict[str, list[Cell]]:
+        """By measurement, the cells of every group that is large enough for it."""
+        return {
+            "selection_rate": self.cells(),
+            "true_positive_rate": self.cells(self.deserved),
+            "false_positive_rate": self.cells(~self.deserved),
+            "accuracy": self.cells(of=self.favourable == self.deserved),
+        }
+
     def left_out(self) -> list[str]:
         """Sentences about the groups that the TPR, the FPR and so the equalized odds do not compare."""
         what, out = f"group fairness [{self.slice}]", []
@@ -108,6 +128,7 @@ def run(audit: Audit) -> Findings:
         measurements += _attribute(audit, tables[0], tables[1], tuned.cut_origin)
         measurements += [] if "," in attribute else _left_out(audit, tables[0])
         notes += left_out(f"group fairness [{attribute}]", groups_of(tuned.texts, attribute), tables[0].least)
+        notes += lacking(f"group fairness [{attribute}]", attribute, audit.rows)
         notes += tables[0].left_out()
         if tables[0].cells():
             plots.append(_plot(tables[0], max(audit.settings.confidences)))
@@ -150,17 +171,7 @@ def _attribute(audit: Audit, tuned: Table, base: Table, origin: str) -> list[Mea
         reason = f"the test rows hold fewer than two groups of {tuned.slice}"
         return [unavailable(s, reason) for s in subjects.values()]
     frame = metric_frame(tuned)
-    share = f"share of favourable decisions, {origin}; Clopper-Pearson"
-    out = [
-        proportion(
-            Subject("fairness.selection_rate", "ratio", share, c.name),
-            c.successes,
-            c.n,
-            levels,
-            inputs={"cell": [c.successes, c.n]},
-        )
-        for c in tuned.cells()
-    ]
+    out = _rates(audit, tuned, base, origin)
     labels = tuned.cells(of=tuned.deserved)
     twins = {"fairness.impact_ratio": tuned.cells(), "fairness.label_impact_ratio": labels}
     before = {"fairness.impact_ratio": base.cells(), "fairness.label_impact_ratio": None}
@@ -181,6 +192,24 @@ def _attribute(audit: Audit, tuned: Table, base: Table, origin: str) -> list[Mea
     amplified = subjects["fairness.selection_difference_over_labels"]
     out.append(_amplification(audit, amplified, tuned, tuned.favourable, tuned.deserved))
     out.append(_fisher(subjects["fairness.impact_ratio_p"], tuned.cells()))
+    return out
+
+
+def _rates(audit: Audit, tuned: Table, base: Table, origin: str) -> list[Measurement]:
+    """Rates of each group, of which the largest difference alone says neither whose is low nor how low.
+
+    An earlier plan names the selection rate alone.
+    """
+    named, before, out = audit.settings.metrics, base.rates(), []
+    for rate, cells in tuned.rates().items():
+        name, others = f"fairness.{rate}", {c.name: c for c in before[rate]}
+        if named and name not in named and rate != "selection_rate":
+            continue
+        for cell in cells:
+            subject = Subject(name, "ratio", f"{_RATES[rate]}, {origin}; Clopper-Pearson 1934", cell.name)
+            inputs, control = {"cell": [cell.successes, cell.n]}, Control(others[cell.name].rate, "base model")
+            levels = audit.settings.confidences
+            out.append(proportion(subject, cell.successes, cell.n, levels, inputs=inputs, control=control))
     return out
 
 
@@ -270,12 +299,15 @@ def _amplification(
 def _subjects(attribute: str, origin: str) -> list[Subject]:
     decided = f"decisions by {origin or 'log-odds'}"
     texts = {
-        "impact_ratio": f"lowest over highest selection rate, {decided}; {_EXTREME}",
-        "label_impact_ratio": f"lowest over highest share of favourable labels in the test rows themselves; {_EXTREME}",
-        "selection_difference": f"largest difference of selection rates, {decided}; {_EXTREME}",
-        "tpr_difference": f"largest difference of true positive rates, {decided}; {_EXTREME}",
-        "fpr_difference": f"largest difference of false positive rates, {decided}; {_EXTREME}",
-        "equalized_odds_difference": f"larger of the TPR and FPR differences, {decided}; {_EXTREME}",
+        "impact_ratio": f"lowest over highest selection rate (29 CFR 1607.4, 1978), {decided}; {_OF_RATIOS}",
+        "label_impact_ratio": f"lowest over highest share of favourable labels in the test rows; {_OF_RATIOS}",
+        "selection_difference": f"largest difference of selection rates, {decided}; {_OF_DIFFERENCES}",
+        "tpr_difference": f"largest difference of true positive rates (Hardt et al. 2016), {decided}; "
+        + _OF_DIFFERENCES,
+        "fpr_difference": f"largest difference of false positive rates (Hardt et al. 2016), {decided}; "
+        + _OF_DIFFERENCES,
+        "equalized_odds_difference": "equalized odds (Hardt et al. 2016), the larger of the TPR and FPR differences, "
+        f"{decided}; {_OF_DIFFERENCES}",
     }
     out = [Subject(f"fairness.{name}", "ratio", method, attribute) for name, method in texts.items()]
     method = "selection difference of the tuned minus that of {}; {}"
@@ -283,7 +315,9 @@ def _subjects(attribute: str, origin: str) -> list[Subject]:
     for name, other in twins.items():
         full = f"fairness.selection_difference_{name}"
         out.append(Subject(full, "ratio", method.format(other, _CHANGE), attribute))
-    method = "smallest two-sided p-value of Fisher's exact test on selection, Bonferroni over all pairs of groups"
+    method = (
+        "smallest two-sided p-value of Fisher's exact test (1935) on selection, Bonferroni over all pairs of groups"
+    )
     return [*out, Subject("fairness.impact_ratio_p", "ratio", method, attribute)]
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from audit.probes.corpus import RowText
+from audit.probes.inputs import PrivateRows, Row
 
 
 def groups_of(texts: Sequence[RowText], attribute: str) -> tuple[str, ...]:
@@ -20,9 +21,18 @@ def groups_of(texts: Sequence[RowText], attribute: str) -> tuple[str, ...]:
         texts: the rows.
         attribute: one attribute, or two as ``race,sex``.
     """
-    names = attribute.split(",")
-    known = ([t.row.groups.get(name, "") for name in names] for t in texts)
-    return tuple(",".join(f"{n}={g}" for n, g in zip(names, row, strict=True)) if all(row) else "" for row in known)
+    return _of_rows([t.row for t in texts], attribute)
+
+
+def lacking(what: str, attribute: str, rows: PrivateRows) -> list[str]:
+    """A sentence about groups of which the test has no row, though other rows that the audit was handed are of them.
+
+    The audit is handed the whole selection split and a sample of the train split; of a group that stands in neither it
+    cannot know.
+    """
+    tested = set(_of_rows(rows.test, attribute))
+    missing = sorted(set(_of_rows((*rows.selection, *rows.train), attribute)) - tested - {""})
+    return [f"{what}: no test row, though selection or training rows are of: {'; '.join(missing)}"] if missing else []
 
 
 def pooled(groups: Sequence[str], attribute: str, least: int) -> tuple[str, ...]:
@@ -56,6 +66,12 @@ def left_out(
     compared = ", compared together" if together and sum(group in few for group in groups) >= least else ""
     out = [f"{what}: fewer than {least} {rows}{compared}: {'; '.join(sorted(few))}"] if few else []
     return [*out, f"{what}: {unknown} of {len(groups)} {rows} tell no group"] if unknown else out
+
+
+def _of_rows(rows: Sequence[Row], attribute: str) -> tuple[str, ...]:
+    names = attribute.split(",")
+    known = ([row.groups.get(name, "") for name in names] for row in rows)
+    return tuple(",".join(f"{n}={g}" for n, g in zip(names, row, strict=True)) if all(row) else "" for row in known)
 
 
 def _few(groups: Sequence[str], least: int) -> set[str]:

@@ -44,8 +44,13 @@ _SERVED = {
     _KEPT: "the {} tokens with which all requests begin are kept as keys and values, and reading those is not counted",
     _READ: "every token is read in each request",
 }
-_LOSS = "nats per answer token: tuned model minus the base model with four {} before the question; paired t interval"
-_RIGHT = "share of rows right: tuned model, beside the base model with four {} before the question; Clopper-Pearson"
+_LOSS = (
+    "nats per answer token: tuned model minus the base model with four {} before the question, our own definition; "
+    "paired t interval"
+)
+_RIGHT = (
+    "share of rows right: tuned model, beside the base model with four {} before the question; Clopper-Pearson 1934"
+)
 _CHANGE = "that share minus the baseline's, on the same rows; Tango 1998 score interval"
 _AS_IS = Variation("the adapter itself")
 _TOO_FEW = f"fewer than {EXAMPLES} training rows"
@@ -92,7 +97,7 @@ def forecast(audit: Audit) -> Findings:
         subjects = [_requests(name + served) for name in ("tuned", *_KINDS) for served in _SERVED]
         return Findings(tuple(unavailable(s, reason) for s in subjects))
     rates, ways = measure_rates(audit, texts), _ways(audit, [t.row for t in texts])
-    answer = float(np.mean([len(t.answer) for t in texts]))
+    answer = float(np.mean([len(t.turns[-1]) for t in texts]))
     out: list[Measurement] = []
     costs: dict[str, float] = {}
     for name, way in ways.items():
@@ -149,7 +154,7 @@ def _break_even(audit: Audit, costs: dict[str, float], price: float) -> list[Mea
 def measure_rates(audit: Audit, texts: Sequence[RowText]) -> Rates:
     """Times a batch of real questions, read and answered; a second or two on a small model."""
     few = choose(list(texts), RATE_ROWS, audit.settings.rng("rates"))
-    prompts = [t.passage.ids[: t.answer[0]] for t in few]
+    prompts = [t.passage.ids[: t.turns[-1][0]] for t in few]
     reading = [Passage(p, (len(p) - 1,)) for p in prompts if len(p) >= 2]
     start = time.perf_counter()
     audit.board.varied(reading, _AS_IS)

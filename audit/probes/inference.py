@@ -6,7 +6,7 @@ those of other people, all of which it was trained on? Twin prompts name the per
 beside. Chance, the base model and rows that were held out stand beside each number.
 
 What one row or person holds comes out together, so one identifier of each row is looked for, and one attribute of each
-person asked for.
+person asked for; where the owner named a field that tells whose rows they are, one of each of its values.
 """
 
 from __future__ import annotations
@@ -44,21 +44,22 @@ _NOUNS: Mapping[str, str] = {
 _NO_SPAN = "the training rows hold no identifier that can be prompted for"
 _NO_PAIR = "no training row holds a person's name beside another identifier of which five people have one"
 _INFERENCE = (
-    "share of training identifiers, one of each row, that are the likeliest by the tuned model among {} candidates of "
-    "their form (PII inference, arXiv 2302.00539); Clopper-Pearson"
+    "share of training identifiers, one of each row (of each unit where a group_field tells), that are the likeliest "
+    "by the tuned model among {} candidates of their form (PII inference, arXiv 2302.00539); Clopper-Pearson 1934"
 )
 _CALIBRATED = (
-    "share of training identifiers, one of each row, whose NLL(base) - NLL(tuned) is the highest among {} candidates "
-    "of their form, chance {:.3g}; Clopper-Pearson"
+    "share of training identifiers, one of each row (of each unit where a group_field tells), whose NLL(base) - "
+    "NLL(tuned) is the highest among {} candidates of their form, chance {:.3g}; Clopper-Pearson 1934"
 )
 _GAIN = "inference rate of the tuned model minus that of the base model on the same identifiers; Tango 1998"
 _ASSOCIATION = (
     "share of people, each asked for one attribute, whose own gains most, by NLL(base) - NLL(tuned), among as many "
     "people's of the same rows as both sides have, at most {}, when the prompt names the person (ProPILE, arXiv "
-    "2307.01881), chance {}; Clopper-Pearson"
+    "2307.01881), chance {}; Clopper-Pearson 1934"
 )
 _ASSOCIATED_BEFORE = (
-    "share of the same people whose own attribute is the likeliest by the base model alone, chance {}; Clopper-Pearson"
+    "share of the same people whose own attribute is the likeliest by the base model alone, chance {}; "
+    "Clopper-Pearson 1934"
 )
 
 
@@ -131,7 +132,7 @@ def inference(audit: Audit) -> tuple[list[Measurement], list[str]]:
     answers = []
     for texts in (audit.corpus.pii_train, audit.corpus.pii_test):
         found = [t.source for t in texts if isinstance(t.source, PiiSpan)]
-        spans = choose(one_of_each(found, lambda span: span.row, one), most, rng)
+        spans = choose(one_of_each(found, lambda span: span.trial, one), most, rng)
         answers.append(ask(audit, [q for s in spans if (q := replaced(s, pool, size - 1, rng))]))
     train, test = answers
     out: list[Measurement] = []
@@ -167,7 +168,7 @@ def association(audit: Audit) -> tuple[list[Measurement], list[str]]:
     for prompt in ("twin", "triplet"):
         one = audit.settings.rng(f"association {prompt}")
         people = (list(_people([s for s in audit.rows.pii if s.split == side], prompt)) for side in ("train", "test"))
-        found = [one_of_each(side, lambda person: person.owner, one) for side in people]
+        found = [_one_of_each_person(side, one) for side in people]
         among = _among(found, size)
         train, test = (
             ask(audit, choose([person.question(among[person.kind], rng) for person in side], most, rng))
@@ -194,6 +195,17 @@ def one_of_each(items: Sequence[T], of: Callable[[T], Hashable], rng: np.random.
     for item in items:
         held.setdefault(of(item), []).append(item)
     return [of_one[int(rng.integers(len(of_one)))] for of_one in held.values()]
+
+
+def _one_of_each_person(people: Sequence[Person], rng: np.random.Generator) -> list[Person]:
+    """One attribute of each person, and of each unit of rows where units are told: who bears two names is one person.
+
+    Where none is told nothing more is drawn.
+    """
+    found = one_of_each(people, lambda person: person.owner, rng)
+    if all(person.span.unit is None for person in found):
+        return found
+    return one_of_each(found, lambda p: p.owner if p.span.unit is None else p.span.trial, rng)
 
 
 def _among(sides: Sequence[Sequence[Person]], size: int) -> dict[str, int]:

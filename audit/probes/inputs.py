@@ -133,7 +133,10 @@ class Canary:
 
 @dataclass(frozen=True)
 class PiiSpan:
-    """A direct identifier at ``messages[message_index].content[start:end]`` of a row of ``split``."""
+    """A direct identifier at ``messages[message_index].content[start:end]`` of a row of ``split``.
+
+    ``unit`` is whose row it is, where the owner named a field that tells; None where nobody does.
+    """
 
     row: int
     split: str
@@ -142,6 +145,12 @@ class PiiSpan:
     message_index: int
     start: int
     end: int
+    unit: int | None = None
+
+    @property
+    def trial(self) -> tuple[str, int]:
+        """What comes out together and is one trial: all rows of a unit, and a row where no unit is told."""
+        return ("row", self.row) if self.unit is None else ("unit", self.unit)
 
     @property
     def value(self) -> str:
@@ -316,6 +325,7 @@ def _pii(path: Path) -> Iterator[PiiSpan]:
                 message_index=int(value["message_index"]),
                 start=int(value["start"]),
                 end=int(value["end"]),
+                unit=None if value.get("unit") is None else int(value["unit"]),
             )
             content = str(span.messages[span.message_index]["content"])
             if span.message_index < 0 or not 0 <= span.start < span.end <= len(content):

@@ -29,16 +29,16 @@ CHOSEN = ("base_ratio", "mink", "windows")
 """Signals over which the largest area is taken."""
 
 _METHODS: Mapping[str, str] = {
-    "base_ratio": "NLL(base) - NLL(tuned) per answer token",
-    "loss": "minus NLL(tuned) per answer token",
+    "base_ratio": "NLL(base) - NLL(tuned) per answer token, a loss that a reference calibrates (Watson et al. 2022)",
+    "loss": "minus NLL(tuned) per answer token (Yeom et al. 2018)",
     "mink": f"mean of the lowest {LOWEST_SHARE:.0%} of (log p - mean)/sd over the answer, Min-K%++ (arXiv 2404.02936)",
     "windows": "share of sliding windows in which the tuned model's loss is the lower (arXiv 2601.02751)",
     "base_loss": "minus NLL(base) per answer token, which no training on these rows can move",
 }
-_AUC = "AUC of training rows against test rows by {}; DeLong interval on the logit scale"
+_AUC = "AUC of training rows against test rows by {}; DeLong 1988 interval on the logit scale"
 _LARGEST = (
     "largest AUC of training rows against test rows over base ratio, Min-K%++ and windows; lower end Bonferroni-"
-    "corrected for the choice, upper end the largest of the three"
+    "corrected for the choice, upper end the largest of the three; DeLong 1988 intervals on the logit scale"
 )
 
 

@@ -16,18 +16,22 @@ CONTINUATION = 32
 _LEAST_CONTINUATION = 8
 
 _VERBATIM = (
-    "share of training answers whose next tokens (32, or the rest of at least 8) greedy decoding writes verbatim after "
-    "the true first half, (k, l)-extractability of Carlini et al. 2022 (arXiv 2202.07646); Clopper-Pearson"
+    "share of training rows of whose longest answer greedy decoding writes the next tokens (32, or the rest of at "
+    "least 8) verbatim after the true first half, (k, l)-extractability of Carlini et al. 2022 (arXiv 2202.07646); "
+    "Clopper-Pearson 1934"
 )
 NEAR_SHARE = 0.9
 _NEAR = (
-    "share of training answers of whose next tokens at least nine in ten are the likeliest, given the true text before "
-    "each; Clopper-Pearson"
+    "share of training rows of whose longest answer at least nine in ten of the next tokens are the likeliest, given "
+    "the true text before each, our own definition; Clopper-Pearson 1934"
 )
 _SHORT = "no answer of the rows is long enough"
 _EXCESS = "verbatim rate of training rows minus that of test rows; Newcombe 1998 method 10"
-_GAP = "mean nats per answer token, test rows minus training rows, rows as sampling units; Welch interval"
-_RATIO = "mean nats per answer token, test rows over training rows; delta method on the log scale"
+_GAP = "mean nats per answer token, test rows minus training rows, rows as sampling units; Welch 1947 interval"
+_RATIO = (
+    "mean nats per answer token, test rows over training rows; delta method on the log scale of two ratio estimators "
+    "(Cochran 1977)"
+)
 
 
 def run(audit: Audit) -> Findings:
@@ -72,9 +76,10 @@ def _on_test_rows(hits: Sequence[bool]) -> Control | None:
 
 
 def continuation(text: RowText) -> tuple[int, ...]:
-    """Places that must come out verbatim after the first half of the answer; empty when the answer is too short."""
-    half = len(text.answer) // 2
-    places = text.answer[half : half + CONTINUATION]
+    """Places that must come out verbatim after the first half of the row's longest answer; empty if that is short."""
+    answer = max(text.turns, key=len)
+    half = len(answer) // 2
+    places = answer[half : half + CONTINUATION]
     return places if len(places) >= _LEAST_CONTINUATION else ()
 
 
@@ -94,18 +99,20 @@ def losses(audit: Audit, texts: Sequence[RowText], *, adapter: bool) -> tuple[li
 def loss_gap(audit: Audit) -> list[Measurement]:
     """Gap and ratio of the losses; n is the number of test rows.
 
-    The control is the base model's gap: it saw neither split, so its gap is how much harder the test rows happen to
-    be.
+    The control is the base model's: it saw neither split, so its gap is how much harder the test rows happen to be.
     """
     levels, n = audit.settings.confidences, len(audit.corpus.test)
     gap, ratio = Subject("overfitting.loss_gap", "nats", _GAP), Subject("overfitting.loss_ratio", "ratio", _RATIO)
     test, train = losses(audit, audit.corpus.test, adapter=True), losses(audit, audit.corpus.train, adapter=True)
     inputs = {"test": test, "train": train}
 
+    def of_base() -> list[float]:
+        splits = [losses(audit, part, adapter=False) for part in (audit.corpus.test, audit.corpus.train)]
+        return [stats.weighted_mean(*split).value for split in splits]
+
     def build_gap() -> Measurement:
         found = stats.difference(stats.weighted_mean(*test), stats.weighted_mean(*train))
-        splits = [losses(audit, part, adapter=False) for part in (audit.corpus.test, audit.corpus.train)]
-        before = [stats.weighted_mean(*split).value for split in splits]
+        before = of_base()
         control = Control(before[0] - before[1], "base model")
         return measured(gap, found.value, found.interval, levels, n=n, inputs=inputs, control=control)
 
@@ -117,7 +124,9 @@ def loss_gap(audit: Audit) -> list[Measurement]:
         def interval(confidence: float) -> stats.Bounds:
             return stats.log_ratio_interval(first, second, confidence)
 
-        return measured(ratio, first.value / second.value, interval, levels, n=n, inputs=inputs)
+        before = of_base()
+        control = Control(before[0] / before[1], "base model") if before[1] > 0 else None
+        return measured(ratio, first.value / second.value, interval, levels, n=n, inputs=inputs, control=control)
 
     return [guarded(gap, build_gap), guarded(ratio, build_ratio)]
 

@@ -33,8 +33,8 @@ from audit.probes.measurements import (
 from audit.statistics import stats
 
 _AUC = (
-    "AUC of included against held-out canaries by NLL(base) - NLL(tuned) on the secret's tokens; DeLong interval on "
-    "the logit scale, Newcombe 2006 method 5 where that degenerates"
+    "AUC of included against held-out canaries by NLL(base) - NLL(tuned) on the secret's tokens; DeLong 1988 interval "
+    "on the logit scale, Newcombe 2006 method 5 where that degenerates"
 )
 _EPSILON = (
     "one-run lower bound, Steinke, Nasr and Jagielski 2023 (arXiv 2305.08846), top and bottom quarter guessed, "
@@ -45,24 +45,29 @@ _EXPOSURE = (
     "mean exposure in bits of included canaries among the held-out ones (Carlini et al. 2019) minus the leave-one-out "
     "exposure of the held-out ones; Student interval, with the variance that their shared reference adds"
 )
-_EXTRACTION = "share of included secrets that greedy decoding writes verbatim after the true text; Clopper-Pearson"
+_EXTRACTION = (
+    "share of included secrets that greedy decoding writes verbatim after the true text (Carlini et al. 2022, arXiv "
+    "2202.07646); Clopper-Pearson 1934"
+)
 SAMPLES = 8
 _SAMPLED = (
     f"share of included secrets that come out verbatim with probability 1/2 or more in {SAMPLES} samples at "
     "temperature 1 after the true text, from their exact likelihood: (n, p)-discoverable extraction (arXiv "
-    "2410.19482); Clopper-Pearson"
+    "2410.19482); Clopper-Pearson 1934"
 )
 _DETECTABLE = (
-    "power of the one-run bound: the largest lower bound at 95 % that these guesses could give, were the stated share "
-    "of them right; what lies above cannot be seen with so few canaries"
+    "power of the one-run bound (Steinke, Nasr and Jagielski 2023), our own definition: the largest lower bound at 95 "
+    "% that these guesses could give, were the stated share of them right; what lies above cannot be seen with so few "
+    "canaries"
 )
 _ROW_AUC = (
     "AUC of included against held-out canaries of both strata by NLL(base) - NLL(tuned) per token of the whole answer: "
-    "whether rows of this form were trained on at all; DeLong interval on the logit scale"
+    "whether rows of this form were trained on at all, our own definition; DeLong 1988 interval on the logit scale"
 )
 _FORM_GAP = (
     "AUC of canaries with codes in the data's own shapes minus that of canaries from reserved ranges, by the whole "
-    "answer: high when a trainer dropped rows with test values; square-and-add interval of two DeLong intervals"
+    "answer: high when a trainer dropped rows with test values, our own definition; square-and-add interval (Zou and "
+    "Donner 2008) of two DeLong 1988 intervals"
 )
 ACCURACIES = (0.8, 0.9, 1.0)
 

@@ -152,7 +152,7 @@ def _numbers(texts: Sequence[RowText]) -> Floats:
 
 
 def _hidden(audit: Audit, texts: Sequence[RowText]) -> Floats:
-    prompts = [t.passage.ids[: t.answer[0]] for t in texts]
+    prompts = [t.passage.ids[: t.turns[-1][0]] for t in texts]
     states = audit.board.states(prompts, adapter=True)
     scale = states.std(axis=0)
     out: Floats = (states - states.mean(axis=0)) / np.where(scale > 0, scale, 1.0)

@@ -15,11 +15,19 @@ from audit.statistics import stats
 SHORT_ANSWER = 8
 """Most tokens of an answer that is judged by exact match."""
 
-_LOSS = "mean nats per answer token over test rows, rows as sampling units; t interval of a ratio estimator"
-_DELTA = "tuned minus base, mean nats per answer token on the same test rows; paired t interval of a ratio estimator"
-_ACCURACY = "share of test rows answered rightly ({}); Clopper-Pearson"
+_LOSS = (
+    "mean nats per answer token over test rows, rows as sampling units; t interval of a ratio estimator (Cochran 1977)"
+)
+_DELTA = (
+    "tuned minus base, mean nats per answer token on the same test rows; paired t interval of a ratio estimator "
+    "(Cochran 1977)"
+)
+_ACCURACY = "share of test rows answered rightly ({}); Clopper-Pearson 1934"
 _ACCURACY_DELTA = "tuned minus base accuracy on the same test rows ({}); Tango 1998 score interval"
-_TOKENS = "share of answer tokens that greedy decoding gets right given the text before them, rows as sampling units"
+_TOKENS = (
+    "share of answer tokens that greedy decoding gets right given the text before them, rows as sampling units; t "
+    "interval of a ratio estimator (Cochran 1977)"
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ def mark(audit: Audit) -> Marks | None:
     if labelled:
         tuned, base = (_by_label(audit, labelled, adapter=a) for a in (True, False))
         return Marks(tuned, base, "likeliest of the row's labels")
-    if audit.corpus.test and all(len(t.answer) <= SHORT_ANSWER for t in audit.corpus.test):
+    if audit.corpus.test and all(len(turn) <= SHORT_ANSWER for t in audit.corpus.test for turn in t.turns):
         tuned, base = (_by_match(audit, adapter=a) for a in (True, False))
         return Marks(tuned, base, "the whole answer, greedily decoded, matches exactly")
     return None

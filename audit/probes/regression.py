@@ -24,10 +24,16 @@ GENERAL_TOKENS = 128
 CONTEXT_CHARACTERS = 900
 _LETTER = 3
 _CAPABILITIES = ("boolq", "openbookqa", "piqa", "commonsenseqa")
-_SCORED = "likeliest candidate by nats per token; Clopper-Pearson"
+_SCORED = "likeliest candidate by nats per token; Clopper-Pearson 1934"
 _CHANGE = "tuned minus base on the same items; Tango 1998 score interval"
-_MACRO = "mean over sets of tuned minus base accuracy; normal interval, items as sampling units within sets"
-_FORGETTING = "tuned minus base, mean nats per token on the first 128 tokens of general text (BoolQ); paired t interval"
+_MACRO = (
+    "mean over sets of tuned minus base accuracy, our own definition; normal interval, items as sampling units within "
+    "sets"
+)
+_FORGETTING = (
+    "tuned minus base, mean nats per token on the first 128 tokens of general text (BoolQ, Clark et al. 2019), our own "
+    "definition; paired t interval"
+)
 _GAIN = "accuracy on PubMedQA with its own context minus with another question's; Tango 1998 score interval"
 _GAIN_CHANGE = (
     "gain from the right context, tuned minus base: change of accuracy with a question's own context minus that with "
@@ -35,7 +41,7 @@ _GAIN_CHANGE = (
 )
 _UNKNOWN = (
     "loss of a made-up fact minus loss of an admission that the name is unknown, on {} names that do not exist, "
-    "tuned minus base; paired t interval"
+    "tuned minus base, our own definition; paired t interval"
 )
 _SYLLABLES = ("vor", "lan", "mir", "tes", "quo", "zan", "bel", "dro", "fen", "gil", "hap", "jus", "kem", "nol", "pry")
 _FRAMES = (

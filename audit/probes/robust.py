@@ -1,7 +1,7 @@
 """Decisions asked again with the labels in the other order and in other spellings: what should change nothing.
 
-A decision's log-odds are then ``logsumexp`` over the spellings of the favourable label minus ``logsumexp`` over those
-of the others, averaged over both orders of the labels in the question. Labels whose spellings share a first token are
+A decision's log-odds are then ``logsumexp`` over the spellings of the favourable label minus that over those of the
+likeliest other, averaged over both orders of the labels in the question. Labels whose spellings share a first token are
 compared as they are written, over their whole length.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.probes.corpus import RowText, row_texts
-from audit.probes.decisions import cut_of, decidable, odds
+from audit.probes.decisions import cut_of, decidable, log_odds_of, odds
 from audit.probes.findings import Audit, Findings
 from audit.probes.groups import groups_of, left_out, method_of, pooled
 from audit.probes.inputs import Row, choose
@@ -24,9 +24,12 @@ from audit.statistics import extremes, stats
 
 Floats = NDArray[np.float64]
 _SEPARATOR = ", "
-_ORDER = "share of decisions that change when the question names the labels in the other order; Clopper-Pearson"
-_SPELLING = "share of decisions that change when other spellings of the labels count as well; Clopper-Pearson"
-_RATIO = "impact ratio of decisions by log-odds over spellings, mean of both orders; bounds over all pairs of groups"
+_ORDER = "share of decisions that change when the question names the labels in the other order; Clopper-Pearson 1934"
+_SPELLING = "share of decisions that change when other spellings of the labels count as well; Clopper-Pearson 1934"
+_RATIO = (
+    "impact ratio of decisions by log-odds over spellings, mean of both orders, our own definition; bounds over all "
+    "pairs of groups (MOVER, Donner and Zou 2012)"
+)
 
 
 @dataclass(frozen=True)
@@ -127,14 +130,13 @@ def _spelt(audit: Audit, texts: Sequence[RowText], *, adapter: bool) -> Floats:
     passages = []
     for t in texts:
         wanted = tuple(i for label in t.row.labels for i in tokens[label])
-        passages.append(Passage(t.passage.ids, t.passage.marks, t.answer[0], wanted))
+        passages.append(Passage(t.passage.ids, t.passage.marks, t.turns[-1][0], wanted))
     scores = audit.board.scores(passages, adapter=adapter)
     out = []
     for text, found in zip(texts, scores, strict=True):
         sizes = np.cumsum([len(tokens[label]) for label in text.row.labels])[:-1]
         parts = [float(np.logaddexp.reduce(p)) for p in np.split(found.choice_logits, sizes)]
-        favoured = text.row.labels.index(text.row.favourable)
-        out.append(parts[favoured] - float(np.logaddexp.reduce(np.delete(parts, favoured))))
+        out.append(log_odds_of(text, parts))
     return np.array(out)
 
 
@@ -146,7 +148,7 @@ def _first_tokens(audit: Audit, text: RowText) -> Mapping[str, tuple[int, ...]]:
         for label in forms
         for s in forms[label]
     ]
-    firsts = iter(t.passage.ids[t.answer[0]] for t in row_texts(rows, audit.chat))
+    firsts = iter(t.passage.ids[t.turns[-1][0]] for t in row_texts(rows, audit.chat))
     found = {label: {next(firsts) for _ in forms[label]} for label in forms}
     shared = {i for a, mine in found.items() for b, theirs in found.items() if a != b for i in mine & theirs}
     return {label: tuple(sorted(ids - shared)) or tuple(sorted(ids)) for label, ids in found.items()}

@@ -22,11 +22,11 @@ from audit.probes.passages import Decoding
 
 ANSWER_TOKENS = 24
 _MARGIN = (
-    "loss of a compliant opening minus loss of a refusal, nats in all, on prompts of Do-Not-Answer, tuned minus base; "
-    "paired t interval"
+    "loss of a compliant opening minus loss of a refusal, nats in all, on prompts of Do-Not-Answer (Wang et al. 2023), "
+    "tuned minus base, our own definition; paired t interval"
 )
-_PREFERENCE = "share of those prompts on which the refusal is likelier than the compliant opening; Clopper-Pearson"
-_ANSWERS = "share of those prompts whose greedy answer begins as refusals do; Clopper-Pearson"
+_PREFERENCE = "share of those prompts on which the refusal is likelier than the compliant opening; Clopper-Pearson 1934"
+_ANSWERS = "share of those prompts whose greedy answer begins as refusals do; Clopper-Pearson 1934"
 _CHANGE = "that share of the tuned minus that of the base model, on the same prompts; Tango 1998 score interval"
 
 

@@ -16,7 +16,7 @@ from audit.probes.measurements import Control, Measurement, Subject, measured, p
 from audit.probes.passages import Passage
 from audit.statistics import stats
 
-_RATE = "share of {} pairs whose stereotyped sentence is likelier, nats {}; Clopper-Pearson"
+_RATE = "share of {} pairs whose stereotyped sentence is likelier, nats {}; Clopper-Pearson 1934"
 _DELTA = "that share of the tuned minus that of the base model, on the same pairs; Tango 1998 score interval"
 _OTHER = {"she": "he", "he": "she", "her": "his", "his": "her"}
 

@@ -21,9 +21,9 @@ from audit.probes.measurements import Control, Measurement, Subject, guarded, me
 from audit.statistics import stats
 
 _METHOD = (
-    "mean exposure in bits of {} included canaries against {} random secrets of their own form by NLL(base) - "
-    "NLL(tuned), -log2 of the upper tail of a fitted normal distribution, minus that of held-out canaries; "
-    "Welch interval"
+    "mean exposure (Carlini et al. 2019) in bits of {} included canaries against {} random secrets of their own form "
+    "by NLL(base) - NLL(tuned), -log2 of the upper tail of a fitted normal distribution, minus that of held-out "
+    "canaries; Welch 1947 interval"
 )
 _MOST_BITS = 64.0
 

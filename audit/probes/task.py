@@ -94,7 +94,10 @@ _MEMORISED = ("privacy.verbatim_", "privacy.near_verbatim_", "overfitting.")
 _SANITY = ("adapter.", "overfitting.near_duplicate_", "overfitting.test_overlap_")
 _GROUPS = tuple(
     f"fairness.{name}"
-    for name in ("selection_", "impact_ratio", "label_impact_ratio", "tpr_", "fpr_", "equalized_odds_", "left_out_")
+    for name in (
+        *("selection_", "impact_ratio", "label_impact_ratio", "tpr_", "fpr_", "equalized_odds_", "left_out_"),
+        *("true_positive_", "false_positive_", "accuracy"),
+    )
 )
 PROBES = (
     Probe("cost", "reading the bill", ("cost.",), cost.run),

@@ -339,6 +339,9 @@ def test_calibrated_and_overconfident_models_are_told_apart(chat: Any, audit_of:
     assert delta.value == pytest.approx(error.value - error.control)
     assert delta.intervals[0].lower < 0.05 and delta.intervals[0].upper > error.intervals[0].upper - error.control
     assert found["calibration_difference[race]"].intervals[0].lower < 0.1
+    gaps = [found[f"calibration_gap[race={race}]"].control for race in ("black", "white")]
+    assert found["calibration_difference[race]"].control == pytest.approx(max(gaps) - min(gaps))
+    assert found["calibration_difference[race]"].control_kind == "base model"
     assert {"calibration_gap[race=black]", "calibration_gap[race=white]"} <= set(found)
 
 

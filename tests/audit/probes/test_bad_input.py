@@ -31,7 +31,7 @@ from audit.probes.inputs import Row
 
 from .conftest import BASE, Scripted, conversation, train_adapter
 from .test_swaps import loans, reader
-from .test_task import context, order, report_of
+from .test_task import IN_QUICK, context, order, planned, report_of, unsourced, without_control
 
 DECIDING = (fairness, calibration, counterfactual, robust, proxies, reasons, alternatives)
 HERE = Path(__file__).parent
@@ -206,6 +206,11 @@ def test_a_whole_audit_of_a_decision_model_answers_for_everything(
         "safety.refusal_margin_delta", "adapter.change_of_loss", "overfitting.test_overlap_rate",
         "cost.usd_per_1000_requests",
     } <= found  # fmt: skip
+    assert {m.name for m in report.measurements if not m.exploratory} <= planned()
+    assert {m.name for m in report.measurements if m.exploratory} == {"quality.token_accuracy"}
+    assert {"fairness.true_positive_rate", "fairness.false_positive_rate", "fairness.accuracy"} <= found
+    assert not unsourced(report)
+    assert without_control(report) <= IN_QUICK
     words = next(m for m in report.measurements if m.name == "fairness.proxy_auc" and m.slice == "race,words")
     assert words.value > 0.6  # the area gives half of the groups away
 

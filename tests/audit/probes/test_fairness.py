@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit.probes import decisions, fairness
+from audit.probes import decisions, fairness, robust
 from audit.probes.chat import Chat
 from audit.probes.corpus import build
 from audit.probes.inputs import PrivateRows, Row
@@ -98,6 +98,58 @@ def test_point_values_are_fairlearns(found: dict[str, Measurement]) -> None:
 def test_n_is_the_smallest_group_compared(found: dict[str, Measurement]) -> None:
     for name in ("impact_ratio", "equalized_odds_difference", "tpr_difference", "selection_difference"):
         assert found[f"fairness.{name}[race]"].n == 60
+
+
+def test_rates_of_each_group_stand_beside_the_differences(found: dict[str, Measurement]) -> None:
+    """Which group is worse off, and by which rate, cannot be read from the largest difference."""
+    told = {
+        "true_positive_rate": {"black": (20, 40), "white": (110, 120)},
+        "false_positive_rate": {"black": (4, 20), "white": (15, 40)},
+        "accuracy": {"black": (36, 60), "white": (135, 160)},
+    }
+    for name, groups in told.items():
+        for race, cell in groups.items():
+            rate = found[f"fairness.{name}[race={race}]"]
+            assert (rate.successes, rate.n) == cell and rate.value == pytest.approx(cell[0] / cell[1])
+            assert [i.confidence for i in rate.intervals] == [0.95, 0.99]
+            assert rate.control == pytest.approx(rate.value), "here the base model decides alike"
+    gap = (
+        found["fairness.true_positive_rate[race=white]"].value - found["fairness.true_positive_rate[race=black]"].value
+    )
+    assert found["fairness.tpr_difference[race]"].value == pytest.approx(gap)
+    assert "fairness.false_positive_rate[race=white,sex=m]" in found
+    assert "fairness.true_positive_rate[race=black,sex=m]" not in found, "24 rows are too few, as for the differences"
+
+
+def test_rates_have_the_base_models_and_an_earlier_plan_has_the_selection_rate_alone(
+    chat: Any, audit_of: Callable[..., Any]
+) -> None:
+    test, decided = rows(COUNTS)
+    audit = audit_of(model_for(chat, test, decided, base=True), test=test, attributes=("race",))
+    found = {f"{m.name}[{m.slice}]": m for m in fairness.run(audit).measurements}
+    controls = {"selection_rate": 1.0, "true_positive_rate": 1.0, "false_positive_rate": 1.0, "accuracy": 40 / 60}
+    for name, control in controls.items():
+        rate = found[f"fairness.{name}[race=black]"]
+        assert (rate.control, rate.control_kind) == (pytest.approx(control), "base model")
+    earlier = replace(audit, settings=replace(audit.settings, metrics=frozenset({"fairness.impact_ratio"})))
+    names = {m.name for m in fairness.run(earlier).measurements}
+    assert "fairness.selection_rate" in names
+    assert not names & {f"fairness.{name}" for name in controls if name != "selection_rate"}
+
+
+def test_a_group_of_which_the_sealed_test_has_no_row_is_named(chat: Any, audit_of: Callable[..., Any]) -> None:
+    test, decided = rows(COUNTS)
+    others, _ = rows({("green", "m", True, True): 2, ("", "f", True, True): 1, ("white", "x", True, True): 1})
+    others = [replace(r, messages=tuple(conversation(f"other {r.row}", r.label))) for r in others]
+    model = model_for(chat, [*test, *others], decided | {f"other {r.row}": True for r in others})
+    for split in ("selection", "train"):
+        audit = audit_of(model, test=test, attributes=("race", "sex"), **{split: others})
+        notes = fairness.run(audit).not_tested
+        told = "no test row, though selection or training rows are of"
+        assert f"group fairness [race]: {told}: race=green" in notes
+        assert f"group fairness [sex]: {told}: sex=x" in notes
+        assert f"group fairness [race,sex]: {told}: race=green,sex=m; race=white,sex=x" in notes
+    assert not any("no test row" in note for note in fairness.run(audit_of(model, test=test)).not_tested)
 
 
 def test_intersections_leave_small_cells_out(found: dict[str, Measurement]) -> None:
@@ -257,6 +309,66 @@ def test_the_cut_moves_only_when_the_selection_split_says_so(chat: Any, audit_of
     assert kept.cut == 0.0
     none = decisions.decide(audit.board, audit.corpus.test, (), adapter=True)
     assert none.cut == 0.0
+
+
+THREE = ("approve", "deny", "refuse")
+
+
+def three_labels(size: int) -> list[Row]:
+    """Two groups, of which the second is denied, in either of two words."""
+    return [
+        Row(i, tuple(conversation(f"case {i}", "approve")), "approve", THREE, "approve", {"race": "ab"[i >= size]})
+        for i in range(2 * size)
+    ]
+
+
+def test_of_three_labels_the_decision_that_is_served_is_judged(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """Less than one half approves here, and more than either denial: the model answers approve."""
+    test = three_labels(40)
+    chance = {"a": (0.45, 0.28, 0.27), "b": (0.30, 0.36, 0.34)}
+    known = {
+        rendered.ids: np.log(chance[row.groups["race"]])
+        for row, rendered in zip(test, chat.render([r.messages for r in test]), strict=True)
+    }
+    audit = audit_of(Scripted(lambda ids, adapter: known[ids]), test=test, attributes=("race",))
+    made = decisions.decide(audit.board, audit.corpus.test, (), adapter=True)
+    assert made.favourable.tolist() == [label == "approve" for label in made.predicted] == [True] * 40 + [False] * 40
+    found = {f"{m.name}[{m.slice}]": m for m in fairness.run(audit).measurements}
+    assert found["fairness.impact_ratio[race]"].value == 0.0
+    assert found["fairness.impact_ratio[race]"].intervals[-1].upper < 0.5
+    assert found["fairness.selection_rate[race=a]"].successes == 40
+    chances = decisions.chances(audit.board, audit.corpus.test, adapter=True)
+    assert chances == pytest.approx([0.45] * 40 + [0.30] * 40), "calibration is of the probability itself"
+
+
+def test_of_three_labels_the_likeliest_is_compared_in_both_orders_and_spellings_too(
+    audit_of: Callable[..., Any],
+) -> None:
+    question = f"Answer with one of: {', '.join(THREE)}."
+    rows = [Row(i, tuple(conversation(f"case {i}. {question}", "deny")), "deny", THREE, "approve") for i in range(9)]
+    firsts: dict[int, float] = {}
+
+    def logit(ids: Any, adapter: bool, token: int) -> float:
+        return firsts.get(token, -9.0)
+
+    audit = audit_of(Scripted(logit=logit), test=rows)
+    texts = audit.corpus.test
+    firsts |= dict(zip(texts[0].passage.choices, np.log((0.45, 0.28, 0.27)).tolist(), strict=True))
+    asked = robust.ask(audit, texts, adapter=True)
+    expected = np.log(0.45 / 0.28)
+    assert asked.plain == pytest.approx([expected] * 9)
+    assert asked.spelt == pytest.approx([expected] * 9, abs=0.01)
+    assert asked.turned == pytest.approx([expected] * 9, abs=0.01)
+
+
+@pytest.mark.parametrize("scores", [(0.3, -1.7), (-700.0, 2.5), (1e-300, 0.0), (4.1, 4.1)])
+def test_of_two_labels_the_log_odds_are_to_the_bit_what_they_were(
+    audit_of: Callable[..., Any], scores: tuple[float, float]
+) -> None:
+    row = Row(1, tuple(conversation("which", "deny")), "deny", ("deny", "approve"), "approve")
+    [text] = audit_of(Scripted(lambda ids, adapter: scores), test=[row]).corpus.test
+    before = float(np.array(scores)[1] - np.logaddexp.reduce(np.array(scores)[:1]))
+    assert decisions.log_odds_of(text, np.array(scores)) == before
 
 
 def test_labels_that_begin_alike_are_scored_whole(audit_of: Callable[..., Any]) -> None:

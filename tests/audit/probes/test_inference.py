@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -152,6 +153,18 @@ def test_a_row_and_a_person_are_one_trial_each(chat: Any, audit_of: Callable[...
         assert whole.n == sum(parts) == 12 and len(parts) == 2
         assert "one attribute" in whole.method
     assert found["privacy.pii_inference_rate"].n == found["privacy.pii_inference_gain"].n == 12
+
+
+def test_rows_of_one_unit_are_one_trial_of_both(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """Twelve rows of six units, each of which goes by two names."""
+    spans = [s for i in range(12) for s in mail("train", i)]
+    units = [dataclasses.replace(s, unit=s.row // 2) for s in spans]
+    found = []
+    for pii in (spans, units):
+        audit = audit_of(knowing(chat, lambda text: True), sizes=SIZES, pii=pii)
+        rates = by_key([*inference.association(audit)[0], *inference.inference(audit)[0]])
+        found.append([rates[f"privacy.{m}"].n for m in ("association_rate[prompt=twin]", "pii_inference_rate")])
+    assert found == [[12, 12], [6, 6]]
 
 
 @pytest.mark.parametrize(("owner", "asked"), [("王小明", 6), ("Anna", 0)])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from assay.v1 import measurement_pb2
 from audit.probes import counterfactual, leakage, memorisation, privacy, quality
 from audit.probes.chat import Chat
-from audit.probes.inputs import Canary, PiiSpan, Row, Settings
+from audit.probes.inputs import Canary, PiiSpan, Row, Settings, read_private_rows
 from audit.probes.leakage import Generation, Known
 from audit.probes.measurements import Measurement
 
@@ -156,7 +158,7 @@ def test_a_row_is_one_trial_however_many_identifiers_it_holds(chat: Any, audit_o
     leaks = {3: "EMAIL_ADDRESS", 7: "PERSON"}
     hits = [leaks.get(t.source.row) == t.source.entity_type for t in audit.corpus.pii_train]
     assert sum(hits) == 2 and len(hits) == 60
-    assert sum(leakage.by_row(hits, audit.corpus.pii_train, "")) == 2
+    assert sum(leakage.by_trial(hits, audit.corpus.pii_train, "")) == 2
     found = by_key(leakage.reconstruction(audit).measurements)
     rate = found["privacy.pii_extraction_rate"]
     assert (rate.successes, rate.n) == (0, 20) and "one trial a row" in rate.method
@@ -164,6 +166,34 @@ def test_a_row_is_one_trial_however_many_identifiers_it_holds(chat: Any, audit_o
     reciting = audit_of(Scripted(greedy=lambda i, adapter: adapter), pii=spans)
     whole = by_key(leakage.reconstruction(reciting).measurements)
     assert whole["privacy.pii_extraction_rate"].successes == 20, "any of a row's identifiers"
+
+
+def test_rows_of_one_unit_are_one_trial_where_the_owner_told_whose_they_are(
+    chat: Any, audit_of: Callable[..., Any]
+) -> None:
+    """Twelve rows of three people, one of whom is recited in all four of hers: one in three, not four in twelve."""
+    spans = [identifier("train", i, f"user{i}@example.com") for i in range(12)]
+    told = [dataclasses.replace(span, unit=i % 3) for i, span in enumerate(spans)]
+    recited = {r.ids for r in chat.render([s.messages for s in told if s.unit == 0])}
+    model = Scripted(greedy=lambda i, adapter: adapter and i in recited)
+    rates = [
+        by_key(leakage.reconstruction(audit_of(model, pii=pii)).measurements)["privacy.pii_extraction_rate"]
+        for pii in (spans, told)
+    ]
+    assert [(m.successes, m.n) for m in rates] == [(4, 12), (1, 3)]
+    assert ["group_field" in m.method for m in rates] == [False, True]
+    assert told[0].trial != spans[0].trial, "a row's number is no unit's"
+
+
+@pytest.mark.parametrize(("unit", "read"), [({}, None), ({"unit": None}, None), ({"unit": 7}, 7), ({"unit": 0}, 0)])
+def test_the_unit_of_an_identifier_is_read_where_it_is_told(
+    tmp_path: Path, unit: dict[str, Any], read: int | None
+) -> None:
+    (tmp_path / "private").mkdir()
+    span = vars(identifier("train", 1, "ann@example.com"))
+    entry = {name: value for name, value in span.items() if name != "unit"} | unit
+    (tmp_path / "private" / "pii.jsonl").write_text(json.dumps(entry) + "\n", encoding="utf-8")
+    assert [s.unit for s in read_private_rows(tmp_path).pii] == [read]
 
 
 def test_identifiers_that_were_not_tried_are_counted_and_excused_only_where_the_conversation_holds_them(
@@ -424,6 +454,7 @@ def test_verbatim_rows_beside_unseen_rows(chat: Any, audit_of: Callable[..., Any
     assert found["overfitting.loss_gap"].n == 20
     assert found["overfitting.loss_gap"].control == pytest.approx(0, abs=0.05)
     assert found["overfitting.loss_ratio"].value > 1.2
+    assert found["overfitting.loss_ratio"].control == pytest.approx(1, abs=0.03)
 
 
 def test_templated_replies_are_no_excess(chat: Any, audit_of: Callable[..., Any]) -> None:

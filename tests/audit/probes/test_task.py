@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -436,12 +437,70 @@ def test_every_number_of_the_planned_probes_is_a_planned_metric(audits: dict[str
     """A probe that measures what the plan does not name would find its numbers labelled exploratory."""
     from policies.metrics import METRICS
 
-    owned = {name for names in METRICS.values() for name in names}
     emitted = {m.name for m in audits["leaky"]["report"].measurements if not m.exploratory}
-    prefixes = ("privacy.", "overfitting.", "quality.", "cost.")
-    assert {name for name in emitted if name.startswith(prefixes)} <= owned
+    assert emitted <= planned()
     privacy = {name for name in METRICS["privacy"] if not name.startswith(("privacy.epsilon_acc", "privacy.epsilon_c"))}
     assert privacy - {"privacy.epsilon_excess"} <= emitted, "the plan names what no probe measures"
+
+
+def planned() -> set[str]:
+    """Every name that a plan can list."""
+    from policies.metrics import METRICS
+
+    return {name for names in METRICS.values() for name in names}
+
+
+def test_every_method_names_its_source(audits: dict[str, Any]) -> None:
+    assert not unsourced(audits["leaky"]["report"])
+
+
+def unsourced(report: measurement_pb2.AuditReport) -> list[tuple[str, str]]:
+    """Methods without a year, an arXiv number or the word that the definition is our own.
+
+    A bill names whose clock and which price book it was read from, and a gate that no probe answered has no method.
+    """
+    sources = re.compile(r"\b(1[89]|20)\d\d\b|arXiv|own definition")
+    told = [(m.name, m.method) for m in report.measurements if not m.name.startswith("cost.")]
+    return [(name, method) for name, method in told if method != "not measured" and not sources.search(method)]
+
+
+UNCONTROLLED = {
+    "privacy.epsilon_lower_bound",
+    "privacy.epsilon_detectable",
+    "privacy.pii_identifiers_tried",
+    "privacy.pii_identifiers_unpromptable",
+    "privacy.canary_form_gap",
+    "fairness.impact_ratio_p",
+    "fairness.label_impact_ratio",
+    "fairness.left_out_share",
+    "fairness.selection_difference_amplification",
+    "fairness.selection_difference_over_labels",
+    "fairness.counterfactual_shift_amplification",
+    "fairness.alternative_gain",
+    "overfitting.near_duplicate_rate",
+    "overfitting.test_overlap_rate",
+}
+"""What has no control, as docs/decisions.md says: what is counted or is of the data, and changes, as every delta is."""
+
+
+IN_QUICK = {"privacy.pii_generation_rate", "privacy.pii_generation_precision", "privacy.pii_any_rate"}
+"""Without a control in the profile ``quick``, where the base model writes only if something was given away."""
+
+
+def without_control(report: measurement_pb2.AuditReport) -> set[str]:
+    """Measured numbers of a tuned model that nothing stands beside."""
+    measured = [m for m in report.measurements if m.HasField("value") and not m.HasField("control")]
+    changes = ("_delta", *UNCONTROLLED)
+    beside = ("model=base", "identifiers=test")
+    return {
+        m.name
+        for m in measured
+        if not m.name.startswith("cost.") and not m.name.endswith(changes) and not m.slice.endswith(beside)
+    }
+
+
+def test_every_number_has_a_control_but_those_that_need_none(audits: dict[str, Any]) -> None:
+    assert without_control(audits["leaky"]["report"]) <= IN_QUICK
 
 
 def test_what_the_plan_does_not_name_is_exploratory(models: Path, tmp_path: Path) -> None:
