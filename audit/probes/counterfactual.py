@@ -232,15 +232,15 @@ def _flips(slice_: str, moves: Sequence[Move], levels: Sequence[float]) -> Measu
 
 
 def largest_mean_interval(samples: Sequence[Floats], confidence: float) -> stats.Bounds:
-    """Interval of the largest of several means, however they depend on one another.
+    """Interval of the largest of several means, however they depend on one another, of values of which a few may be large.
 
     The largest is one of the means, so the largest of their upper bounds lies above it without correction; and it is at
     least every mean, so the largest of their lower bounds, Bonferroni-corrected, lies below it (as in
     :mod:`audit.statistics.extremes`).
     """
-    found = [stats.mean(sample) for sample in samples]
-    wide = _corrected(confidence, len(found))
-    return max(e.interval(wide)[0] for e in found), max(e.interval(confidence)[1] for e in found)
+    wide = _corrected(confidence, len(samples))
+    lower = max(stats.skewed_mean_interval(sample, wide)[0] for sample in samples)
+    return lower, max(stats.skewed_mean_interval(sample, confidence)[1] for sample in samples)
 
 
 def largest_share_interval(successes: Sequence[int], n: int, confidence: float) -> stats.Bounds:

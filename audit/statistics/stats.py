@@ -172,6 +172,32 @@ def mean(values: ArrayLike) -> Estimate:
     return Estimate(float(data.mean()), float(data.std(ddof=1) / math.sqrt(data.size)), data.size - 1)
 
 
+def skewed_mean_interval(values: ArrayLike, confidence: float) -> Bounds:
+    """Interval of a mean of skewed values, of which a few rows make most; Student's where they are not skewed.
+
+    Hall's transformation of t (Journal of the Royal Statistical Society B 1992), a cubic that takes the skewness out and
+    can be inverted, with Student's quantiles in the place of the normal ones. Where one row in ten moves and the others
+    do not, the upper end of Student's own interval lies below the mean up to three times as often as it says
+    (``python -m benchmarks.coverage --kinds mean_of_sparse_rows``). Needs three values.
+    """
+    check_confidence(confidence)
+    data = _finite(values, 3)
+    centre, spread = float(data.mean()), float(data.std(ddof=1))
+    if spread == 0:
+        return centre, centre
+    root = math.sqrt(data.size)
+    skew = float((((data - centre) / spread) ** 3).mean())
+    a, b = skew / 3 / root, skew / 6 / root
+    quantile = float(stats.t.ppf(0.5 + confidence / 2, data.size - 1))
+
+    def end(x: float) -> float:
+        # The inverse of x = b + t + a * t**2 + a**2 * t**3 / 3.
+        t = x if abs(a) < 1e-9 else (float(np.cbrt(1 + 3 * a * (x - b))) - 1) / a
+        return centre - t * spread / root
+
+    return end(quantile), end(-quantile)
+
+
 def mean_between(values: ArrayLike, low: float, high: float, confidence: float) -> Bounds:
     """Interval of a mean that does not collapse where the values are alike.
 
