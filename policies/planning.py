@@ -163,7 +163,7 @@ class Planner:
         return data.test_rows + data.selection_rows + min(data.train_rows, sampled, MOST_TRAINING_PROMPTS)
 
     def known_columns(self, question: policy_input_pb2.IntakeInput, limit: str) -> list[str]:
-        """Columns of a table whose name is listed in a limit, compared whole without case, spaces, underscores and hyphens.
+        """Columns of a table whose name is listed in a limit, without case, spaces, underscores and hyphens.
 
         None in a bundle that states no such limit.
         """

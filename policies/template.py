@@ -1,8 +1,8 @@
 """Messages with values in them: text in which ``{...}`` is a typed CEL expression.
 
 ``{data.rows}`` prints a number, ``{request.quote_usd_micros | usd}`` money, ``{data.pii_row_share | percent}`` a
-share, and ``{... | sorted}`` a list in order: the keys of a map come in another one each time, and an answer's words must
-not. A placeholder is compiled when the pack is loaded, so a typo is an error with a line and not an ugly message
+share, and ``{... | sorted}`` a list in order: the keys of a map come in another one each time, and an answer's words
+must not. A placeholder is compiled when the pack is loaded, so a typo is an error with a line and not an ugly message
 years later.
 """
 

@@ -366,8 +366,8 @@ def measurement(key: str, given: Mapping[str, Any], confidences: Sequence[float]
     """A measurement from shorthand, with an interval at every level.
 
     ``{successes, n}`` is a proportion with exact intervals; ``{value, error, n}`` has normal ones; ``{value, lower,
-    upper, n}`` the same at every level; ``{value}`` none. ``unavailable``, ``exploratory`` and ``control`` are as on the
-    wire.
+    upper, n}`` the same at every level; ``{value}`` none. ``unavailable``, ``exploratory`` and ``control`` are as on
+    the wire.
     """
     name, _, rest = key.partition("[")
     out = measurement_pb2.Measurement(name=name, slice=rest.removesuffix("]"))
