@@ -349,6 +349,8 @@ class PolicyEngine:
             "known.pii_spans": view.planner.known_pii_spans(question),
             "known.pii_rows": view.planner.known_pii_rows(question),
             "known.prompts": view.planner.known_prompts(question, day),
+            "known.protected_columns": view.planner.known_columns(question, "protected_columns"),
+            "known.age_columns": view.planner.known_columns(question, "age_columns"),
             "needed.test_rows": needed["test_rows"],
             "needed.canaries": needed["canaries"],
             "needed.canaries_included": needed["canaries_included"],

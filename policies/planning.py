@@ -162,6 +162,18 @@ class Planner:
         sampled = max(chosen, self.needed(question, day)["test_rows"])
         return data.test_rows + data.selection_rows + min(data.train_rows, sampled, MOST_TRAINING_PROMPTS)
 
+    def known_columns(self, question: policy_input_pb2.IntakeInput, limit: str) -> list[str]:
+        """Columns of a table whose name is listed in a limit, without case, spaces, underscores and hyphens.
+
+        None in a bundle that states no such limit.
+        """
+        stated = self.limits.by_name.get(limit)
+        if stated is None or not question.data.columns:
+            return []
+        profile = question.request.audit_profile
+        listed = self._kept(("listed", limit, profile), lambda: frozenset(map(_folded, stated.value(profile))))
+        return [column for column in question.data.columns if _folded(column) in listed]
+
     def preparation(self, profile: str, day: dt.date) -> dict[str, int]:
         """Canaries to derive, planted and held out together, so that coin flips leave enough of both."""
         if profile not in PROFILES:
@@ -304,6 +316,10 @@ def probes_of(profile: str, *, decides: bool) -> list[str]:
 def ladder(alpha: float, gates: int) -> list[float]:
     """Confidence levels ``1 - alpha/k``, k from 1 to the number of gates, ascending; read by PASS and by Holm."""
     return sorted({round(1 - alpha / k, 12) for k in range(1, gates + 1)})
+
+
+def _folded(name: str) -> str:
+    return "".join(c for c in name.casefold() if c not in " _-")
 
 
 def favourable_rate(question: policy_input_pb2.IntakeInput) -> float:

@@ -39,6 +39,8 @@ INTAKE: Mapping[str, str] = {
     "known.pii_spans": "int",
     "known.pii_rows": "int",
     "known.prompts": "int",
+    "known.protected_columns": "list<string>",
+    "known.age_columns": "list<string>",
     "needed.test_rows": "int",
     "needed.canaries": "int",
     "needed.canaries_included": "int",

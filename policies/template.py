@@ -1,7 +1,8 @@
 """Messages with values in them: text in which ``{...}`` is a typed CEL expression.
 
 ``{data.rows}`` prints a number, ``{request.quote_usd_micros | usd}`` money, ``{data.pii_row_share | percent}`` a
-share. A placeholder is compiled when the pack is loaded, so a typo is an error with a line and not an ugly message
+share, and ``{... | sorted}`` a list in order: the keys of a map come in another one each time, and an answer's words
+must not. A placeholder is compiled when the pack is loaded, so a typo is an error with a line and not an ugly message
 years later.
 """
 
@@ -109,4 +110,8 @@ def _usd(value: Any) -> str:
     return f"${micros / 1_000_000:,.6f}".rstrip("0") if micros % 10_000 else f"${micros / 1_000_000:,.2f}"
 
 
-_FILTERS: dict[str, Callable[[Any], str]] = {"": _plain, "percent": _percent, "usd": _usd}
+def _sorted(value: Any) -> str:
+    return _plain(sorted(value))
+
+
+_FILTERS: dict[str, Callable[[Any], str]] = {"": _plain, "percent": _percent, "usd": _usd, "sorted": _sorted}

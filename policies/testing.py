@@ -366,13 +366,16 @@ def measurement(key: str, given: Mapping[str, Any], confidences: Sequence[float]
     """A measurement from shorthand, with an interval at every level.
 
     ``{successes, n}`` is a proportion with exact intervals; ``{value, error, n}`` has normal ones; ``{value, lower,
-    upper, n}`` the same at every level; ``{value}`` none. ``unavailable`` and ``exploratory`` are as on the wire.
+    upper, n}`` the same at every level; ``{value}`` none. ``unavailable``, ``exploratory`` and ``control`` are as on
+    the wire.
     """
     name, _, rest = key.partition("[")
     out = measurement_pb2.Measurement(name=name, slice=rest.removesuffix("]"))
     out.unavailable, out.exploratory = str(given.get("unavailable", "")), bool(given.get("exploratory", False))
     if "n" in given:
         out.n = int(given["n"])
+    if "control" in given:
+        out.control = float(given["control"])
     if "successes" in given:
         out.successes = int(given["successes"])
         out.value = out.successes / out.n

@@ -136,7 +136,8 @@ def test_a_decision_request_plans_one_gate_for_each_attribute(
     names = [gate.measurement for gate in plan.gates if gate.measurement.startswith("fairness.")]
     assert names == [
         "fairness.impact_ratio[race]", "fairness.impact_ratio[sex]", "fairness.equalized_odds_difference[race]",
-        "fairness.equalized_odds_difference[sex]",
+        "fairness.equalized_odds_difference[sex]", "fairness.counterfactual_excess[race]",
+        "fairness.counterfactual_excess[sex]",
     ]  # fmt: skip
     assert "fairness" in plan.probes and list(plan.sensitive_attributes) == ["race", "sex"]
     ratio = next(gate for gate in plan.gates if gate.measurement == "fairness.impact_ratio[race]")
@@ -417,6 +418,7 @@ def test_no_internal_limit_is_presented_as_law(pack: Pack) -> None:
 def test_the_default_profile_asks_more_with_enough_of_everything(
     engine: PolicyEngine, table: policy_input_pb2.IntakeInput
 ) -> None:
+    table.request.audit_profile = "quick"
     quick = engine.decide(table).audit_plan
     table.request.audit_profile = "default"
     plan = engine.decide(table).audit_plan

@@ -147,6 +147,13 @@ def test_a_number_is_lowered_to_what_fits(engine: PolicyEngine, chat: Question) 
     assert float(step.after) == pytest.approx(20_000 / chat.data.train_tokens, rel=0.01)
 
 
+def test_a_protected_column_that_nobody_declared_is_hidden_at_least(engine: PolicyEngine, table: Question) -> None:
+    table.data.columns.append("Gender")
+    assert fired(engine, table) == {"BASE-UNDECLARED-GROUPS"}
+    (step,) = fixing.minimal_fix(engine, table, derive).steps
+    assert (step.field, step.after) == ("datasheet.hidden_columns", "race, Gender")
+
+
 def test_an_artefact_is_asked_for_by_its_kind() -> None:
     bundle: Pack = load()
     engine = testing.engine_of(bundle, "gdpr")

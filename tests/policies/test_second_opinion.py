@@ -132,6 +132,8 @@ def bindings(bundle: Pack, case: testing.Case) -> tuple[Mapping[str, Any], Any, 
             "known.pii_spans": planner.known_pii_spans(question),
             "known.pii_rows": planner.known_pii_rows(question),
             "known.prompts": planner.known_prompts(question, day),
+            "known.protected_columns": planner.known_columns(question, "protected_columns"),
+            "known.age_columns": planner.known_columns(question, "age_columns"),
             **{f"needed.{k}": v for k, v in needed.items() if f"needed.{k}" in bundle.intake.variables},
         }  # fmt: skip
         asked, environment, profile = AT_INTAKE, bundle.intake, question.request.audit_profile
