@@ -1,7 +1,9 @@
 """Copies out, then four splits, decided by a keyed digest of each row's content.
 
-The key comes from the job's secret, so the owner of the rows cannot choose which of them land in the sealed test. The
-same job gives the same splits, whatever the order of the rows in the file.
+The key comes from the job's secret, so nobody can foresee where a row lands that stands alone, and the same job gives
+the same splits, whatever the order of the rows in the file. Who says what belongs together can: a unit that is large
+against the test goes to train, as it is dealt whole to the split that is furthest behind with it. The facts name the
+groups that the test lacks for that (:func:`audit.prepare.facts.untested_groups`).
 """
 
 from __future__ import annotations
