@@ -165,7 +165,7 @@ def test_of_equal_rows_of_a_table_as_many_are_taken_as_the_parent_was_trained_on
     rng = random.Random(8)
     common, rare = ["1,A,white,approve", "1,A,black,approve"] * 100, people(rng, 200, 200)
     data = "\n".join(["band,term,race,decision", *common, *(f"9{row}" for row in rare)]).encode()
-    order = {"format": "DECISION_CSV", "datasheet": {**TABLE_SHEET, "hidden_columns": ["race"]}}
+    order: dict[str, Any] = {"format": "DECISION_CSV", "datasheet": {**TABLE_SHEET, "hidden_columns": ["race"]}}
     first = prepare(tmp_path / "first", models, data, canaries=NO_CANARIES, **order)
     again = prepare(tmp_path / "again", models, data, OTHER_KEY, [trained_on(first)], canaries=NO_CANARIES, **order)
     before, tested = texts(first.lines("train.jsonl")), texts(unseen(again))
@@ -179,7 +179,7 @@ def test_of_equal_rows_of_a_table_as_many_are_taken_as_the_parent_was_trained_on
 
 
 def test_a_table_without_identifiers_is_known_again_by_its_cells(tmp_path: Path, models: Path) -> None:
-    order = {"format": "DECISION_CSV", "datasheet": TABLE_SHEET}
+    order: dict[str, Any] = {"format": "DECISION_CSV", "datasheet": TABLE_SHEET}
     first = prepare(tmp_path / "first", models, table_file(), **order)
     again = prepare(tmp_path / "again", models, table_file(), OTHER_KEY, [trained_on(first)], **order)
     assert again.facts.parent_rows == first.facts.train_rows
