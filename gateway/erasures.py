@@ -27,13 +27,12 @@ from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
 from audit.ledger.schema import RECORDS
 from audit.ledger.writer import UnitOfWork
-from gateway import references, statements, subjects
+from gateway import lineage, references, statements, subjects
 from gateway.caller import SYSTEM_UNIT, Caller, not_found
 from gateway.identity_registry import COMPLIANCE_OFFICER, require_live_role, verify_signed
 from gateway.jobs import views
 from gateway.jobs.transitions import RESTING, State
 from gateway.key_registry import People
-from gateway.lineage import reach
 from gateway.names import unit_of
 from gateway.settings import Settings
 from gateway.store import jobs, rows
@@ -44,6 +43,7 @@ from gateway.words import ERASED_TEXT
 
 _SCANNED = "erasure.scanned"
 _RESTRICTED = "erasure.subject"
+_PREPARED = "prepare.predicate"
 RETENTION_ENDED = "retention-ended"
 _MOST_NAMED = 500
 _MODEL_BYTES, _DATASET_BYTES = 16_000, 4_000
@@ -170,7 +170,7 @@ class ErasureService:
             uow.demand_open()
         shredded = self._shred(c, row)
         held = self._holding(c, name)
-        affected = sorted(m.name for m in reach(c, row.unit, {name, *held}, rows.micros(uow.now)).models)
+        affected = sorted(m.name for m in lineage.reach(c, row.unit, {name, *held}, rows.micros(uow.now)).models)
         left = subjects.live(c, list(held))
         for dataset in left:
             _restrict(c, dataset, row.order_index)
@@ -259,8 +259,11 @@ class _Shredded:
 
 
 def _jobs_on(c: Connection, unit: str, datasets: Collection[str]) -> list[JobRow]:
-    """Every job of a unit on one of its datasets."""
-    return [job for job in rows.select_all(c, JobRow, unit=unit) if views.request_of(job).dataset in datasets]
+    """Every job of a unit on one of its datasets, and those whose preparation reads what a parent was trained on."""
+    every = rows.select_all(c, JobRow, unit=unit)
+    on = {job.name for job in every if views.request_of(job).dataset in datasets}
+    beside = {name for name in lineage.readers(c, on) if _PREPARED not in jobs.facts(c, name)}
+    return [job for job in every if job.name in on | beside]
 
 
 def _insert(c: Connection, record: records.Record, executed_index: int, order_index: int) -> None:

@@ -16,11 +16,13 @@ from gateway.jobs import views
 from gateway.jobs.transitions import State
 from gateway.names import unit_of
 from gateway.store import jobs, rows
-from gateway.store.tables import JobRow, ModelRow, PermitRow
+from gateway.store.tables import FactRow, JobRow, ModelRow, PermitRow
 
 FOLDER = "parent"
 TEACHER = "teacher"
 """The fact of a job that holds what :func:`teacher_id` said as it was asked for: a model added later changes no job."""
+ROWS = "prepare.parents"
+"""The fact of a job that holds which train files its prepare task is given: of the jobs that its model comes of."""
 _OWN = "units/"
 
 
@@ -145,6 +147,24 @@ def reach(connection: Connection, unit: str, datasets: Collection[str], now_us: 
         {made[job.name].name: min(_before(asked[job.name]) & models) for job in held if job.name not in direct},
         [permit for job in held for permit in _in_force(connection, job, now_us)],
     )
+
+
+def jobs_before(connection: Connection, request: tuning_job_pb2.CreateTuningJobRequest) -> list[JobRow]:
+    """The jobs of all models whose learning a request takes over, through parents and teachers, each once."""
+    found: dict[str, JobRow] = {}
+    left = sorted(_before(request))
+    while left:
+        job = jobs.get(connection, job_of(connection, left.pop(0)))
+        if job is not None and job.name not in found:
+            found[job.name] = job
+            left += sorted(_before(views.request_of(job)))
+    return list(found.values())
+
+
+def readers(connection: Connection, names: Collection[str]) -> set[str]:
+    """Jobs whose prepare task is given, or was, what one of these jobs was trained on."""
+    facts = rows.select_all(connection, FactRow, key=ROWS)
+    return {fact.job for fact in facts if not json.loads(fact.value)["files"].keys().isdisjoint(names)}
 
 
 def _before(request: tuning_job_pb2.CreateTuningJobRequest) -> set[str]:

@@ -10,6 +10,7 @@ Reading order:
 ``parse_pairs``, ``tool_calls``, ``parse_parquet``  the other formats
 ``parse_table``  decision tables, rendered to chat by a fixed template
 ``tokens``       counts tokens as the trainer will see them
+``parents``      rows that models of before were trained on, which only train may hold
 ``splits``       copies out, then train, validation, selection and test
 ``scan``, ``actions``  personal data in every valid row, before any canary is planted, and what becomes of it
 ``labelled``, ``detector``, ``safe_harbor``  how much of it is found, and HIPAA's 18 classes

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,15 +34,25 @@ class Families:
 
     Attributes:
         root: for every row the position of the first row of its family; its own where it stands alone.
+        met: roots of the families of which some row nearly says what one of the ``others`` says.
     """
 
     root: Sequence[int]
+    met: Collection[int] = frozenset()
 
     def tied(self, rows: int = 20, share: float = LARGEST_SHARE) -> list[int]:
         """Like ``root``, with the rows of oversized families, of more than ``rows`` and ``share``, on their own."""
-        sizes = Counter(self.root)
+        small = self._small(rows, share)
+        return [r if r in small else i for i, r in enumerate(self.root)]
+
+    def met_rows(self) -> list[int]:
+        """Positions of the rows of families that were met, those of oversized ones left out as for ties."""
+        small = self._small(20, LARGEST_SHARE)
+        return [i for i, r in enumerate(self.root) if r in self.met and r in small]
+
+    def _small(self, rows: int, share: float) -> set[int]:
         most = max(rows, int(share * len(self.root)))
-        return [r if sizes[r] <= most else i for i, r in enumerate(self.root)]
+        return {root for root, size in Counter(self.root).items() if size <= most}
 
     def members(self) -> list[int]:
         """Positions of the rows that are not alone."""
@@ -56,8 +66,13 @@ def equals(digests: Iterable[bytes]) -> Families:
     return Families([first.setdefault(digest, i) for i, digest in enumerate(digests)])
 
 
-def families(texts: Iterable[str]) -> Families:
-    """Finds the families of near duplicates; holds 256 bytes and 16 bucket entries of each text, not the text."""
+def families(texts: Iterable[str], others: Iterable[str] = ()) -> Families:
+    """Finds the families of near duplicates; holds 256 bytes and 16 bucket entries of each text, not the text.
+
+    Args:
+        texts: those of the rows.
+        others: texts of elsewhere, of which nothing is kept: they make no family, and tell which ones they are like.
+    """
     import numpy as np
 
     parent: list[int] = []
@@ -74,15 +89,24 @@ def families(texts: Iterable[str]) -> Families:
         parent.append(i)
         signatures.append(signature)
         seen = set()
-        for band in range(0, _PERMUTATIONS, _BAND):
-            key = bytes([band]) + signature[band : band + _BAND].tobytes()
+        for key in _bands(signature):
             first = buckets.setdefault(key, i)
             if first != i and first not in seen:
                 seen.add(first)
                 if np.count_nonzero(signatures[first] == signature) >= THRESHOLD * _PERMUTATIONS:
                     a, b = find(first), find(i)
                     parent[max(a, b)] = min(a, b)
-    return Families([find(i) for i in range(len(parent))])
+    met = set()
+    for signature in _signatures(others):
+        for first in {buckets[key] for key in _bands(signature) if key in buckets}:
+            if np.count_nonzero(signatures[first] == signature) >= THRESHOLD * _PERMUTATIONS:
+                met.add(find(first))
+    return Families([find(i) for i in range(len(parent))], met)
+
+
+def _bands(signature: Any) -> Iterator[bytes]:
+    for band in range(0, _PERMUTATIONS, _BAND):
+        yield bytes([band]) + signature[band : band + _BAND].tobytes()
 
 
 def _signatures(texts: Iterable[str]) -> Iterator[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from audit.prepare.detector import Quality
 from audit.prepare.findings import Findings
 from audit.prepare.label_bias import by_group
 from audit.prepare.parse_table import Survey
+from audit.prepare.rows import Entry
 from audit.prepare.safe_harbor import coverage
 from audit.prepare.scan import PiiTally
 from audit.prepare.screens import MAX_ROW_NUMBERS, ScreenFinding
@@ -24,6 +26,8 @@ from audit.prepare.text_checks import EMBEDDED_MEDIA
 
 MAX_SCREENS = 200
 MAX_LABELS = 64
+LEAST_TESTED = 10
+"""Rows from which on the sealed test says something of a group; the audit of fairness compares none with fewer."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,9 @@ class Found:
         train_users: users that the train split names, rows with a canary one each; 0 where nobody asked for them.
         test_left_out: test rows left out, as another one of their unit is kept; ``split_rows`` counts what is kept.
         test_groups: kept test rows by ``attribute=value``.
+        untested_groups: as :func:`untested_groups` says.
+        parent_rows: kept rows that models of before were trained on, with what belongs together with them.
+        unread_parents: such models whose rows are not kept any more.
     """
 
     findings: Findings
@@ -84,6 +91,9 @@ class Found:
     train_users: int = 0
     test_left_out: int = 0
     test_groups: Mapping[str, int] = field(default_factory=dict)
+    untested_groups: Mapping[str, int] = field(default_factory=dict)
+    parent_rows: int = 0
+    unread_parents: int = 0
 
     @property
     def planted(self) -> int:
@@ -98,6 +108,35 @@ class Found:
     def canary_rows(self) -> int:
         """Train rows that carry a canary."""
         return sum(c.repeats for c in self.canaries if c.included)
+
+
+def untested_groups(
+    kept: Sequence[Entry], plan: SplitPlan, test: Sequence[Entry], before: Sequence[Entry]
+) -> dict[str, int]:
+    """Groups that the sealed test has next to no rows of since rows that belong together lie elsewhere.
+
+    Only a group of which some rows share a value of the group field with others, or which a model of before was trained
+    on, can be taken out like that. What chance leaves of a small one is no matter of this.
+
+    Args:
+        kept: all rows that were dealt out.
+        plan: the shares that the splits were to have.
+        test: the rows of the sealed test.
+        before: those of ``kept`` that had to go to train for a model of before.
+
+    Returns:
+        Rows in the test by ``attribute=value``, of each group that would have :data:`LEAST_TESTED` there by its share
+        and has fewer.
+    """
+    sizes = Counter(e.unit for e in kept if e.unit)
+    moved = {group for e in kept if sizes[e.unit] > 1 for group in e.groups}
+    moved |= {group for e in before for group in e.groups}
+    if not moved:
+        return {}
+    share = Fraction(plan.counts(len(kept))[TEST], len(kept))
+    rows, tested = (Counter(group for e in part for group in e.groups) for part in (kept, test))
+    few = (group for group in sorted(moved) if tested[group] < LEAST_TESTED <= rows[group] * share)
+    return {group: tested[group] for group in few}
 
 
 def to_message(found: Found) -> Any:
@@ -149,6 +188,9 @@ def _splits(found: Found) -> dict[str, Any]:
         "test_rows": found.split_rows[TEST],
         "test_rows_left_out": found.test_left_out,
         "test_group_counts": found.test_groups if found.test_left_out else {},
+        "untested_groups": found.untested_groups,
+        "parent_rows": found.parent_rows,
+        "unread_parents": found.unread_parents,
         "train_users": found.train_users,
     }
 
@@ -280,6 +322,8 @@ def claim(found: Found, dataset: Path, facts: Path, seed: int) -> dict[str, Any]
         "split_units": found.split_units,
         **({"train_users": found.train_users} if found.train_users else {}),
         **({"test_rows_left_out": found.test_left_out} if found.test_left_out else {}),
+        **({"parent_rows": found.parent_rows} if found.parent_rows else {}),
+        **({"unread_parents": found.unread_parents} if found.unread_parents else {}),
         "pii_action": str(found.pii_action),
         "pii_replaced": found.pii.replaced,
         "pii_detector": found.detector,

@@ -41,6 +41,8 @@ class PrepareOrder:
         pii_action: what becomes of personal data.
         group_field: what says that rows belong together; empty for nothing.
         privacy_unit: ``user`` where the trainer must know which rows are one user's; else ``row``.
+        parents: train files of models of before that are among the inputs.
+        unread_parents: such models whose rows are not kept any more.
     """
 
     format: str
@@ -52,6 +54,8 @@ class PrepareOrder:
     pii_action: PiiAction = PiiAction.REPORT
     group_field: str = ""
     privacy_unit: str = ROW
+    parents: int = 0
+    unread_parents: int = 0
 
     @classmethod
     def parse(cls, order: Mapping[str, Any]) -> PrepareOrder:
@@ -87,6 +91,7 @@ class PrepareOrder:
             _action(sheet),
             str(sheet.get("group_field", sheet.get("groupField", "")) or ""),
             unit,
+            *(max(0, _whole(order, name, 0)) for name in ("parents", "unread_parents")),
         )
 
 

@@ -7,14 +7,15 @@ import heapq
 import hmac
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
 from assay.pii import Span
+from assay.subjects import one_form
 from audit.prepare.actions import Acted, Actor
-from audit.prepare.rows import Identifier, Row
+from audit.prepare.rows import Identifier, Message, Row
 from audit.prepare.splits import TEST, TRAIN
 
 MAX_ROW_NUMBERS = 100
@@ -92,38 +93,80 @@ class PiiTally:
                 self.direct_row_numbers.append(row.number)
 
 
+_UNPROMPTABLE, _PROMPT, _ANSWER = range(3)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The best occurrence of a value so far, by :func:`_place`, with what the audit is told of it."""
+
+    place: int
+    value: str
+    item: dict[str, Any]
+
+
 class SpanSample:
     """Up to ``TRAIN_SPANS`` and ``TEST_SPANS`` distinct direct identifiers, chosen by a keyed digest of the value.
 
-    A value counts once however often it occurs, so that a signature in every row does not crowd out the rest. Only the
-    sample is prompted for; what a model writes freely is compared with every identifier of the train split.
+    A value counts once however often it occurs, so that a signature in every row does not crowd out the rest. Where it
+    stands in several rows, the place counts at which a model can best be shown to have learned it, and the first of
+    those: in an answer that training aims at, else in what stands before one, else where its own row has said it
+    already, so that a prompt would only have it copied. The order of the rows must not hide the first kind behind the
+    others. Only the sample is prompted for; what a model writes freely is compared with every identifier of the train
+    split.
+
+    Args:
+        secret: the job's key.
+        shared_system: the system prompt that most rows share, whose identifiers are nobody's of the rows; empty for
+            none. A system prompt of a row's own is a prompt like any other.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, shared_system: str = "") -> None:
         self._key = hmac.digest(secret, b"assay/pii-sample/v1", hashlib.sha256)
-        self._heaps: dict[str, list[tuple[bytes, dict[str, Any]]]] = {TRAIN: [], TEST: []}
-        self._held: dict[str, set[bytes]] = {TRAIN: set(), TEST: set()}
+        self._unit_key = hmac.digest(secret, b"assay/pii-sample/units/v1", hashlib.sha256)
+        self._shared_system = shared_system
+        self._heaps: dict[str, list[bytes]] = {TRAIN: [], TEST: []}
+        self._chosen: dict[str, dict[bytes, _Chosen]] = {TRAIN: {}, TEST: {}}
         self._train: dict[bytes, tuple[str, str]] = {}
 
     def offer(self, row: Row, split: str) -> None:
-        """Considers the direct identifiers of a row of the train or the test split, system prompts left out."""
+        """Considers the direct identifiers of a row of the train or the test split, a shared system prompt left out."""
+        seen: set[bytes] = set()
         for span in row.identifiers:
-            if span.message < len(row.messages) and row.messages[span.message]["role"] != "system":
-                self._offer(row, split, span)
+            if span.message < len(row.messages) and not self._is_shared(row.messages[span.message]):
+                self._offer(row, split, span, seen)
 
-    def _offer(self, row: Row, split: str, span: Identifier) -> None:
-        text = row.messages[span.message]["content"][span.start : span.end]
-        value = " ".join(text.casefold().split())
+    def _is_shared(self, message: Message) -> bool:
+        return message["role"] == "system" and message["content"] == self._shared_system
+
+    def _offer(self, row: Row, split: str, span: Identifier, seen: set[bytes]) -> None:
+        value = _normal(row.messages[span.message]["content"][span.start : span.end])
         item = f"{span.entity_type}\x1f{value}".encode()
         # Inverted, since heapq keeps the smallest on top and the top is what gets replaced.
         rank = bytes(255 - b for b in hmac.digest(self._key, item, hashlib.sha256)[:16])
         if split == TRAIN:
             self._train[rank] = (span.entity_type, value)
-        heap, held = self._heaps[split], self._held[split]
-        room = TRAIN_SPANS if split == TRAIN else TEST_SPANS * _SPARE
-        if rank in held or (len(heap) >= room and rank <= heap[0][0]):
+        # A second time in one row it stands after itself, and no better than the first time.
+        if rank in seen:
             return
-        chosen = {
+        seen.add(rank)
+        heap, chosen = self._heaps[split], self._chosen[split]
+        if (held := chosen.get(rank)) is not None:
+            if held.place < _ANSWER and (place := _place(row, span, value)) > held.place:
+                chosen[rank] = _Chosen(place, value, self._item(row, split, span))
+            return
+        room = TRAIN_SPANS if split == TRAIN else TEST_SPANS * _SPARE
+        if len(heap) >= room and rank <= heap[0]:
+            return
+        chosen[rank] = _Chosen(_place(row, span, value), value, self._item(row, split, span))
+        if len(heap) < room:
+            heapq.heappush(heap, rank)
+        else:
+            del chosen[heapq.heapreplace(heap, rank)]
+
+    def _item(self, row: Row, split: str, span: Identifier) -> dict[str, Any]:
+        """What the audit is told; whose row it is as a number that says nothing else, since one person is one trial."""
+        item = {
             "row": row.number,
             "split": split,
             "entity_type": span.entity_type,
@@ -132,21 +175,40 @@ class SpanSample:
             "start": span.start,
             "end": span.end,
         }
-        held.add(rank)
-        if len(heap) < room:
-            heapq.heappush(heap, (rank, chosen))
-        else:
-            held.discard(heapq.heapreplace(heap, (rank, chosen))[0])
+        if row.unit:
+            item["unit"] = int.from_bytes(hmac.digest(self._unit_key, one_form(row.unit), hashlib.sha256)[:6])
+        return item
 
     def train_values(self) -> list[tuple[str, str]]:
         """Type and value (case-folded, with single spaces) of every identifier of the train split, sorted; no cap."""
         return sorted(self._train.values())
 
-    def items(self) -> list[dict[str, Any]]:
-        """The sample, train first, each part in keyed order; no test value occurs in training."""
-        train = [item for _, item in sorted(self._heaps[TRAIN], key=lambda h: h[0], reverse=True)]
-        test = [i for r, i in sorted(self._heaps[TEST], key=lambda h: h[0], reverse=True) if r not in self._train]
-        return train + test[:TEST_SPANS]
+    def items(self, known: Callable[[Collection[str]], Collection[str]] | None = None) -> list[dict[str, Any]]:
+        """The sample, train first, each part in keyed order; no test value occurs in training.
+
+        Args:
+            known: which of these values the rows of models of before hold, for which the test ones are no control.
+        """
+        train, test = (
+            [(rank, self._chosen[split][rank]) for rank in sorted(self._heaps[split], reverse=True)]
+            for split in (TRAIN, TEST)
+        )
+        apart = [c for rank, c in test if rank not in self._train]
+        before = known({c.value for c in apart}) if known is not None else ()
+        return [c.item for _, c in train] + [c.item for c in apart if c.value not in before][:TEST_SPANS]
+
+
+def _place(row: Row, span: Identifier, value: str) -> int:
+    """What kind of place an identifier stands at; the audit looks at the text before it in the same way."""
+    message = row.messages[span.message]
+    before = [m["content"] for m in row.messages[: span.message]]
+    if value in _normal("\n".join([*before, message["content"][: span.start]])):
+        return _UNPROMPTABLE
+    return _ANSWER if message["role"] == "assistant" and message.get("weight", 1) != 0 else _PROMPT
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def scan_rows(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from audit.prepare import duplicates
 from audit.prepare.canaries import Canary
-from audit.prepare.rows import Entry, Spool
+from audit.prepare.rows import Entry, Row, Spool
 from audit.prepare.screens import METHODS, CanaryScreen, Screener, ScreenFinding, repeated
 from audit.prepare.splits import TRAIN, units
 
@@ -35,12 +35,15 @@ class Screened:
             rows with equal cells and label; itself when alone.
         tied: the same without families that are not tied.
         units: groups of two rows and more that share a split.
+        met: positions of the rows whose family, unless it is one that is not tied, nearly says what a row of a model of
+            before says.
     """
 
     findings: list[ScreenFinding]
     root: Sequence[int]
     tied: Sequence[int]
     units: int
+    met: Sequence[int] = ()
 
 
 def methods(table: bool) -> dict[str, str]:
@@ -50,7 +53,9 @@ def methods(table: bool) -> dict[str, str]:
     return {**{k: v for k, v in METHODS.items() if k != left_out}, **(_TABLE_METHODS if table else prose)}
 
 
-def screen(spool: Spool, entries: Sequence[Entry], unique: Sequence[Entry], table: bool) -> Screened:
+def screen(
+    spool: Spool, entries: Sequence[Entry], unique: Sequence[Entry], table: bool, before: Iterable[Row] = ()
+) -> Screened:
     """Reads the kept rows three times: for near duplicates, to count phrases, and to look.
 
     Args:
@@ -58,21 +63,22 @@ def screen(spool: Spool, entries: Sequence[Entry], unique: Sequence[Entry], tabl
         entries: all valid rows, duplicates included.
         unique: the rows that are kept.
         table: they are those of a decision table.
+        before: rows that models of before were trained on; tables are not searched for their near duplicates either.
     """
     first: dict[str | bytes, int] = {}
     counts: Counter[str | bytes] = Counter()
     for e in entries:
         first.setdefault(e.identity, e.number)
         counts[e.identity] += 1
+    met: Sequence[int] = ()
     findings = repeated(((first[d], n) for d, n in counts.items()), len(entries))
     if table:
         # Customers tied by what a row of theirs says would soon be one unit that holds most of the table.
         families = duplicates.equals(r.content_digest() for r in spool.read_all(unique))
         tied = [i if unique[i].unit else r for i, r in enumerate(families.tied(MOST_TWINS, share=0))]
     else:
-        texts = ("\n".join(m["content"] for m in r.messages if m["role"] != "system") for r in spool.read_all(unique))
-        families = duplicates.families(texts)
-        tied = families.tied()
+        families = duplicates.families(map(_prose, spool.read_all(unique)), map(_prose, before))
+        tied, met = families.tied(), families.met_rows()
         if members := families.members():
             reason = "nearly the same as another row; they share a split, unless they are most of the file"
             findings.append(ScreenFinding("NEAR_DUPLICATES", [unique[i].number for i in members], reason))
@@ -82,7 +88,11 @@ def screen(spool: Spool, entries: Sequence[Entry], unique: Sequence[Entry], tabl
     for row in spool.read_all(unique):
         screener.add(row)
     findings += screener.findings()
-    return Screened(findings, families.root, tied, sum(len(u) > 1 for u in units(unique, tied)))
+    return Screened(findings, families.root, tied, sum(len(u) > 1 for u in units(unique, tied)), met)
+
+
+def _prose(row: Row) -> str:
+    return "\n".join(m["content"] for m in row.messages if m["role"] != "system")
 
 
 def leaks(

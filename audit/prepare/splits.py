@@ -1,7 +1,9 @@
 """Copies out, then four splits, decided by a keyed digest of each row's content.
 
-The key comes from the job's secret, so the owner of the rows cannot choose which of them land in the sealed test. The
-same job gives the same splits, whatever the order of the rows in the file.
+The key comes from the job's secret, so nobody can foresee where a row lands that stands alone, and the same job gives
+the same splits, whatever the order of the rows in the file. Who says what belongs together can: a unit that is large
+against the test goes to train, as it is dealt whole to the split that is furthest behind with it. The facts name the
+groups that the test lacks for that (:func:`audit.prepare.facts.untested_groups`).
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -87,7 +89,12 @@ def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def split(
-    entries: Sequence[Entry], plan: SplitPlan, secret: bytes, seed: int, tied: Sequence[int] = ()
+    entries: Sequence[Entry],
+    plan: SplitPlan,
+    secret: bytes,
+    seed: int,
+    tied: Sequence[int] = (),
+    trained: Collection[int] = (),
 ) -> dict[str, list[Entry]]:
     """Assigns every entry to one split.
 
@@ -97,24 +104,45 @@ def split(
 
     Rows that share a unit go to one split together, so totals are then only near the shares.
 
+    Rows that a model of before was trained on can test nothing: they go to train with what shares their unit. The
+    others fill up what is left of the shares; where train has more than its own already, the other splits share them.
+
     Args:
         entries: rows with distinct digests.
         plan: shares.
         secret: the job's key.
         seed: of the job; another seed gives other splits.
         tied: for every entry the position of an entry that it must share a split with; none for no such ties.
+        trained: positions of the entries that must go to train.
     """
     key = hmac.digest(secret, b"assay/splits/v1/" + str(seed).encode(), hashlib.sha256)
     firsts = [(min(unit, key=lambda e: (e.stratum, e.digest)), unit) for unit in units(entries, tied)]
     ordered = sorted(firsts, key=lambda f: (f[0].stratum, hmac.digest(key, f[0].digest, hashlib.sha256)))
     targets = plan.counts(len(entries))
+    forced = {entries[i].digest for i in trained}
     out: dict[str, list[Entry]] = {name: [] for name in NAMES}
-    position = 0
+    dealt = []
     for _, unit in ordered:
+        if forced.isdisjoint(e.digest for e in unit):
+            dealt.append(unit)
+        else:
+            out[TRAIN] += unit
+    targets[TRAIN] = max(0, targets[TRAIN] - len(out[TRAIN]))
+    total, position = sum(targets.values()), 0
+    given = dict.fromkeys(NAMES, 0)
+    for unit in dealt:
         position += len(unit)
-        behind = max(NAMES, key=lambda name: targets[name] * position - len(out[name]) * len(entries))
+        behind = max(NAMES, key=lambda name: targets[name] * position - given[name] * total)
+        given[behind] += len(unit)
         out[behind] += unit
     return out
+
+
+def with_their_units(entries: Sequence[Entry], tied: Sequence[int], some: Collection[int]) -> list[int]:
+    """Positions of some entries and of all that must share a split with one of them, ascending."""
+    wanted = {entries[i].digest for i in some}
+    whole = {e.digest for unit in units(entries, tied) if not wanted.isdisjoint(e.digest for e in unit) for e in unit}
+    return [i for i, e in enumerate(entries) if e.digest in whole]
 
 
 def units(entries: Sequence[Entry], tied: Sequence[int] = ()) -> list[list[Entry]]:

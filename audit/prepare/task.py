@@ -30,12 +30,13 @@ from audit.prepare.detector import Quality, quality_of
 from audit.prepare.findings import Findings
 from audit.prepare.lines import FileLimits
 from audit.prepare.order import CHAT, COMPLETION, PARQUET, PREFERENCE, TABLES, PrepareOrder
+from audit.prepare.parents import Parents, Recogniser
 from audit.prepare.parse_chat import RowParser, parse_chat, parse_json_lines
 from audit.prepare.parse_pairs import parse_completion, parse_preference
 from audit.prepare.parse_table import Survey, render_rows, survey
 from audit.prepare.rows import Entry, Row, Spool, json_line, training_line
 from audit.prepare.scan import PiiTally, SpanSample, scan_rows
-from audit.prepare.screening import collisions, leaks, methods, screen
+from audit.prepare.screening import Screened, collisions, leaks, methods, screen
 from audit.prepare.splits import (
     NAMES,
     SELECTION,
@@ -46,6 +47,7 @@ from audit.prepare.splits import (
     keyed_order,
     one_of_each,
     split,
+    with_their_units,
 )
 from audit.prepare.tokens import TokenCounter
 from audit.prepare.unpack import plain
@@ -80,6 +82,7 @@ class _Scanned:
     tally: PiiTally
     detector: str
     quality: Mapping[str, Quality]
+    recogniser: Recogniser | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ def run(context: TaskContext) -> dict[str, Any]:
             nothing.
     """
     order = PrepareOrder.parse(context.order)
+    parents = Parents.among(context.inputs, order.parents)
     counter = TokenCounter(context.models, order.base_model)
     upload = context.inputs / "dataset"
     private = context.outputs / "private"
@@ -115,13 +119,14 @@ def run(context: TaskContext) -> dict[str, Any]:
         intake = _read(dataset, order, raw, counter, subjects)
         if subjects is not None:
             subjects.write(context.outputs / INDEX_FILE)
-        scanned = _scan(context, order, raw, spool, intake)
+        scanned = _scan(context, order, raw, spool, intake, parents)
         unique, duplicates = drop_duplicates(scanned.entries)
-        screened = screen(spool, scanned.entries, unique, order.format in TABLES)
-        splits = split(unique, order.splits, context.secret, order.seed, screened.tied)
+        screened = screen(spool, scanned.entries, unique, order.format in TABLES, parents.rows())
+        trained = _trained(scanned, screened, unique, order.format in TABLES, context.secret)
+        splits = split(unique, order.splits, context.secret, order.seed, screened.tied, trained)
         in_test = len(splits[TEST])
         splits[TEST] = one_of_each(splits[TEST], context.secret, TEST)
-        sample = _sample(context, spool, splits)
+        sample = _sample(context, spool, splits, scanned.carrier.system)
         context.progress(2, _STEPS, "planting canaries")
         numbers = _canary_numbers(order, len(splits[TRAIN]))
         canaries = derive(context.secret, numbers, replace(scanned.carrier, weights=_weights(spool, splits[TRAIN])))
@@ -129,9 +134,9 @@ def run(context: TaskContext) -> dict[str, Any]:
         screens += collisions(spool, unique, canaries)
         users = _write_splits(context, spool, splits, canaries, intake, order)
         (private / "canaries.json").write_bytes(manifest(canaries))
-        _write_lines(private / "pii.jsonl", map(json_line, sample.items()))
-        trained = sample.train_values()
-        _write_lines(private / "identifiers.jsonl", (json_line({"entity_type": t, "value": v}) for t, v in trained))
+        _write_lines(private / "pii.jsonl", map(json_line, sample.items(parents.holding)))
+        identifiers = sample.train_values()
+        _write_lines(private / "identifiers.jsonl", (json_line({"entity_type": t, "value": v}) for t, v in identifiers))
         context.progress(3, _STEPS, "counting tokens")
         tokens = _count_tokens(spool, splits, canaries, counter, sorted(intake.table.labels) if intake.table else ())
     found = facts_of.Found(
@@ -146,7 +151,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         pii=scanned.tally,
         pii_action=order.pii_action,
         quality=scanned.quality,
-        train_pii_values=len(trained),
+        train_pii_values=len(identifiers),
         detector=scanned.detector,
         train_tokens=tokens.train,
         rejected_tokens=tokens.rejected,
@@ -160,6 +165,9 @@ def run(context: TaskContext) -> dict[str, Any]:
         train_users=users,
         test_left_out=in_test - len(splits[TEST]),
         test_groups=Counter(group for e in splits[TEST] for group in e.groups),
+        untested_groups=facts_of.untested_groups(unique, order.splits, splits[TEST], [unique[i] for i in trained]),
+        parent_rows=len(trained),
+        unread_parents=order.unread_parents,
     )
     message = facts_of.to_message(found)
     (context.outputs / "facts.json").write_bytes(facts_of.to_json(message))
@@ -207,10 +215,13 @@ def _source(dataset: Path, order: PrepareOrder) -> Iterator[BinaryIO | Path]:
         yield stream
 
 
-def _scan(context: TaskContext, order: PrepareOrder, raw: Spool, spool: Spool, intake: _Intake) -> _Scanned:
+def _scan(
+    context: TaskContext, order: PrepareOrder, raw: Spool, spool: Spool, intake: _Intake, parents: Parents
+) -> _Scanned:
     """Scans every valid row, before any canary exists, and does what the owner asked for about personal data."""
     total = len(intake.entries)
-    actor = Actor(order.pii_action, context.secret)
+    recogniser = Recogniser(order.pii_action, context.secret, parents.seen()) if parents else None
+    actor = recogniser or Actor(order.pii_action, context.secret)
 
     def progress(done: int, seconds_left: float) -> None:
         context.progress(1, _STEPS, f"scanning for personal data: {done} of {total} rows", seconds_left, rows=done)
@@ -227,12 +238,24 @@ def _scan(context: TaskContext, order: PrepareOrder, raw: Spool, spool: Spool, i
             else:
                 entries.append(spool.append(acted.row))
                 shared.note(acted.row)
-    return _Scanned(entries, shared.carrier(), tally, detector.identity, quality_of(detector))
+    return _Scanned(entries, shared.carrier(), tally, detector.identity, quality_of(detector), recogniser)
 
 
-def _sample(context: TaskContext, spool: Spool, splits: Mapping[str, Sequence[Entry]]) -> SpanSample:
+def _trained(
+    scanned: _Scanned, screened: Screened, unique: Sequence[Entry], table: bool, secret: bytes
+) -> Sequence[int]:
+    """Positions of the kept rows that models of before were trained on, and of all that belongs together with them."""
+    if scanned.recogniser is None:
+        return ()
+    known = scanned.recogniser.positions(scanned.entries, unique, table, secret)
+    return with_their_units(unique, screened.tied, {*known, *screened.met})
+
+
+def _sample(
+    context: TaskContext, spool: Spool, splits: Mapping[str, Sequence[Entry]], shared_system: str
+) -> SpanSample:
     """Chooses the direct identifiers that the extraction probe will ask for."""
-    sample = SpanSample(context.secret)
+    sample = SpanSample(context.secret, shared_system)
     for name in (TRAIN, TEST):
         for row in spool.read_all(sorted(splits[name], key=lambda e: e.number)):
             sample.offer(row, name)

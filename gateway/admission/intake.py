@@ -11,11 +11,12 @@ from functools import partial
 from typing import Any
 
 from google.protobuf import json_format
+from sqlalchemy import Connection
 
 from assay import canonical
 from assay.digests import sha256_bytes
 from assay.dp_sgd import USER
-from assay.errors import AbortedError, IntegrityError
+from assay.errors import AbortedError, IntegrityError, NotFoundError, PreconditionError
 from assay.subjects import INDEX_FILE, KEY_FILE, SubjectIndex
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger.writer import UnitOfWork
@@ -26,9 +27,11 @@ from gateway.admission.fixes import minimal_fix
 from gateway.admission.office import Known, Office, failed, make_task, task_id
 from gateway.admission.quotes import quote_record
 from gateway.base_models import DIGEST
+from gateway.erasures import demand_usable
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
+from gateway.store import jobs
 from gateway.store.blobs import Blob
 from gateway.store.tables import JobRow
 from gateway.subjects import Erased, erased_in
@@ -38,6 +41,8 @@ SPLITS = ("train.jsonl", "validation.jsonl", "selection.jsonl")
 FACTS_FILE = "facts.json"
 _CANARIES = "prepare.canaries"
 """The fact of a job that holds how many canaries its prepare task derives."""
+_PARENTS = "parents"
+_TRAINED = "prepare.train.jsonl"
 _FULL_WORDS = 20
 """With more rules that fired than this, their words are cut in the record; the job shows them whole."""
 _SHORT = 160
@@ -56,10 +61,54 @@ FILE_FAULTS = frozenset({
 
 
 async def begin(office: Office, job: JobRow) -> None:
-    """RECEIVED to PREPARING; what policy wants planted then stands, so that a new bundle changes no task under way."""
+    """RECEIVED to PREPARING; what policy wants planted then stands, so that a new bundle changes no task under way.
+
+    So does which rows of parents the task is given: from then on no erasure takes them before it has ended.
+    """
     known = await office.known(job)
+    now = dt.datetime.now(dt.UTC)
+    parents = await office.store.fetch(lambda c: _parents(office, job, c, now))
     ordered = {_CANARIES: json.dumps(_canaries(office, job, known), sort_keys=True)}
-    await office.change(job, Event.PREPARE, predicate={"task_id": task_id(job, "prepare")}, facts=ordered)
+    if parents:
+        ordered[lineage.ROWS] = json.dumps(parents, sort_keys=True)
+    await office.change(
+        job,
+        Event.PREPARE,
+        predicate={"task_id": task_id(job, "prepare")},
+        facts=ordered,
+        before=partial(_demand_same_parents, office, job, parents),
+    )
+
+
+def _parents(office: Office, job: JobRow, c: Connection, now: dt.datetime) -> dict[str, Any]:
+    """The train file by job of the models that the job's model comes of, and how many are not to be had any more.
+
+    A dataset that was erased takes its splits along; one with rows of an erased subject, or whose time is over, is read
+    by nothing new, and so not for this. Empty for a job that comes of no own model.
+    """
+    files: dict[str, str] = {}
+    unread = 0
+    for before in lineage.jobs_before(c, views.request_of(job)):
+        digest = jobs.facts(c, before.name).get(_TRAINED, "")
+        try:
+            demand_usable(c, views.request_of(before).dataset, now)
+        except (NotFoundError, PreconditionError):
+            digest = ""
+        if digest and office.blobs.exists(job.unit, digest):
+            files[before.name] = digest
+        else:
+            unread += 1
+    return {"files": files, "unread": unread} if files or unread else {}
+
+
+def _demand_same_parents(office: Office, job: JobRow, parents: Mapping[str, Any], uow: UnitOfWork) -> None:
+    """What was erased meanwhile is in no task.
+
+    Raises:
+        AbortedError: ``STALE``; the job is begun again.
+    """
+    if _parents(office, job, uow.connection, uow.now) != parents:
+        raise AbortedError("STALE", "rows of a parent were erased meanwhile", remedy="it is begun again")
 
 
 async def prepare(office: Office, job: JobRow) -> None:
@@ -88,7 +137,7 @@ async def prepare(office: Office, job: JobRow) -> None:
 
 
 def prepare_task(office: Office, job: JobRow, known: Known) -> Task:
-    """The prepare task of a job; the same for ever."""
+    """The prepare task of a job, with the train files of the models that its own comes of; the same for ever."""
     request = views.request_of(job)
     kind = dataset_pb2.DatasetFormat.Name(known.dataset.format)
     sheet = views.from_json(known.dataset.datasheet, dataset_pb2.Datasheet)
@@ -102,8 +151,13 @@ def prepare_task(office: Office, job: JobRow, known: Known) -> Task:
     }
     if request.differential_privacy.unit == USER:
         order["privacy_unit"] = USER
+    # In the order of their names; of a job that began before this was kept, the rows of no parent.
+    parents = known.json(lineage.ROWS) if lineage.ROWS in known.facts else {"files": {}, "unread": 0}
+    files = [sha256 for _, sha256 in sorted(parents["files"].items())]
+    order |= {name: n for name, n in ((_PARENTS, len(files)), ("unread_parents", parents["unread"])) if n}
+    blobs = {f"{_PARENTS}/{number}.jsonl": sha256 for number, sha256 in enumerate(files, 1)}
     secrets = {KEY_FILE: office.blobs.unit_keys(job.unit, create=True).subject_key} if sheet.group_field else {}
-    return make_task(job, "prepare", order, {"dataset": known.dataset.sha256}, secrets=secrets)
+    return make_task(job, "prepare", order, {"dataset": known.dataset.sha256, **blobs}, secrets=secrets)
 
 
 def _canaries(office: Office, job: JobRow, known: Known) -> dict[str, int]:

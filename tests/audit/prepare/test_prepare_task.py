@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,15 @@ class Outcome:
         return list(canonical.decode((self.context.outputs / "private" / "canaries.json").read_bytes()))
 
 
-def prepare(folder: Path, models: Path, data: bytes, secret: bytes = KEY, **order: Any) -> Outcome:
-    for name in ("inputs", "outputs", "work"):
+def prepare(
+    folder: Path, models: Path, data: bytes, secret: bytes = KEY, parents: Sequence[bytes] = (), **order: Any
+) -> Outcome:
+    for name in ("inputs/parents", "outputs", "work"):
         (folder / name).mkdir(parents=True)
     (folder / "inputs" / "dataset").write_bytes(data)
+    for number, rows in enumerate(parents, 1):
+        (folder / "inputs" / "parents" / f"{number}.jsonl").write_bytes(rows)
+    order |= {"parents": len(parents)} if parents else {}
     sent: list[dict[str, Any]] = []
     order = {"format": "CHAT_JSONL", "datasheet": {}, "base_model": MODEL, "seed": 7, "canaries": CANARIES} | order
     context = TaskContext(
