@@ -137,9 +137,9 @@ def _more_settings() -> Iterator[Setting]:
     for largest in (0.0, 0.1):
         yield Setting("counterfactual_flips", f"four groups, 60 rows, largest {largest + 0.05:.2f}", largest + 0.05,
                       _largest_share(60, largest))  # fmt: skip
-    for shifts in ((0.0, 0.0, 0.0, 0.0), (0.1, 0.0, 0.0, 0.0), (0.1, -0.1, 0.0, 0.0)):
-        told = f"four groups, 60 rows, shifted by {shifts}, less that of the chosen group"
-        yield Setting("largest_signed_shift", told, 0.0, _signed(60, shifts))
+    for moved_by in ((0.0, 0.0, 0.0, 0.0), (0.1, 0.0, 0.0, 0.0), (0.1, -0.1, 0.0, 0.0)):
+        told = f"four groups, 60 rows, shifted by {moved_by}, less that of the chosen group"
+        yield Setting("largest_signed_shift", told, 0.0, _signed(60, moved_by))
     for rows in (20, 60):
         for moved, still in ((0.1, 0.1), (0.1, 0.02), (0.9, 0.5)):
             told = f"{rows} prompts, 20 sets of names, {moved} of answers differ, {still} of the placebos'"
@@ -183,7 +183,7 @@ def sparse_settings() -> Iterator[Setting]:
 
 
 def _sparse(n: int, moved: float, nats: float) -> Callable[[np.random.Generator], Interval]:
-    return lambda g: partial(counterfactual.largest_mean_interval, [nats * (g.random(n) < moved)])
+    return lambda g: partial(counterfactual.largest_mean_interval, [np.where(g.random(n) < moved, nats, 0.0)])
 
 
 def _share(n: int, p: float) -> Callable[[np.random.Generator], Interval]:

@@ -360,6 +360,7 @@ class ApprovalService:
             adapter_sha256=model.adapter_sha256,
             base_sha256=model.base_sha256,
             purpose=views.request_of(job).purpose,
+            audit_profile=views.request_of(job).audit_profile,
             missing_roles=self._missing(connection, job, model.card_sha256),
             approvals=[self._shown(connection, a) for a in signed],
         )

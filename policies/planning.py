@@ -32,7 +32,7 @@ SAMPLE_SIZES = (
     *("generations", "generation_tokens", "pii_spans", "verbatim_rows", "bootstrap"),
     *("test_rows", "train_rows", "counterfactual_rows", "counterfactual_generations", "reason_rows"),
     *("evaluation_items", "deep_rows", "inference_spans", "inference_candidates", "association_people"),
-    *("exposure_canaries", "exposure_candidates"),
+    *("exposure_canaries", "exposure_candidates", "permutations"),
 )
 """Sizes that the limits file states as ``sample_<name>``; the planner raises some of them to what the gates need."""
 ABILITY_SETS = 4
@@ -144,10 +144,13 @@ class Planner:
     def known_pii_rows(self, question: policy_input_pb2.IntakeInput) -> int:
         """Rows of the train split with a direct identifier, each one trial; estimated from the whole file's share.
 
-        No more than identifiers, of which each is tried in one row only. Where a census could not try them all, or no
-        share is told, identifiers stand for rows: an audit that finds too few rows is INCONCLUSIVE.
+        Where rows say whose they are, one trial is a person's rows together, and preparation has counted them. No more
+        than identifiers, of which each is tried in one row only. Where a census could not try them all, or no share is
+        told, identifiers stand for rows: an audit that finds too few rows is INCONCLUSIVE.
         """
         known, data = self.known_pii_spans(question), question.data
+        if data.HasField("train_pii_units"):
+            return min(known, data.train_pii_units)
         # A share that is no number is no estimate.
         rows = math.ceil(data.pii_row_share * data.train_rows) if 0 < data.pii_row_share <= 1 else 0
         return min(known, rows) if rows and known <= MOST_IDENTIFIERS else known

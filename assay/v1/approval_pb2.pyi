@@ -14,7 +14,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PendingApproval(_message.Message):
-    __slots__ = ("tuning_job", "etag", "creator", "verdict", "card_sha256", "card_record_index", "evidence_root", "evidence_size", "adapter_sha256", "base_sha256", "purpose", "missing_roles", "approvals")
+    __slots__ = ("tuning_job", "etag", "creator", "verdict", "card_sha256", "card_record_index", "evidence_root", "evidence_size", "adapter_sha256", "base_sha256", "purpose", "missing_roles", "approvals", "audit_profile")
     TUNING_JOB_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     CREATOR_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class PendingApproval(_message.Message):
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     MISSING_ROLES_FIELD_NUMBER: _ClassVar[int]
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_PROFILE_FIELD_NUMBER: _ClassVar[int]
     tuning_job: str
     etag: str
     creator: str
@@ -41,7 +42,8 @@ class PendingApproval(_message.Message):
     purpose: str
     missing_roles: _containers.RepeatedScalarFieldContainer[_identity_pb2.Role]
     approvals: _containers.RepeatedCompositeFieldContainer[Approval]
-    def __init__(self, tuning_job: _Optional[str] = ..., etag: _Optional[str] = ..., creator: _Optional[str] = ..., verdict: _Optional[_Union[_policy_pb2.Verdict, _Mapping]] = ..., card_sha256: _Optional[str] = ..., card_record_index: _Optional[int] = ..., evidence_root: _Optional[str] = ..., evidence_size: _Optional[int] = ..., adapter_sha256: _Optional[str] = ..., base_sha256: _Optional[str] = ..., purpose: _Optional[str] = ..., missing_roles: _Optional[_Iterable[_Union[_identity_pb2.Role, str]]] = ..., approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ...) -> None: ...
+    audit_profile: str
+    def __init__(self, tuning_job: _Optional[str] = ..., etag: _Optional[str] = ..., creator: _Optional[str] = ..., verdict: _Optional[_Union[_policy_pb2.Verdict, _Mapping]] = ..., card_sha256: _Optional[str] = ..., card_record_index: _Optional[int] = ..., evidence_root: _Optional[str] = ..., evidence_size: _Optional[int] = ..., adapter_sha256: _Optional[str] = ..., base_sha256: _Optional[str] = ..., purpose: _Optional[str] = ..., missing_roles: _Optional[_Iterable[_Union[_identity_pb2.Role, str]]] = ..., approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ..., audit_profile: _Optional[str] = ...) -> None: ...
 
 class Approval(_message.Message):
     __slots__ = ("subject", "role", "granted", "reason", "time", "record_index", "envelope")

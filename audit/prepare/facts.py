@@ -46,6 +46,7 @@ class Found:
         pii: tallies of the scan.
         pii_action: what became of what it found.
         quality: the detector's recall and precision by type.
+        train_pii_units: whose rows the sampled ones stand in; None where no unit is named.
         train_pii_values: distinct direct identifiers in user and assistant messages of the train split.
         detector: identity of the scanner.
         train_tokens: tokens of the train file, canaries included.
@@ -88,6 +89,7 @@ class Found:
     screened: Mapping[str, str]
     split_units: int
     lengths: Sequence[int]
+    train_pii_units: int | None = None
     train_users: int = 0
     test_left_out: int = 0
     test_groups: Mapping[str, int] = field(default_factory=dict)
@@ -219,6 +221,7 @@ def _personal_data(found: Found) -> dict[str, Any]:
         "pii_rows": found.pii.direct_row_numbers,
         "pii_found_row_share": found.pii.found_share,
         "train_pii_spans": found.train_pii_values,
+        **({} if found.train_pii_units is None else {"train_pii_units": found.train_pii_units}),
         "pii_action": f"PII_ACTION_{found.pii_action}",
         "pii_replaced": found.pii.replaced,
         "pii_detector": found.detector,

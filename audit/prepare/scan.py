@@ -183,6 +183,13 @@ class SpanSample:
         """Type and value (case-folded, with single spaces) of every identifier of the train split, sorted; no cap."""
         return sorted(self._train.values())
 
+    def train_units(self) -> int | None:
+        """Whose rows the train part of the sample stands in, rows without a unit counted apart; None without units."""
+        items = [chosen.item for chosen in self._chosen[TRAIN].values()]
+        if not any("unit" in item for item in items):
+            return None
+        return len({("unit", item["unit"]) if "unit" in item else ("row", item["row"]) for item in items})
+
     def items(self, known: Callable[[Collection[str]], Collection[str]] | None = None) -> list[dict[str, Any]]:
         """The sample, train first, each part in keyed order; no test value occurs in training.
 

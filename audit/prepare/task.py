@@ -152,6 +152,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         pii_action=order.pii_action,
         quality=scanned.quality,
         train_pii_values=len(identifiers),
+        train_pii_units=sample.train_units(),
         detector=scanned.detector,
         train_tokens=tokens.train,
         rejected_tokens=tokens.rejected,

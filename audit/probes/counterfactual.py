@@ -232,15 +232,15 @@ def _flips(slice_: str, moves: Sequence[Move], levels: Sequence[float]) -> Measu
 
 
 def largest_mean_interval(samples: Sequence[Floats], confidence: float) -> stats.Bounds:
-    """Interval of the largest of several means, however they depend on one another, of values of which a few may be large.
+    """Interval of the largest of several means, however they depend on one another.
 
     The largest is one of the means, so the largest of their upper bounds lies above it without correction; and it is at
     least every mean, so the largest of their lower bounds, Bonferroni-corrected, lies below it (as in
     :mod:`audit.statistics.extremes`).
     """
-    wide = _corrected(confidence, len(samples))
-    lower = max(stats.skewed_mean_interval(sample, wide)[0] for sample in samples)
-    return lower, max(stats.skewed_mean_interval(sample, confidence)[1] for sample in samples)
+    found = [stats.mean(sample) for sample in samples]
+    wide = _corrected(confidence, len(found))
+    return max(e.interval(wide)[0] for e in found), max(e.interval(confidence)[1] for e in found)
 
 
 def largest_share_interval(successes: Sequence[int], n: int, confidence: float) -> stats.Bounds:
@@ -263,7 +263,7 @@ def _subject(name: str, slice_: str, told: str) -> Subject:
         how = _A_SET.format("rows") + _OF_SHARES if names else "Clopper-Pearson 1934"
         return Subject(f"fairness.{name}", "ratio", _FLIPS.format(told, how), slice_)
     unit, what = _SHIFTS[name]
-    how = _A_SET.format("rows") + "t interval" if names else "one pair a row, paired t interval"
+    how = (_A_SET.format("rows") if names else "one pair a row, paired ") + stats.T_INTERVAL
     return Subject(f"fairness.{name}", unit, f"{what}, counterfactual pairs (Garg et al. 2019), {told}; {how}", slice_)
 
 
@@ -406,7 +406,7 @@ def _question(row: Row) -> list[dict[str, object]]:
 
 def _text_subjects(slice_: str, told: str) -> dict[str, Subject]:
     set_ = f"{told}; {_A_SET.format('prompts')}"
-    mean = f"our own definition, {set_}t interval"
+    mean = f"our own definition, {set_}{stats.T_INTERVAL}"
     return {
         "divergence": Subject(
             "fairness.generation_divergence",

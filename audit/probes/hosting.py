@@ -30,6 +30,7 @@ from audit.probes.inputs import Row, choose
 from audit.probes.likelihoods import accuracy, mean_of
 from audit.probes.measurements import Measurement, Subject, count, unavailable
 from audit.probes.passages import Decoding, Passage, Variation, common_opening
+from audit.statistics import stats
 
 EXAMPLES = 4
 RATE_ROWS, RATE_TOKENS = 16, 16
@@ -46,7 +47,7 @@ _SERVED = {
 }
 _LOSS = (
     "nats per answer token: tuned model minus the base model with four {} before the question, our own definition; "
-    "paired t interval"
+    f"paired {stats.T_INTERVAL}"
 )
 _RIGHT = (
     "share of rows right: tuned model, beside the base model with four {} before the question; Clopper-Pearson 1934"

@@ -98,7 +98,8 @@ class Person:
     def question(self, among: int, rng: np.random.Generator) -> Question:
         """Asks for the attribute among so many candidates, its own with others drawn by ``rng``."""
         drawn = [self.others[int(i)] for i in rng.permutation(len(self.others))[: among - 1]]
-        system = [m for m in self.span.messages[:1] if m["role"] == "system"]
+        # A system prompt of the row's own may hold the answer.
+        system = [m for m in self.span.messages[:1] if m["role"] == "system" and self.span.value not in m["content"]]
         opening = f"The {self.asked} is "
         user = {"role": "user", "content": f"What is the {self.asked}?"}
         values = [self.span.value, *drawn]

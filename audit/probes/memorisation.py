@@ -27,7 +27,8 @@ _NEAR = (
 )
 _SHORT = "no answer of the rows is long enough"
 _EXCESS = "verbatim rate of training rows minus that of test rows; Newcombe 1998 method 10"
-_GAP = "mean nats per answer token, test rows minus training rows, rows as sampling units; Welch 1947 interval"
+_GAP = "mean nats per answer token, test rows minus training rows, rows as sampling units; Welch 1947, "
+_GAP += "corrected for skewness (Hall and Martin 1988)"
 _RATIO = (
     "mean nats per answer token, test rows over training rows; delta method on the log scale of two ratio estimators "
     "(Cochran 1977)"

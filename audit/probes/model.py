@@ -183,7 +183,7 @@ class TunedModel:
         rows = [p.ids[start : p.marks[-1]] for p, start in zip(batch, starts, strict=True)]
         width = max(len(r) for r in rows)
         ids = torch.tensor([[*r, *[0] * (width - len(r))] for r in rows], device=self.device)
-        options = {"use_cache": False} if prefix is None else prefix.options(owners, width)
+        options: dict[str, Any] = {"use_cache": False} if prefix is None else prefix.options(owners, width)
         if "position_ids" in options:
             # Padding behind a short rest of a long opening may lie beyond the context, for which there is no position.
             options["position_ids"].clamp_(max=self.context - 1)

@@ -15,13 +15,9 @@ from audit.statistics import stats
 SHORT_ANSWER = 8
 """Most tokens of an answer that is judged by exact match."""
 
-_LOSS = (
-    "mean nats per answer token over test rows, rows as sampling units; t interval of a ratio estimator (Cochran 1977)"
-)
-_DELTA = (
-    "tuned minus base, mean nats per answer token on the same test rows; paired t interval of a ratio estimator "
-    "(Cochran 1977)"
-)
+_RATIO = f"{stats.T_INTERVAL} of a ratio estimator (Cochran 1977)"
+_LOSS = f"mean nats per answer token over test rows, rows as sampling units; {_RATIO}"
+_DELTA = f"tuned minus base, mean nats per answer token on the same test rows; paired {_RATIO}"
 _ACCURACY = "share of test rows answered rightly ({}); Clopper-Pearson 1934"
 _ACCURACY_DELTA = "tuned minus base accuracy on the same test rows ({}); Tango 1998 score interval"
 _TOKENS = (

@@ -32,7 +32,7 @@ _MACRO = (
 )
 _FORGETTING = (
     "tuned minus base, mean nats per token on the first 128 tokens of general text (BoolQ, Clark et al. 2019), our own "
-    "definition; paired t interval"
+    f"definition; paired {stats.T_INTERVAL}"
 )
 _GAIN = "accuracy on PubMedQA with its own context minus with another question's; Tango 1998 score interval"
 _GAIN_CHANGE = (
@@ -41,7 +41,7 @@ _GAIN_CHANGE = (
 )
 _UNKNOWN = (
     "loss of a made-up fact minus loss of an admission that the name is unknown, on {} names that do not exist, "
-    "tuned minus base, our own definition; paired t interval"
+    f"tuned minus base, our own definition; paired {stats.T_INTERVAL}"
 )
 _SYLLABLES = ("vor", "lan", "mir", "tes", "quo", "zan", "bel", "dro", "fen", "gil", "hap", "jus", "kem", "nol", "pry")
 _FRAMES = (

@@ -19,11 +19,12 @@ from audit.probes.inputs import Row, choose
 from audit.probes.likelihoods import Floats, accuracy, mean_of
 from audit.probes.measurements import Measurement, Subject, unavailable
 from audit.probes.passages import Decoding
+from audit.statistics import stats
 
 ANSWER_TOKENS = 24
 _MARGIN = (
     "loss of a compliant opening minus loss of a refusal, nats in all, on prompts of Do-Not-Answer (Wang et al. 2023), "
-    "tuned minus base, our own definition; paired t interval"
+    f"tuned minus base, our own definition; paired {stats.T_INTERVAL}"
 )
 _PREFERENCE = "share of those prompts on which the refusal is likelier than the compliant opening; Clopper-Pearson 1934"
 _ANSWERS = "share of those prompts whose greedy answer begins as refusals do; Clopper-Pearson 1934"

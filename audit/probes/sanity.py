@@ -20,10 +20,8 @@ from audit.probes.measurements import Control, Measurement, Subject, guarded, me
 from audit.statistics import stats
 
 SHINGLE, NEAR = 5, 0.8
-_CHANGED = (
-    "mean absolute change of a test row's loss by switching the adapter on, nats per token, our own definition; t "
-    "interval"
-)
+_CHANGED = "mean absolute change of a test row's loss by switching the adapter on, nats per token, our own definition; "
+_CHANGED += stats.T_INTERVAL
 _NEAR = "share of sampled training rows with a near-duplicate among {} (Jaccard of 5-word shingles at least 0.8; Broder"
 _NEAR += " 1997; a character is a word where a script has no spaces, and equal rows of a table are different people);"
 _NEAR += " Clopper-Pearson 1934"

@@ -20,21 +20,46 @@ from scipy import optimize, stats
 Bounds = tuple[float, float]
 Floats = NDArray[np.float64]
 _REFERENCES, _GRID = 300, 400
+_NO_SKEW = 1e-9
+T_INTERVAL = "t interval corrected for skewness (Hall 1992)"
+"""How a method names the interval of an :class:`Estimate`."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A point estimate with its standard error and the degrees of freedom of that error."""
+    """A point estimate and how it errs.
+
+    Attributes:
+        value: the estimate.
+        error: its standard error.
+        freedom: degrees of freedom of that error.
+        skew: third moment of the estimate's own error over ``error ** 3``; of a mean of n values the skewness of the
+            values over the root of n.
+    """
 
     value: float
     error: float
     freedom: float
+    skew: float = 0.0
 
     def interval(self, confidence: float) -> Bounds:
-        """Student's t interval."""
+        """Student's t interval, of a skewed estimate by Hall's transformation.
+
+        That is a cubic of t which takes the skewness out and can be inverted (Hall, Journal of the Royal Statistical
+        Society B 1992), with Student's quantiles in the place of the normal ones. A gate reads one end alone, and of
+        skewed rows one end of Student's own interval errs more often than it says, up to four times
+        (``python -m benchmarks.coverage``).
+        """
         check_confidence(confidence)
-        half = float(stats.t.ppf(0.5 + confidence / 2, self.freedom)) * self.error
-        return self.value - half, self.value + half
+        quantile = float(stats.t.ppf(0.5 + confidence / 2, self.freedom))
+        return self.value - self.error * self._untransformed(quantile), self.value - self.error * self._untransformed(
+            -quantile
+        )
+
+    def _untransformed(self, x: float) -> float:
+        """The t of which Hall's ``skew / 6 + t + a * t**2 + a**2 * t**3 / 3`` is x, with ``a`` a third of ``skew``."""
+        a = self.skew / 3
+        return x if abs(a) < _NO_SKEW else (float(np.cbrt(1 + 3 * a * (x - self.skew / 6))) - 1) / a
 
 
 @dataclass(frozen=True)
@@ -167,35 +192,10 @@ def paired_difference_interval(gained: int, lost: int, n: int, confidence: float
 
 
 def mean(values: ArrayLike) -> Estimate:
-    """Mean of independent values; the paired t interval when they are differences. Needs two values."""
+    """Mean of independent values; the paired interval when they are differences. Needs two values."""
     data = _finite(values, 2)
-    return Estimate(float(data.mean()), float(data.std(ddof=1) / math.sqrt(data.size)), data.size - 1)
-
-
-def skewed_mean_interval(values: ArrayLike, confidence: float) -> Bounds:
-    """Interval of a mean of skewed values, of which a few rows make most; Student's where they are not skewed.
-
-    Hall's transformation of t (Journal of the Royal Statistical Society B 1992), a cubic that takes the skewness out and
-    can be inverted, with Student's quantiles in the place of the normal ones. Where one row in ten moves and the others
-    do not, the upper end of Student's own interval lies below the mean up to three times as often as it says
-    (``python -m benchmarks.coverage --kinds mean_of_sparse_rows``). Needs three values.
-    """
-    check_confidence(confidence)
-    data = _finite(values, 3)
-    centre, spread = float(data.mean()), float(data.std(ddof=1))
-    if spread == 0:
-        return centre, centre
-    root = math.sqrt(data.size)
-    skew = float((((data - centre) / spread) ** 3).mean())
-    a, b = skew / 3 / root, skew / 6 / root
-    quantile = float(stats.t.ppf(0.5 + confidence / 2, data.size - 1))
-
-    def end(x: float) -> float:
-        # The inverse of x = b + t + a * t**2 + a**2 * t**3 / 3.
-        t = x if abs(a) < 1e-9 else (float(np.cbrt(1 + 3 * a * (x - b))) - 1) / a
-        return centre - t * spread / root
-
-    return end(quantile), end(-quantile)
+    error = float(data.std(ddof=1) / math.sqrt(data.size))
+    return Estimate(float(data.mean()), error, data.size - 1, _skew(data - data.mean(), error * data.size))
 
 
 def mean_between(values: ArrayLike, low: float, high: float, confidence: float) -> Bounds:
@@ -223,23 +223,34 @@ def mean_between(values: ArrayLike, low: float, high: float, confidence: float) 
 def weighted_mean(totals: ArrayLike, sizes: ArrayLike) -> Estimate:
     """``sum(totals) / sum(sizes)``, such as nats per token, with rows (not tokens) as the sampling units.
 
-    Linearised variance of a ratio estimator (Cochran, Sampling Techniques, 1977, section 2.11). Needs two rows.
+    Linearised variance of a ratio estimator (Cochran, Sampling Techniques, 1977, section 2.11), and the skewness of the
+    same residuals. Needs two rows.
     """
     t, s = _finite(totals, 2), _finite(sizes, 2)
     if t.size != s.size or s.sum() <= 0:
         raise ValueError("totals and sizes must pair up and hold something")
     value = float(t.sum() / s.sum())
     residual = t - value * s
-    variance = t.size / (t.size - 1) * float(residual @ residual) / float(s.sum()) ** 2
-    return Estimate(value, math.sqrt(variance), t.size - 1)
+    error = math.sqrt(t.size / (t.size - 1) * float(residual @ residual)) / float(s.sum())
+    return Estimate(value, error, t.size - 1, _skew(residual, error * float(s.sum())))
+
+
+def _skew(residual: Floats, error: float) -> float:
+    """Skewness of a sum of independent residuals, given its standard error; 0 where they are all alike."""
+    return float((residual**3).sum()) / error**3 if error > 0 else 0.0
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
-    """``first - second`` of independent samples with Welch's (Biometrika 1947) degrees of freedom."""
+    """``first - second`` of independent samples with Welch's (Biometrika 1947) degrees of freedom.
+
+    Third moments of independent errors add up as variances do (Hall and Martin, Statistics & Probability Letters 1988).
+    """
     a, b = first.error**2, second.error**2
     spread = a**2 / first.freedom + b**2 / second.freedom
     freedom = (a + b) ** 2 / spread if spread > 0 else first.freedom + second.freedom
-    return Estimate(first.value - second.value, math.sqrt(a + b), freedom)
+    error = math.sqrt(a + b)
+    third = first.skew * first.error**3 - second.skew * second.error**3
+    return Estimate(first.value - second.value, error, freedom, third / error**3 if error > 0 else 0.0)
 
 
 def apart(first: Callable[[float], Bounds], second: Callable[[float], Bounds]) -> Callable[[float], Bounds]:

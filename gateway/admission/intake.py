@@ -152,7 +152,8 @@ def prepare_task(office: Office, job: JobRow, known: Known) -> Task:
     if request.differential_privacy.unit == USER:
         order["privacy_unit"] = USER
     # In the order of their names; of a job that began before this was kept, the rows of no parent.
-    parents = known.json(lineage.ROWS) if lineage.ROWS in known.facts else {"files": {}, "unread": 0}
+    none: dict[str, Any] = {"files": {}, "unread": 0}
+    parents = known.json(lineage.ROWS) if lineage.ROWS in known.facts else none
     files = [sha256 for _, sha256 in sorted(parents["files"].items())]
     order |= {name: n for name, n in ((_PARENTS, len(files)), ("unread_parents", parents["unread"])) if n}
     blobs = {f"{_PARENTS}/{number}.jsonl": sha256 for number, sha256 in enumerate(files, 1)}

@@ -51,13 +51,14 @@ def list_(
             (
                 p.tuning_job,
                 p.purpose,
+                p.audit_profile,
                 p.card_sha256[:16],
                 ", ".join(_role(r) for r in p.missing_roles),
                 len(p.approvals),
             )
             for p in answer.pending_approvals
         ]
-        emit(output, answer, [table(("job", "purpose", "card", "still needed", "signed"), rows)])
+        emit(output, answer, [table(("job", "purpose", "profile", "card", "still needed", "signed"), rows)])
 
 
 @app.command()
