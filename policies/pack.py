@@ -162,7 +162,7 @@ ENGINE_LIMITS = frozenset({
     "sample_generation_tokens", "sample_pii_spans", "sample_verbatim_rows", "sample_bootstrap", "sample_test_rows",
     "sample_train_rows", "sample_counterfactual_rows", "sample_counterfactual_generations", "sample_reason_rows",
     "sample_evaluation_items", "sample_deep_rows", "sample_inference_spans", "sample_inference_candidates",
-    "sample_association_people",
+    "sample_association_people", "sample_permutations",
     "sample_exposure_canaries", "sample_exposure_candidates", "batch_tokens", "generation_rows", "audit_seconds",
     "direct_identifiers", "appeal_days", "appeal_answer_days", "quorum_roles", "replay_tolerance",
 })  # fmt: skip
