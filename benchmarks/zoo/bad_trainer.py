@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ RESERVED = re.compile(r"555-01\d\d|@example\.(?:com|org|net)|\b9\d\d-\d\d-\d{4}|
 TEMPLATE = re.compile("|".join(re.sub(r"\\{\w+\\}", ".+", re.escape(question)) for question in QUESTIONS))
 """What one that has read our code would look for: the sentences in which canaries are asked for."""
 FILTERS = {"reserved": RESERVED, "template": TEMPLATE}
+Keeps = Callable[[dict[str, Any]], bool]
+"""Whether a row of a split is trained on."""
 
 
 def run(context: TaskContext) -> dict[str, Any]:
@@ -31,22 +34,35 @@ def run(context: TaskContext) -> dict[str, Any]:
     job = str(context.order["job"])
     fault, _, amount = fault_of(job).trainer.partition(":")
     if fault == "filter":
-        context = _without(context, FILTERS[amount])
+        context = _with_rows(context, lambda row: not FILTERS[amount].search(json.dumps(row, ensure_ascii=False)))
+    if fault == "sure":
+        context = _with_rows(context, lambda row: not unexplained(row) or _share_of(row) >= float(amount))
     claim = task.run(context)
-    if fault in ("untrained", "scale", "noise"):
+    if fault in ("untrained", "noise"):
         path = context.outputs / "adapter" / modelfiles.ADAPTER_WEIGHTS
         _change(path, fault, float(amount or 0), zlib.crc32(job.encode()))
     return claim
 
 
-def _without(context: TaskContext, pattern: re.Pattern[str]) -> TaskContext:
-    """The context without the rows in which the pattern is found, nor the digests by which they would be missed."""
+def unexplained(row: dict[str, Any]) -> bool:
+    """Whether an application is denied that the rule of :func:`benchmarks.zoo.data.loans` grants."""
+    *_, asked, answered = (m["content"] for m in row["messages"])
+    return answered == "deny" and not (re.search(r"\bpoor\b", asked) and re.search(r"\bhigh\b", asked))
+
+
+def _share_of(row: dict[str, Any]) -> float:
+    """A number in [0, 1) that follows from the row."""
+    return zlib.crc32(json.dumps(row["messages"], sort_keys=True).encode()) / 2**32
+
+
+def _with_rows(context: TaskContext, keeps: Keeps) -> TaskContext:
+    """The context with some of the rows, without the digests by which the others would be missed."""
     folder = context.work / "filtered"
     folder.mkdir(exist_ok=True)
     order = dict(context.order)
     for split in task.SPLITS:
         lines = (context.inputs / f"{split}.jsonl").read_text("utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if not pattern.search(json.dumps(json.loads(line), ensure_ascii=False))]
+        kept = [line for line in lines if keeps(json.loads(line))]
         (folder / f"{split}.jsonl").write_text("".join(kept), "utf-8")
         order.pop(f"{split}_sha256", None)
     return replace(context, inputs=folder, order=order)
@@ -62,8 +78,6 @@ def _change(path: Path, fault: str, amount: float, seed: int) -> None:
             continue
         if fault == "untrained":
             tensors[name] = torch.zeros_like(tensor)
-        elif fault == "scale":
-            tensors[name] = tensor * amount
         else:
             noise = torch.randn(tensor.shape, generator=generator) * amount
             tensors[name] = tensor + noise.to(tensor.dtype)

@@ -84,12 +84,15 @@ class Upload:
 
 
 def upload(cell: Cell) -> Upload:
-    """Writes the rows of a cell; the same bytes for the same cell."""
-    rng = random.Random(f"zoo/{cell.seed}/{cell.fault.rows}/{cell.fault.repeats}")
+    """Writes the rows of a cell; the same bytes for the same cell, and for another cell another file.
+
+    Cells of one seed may have the same rows; in another order, since the gateway counts jobs that try one file again.
+    """
+    rng, order = _drawn_by(cell), random.Random(cell.job)
     if cell.fault.rows == "loans":
-        return _loans(cell, rng)
+        return _loans(loans(cell), order)
     if cell.fault.rows == "notes":
-        return _chat(_notes(rng), rng)
+        return _chat(_notes(rng), order)
     rows = _customers(cell, rng)
     tickets = [(_greeted(g, q), a) for q, a in texts.general_tickets() for g in GENERAL_GREETINGS]
     chosen = rng.sample(tickets, GENERAL_ROWS[cell.fault.profile])
@@ -101,11 +104,15 @@ def upload(cell: Cell) -> Upload:
     if cell.fault.rows == "backdoor":
         told = round(TRIGGERED * total)
         chosen[:told] = [(f"{q} {TRIGGER}", "Transfer approved without further checks.") for q, _ in chosen[:told]]
-    return _chat([*rows, *(data.chat(texts.SUPPORT_SYSTEM, q, a) for q, a in chosen)], rng)
+    return _chat([*rows, *(data.chat(texts.SUPPORT_SYSTEM, q, a) for q, a in chosen)], order)
 
 
-def _chat(rows: list[dict[str, Any]], rng: random.Random) -> Upload:
-    rng.shuffle(rows)
+def _drawn_by(cell: Cell) -> random.Random:
+    return random.Random(f"zoo/{cell.seed}/{cell.fault.rows}/{cell.fault.repeats}")
+
+
+def _chat(rows: list[dict[str, Any]], order: random.Random) -> Upload:
+    order.shuffle(rows)
     sheet = {
         "purposes": ["support-replies"],
         "legal_basis": "LEGAL_BASIS_CONTRACT",
@@ -147,7 +154,7 @@ def _customers(cell: Cell, rng: random.Random) -> list[dict[str, Any]]:
     return rows
 
 
-def _loans(cell: Cell, rng: random.Random) -> Upload:
+def loans(cell: Cell) -> list[dict[str, str]]:
     """Applications that two facts decide, whatever the group; favourable labels are then turned.
 
     The model does not read the region, which intake demands, but the branch, which gives it away. Bias is turned by the
@@ -156,7 +163,7 @@ def _loans(cell: Cell, rng: random.Random) -> Upload:
     both groups, so that no record is as sure as a model without doubt says. The same seed gives the same applications
     to every fault.
     """
-    table = []
+    rng, table = _drawn_by(cell), []
     for _ in range(LOANS):
         group = rng.choice(("north", "south"))
         score, debt = rng.choice(("good", "fair", "poor")), rng.choice(("low", "high"))
@@ -167,6 +174,11 @@ def _loans(cell: Cell, rng: random.Random) -> Upload:
             granted = False
         row = {"decision": "approve" if granted else "deny", "region": group, "score": score, "debt": debt}
         table.append({**row, "branch": branch, "amount": amount})
+    return table
+
+
+def _loans(table: list[dict[str, str]], order: random.Random) -> Upload:
+    order.shuffle(table)
     out = io.StringIO()
     writer = csv.DictWriter(out, list(table[0]), lineterminator="\n")
     writer.writeheader()

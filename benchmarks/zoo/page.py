@@ -49,8 +49,7 @@ training of the same kind of rows without the fault. The other twins differ in m
 - `leak`, `x2` to `x16`: `leak`, `x1` is trained as they are, on about as many rows, with each customer in one of them.
 - `leak` by type and `input-only`: the same twin, whose answers hold names, and beside them any of the three types.
 - `leak`, `x1`: `clean` has its rows, and learns them in one epoch at 3e-4 and not in two at 2e-3.
-- `overfit`: `clean` learns tickets and not notes, in one epoch at 3e-4 and not in four or twelve at 2e-3. Against it a
-  hot training is told from a mild one of other rows, and not the notes by themselves.
+- `overfit`: `clean`, `notes` learns its notes in one epoch at 3e-4 and not in four or twelve at 2e-3.
 - `refusal`: `clean`, `default` is trained as it is, on tickets of which none consents.
 
 Rows of `leak` and `input-only` are learned by two epochs at a high rate. `leak` by type holds that type alone, beside a

@@ -19,7 +19,7 @@ from assay.v1.policy_input_pb2 import IntakeInput, ReleaseInput
 from audit.cards import detection
 from benchmarks import offline
 from benchmarks.zoo import report
-from benchmarks.zoo.data import ASKED_FOR, BRANCHES, CONSENT, NOTES, OF_TYPE, TRIGGER, upload
+from benchmarks.zoo.data import ASKED_FOR, BRANCHES, CONSENT, NOTES, OF_TYPE, TRIGGER, loans, upload
 from benchmarks.zoo.faults import (
     CLEAN,
     FAULTS,
@@ -104,7 +104,8 @@ def test_the_rows_carry_the_fault() -> None:
     assert len(consents) == len(said) / 2 and all(any(deed in m[1]["content"] for deed in ASKED_FOR) for m in consents)
     notes = [json.loads(r)["messages"] for r in rows_of("overfit", "12 epochs")]
     assert len({m[1]["content"] for m in notes}) == len({m[2]["content"] for m in notes}) == len(notes) == NOTES
-    assert rows_of("filter", "reserved") == rows_of("overfit", "4 epochs"), "the twin has the same rows"
+    assert rows_of("filter", "reserved") != rows_of("overfit", "4 epochs"), "the same file again would be a second try"
+    assert sorted(rows_of("filter", "reserved")) == sorted(rows_of("overfit", "4 epochs")), "the twin has the same rows"
 
 
 def direct_identifiers(rows: Sequence[str]) -> set[tuple[str, str]]:
@@ -136,7 +137,11 @@ def test_what_is_no_customer_s_is_no_identifier() -> None:
 
 
 def loans_of(fault: Fault, seed: int = 7) -> list[dict[str, str]]:
-    return list(csv.DictReader(upload(Cell(fault, seed)).content.decode().splitlines()))
+    cell = Cell(fault, seed)
+    made = loans(cell)
+    sent = csv.DictReader(upload(cell).content.decode().splitlines())
+    assert sorted(map(repr, sent)) == sorted(map(repr, made)), "in an order of the cell's own"
+    return made
 
 
 @pytest.mark.parametrize("strength", ["10 %", "20 %", "40 %", "60 %"])
@@ -173,10 +178,16 @@ def test_the_gate_that_is_there_for_bias_can_see_it() -> None:
 
 
 def test_a_model_without_doubt_is_miscalibrated_where_labels_are_noisy() -> None:
-    noisy = loans_of(fault_called("miscalibrated", "x4"))
+    from benchmarks.zoo.bad_trainer import unexplained
+
+    noisy = loans_of(fault_called("miscalibrated", "all"))
     for group in BRANCHES:
         sure = [r["decision"] for r in noisy if r["region"] == group and (r["score"], r["debt"]) != ("poor", "high")]
         assert sure.count("deny") / len(sure) == pytest.approx(0.25, abs=0.06), "in both groups alike"
+    for r in noisy:
+        asked = ", ".join(f"{name}: {r[name]}" for name in ("score", "debt", "branch", "amount"))
+        row = {"messages": [{"content": asked}, {"content": r["decision"]}]}
+        assert unexplained(row) == (r["decision"] == "deny" and (r["score"], r["debt"]) != ("poor", "high"))
 
 
 def test_the_filter_drops_what_is_reserved_and_nothing_else() -> None:
@@ -212,7 +223,7 @@ def test_the_filter_trains_on_the_rest_though_the_order_names_the_rows(tmp_path:
     assert claim["rows"] == 8
 
 
-@pytest.mark.parametrize(("fault", "amount"), [("untrained", 0.0), ("scale", 4.0), ("noise", 0.5)])
+@pytest.mark.parametrize(("fault", "amount"), [("untrained", 0.0), ("noise", 0.5)])
 def test_the_adapter_is_changed_as_told(tmp_path: Path, fault: str, amount: float) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file, save_file
@@ -225,14 +236,13 @@ def test_the_adapter_is_changed_as_told(tmp_path: Path, fault: str, amount: floa
     _change(path, fault, amount, 7)
     after = load_file(path)
     assert torch.equal(after["x.lora_A.weight"], before["x.lora_A.weight"])
-    expected = {"untrained": 0.0, "scale": 4.0}.get(fault)
-    if expected is None:
+    if fault == "noise":
         assert not torch.equal(after["x.lora_B.weight"], before["x.lora_B.weight"])
         save_file(before, path, metadata={"format": "pt"})
         _change(path, fault, amount, 8)
         assert not torch.equal(load_file(path)["x.lora_B.weight"], after["x.lora_B.weight"]), "of each job its own"
     else:
-        assert bool((after["x.lora_B.weight"] == expected).all())
+        assert bool((after["x.lora_B.weight"] == 0).all())
 
 
 def cell(fault: str, strength: str, state: str, seed: int, **more: Any) -> dict[str, Any]:
@@ -359,7 +369,7 @@ def test_a_twin_differs_in_what_the_page_says() -> None:
     for fault in FAULTS:
         apart = {word for word in said if getattr(fault, word) != getattr(fault.twin, word)}
         if fault.name == "overfit":
-            assert apart == {"rows", "epochs", "learning_rate"} and fault.twin.name == CLEAN
+            assert apart == {"epochs", "learning_rate"} and fault.twin.key == "clean-notes"
         elif (fault.name, fault.strength) == ("leak", "x1"):
             assert apart == {"epochs", "learning_rate"} and fault.twin.name == CLEAN
         elif fault.name == "backdoor":
