@@ -6,6 +6,7 @@ small model is near chance on some of them; what counts is the change.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -27,8 +28,8 @@ _CAPABILITIES = ("boolq", "openbookqa", "piqa", "commonsenseqa")
 _SCORED = "likeliest candidate by nats per token; Clopper-Pearson 1934"
 _CHANGE = "tuned minus base on the same items; Tango 1998 score interval"
 _MACRO = (
-    "mean over sets of tuned minus base accuracy, our own definition; normal interval, items as sampling units within "
-    "sets"
+    "mean over sets of tuned minus base accuracy, our own definition; normal interval corrected for skewness (Hall "
+    "1992), items as sampling units within their set"
 )
 _FORGETTING = (
     "tuned minus base, mean nats per token on the first 128 tokens of general text (BoolQ, Clark et al. 2019), our own "
@@ -114,12 +115,13 @@ def _capability(audit: Audit) -> list[Measurement]:
 
 
 def mean_over_sets_interval(changes: Sequence[Floats], confidence: float) -> stats.Bounds:
-    """Normal interval of the mean over sets of a mean over items."""
-    value = float(np.mean([c.mean() for c in changes]))
+    """Normal interval of the mean over sets of a mean over items, corrected for skewness as of one mean."""
+    found = [stats.mean(c) for c in changes]
     # A set in which no item changed has variance 0; one item's worth keeps the interval from collapsing.
-    spread = sum(max(float(c.var(ddof=1)), 1 / c.size) / c.size for c in changes) / len(changes) ** 2
-    half = stats.normal_quantile(confidence) * float(np.sqrt(spread))
-    return value - half, value + half
+    spread = sum(max(e.error**2, c.size**-2) for e, c in zip(found, changes, strict=True))
+    third = sum(e.skew * e.error**3 for e in found)
+    value, error = float(np.mean([e.value for e in found])), math.sqrt(spread) / len(found)
+    return stats.Estimate(value, error, math.inf, third / spread**1.5).interval(confidence)
 
 
 def _factual(audit: Audit) -> list[Measurement]:
