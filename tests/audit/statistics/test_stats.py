@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import optimize
 from scipy import stats as scipy_stats
 
 from audit.statistics import stats
@@ -111,10 +112,47 @@ def test_mean_between_does_not_collapse_where_all_values_are_alike() -> None:
 
 def test_difference_is_welch() -> None:
     rng = np.random.default_rng(0)
-    a, b = rng.normal(1, 2, 23), rng.normal(0.5, 1, 70)
+    a, b = rng.normal(1, 2, 23), rng.normal(0.5, 1, 29)
     theirs = scipy_stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     ours = stats.difference(stats.mean(a), stats.mean(b)).interval(0.95)
     assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def solved(skew: float, freedom: float, confidence: float) -> list[float]:
+    """Hall's transformation of t, solved for both quantiles by bisection."""
+    quantile = scipy_stats.t.ppf(0.5 + confidence / 2, freedom)
+    return [
+        float(optimize.brentq(lambda t, x=x: skew / 6 + t + skew / 3 * t**2 + skew**2 / 27 * t**3 - x, -50, 50))
+        for x in (quantile, -quantile)
+    ]
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.99])
+def test_the_interval_of_skewed_values_inverts_halls_transformation(confidence: float) -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.gamma(0.5, 1, 40), rng.gamma(2, 1, 90)
+    skew = [scipy_stats.skew(values) / math.sqrt(values.size) for values in (a, b)]
+    spread = [scipy_stats.sem(values) for values in (a, b)]
+    # scipy's skewness divides by n, the standard error by n - 1.
+    skew = [s * (1 - 1 / v.size) ** 1.5 for s, v in zip(skew, (a, b), strict=True)]
+    ends = [a.mean() - spread[0] * t for t in solved(skew[0], 39, confidence)]
+    assert stats.mean(a).interval(confidence) == pytest.approx(ends)
+    assert ends[0] < a.mean() < ends[1] and ends[1] - a.mean() > a.mean() - ends[0]
+    assert stats.mean(-a).interval(confidence) == pytest.approx([-end for end in ends[::-1]])
+    both = stats.difference(stats.mean(a), stats.mean(b))
+    third = (skew[0] * spread[0] ** 3 - skew[1] * spread[1] ** 3) / both.error**3
+    ends = [both.value - both.error * t for t in solved(third, both.freedom, confidence)]
+    assert both.interval(confidence) == pytest.approx(ends)
+    alike = stats.weighted_mean(a * 7.0, np.full(40, 7.0))
+    assert alike.interval(confidence) == pytest.approx(stats.mean(a).interval(confidence)), "a ratio of equal sizes"
+
+
+def test_symmetrical_values_and_few_have_students_interval() -> None:
+    symmetrical = np.r_[np.linspace(-3, 3, 41)] ** 3
+    for values in (symmetrical, np.random.default_rng(4).gamma(0.5, 1, 29)):
+        found = stats.mean(values)
+        half = scipy_stats.t.ppf(0.975, values.size - 1) * found.error
+        assert found.interval(0.95) == pytest.approx((found.value - half, found.value + half))
 
 
 def test_weighted_mean_with_equal_sizes_is_the_mean() -> None:
