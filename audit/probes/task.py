@@ -175,11 +175,16 @@ def run(context: TaskContext) -> dict[str, Any]:
     return {
         "report_sha256": digests.sha256_file(context.outputs / REPORT),
         "adapter_sha256": environment.get("adapter_sha256", ""),
-        "plan_sha256": digests.sha256_bytes(canonical.encode(canonical.float_free(context.order["plan"]))),
+        "plan_sha256": plan_sha256(context.order),
         "probe_seconds": {name: f"{seconds:.3f}" for name, seconds in sorted(report.probe_seconds.items())},
         "measurements": len(report.measurements),
         "unavailable": sum(bool(m.unavailable) for m in report.measurements),
     }
+
+
+def plan_sha256(order: Mapping[str, Any]) -> str:
+    """Digest of an order's plan, as the gateway records it."""
+    return digests.sha256_bytes(canonical.encode(canonical.float_free(order["plan"])))
 
 
 def reveal(inputs: Path, outputs: Path) -> None:
