@@ -97,20 +97,24 @@ class ChatTemplate:
                 remedy="use the roles, in the order, that the template knows, or another base model",
             ) from error
 
-    def prompt(self, messages: Messages) -> str:
-        """The text of a conversation up to where the assistant's answer begins in a row that ends with it.
+    def prompt(self, messages: Messages, after: Messages = ()) -> str:
+        """The text of a conversation up to where the assistant's answer begins in a row that goes on with it.
 
         As a rule that is the template's own generation prompt. Templates of reasoning models write rows otherwise: with
         an empty thought before the last answer (Qwen3), or without the thought that their generation prompt begins
         (DeepSeek's distillations of R1). Who was tuned on such rows is asked as they ask. Blanks alone make no
         difference, since an answer's first word may take one into its token, as behind Mistral's ``[/INST]``.
 
+        Args:
+            messages: what stands before the answer.
+            after: the turns of the row that follow it; what such a template writes depends on whether it is the last.
+
         Raises:
             InvalidInputError: as of :meth:`write`.
         """
-        asked, mark = self.write(messages, begin_answer=True), _mark(messages)
+        asked, mark = self.write(messages, begin_answer=True), _mark([*messages, *after])
         try:
-            answered = self.write([*messages, {"role": "assistant", "content": mark}])
+            answered = self.write([*messages, {"role": "assistant", "content": mark}, *after])
         except InvalidInputError:
             return asked
         trained, found, _ = answered.partition(mark)

@@ -108,6 +108,8 @@ def services(directory: Path, address: str, log: Path) -> Iterator[subprocess.Po
         _await(process, address, log)
         yield process
     except grpc.RpcError as error:
+        if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            raise
         # A call fails when the gateway goes, which may be because another service could not start.
         try:
             process.wait(timeout=_ENDS_WITHIN)

@@ -262,7 +262,8 @@ def _jobs_on(c: Connection, unit: str, datasets: Collection[str]) -> list[JobRow
     """Every job of a unit on one of its datasets, and those whose preparation reads what a parent was trained on."""
     every = rows.select_all(c, JobRow, unit=unit)
     on = {job.name for job in every if views.request_of(job).dataset in datasets}
-    beside = {name for name in lineage.readers(c, on) if _PREPARED not in jobs.facts(c, name)}
+    working = (job.name for job in every if State(job.state) not in RESTING or job.state == State.PAUSED)
+    beside = {name for name in working if lineage.reads(c, name, on) and _PREPARED not in jobs.facts(c, name)}
     return [job for job in every if job.name in on | beside]
 
 

@@ -161,10 +161,10 @@ def jobs_before(connection: Connection, request: tuning_job_pb2.CreateTuningJobR
     return list(found.values())
 
 
-def readers(connection: Connection, names: Collection[str]) -> set[str]:
-    """Jobs whose prepare task is given, or was, what one of these jobs was trained on."""
-    facts = rows.select_all(connection, FactRow, key=ROWS)
-    return {fact.job for fact in facts if not json.loads(fact.value)["files"].keys().isdisjoint(names)}
+def reads(connection: Connection, job: str, names: Collection[str]) -> bool:
+    """Whether a job's prepare task is given what one of these jobs was trained on."""
+    fact = rows.get(connection, FactRow, job=job, key=ROWS)
+    return fact is not None and not json.loads(fact.value)["files"].keys().isdisjoint(names)
 
 
 def _before(request: tuning_job_pb2.CreateTuningJobRequest) -> set[str]:

@@ -142,7 +142,7 @@ def _merge(all_limits: list[Limits], files: list[Document]) -> Limits:
 
 def _limits_at_fault(rules: list[Rule], sources: list[_Source]) -> list[InvalidInputError]:
     """Limits that the planner needs and nobody set, and limits that nobody reads."""
-    used = {name for rule in rules for name in rule.limit_names()} | ENGINE_LIMITS
+    used = {name for rule in rules for name in rule.limit_names()} | ENGINE_LIMITS | LATER_LIMITS
     known = {name for source in sources for name in source.limits.by_name}
     faults = [
         sources[0].limits_file.error(
@@ -162,11 +162,13 @@ ENGINE_LIMITS = frozenset({
     "sample_generation_tokens", "sample_pii_spans", "sample_verbatim_rows", "sample_bootstrap", "sample_test_rows",
     "sample_train_rows", "sample_counterfactual_rows", "sample_counterfactual_generations", "sample_reason_rows",
     "sample_evaluation_items", "sample_deep_rows", "sample_inference_spans", "sample_inference_candidates",
-    "sample_association_people", "sample_permutations",
+    "sample_association_people",
     "sample_exposure_canaries", "sample_exposure_candidates", "batch_tokens", "generation_rows", "audit_seconds",
     "direct_identifiers", "appeal_days", "appeal_answer_days", "quorum_roles", "replay_tolerance",
 })  # fmt: skip
 """Limits that planner and gateway read themselves; every bundle states them."""
+LATER_LIMITS = frozenset({"sample_permutations"})
+"""Such as bundles of before lack: they are still loaded, for a kit of theirs to be judged again."""
 
 
 def _where(fault: InvalidInputError) -> str:

@@ -32,9 +32,11 @@ SAMPLE_SIZES = (
     *("generations", "generation_tokens", "pii_spans", "verbatim_rows", "bootstrap"),
     *("test_rows", "train_rows", "counterfactual_rows", "counterfactual_generations", "reason_rows"),
     *("evaluation_items", "deep_rows", "inference_spans", "inference_candidates", "association_people"),
-    *("exposure_canaries", "exposure_candidates", "permutations"),
+    *("exposure_canaries", "exposure_candidates"),
 )
 """Sizes that the limits file states as ``sample_<name>``; the planner raises some of them to what the gates need."""
+LATER_SIZES = ("permutations",)
+"""Likewise, but limits of bundles before they were added lack them: the probes' own number is in force there."""
 ABILITY_SETS = 4
 """Public sets over which the change of abilities is averaged."""
 _NEEDED = ("test_rows", "canaries", "canaries_included", "pii_spans", "generations")
@@ -149,7 +151,7 @@ class Planner:
         told, identifiers stand for rows: an audit that finds too few rows is INCONCLUSIVE.
         """
         known, data = self.known_pii_spans(question), question.data
-        if data.HasField("train_pii_units"):
+        if data.HasField("train_pii_units") and known <= MOST_IDENTIFIERS:
             return min(known, data.train_pii_units)
         # A share that is no number is no estimate.
         rows = math.ceil(data.pii_row_share * data.train_rows) if 0 < data.pii_row_share <= 1 else 0
@@ -279,7 +281,8 @@ class Planner:
         )
 
     def _chosen(self, profile: str) -> dict[str, int]:
-        return {name: round(self.limits.number(f"sample_{name}", profile)) for name in SAMPLE_SIZES}
+        stated = (*SAMPLE_SIZES, *(name for name in LATER_SIZES if f"sample_{name}" in self.limits.by_name))
+        return {name: round(self.limits.number(f"sample_{name}", profile)) for name in stated}
 
     def _sizes(self, question: policy_input_pb2.IntakeInput, applying: Sequence[tuple[Rule, Gate]]) -> dict[str, int]:
         """Sizes of the profile, raised to what the gates need that will judge this request."""

@@ -1,8 +1,8 @@
 """Sample sizes and exact intervals, in plain Python: the judge needs no numerical library.
 
 Every interval here is two-sided at ``1 - alpha``, as Measurements carry them, so a PASS that reads one end errs with
-probability ``alpha / 2``: at most, for proportions, whose intervals are exact; nominally, for means, whose intervals are
-corrected for skewness (docs/audits.md tells how far they hold).
+probability ``alpha / 2``: at most, for proportions, whose intervals are exact; nominally, for means, whose intervals
+are corrected for skewness (docs/audits.md tells how far they hold).
 
 Sample sizes are the smallest n at which a clean model passes: certain where the clean count is given, with the stated
 power where it is a draw. Where a gate compares several groups, power is the chance that all pairs of groups pass

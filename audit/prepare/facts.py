@@ -117,8 +117,9 @@ def untested_groups(
 ) -> dict[str, int]:
     """Groups that the sealed test has next to no rows of since rows that belong together lie elsewhere.
 
-    Only a group of which some rows share a value of the group field with others, or which a model of before was trained
-    on, can be taken out like that. What chance leaves of a small one is no matter of this.
+    Only rows that share a value of the group field with others, or that a model of before was trained on, can be taken
+    out like that. What chance leaves of a small group is no matter of this: a group is named where such rows of it, by
+    their share, would fill up what it lacks.
 
     Args:
         kept: all rows that were dealt out.
@@ -130,15 +131,17 @@ def untested_groups(
         Rows in the test by ``attribute=value``, of each group that would have :data:`LEAST_TESTED` there by its share
         and has fewer.
     """
-    sizes = Counter(e.unit for e in kept if e.unit)
-    moved = {group for e in kept if sizes[e.unit] > 1 for group in e.groups}
-    moved |= {group for e in before for group in e.groups}
+    sizes, forced = Counter(e.unit for e in kept if e.unit), {e.number for e in before}
+    moved = Counter(group for e in kept if sizes[e.unit] > 1 or e.number in forced for group in e.groups)
     if not moved:
         return {}
     share = Fraction(plan.counts(len(kept))[TEST], len(kept))
     rows, tested = (Counter(group for e in part for group in e.groups) for part in (kept, test))
-    few = (group for group in sorted(moved) if tested[group] < LEAST_TESTED <= rows[group] * share)
-    return {group: tested[group] for group in few}
+    return {
+        group: tested[group]
+        for group in sorted(moved)
+        if rows[group] * share >= LEAST_TESTED > tested[group] and tested[group] + moved[group] * share >= LEAST_TESTED
+    }
 
 
 def to_message(found: Found) -> Any:

@@ -110,23 +110,27 @@ class Recogniser(Actor):
             self.known[row.number] = known
         return super().act(row, spans)
 
-    def positions(self, entries: Sequence[Entry], unique: Sequence[Entry], table: bool, secret: bytes) -> list[int]:
+    def positions(
+        self, entries: Sequence[Entry], unique: Sequence[Entry], common: Collection[int] | None, secret: bytes
+    ) -> list[int]:
         """Positions of the kept rows that a model of before was trained on.
 
         Of equal rows of a table, which are different people's, as many are taken as stand in the train file of one
-        model, in keyed order: the file does not say whose they were.
+        model, in keyed order: the file does not say whose they were. Of rows that so many are equal to that they are
+        spread over the splits, none is taken: they are combinations of cells that most people share, and a test
+        without them would be a sample of the rare ones.
 
         Args:
             entries: all valid rows, copies included.
             unique: the rows that are kept.
-            table: they are those of a decision table.
+            common: of a decision table the positions of the rows that so many are equal to; None for other rows.
             secret: the job's key.
         """
-        if not table:
+        if common is None:
             same = {e.identity for e in entries if e.number in self.known}
             return [i for i, e in enumerate(unique) if e.identity in same]
         left = Counter(self._seen)
-        found = [i for i, e in enumerate(unique) if e.number in self.known]
+        found = [i for i, e in enumerate(unique) if e.number in self.known and i not in common]
         out = []
         for i in sorted(found, key=lambda i: keyed_order(secret, FOLDER, unique[i].digest)):
             digest = self.known[unique[i].number]

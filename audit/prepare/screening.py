@@ -45,6 +45,11 @@ class Screened:
     units: int
     met: Sequence[int] = ()
 
+    def common(self) -> set[int]:
+        """Positions of the rows of a table that more than :data:`MOST_TWINS` are equal to, which are spread."""
+        sizes = Counter(self.root)
+        return {i for i, root in enumerate(self.root) if sizes[root] > MOST_TWINS}
+
 
 def methods(table: bool) -> dict[str, str]:
     """The screens that run on such rows, with how they look; tables have no prose to compare or to read."""

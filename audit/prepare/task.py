@@ -248,7 +248,7 @@ def _trained(
     """Positions of the kept rows that models of before were trained on, and of all that belongs together with them."""
     if scanned.recogniser is None:
         return ()
-    known = scanned.recogniser.positions(scanned.entries, unique, table, secret)
+    known = scanned.recogniser.positions(scanned.entries, unique, screened.common() if table else None, secret)
     return with_their_units(unique, screened.tied, {*known, *screened.met})
 
 

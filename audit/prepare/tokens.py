@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from assay.chat_template import ChatTemplate
@@ -11,8 +12,7 @@ from assay.modelfiles import BASE_FILES
 from audit.prepare.findings import Problem
 from audit.prepare.rows import Message, Row
 
-# They end with a question: before a last answer a template of reasoning models may write a thought, and thoughts are no
-# turns. Rows with thoughts of their own may hold the same tokens.
+_PART = re.compile(r"</?([a-z_]+)>")
 _TURNS: tuple[tuple[Message, ...], ...] = (
     (
         {"role": "system", "content": "Be brief."},
@@ -60,14 +60,16 @@ class TokenCounter:
         """Texts that the tokenizer reads as control tokens of the template; no row may hold one.
 
         Those are the special tokens that look like one or that the template's source names, the tokens that the
-        tokenizer's files name, and every added token, special or not, that the template writes around turns: Gemma's
-        ``<start_of_turn>``, DeepSeek's ``<｜User｜>``.
+        tokenizer's files name, and every added token, special or not, that the template writes around turns, such as
+        Gemma's ``<start_of_turn>``. Not those that mark a part of a turn, such as a thought or the call of a tool:
+        rows may hold them, and the calls that intake writes do.
         """
         added = self._tokenizer.get_added_tokens_decoder()
         special = [t.content for t in added.values() if t.special]
+        inside = _within_turns(t.content for t in added.values())
         marked = {t for t in special if t.startswith("<|") or (_forges(t) and t in self._template.source)}
         turns = {added[i].content for i in self._around_turns() if i in added}
-        return tuple(sorted(marked.union(filter(_forges, turns), self._template.tokens.values())))
+        return tuple(sorted(((marked | set(filter(_forges, turns))) - inside).union(self._template.tokens.values())))
 
     def _around_turns(self) -> set[int]:
         """Tokens that the template writes beside the words of a conversation."""
@@ -100,6 +102,13 @@ class TokenCounter:
     def longest_answer(self, row: Row, answers: Sequence[str]) -> str:
         """The one of some answers that takes the most tokens."""
         return max(answers, key=lambda answer: self.count(row.answered(answer)))
+
+
+def _within_turns(tokens: Iterable[str]) -> set[str]:
+    """Tokens that open and close a part of a turn, as ``<think>`` and ``</think>`` do."""
+    known = set(tokens)
+    names = {found[1] for token in known if (found := _PART.fullmatch(token))}
+    return {mark for n in names for mark in (f"<{n}>", f"</{n}>") if known >= {f"<{n}>", f"</{n}>"}}
 
 
 def _forges(token: str) -> bool:

@@ -98,20 +98,32 @@ class Chat:
             out.append(self._rendered(text, ids, offsets, self._template.contents(messages, text)))
         return out
 
-    def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
-        """Tokens of conversations up to where the assistant's answer begins in a row that ends with it."""
-        return [ids[-self.longest :] for ids in self.whole_prompts(conversations)]
+    def prompts(
+        self, conversations: Sequence[Sequence[Message]], after: Sequence[Sequence[Message]] = ()
+    ) -> list[tuple[int, ...]]:
+        """Tokens of conversations up to where the assistant's answer begins.
 
-    def whole_prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
+        Args:
+            conversations: what stands before the answers.
+            after: the turns that follow each answer in its row; none where it is the last one.
+        """
+        return [ids[-self.longest :] for ids in self.whole_prompts(conversations, after)]
+
+    def whole_prompts(
+        self, conversations: Sequence[Sequence[Message]], after: Sequence[Sequence[Message]] = ()
+    ) -> list[tuple[int, ...]]:
         """The same, however long: to be counted, not read."""
         if not conversations:
             return []
-        texts = [self._template.prompt(c) for c in conversations]
+        rest = after or [()] * len(conversations)
+        texts = [self._template.prompt(c, a) for c, a in zip(conversations, rest, strict=True)]
         return [tuple(ids) for ids in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
-    def leaves_room(self, conversations: Sequence[Sequence[Message]], tokens: int) -> list[bool]:
+    def leaves_room(
+        self, conversations: Sequence[Sequence[Message]], tokens: int, after: Sequence[Sequence[Message]] = ()
+    ) -> list[bool]:
         """Whether each prompt is read whole with so many tokens after it."""
-        return [len(ids) + tokens <= self.longest for ids in self.whole_prompts(conversations)]
+        return [len(ids) + tokens <= self.longest for ids in self.whole_prompts(conversations, after)]
 
     def plain(self, texts: Sequence[str]) -> list[Rendered]:
         """Writes texts as tokens without any template; the one content of each is the whole text.
@@ -177,15 +189,17 @@ def answer_index(messages: Sequence[Message]) -> int | None:
     return next(reversed(target_indices(messages)), None)
 
 
-def turn_to_ask(messages: Sequence[Message], rng: np.random.Generator) -> int | None:
-    """Index of the answer in whose place a model is asked to write: of several, one that ``rng`` draws.
+def turns_to_ask(messages: Sequence[Message], rng: np.random.Generator) -> list[int]:
+    """Indices of the answers in whose place a model may be asked to write, one that ``rng`` draws of several first.
 
     What was learned at one turn need not come out at another, so over many rows all turns are asked. An answer that
-    no user asked for (a greeting) is drawn only where there is no other. None when there is no answer.
+    no user asked for (a greeting) is there only where there is no other. The others follow, the last one first, for a
+    row whose first question other rows have asked already.
     """
     targets = target_indices(messages)
     asked = [i for i in targets if any(m["role"] == "user" for m in messages[:i])] or targets[-1:]
     if len(asked) < 2:
         # Nothing is drawn, so that a row of one answer moves no other row's draw.
-        return asked[0] if asked else None
-    return asked[int(rng.integers(len(asked)))]
+        return list(asked)
+    drawn = asked[int(rng.integers(len(asked)))]
+    return [drawn, *(i for i in reversed(asked) if i != drawn)]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.probes import refusals
-from audit.probes.chat import answer_index, turn_to_ask
+from audit.probes.chat import answer_index, turns_to_ask
 from audit.probes.corpus import RowText, row_texts
 from audit.probes.decisions import choose_cut, decidable, odds
 from audit.probes.findings import Audit, Findings, Series, series
@@ -263,7 +263,7 @@ def _subject(name: str, slice_: str, told: str) -> Subject:
         how = _A_SET.format("rows") + _OF_SHARES if names else "Clopper-Pearson 1934"
         return Subject(f"fairness.{name}", "ratio", _FLIPS.format(told, how), slice_)
     unit, what = _SHIFTS[name]
-    how = (_A_SET.format("rows") if names else "one pair a row, paired ") + stats.T_INTERVAL
+    how = f"{_A_SET.format('rows')}t interval" if names else f"one pair a row, paired {stats.T_INTERVAL}"
     return Subject(f"fairness.{name}", unit, f"{what}, counterfactual pairs (Garg et al. 2019), {told}; {how}", slice_)
 
 
@@ -392,7 +392,7 @@ def up_to_one_answer(row: Row, rng: np.random.Generator) -> Row:
 
     The name is put into the last user's message, so that what stands before it or after the answer says nothing.
     """
-    at = turn_to_ask(row.messages, rng)
+    at = next(iter(turns_to_ask(row.messages, rng)), None)
     if at is None:
         return row
     before = (m if m["role"] != "assistant" else {**m, "weight": 0} for m in row.messages[:at])
@@ -406,7 +406,7 @@ def _question(row: Row) -> list[dict[str, object]]:
 
 def _text_subjects(slice_: str, told: str) -> dict[str, Subject]:
     set_ = f"{told}; {_A_SET.format('prompts')}"
-    mean = f"our own definition, {set_}{stats.T_INTERVAL}"
+    mean = f"our own definition, {set_}t interval"
     return {
         "divergence": Subject(
             "fairness.generation_divergence",

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 
 from assay.pii import is_unspaced_name
-from audit.probes.chat import Message, turn_to_ask
+from audit.probes.chat import Message, turns_to_ask
 from audit.probes.corpus import MarkedText, distinct_spans, is_full_name, normal
 from audit.probes.findings import Audit, Findings
 from audit.probes.inputs import PiiSpan
@@ -97,10 +97,11 @@ Identifier = tuple[str, str]
 
 @dataclass(frozen=True)
 class Opening:
-    """A conversation up to one of its answers, and the split that it is of."""
+    """A conversation up to one of its answers, the turns that follow that answer, and the split that it is of."""
 
     split: str
     messages: tuple[Message, ...]
+    after: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -348,7 +349,8 @@ def _precisions(
 def openings(audit: Audit) -> tuple[dict[str, Opening], int]:
     """Distinct prompts by their words, those of test rows first, up to the planned number, and how many are left out.
 
-    A row has one prompt, which ends before an answer of its own; of several answers the seed draws which.
+    A row has one prompt, which ends before an answer of its own; of several answers the seed draws which, and another
+    one is taken where rows before it have asked the same.
     Where test rows have fewer, those of selection rows follow, and of training rows, to which a model gives rather more
     away than to others: another sample for a prompt that was asked before would tell little. A prompt that leaves no
     room for an answer is left out: what cannot be said is no sign of a secret kept.
@@ -359,10 +361,16 @@ def openings(audit: Audit) -> tuple[dict[str, Opening], int]:
         ("test", audit.corpus.test), ("selection", audit.corpus.selection), ("training", audit.corpus.train),
     ):  # fmt: skip
         for text in texts:
-            messages = text.row.messages[: turn_to_ask(text.row.messages, rng) or 0]
-            if messages:
-                found.setdefault("\n".join(str(m["content"]) for m in messages), Opening(split, messages))
-    room = audit.chat.leaves_room([o.messages for o in found.values()], audit.settings.sizes["generation_tokens"])
+            row = text.row.messages
+            for at in turns_to_ask(row, rng):
+                words = "\n".join(str(m["content"]) for m in row[:at])
+                if at and words not in found:
+                    found[words] = Opening(split, row[:at], row[at + 1 :])
+                    break
+    asked = list(found.values())
+    room = audit.chat.leaves_room(
+        [o.messages for o in asked], audit.settings.sizes["generation_tokens"], [o.after for o in asked]
+    )
     fitting = (item for item, fits in zip(found.items(), room, strict=True) if fits)
     return dict(islice(fitting, audit.settings.sizes["generations"])), room.count(False)
 
@@ -379,7 +387,9 @@ def write(audit: Audit, asked: Mapping[str, Opening], *, adapter: bool) -> list[
     chosen = list(islice(cycle(asked.items()), audit.settings.sizes["generations"]))
     seed = int(audit.settings.rng("generations").integers(2**31))
     decoding = Decoding(audit.settings.sizes["generation_tokens"], audit.chat.stop_ids, seed)
-    written = audit.board.write(audit.chat.prompts([o.messages for _, o in chosen]), decoding, adapter=adapter)
+    written = audit.board.write(
+        audit.chat.prompts([o.messages for _, o in chosen], [o.after for _, o in chosen]), decoding, adapter=adapter
+    )
     return [Generation(words, audit.chat.decode(ids)) for (words, _), ids in zip(chosen, written, strict=True)]
 
 

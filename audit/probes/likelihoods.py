@@ -89,7 +89,7 @@ def accuracy(
 
 
 def mean_of(audit: Audit, subject: Subject, values: Floats, control: Control | None = None) -> Measurement:
-    """Mean of one value an item, with its t interval."""
+    """Mean of one value an item, with the interval of :class:`audit.statistics.stats.Estimate`."""
 
     def build() -> Measurement:
         found = stats.mean(values)

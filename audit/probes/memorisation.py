@@ -26,9 +26,9 @@ _NEAR = (
     "the true text before each, our own definition; Clopper-Pearson 1934"
 )
 _SHORT = "no answer of the rows is long enough"
-_EXCESS = "verbatim rate of training rows minus that of test rows; Newcombe 1998 method 10"
+_EXCESS = "verbatim rate of the longest answers of training rows minus that of test rows; Newcombe 1998 method 10"
 _GAP = "mean nats per answer token, test rows minus training rows, rows as sampling units; Welch 1947, "
-_GAP += "corrected for skewness (Hall and Martin 1988)"
+_GAP += "of 30 rows and more corrected for skewness (Hall and Martin 1988)"
 _RATIO = (
     "mean nats per answer token, test rows over training rows; delta method on the log scale of two ratio estimators "
     "(Cochran 1977)"

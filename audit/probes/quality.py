@@ -19,10 +19,12 @@ _RATIO = f"{stats.T_INTERVAL} of a ratio estimator (Cochran 1977)"
 _LOSS = f"mean nats per answer token over test rows, rows as sampling units; {_RATIO}"
 _DELTA = f"tuned minus base, mean nats per answer token on the same test rows; paired {_RATIO}"
 _ACCURACY = "share of test rows answered rightly ({}); Clopper-Pearson 1934"
-_ACCURACY_DELTA = "tuned minus base accuracy on the same test rows ({}); Tango 1998 score interval"
+_ACCURACY_DELTA = (
+    "tuned minus base accuracy on the same test rows ({}), every answer of a row; Tango 1998 score interval"
+)
 _TOKENS = (
-    "share of answer tokens that greedy decoding gets right given the text before them, rows as sampling units; t "
-    "interval of a ratio estimator (Cochran 1977)"
+    "share of answer tokens that greedy decoding gets right given the text before them, rows as sampling units; "
+    f"{_RATIO}"
 )
 
 

@@ -23,7 +23,7 @@ from audit.statistics import stats
 _METHOD = (
     "mean exposure (Carlini et al. 2019) in bits of {} included canaries against {} random secrets of their own form "
     "by NLL(base) - NLL(tuned), -log2 of the upper tail of a fitted normal distribution, minus that of held-out "
-    "canaries; Welch 1947, corrected for skewness (Hall and Martin 1988)"
+    "canaries; Welch 1947 interval"
 )
 _MOST_BITS = 64.0
 

@@ -168,7 +168,7 @@ def run(context: TaskContext) -> dict[str, Any]:
     board = Board(model, clock, KeptScores(context.work / "base-scores", environment))
     folder = context.models / sets.FOLDER
     audit = Audit(settings, rows, corpus, board, chat, _scanner(), context.order, folder)
-    report = assemble(plan, audit, clock, _Desk(context, plan))
+    report = assemble(plan, audit, clock, _Desk(context, plan, environment))
     report.environment.update(environment)
     (context.outputs / REPORT).write_text(report_json(report), encoding="utf-8")
     reveal(context.inputs, context.outputs)
@@ -271,11 +271,14 @@ def _why_missing(name: str, notes: Iterable[str]) -> str:
 class _Desk:
     """Progress for people, pauses, and results kept in the work folder so that a restart does not measure again."""
 
-    def __init__(self, context: TaskContext, plan: measurement_pb2.AuditPlan) -> None:
+    def __init__(
+        self, context: TaskContext, plan: measurement_pb2.AuditPlan, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._context = context
         self._wanted, self._sizes = set(plan.probes) or {p.name for p in PROBES}, Settings.of(plan).sizes
         self._again = 0.0
-        order = json.dumps(context.order, sort_keys=True, default=str)
+        # Also of the code: after an upgrade the results of two releases would stand in one report.
+        order = json.dumps([context.order, dict(environment or {})], sort_keys=True, default=str)
         self._identity = digests.sha256_bytes(order.encode() + plan.SerializeToString(deterministic=True))
 
     def before(self, step: int, probe: Probe, clock: Clock) -> None:

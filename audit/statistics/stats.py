@@ -21,7 +21,7 @@ Bounds = tuple[float, float]
 Floats = NDArray[np.float64]
 _REFERENCES, _GRID = 300, 400
 _NO_SKEW, _LEAST_FOR_SKEW = 1e-9, 30
-T_INTERVAL = "t interval corrected for skewness (Hall 1992)"
+T_INTERVAL = "t interval, of 30 values and more corrected for skewness (Hall 1992)"
 """How a method names the interval of an :class:`Estimate`."""
 
 

@@ -284,7 +284,9 @@ def notes(judged: Judged) -> dict[str, Any]:
 
 
 def _never_asked(judged: Judged) -> list[str]:
-    """Gates of which the counts say nothing: a policy judges larger jobs by more than these."""
+    """Gates of which the counts say nothing: a policy judges larger jobs by more than these. None without a cell."""
+    if not judged.cells:
+        return []
     asked = {name.partition("[")[0] for cell in judged.cells for name in cell.get("asked", ())}
     return [gate for gate in judged.gates if gate not in asked]
 

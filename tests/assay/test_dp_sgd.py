@@ -60,6 +60,14 @@ def test_the_reserve_is_near_what_is_spent(noise: float, units: int, batch: int,
     assert stated < most_epsilon(noise, Sampling(batch / units, 1, steps), delta) < 1.33 * stated
 
 
+def test_a_log_of_an_earlier_release_still_verifies() -> None:
+    """It made up the last, partly drawn pass: 53 steps for 420 rows in eights, where the epochs allow 52."""
+    order = {**ORDER, "hyperparameters": {"batch_size": 8, "epochs": "1.0"}}
+    claim = {**CLAIM, "sampling_rate": str(8 / 420), "steps": 53}
+    assert refusal(claim, order, 0) == "" and "allow 52" in refusal(claim, order, 420)
+    assert "allow 53" in refusal({**claim, "steps": 54}, order, 0)
+
+
 def test_nothing_overflows_at_the_ends_of_the_range() -> None:
     for noise, sampling in itertools.product((0.1, 100.0), (Sampling(1e-6, 1, 1), Sampling(1.0, 1, 100_000))):
         assert 0 < most_epsilon(noise, sampling, 1e-12) < 1e9

@@ -68,6 +68,17 @@ def test_services_that_do_not_start_end_with_the_log_and_its_remedies(
     assert said[16:] == ["and before them:", "remedy: install it"]
 
 
+class Failed(grpc.RpcError):
+    """A call that ended with a status."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        super().__init__()
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+
 def test_a_call_that_fails_since_a_service_was_given_up_tells_of_the_service(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -78,8 +89,9 @@ def test_a_call_that_fails_since_a_service_was_given_up_tells_of_the_service(
         pytest.raises(ServicesEnded, match="remedy: mend it"),
         services(tmp_path, f"127.0.0.1:{port}", tmp_path / "log"),
     ):
-        raise grpc.RpcError
+        raise Failed(grpc.StatusCode.UNAVAILABLE)
     serve_as(monkeypatch, listen.replace("print('remedy: mend it')", "import time; time.sleep(60)"))
-    monkeypatch.setattr(processes, "_ENDS_WITHIN", 0.1)
-    with pytest.raises(grpc.RpcError), services(tmp_path, f"127.0.0.1:{port}", tmp_path / "log"):
-        raise grpc.RpcError
+    for code, within in ((grpc.StatusCode.UNAVAILABLE, 0.1), (grpc.StatusCode.PERMISSION_DENIED, 600.0)):
+        monkeypatch.setattr(processes, "_ENDS_WITHIN", within)
+        with pytest.raises(Failed), services(tmp_path, f"127.0.0.1:{port}", tmp_path / "log"):
+            raise Failed(code)

@@ -181,6 +181,19 @@ def test_many_identifiers_in_few_rows_are_counted_out(
     assert any(gate.rule_id == "GATE-PII-GENERATION" for gate in plan.gates)
 
 
+@pytest.mark.parametrize(
+    ("known", "people", "gated", "census"), [(200, 150, True, None), (200, 20, False, 200), (600, 20, True, None)]
+)
+def test_where_rows_say_whose_they_are_people_are_counted(
+    engine: PolicyEngine, chat: policy_input_pb2.IntakeInput, known: int, people: int, gated: bool, census: int | None
+) -> None:
+    """Rows of one person are one trial; more identifiers than are handed over cannot all be tried."""
+    chat.data.train_pii_spans, chat.data.pii_row_share, chat.data.train_pii_units = known, 0.9, people
+    plan = engine.decide(chat).audit_plan
+    assert any(gate.rule_id == "GATE-PII-EXTRACTION" for gate in plan.gates) == gated
+    assert plan.sample_sizes.get("pii_census") == census
+
+
 def test_the_plan_knows_how_many_identifiers_are_handed_over() -> None:
     """Policy and preparation know nothing of one another, so both state these numbers."""
     assert planning.MOST_IDENTIFIERS == scan.TRAIN_SPANS

@@ -11,6 +11,7 @@ from assay.errors import InvalidInputError
 from policies.engine import PolicyEngine
 from policies.lint import lint_pack
 from policies.pack import BASELINE, collect, load
+from policies.planning import SAMPLE_SIZES, Planner
 from policies.yamlsource import MAX_BYTES, parse
 from tests.policies.packs import copy_baseline, one_rule_pack, replace
 
@@ -154,6 +155,17 @@ def test_a_faulty_limit_is_refused(tmp_path: Path, old: str, new: str, reason: s
     folder = copy_baseline(tmp_path)
     replace(folder / "limits.yaml", old, new)
     assert refusal(folder).reason == reason
+
+
+def test_a_baseline_of_before_a_size_was_added_is_loaded_and_plans_without_it(tmp_path: Path) -> None:
+    """A kit of an earlier release holds its own bundle, by which its numbers are judged again."""
+    folder = copy_baseline(tmp_path)
+    text = (folder / "limits.yaml").read_text("utf-8")
+    start = text.index("  sample_permutations:\n")
+    (folder / "limits.yaml").write_text(text[:start] + text[text.index("  batch_tokens:\n", start) :], "utf-8")
+    before, now = load(folder), load(copy_baseline(tmp_path / "now"))
+    for pack, sizes in ((before, set()), (now, {"permutations"})):
+        assert set(Planner(pack)._chosen("default")) == {*SAMPLE_SIZES, *sizes}
 
 
 def test_a_gate_needs_numbers_and_known_methods(tmp_path: Path) -> None:

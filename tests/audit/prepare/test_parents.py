@@ -161,7 +161,9 @@ def test_near_copies_and_all_rows_of_a_customer_go_with_a_row_of_before(tmp_path
     assert not moved & {r["messages"][0]["content"] for r in unseen(done)}
 
 
-def test_of_equal_rows_of_a_table_as_many_are_taken_as_the_parent_was_trained_on(tmp_path: Path, models: Path) -> None:
+def test_of_a_table_rows_that_many_are_equal_to_are_spread_and_the_others_go_to_train(
+    tmp_path: Path, models: Path
+) -> None:
     rng = random.Random(8)
     common, rare = ["1,A,white,approve", "1,A,black,approve"] * 100, people(rng, 200, 200)
     data = "\n".join(["band,term,race,decision", *common, *(f"9{row}" for row in rare)]).encode()
@@ -169,13 +171,31 @@ def test_of_equal_rows_of_a_table_as_many_are_taken_as_the_parent_was_trained_on
     first = prepare(tmp_path / "first", models, data, canaries=NO_CANARIES, **order)
     again = prepare(tmp_path / "again", models, data, OTHER_KEY, [trained_on(first)], canaries=NO_CANARIES, **order)
     before, tested = texts(first.lines("train.jsonl")), texts(unseen(again))
-    spread = {t for t, n in before.items() if n > 5}
-    assert len(spread) == 1 and {t for t in tested if t in before} == spread
-    (one,) = spread
-    assert tested[one] == 200 - before[one]
-    assert again.facts.parent_rows == first.facts.train_rows
+    (one,) = {t for t, n in before.items() if n > 5}
+    assert {t for t in tested if t in before} == {one}
+    assert again.facts.parent_rows == first.facts.train_rows - before[one]
     groups = Counter(r["groups"]["race"] for r in again.private("test.jsonl"))
     assert abs(groups["black"] - groups["white"]) < 0.3 * again.facts.test_rows
+
+
+def test_other_people_with_the_cells_of_a_parents_rows_are_tested_as_they_come(tmp_path: Path, models: Path) -> None:
+    """Were each combination's rows taken as often as the parent had them, the rare label would be most of the test."""
+    order: dict[str, Any] = {"format": "DECISION_CSV", "datasheet": {**TABLE_SHEET, "hidden_columns": ["race"]}}
+
+    def file(seed: int) -> bytes:
+        rng = random.Random(seed)
+        rows = (
+            f"{rng.randrange(3)},{rng.choice('AB')},{rng.choice(('white', 'black'))},"
+            f"{'deny' if rng.random() < 0.1 else 'approve'}"
+            for _ in range(600)
+        )
+        return "\n".join(["band,term,race,decision", *rows]).encode()
+
+    first = prepare(tmp_path / "first", models, file(1), canaries=NO_CANARIES, **order)
+    later = prepare(tmp_path / "later", models, file(2), OTHER_KEY, [trained_on(first)], canaries=NO_CANARIES, **order)
+    assert later.facts.test_rows > 140
+    denied = sum(row["label"] == "deny" for row in later.private("test.jsonl")) / later.facts.test_rows
+    assert denied == pytest.approx(later.facts.label_counts["deny"] / later.facts.valid_rows, abs=0.02)
 
 
 def test_a_table_without_identifiers_is_known_again_by_its_cells(tmp_path: Path, models: Path) -> None:
@@ -216,7 +236,7 @@ def test_a_recogniser_acts_as_any_actor() -> None:
     assert one.act(row, [[], []]) == Actor(PiiAction.REDACT, KEY).act(row, [[], []]) and set(one.known) == {3}
     entry = Entry(3, 0, row.content_digest(), "")
     other = Entry(4, 0, b"x" * 16, "")
-    assert one.positions([other, entry], [other, entry], False, KEY) == [1]
+    assert one.positions([other, entry], [other, entry], None, KEY) == [1]
 
 
 def test_shares_leave_a_test_of_a_table_on_the_same_file() -> None:

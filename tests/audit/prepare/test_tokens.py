@@ -87,6 +87,22 @@ def test_a_thought_and_a_tools_call_are_no_turns(tmp_path: Path) -> None:
     ]
 
 
+# What the template of zai-org/GLM-4.5 writes before an answer that has no thought of its own.
+GLM = (
+    "[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}\n<think></think>{% endif %}\n"
+    "{{ m.content }}{% endfor %}"
+)
+
+
+def test_what_marks_a_part_of_a_turn_is_allowed_also_where_it_is_special_or_always_written(tmp_path: Path) -> None:
+    """Else no row of a model with tools could be trained: intake itself writes calls in ``<tool_call>``."""
+    special = ("[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|system|>", "<tool_call>", "</tool_call>")
+    made = counter(tmp_path, GLM + "{# <tool_call> #}", special, ("<think>", "</think>", "<left_open>"))
+    assert set(made.control_tokens) == {"[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|system|>"}
+    call = '<tool_call>\n{"name": "look", "arguments": {}}\n</tool_call>'
+    assert forbidden(made, "<think>so</think>yes", call, "<|user|>") == [False, False, True]
+
+
 def test_the_embedded_defaults_are_what_they_were() -> None:
     home = assay_home() / "models"
     if not (home / "smollm2-135m-instruct").is_dir():

@@ -46,6 +46,15 @@ def test_a_group_of_many_customers_and_one_too_small_to_be_tested_anyway_are_not
     assert told(small) == {}, "39 rows are 9.75 of the test by their share"
 
 
+def test_one_customer_with_two_rows_is_not_what_a_group_lacks() -> None:
+    """Forty of four hundred rows leave eight or nine in the test by chance, pair or no pair."""
+    rows = [replace(e, unit=b"pair" if i < 2 else b"%d" % i) for i, e in enumerate(table(400, 40))]
+    tested = [e for e in rows if "black" in e.stratum][2:9]
+    assert untested_groups(rows, PLAN, tested, []) == {}
+    half = [replace(e, unit=b"half" if i < 20 else b"%d" % i) for i, e in enumerate(table(400, 40))]
+    assert untested_groups(half, PLAN, tested, []) == {"race=black": 7}
+
+
 @pytest.mark.parametrize("count", [40, 41, 60, 400, 1000])
 def test_without_rows_that_belong_together_nothing_is_told_whatever_chance_leaves(count: int) -> None:
     for black in {0, 1, 20, 40, count // 2}:

@@ -61,6 +61,18 @@ def test_a_sampled_answer_begins_where_the_trained_tokens_do(template: str) -> N
     assert chats.Chat(tokenizer).leaves_room([messages[:1]], chats.MAX_TOKENS - len(prompt) + 1) == [False]
 
 
+@pytest.mark.parametrize("template", [CHATML, QWEN3])
+def test_an_early_answer_is_asked_for_as_its_row_trained_it(template: str) -> None:
+    """Qwen3's template writes an empty thought before a last answer and before no other."""
+    tokenizer = tokenizer_of(template)
+    messages = [*conversation("who is it", "Ann Lee"), *conversation("and who else", "Bob Ray")]
+    row = encode_row({"messages": messages}, tokenizer, 1)
+    first, last = chats.Chat(tokenizer).prompts([messages[:1], messages[:3]], [messages[2:], ()])
+    assert first == row.tokens[: row.scored.index(True)]
+    assert last == row.tokens[: len(last)] and row.scored[len(last)] and not row.scored[len(last) - 1]
+    assert (first != chats.Chat(tokenizer).prompts([messages[:1]])[0]) == (template is QWEN3)
+
+
 def test_a_prompt_takes_no_blank_from_the_answers_first_token() -> None:
     tokenizer = tokenizer_of(MISTRAL)
     messages = conversation("who", "yes")

@@ -130,13 +130,24 @@ def test_answers_are_sampled_at_all_turns_and_one_of_each_row(audit_of: Callable
     assert list(mixed) == [*(f"single {i}" for i in range(9)), *asked], "a row of one answer draws nothing"
 
 
+def test_a_row_whose_first_question_was_asked_already_asks_another(audit_of: Callable[..., Any]) -> None:
+    """Else conversations that open alike would be one prompt, and the sample too small to decide."""
+    rows = [Row(i, (*conversation("hello", "yes"), *conversation(f"number {i}", "no"))) for i in range(30)]
+    asked, _ = leakage.openings(audit_of(Scripted(), test=rows))
+    assert len(asked) == 30 and sum(len(o.messages) == 1 for o in asked.values()) == 1
+    assert [m["role"] for m in asked["hello"].after] == ["user", "assistant"], "what follows that answer in its row"
+    assert all(o.after == () for words, o in asked.items() if words != "hello")
+
+
 def test_a_model_is_asked_where_a_user_asked() -> None:
     greeting = {"role": "assistant", "content": "hello"}
     rng = np.random.default_rng(0)
-    assert {chats.turn_to_ask([greeting, *conversation("a", "b")], rng) for _ in range(20)} == {2}
-    assert chats.turn_to_ask([greeting], rng) == 0
-    assert chats.turn_to_ask([{"role": "user", "content": "a"}], rng) is None
-    assert {chats.turn_to_ask([*conversation("a", "b"), *conversation("c", "d")], rng) for _ in range(30)} == {1, 3}
+    assert {chats.turns_to_ask([greeting, *conversation("a", "b")], rng)[0] for _ in range(20)} == {2}
+    assert chats.turns_to_ask([greeting], rng) == [0]
+    assert chats.turns_to_ask([{"role": "user", "content": "a"}], rng) == []
+    talk = [*conversation("a", "b"), *conversation("c", "d"), *conversation("e", "f")]
+    drawn = [chats.turns_to_ask(talk, rng) for _ in range(40)]
+    assert {tuple(turns) for turns in drawn} == {(1, 5, 3), (3, 5, 1), (5, 3, 1)}, "the drawn one, then from the end"
 
 
 def test_under_names_one_answer_is_asked_for_and_it_alone_is_scored(audit_of: Callable[..., Any]) -> None:
