@@ -536,11 +536,15 @@ def test_the_data_section_says_what_the_sealed_test_cannot_speak_for() -> None:
 def test_the_counts_of_faults_say_what_they_leave_out_where_it_was_noted(tmp_path: Path) -> None:
     path = tmp_path / "zoo_notes.json"
     assert detection.noted(path) == {}
-    assert [b["kind"] for b in detection.missed(detection.counted())["blocks"]] == ["paragraph", "table"]
+    shares = {f"detected_as_such{end}": value for end, value in (("", 3), ("_low", 0.15), ("_high", 0.95))}
+    row = {"fault": "leak", "strength": "x4", "told": "in four rows", "profile": "quick", "n": 5, "detected": 4,
+           "low": 0.28, "high": 0.99, "looked_for": ["REL-PII-CENSUS"], "effect": None, "stopped": 5,
+           "jobs_refused": 0, "jobs_failed": 0, **shares}  # fmt: skip
+    assert [b["kind"] for b in detection.missed([row])["blocks"]] == ["paragraph", "table"]
     notes = {"not_asked": ["GATE-A", "GATE-B"], "not_run": ["forgetting noise 0.1"], "judged_by": "9" * 64,
              "counted_at": []}  # fmt: skip
     path.write_text(json.dumps(notes))
-    said = [b["text"] for b in detection.missed(detection.counted(), detection.noted(path))["blocks"][2:]]
+    said = [b["text"] for b in detection.missed([row], detection.noted(path))["blocks"][2:]]
     assert len(said) == 3, "nothing is said of what is empty or not there"
     assert said[0].endswith("how often they miss: GATE-A, GATE-B.")
     assert said[1] == "Faults of which no cell was run yet: forgetting noise 0.1."
