@@ -187,9 +187,9 @@ def clean(seed: int, home: Path | None = None) -> DemoJob:
             "retention_days": 365,
             "provenance": "PrivacyQA (Ravichander et al. 2019), short clauses without digits; a random sample.",
         },
-        # As slow as still learns the answers: at twice the rate the AUC of canaries, seen once, was .54 to .67 in four
-        # runs, more than 104 of them can rule out in two; at this one it was .50 to .57 in three.
-        request=request("policy-questions", epochs=1.0, learning_rate=2e-5, batch_size=8, lora_rank=16),
+        # As slow as still learns the answers (0.3 nats a token): at twice the rate the AUC of canaries, seen once, was
+        # .50 to .65 in five runs, which 104 of them left undecided in one; at this one it was .45, .48 and .50.
+        request=request("policy-questions", epochs=1.0, learning_rate=1e-5, batch_size=8, lora_rank=16),
     )
 
 
