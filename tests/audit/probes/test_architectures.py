@@ -144,6 +144,18 @@ def test_openings_that_begin_alike_are_the_models_own_behind_any_window(family: 
     scored_as_by_itself(own, model, passages)
 
 
+def behind_openings(seed: int, *lengths: tuple[int, int]) -> list[Passage]:
+    """Four passages behind one opening, for each pair of an opening's length and what follows it; scored behind it."""
+    rng = np.random.default_rng(seed)
+    passages = []
+    for head, rest in lengths:
+        opening = [int(i) for i in rng.integers(3, VOCABULARY, head)]
+        for _ in range(4):
+            ids = (*opening, *(int(i) for i in rng.integers(3, VOCABULARY, rest)))
+            passages.append(Passage(ids, tuple(range(head + 1, len(ids)))))
+    return passages
+
+
 def test_texts_side_by_side_are_read_in_the_code_that_each_is_read_in_alone() -> None:
     """LongRoPE's long factors are for a whole call: no text, and no padding beside it, may bring them in."""
     import torch
@@ -156,13 +168,7 @@ def test_texts_side_by_side_are_read_in_the_code_that_each_is_read_in_alone() ->
     own = made("phi3", {**GROUPED, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **sizes})
     model = TunedModel(Untuned(own), None, {}, BatchPlan(tokens=400))
     assert model.bridges and model.context == 48
-    rng = np.random.default_rng(7)
-    passages = []
-    for head, rest in ((43, 5), (14, 34)):
-        opening = [int(i) for i in rng.integers(3, VOCABULARY, head)]
-        for _ in range(4):
-            ids = (*opening, *(int(i) for i in rng.integers(3, VOCABULARY, rest)))
-            passages.append(Passage(ids, tuple(range(head + 1, len(ids)))))
+    passages = behind_openings(7, (43, 5), (14, 34))
     scored_as_by_itself(own, model, passages)
     text = torch.tensor([[*passages[0].ids, *passages[0].ids]])
     with torch.inference_mode():
@@ -177,13 +183,7 @@ def test_padding_behind_a_long_opening_has_no_place_beyond_the_context() -> None
     own = made("gpt2", {**OLDER, "n_positions": 64})
     model = TunedModel(Untuned(own), None, {}, BatchPlan(tokens=400))
     assert model.bridges and model.context == 64
-    rng = np.random.default_rng(6)
-    passages = []
-    for head, rest in ((58, 6), (20, 40)):
-        opening = [int(i) for i in rng.integers(3, VOCABULARY, head)]
-        for _ in range(4):
-            ids = (*opening, *(int(i) for i in rng.integers(3, VOCABULARY, rest)))
-            passages.append(Passage(ids, tuple(range(head + 1, len(ids)))))
+    passages = behind_openings(6, (58, 6), (20, 40))
     scored_as_by_itself(own, model, passages)
 
 
