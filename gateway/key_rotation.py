@@ -39,6 +39,8 @@ from gateway.store.tables import JobRow, PermitRow
 CLOCK_TOLERANCE = timedelta(seconds=2)
 _BUSY = (State.PREPARING, State.TRAINING, State.AUDITING)
 _WAITING = (State.QUEUED, State.PAUSED)
+_OF_PREPARED_JOBS = (key_files.CANARY, "audit-worker", "audit-worker-seal")
+"""By these the audit worker keeps what only it may read again, from a job's preparation to its audit."""
 _NOT_SO = {
     "log": "it is the log's identity: freeze the log and begin one that continues it",
     "gateway": "its TLS key signs nothing that is kept: assay identity renew DIR gateway",
@@ -291,14 +293,15 @@ class _Offline:
         """
         if name not in (*key_events.ED25519_NAMES, *key_files.SECRETS):
             return
-        states = (*_BUSY, *_WAITING) if name == key_files.CANARY else _BUSY
+        waits = name in _OF_PREPARED_JOBS
+        states = (*_BUSY, *_WAITING) if waits else _BUSY
         with self.engine.connect() as connection:
             busy = [job.name for state in states for job in rows.select_all(connection, JobRow, state=state.value)]
         if busy:
             raise PreconditionError(
                 "KEY_IN_USE",
                 f"{len(busy)} jobs are under way, among them {busy[0]}",
-                remedy="let them end, or pause or cancel them, before the key is rotated",
+                remedy=f"let them end, or {'cancel' if waits else 'pause or cancel'} them, before the key is rotated",
             )
 
 

@@ -356,6 +356,19 @@ async def test_a_job_under_way_keeps_the_key_that_it_rests_on(opened: Open) -> N
     ordered(house, "rotate", "train-worker", house.layout.root)
 
 
+@pytest.mark.parametrize("state", ["QUEUED", "PAUSED"])
+async def test_a_prepared_job_that_waits_keeps_the_keys_by_which_it_will_be_audited(opened: Open, state: str) -> None:
+    house = opened()
+    await house.upload("rita")
+    job = (await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request())).tuning_job
+    house.app.ledger.run(lambda uow: rows.update(uow.connection, JobRow, {"name": job.name}, {"state": state}))
+    await house.app.close()
+    for name in ("audit-worker", "audit-worker-seal", "canary"):
+        refused = ordered(house, "rotate", name, house.layout.root, code=6)
+        assert "KEY_IN_USE" in refused and "pause or" not in refused
+    ordered(house, "rotate", "train-worker", house.layout.root)
+
+
 async def test_a_crash_between_record_and_file_is_mended_at_the_next_start(
     closed: Closed, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
