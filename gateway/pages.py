@@ -104,11 +104,11 @@ def position(listing: str, text: str) -> Position | None:
     try:
         mark, time_us, name = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (ValueError, TypeError, RecursionError) as error:
-        raise _bad() from error
+        raise bad_token() from error
     # What no database column holds comes from no listing: a time beyond 63 bits, a NUL or half a surrogate pair.
     timed = type(time_us) is int and 0 <= time_us < 1 << 63
     if mark != _mark(listing) or not timed or not isinstance(name, str) or not name.isprintable():
-        raise _bad()
+        raise bad_token()
     return Position(time_us, name)
 
 
@@ -116,5 +116,6 @@ def _mark(listing: str) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
 
-def _bad() -> InvalidInputError:
+def bad_token() -> InvalidInputError:
+    """What a damaged token, or one of another listing, is refused with."""
     return InvalidInputError("PAGE_TOKEN", "page_token is not from this listing", remedy="start again without a token")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, and_, or_, select
 
 from assay.v1 import policy_pb2
 from gateway import pages
@@ -18,12 +18,13 @@ from gateway.names import unit_of
 from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.database import Store
+from gateway.store.rows import Position
 from gateway.store.tables import JobRow
 from policies.authorization import Authorizer
 from policies.rule import GOOD
 
 _SCANNED = 2000
-"""Newest jobs that one search looks at; older ones are found by narrowing unit or rule."""
+"""Jobs that one page looks at; the next page goes on where it stopped."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Precedents:
 
         Raises:
             NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
+            InvalidInputError: ``PAGE_TOKEN``.
         """
+        listing = pages.Listing.of(f"precedents {request.parent} {request.rule_id} {request.text}", request)
         unit, c = unit_of(request.parent), rows.table(JobRow).c
         where: list[Any] = [or_(c.decision != "", c.verdict != "")]
         if unit != ALL_UNITS:
@@ -56,19 +59,48 @@ class Precedents:
         if request.rule_id:
             quoted = f'"{request.rule_id}"'
             where.append(or_(c.decision.contains(quoted), c.verdict.contains(quoted)))
-        limit = pages.size(request.page_size)
+        if listing.after is not None:
+            time, name = listing.after.time_us, _job_and_index(listing.after)[0]
+            where.append(or_(c.created_us < time, and_(c.created_us == time, c.name <= name)))
 
-        def read(connection: Connection) -> list[policy_pb2.Precedent]:
-            statement = select(rows.table(JobRow)).where(*where).order_by(c.created_us.desc(), c.name).limit(_SCANNED)
-            out: list[policy_pb2.Precedent] = []
-            for found in connection.execute(statement).mappings():
-                for precedent in _of(connection, JobRow(**found), request):
-                    out.append(precedent)
-                    if len(out) == limit:
-                        return out
-            return out
+        def read(connection: Connection) -> policy_pb2.ListPrecedentsResponse:
+            order = (c.created_us.desc(), c.name.desc())
+            statement = select(rows.table(JobRow)).where(*where).order_by(*order).limit(_SCANNED + 1)
+            found = (JobRow(**row) for row in connection.execute(statement).mappings())
+            return _page(listing, connection, found, request)
 
-        return policy_pb2.ListPrecedentsResponse(precedents=await self.store.fetch(read))
+        return await self.store.fetch(read)
+
+
+def _page(
+    listing: pages.Listing, connection: Connection, found: Iterator[JobRow], request: policy_pb2.ListPrecedentsRequest
+) -> policy_pb2.ListPrecedentsResponse:
+    """Precedents of jobs from the one on where the page before stopped; the token names the first that is not shown."""
+    answer = policy_pb2.ListPrecedentsResponse()
+    job, index = _job_and_index(listing.after) if listing.after is not None else ("", 0)
+    for scanned, row in enumerate(found):
+        begin = index if row.name == job else 0
+        # The job one too many is not searched: it tells that there is a next page.
+        matching = [*_of(connection, row, request)][begin:] if scanned < _SCANNED else []
+        room = listing.limit - len(answer.precedents)
+        answer.precedents.extend(matching[:room])
+        if len(matching) > room or scanned == _SCANNED:
+            next_ = Position(row.created_us, f"{row.name}#{begin + min(room, len(matching))}")
+            answer.next_page_token = pages.token(listing.name, next_)
+            break
+    return answer
+
+
+def _job_and_index(place: Position) -> tuple[str, int]:
+    """Which job a page begins with, and with which of its precedents.
+
+    Raises:
+        InvalidInputError: ``PAGE_TOKEN``.
+    """
+    job, _, index = place.name.rpartition("#")
+    if not index.isdecimal() or len(index) > 9:
+        raise pages.bad_token()
+    return job, int(index)
 
 
 def _of(

@@ -307,16 +307,18 @@ class ExplainPolicyResponse(_message.Message):
     def __init__(self, rule: _Optional[_Union[Rule, _Mapping]] = ..., limits: _Optional[_Mapping[str, str]] = ..., explanation: _Optional[str] = ...) -> None: ...
 
 class ListPrecedentsRequest(_message.Message):
-    __slots__ = ("parent", "rule_id", "text", "page_size")
+    __slots__ = ("parent", "rule_id", "text", "page_size", "page_token")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     RULE_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     parent: str
     rule_id: str
     text: str
     page_size: int
-    def __init__(self, parent: _Optional[str] = ..., rule_id: _Optional[str] = ..., text: _Optional[str] = ..., page_size: _Optional[int] = ...) -> None: ...
+    page_token: str
+    def __init__(self, parent: _Optional[str] = ..., rule_id: _Optional[str] = ..., text: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class Precedent(_message.Message):
     __slots__ = ("tuning_job", "purpose", "moment", "rule_id", "outcome", "message", "waived", "appeals", "state", "as_of", "bundle_sha256")
@@ -345,7 +347,9 @@ class Precedent(_message.Message):
     def __init__(self, tuning_job: _Optional[str] = ..., purpose: _Optional[str] = ..., moment: _Optional[str] = ..., rule_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., message: _Optional[str] = ..., waived: _Optional[bool] = ..., appeals: _Optional[int] = ..., state: _Optional[str] = ..., as_of: _Optional[str] = ..., bundle_sha256: _Optional[str] = ...) -> None: ...
 
 class ListPrecedentsResponse(_message.Message):
-    __slots__ = ("precedents",)
+    __slots__ = ("precedents", "next_page_token")
     PRECEDENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     precedents: _containers.RepeatedCompositeFieldContainer[Precedent]
-    def __init__(self, precedents: _Optional[_Iterable[_Union[Precedent, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, precedents: _Optional[_Iterable[_Union[Precedent, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...

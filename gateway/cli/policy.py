@@ -14,15 +14,13 @@ from gateway import active_policy, publications
 from gateway.cli import policy_packs
 from gateway.cli.errors import EXIT_REFUSED, exit_on_error
 from gateway.cli.job_text import outcomes
-from gateway.cli.output import Output, OutputOption, emit, table
+from gateway.cli.output import Output, OutputOption, emit, more, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
 from gateway.settings import Settings
 from policies.engine import PolicyEngine
 from policies.pack import load
 
 M = TypeVar("M", policy_input_pb2.IntakeInput, policy_input_pb2.ReleaseInput)
-MOST_PRECEDENTS = 200
-"""A search has no pages, and this is as long as one answer gets."""
 app = typer.Typer()
 policy_packs.register(app)
 
@@ -115,6 +113,8 @@ def precedents(
     parent: Annotated[str, typer.Argument(help="The unit, or units/- for all that you may see.")] = "units/-",
     rule: Annotated[str, typer.Option(help="Rule that stood in the way.")] = "",
     text: Annotated[str, typer.Option(help="Words in purpose or message.")] = "",
+    page_size: Annotated[int, typer.Option(help="At most this many.")] = 50,
+    page_token: Annotated[str, typer.Option(help="Token of the page before.")] = "",
     identity: IdentityOption = None,
     address: AddressOption = None,
     output: OutputOption = Output.TEXT,
@@ -124,14 +124,15 @@ def precedents(
     Example: assay policy precedents units/support --rule BASE-PII-CEILING
     """
     with exit_on_error(), open_session(identity, address) as session:
-        request = policy_pb2.ListPrecedentsRequest(parent=parent, rule_id=rule, text=text, page_size=MOST_PRECEDENTS)
+        request = policy_pb2.ListPrecedentsRequest(
+            parent=parent, rule_id=rule, text=text, page_size=page_size, page_token=page_token
+        )
         answer = session.policies.ListPrecedents(request)
         rows = [
             (p.tuning_job, p.rule_id, p.message, "waived" if p.waived else "", p.state, p.as_of)
             for p in answer.precedents
         ]
-        cut = [f"the newest {len(rows)}; narrow by unit, --rule or --text"] if len(rows) == MOST_PRECEDENTS else []
-        emit(output, answer, [table(("job", "rule", "why", "", "job is", "rules as of"), rows), *cut])
+        emit(output, answer, [table(("job", "rule", "why", "", "job is", "rules as of"), rows), *more(answer)])
 
 
 @app.command()

@@ -351,14 +351,10 @@ def test_a_listing_goes_on_to_its_last_page_or_says_how(monkeypatch: pytest.Monk
     play(monkeypatch, job, jobs=SimpleNamespace(ListTuningJobs=jobs))
     assert "more: --page-token 1\n" in run("job", "list", "units/support", code=0)
     assert "more" not in run("job", "list", "units/support", "--page-token", "2", code=0)
-
-
-def test_a_search_for_precedents_says_that_it_was_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    def search(request: Any) -> Any:
-        return policy_pb2.ListPrecedentsResponse(precedents=[policy_pb2.Precedent(rule_id="R")] * request.page_size)
-
-    play(monkeypatch, policy, policies=SimpleNamespace(ListPrecedents=search))
-    assert "the newest 200; narrow" in run("policy", "precedents", code=0)
+    found = paged(policy_pb2.ListPrecedentsResponse, "precedents", policy_pb2.Precedent)
+    play(monkeypatch, policy, policies=SimpleNamespace(ListPrecedents=found))
+    assert "more: --page-token 1\n" in run("policy", "precedents", code=0)
+    assert "more" not in run("policy", "precedents", "--page-token", "2", code=0)
 
 
 async def test_a_unit_that_never_was_is_not_found_and_one_that_was_taken_out_is_read(house: House) -> None:

@@ -7,12 +7,14 @@ import json
 
 import pytest
 
-from assay.errors import NotFoundError, PermissionDeniedError, PreconditionError
+from assay.errors import InvalidInputError, NotFoundError, PermissionDeniedError, PreconditionError
 from assay.v1 import policy_pb2, tuning_job_pb2
+from gateway import pages, precedents
 from gateway.jobs import appeals, views
 from gateway.jobs.transitions import Event, State
 from gateway.precedents import Precedents
 from gateway.store import jobs, rows
+from gateway.store.rows import Position
 from gateway.store.tables import JobRow, TransitionRow
 from policies.engine import PolicyEngine
 from tests.gateway.conftest import House
@@ -22,14 +24,15 @@ NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
 FAIL = policy_pb2.OUTCOME_FAIL
 
 
-async def refused(house: House, unit: str, name: str, rule: str, message: str, **facts: str) -> None:
-    """A job that intake denied by one rule."""
+async def refused(house: House, unit: str, name: str, rule: str, message: str, also: str = "", **facts: str) -> None:
+    """A job that intake denied by one rule, or by two."""
     await house.upload("carl" if unit == "credit" else "rita", unit=unit, dataset=name)
     maker = await house.caller("carl" if unit == "credit" else "rita")
     created = await house.app.jobs.create_tuning_job(maker, house.request(unit=unit, job=name, dataset=name))
     decision = policy_pb2.Decision(as_of="2026-11-01", outcomes=[
         policy_pb2.RuleOutcome(rule_id=rule, outcome=FAIL, message=message),
         policy_pb2.RuleOutcome(rule_id="BASE-PURPOSE", outcome=policy_pb2.OUTCOME_PASS),
+        *(policy_pb2.RuleOutcome(rule_id=r, outcome=FAIL, message=message) for r in (also,) if r),
     ])  # fmt: skip
 
     def work(uow: object) -> None:
@@ -63,6 +66,53 @@ async def test_precedents_are_found_by_rule_words_and_unit(house: House) -> None
     request = policy_pb2.ListPrecedentsRequest(parent="units/credit", rule_id="BASE-PII-CEILING")
     (found,) = (await searched(house).list_precedents(await house.caller("cora"), request)).precedents
     assert found.waived and found.state == "DENIED" and found.moment == "decision" and found.as_of == "2026-11-01"
+
+
+async def pages_of(house: House, **asked: object) -> list[list[tuple[str, str]]]:
+    """All pages of a search of cora's."""
+    found, token, cora = [], "", await house.caller("cora")
+    while not found or token:
+        request = policy_pb2.ListPrecedentsRequest(parent="units/-", page_token=token, **asked)  # type: ignore[arg-type]
+        answer = await searched(house).list_precedents(cora, request)
+        found.append([(p.tuning_job.rsplit("/", 1)[-1], p.rule_id) for p in answer.precedents])
+        token = answer.next_page_token
+    return found
+
+
+async def test_a_search_goes_on_from_page_to_page_within_a_job_too(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second", "third"):
+        await refused(house, "credit", name, "BASE-BUDGET", "dear", also="BASE-PII-CEILING")
+    whole = [(n, r) for n in ("third", "second", "first") for r in ("BASE-BUDGET", "BASE-PII-CEILING")]
+    for size in (1, 2, 3, 4, 6, 7):
+        found = await pages_of(house, page_size=size)
+        assert [p for page in found for p in page] == whole
+        assert all(len(page) == size for page in found[:-1]) and found[-1]
+    # A page ends after so many jobs, though none of them matched.
+    monkeypatch.setattr(precedents, "_SCANNED", 1)
+    job = next(row for row in await house.app.store.fetch(lambda c: rows.select_all(c, JobRow)) if "first" in row.name)
+    told = policy_pb2.Decision(outcomes=[policy_pb2.RuleOutcome(rule_id="X-RULE", outcome=FAIL, message="never seen")])
+    await house.app.store.commit(lambda u: jobs.note(u.connection, job.name, {"decision": views.to_json(told)}))
+    assert await pages_of(house, text="never SEEN") == [[], [], [("first", "X-RULE")]]
+
+
+async def test_a_token_is_good_for_its_own_search(house: House) -> None:
+    await refused(house, "credit", "names", "BASE-BUDGET", "dear", also="BASE-PII-CEILING")
+    cora = await house.caller("cora")
+    request = policy_pb2.ListPrecedentsRequest(parent="units/credit", page_size=1)
+    token = (await searched(house).list_precedents(cora, request)).next_page_token
+    listing = "precedents units/credit  "
+    for other in (
+        policy_pb2.ListPrecedentsRequest(parent="units/-", page_token=token),
+        policy_pb2.ListPrecedentsRequest(parent="units/credit", text="dear", page_token=token),
+        policy_pb2.ListPrecedentsRequest(parent="units/credit", page_token="x" + token),
+        policy_pb2.ListPrecedentsRequest(parent="units/credit", page_token=pages.token(listing, Position(1, "job"))),
+        policy_pb2.ListPrecedentsRequest(parent="units/credit", page_token=pages.token(listing, Position(1, "job#-1"))),
+    ):
+        with pytest.raises(InvalidInputError) as caught:
+            await searched(house).list_precedents(cora, other)
+        assert caught.value.reason == "PAGE_TOKEN"
 
 
 async def test_another_units_decisions_are_not_told(house: House) -> None:
