@@ -19,7 +19,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from assay import canonical, dsse
+from assay import canonical, dsse, durable
 from assay.errors import AssayError, InvalidInputError, UnavailableError
 from assay.identity import Layout, load_certificate, load_p256
 from audit.ledger import dialect
@@ -183,7 +183,7 @@ def sign_continuation(layout: Layout, person: Path, origin: str, note: bytes, ol
         )
     text = SignedNote.parse(note).text
     statement = statements.continuation_statement(origin, old.origin, old.size, old.root.hex(), text)
-    layout.continuation.write_text(json.dumps(_sign(person, statement), indent=1) + "\n", "utf-8")
+    durable.write(layout.continuation, (json.dumps(_sign(person, statement), indent=1) + "\n").encode())
     return old
 
 

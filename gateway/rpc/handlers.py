@@ -15,7 +15,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -72,6 +72,9 @@ class Gate:
             except AssayError as error:
                 code = error.code
                 await self._refuse(call, error)
+            except asyncio.CancelledError:
+                code = "CANCELLED"
+                raise
             except (grpc.aio.AbortError, grpc.aio.UsageError):
                 raise
             except Exception:
@@ -181,10 +184,10 @@ def open_handler(route: Route, gate: Gate) -> Any:
     """Builds the handler of an RPC of gRPC's own, such as its health check: any certificate may ask, and be counted."""
     if route.method.server_streaming:
 
-        async def stream(requests: AsyncIterator[Message], context: Any) -> AsyncIterator[Any]:
-            async with gate.open(route, context):
-                async for response in route.function(requests, context):
-                    yield response
+        async def stream(requests: AsyncIterator[Message], context: Any) -> None:
+            async with gate.open(route, context), aclosing(route.function(requests, context)) as responses:
+                async for response in responses:
+                    await _send(context, response)
 
         return grpc.stream_stream_rpc_method_handler(stream, **_wire(route.method))
 
@@ -230,17 +233,32 @@ def _answer(route: Route, gate: Gate) -> Any:
 
 
 def _answers(route: Route, gate: Gate) -> Any:
-    async def handle(requests: AsyncIterator[Message], context: Any) -> AsyncIterator[Any]:
+    # It writes and does not yield: gRPC leaves a generator of a cancelled call to the garbage collector, which ends it
+    # in another task, with its place held until then.
+    async def handle(requests: AsyncIterator[Message], context: Any) -> None:
         async with gate.open(route, context) as call:
             call.enter()
             request = await call.first(requests)
-            async for response in route.function(await call.admit(request), request):
-                if route.method.name.startswith("Watch"):
-                    # For days, in which who watches may lose the role, or the key to a thief.
-                    await call.admit(request)
-                yield response
+            async with aclosing(route.function(await call.admit(request), request)) as responses:
+                async for response in responses:
+                    if route.method.name.startswith("Watch"):
+                        # For days, in which who watches may lose the role, or the key to a thief.
+                        await call.admit(request)
+                    await _send(context, response)
 
     return handle
+
+
+async def _send(context: Any, response: Message) -> None:
+    """Sends one of many answers.
+
+    Raises:
+        CancelledError: the caller has gone, which gRPC may know only as an answer that could not be sent.
+    """
+    try:
+        await context.write(response)
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError from error
 
 
 def _answer_to_stream(route: Route, gate: Gate) -> Any:

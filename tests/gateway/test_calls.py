@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from assay.v1 import dataset_pb2, dataset_pb2_grpc, identity_pb2, identity_pb2_g
 from assay.v1 import tuning_job_pb2 as jobs_pb2
 from demo.processes import free_ports
 from gateway.cli.errors import from_call
+from gateway.jobs.service import JobService
 from gateway.rpc import handlers
 from gateway.rpc.routes import PolicyAnswers
 from gateway.rpc.server import start
@@ -141,6 +144,51 @@ async def test_one_caller_has_so_many_calls_open_and_others_their_own(served: Se
                     break
                 except grpc.RpcError:
                     await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before ``served``: a watch has always more to tell than its caller reads."""
+
+    async def watch(*_: Any) -> AsyncIterator[jobs_pb2.WatchTuningJobResponse]:
+        while True:
+            yield jobs_pb2.WatchTuningJobResponse(tuning_job=jobs_pb2.TuningJob(purpose="x" * (1 << 20)))
+
+    monkeypatch.setattr(JobService, "watch_tuning_job", watch)
+
+
+@pytest.mark.usefixtures("endless")
+async def test_a_call_that_is_cancelled_while_it_answers_ends_in_the_task_that_it_began_in(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Left to the garbage collector, its span would end in another task's context, which is logged as an error."""
+    tasks: list[asyncio.Task[Any] | None] = []
+    done, place = asyncio.Event(), handlers.Gate._place
+
+    @contextmanager
+    def noted(gate: handlers.Gate, keyid: str) -> Iterator[None]:
+        tasks.append(asyncio.current_task())
+        with place(gate, keyid):
+            try:
+                yield
+            finally:
+                tasks.append(asyncio.current_task())
+                done.set()
+
+    monkeypatch.setattr(handlers.Gate, "_place", noted)
+    await served.house.upload("rita")
+    await served.house.app.jobs.create_tuning_job(await served.house.caller("rita"), served.house.request())
+    async with served.channel("rita") as rita:
+        stub = tuning_job_pb2_grpc.TuningJobServiceStub(rita)
+        watch = stub.WatchTuningJob(jobs_pb2.WatchTuningJobRequest(name="units/credit/tuningJobs/first"), timeout=600)
+        await watch.read()
+        await asyncio.sleep(0.2)  # In which the gateway fills what the transport takes ahead, and waits.
+        watch.cancel()
+        async with asyncio.timeout(20):
+            await done.wait()
+    begun, ended_ = tasks
+    assert begun is ended_
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_health_check_is_answered_and_holds_no_place_for_long(
