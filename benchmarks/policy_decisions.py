@@ -52,7 +52,7 @@ def main() -> None:
         "decide_denied": measure(lambda: engine.decide(denied), 2000),
         "judge_release": measure(lambda: engine.judge(release), 1000),
         "authorize": measure(
-            lambda: authorizer.authorize(person, "DecideApproval", "credit", {"creator": "spiffe://x/people/rita"}),
+            lambda: authorizer.authorize(person, "DecideApproval", "credit"),
             2000,
         ),
     }

@@ -375,7 +375,7 @@ class ApprovalService:
         return -1 if found is None else int(found)
 
     def _quorum(self, job: JobRow) -> list[str]:
-        asked = self.policy.quorum(views.request_of(job).purpose)
+        asked = self.policy.quorum()
         return [identity_pb2.Role.Name(r) if isinstance(r, int) else statements.role_name(str(r)) for r in asked]
 
     def _missing(self, connection: Connection, job: JobRow, card_sha256: str) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ class Caller:
 
     def may(self, action: str, unit: str, authorizer: Authorizer) -> bool:
         """Tells whether policy permits the caller an RPC in ``unit``; ``-`` asks about all units at once."""
-        return authorizer.authorize(Principal(self.subject, self.grants), action, unit, {}).allowed
+        return authorizer.authorize(Principal(self.subject, self.grants), action, unit).allowed
 
     def require_unit(self, unit: str, what: str) -> None:
         """Refuses a unit that the caller has no role in, in the same words as for a thing that does not exist.

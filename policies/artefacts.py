@@ -30,6 +30,8 @@ KINDS: Mapping[str, str] = MappingProxyType({
     "ATTESTATION": "statement of no actual knowledge that people can be identified",
     "SUMMARY": "public summary of the bias audit", "HUMANREVIEW": "way to correction and human review",
     "LEGAL": "sign-off of the legal function", "BALANCING": "balancing test of legitimate interests",
+    "DISCLOSURE": "how people learn that they deal with an AI system",
+    "MARKING": "how what the system writes is marked for machines", "FRIA": "fundamental-rights impact assessment",
 })  # fmt: skip
 """What each kind is."""
 

@@ -6,7 +6,6 @@ action or attribute is an error at start and never a rule that silently does not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,8 +16,6 @@ from assay.errors import InvalidInputError
 
 ACCESS = Path(__file__).parent / "packs" / "access"
 ALL_UNITS = "-"
-CONTEXT_KEYS = ("creator", "grantee")
-"""What policies may know beside caller and unit: who made the thing, and whom a role is granted to."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +42,13 @@ class Authorization:
 class Authorizer(Protocol):
     """Decides whether a caller may do something in a unit."""
 
-    def authorize(self, principal: Principal, action: str, unit: str, context: Mapping[str, Any]) -> Authorization:
+    def authorize(self, principal: Principal, action: str, unit: str) -> Authorization:
         """Answers; an unknown action is refused like any other that nothing permits.
 
         Args:
             principal: the caller.
             action: RPC method name, such as ``DecideApproval``.
             unit: name of the unit, or ``-`` for calls about none or all.
-            context: facts under :data:`CONTEXT_KEYS`; others are ignored.
         """
         ...
 
@@ -82,7 +78,7 @@ class CedarAuthorizer:
             raise InvalidInputError("ACCESS_POLICY", f"{folder.name}: {error}") from error
         return cls(policies, schema)
 
-    def authorize(self, principal: Principal, action: str, unit: str, context: Mapping[str, Any]) -> Authorization:
+    def authorize(self, principal: Principal, action: str, unit: str) -> Authorization:
         """Answers; see :meth:`Authorizer.authorize`. Whatever the engine cannot decide is refused."""
         caller, where = {"type": "Subject", "id": principal.subject}, {"type": "Unit", "id": unit}
         grants = sorted((_word(role), held) for role, held in principal.grants)
@@ -102,7 +98,7 @@ class CedarAuthorizer:
             "principal": caller,
             "action": {"type": "Action", "id": action},
             "resource": where,
-            "context": {key: str(context[key]) for key in CONTEXT_KEYS if context.get(key)},
+            "context": {},
         }
         result = cedarpy.is_authorized(request, self._policies, entities, self._schema)
         names = result.diagnostics.id_annotations_by_reason

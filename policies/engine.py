@@ -195,10 +195,10 @@ class PolicyEngine:
         every = self.pack.limits.bindings(question.request.audit_profile)
         return expression.value(self._bind(view, question, self._day(question.as_of), there, every))
 
-    def preparation(self, profile: str, format: object = None) -> dict[str, int]:
+    def preparation(self, profile: str) -> dict[str, int]:
         """Canaries that the prepare task must derive: ``a`` and ``b`` in all (planted and held out), ``b_repeats``.
 
-        The same for every format; an unknown profile gets the strictest numbers.
+        An unknown profile gets the strictest numbers.
         """
         return self._planner.preparation(profile, self._day(""))
 
@@ -217,8 +217,8 @@ class PolicyEngine:
         """Nats a token by which the validation losses of one run in two environments may differ."""
         return self.pack.limits.number("replay_tolerance", "strict")
 
-    def quorum(self, purpose: str) -> tuple[identity_pb2.Role, ...]:
-        """Roles that must sign, each by another subject; the same for every purpose in this version."""
+    def quorum(self) -> tuple[identity_pb2.Role, ...]:
+        """Roles that must sign, each by another subject."""
         words = self.pack.limits.by_name["quorum_roles"].value("strict")
         # A value of the enum is an int at run time; the stub calls it Role.
         return tuple(cast(identity_pb2.Role, identity_pb2.Role.Value(ROLES[word])) for word in words)

@@ -160,7 +160,7 @@ class CardOffice:
                 "records": self._records(job),
                 "witnesses": _witnesses(self.store.publication.policy),
             },
-            "quorum": [identity_pb2.Role.Name(r) for r in self.policy.quorum(request.purpose)],
+            "quorum": [identity_pb2.Role.Name(r) for r in self.policy.quorum()],
             "waivers": [
                 self._waiver(connection, json.loads(v)) for k, v in sorted(known.items()) if k.startswith("waiver.")
             ],

@@ -166,7 +166,7 @@ def _canaries(office: Office, job: JobRow, known: Known) -> dict[str, int]:
     if _CANARIES in known.facts:
         kept: dict[str, int] = known.json(_CANARIES)
         return kept
-    return office.policy.preparation(views.request_of(job).audit_profile, known.dataset.format)
+    return office.policy.preparation(views.request_of(job).audit_profile)
 
 
 def seed_of(name: str) -> int:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-from google.protobuf import json_format
 
 from assay.v1 import policy_input_pb2
 from policies import testing
 from policies.engine import PolicyEngine
 from policies.pack import BASELINE, load
 from policies.rule import Pack
-
-Edit = Callable[[dict[str, object]], None]
 
 
 @pytest.fixture(scope="session")
@@ -57,8 +52,3 @@ def release(engine: PolicyEngine, cases: dict[str, testing.Case]) -> policy_inpu
 def table_release(engine: PolicyEngine, cases: dict[str, testing.Case]) -> policy_input_pb2.ReleaseInput:
     """A clean decision model, to be changed by the test."""
     return testing.release_question(engine, cases["a clean decision model passes"])
-
-
-@pytest.fixture
-def as_json() -> Callable[[object], str]:
-    return lambda message: json_format.MessageToJson(message)  # type: ignore[arg-type]

@@ -112,7 +112,7 @@ def test_every_action_by_every_role_in_every_place(authorizer: CedarAuthorizer, 
         for asked in ("credit", "-"):
             for spelled in (role, word):
                 principal = Principal("spiffe://assay.local/people/p", frozenset({(spelled, held)}))
-                answer = authorizer.authorize(principal, action, asked, {})
+                answer = authorizer.authorize(principal, action, asked)
                 assert answer.allowed == expected(action, word, held, asked), (action, role, held, asked)
                 assert answer.reasons or not answer.allowed
 
@@ -126,45 +126,21 @@ def test_every_role_that_may_waive_a_rule_may_sign_a_waiver() -> None:
 @pytest.mark.parametrize("action", sorted(TABLE))
 def test_without_a_grant_nothing_but_asking_who_one_is(authorizer: CedarAuthorizer, action: str) -> None:
     nobody = Principal("spiffe://assay.local/people/p", frozenset())
-    assert authorizer.authorize(nobody, action, "credit", {}).allowed == (action == "WhoAmI")
-
-
-@pytest.mark.parametrize("action", ["DecideApproval", "WaiveRules", "DismissAppeal", "RaiseBudget"])
-@pytest.mark.parametrize("unit", ["credit", "-"])
-def test_the_maker_is_not_the_checker_whatever_roles_it_holds(
-    authorizer: CedarAuthorizer, action: str, unit: str
-) -> None:
-    every = frozenset((role, "-") for role in ROLES)
-    maker = Principal("spiffe://assay.local/people/vik", every)
-    denied = authorizer.authorize(maker, action, unit, {"creator": maker.subject})
-    assert not denied.allowed and denied.reasons == ("maker-is-not-checker",)
-    assert authorizer.authorize(maker, action, unit, {"creator": "spiffe://assay.local/people/rita"}).allowed
-
-
-def test_nobody_grants_a_role_to_themselves(authorizer: CedarAuthorizer) -> None:
-    operator = Principal("spiffe://assay.local/people/oscar", frozenset({("ROLE_OPERATOR", "-")}))
-    assert not authorizer.authorize(operator, "GrantRole", "-", {"grantee": operator.subject}).allowed
-    assert authorizer.authorize(operator, "GrantRole", "-", {"grantee": "spiffe://assay.local/people/vik"}).allowed
-    assert authorizer.authorize(operator, "RevokeRole", "-", {"grantee": operator.subject}).allowed
+    assert authorizer.authorize(nobody, action, "credit").allowed == (action == "WhoAmI")
 
 
 @pytest.mark.parametrize("action", ["Nothing", "", "SubmitTask", "getmodel", 'GetModel" ,', "GetModel\n"])
 def test_an_unknown_action_is_refused(authorizer: CedarAuthorizer, action: str) -> None:
     everything = Principal("p", frozenset((role, "-") for role in ROLES))
-    assert not authorizer.authorize(everything, action, "credit", {}).allowed
+    assert not authorizer.authorize(everything, action, "credit").allowed
 
 
 def test_odd_names_neither_crash_nor_match(authorizer: CedarAuthorizer) -> None:
     odd = Principal('p"; permit(principal, action, resource);\n', frozenset({("ROLE_REQUESTER", 'credit" || true')}))
-    assert not authorizer.authorize(odd, "GetDataset", "credit", {}).allowed
-    assert authorizer.authorize(odd, "WhoAmI", "-", {}).allowed
+    assert not authorizer.authorize(odd, "GetDataset", "credit").allowed
+    assert authorizer.authorize(odd, "WhoAmI", "-").allowed
     unknown = Principal("p", frozenset({("ROLE_ROOT", "-"), ("", "-")}))
-    assert not authorizer.authorize(unknown, "GetDataset", "credit", {}).allowed
-
-
-def test_context_that_no_policy_knows_is_ignored(authorizer: CedarAuthorizer) -> None:
-    requester = Principal("p", frozenset({("ROLE_REQUESTER", "credit")}))
-    assert authorizer.authorize(requester, "GetDataset", "credit", {"trace_id": "x", "creator": None}).allowed
+    assert not authorizer.authorize(unknown, "GetDataset", "credit").allowed
 
 
 @pytest.mark.parametrize(
@@ -172,7 +148,7 @@ def test_context_that_no_policy_knows_is_ignored(authorizer: CedarAuthorizer) ->
     [
         ('Action::"WhoAmI"', 'Action::"WhoIAm"'),
         ("principal.roles.isEmpty()", "principal.role.isEmpty()"),
-        ("context has creator && ", ""),
+        ("principal.roles.containsAny", "principal.roles.containsMost"),
         ("permit (principal, action == ", "permit (principal, action = "),
     ],
 )

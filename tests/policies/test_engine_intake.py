@@ -251,7 +251,7 @@ def test_quick_writes_no_answers_where_nothing_could_come_back_in_them(
 
 
 def test_preparation_plants_enough_for_the_gates(engine: PolicyEngine) -> None:
-    quick = engine.preparation("quick", "DATASET_FORMAT_CHAT_JSONL")
+    quick = engine.preparation("quick")
     assert quick["a"] == statistics.coin_flips(39, 0.99) and quick["b"] == 8 and quick["b_repeats"] == 4
     assert engine.preparation("strict")["a"] > quick["a"]
     assert engine.preparation("unheard-of") == engine.preparation("strict")
@@ -268,7 +268,7 @@ def test_the_page_says_how_many_canaries_are_derived(engine: PolicyEngine) -> No
 
 
 def test_the_quorum_is_two_roles(engine: PolicyEngine) -> None:
-    assert engine.quorum("credit-decision") == (identity_pb2.ROLE_COMPLIANCE_OFFICER, identity_pb2.ROLE_VALIDATOR)
+    assert engine.quorum() == (identity_pb2.ROLE_COMPLIANCE_OFFICER, identity_pb2.ROLE_VALIDATOR)
 
 
 def test_preflight_asks_only_what_needs_no_rows(engine: PolicyEngine, chat: policy_input_pb2.IntakeInput) -> None:
