@@ -33,7 +33,9 @@ _FUNCTIONS = {
     "ceil": lambda _, x: celtypes.DoubleType(-(-float(x) // 1)),
 }
 """The engine's math extension, whose functions are called as methods of ``math``."""
-_ENUMS = {"LegalBasis": dict(dataset_pb2.LegalBasis.items()), "math": {}}
+_ENUMS = {
+    "LegalBasis": dict(dataset_pb2.LegalBasis.items()), "PiiAction": dict(dataset_pb2.PiiAction.items()), "math": {},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,7 @@ def bindings(bundle: Pack, case: testing.Case) -> tuple[Mapping[str, Any], Any, 
             "known.pii_rows": planner.known_pii_rows(question),
             "known.prompts": planner.known_prompts(question, day),
             "known.protected_columns": planner.known_columns(question, "protected_columns"),
+            "known.special_category_columns": planner.known_columns(question, "special_category_columns"),
             "known.age_columns": planner.known_columns(question, "age_columns"),
             **{f"needed.{k}": v for k, v in needed.items() if f"needed.{k}" in bundle.intake.variables},
         }  # fmt: skip
