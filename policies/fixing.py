@@ -3,6 +3,9 @@
 A rule names moves that may mend it (``repair``); here they are tried. A number is moved no further than it must be, by
 bisection over questions that are really asked; a step without which the request would pass as well is left out. What a
 move does to the facts of the rows is worked out below; that it does so in the file itself, the preparation will show.
+
+Words that would pass are not words that are true. No pack has a move for how sensitive the data is or where it must
+stay, and a step that declares anything else says whom it would be false of, were it written to pass.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from assay.v1 import policy_input_pb2, policy_pb2
 from policies import inputs
@@ -254,7 +258,7 @@ def _most_rows(question: Question, move: str) -> int:
     return int(question.data.invalid_rows) if move == "drop_invalid" else _flagged(question)
 
 
-def _owner(question: Question, path: str) -> tuple[Any, str]:
+def _owner(question: Message, path: str) -> tuple[Any, str]:
     *steps, name = path.split(".")
     owner: Any = question
     for step in steps:
@@ -278,6 +282,8 @@ def _write(question: Question, path: str, value: Any) -> None:
     if owner.DESCRIPTOR.fields_by_name[name].is_repeated:
         owner.ClearField(name)
         getattr(owner, name).extend(value)
+    elif isinstance(value, Message):
+        getattr(owner, name).CopyFrom(value)
     else:
         setattr(owner, name, value)
 
@@ -295,13 +301,27 @@ def _describe(before: Question, step: Step, mended: Sequence[str]) -> policy_pb2
         out.rows.extend([] if move == "add_rows" else listed[: min(100, step.amount)])
         out.words = _ROW_WORDS[move].format(step.amount)
     else:
-        out.before = _text(before, name, _read(before, name))
+        out.before = _text(before, name, _read(before, name)) if _stated(before, name) else "nothing"
         out.after = "" if move == "clear" else _text(before, name, step.amount)
-        word = {"lower": "Lower", "raise": "Raise", "clear": "Do not ask for"}.get(move, "Declare")
-        out.words = f"{word} {name}" + (f": {out.before} now, {out.after} would pass." if move != "clear" else ".")
+        out.words = _said(move, name, out.before, out.after)
     return out
 
 
+def _said(move: str, name: str, before: str, after: str) -> str:
+    """A change of one field in words; where it states a fact, with who answers for it."""
+    if move == "clear":
+        return f"Do not ask for {name}."
+    answers = next((who for owned, who in _DECLARED.items() if name.startswith(owned)), "")
+    word = {"lower": "Lower", "raise": "Raise"}.get(move, "Declare" if answers else "Set")
+    true = f", where it is true; {answers} answers for it" if answers else ""
+    return f"{word} {name}: {before} now, {after} would pass{true}."
+
+
+_DECLARED = {
+    "datasheet.": "the owner of the data",
+    **dict.fromkeys(("request.purpose", "request.use.", "request.teacher."), "whoever asks"),
+}
+"""Fields that state a fact, and who answers for it; what else a request holds is what somebody wants."""
 _ROW_WORDS = {
     "redact_rows": "Redact the personal data in {:,} of the flagged rows.",
     "drop_rows": "Leave {:,} of the flagged rows out.",
@@ -310,11 +330,15 @@ _ROW_WORDS = {
 }
 
 
-def _text(question: Question, path: str, value: Any) -> str:
+def _text(question: Message, path: str, value: Any) -> str:
     owner, name = _owner(question, path)
     described: FieldDescriptor = owner.DESCRIPTOR.fields_by_name[name]
     if described.enum_type is not None and not described.is_repeated:
         return str(described.enum_type.values_by_number[value].name)
     if described.is_repeated:
         return ", ".join(map(str, value)) or "none"
+    if isinstance(value, Message):
+        return ", ".join(f"{field.name} {_text(value, field.name, item)}" for field, item in value.ListFields())
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return number(value) if isinstance(value, float) else str(value) or "nothing"

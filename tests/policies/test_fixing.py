@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,10 @@ FAULTS: dict[str, tuple[dict[str, object], ...]] = {
 }
 
 
+OWNERS = {"BASE-CLASSIFICATION", "BASE-RESIDENCY", "BASE-RESIDENCY-NAMED"}
+"""What only the owner of the data can say."""
+
+
 def derive(question: Question) -> None:
     """What the gateway works out again; an unknown base model stays unknown."""
     if question.base_model.id in WELL_KNOWN:
@@ -96,18 +101,55 @@ def fired(engine: PolicyEngine, question: Question) -> set[str]:
 def test_the_fix_makes_bad_requests_pass(engine: PolicyEngine, clean: dict[str, Question]) -> None:
     bad = [(name, question) for name, question in corpus(clean) if not engine.decide(question).allowed]
     assert len(bad) > 300
-    passed = 0
+    passed = owners = 0
     for _, question in bad:
+        stated = fired(engine, question) & OWNERS
         search = fixing._Search(engine, question, derive)
         fix = search.run()
         after = fixing.apply(question, search.steps, derive)
         allowed = engine.decide(after).allowed
         passed += allowed
+        owners += bool(stated)
         assert allowed == (not fix.left), "what is said to pass, passes; and what is not, is named"
-        assert fix.steps and all(step.words and step.rule_ids for step in fix.steps)
-    rate = passed / len(bad)
-    print(f"minimal fix: {passed} of {len(bad)} bad requests pass after it, {100 * rate:.1f} %")
-    assert rate >= 0.95
+        assert stated <= set(fix.left), "how sensitive the rows are and where they must stay is never put into a mouth"
+        assert all(step.words and step.rule_ids for step in fix.steps) and (fix.steps or stated)
+    asked = len(bad) - owners
+    print(
+        f"minimal fix: {passed} of {asked} bad requests pass after it, {100 * passed / asked:.1f} %; {owners} owners'"
+    )
+    assert owners > 50 and passed / asked >= 0.95
+    page = (Path(__file__).parents[2] / "docs" / "policies.md").read_text("utf-8")
+    assert f"On {asked} deliberately bad requests of one to four faults, applying the fix passes in {passed}" in page
+
+
+def test_restricted_data_is_offered_differential_privacy_and_no_other_word(
+    engine: PolicyEngine, chat: Question
+) -> None:
+    chat.datasheet.classification = dataset_pb2.CLASSIFICATION_RESTRICTED
+    (step,) = fixing.minimal_fix(engine, chat, derive).steps
+    assert (step.field, step.before) == ("request.differential_privacy", "nothing")
+    assert step.words == "Set request.differential_privacy: nothing now, epsilon 8, delta 1e-05 would pass."
+    # A method without it is changed for one that has it.
+    chat.request.method = "qlora"
+    steps = {step.field: step.after for step in fixing.minimal_fix(engine, chat, derive).steps}
+    assert steps == {"request.differential_privacy": "epsilon 8, delta 1e-05", "request.method": "lora"}
+
+
+def test_a_step_that_declares_says_that_it_must_be_true(engine: PolicyEngine, chat: Question) -> None:
+    chat.datasheet.ClearField("legal_basis")
+    chat.request.purpose = "marketing-profiles"
+    chat.request.audit_profile = "none"
+    words = {step.field: step.words for step in fixing.minimal_fix(engine, chat, derive).steps}
+    assert words["datasheet.legal_basis"].endswith(
+        "would pass, where it is true; the owner of the data answers for it."
+    )
+    assert words["request.purpose"].endswith("would pass, where it is true; whoever asks answers for it.")
+    assert words["request.audit_profile"] == "Set request.audit_profile: none now, quick would pass."
+
+
+def test_no_pack_has_a_move_for_how_sensitive_data_is_or_where_it_must_stay() -> None:
+    moved = {repair.field for rule in load().rules for repair in rule.repairs}
+    assert moved & {"datasheet.classification", "datasheet.residency"} == set()
 
 
 def test_no_step_is_idle_and_no_number_moves_further_than_it_must(
