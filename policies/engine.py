@@ -176,11 +176,13 @@ class PolicyEngine:
         reasons = [f"{name}: {self.pack.limits.by_name[name].why}" for name in rule.limit_names()]
         units = sorted(unit for unit in self.pack.units if rule.pack in self.pack.chosen(unit))
         asked = "every unit" if rule.pack == self.pack.parts[0].name else ", ".join(units) or "no unit yet"
+        silent = [sentence for part in self.pack.parts if part.name == rule.pack for sentence in part.not_asked]
         parts = [
             rule.why,
             f"Pack {rule.pack}, asked of {asked}.",
             f"When it does not pass: {rule.fix.outline}",
             *([f"Limits. {' '.join(reasons)}"] if reasons else []),
+            *([f"Law that pack {rule.pack} knows of and does not ask: {' '.join(silent)}"] if silent else []),
         ]
         return policy_pb2.ExplainPolicyResponse(rule=rule.message_type(), limits=limits, explanation="\n".join(parts))
 
@@ -350,6 +352,7 @@ class PolicyEngine:
             "known.pii_rows": view.planner.known_pii_rows(question),
             "known.prompts": view.planner.known_prompts(question, day),
             "known.protected_columns": view.planner.known_columns(question, "protected_columns"),
+            "known.special_category_columns": view.planner.known_columns(question, "special_category_columns"),
             "known.age_columns": view.planner.known_columns(question, "age_columns"),
             "needed.test_rows": needed["test_rows"],
             "needed.canaries": needed["canaries"],

@@ -1,19 +1,24 @@
 """What ``assay policy lint`` shows: every fault of a pack at once, each with its place.
 
-Faults are what :mod:`policies.pack` refuses; a pack that has any does not load. Two more things are asked of an
-author here: a rule that cites law says how sure it is of the citation or is not marked as law, and the table of tests
-can be read.
+Faults are what :mod:`policies.pack` refuses; a pack that has any does not load. Three more things are asked of an
+author here: a binding rule names an article or section, a rule does not inherit a citation of what it is not about, and
+the table of tests can be read.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from assay.errors import InvalidInputError
-from policies import testing
+from policies import testing, yamlsource
 from policies.pack import RULES, collect
-from policies.rule import Pack
+from policies.rule import Pack, Part
+from policies.yamlsource import Section
+
+_ARTICLES = re.compile(r"\bArticles? (\d+[a-z]?(?:\([^)]*\))*(?:(?:, | and | to |, and )\d*[a-z]?(?:\([^)]*\))*)*)")
+_ANNEX = re.compile(r"\bAnnex [IVXLC]+\b")
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ def lint_pack(folder: Path) -> LintReport:
     findings = [_of(fault) for fault in faults]
     if pack is not None:
         findings += _uncertain_law(pack)
+        findings += [finding for part in pack.parts for finding in _borrowed(part)]
         try:
             testing.read_cases(pack)
         except InvalidInputError as error:
@@ -69,6 +75,37 @@ def _uncertain_law(pack: Pack) -> list[LintFinding]:
         for rule in pack.rules
         if rule.status == "binding" and not any(character.isdigit() for character in rule.instrument + rule.reference)
     ]
+
+
+def _borrowed(part: Part) -> list[LintFinding]:
+    """Rules that take over the pack's citation though it does not hold what they are about.
+
+    It does not where the rule has an instrument of its own, nor where the citation says which articles were read and
+    the rule's reference names another one. A citation that names no article may be inherited by every rule.
+    """
+    document = yamlsource.read(part.folder / RULES)
+    top, out = Section(document, ()), []
+    given = top.data.get("defaults") or {}
+    read = named(given.get("citation", ""))
+    for section in top.items("rules"):
+        if "citation" in section.data:
+            continue
+        other = sorted(named(section.data.get("reference", "")) - read) if read else []
+        if "instrument" in section.data and section.data["instrument"] != given.get("instrument"):
+            other.append(section.data["instrument"])
+        if other:
+            message = f"the pack's citation does not hold {' and '.join(other)}: the rule needs one of its own"
+            place = document.position(section.where)
+            rule = str(section.data.get("id", ""))
+            out.append(LintFinding(document.name, place.line, place.column, rule, "PACK_CITATION", message))
+    return out
+
+
+def named(text: str) -> set[str]:
+    """Articles and annexes that a text names, without their paragraphs: ``Article 5``, ``Annex IV``."""
+    lists = " ".join(_ARTICLES.findall(text))
+    numbers = re.findall(r"\d+[a-z]?", re.sub(r"\([^)]*\)", "", lists))
+    return {f"Article {number}" for number in numbers} | set(_ANNEX.findall(text))
 
 
 def _of(error: InvalidInputError) -> LintFinding:

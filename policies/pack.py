@@ -114,12 +114,13 @@ class _Source:
         rules_file = yamlsource.read(folder / RULES, label)
         limits_file = yamlsource.read(folder / LIMITS, label)
         top = Section(rules_file, ())
-        top.only(("apiVersion", "kind", "metadata", "rules"), ("defaults",))
+        top.only(("apiVersion", "kind", "metadata", "rules"), ("defaults", "not_asked"))
         top.choice("apiVersion", ("policies.assay.dev/v1",))
         top.choice("kind", ("PolicyPack",))
         metadata = top.child("metadata")
         metadata.only(("name", "version", "owner", "description"), ("extends",))
-        part = Part(metadata.text("name"), metadata.text("version"), metadata.text("owner"), folder)
+        named = (metadata.text("name"), metadata.text("version"), metadata.text("owner"))
+        part = Part(*named, folder, top.texts("not_asked"))
         if not (folder / TESTS).is_file():
             raise top.error("", "PACK_WITHOUT_TESTS", f"{TESTS} is missing: a pack without tests does not load")
         defaults = top.child("defaults") if "defaults" in top.data else None

@@ -29,6 +29,7 @@ SHARED: Mapping[str, str] = {
     "uses": "list<string>",
     "domains": "list<string>",
     "decides": "bool",
+    "about_people": "bool",
     "high_risk_by": "string",
 }
 INTAKE: Mapping[str, str] = {
@@ -40,6 +41,7 @@ INTAKE: Mapping[str, str] = {
     "known.pii_rows": "int",
     "known.prompts": "int",
     "known.protected_columns": "list<string>",
+    "known.special_category_columns": "list<string>",
     "known.age_columns": "list<string>",
     "needed.test_rows": "int",
     "needed.canaries": "int",
@@ -244,6 +246,7 @@ class Part:
     version: str
     owner: str
     folder: Path
+    not_asked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -277,3 +277,25 @@ def test_lint_of_the_baseline_is_clean_and_of_a_vague_citation_is_not(tmp_path: 
     assert [f.reason for f in lint_pack(folder).findings] == ["PACK_CITATION"]
     shutil.rmtree(folder)
     assert not lint_pack(folder).ok
+
+
+@pytest.mark.parametrize(
+    ("keys", "missing"),
+    [
+        ("    reference: Article 3\n", ""),
+        ("    reference: Articles 3(1) and 4\n", "Article 4"),
+        ("    reference: Annex II(1)\n", "Annex II"),
+        ("    instrument: Another Act\n    reference: Article 3\n", "Another Act"),
+        ("    reference: Article 4\n    citation: Read there\n", ""),
+        ("    reference: Clause 4\n", ""),
+    ],
+)
+def test_a_citation_is_not_inherited_by_what_it_does_not_hold(tmp_path: Path, keys: str, missing: str) -> None:
+    folder = one_rule_pack(tmp_path, "expression: 'true'")
+    rules = folder / "rules.yaml"
+    replace(rules, "    citation: Internal standard\n", keys)
+    replace(rules, "    instrument: Internal standard\n", "")
+    given = "{citation: 'Read in a page (Article 3)', instrument: Act, unconfirmed: the text}"
+    replace(rules, "rules:\n", f"defaults: {given}\nrules:\n")
+    found = [finding.message for finding in lint_pack(folder).findings if finding.reason == "PACK_CITATION"]
+    assert found == ([f"the pack's citation does not hold {missing}: the rule needs one of its own"] if missing else [])
