@@ -29,7 +29,9 @@ USE = policy_input_pb2.UseDeclaration(
     own_brand=False,
     substantial_modification=False,
     purpose_becomes_high_risk=False,
-    special_categories=False,
+    special_categories=True,
+    decides_about_people=True,
+    solely_automated=False,
     artefacts=[
         policy_input_pb2.Artefact(kind=kind, sha256="d" * 64) for kind in ("LIN", "BALANCING", "DPIA", "SOA", "RISK")
     ],

@@ -56,13 +56,15 @@ HIGH_RISK: Mapping[str, str] = MappingProxyType({
     "healthcare": "Annex III(5)(a) and (d)", "education": "Annex III(3)", "public": "Annex III(5)(a) and (7)",
 })  # fmt: skip
 """Domains in which the AI Act lists decisions as high-risk, and where. A domain is coarser than the list: of insurance
-it names life and health, of healthcare who may have it, emergency calls and the triage of emergencies."""
+it names life and health, of healthcare who may have it, emergency calls and the triage of emergencies. The numbers of
+the points are quoted from general knowledge, the Annex was not opened; ``AIA-TIER`` prints that."""
 _SUBJECTS: Mapping[str, str] = MappingProxyType({
     **dict.fromkeys(("credit", "creditworthiness", "lending", "loan", "loans", "mortgage", "mortgages"), "credit"),
     **dict.fromkeys(("housing", "tenancy", "tenant", "tenants"), "housing"),
     **dict.fromkeys((
         "applicant", "applicants", "cv", "dismissal", "employee", "employees", "employment", "hiring", "job", "jobs",
-        "promotion", "recruiting", "recruitment", "resume", "staff", "termination", "worker", "workers",
+        "promotion", "promotions", "recruiting", "recruitment", "resume", "staff", "termination", "terminations",
+        "worker", "workers",
     ), "hiring"),
     "insurance": "insurance",
     **dict.fromkeys(("emergency", "patient", "patients", "triage"), "healthcare"),
@@ -73,11 +75,15 @@ _SUBJECTS: Mapping[str, str] = MappingProxyType({
 _APPLICANTS = frozenset({"applicant", "applicants"})
 """People apply for jobs, and for whatever other domain is declared or named."""
 _ACTS = frozenset({
-    "admission", "admissions", "approval", "assessment", "creditworthiness", "decision", "decisions", "eligibility",
-    "evaluation", "grading", "monitoring", "prediction", "pricing", "promotion", "ranking", "rating", "score",
-    "scores", "scoring", "screening", "selection", "termination", "triage", "underwriting",
+    "adjudication", "adjudications", "admission", "admissions", "approval", "approvals", "assessment", "assessments",
+    "creditworthiness", "decision", "decisioning", "decisions", "denial", "denials", "eligibility", "evaluation",
+    "evaluations", "grading", "monitoring", "origination", "originations", "prediction", "predictions", "pricing",
+    "promotion", "promotions", "ranking", "rankings", "rating", "ratings", "rejection", "rejections", "score", "scores",
+    "scoring", "screening", "screenings", "selection", "selections", "termination", "terminations", "triage",
+    "underwriting",
 })  # fmt: skip
-"""Words of a purpose that say that it is decided; a table of decisions says so by itself."""
+"""Words of a purpose that say that it is decided; a table of decisions, and the requester's answer, say so by
+themselves. No list of words is whole: that is why the answer is asked for."""
 _OF_THINGS = re.compile(
     r"\b(?:(?:carbon|tax)-credits?|(?:employee|staff)-expenses?|sales-promotions?|(?:support|ticket)-triage)\b"
 )
@@ -92,9 +98,10 @@ def bindings(request: policy_input_pb2.RequestFacts, task: str) -> dict[str, Any
     return {
         "places": places_of(declared),
         "unknown_places": unknown_places_of(declared),
-        "uses": list(domains_of(use.domain, request.purpose, task)),
+        "uses": list(domains_of(use, request.purpose, task)),
         "domains": list(DOMAINS),
-        "decides": decides(request.purpose, task),
+        "decides": decides(use, request.purpose, task),
+        "about_people": about_people(use, request.purpose, task),
         "high_risk_by": high_risk_by(use, request.purpose, task),
     }
 
@@ -114,19 +121,36 @@ def unknown_places_of(declared: Iterable[str]) -> list[str]:
     return [place for place in declared if not _is_known(place)]
 
 
-def decides(purpose: str, task: str) -> bool:
-    """Whether something is decided: in a table of decisions, or in a chat whose purpose says so."""
-    return _read(purpose, task)[0]
+def decides(use: policy_input_pb2.UseDeclaration, purpose: str, task: str) -> bool:
+    """Whether something is decided: in a table of decisions, in a chat whose purpose says so, or by the answer.
+
+    The answer adds and never takes away: a no beside ``credit-scoring`` is a mistake, or worse.
+    """
+    return _read(purpose, task, use.decides_about_people)[0]
 
 
-@functools.lru_cache(maxsize=256)
-def domains_of(declared: str, purpose: str, task: str) -> tuple[str, ...]:
+def about_people(use: policy_input_pb2.UseDeclaration, purpose: str, task: str) -> bool:
+    """Whether what is decided is about people: by the answer, or in any domain but ``other`` alone.
+
+    Only the domain ``other`` says that a ``sentiment-prediction`` decides about nobody; none, or a misspelt one, says
+    nothing.
+    """
+    named = domains_of(use, purpose, task) != ("other",) or high_risk_by(use, purpose, task) != ""
+    return decides(use, purpose, task) and (use.decides_about_people or named)
+
+
+def domains_of(use: policy_input_pb2.UseDeclaration, purpose: str, task: str) -> tuple[str, ...]:
     """The declared domain, and those that the purpose names.
 
     A word such as ``credit`` names one only where something is decided: in ``credit-scoring``, or in a table of
     decisions, and not in ``credit-card-replies`` of a chat.
     """
-    words = _read(purpose, task)[1]
+    return _domains(use.domain, purpose, task, use.decides_about_people)
+
+
+@functools.lru_cache(maxsize=256)
+def _domains(declared: str, purpose: str, task: str, answered: bool) -> tuple[str, ...]:
+    words = _read(purpose, task, answered)[1]
     named = [_SUBJECTS[word] for word in words if word not in _APPLICANTS]
     others = [domain for domain in (declared, *named) if domain in DOMAINS and domain != "other"]
     if not others and not _APPLICANTS.isdisjoint(words):
@@ -139,7 +163,7 @@ def high_risk_by(use: policy_input_pb2.UseDeclaration, purpose: str, task: str) 
 
     A domain does where something is decided, and what the requester declares can only add to that.
     """
-    listed = _listed(use.domain, purpose, task)
+    listed = _listed(use.domain, purpose, task, use.decides_about_people)
     if listed:
         return listed
     if use.purpose_becomes_high_risk:
@@ -148,18 +172,19 @@ def high_risk_by(use: policy_input_pb2.UseDeclaration, purpose: str, task: str) 
 
 
 @functools.lru_cache(maxsize=256)
-def _listed(domain: str, purpose: str, task: str) -> str:
-    if not decides(purpose, task):
+def _listed(domain: str, purpose: str, task: str, answered: bool) -> str:
+    if not _read(purpose, task, answered)[0]:
         return ""
     # A purpose that scores or approves as well is no mere detection.
     fraud = _FRAUD in purpose and _ACTS.isdisjoint(purpose.split("-"))
-    found = [d for d in domains_of(domain, purpose, task) if d in HIGH_RISK and not (fraud and d == "credit")]
+    named = _domains(domain, purpose, task, answered)
+    found = [d for d in named if d in HIGH_RISK and not (fraud and d == "credit")]
     return " and ".join(f"{domain} ({HIGH_RISK[domain]})" for domain in found)
 
 
 @functools.lru_cache(maxsize=256)
-def _read(purpose: str, task: str) -> tuple[bool, tuple[str, ...]]:
-    """Whether something is decided, and the words that name about what.
+def _read(purpose: str, task: str, answered: bool) -> tuple[bool, tuple[str, ...]]:
+    """Whether something is decided, and the words that name about what; ``answered`` is the requester's yes.
 
     In a chat a word that may be both, such as ``promotion``, is an act beside something else that it is done to, and
     alone neither.
@@ -167,7 +192,7 @@ def _read(purpose: str, task: str) -> tuple[bool, tuple[str, ...]]:
     words = _OF_THINGS.sub("", purpose).split("-")
     subjects = tuple(word for word in words if word in _SUBJECTS)
     acts = [word for word in words if word in _ACTS]
-    if task == "decision" or any(act not in _SUBJECTS for act in acts):
+    if answered or task == "decision" or any(act not in _SUBJECTS for act in acts):
         return True, subjects
     done_to = tuple(word for word in subjects if word not in _ACTS)
     return (True, done_to) if acts and done_to else (False, ())

@@ -353,7 +353,7 @@ class Artefact(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., sha256: _Optional[str] = ..., title: _Optional[str] = ..., issuer: _Optional[str] = ..., date: _Optional[str] = ...) -> None: ...
 
 class UseDeclaration(_message.Message):
-    __slots__ = ("jurisdictions", "domain", "risk_tier", "deidentification", "own_brand", "substantial_modification", "purpose_becomes_high_risk", "special_categories", "artefacts", "decides_about_people", "meets_people", "solely_automated")
+    __slots__ = ("jurisdictions", "domain", "risk_tier", "deidentification", "own_brand", "substantial_modification", "purpose_becomes_high_risk", "special_categories", "decides_about_people", "meets_people", "solely_automated", "artefacts")
     JURISDICTIONS_FIELD_NUMBER: _ClassVar[int]
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
     RISK_TIER_FIELD_NUMBER: _ClassVar[int]
@@ -362,10 +362,10 @@ class UseDeclaration(_message.Message):
     SUBSTANTIAL_MODIFICATION_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_BECOMES_HIGH_RISK_FIELD_NUMBER: _ClassVar[int]
     SPECIAL_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
-    ARTEFACTS_FIELD_NUMBER: _ClassVar[int]
     DECIDES_ABOUT_PEOPLE_FIELD_NUMBER: _ClassVar[int]
     MEETS_PEOPLE_FIELD_NUMBER: _ClassVar[int]
     SOLELY_AUTOMATED_FIELD_NUMBER: _ClassVar[int]
+    ARTEFACTS_FIELD_NUMBER: _ClassVar[int]
     jurisdictions: _containers.RepeatedScalarFieldContainer[str]
     domain: str
     risk_tier: str
@@ -374,11 +374,11 @@ class UseDeclaration(_message.Message):
     substantial_modification: bool
     purpose_becomes_high_risk: bool
     special_categories: bool
-    artefacts: _containers.RepeatedCompositeFieldContainer[Artefact]
     decides_about_people: bool
     meets_people: bool
     solely_automated: bool
-    def __init__(self, jurisdictions: _Optional[_Iterable[str]] = ..., domain: _Optional[str] = ..., risk_tier: _Optional[str] = ..., deidentification: _Optional[str] = ..., own_brand: _Optional[bool] = ..., substantial_modification: _Optional[bool] = ..., purpose_becomes_high_risk: _Optional[bool] = ..., special_categories: _Optional[bool] = ..., artefacts: _Optional[_Iterable[_Union[Artefact, _Mapping]]] = ..., decides_about_people: _Optional[bool] = ..., meets_people: _Optional[bool] = ..., solely_automated: _Optional[bool] = ...) -> None: ...
+    artefacts: _containers.RepeatedCompositeFieldContainer[Artefact]
+    def __init__(self, jurisdictions: _Optional[_Iterable[str]] = ..., domain: _Optional[str] = ..., risk_tier: _Optional[str] = ..., deidentification: _Optional[str] = ..., own_brand: _Optional[bool] = ..., substantial_modification: _Optional[bool] = ..., purpose_becomes_high_risk: _Optional[bool] = ..., special_categories: _Optional[bool] = ..., decides_about_people: _Optional[bool] = ..., meets_people: _Optional[bool] = ..., solely_automated: _Optional[bool] = ..., artefacts: _Optional[_Iterable[_Union[Artefact, _Mapping]]] = ...) -> None: ...
 
 class BudgetEntry(_message.Message):
     __slots__ = ("job", "epsilon_micros", "usd_micros", "day", "record_index", "privacy_unit")

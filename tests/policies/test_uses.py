@@ -92,7 +92,7 @@ def test_the_codes_of_countries_are_those_of_the_standard() -> None:
 def test_a_purpose_names_its_domain_where_something_is_decided(
     domain: str, purpose: str, task: str, found: tuple[str, ...]
 ) -> None:
-    assert uses.domains_of(domain, purpose, task) == found
+    assert uses.domains_of(policy_input_pb2.UseDeclaration(domain=domain), purpose, task) == found
     assert set(found) <= set(uses.DOMAINS)
 
 
@@ -114,7 +114,53 @@ def test_a_purpose_names_its_domain_where_something_is_decided(
     ],
 )
 def test_something_is_decided_by_a_table_or_where_the_purpose_says_so(purpose: str, task: str, decides: bool) -> None:
-    assert uses.decides(purpose, task) is decides
+    assert uses.decides(policy_input_pb2.UseDeclaration(), purpose, task) is decides
+    # A no takes nothing away, and a yes needs no word.
+    assert uses.decides(policy_input_pb2.UseDeclaration(decides_about_people=False), purpose, task) is decides
+    assert uses.decides(policy_input_pb2.UseDeclaration(decides_about_people=True), purpose, task)
+
+
+@pytest.mark.parametrize(
+    "purpose",
+    [
+        "loan-approvals",
+        "loan-origination",
+        "loan-rejection",
+        "credit-decisioning",
+        "claims-adjudication",
+        "loan-denials",
+    ],
+)
+def test_other_words_for_deciding_are_known(purpose: str) -> None:
+    use = policy_input_pb2.UseDeclaration(domain="credit")
+    assert uses.decides(use, purpose, "chat") and uses.high_risk_by(use, purpose, "chat") == "credit (Annex III(5)(b))"
+
+
+@pytest.mark.parametrize(
+    ("domain", "purpose", "task", "answer", "about"),
+    [
+        ("other", "parcel-routing", "decision", None, False),
+        ("other", "parcel-routing", "decision", True, True),
+        ("other", "sentiment-prediction", "chat", None, False),
+        ("", "sentiment-prediction", "chat", None, True),
+        ("helth", "sentiment-prediction", "chat", None, True),
+        ("other", "loan-scoring", "chat", False, True),
+        ("insurance", "support-replies", "chat", None, False),
+        ("insurance", "support-replies", "chat", True, True),
+    ],
+)
+def test_decisions_are_about_people_by_the_answer_or_by_the_domain(
+    domain: str, purpose: str, task: str, answer: bool | None, about: bool
+) -> None:
+    use = policy_input_pb2.UseDeclaration(domain=domain, decides_about_people=answer)
+    assert uses.about_people(use, purpose, task) is about
+
+
+def test_a_yes_makes_a_listed_domain_high_risk_whatever_the_purpose_is_called() -> None:
+    use = policy_input_pb2.UseDeclaration(domain="credit", risk_tier="limited", decides_about_people=True)
+    assert uses.high_risk_by(use, "yes-or-no", "chat") == "credit (Annex III(5)(b))"
+    use.domain = "other"
+    assert uses.high_risk_by(use, "loan-yes-or-no", "chat") == "credit (Annex III(5)(b))"
 
 
 def test_no_declaration_makes_a_listed_decision_less_than_high_risk() -> None:
