@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -15,9 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from assay.errors import InvalidInputError, NotFoundError, UnavailableError
+from assay.errors import IntegrityError, InvalidInputError, NotFoundError, UnavailableError
 from audit.ledger import dialect, tree
 from audit.ledger.anchor import Anchor
+from audit.ledger.database_errors import explain
 from audit.ledger.dialect import WriterLock
 from audit.ledger.edge import TreeReader
 from audit.ledger.note import Verifier
@@ -34,8 +36,10 @@ _logger = logging.getLogger(__name__)
 
 
 def system_sources() -> Sources:
-    """This machine's clock and randomness."""
-    return Sources(lambda: datetime.now(UTC), lambda: os.urandom(16).hex())
+    """This machine's clocks and randomness; what passes while it sleeps counts as passed."""
+    return Sources(
+        lambda: datetime.now(UTC), lambda: os.urandom(16).hex(), lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
+    )
 
 
 class Ledger:
@@ -75,7 +79,8 @@ class Ledger:
                 ends the start.
 
         Raises:
-            UnavailableError: ``LEDGER_UNAVAILABLE`` when database or anchor fail as media.
+            UnavailableError: ``LEDGER_UNAVAILABLE`` when database or anchor fail as media. IntegrityError:
+            ``DATABASE_DAMAGED``.
             PreconditionError: ``LEDGER_IN_USE``, ``ANCHOR_IN_USE`` or ``LEDGER_NOT_A_FILE``. IntegrityError: what
             :func:`audit.ledger.startup.load_head` and :meth:`audit.ledger.dialect.Dialect.check_enforcement` say.
         """
@@ -91,9 +96,12 @@ class Ledger:
                 self._engine, lock, self.origin, self._signer, self._anchor, head, self._sources, self._publish
             )
             writer.start()
-        except (OSError, SQLAlchemyError) as error:
+        except (OSError, SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error) as error:
             self._anchor.close()
             lock.release()
+            named = explain(error)
+            if isinstance(named, IntegrityError):
+                raise named from error
             raise UnavailableError(
                 "LEDGER_UNAVAILABLE",
                 f"the ledger's database or anchor cannot be used: {type(error).__name__}",
@@ -172,6 +180,10 @@ class Ledger:
     def stop(self, reason: str) -> None:
         """Signs nothing more until a restart, whose checks must then pass: what waits and what comes is refused."""
         self._started().halt(reason)
+
+    def follow_newest_record(self) -> None:
+        """Lets the last record of a log whose records lie in the future be written: under the newest one's time."""
+        self._started().follow_newest_record()
 
     def checkpoint(self) -> bytes:
         """The newest signed checkpoint, which the witnesses may not have seen yet."""

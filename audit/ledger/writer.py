@@ -28,6 +28,7 @@ from assay.errors import AssayError, ExhaustedError, IntegrityError, Preconditio
 from audit.ledger import dialect
 from audit.ledger.anchor import Anchor
 from audit.ledger.batch import Batch
+from audit.ledger.database_errors import explain
 from audit.ledger.dialect import WriterLock
 from audit.ledger.records import Prepared, RecordDraft
 from audit.ledger.signer import LogSigner
@@ -37,6 +38,8 @@ from audit.ledger.store import quick_head
 BATCH_UNITS = 64
 MAX_WAITING = 4096
 CLOCK_TOLERANCE = timedelta(seconds=2)
+CLOCK_JUMP = timedelta(minutes=5)
+"""How far the wall's clock may run ahead of the time that passed: what a verifier takes for the future, too."""
 
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
@@ -44,10 +47,17 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sources:
-    """Where time and randomness come from; tests and golden files inject their own."""
+    """Where time and randomness come from; tests and golden files inject their own.
+
+    Attributes:
+        clock: the wall's, which people and time servers set.
+        nonce: 128 random bits in hex.
+        elapsed: seconds that have passed since some moment, which nobody sets; without it no jump of ``clock`` is told.
+    """
 
     clock: Callable[[], datetime]
     nonce: Callable[[], str]
+    elapsed: Callable[[], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,8 @@ class Writer:
         self._signer = signer
         self._anchor = anchor
         self._sources = sources
+        self._told: tuple[datetime, float] | None = None
+        self._follows = head.frozen  # nothing follows its last record: a frozen log is served under any clock
         self._committed = committed
         self._connection: Connection | None = None
         self._gate = threading.Condition()
@@ -142,7 +154,9 @@ class Writer:
         self._threads = [threading.Thread(target=self._loop, name=f"ledger-writer-{n}", daemon=True) for n in (1, 2)]
 
     def start(self) -> None:
-        """Starts the threads."""
+        """Starts the threads, and the time that the clock is compared with."""
+        if self._sources.elapsed is not None:
+            self._told = (self._sources.clock(), self._sources.elapsed())
         for thread in self._threads:
             thread.start()
 
@@ -161,6 +175,10 @@ class Writer:
         """Refuses what waits and what comes; the batch in progress may still commit. The first reason stays."""
         with self._gate:
             self.stopped = self.stopped or reason
+
+    def follow_newest_record(self) -> None:
+        """From now on a clock that is behind the newest record is not refused: that record's time is taken for it."""
+        self._follows = True
 
     def submit(self, work: Callable[[UnitOfWork], T]) -> Future[T]:
         """Queues a unit of work.
@@ -301,18 +319,44 @@ class Writer:
             if connection.invalidated:  # the transaction went with the connection, and with it the units before
                 raise DisconnectionError("the database's connection has ended") from error
             batch.undo(mark)
-            return _raiser(task.future, error)
+            return _raiser(task.future, explain(error) or error)
         return _setter(task.future, result)
 
     def _now(self, newest: datetime | None) -> datetime:
         now = self._sources.clock().astimezone(UTC)
         if newest is not None and now < newest - CLOCK_TOLERANCE:
+            if self._follows:
+                return newest
             raise PreconditionError(
                 "CLOCK_REGRESSED",
-                "this machine's clock is behind the newest record",
-                remedy="set the clock; the ledger goes on by itself",
+                f"the newest record is of {_time(newest)}, and this machine's clock says {_time(now)}: it is behind, or "
+                "was ahead when that record was written",
+                remedy="set the clock if it is behind, and the ledger goes on by itself; if it was ahead, the ledger "
+                "goes on when that time has come, or ends: assay ledger freeze DIR --reason-code clock-ahead",
             )
+        self._demand_steady(now)
         return now
+
+    def _demand_steady(self, now: datetime) -> None:
+        """A clock set ahead by mistake is told before its time is signed, for no record may follow until it has come.
+
+        Raises:
+            PreconditionError: ``CLOCK_JUMPED``.
+        """
+        if self._sources.elapsed is None:
+            return
+        elapsed = self._sources.elapsed()
+        if self._told is not None:
+            ahead = now - self._told[0] - timedelta(seconds=elapsed - self._told[1])
+            if ahead > CLOCK_JUMP:
+                raise PreconditionError(
+                    "CLOCK_JUMPED",
+                    f"this machine's clock says {_time(now)}: it went {ahead.total_seconds():.0f} s further than the "
+                    "time that passed",
+                    remedy="set the clock if that is wrong, and the ledger goes on by itself; if it is right, as after "
+                    "a pause of the machine, restart the gateway",
+                )
+        self._told = (now, elapsed)
 
     def _stop(self, cause: BaseException) -> AssayError:
         reason = cause.reason if isinstance(cause, AssayError) else type(cause).__name__
@@ -329,12 +373,19 @@ class Writer:
         )
 
 
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 class _CommitUnknownError(Exception):
     """The commit's outcome is unknown: no more writing before a restart."""
 
 
 def _write_failed(error: BaseException) -> AssayError:
-    failure = UnavailableError("LEDGER_WRITE_FAILED", "the ledger's database refused the write; nothing was recorded")
+    named = explain(error)
+    why, remedy = (f": {named.message}", named.remedy) if named is not None else ("", "")
+    message = f"the ledger's database refused the write{why}; nothing was recorded"
+    failure = UnavailableError("LEDGER_WRITE_FAILED", message, remedy=remedy)
     failure.__cause__ = error
     return failure
 

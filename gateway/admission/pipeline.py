@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,7 +24,6 @@ from sqlalchemy import Connection, func, select
 from assay.errors import (
     AbortedError,
     AssayError,
-    ExhaustedError,
     InternalError,
     PreconditionError,
     UnavailableError,
@@ -56,6 +55,8 @@ _PREPARED_AT_ONCE = 16
 _MAX_ATTEMPTS = 5
 _MAX_BACKOFF = 30.0
 _UNREACHABLE = timedelta(seconds=1)
+_ENDED = ("LEDGER_STOPPED", "LEDGER_CLOSED")
+_WAITED_FOR = ("LEDGER_BUSY", "CLOCK_REGRESSED", "CLOCK_JUMPED", "DATABASE_DAMAGED")
 _STEPS = {
     State.RECEIVED: intake.begin,
     State.PREPARING: intake.prepare,
@@ -89,28 +90,49 @@ class Pipeline:
     async def run(self) -> None:
         """Runs until cancelled; jobs under way are left as they are, for the next run to take up.
 
+        What passes, such as a full disk, a wrong clock or a database that is away, is waited for.
+
         Raises:
             UnavailableError: ``LEDGER_STOPPED`` or ``LEDGER_CLOSED``: nothing can be recorded, so nothing may happen.
         """
-        # The ledger's writer lock says that no other process writes here, so a lease found now is a dead one's.
-        await self.office.store.commit(lambda uow: jobs.release_all(uow.connection))
-        helpers = [
-            asyncio.create_task(self._renew()),
-            asyncio.create_task(self._lapse()),
-            asyncio.create_task(self._retain()),
-        ]
+        helpers: list[asyncio.Task[None]] = []
         try:
+            # The ledger's writer lock says that no other process writes here, so a lease found now is a dead one's.
+            await self._persist(self._release_all)
+            helpers += [asyncio.create_task(work) for work in (self._renew(), self._lapse(), self._retain())]
             while True:
-                if self.office.store.ledger.stopped:
-                    raise UnavailableError("LEDGER_STOPPED", "the ledger stopped", remedy="restart the gateway")
-                with contextlib.suppress(ExhaustedError):
-                    await self._claim()
+                await self._persist(self._claim)
                 await self.office.board.work(_IDLE_SECONDS)
         finally:
             under_way = [*helpers, *self._driven.values()]
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _persist(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Does what the loop cannot go on without, again and again until it works; each trouble is logged once.
+
+        Raises:
+            UnavailableError: ``LEDGER_STOPPED`` or ``LEDGER_CLOSED``.
+        """
+        trouble, attempts = "", 0
+        while True:
+            if self.office.store.ledger.stopped:
+                raise UnavailableError("LEDGER_STOPPED", "the ledger stopped", remedy="restart the gateway")
+            try:
+                await act()
+                break
+            except Exception as error:
+                named = error if isinstance(error, AssayError) else None
+                found = named.reason if named else type(error).__name__
+                if found in _ENDED:
+                    raise
+                if found != trouble:
+                    _LOG.error("no job moves: %s", _words(named) if named else found, exc_info=named is None)
+                trouble, attempts = found, attempts + 1
+            await asyncio.sleep(_backoff(attempts).total_seconds())
+        if trouble:
+            _LOG.warning("jobs move again after %s", trouble)
 
     async def stats(self) -> PipelineStats:
         """Jobs by state, jobs being driven, and calls to workers that failed."""
@@ -121,6 +143,9 @@ class Pipeline:
             return {str(state): int(count) for state, count in found}
 
         return PipelineStats(await self.office.store.fetch(read), len(self._driven), self.worker_errors)
+
+    async def _release_all(self) -> None:
+        await self.office.store.commit(lambda uow: jobs.release_all(uow.connection))
 
     async def _claim(self) -> None:
         """Takes up what has a step to take. A queued job waits for its turn in its row, where people can move it."""
@@ -289,9 +314,11 @@ def _lapsed(now_us: int, connection: Connection) -> Sequence[str]:
 
 
 def _waits(error: Exception) -> TypeGuard[AssayError]:
-    """Whether something is not there just now: that is not the job's fault, so it does not count against it."""
-    busy = isinstance(error, ExhaustedError) and error.reason == "LEDGER_BUSY"
-    return busy or isinstance(error, UnavailableError)
+    """Whether something is not there just now: that is not the job's fault, so it does not count against it.
+
+    Nor is a clock that somebody must set, or a database that somebody must restore.
+    """
+    return isinstance(error, UnavailableError) or (isinstance(error, AssayError) and error.reason in _WAITED_FOR)
 
 
 def _words(error: AssayError) -> str:

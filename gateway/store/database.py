@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from audit.ledger.database_errors import explain
 from audit.ledger.ledger import Ledger
 from audit.ledger.publication import Publication
 from audit.ledger.writer import UnitOfWork
@@ -41,9 +42,19 @@ class Store:
         return await asyncio.to_thread(self.read, read)
 
     def read(self, read: Callable[[Connection], T]) -> T:
-        """Runs a read here and now."""
-        with self.engine.connect() as connection:
-            return read(connection)
+        """Runs a read here and now.
+
+        Raises:
+            AssayError: what :func:`audit.ledger.database_errors.explain` makes of the database's own error.
+        """
+        try:
+            with self.engine.connect() as connection:
+                return read(connection)
+        except Exception as error:
+            named = explain(error)
+            if named is None:
+                raise
+            raise named from error
 
     async def commit(self, work: Callable[[UnitOfWork], T]) -> T:
         """Runs a unit of work in the ledger's writer; its rows and records commit together, or neither does.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
+import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from assay.errors import AssayError
 from assay.v1 import tuning_job_pb2 as pb
@@ -126,6 +130,7 @@ async def test_attack_41_on_a_full_disk_each_request_is_recorded_or_refused(hous
             answer = await house.app.jobs.create_tuning_job(rita, house.request(job=f"job-{n}"))
             taken.append(answer.tuning_job.name)
     assert caught.value.reason == "LEDGER_WRITE_FAILED"
+    assert "disk of the database is full" in caught.value.message and "free space" in caught.value.remedy
     refused = house.request(job=f"job-{len(taken)}")
     name = f"units/credit/tuningJobs/{refused.tuning_job_id}"
     with pytest.raises(AssayError, match="does not exist"):
@@ -155,3 +160,47 @@ async def test_attack_41_an_approval_is_not_acknowledged_when_the_anchor_fails(
     assert (state(second), recorded) == ("APPROVED", ["approval.decided", "approval.decided", "job.approved"])
     assert second.types("units/credit/tuningJobs/second") == []
     await second.app.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+def trouble(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "gateway.admission.pipeline" and r.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("what", ["clock", "read", "write", "release"])
+async def test_what_passes_does_not_end_the_pipeline(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    """A wrong clock, or a database that refuses: nothing moves, it is said once, and it goes on by itself."""
+    monkeypatch.setattr("gateway.admission.pipeline._backoff", lambda _: dt.timedelta(milliseconds=20))
+    await house.upload("rita")
+    await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request())
+    faults: list[str] = []
+
+    def full(*_: object) -> None:
+        faults.append(what)
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise OperationalError("UPDATE job", {}, error)
+
+    with monkeypatch.context() as patch:
+        if what == "clock":
+            behind = replace(house.app.ledger._sources, clock=lambda: dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1))
+            patch.setattr(house.app.ledger._started(), "_sources", behind)
+        else:
+            target = {"read": "claimable", "write": "claim", "release": "release_all"}[what]
+            patch.setattr(f"gateway.store.jobs.{target}", full)
+        running = asyncio.create_task(house.app.pipeline.run())
+        await until(lambda: bool(trouble(caplog)))
+        await asyncio.sleep(0.2)
+        assert not running.done() and state(house) == "RECEIVED" and len(trouble(caplog)) == 1
+        named = "CLOCK_REGRESSED" if what == "clock" else "DISK_FULL"
+        assert named in trouble(caplog)[0] and "remedy" in trouble(caplog)[0] and (what == "clock" or len(faults) > 1)
+    await until(lambda: state(house) != "RECEIVED")
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

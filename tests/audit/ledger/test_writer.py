@@ -11,11 +11,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError as DuplicateRow
 
-from assay.errors import IntegrityError, PreconditionError, UnavailableError
+from assay.errors import AssayError, IntegrityError, PreconditionError, UnavailableError
 from audit.ledger import dialect, fsck, postgres, tree
+from audit.ledger.ledger import Ledger
 from audit.ledger.note import Verifier, open_checkpoint
 from audit.ledger.records import RecordDraft, read
-from audit.ledger.writer import UnitOfWork
+from audit.ledger.writer import Sources, UnitOfWork
 from tests.audit.ledger.ledger_world import ORIGIN, World, ed25519, refused
 
 pytestmark = pytest.mark.usefixtures("ledger_database")
@@ -163,6 +164,47 @@ def test_clock_is_remembered_over_a_restart(world: World) -> None:
     world.ledger = world.open()
     world.ledger.start()
     refused("CLOCK_REGRESSED", lambda: world.append(draft()))
+
+
+def test_a_clock_that_was_ahead_is_told_with_both_times(world: World) -> None:
+    world.append(draft())
+    world.clock.now -= dt.timedelta(hours=1)
+    with pytest.raises(AssayError) as caught:
+        world.append(draft(1))
+    assert "2026-11-24T12:00:00Z" in caught.value.message and "2026-11-24T11:00:00Z" in caught.value.message
+    assert "--reason-code clock-ahead" in caught.value.remedy
+
+
+def test_a_clock_that_jumps_ahead_is_refused_before_its_time_is_signed(world: World) -> None:
+    world.ledger.close()
+    passed = [0.0]
+    sources = Sources(world.clock, world.nonces, lambda: passed[0])
+    world.ledger = Ledger(world.engine, ORIGIN, world.services["log"], world.anchor, sources=sources)
+    world.ledger.start()
+    size = world.ledger.size
+    world.clock.now += dt.timedelta(hours=1)
+    refused("CLOCK_JUMPED", lambda: world.append(draft()))
+    assert world.ledger.size == size and world.ledger.stopped == ""
+    passed[0] += 3600  # an hour that has passed, and a clock that is a little fast or was set a little ahead
+    world.clock.now += dt.timedelta(minutes=4)
+    world.append(draft())
+    world.clock.now += dt.timedelta(minutes=4)
+    world.append(draft(1))
+    world.clock.now += dt.timedelta(hours=1)
+    refused("CLOCK_JUMPED", lambda: world.append(draft(2)))
+    world.ledger.close()
+    world.ledger = Ledger(world.engine, ORIGIN, world.services["log"], world.anchor, sources=sources)
+    world.ledger.start()  # by who restarts it the clock is right, as after weeks of quiet
+    world.append(draft(2))
+
+
+def test_the_last_record_of_a_log_ahead_of_the_clock_has_its_newest_records_time(world: World) -> None:
+    world.append(draft())
+    newest = read(world.ledger.record(1).body).time
+    world.clock.now -= dt.timedelta(hours=1)
+    world.ledger.follow_newest_record()
+    world.append(draft(1))
+    assert read(world.ledger.record(2).body).time == newest
 
 
 def test_subscribers_hear_of_commits_and_cannot_break_them(world: World) -> None:
