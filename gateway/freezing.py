@@ -6,6 +6,9 @@ another log with another origin and other keys, whose records cite the final che
 
 A log that has forked, or has lost its anchor, cannot take even that record: the checkpoint over it would be one more
 history. It does not start again anyway, and what is cited is a checkpoint that was signed before.
+
+A log whose records lie in the future, since a clock was ahead, would go on when their time has come. So its end is
+recorded: under the newest record's time, for a record is never older than the one before it.
 """
 
 from __future__ import annotations
@@ -115,6 +118,8 @@ def freeze(settings: Settings, envelope: dict[str, Any], reason_code: str = "") 
         with stopped(settings) as (_, ledger):
             publication = witnesses.open_publication(settings, ledger, policy)
             try:
+                if order.reason_code == "clock-ahead":
+                    ledger.follow_newest_record()
                 ledger.run(work)
                 with suppress(TimeoutError, UnavailableError):
                     publication.covered(ledger.size - 1).result(settings.limits.quorum_seconds)

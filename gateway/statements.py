@@ -26,7 +26,7 @@ GRANT = "grant"
 REFUSE = "refuse"
 REVOCATION_REASONS = ("incident", "defect", "drift", "misuse", "superseded", "withdrawn")
 GRANT_REVOCATION_REASONS = ("left", "role-changed", "key-lost", "misuse", "granted-in-error")
-FREEZE_REASONS = ("key-compromised", "fork", "anchor-lost", "retired")
+FREEZE_REASONS = ("key-compromised", "fork", "anchor-lost", "clock-ahead", "retired")
 ERASURE_REASONS = (
     "data-subject-request",
     "consent-withdrawn",

@@ -157,7 +157,8 @@ def restore(
 def freeze(
     directory: DirectoryArgument,
     reason_code: Annotated[
-        str, typer.Option(help="key-compromised, fork, anchor-lost or retired (default); with --order, the order's.")
+        str,
+        typer.Option(help="key-compromised, fork, anchor-lost, clock-ahead or retired (default); --order has its own."),
     ] = "",
     identity: IdentityOption = None,
     order: Annotated[
@@ -170,7 +171,8 @@ def freeze(
     """End a log for good, by an operator's order: its last record. Stop the gateway first.
 
     A log that has forked, or lost its anchor, takes no record more. With that reason the newest checkpoint that is
-    known of it goes to --out, and nothing is signed.
+    known of it goes to --out, and nothing is signed. With clock-ahead, where the newest record lies in the future, the
+    order is recorded under that record's time.
 
     Example: assay ledger freeze ./bank --reason-code retired --as ./bank/people/oscar --out final.checkpoint
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
 from collections.abc import Callable
@@ -15,15 +16,19 @@ from assay import installation
 from assay.errors import AssayError
 from assay.identity import Layout
 from audit.ledger import dialect, records
+from audit.ledger.ledger import system_sources
 from audit.ledger.note import open_checkpoint
 from audit.ledger.records import SYSTEM_UNIT, RecordDraft
 from audit.ledger.store import quick_head
+from audit.ledger.writer import Sources
 from audit.verify.trust import TrustFile
+from audit.verify.verifier import verify_bundle
 from gateway.cli.app import app as cli
 from gateway.freezing import freeze, sign_continuation, sign_order
 from gateway.settings import Settings, default_toml
 from policies.engine import PolicyEngine
-from tests.gateway.conftest import BASE, House, publish_by_two
+from tests.gateway.conftest import BASE, House, now, publish_by_two
+from tests.gateway.test_evidence import export
 
 REFUSAL = {"method": "X", "code": "NOT_FOUND", "reason": "NOT_FOUND", "fields": [], "surplus": 0,
            "actor": "spiffe://assay.local/people/rita", "trace_id": ""}  # fmt: skip
@@ -88,6 +93,32 @@ async def test_a_log_without_its_anchor_is_cited_and_signs_nothing(closed: House
         assert out.read_bytes() == before[1] and quick_head(connection) == before
     assert "nothing was signed" in call("ledger", "freeze", root, *order)
     engine.dispose()
+
+
+async def test_a_log_whose_records_lie_in_the_future_ends_and_verifies(
+    opened: Callable[[], House], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sources, ahead = system_sources(), dt.timedelta(hours=1)
+    with monkeypatch.context() as patch:
+        later = Sources(lambda: dt.datetime.now(dt.UTC) + ahead, sources.nonce)
+        patch.setattr("audit.ledger.ledger.system_sources", lambda: later)
+        house = opened()
+        append(house)
+        await house.app.close()
+    root, oscar, out = house.layout.root, house.layout.person("oscar"), tmp_path / "final.checkpoint"
+    assert "clock-ahead" in call("ledger", "freeze", root, "--as", oscar, code=6)
+    order = ("--reason-code", "clock-ahead", "--as", oscar, "--out", out)
+    done = json.loads(call("ledger", "freeze", root, *order, "--output", "json"))
+    assert done["recorded"] is True
+    again = opened()
+    said = [records.read(again.app.ledger.record(done["size"] - n).body) for n in (2, 1)]
+    assert said[1].type == "log.frozen" and said[0].time == said[1].time
+    assert reason(partial(append, again)) == "LOG_FROZEN"
+    path = await export(again, "anna", "units/-", [], tmp_path / "bundle.zip")
+    await again.app.close()
+    assert json.loads(call("ledger", "fsck", root, "--output", "json"))["ok"] is True
+    report = verify_bundle(path, TrustFile.load(house.layout.trust), now())
+    assert report.verdict == "valid", report.text()
 
 
 async def test_what_waits_behind_the_order_is_refused(house: House) -> None:
