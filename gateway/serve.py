@@ -1,4 +1,7 @@
-"""``assay serve``: witness, gateway and both workers as children of one process, which restarts what dies."""
+"""``assay serve``: witness, gateway and both workers as children of one process, which restarts what dies.
+
+What dies takes nobody else with it, unless it could never be started.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from assay.identity import Layout
 from gateway.settings import Settings
 
 BACKOFF_SECONDS = 2.0
+MOST_BACKOFF_SECONDS = 60.0
 STOP_SECONDS = 15.0
 SOON_SECONDS = 30.0
 MOST_SOON = 5
-"""A service that ends so often in turn, each time so soon after its start, is not started again."""
+"""A service that ended so often in turn, each time so soon after its start, and never stood, is not started again."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -27,6 +31,8 @@ class _Child:
         self.name = name
         self._command = command
         self._soon = 0
+        self._stood = False
+        self._again_at = 0.0
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -34,14 +40,26 @@ class _Child:
         return subprocess.Popen(self._command, preexec_fn=_die_with_parent)
 
     def tend(self) -> bool:
-        """Restarts a dead child; tells whether that is still worth it."""
+        """Restarts a dead child, later each time; tells whether that is still worth it.
+
+        One that has stood before is waited for, however long that takes: what it lacks may come back, and the others
+        need not end for it. One that never stood has settings or keys that a restart does not mend.
+        """
         if self.process.poll() is None:
             return True
-        self._soon = self._soon + 1 if time.monotonic() - self._started < SOON_SECONDS else 0
-        if self._soon >= MOST_SOON:
-            return False
-        time.sleep(BACKOFF_SECONDS)
-        self.process = self._start()
+        now = time.monotonic()
+        if not self._again_at:
+            soon = now - self._started < SOON_SECONDS
+            self._stood = self._stood or not soon
+            self._soon = self._soon + 1 if soon else 1
+            if self._soon >= MOST_SOON and not self._stood:
+                return False
+            pause = min(BACKOFF_SECONDS * 2.0 ** min(self._soon - 1, 10), MOST_BACKOFF_SECONDS)
+            self._again_at = now + pause
+            print(f"{self.name} ended ({self.process.returncode}); it is started again in {pause:.0f} s",
+                  file=sys.stderr)  # fmt: skip
+        elif now >= self._again_at:
+            self._again_at, self.process = 0.0, self._start()
         return True
 
     def stop(self) -> None:
