@@ -140,6 +140,12 @@ class Refusal:
         return cls(error.code, error.reason, tuple(v.field for v in error.violations[:20]))
 
 
+def unusable(error: OSError) -> InvalidInputError:
+    """``FILE``: a file or folder that the system does not let us use, as a person can act on it."""
+    remedy = "run this as the user whose files they are" if isinstance(error, PermissionError) else ""
+    return InvalidInputError("FILE", f"{error.filename or 'a file'}: {error.strerror or error}", remedy=remedy)
+
+
 def no_room(error: BaseException) -> bool:
     """Whether something could not be written because its disk, or a quota on it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from datetime import UTC, datetime
-
-from opentelemetry import trace
 
 from assay.errors import origin
 
 _FIELDS = ("rpc", "code", "reason", "job", "task", "state", "index")
+
+
+def to_stderr() -> None:
+    """Has this process write its log to stderr, from INFO on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 class JsonLines(logging.Formatter):
@@ -30,8 +36,9 @@ class JsonLines(logging.Formatter):
             **{k: getattr(record, k) for k in _FIELDS if hasattr(record, k)},
             **getattr(record, "facts", {}),
         }
-        span = trace.get_current_span().get_span_context()
-        if span.is_valid:
+        trace = sys.modules.get("opentelemetry.trace")  # a process that never imported it, as a witness, has no span
+        span = trace.get_current_span().get_span_context() if trace is not None else None
+        if span is not None and span.is_valid:
             line["trace_id"] = f"{span.trace_id:032x}"
         if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = origin(record.exc_info[1])

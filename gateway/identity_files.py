@@ -135,6 +135,15 @@ def held(layout: Layout, names: Sequence[str] = ()) -> list[Held]:
     return [Held(name, *places[name], load_certificate(places[name][0])) for name in dict.fromkeys(names or places)]
 
 
+def of_services(layout: Layout) -> list[Held]:
+    """Every certificate that is no person's.
+
+    Raises:
+        InvalidInputError: ``KEY_MISSING`` when one cannot be read, or ``NO_CERTIFICATES``.
+    """
+    return held(layout, [name for name, path, _ in _places(layout) if path.exists() and not name.startswith(_PEOPLE)])
+
+
 def renew(layout: Layout, names: Sequence[str] = (), hosts: Sequence[str] = ()) -> list[Held]:
     """Makes new certificates, and for services new TLS keys; needs the roots' keys in ``authority/``.
 

@@ -7,8 +7,6 @@ writes the spans of its tasks under the same trace, beside its own spool.
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,9 +21,8 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, T
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import start_http_server
 
-from assay import spans
+from assay import logs, spans
 from assay.errors import UnavailableError
-from assay.logs import JsonLines
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
@@ -38,6 +35,8 @@ class Gauges:
     in_flight: int = 0
     worker_errors: int = 0
     ledger_records: int = 0
+    ledger_published: int = 0
+    certificate_ends: dict[str, float] = field(default_factory=dict)
 
 
 class Telemetry:
@@ -60,9 +59,7 @@ class Telemetry:
             UnavailableError: ``PORT_TAKEN``.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(JsonLines())
-        logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+        logs.to_stderr()
         traces = spans.export(folder, "assay-gateway")
         metrics = MeterProvider(metric_readers=[PrometheusMetricReader()], resource=traces.resource)
         host, _, port = metrics_address.rpartition(":")
@@ -103,15 +100,25 @@ class Telemetry:
         self._seconds.record(seconds, {"method": method})
 
     def observe(self, gauges: Gauges) -> None:
-        """Adds the gauges of jobs by state, tasks in flight, failed calls to workers, and the ledger's size."""
+        """Adds the gauges: jobs, tasks in flight, failed calls to workers, the ledger's sizes, ends of certificates."""
 
         def jobs(_: CallbackOptions) -> Iterator[Observation]:
             for state, count in gauges.jobs_by_state.items():
                 yield Observation(count, {"state": state})
 
+        def ends(_: CallbackOptions) -> Iterator[Observation]:
+            for name, end in gauges.certificate_ends.items():
+                yield Observation(end, {"name": name})
+
         for name, description, read in (
             ("assay_jobs", "Jobs by state.", jobs),
             ("assay_ledger_records", "Records in the ledger.", lambda _: [Observation(gauges.ledger_records)]),
+            (
+                "assay_ledger_published",
+                "Records under the newest published checkpoint.",
+                lambda _: [Observation(gauges.ledger_published)],
+            ),
+            ("assay_certificate_end_seconds", "Unix time at which a certificate of a service or root ends.", ends),
             ("assay_tasks_in_flight", "Tasks under way.", lambda _: [Observation(gauges.in_flight)]),
             ("assay_worker_errors", "Calls to workers that failed.", lambda _: [Observation(gauges.worker_errors)]),
         ):

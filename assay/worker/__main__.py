@@ -15,10 +15,9 @@ from pathlib import Path
 
 from grpc_health.v1 import health_pb2
 
-from assay import spans
-from assay.errors import AssayError, PreconditionError
+from assay import logs, spans
+from assay.errors import AssayError, PreconditionError, unusable
 from assay.identity import service_tls
-from assay.logs import JsonLines
 from assay.worker.sandbox import TaskModule, diagnose
 from assay.worker.service import beyond, serve
 from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
@@ -33,13 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m assay.worker", description="One isolated worker of Assay.")
     parser.add_argument("--dir", type=Path, required=True, help="the worker's directory, made by `assay init`")
     folder = parser.parse_args(arguments).dir
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logs.to_stderr()
     try:
         asyncio.run(run(folder.resolve()))
-    except AssayError as error:
-        print(error.diagnostics(), file=sys.stderr)
+    except (AssayError, PermissionError) as error:
+        named = error if isinstance(error, AssayError) else unusable(error)
+        print(named.diagnostics(), file=sys.stderr)
         return _EXIT_REFUSED
     return 0
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import itertools
 import logging
 import signal
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-from assay.errors import AssayError
+from assay.errors import AssayError, UnavailableError, unusable
+from audit.ledger.database_errors import explain
 from gateway.application import Application
+from gateway.identity_files import VALID, of_services
 from gateway.monitors import open_monitors
 from gateway.rpc import server
 from gateway.settings import Settings
@@ -46,16 +50,16 @@ async def _serve(stack: AsyncExitStack, app: Application, telemetry: Telemetry) 
         monitors.start()
         stack.push_async_callback(asyncio.to_thread, monitors.close)
     pipeline = asyncio.create_task(app.pipeline.run(), name="pipeline")
-    sampler = asyncio.create_task(sample(app, gauges), name="gauges")
+    watchers = [asyncio.create_task(sample(app, gauges)), asyncio.create_task(watch_certificates(app.settings, gauges))]
     ended = asyncio.create_task(stop.wait(), name="stop")
     try:
         await asyncio.wait({pipeline, ended}, return_when=asyncio.FIRST_COMPLETED)
         if pipeline.done():
             pipeline.result()
     finally:
-        for task in (ended, sampler, pipeline):
+        for task in (ended, pipeline, *watchers):
             task.cancel()
-        await asyncio.gather(pipeline, sampler, ended, return_exceptions=True)
+        await asyncio.gather(ended, pipeline, *watchers, return_exceptions=True)
 
 
 async def sample(app: Application, gauges: Gauges) -> None:
@@ -73,7 +77,25 @@ async def sample(app: Application, gauges: Gauges) -> None:
             gauges.jobs_by_state = dict(stats.jobs_by_state)
             gauges.in_flight, gauges.worker_errors = stats.in_flight, stats.worker_errors
             gauges.ledger_records = app.ledger.size
+            with suppress(UnavailableError):  # before the witnesses have seen the first record
+                gauges.ledger_published = app.store.publication.latest()[0]
         await asyncio.sleep(SAMPLE_SECONDS)
+
+
+async def watch_certificates(settings: Settings, gauges: Gauges) -> None:
+    """Shows until when certificates hold, and warns, at the start and then daily, of what ends soon or has ended."""
+    for hour in itertools.count():
+        try:
+            found = await asyncio.to_thread(of_services, settings.layout)
+        except AssayError as error:
+            _LOG.warning("certificates cannot be read: %s: %s", error.reason, error.message)
+        else:
+            gauges.certificate_ends = {one.name: one.until.timestamp() for one in found}
+            troubled = [(one, state) for one in found if (state := one.state(dt.datetime.now(dt.UTC))) != VALID]
+            for one, state in troubled if hour % 24 == 0 else ():
+                remedy = one.remedy(settings.directory)
+                _LOG.warning("certificate of %s: %s, until %s; %s", one.name, state, f"{one.until:%Y-%m-%d}", remedy)
+        await asyncio.sleep(3600)
 
 
 def main() -> int:
@@ -81,9 +103,20 @@ def main() -> int:
     try:
         asyncio.run(run(Path(sys.argv[1])))
     except AssayError as error:
-        print(error.diagnostics(), file=sys.stderr)
-        return 1
+        return _ended(error)
+    except OSError as error:
+        return _ended(unusable(error))
+    except Exception as error:
+        named = explain(error)
+        if named is None:
+            raise
+        return _ended(named)
     return 0
+
+
+def _ended(error: AssayError) -> int:
+    print(error.diagnostics(), file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import ipaddress
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,8 +26,11 @@ from cryptography.x509.oid import NameOID
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from assay.errors import UnavailableError
+from assay.identity import Authority, load_certificate, pem, subject_of
 from demo.processes import free_ports
-from gateway.telemetry import Telemetry
+from gateway.rpc.__main__ import watch_certificates
+from gateway.settings import Settings
+from gateway.telemetry import Gauges, Telemetry
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PROCESS = """
@@ -35,7 +40,7 @@ from gateway.telemetry import Gauges, Telemetry
 
 folder, address = Path(sys.argv[1]), sys.argv[2]
 telemetry = Telemetry.open(folder, address)
-telemetry.observe(Gauges({"TRAINING": 2}, 3, 1, 45))
+telemetry.observe(Gauges({"TRAINING": 2}, 3, 1, 45, 44, {"gateway": 1800000000.0}))
 metadata = [("traceparent", "00-TRACE-00f067aa0ba902b7-01"), ("bin", b"x")]
 with telemetry.server_span("/assay.v1.X/Y", metadata) as trace_id:
     logging.getLogger("gateway").info("refused", extra={"rpc": "X", "code": "NOT_FOUND", "row": "jane@example.com"})
@@ -141,6 +146,8 @@ def test_metrics_are_scraped(tmp_path: Path) -> None:
     assert samples >= {
         ('assay_jobs{state="TRAINING"}', "2.0"),
         ("assay_ledger_records", "45.0"),
+        ("assay_ledger_published", "44.0"),
+        ('assay_certificate_end_seconds{name="gateway"}', "1.8e+09"),
         ("assay_tasks_in_flight", "3.0"),
         ("assay_worker_errors", "1.0"),
         ('assay_rpc_calls_total{code="OK",method="/assay.v1.X/Y"}', "1.0"),
@@ -153,3 +160,24 @@ def test_a_log_line_is_json_with_its_trace_and_known_fields_only(tmp_path: Path)
     [line] = [found for found in lines if found["logger"] == "gateway"]
     assert (line["rpc"], line["code"], line["trace_id"]) == ("X", "NOT_FOUND", TRACE)
     assert "jane" not in json.dumps(line)
+
+
+async def test_certificates_are_shown_and_those_that_end_soon_are_told(
+    pristine: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(pristine, tmp_path / "dir")
+    settings = Settings.load(tmp_path / "dir")
+    path, layout, gauges = settings.folder / "tls.crt", settings.layout, Gauges()
+    old = load_certificate(path)
+    authority = Authority.load(layout.authority / "services-ca.key", layout.authority / "services-ca.crt")
+    path.write_bytes(pem(authority.issue(subject_of(old), old.public_key(), server=True, days=29)))  # type: ignore[arg-type]
+    watching = asyncio.create_task(watch_certificates(settings, gauges))
+    async with asyncio.timeout(20):
+        while not caplog.records:
+            await asyncio.sleep(0.01)
+    watching.cancel()
+    (told,) = [r.getMessage() for r in caplog.records]
+    assert told.startswith("certificate of gateway: ends soon, until ") and "assay identity renew" in told
+    assert {"gateway", "train-worker", "pdf", "services-root"} <= set(gauges.certificate_ends)
+    assert not any("people/" in name for name in gauges.certificate_ends), "a person's name is no label"
+    assert gauges.certificate_ends["gateway"] == load_certificate(path).not_valid_after_utc.timestamp()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from pathlib import Path
 
-from assay.errors import AssayError
+from assay import logs
+from assay.errors import AssayError, unusable
 from assay.identity import load_ed25519
 from audit.ledger.httpd import Answer, Limits, Request, Server, tls_context
-from audit.ledger.witness.service import MAX_BODY, Witness
+from audit.ledger.witness.service import FORK_FOUND, MAX_BODY, Witness
 from audit.ledger.witness.settings import WitnessSettings
 from audit.ledger.witness.store import WitnessStore
+
+_logger = logging.getLogger("audit.ledger.witness")
 
 
 def open_server(settings: WitnessSettings) -> tuple[Server, WitnessStore]:
@@ -49,8 +53,15 @@ def run(folder: Path) -> None:
     """
     # Signals stay for sigwait below, in every thread that is started from here on.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    server, store = open_server(WitnessSettings.load(folder))
+    settings = WitnessSettings.load(folder)
+    server, store = open_server(settings)
     server.start()
+    facts: dict[str, object] = {"name": settings.name, "listen": settings.listen, "logs": sorted(settings.logs)}
+    _logger.info("witness serves", extra={"facts": facts})
+    for origin in settings.logs:
+        if name := store.seen(origin).fork:
+            facts = {"origin": origin, "folder": str(settings.evidence), "evidence": name}
+            _logger.critical(FORK_FOUND, extra={"facts": facts})
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     server.close()
     store.close()
@@ -61,10 +72,12 @@ def main() -> int:
     if len(sys.argv) != 2:
         print("usage: python -m audit.ledger.witness DIR", file=sys.stderr)
         return 2
+    logs.to_stderr()
     try:
         run(Path(sys.argv[1]))
-    except AssayError as error:
-        print(error.diagnostics(), file=sys.stderr)
+    except (AssayError, PermissionError) as error:
+        named = error if isinstance(error, AssayError) else unusable(error)
+        print(named.diagnostics(), file=sys.stderr)
         return 1
     return 0
 

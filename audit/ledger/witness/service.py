@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ SIZE_TYPE = "text/x.tlog.size"
 MAX_PROOF = 63
 MAX_BODY = MAX_NOTE + 4096
 MAX_SUSPECTS = 64
+FORK_FOUND = "this log has signed two histories: tell its operator and its auditors; nothing of it is cosigned any more"
+_logger = logging.getLogger(__name__)
 _GET = re.compile(r"/([0-9a-f]{64})/(checkpoint|fork)")
 
 
@@ -184,11 +187,15 @@ class Witness:
         Of proofs that failed so many are kept and no more: anybody can send a genuine note with rubbish beside it, and
         would fill the disk. A fork takes the log's key to make, and is always kept.
         """
+        facts = {"origin": origin, "folder": str(self._evidence)}
         if evidence.kind == fork.INCONSISTENT:
+            kept = ""
             if len(fork.found_in(self._evidence, [fork.INCONSISTENT])) < MAX_SUSPECTS:
-                evidence.write(self._evidence)
+                kept = evidence.write(self._evidence).name
+            _logger.warning("a consistency proof failed", extra={"facts": {**facts, "evidence": kept}})
             return
         path = evidence.write(self._evidence)
+        _logger.critical(FORK_FOUND, extra={"facts": {**facts, "evidence": path.name}})
 
         def mark(seen: Seen) -> Seen:
             return Seen(seen.size, seen.root, seen.note, seen.fork or path.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -142,6 +143,26 @@ def test_what_was_answered_survives_kill_9(tmp_path: Path, party: Party) -> None
         assert asked.add_checkpoint(24, lying.proof(24, 41), lying.note()).status == 422
 
 
+def test_its_operator_hears_of_a_fork_and_of_failed_proofs_in_json_lines(tmp_path: Path, party: Party) -> None:
+    settings, honest, lying = make(tmp_path, party, "http"), MemoryLog("true", 9), MemoryLog("false", 9)
+    with running(settings) as process:
+        asked = client(settings, None)
+        assert asked.add_checkpoint(0, [], honest.note(5)).status == 200
+        assert asked.add_checkpoint(5, [], honest.note(9)).status == 422
+        assert asked.add_checkpoint(5, [], lying.note(5)).status == 422
+    assert process.stderr is not None
+    said = [json.loads(line) for line in process.stderr.read().splitlines()]
+    assert [line["level"] for line in said] == ["INFO", "WARNING", "CRITICAL"]
+    assert said[0]["logs"] == [ORIGIN] and said[0]["listen"] == settings.listen
+    assert (settings.evidence / said[1]["evidence"]).is_file() and said[1]["origin"] == ORIGIN
+    assert said[2]["evidence"].startswith("log-forked-") and (settings.evidence / said[2]["evidence"]).is_file()
+    with running(settings) as process:
+        pass
+    assert process.stderr is not None
+    again = json.loads(process.stderr.read().splitlines()[1])
+    assert (again["level"], again["evidence"]) == ("CRITICAL", said[2]["evidence"])
+
+
 def test_it_needs_neither_gateway_nor_database_nor_model_library(tmp_path: Path, party: Party) -> None:
     settings = make(tmp_path, party, "http")
     code = (
@@ -153,7 +174,18 @@ def test_it_needs_neither_gateway_nor_database_nor_model_library(tmp_path: Path,
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "cryptography" in loaded
-    assert not loaded & {"torch", "grpc", "sqlalchemy", "sqlmodel", "gateway", "numpy", "pydantic", "google", "typer"}
+    assert not loaded & {
+        "torch",
+        "grpc",
+        "opentelemetry",
+        "sqlalchemy",
+        "sqlmodel",
+        "gateway",
+        "numpy",
+        "pydantic",
+        "google",
+        "typer",
+    }
 
 
 @contextmanager
