@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from assay.errors import InvalidInputError, PreconditionError, UnauthenticatedError
+from assay.errors import InvalidInputError, PreconditionError, UnauthenticatedError, unusable
 
 if TYPE_CHECKING:
     import grpc
@@ -163,11 +163,14 @@ def read_private(path: Path) -> bytes:
     """Reads a private key file.
 
     Raises:
-        InvalidInputError: ``KEY_MISSING``, or ``KEY_EXPOSED`` when group or others may read it.
+        InvalidInputError: ``KEY_MISSING``, ``FILE`` when this user may not read it, or ``KEY_EXPOSED`` when group or
+            others may.
     """
     try:
         mode = path.stat().st_mode
         data = path.read_bytes()
+    except PermissionError as error:
+        raise unusable(error) from error
     except OSError as error:
         raise InvalidInputError(
             "KEY_MISSING", f"cannot read key {path.name}", remedy="run `assay init DIR` or pass the right folder"
@@ -397,10 +400,12 @@ def load_certificate(path: Path) -> x509.Certificate:
     """Reads a certificate from PEM.
 
     Raises:
-        InvalidInputError: ``KEY_MISSING``.
+        InvalidInputError: ``KEY_MISSING``, or ``FILE`` when this user may not read it.
     """
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
+    except PermissionError as error:
+        raise unusable(error) from error
     except (OSError, ValueError) as error:
         raise InvalidInputError("KEY_MISSING", f"cannot read certificate {path}", remedy="put it back") from error
 

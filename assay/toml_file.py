@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from assay.errors import FieldViolation, InvalidInputError
+from assay.errors import FieldViolation, InvalidInputError, unusable
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -23,10 +23,13 @@ def read(model: type[M], path: Path, remedy: str, **more: object) -> M:
         more: fields that do not stand there.
 
     Raises:
-        InvalidInputError: ``SETTINGS_MISSING``, or ``SETTINGS`` naming each field at fault.
+        InvalidInputError: ``SETTINGS_MISSING``, ``FILE`` when this user may not read it, or ``SETTINGS`` naming each
+            field at fault.
     """
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
+    except PermissionError as error:
+        raise unusable(error) from error
     except OSError as error:
         raise InvalidInputError("SETTINGS_MISSING", f"cannot read {path.name}", remedy=remedy) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

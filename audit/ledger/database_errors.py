@@ -55,6 +55,15 @@ def explain(error: BaseException) -> AssayError | None:
     return named
 
 
+def while_serving(error: BaseException) -> BaseException:
+    """What whoever waits for a running ledger hears of ``error``: its meaning where it is about the database's state.
+
+    What a login may not do, or tables that are not there, would look like a refusal of who called.
+    """
+    named = explain(error)
+    return named if isinstance(named, (UnavailableError, IntegrityError)) else error
+
+
 def _kind(error: BaseException) -> str:
     if isinstance(error, NoSuchTableError):
         return "empty"

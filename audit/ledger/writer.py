@@ -28,7 +28,7 @@ from assay.errors import AssayError, ExhaustedError, IntegrityError, Preconditio
 from audit.ledger import dialect
 from audit.ledger.anchor import Anchor
 from audit.ledger.batch import Batch
-from audit.ledger.database_errors import explain
+from audit.ledger.database_errors import explain, while_serving
 from audit.ledger.dialect import WriterLock
 from audit.ledger.records import Prepared, RecordDraft
 from audit.ledger.signer import LogSigner
@@ -319,7 +319,7 @@ class Writer:
             if connection.invalidated:  # the transaction went with the connection, and with it the units before
                 raise DisconnectionError("the database's connection has ended") from error
             batch.undo(mark)
-            return _raiser(task.future, explain(error) or error)
+            return _raiser(task.future, while_serving(error))
         return _setter(task.future, result)
 
     def _now(self, newest: datetime | None) -> datetime:
@@ -329,8 +329,8 @@ class Writer:
                 return newest
             raise PreconditionError(
                 "CLOCK_REGRESSED",
-                f"the newest record is of {_time(newest)}, and this machine's clock says {_time(now)}: it is behind, or "
-                "was ahead when that record was written",
+                f"the newest record is of {_time(newest)}, and this machine's clock says {_time(now)}: it is behind, "
+                "or was ahead when that record was written",
                 remedy="set the clock if it is behind, and the ledger goes on by itself; if it was ahead, the ledger "
                 "goes on when that time has come, or ends: assay ledger freeze DIR --reason-code clock-ahead",
             )

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from assay import status
-from assay.errors import AssayError, InvalidInputError
+from assay.errors import AssayError, InvalidInputError, unusable
 
 # Documented in docs/cli.md; a code never changes its meaning.
 EXIT_CODES = {
@@ -55,8 +55,8 @@ def from_call(failed: Any) -> AssayError:
 def exit_on_error() -> Iterator[None]:
     """Prints an error's diagnostics to stderr and exits with its documented code.
 
-    What cannot be opened, or does not fit where it goes, is the caller's input: one line, no trace. Any other exception
-    is a fault of ours and passes.
+    What cannot be opened, or does not fit where it goes, is the caller's input: one line, no trace. A database that
+    fails is named too. Any other exception is a fault of ours and passes.
     """
     try:
         yield
@@ -67,7 +67,7 @@ def exit_on_error() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EPIPE:  # who read the output has read enough
             raise
-        _fail(InvalidInputError("FILE", f"{error.filename or 'a file'}: {error.strerror or error}"))
+        _fail(unusable(error))
     except UnicodeEncodeError as error:
         _fail(InvalidInputError("BAD_VALUE", f"{error.object[:100]!r} is not UTF-8"))
     except RecursionError:
@@ -75,6 +75,13 @@ def exit_on_error() -> Iterator[None]:
     except (ValueError, OverflowError) as error:
         # What was typed or read and does not fit: a number beyond its field, a file that is no text.
         _fail(InvalidInputError("BAD_VALUE", f"{type(error).__name__}: {error}"))
+    except Exception as error:
+        from audit.ledger.database_errors import explain  # most commands ask no database, and need no library of one
+
+        named = explain(error)
+        if named is None:
+            raise
+        _fail(named)
 
 
 def _fail(error: AssayError) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from audit.ledger.database_errors import explain
+from audit.ledger.database_errors import while_serving
 from audit.ledger.ledger import Ledger
 from audit.ledger.publication import Publication
 from audit.ledger.writer import UnitOfWork
@@ -45,14 +45,14 @@ class Store:
         """Runs a read here and now.
 
         Raises:
-            AssayError: what :func:`audit.ledger.database_errors.explain` makes of the database's own error.
+            AssayError: what :func:`audit.ledger.database_errors.while_serving` makes of the database's own error.
         """
         try:
             with self.engine.connect() as connection:
                 return read(connection)
         except Exception as error:
-            named = explain(error)
-            if named is None:
+            named = while_serving(error)
+            if named is error:
                 raise
             raise named from error
 

@@ -29,9 +29,13 @@ def migrate(engine: Engine) -> str:
 
     Args:
         engine: may change the schema; dispose of it before the ledger starts.
+
+    Raises:
+        PreconditionError: ``DATABASE_NEWER``.
     """
     config = _config()
     with engine.connect().execution_options(begin="IMMEDIATE") as connection, connection.begin():
+        _demand_known(MigrationContext.configure(connection).get_current_revision())
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         if connection.dialect.name == "postgresql":
@@ -43,7 +47,7 @@ def demand_newest(engine: Engine) -> None:
     """Demands that somebody else has brought the database to the newest revision.
 
     Raises:
-        PreconditionError: ``DATABASE_NOT_MIGRATED``. UnavailableError: ``DATABASE_UNREACHABLE``.
+        PreconditionError: ``DATABASE_NOT_MIGRATED`` or ``DATABASE_NEWER``. UnavailableError: ``DATABASE_UNREACHABLE``.
     """
     wanted = ScriptDirectory.from_config(_config()).get_current_head()
     try:
@@ -58,11 +62,22 @@ def demand_newest(engine: Engine) -> None:
                 f"PostgreSQL at {engine.url.render_as_string(hide_password=True)} does not let us in",
                 remedy="is it running, and does the login role's password stand in PGPASSFILE?",
             ) from error
+    _demand_known(found)
     if found != wanted:
         raise PreconditionError(
             "DATABASE_NOT_MIGRATED",
             f"the database is at revision {found or 'none'}, and this release needs {wanted}",
             remedy="assay ledger migrate DIR --as postgresql+psycopg://MIGRATOR@HOST/DATABASE",
+        )
+
+
+def _demand_known(found: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if found is not None and found not in known:
+        raise PreconditionError(
+            "DATABASE_NEWER",
+            f"the database is at revision {found}, which this release does not know: a newer one has been here",
+            remedy="install that release again; to go back, restore the backup from before the upgrade",
         )
 
 
