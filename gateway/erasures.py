@@ -2,25 +2,29 @@
 
 For a dataset whose retention is over, the datasheet is the order (:mod:`gateway.retention`).
 
-The order is recorded first and alone, so that a crash at any later point is seen at the next start and the shredding
-goes on. Shredding destroys the scope's data key and payloads and, for a dataset, the data keys of its file and of what
-was split from it. A data subject's rows lie in files with those of others: its order names every dataset that holds
-them and every model that they have reached, and no new work begins on those datasets. At every start whatever was
-ordered is shredded again, before anything is served: a restored copy may have brought keys, files or rows back.
+The order is recorded first and alone, so that whatever cuts it off later, a crash or a full disk, leaves an order that
+is carried out: by the running gateway (:meth:`ErasureService.carry_out`), or at its next start. Shredding destroys the
+scope's data key and payloads and, for a dataset, the data keys of its file and of what was split from it. A data
+subject's rows lie in files with those of others: its order names every dataset that holds them and every model that
+they have reached, and no new work begins on those datasets. At every start whatever was ordered is shredded again,
+before anything is served: a restored copy may have brought keys, files or rows back.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from assay import dsse
-from assay.errors import AlreadyExistsError, InternalError, InvalidInputError, PreconditionError
+from assay.errors import AlreadyExistsError, AssayError, InternalError, InvalidInputError, PreconditionError
 from assay.v1 import dataset_pb2, erasure_pb2
 from audit.ledger import payloads, records
 from audit.ledger.payloads import ScopeKeys
@@ -41,6 +45,7 @@ from gateway.store.database import Store
 from gateway.store.tables import DatasetRow, ErasureRow, FactRow, JobRow
 from gateway.words import ERASED_TEXT
 
+_LOG = logging.getLogger(__name__)
 _SCANNED = "erasure.scanned"
 _RESTRICTED = "erasure.subject"
 _PREPARED = "prepare.predicate"
@@ -66,6 +71,8 @@ class ErasureService:
     ) -> erasure_pb2.EraseResourceResponse:
         """Records a signed order, shreds, and records that. Bytes that another dataset holds too stay until its end.
 
+        A caller that goes away once the order is handed in stops neither.
+
         Raises:
             NotFoundError: ``NOT_FOUND``.
             PermissionDeniedError: ``SIGNER`` or ``ROLE_MISSING``.
@@ -75,9 +82,24 @@ class ErasureService:
         """
         caller.require_unit(unit_of(request.name), request.name)
         envelope = dsse.envelope_from_proto(request.envelope)
-        await self.store.commit(lambda uow: self._order(uow, caller, request.name, envelope))
-        erasure = await self.store.commit(lambda uow: self._execute(uow, request.name, caller.trace_id))
+        erasure = await asyncio.shield(self._erase(caller, request.name, envelope))
         return erasure_pb2.EraseResourceResponse(erasure=erasure)
+
+    async def carry_out(self) -> list[str]:
+        """Carries out what was ordered and never was, such as of an order whose disk was full; returns its names.
+
+        One that cannot be carried out now is logged and tried again with the next call; the others go.
+        """
+        done = []
+        for row in await self.store.fetch(
+            lambda c: rows.select_all(c, ErasureRow, order_by="order_index", executed_index=-1)
+        ):
+            try:
+                await self.store.commit(partial(self._execute, name=row.resource, trace_id=""))
+                done.append(row.resource)
+            except (AssayError, OSError) as error:
+                _LOG.warning("erasure of %s waits: %s", row.resource, getattr(error, "reason", type(error).__name__))
+        return done
 
     def reading(self, c: Connection, dataset: str) -> list[JobRow]:
         """Jobs under way on a dataset, paused ones too: they would still read its rows."""
@@ -128,6 +150,10 @@ class ErasureService:
             return left
 
         return self.store.ledger.run(work)
+
+    async def _erase(self, caller: Caller, name: str, envelope: Mapping[str, Any]) -> erasure_pb2.Erasure:
+        await self.store.commit(lambda uow: self._order(uow, caller, name, envelope))
+        return await self.store.commit(lambda uow: self._execute(uow, name, caller.trace_id))
 
     def _order(self, uow: UnitOfWork, caller: Caller, name: str, envelope: Mapping[str, Any]) -> None:
         c, unit = uow.connection, unit_of(name)
@@ -299,8 +325,11 @@ def demand_not_erased(c: Connection, resource: str) -> None:
     """
     row = rows.get(c, ErasureRow, resource=resource)
     if row is not None:
+        done = row.executed_index >= 0
+        said = f"{resource} was erased" if done else f"the erasure of {resource} was ordered"
+        remedy = "upload a dataset under another name"
         raise PreconditionError(
-            "ERASED", f"{resource} was erased by order {row.order_index}", remedy="upload a dataset under another name"
+            "ERASED", f"{said} by record {row.executed_index if done else row.order_index}", remedy=remedy
         )
     restricted = rows.get(c, FactRow, job=resource, key=_RESTRICTED)
     if restricted is not None:

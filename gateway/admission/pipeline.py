@@ -271,8 +271,9 @@ class Pipeline:
             await asyncio.sleep(_LAPSE_SECONDS)
 
     async def _retain(self) -> None:
-        """Ends the retention of datasets whose time is over."""
+        """Carries out erasures that were cut off, and ends the retention of datasets whose time is over."""
         while True:
+            await self._quietly(self.retention.erasures.carry_out())
             await self._quietly(self.retention.end())
             await asyncio.sleep(_RETAIN_SECONDS)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from assay.digests import sha256_bytes
 from assay.errors import AssayError, PreconditionError
 from assay.v1 import dataset_pb2, erasure_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger.evidence import read_zip
+from audit.ledger.ledger import Ledger
 from audit.verify.erasures import PAYLOADS
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
@@ -341,3 +344,51 @@ async def test_no_work_begins_on_rows_past_their_retention_and_the_refusal_is_re
 
     await house.app.store.commit(age)
     await refused("RETENTION_OVER", house.app.jobs.create_tuning_job(await house.caller("rita"), house.request()))
+
+
+async def test_an_order_whose_caller_went_away_is_carried_out(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its deadline, Ctrl-C or a lost connection falls between the two records."""
+    await house.upload("rita")
+    handed_in, submit = asyncio.Event(), Ledger.submit
+
+    def submitted(ledger: Ledger, work: Any) -> Any:
+        handed_in.set()
+        return submit(ledger, work)
+
+    monkeypatch.setattr(Ledger, "submit", submitted)
+    call = asyncio.create_task(erase(house))
+    await handed_in.wait()
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    assert call.cancelled()
+    async with asyncio.timeout(20):
+        while not bodies(house, "erasure.executed"):
+            await asyncio.sleep(0.01)
+    assert await house.app.erasures.carry_out() == []
+
+
+async def test_an_order_that_a_full_disk_cut_off_is_carried_out_by_the_running_gateway(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.upload("rita")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(ErasureService, "_shred", full)
+        with pytest.raises(OSError):
+            await erase(house)
+        assert await house.app.erasures.carry_out() == []
+    with pytest.raises(PreconditionError) as caught:
+        await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request())
+    assert caught.value.reason == "ERASED" and "was ordered" in caught.value.message
+    running = asyncio.create_task(house.app.pipeline.run())
+    async with asyncio.timeout(20):
+        while not bodies(house, "erasure.executed"):
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    with pytest.raises(PreconditionError) as caught:
+        await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request())
+    assert caught.value.reason == "ERASED" and "was erased" in caught.value.message
