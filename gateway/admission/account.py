@@ -40,7 +40,7 @@ class Reserved:
     """What other jobs have reserved, which only a reservation adds to: their costs grow while a decision is stored.
 
     Attributes:
-        epsilon_micros: of the dataset, in millionths.
+        epsilon_micros: of the dataset, under whatever name, in millionths.
         privacy_units: that this epsilon is of.
         usd_micros: quotes of the unit in the month, in millionths of a US dollar.
     """
@@ -52,7 +52,7 @@ class Reserved:
 
 def read(connection: Connection, job: JobRow, now: dt.datetime) -> policy_input_pb2.AccountFacts:
     """What was used up before this job asked; sums cover everything, the entries shown are the newest hundred."""
-    dataset, day, month = views.request_of(job).dataset, _day(now), _month(now)
+    day, month = _day(now), _month(now)
     budget, table = rows.table(BudgetRow).c, rows.table(JobRow).c
     by_others = reserved(connection, job, now)
     epsilon = by_others.epsilon_micros
@@ -66,21 +66,21 @@ def read(connection: Connection, job: JobRow, now: dt.datetime) -> policy_input_
     )
     if epsilon:
         out.dataset_privacy_units.extend(by_others.privacy_units)
-        out.dataset_entries.extend(_newest(connection, budget.dataset == dataset, budget.epsilon_micros > 0))
+        out.dataset_entries.extend(_newest(connection, budget.dataset.in_(_same_bytes(job)), budget.epsilon_micros > 0))
     spent = _spent(connection, job, month)
     out.unit_usd_micros = spent
     if spent:
         out.unit_entries.extend(_newest(connection, budget.unit == job.unit, budget.reserved_us >= month))
-    tries = _tries(connection, job, dataset)
+    tries = _tries(connection, job)
     out.dataset_jobs_judged, out.dataset_jobs_held_back = sum(tries.values()), tries.get(Event.QUARANTINE.value, 0)
     return out
 
 
 def reserved(connection: Connection, job: JobRow, now: dt.datetime) -> Reserved:
-    """What jobs other than this one have reserved of the same dataset and unit by now."""
+    """What jobs other than this one have reserved of the same bytes and unit by now."""
     budget = rows.table(BudgetRow).c
     others = budget.job != job.name
-    of_dataset = (others, budget.dataset == views.request_of(job).dataset)
+    of_dataset = (others, budget.dataset.in_(_same_bytes(job)))
     units = select(budget.privacy_unit).where(*of_dataset, budget.privacy_unit != "").distinct()
     return Reserved(
         epsilon_micros=_sum(connection, budget.epsilon_micros, *of_dataset),
@@ -200,19 +200,25 @@ def _count(connection: Connection, *where: Any) -> int:
     return int(connection.execute(select(func.count()).select_from(rows.table(JobRow)).where(*where)).scalar_one())
 
 
-def _tries(connection: Connection, job: JobRow, dataset: str) -> dict[str, int]:
+def _same_bytes(job: JobRow) -> Any:
+    """Names of the unit's datasets that are the same file as the job's, its own among them.
+
+    What is used up is so by the file's digest and not by name: whoever asks again may upload it under another one.
+    """
+    data = rows.table(DatasetRow).c
+    own = select(data.sha256).where(data.name == views.request_of(job).dataset)
+    return select(data.name).where(data.unit == job.unit, data.sha256.in_(own))
+
+
+def _tries(connection: Connection, job: JobRow) -> dict[str, int]:
     """How many other jobs of the unit release policy let on, and held back, that were let train on the same bytes.
 
-    By the file's digest and not by name: whoever tries again may upload the same file under another one. A waiver
-    that let a job on later does not change what policy had said.
+    A waiver that let a job on later does not change what policy had said.
     """
-    budget, step, data = (rows.table(table).c for table in (BudgetRow, TransitionRow, DatasetRow))
-    same = select(data.name).where(
-        data.unit == job.unit, data.sha256.in_(select(data.sha256).where(data.name == dataset))
-    )
+    budget, step = rows.table(BudgetRow).c, rows.table(TransitionRow).c
     statement = (
         select(step.event, func.count())
-        .where(budget.dataset.in_(same), budget.job != job.name, budget.unit == job.unit)
+        .where(budget.dataset.in_(_same_bytes(job)), budget.job != job.name, budget.unit == job.unit)
         .where(step.job == budget.job, step.event.in_((Event.PASS.value, Event.QUARANTINE.value)))
         .group_by(step.event)
     )

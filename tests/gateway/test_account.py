@@ -30,10 +30,10 @@ from tests.gateway.judged import awaiting, judged, outcome
 DP = policy_input_pb2.DifferentialPrivacy(epsilon=3.0, delta=1e-6)
 
 
-async def received(house: House, name: str) -> JobRow:
+async def received(house: House, name: str, dataset: str = "rows") -> JobRow:
     """A job that waits, asking for differential privacy."""
     rita = await house.caller("rita")
-    request = house.request(job=name, differential_privacy=DP)
+    request = house.request(job=name, dataset=dataset, differential_privacy=DP)
     await house.app.jobs.create_tuning_job(rita, request)
     job = await house.app.store.fetch(lambda c: jobs.get(c, f"units/credit/tuningJobs/{name}"))
     assert job is not None
@@ -111,6 +111,21 @@ async def test_an_entry_says_what_its_epsilon_is_of(house: House) -> None:
         await reserve(house, third, await told(house, third), by_others=stale)
     await reserve(house, third, await told(house, third))
     assert list((await told(house, fourth)).account.dataset_privacy_units) == ["row", "user"]
+
+
+async def test_the_same_bytes_under_another_name_have_no_other_budget(house: House) -> None:
+    for dataset, data in (("rows", b"x\n" * 100), ("again", b"x\n" * 100), ("others", b"y\n" * 100)):
+        await house.upload("rita", dataset=dataset, data=data)
+    first = await received(house, "first")
+    again, others = await received(house, "second", "again"), await received(house, "third", "others")
+    before = await others_reserved(house, again)
+    await reserve(house, first, await told(house, first))
+    seen = (await told(house, again)).account
+    assert seen.dataset_epsilon_micros == 3_000_000 and list(seen.dataset_privacy_units) == ["row"]
+    assert [entry.job for entry in seen.dataset_entries] == [first.name]
+    assert (await told(house, others)).account.dataset_epsilon_micros == 0
+    with pytest.raises(AbortedError):
+        await reserve(house, again, await told(house, again), by_others=before)
 
 
 async def test_earlier_tries_on_the_same_bytes_are_counted_under_whatever_name(house: House) -> None:
@@ -225,7 +240,7 @@ async def test_a_neighbour_that_overspends_its_quote_holds_up_no_decision(house:
 
 async def test_another_dataset_and_another_month_have_their_own(house: House) -> None:
     await house.upload("rita")
-    await house.upload("rita", dataset="others")
+    await house.upload("rita", dataset="others", data=b"y\n" * 100)
     first = await received(house, "first")
     await reserve(house, first, await told(house, first))
     rita = await house.caller("rita")
