@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, func, select
@@ -95,8 +96,10 @@ class ApprovalService:
         listing = pages.Listing.of(f"approvals {request.parent}", request)
 
         def read(c: Connection) -> approval_pb2.ListPendingApprovalsResponse:
-            shown, token = listing.read(c, JobRow, time="updated_us", name="name", newest_first=False, where=where)
-            pending = [self._pending(c, job) for job in shown]
+            show = partial(self._pending, c)
+            pending, token = listing.read(
+                c, JobRow, show, time="updated_us", name="name", newest_first=False, where=where
+            )
             return approval_pb2.ListPendingApprovalsResponse(pending_approvals=pending, next_page_token=token)
 
         newest = await self.store.fetch(lambda c: self._newest_card(c, where))

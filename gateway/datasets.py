@@ -155,8 +155,10 @@ class DatasetService:
         where = [rows.table(DatasetRow).c.unit == unit]
 
         def read(c: Connection) -> dataset_pb2.ListDatasetsResponse:
-            shown, token = listing.read(c, DatasetRow, time="created_us", name="name", newest_first=True, where=where)
-            datasets = [self._whole(c, row) for row in shown]
+            show = partial(self._whole, c)
+            datasets, token = listing.read(
+                c, DatasetRow, show, time="created_us", name="name", newest_first=True, where=where
+            )
             return dataset_pb2.ListDatasetsResponse(datasets=datasets, next_page_token=token)
 
         return await self.store.fetch(read)

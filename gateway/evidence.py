@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 from sqlalchemy import Connection
@@ -58,8 +59,8 @@ class EvidenceService:
         found = await asyncio.to_thread(
             self.store.ledger.records, unit, request.tuning_job or None, after, listing.limit + 1
         )
-        shown, token = listing.page(found, lambda record: Position(record.index, ""))
-        return audit_pb2.ListRecordsResponse(records=[_message(r) for r in shown], next_page_token=token)
+        shown, token = listing.page(found, _message, lambda record: Position(record.index, ""))
+        return audit_pb2.ListRecordsResponse(records=shown, next_page_token=token)
 
     async def get_checkpoint(
         self, caller: Caller, request: audit_pb2.GetCheckpointRequest
@@ -135,7 +136,8 @@ class EvidenceService:
                 raise InvalidInputError("OTHER_UNIT", "a job lies in another unit")
         await self.store.published(self.store.ledger.size - 1)
         with tempfile.TemporaryFile() as out:
-            sha256, absent = await asyncio.to_thread(self._export, out, unit, list(request.tuning_jobs))
+            export = partial(self._export, out, unit, list(request.tuning_jobs))
+            sha256, absent = await self.store.searches.run(caller.subject, export)
             out.seek(0)
             while chunk := await asyncio.to_thread(out.read, _CHUNK):
                 yield audit_pb2.ExportBundleResponse(chunk=chunk)

@@ -64,9 +64,11 @@ class IdentityRegistry:
             where.append(c.unit.in_([ALL_UNITS, *sorted({u for _, u in caller.grants})]))
 
         shown, token = await self.store.fetch(
-            lambda c: listing.read(c, GrantRow, time="granted_us", name="grant_id", newest_first=False, where=where)
+            lambda c: listing.read(
+                c, GrantRow, message_of, time="granted_us", name="grant_id", newest_first=False, where=where
+            )
         )
-        return identity_pb2.ListRoleGrantsResponse(role_grants=[message_of(g) for g in shown], next_page_token=token)
+        return identity_pb2.ListRoleGrantsResponse(role_grants=shown, next_page_token=token)
 
     async def grant_role(
         self, caller: Caller, request: identity_pb2.GrantRoleRequest

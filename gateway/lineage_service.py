@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -56,7 +57,8 @@ class LineageService:
             )
         name = subjects.name_of(self.blobs, unit, request.subject) if bare else request.name
         trace = self._of_subject if subjects.handle_in(name) else self._of_dataset
-        return pb.GetLineageResponse(lineage=await self.store.fetch(lambda c: trace(c, unit, name)))
+        found = partial(self.store.read, lambda c: trace(c, unit, name))
+        return pb.GetLineageResponse(lineage=await self.store.searches.run(caller.subject, found))
 
     def _of_subject(self, c: Connection, unit: str, name: str) -> pb.Lineage:
         held = subjects.holding(c, self.blobs, unit, subjects.handle_in(name))

@@ -1,14 +1,18 @@
-"""Pages: sizes are coerced, tokens are opaque and only good for the listing that gave them."""
+"""Pages: sizes are coerced, tokens are opaque and only good for the listing that gave them.
+
+A page is weighed too: it ends early rather than outgrow what a client of gRPC takes, and its token leads on.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from google.protobuf.message import Message
 from sqlalchemy import Connection
 
 from assay.errors import InvalidInputError
@@ -18,6 +22,9 @@ from gateway.store.tables import Row
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 200
+MAX_BYTES = 3 << 20
+"""Of a page's entries; clients of gRPC take messages of 4 MiB."""
+M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 R = TypeVar("R", bound=Row)
 
@@ -53,8 +60,16 @@ class Listing:
         return cls(name, position(name, request.page_token), size(request.page_size))
 
     def read(
-        self, connection: Connection, kind: type[R], *, time: str, name: str, newest_first: bool, where: Sequence[Any]
-    ) -> tuple[Sequence[R], str]:
+        self,
+        connection: Connection,
+        kind: type[R],
+        show: Callable[[R], M],
+        *,
+        time: str,
+        name: str,
+        newest_first: bool,
+        where: Sequence[Any],
+    ) -> tuple[list[M], str]:
         """Reads the page from rows in order of two columns; returns what :meth:`page` does."""
         found = rows.page(
             connection,
@@ -66,20 +81,38 @@ class Listing:
             newest_first=newest_first,
             where=where,
         )
-        return self.page(found, lambda row: Position(getattr(row, time), getattr(row, name)))
+        return self.page(found, show, lambda row: Position(getattr(row, time), getattr(row, name)))
 
-    def page(self, found: Sequence[T], position_of: Callable[[T], Position]) -> tuple[Sequence[T], str]:
-        """Cuts what was found to the page.
+    def page(
+        self, found: Sequence[T], show: Callable[[T], M], position_of: Callable[[T], Position]
+    ) -> tuple[list[M], str]:
+        """Shows what was found as far as it has room on the page: one entry at least, then up to :data:`MAX_BYTES`.
 
         Args:
             found: up to ``limit + 1`` entries after ``after``; the one too many tells that a next page exists.
+            show: an entry as the contract's message.
             position_of: where an entry stands in the listing.
 
         Returns:
-            What is shown, and the next page's token; empty for the last page.
+            The page's messages, and the next page's token; empty for the last page.
         """
-        shown = found[: self.limit]
-        return shown, token(self.name, position_of(shown[-1])) if len(found) > self.limit else ""
+        shown = fitting(map(show, found[: self.limit]))
+        return shown, token(self.name, position_of(found[len(shown) - 1])) if len(found) > len(shown) else ""
+
+
+def fitting(messages: Iterable[M], used: int = 0) -> list[M]:
+    """As many of the messages, from the first on, as a page has room for on which so many bytes are used.
+
+    The first has room on an empty page, however large it is.
+    """
+    shown: list[M] = []
+    for message in messages:
+        size_bytes = message.ByteSize()
+        used += size_bytes
+        if used > MAX_BYTES and used > size_bytes:
+            break
+        shown.append(message)
+    return shown
 
 
 def size(asked: int) -> int:

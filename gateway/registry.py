@@ -55,9 +55,11 @@ class ModelRegistry:
         listing = pages.Listing.of(f"models {request.parent}", request)
         where = [rows.table(ModelRow).c.unit == unit]
         shown, token = await self.store.fetch(
-            lambda c: listing.read(c, ModelRow, time="created_us", name="name", newest_first=True, where=where)
+            lambda c: listing.read(
+                c, ModelRow, message_of, time="created_us", name="name", newest_first=True, where=where
+            )
         )
-        return model_pb2.ListModelsResponse(models=[message_of(r) for r in shown], next_page_token=token)
+        return model_pb2.ListModelsResponse(models=shown, next_page_token=token)
 
     async def download_card(
         self, caller: Caller, request: model_pb2.DownloadCardRequest

@@ -134,8 +134,10 @@ class JobService:
         where = [rows.table(JobRow).c.unit == unit]
 
         def read(c: Connection) -> tuning_job_pb2.ListTuningJobsResponse:
-            shown, token = listing.read(c, JobRow, time="created_us", name="name", newest_first=True, where=where)
-            summaries = [self._summary(c, job) for job in shown]
+            show = partial(self._summary, c)
+            summaries, token = listing.read(
+                c, JobRow, show, time="created_us", name="name", newest_first=True, where=where
+            )
             return tuning_job_pb2.ListTuningJobsResponse(tuning_jobs=summaries, next_page_token=token)
 
         return await self.store.fetch(read)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -15,6 +15,7 @@ from audit.ledger.ledger import Ledger
 from audit.ledger.publication import Publication
 from audit.ledger.writer import UnitOfWork
 from gateway.caller import SYSTEM_UNIT, not_found
+from gateway.store.searches import Searches
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ class Store:
         publication: what of the ledger others may see.
         quorum_seconds: how long an answer waits for the witnesses.
         units: that the settings have now.
+        searches: what computes so long that it must not take the threads of :meth:`fetch`.
     """
 
     engine: Engine
@@ -36,6 +38,7 @@ class Store:
     publication: Publication
     quorum_seconds: float = 20.0
     units: tuple[str, ...] = ()
+    searches: Searches = field(default_factory=Searches)
 
     async def fetch(self, read: Callable[[Connection], T]) -> T:
         """Runs a read off the event loop, on a snapshot of its own."""

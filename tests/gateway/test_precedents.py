@@ -97,6 +97,19 @@ async def test_a_search_goes_on_from_page_to_page_within_a_job_too(
     assert await pages_of(house, text="never SEEN") == [[], [], [("first", "X-RULE")]]
 
 
+async def test_a_page_of_precedents_ends_before_it_is_too_large_for_a_client(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        await refused(house, "credit", name, "BASE-BUDGET", "dear", also="BASE-PII-CEILING")
+    monkeypatch.setattr(pages, "MAX_BYTES", 300)
+    found = await pages_of(house)
+    assert [p for page in found for p in page] == [
+        (n, r) for n in ("second", "first") for r in ("BASE-BUDGET", "BASE-PII-CEILING")
+    ]
+    assert 1 < len(found) <= 4 and all(found)
+
+
 async def test_a_token_is_good_for_its_own_search(house: House) -> None:
     await refused(house, "credit", "names", "BASE-BUDGET", "dear", also="BASE-PII-CEILING")
     cora = await house.caller("cora")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import ValidationError
 
 from assay.errors import InvalidInputError
@@ -128,12 +129,34 @@ def test_a_page_is_cut_where_its_token_goes_on() -> None:
     request = dataset_pb2.ListDatasetsRequest(page_size=2)
     listing = pages.Listing.of("x", request)
     assert (listing.after, listing.limit) == (None, 2)
-    assert listing.page("", lambda name: Position(1, name)) == ("", "")
-    assert listing.page("ab", lambda name: Position(1, name)) == ("ab", "")
-    shown, request.page_token = listing.page("abc", lambda name: Position(1, name))
-    assert shown == "ab" and pages.Listing.of("x", request).after == Position(1, "b")
+
+    def page(found: str) -> tuple[list[Timestamp], str]:
+        return listing.page(found, lambda name: Timestamp(seconds=ord(name)), lambda name: Position(1, name))
+
+    a, b = Timestamp(seconds=ord("a")), Timestamp(seconds=ord("b"))
+    assert page("") == ([], "") and page("ab") == ([a, b], "")
+    shown, request.page_token = page("abc")
+    assert shown == [a, b] and pages.Listing.of("x", request).after == Position(1, "b")
     with pytest.raises(InvalidInputError):
         pages.Listing.of("y", request)
+
+
+def test_a_page_ends_before_it_is_too_large_for_a_client() -> None:
+    """Its token goes on behind the last that is shown; one entry is on every page, however large."""
+    listing = pages.Listing.of("x", dataset_pb2.ListDatasetsRequest(page_size=200))
+    half, large = pages.MAX_BYTES // 2 - 100, pages.MAX_BYTES + 100
+
+    def page(*sizes: int) -> tuple[int, Position | None]:
+        def show(number: int) -> dataset_pb2.Dataset:
+            return dataset_pb2.Dataset(name="x" * sizes[number])
+
+        shown, token = listing.page(range(len(sizes)), show, lambda number: Position(number, "x"))
+        return len(shown), pages.position("x", token)
+
+    assert page(half, half) == (2, None)
+    assert page(half, half, half) == (2, Position(1, "x"))
+    assert page(large, 1) == (1, Position(0, "x")) and page(large) == (1, None)
+    assert page(1, large) == (1, Position(0, "x"))
 
 
 FORGED = {
