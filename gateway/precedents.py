@@ -23,6 +23,7 @@ from gateway.store.tables import JobRow
 from policies.authorization import Authorizer
 from policies.rule import GOOD
 
+_GOOD = {policy_pb2.Outcome.Name(outcome) for outcome in GOOD}
 _SCANNED = 2000
 """Jobs that one page looks at; the next page goes on where it stopped."""
 
@@ -113,7 +114,7 @@ def _of(
         (moment, answer, outcome)
         for moment, answer in (("decision", _answer(job.decision)), ("verdict", _answer(job.verdict)))
         for outcome in answer.get("outcomes", ())
-        if _outcome(outcome) not in GOOD
+        if outcome.get("outcome") not in _GOOD
         and (not request.rule_id or outcome.get("rule_id") == request.rule_id)
         and wanted in f"{purpose} {outcome.get('message', '')}".casefold()
     ]
@@ -133,7 +134,7 @@ def _of(
             purpose=purpose,
             moment=moment,
             rule_id=rule,
-            outcome=_outcome(outcome),
+            outcome=outcome.get("outcome", "OUTCOME_UNSPECIFIED"),
             message=outcome.get("message", ""),
             waived=rule in waived,
             appeals=appeals,
@@ -147,7 +148,3 @@ def _answer(text: str) -> Mapping[str, Any]:
     """A decision or verdict as :func:`gateway.jobs.views.to_json` kept it; empty where there was none."""
     found: Mapping[str, Any] = json.loads(text or "{}")
     return found
-
-
-def _outcome(outcome: Mapping[str, Any]) -> policy_pb2.Outcome:
-    return policy_pb2.Outcome.Value(outcome.get("outcome", "OUTCOME_UNSPECIFIED"))

@@ -207,18 +207,21 @@ class JobService:
             NotFoundError: ``NOT_FOUND``.
         """
         caller.require_unit(unit_of(request.name), request.name)
-        shown = b""
+        shown, seen = b"", None
         async with self.board.watch(request.name) as moved:
             while True:
-                job = await self.store.fetch(lambda c: _require(c, request.name))
-                message = await self.store.fetch(partial(self._summary, job=job))
-                answer = tuning_job_pb2.WatchTuningJobResponse(tuning_job=message, resting=views.rests(job))
-                now = answer.SerializeToString(deterministic=True)
-                if now != shown:
-                    shown = now
-                    yield answer
-                if answer.resting:
-                    return
+                now = await self.store.fetch(lambda c: jobs.moving(c, request.name)), self._progress(request.name)
+                if now != seen:  # Else nothing is read or built: for days most looks find what the look before found.
+                    seen = now
+                    job = await self.store.fetch(lambda c: _require(c, request.name))
+                    message = await self.store.fetch(partial(self._summary, job=job))
+                    answer = tuning_job_pb2.WatchTuningJobResponse(tuning_job=message, resting=views.rests(job))
+                    told = answer.SerializeToString(deterministic=True)
+                    if told != shown:
+                        shown = told
+                        yield answer
+                    if answer.resting:
+                        return
                 await moved(_LOOK_AGAIN_SECONDS)
 
     def _whole(

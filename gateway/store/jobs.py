@@ -29,6 +29,14 @@ def get(connection: Connection, name: str) -> JobRow | None:
     return rows.get(connection, JobRow, name=name)
 
 
+def moving(connection: Connection, name: str) -> tuple[Any, ...] | None:
+    """Columns of a job, one of which moves with all that watchers are shown of its row; None where there is no job."""
+    c = rows.table(JobRow).c
+    query = select(c.version, c.needs_work, c.cost_usd_micros, c.stage_seconds).where(c.name == name)
+    found = connection.execute(query).first()
+    return None if found is None else tuple(found)
+
+
 def change(connection: Connection, job: JobRow, values: Mapping[str, Any]) -> JobRow:
     """Sets columns and moves the version on by one, if the job is still at the version that ``job`` was read at.
 

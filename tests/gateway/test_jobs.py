@@ -15,7 +15,7 @@ from assay.v1 import tuning_job_pb2 as pb
 from audit.ledger.writer import UnitOfWork
 from gateway import history
 from gateway.base_models import DIGEST
-from gateway.jobs import machine, views
+from gateway.jobs import machine, service, views
 from gateway.jobs.transitions import ActorKind, Event
 from gateway.store import jobs
 from gateway.store.jobs import Lease
@@ -238,6 +238,33 @@ async def test_watch_shows_progress_and_ends_when_the_job_rests(house: House) ->
     await asyncio.wait_for(watcher, 10)
     assert [s.tuning_job.progress.step for s in seen] == [0, 1, 0, 0]
     assert [s.resting for s in seen] == [False, False, False, True]
+
+
+async def test_a_quiet_watch_builds_nothing_and_sees_what_moves(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred watchers of quiet jobs are a third of a core otherwise."""
+    await created(house)
+    rita, built, looks, seen = await house.caller("rita"), [], [], []
+    summary, moving = views.summary, jobs.moving
+    monkeypatch.setattr(service, "_LOOK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(views, "summary", lambda *given: built.append(1) or summary(*given))
+    monkeypatch.setattr(jobs, "moving", lambda *given: looks.append(1) or moving(*given))
+
+    async def follow() -> None:
+        async for event in house.app.jobs.watch_tuning_job(rita, pb.WatchTuningJobRequest(name=NAME)):
+            seen.append(event.tuning_job.cost_usd_micros)
+
+    watcher = asyncio.create_task(follow())
+    async with asyncio.timeout(20):
+        while len(looks) < 10:
+            await asyncio.sleep(0.01)
+        assert built == [1] and seen == [0]
+        # Of what moves without the job's version, nobody rings.
+        await house.app.store.commit(lambda u: jobs.note(u.connection, NAME, {"cost_usd_micros": 7}))
+        while len(seen) < 2:
+            await asyncio.sleep(0.01)
+    assert seen == [0, 7]
+    watcher.cancel()
+    await asyncio.gather(watcher, return_exceptions=True)
 
 
 async def test_a_restart_finds_everything(opened: Callable[[], House]) -> None:
