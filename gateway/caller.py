@@ -10,6 +10,8 @@ from policies.authorization import Authorizer, Principal
 ALL_UNITS = "-"
 SYSTEM_UNIT = "system"
 """The installation's own chain in the ledger; never a business unit."""
+_LONGEST = 200
+"""Characters of a name that an answer repeats: all of it must fit a client's header."""
 
 
 @dataclass(frozen=True)
@@ -63,4 +65,5 @@ class Caller:
 
 def not_found(what: str) -> NotFoundError:
     """The one answer for what is not there and for what the caller may not know of."""
-    return NotFoundError("NOT_FOUND", f"{what} does not exist, or you hold no role in its unit")
+    name = what if len(what) <= _LONGEST else f"{what[:_LONGEST]}…"
+    return NotFoundError("NOT_FOUND", f"{name} does not exist, or you hold no role in its unit")

@@ -121,7 +121,7 @@ class IdentityRegistry:
                 raise not_found(request.name)
             require_live_role(uow.connection, caller.subject, OPERATOR, ALL_UNITS)
             if grant.revoked_us:
-                raise PreconditionError("GRANT_REVOKED", f"{request.name} was revoked before")
+                raise PreconditionError("GRANT_REVOKED", "the grant was revoked before")
             if (grant.role, grant.unit) == (OPERATOR, ALL_UNITS) and self._is_last(uow.connection, grant.subject):
                 raise PreconditionError(
                     "LAST_OPERATOR", "the last operator would be gone", remedy="grant another operator first"

@@ -14,7 +14,7 @@ import dataclasses
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
@@ -37,6 +37,8 @@ from gateway.telemetry import Telemetry
 
 log = logging.getLogger("gateway.rpc")
 _READS = ("Get", "List", "Watch", "Download", "Check")
+_LASTING = ("Watch", "Import")
+"""They last for hours or days, in which who asked may lose the role, or the key to a thief: each answer is admitted."""
 FIRST_MESSAGE_SECONDS = 30.0
 """How long a call that was opened waits for what it asks."""
 
@@ -50,6 +52,8 @@ class Gate:
         self._people = app.settings.people_prefix
         self._most = app.settings.limits.calls_at_once
         self._open: Counter[str] = Counter()
+        # Acts whose callers have gone; the loop itself holds tasks only weakly.
+        self._left: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def open(self, route: Route, context: Any) -> AsyncIterator[_Call]:
@@ -67,7 +71,8 @@ class Gate:
             try:
                 certificate = peer_certificate(context)
                 call.subject = subject_of(certificate)
-                with self._place(key_id(certificate.public_key())):
+                call.keyid = key_id(certificate.public_key())
+                with self._place(call.keyid):
                     yield call
             except AssayError as error:
                 code = error.code
@@ -92,6 +97,11 @@ class Gate:
                 f"{self._most} calls of yours are under way",
                 remedy="let some of them end; the operator may raise limits.calls_at_once",
             )
+        with self._counted(keyid):
+            yield
+
+    @contextmanager
+    def _counted(self, keyid: str) -> Iterator[None]:
         self._open[keyid] += 1
         try:
             yield
@@ -115,6 +125,34 @@ class Gate:
         call.trace_id = caller.trace_id
         return caller
 
+    async def outcome(self, call: _Call, answering: Coroutine[Any, Any, Any]) -> Any:
+        """What the domain answers.
+
+        Whoever goes away meanwhile does not stop an act half-way, and its refusal is recorded all the same. Until then
+        it has its place.
+        """
+        if call.route.method.name.startswith(_READS):
+            return await answering
+        act = asyncio.ensure_future(answering)
+        try:
+            return await asyncio.shield(act)
+        except asyncio.CancelledError:
+            place = ExitStack()
+            place.enter_context(self._counted(call.keyid))
+            left = asyncio.ensure_future(self._left_alone(call, act, place))
+            self._left.add(left)
+            left.add_done_callback(self._left.discard)
+            raise
+
+    async def _left_alone(self, call: _Call, act: asyncio.Future[Any], place: ExitStack) -> None:
+        with place:
+            try:
+                await act
+            except AssayError as error:
+                await self._record(call, error)
+            except Exception:
+                log.exception("unexpected fault", extra={"rpc": call.route.path})
+
     async def _under_the_jobs_trace(self, call: _Call, caller: Caller, request: Message) -> Caller:
         """An act on a job becomes a span, and a record, of the trace that asked for the job; reading does not."""
         if call.route.method.name.startswith(_READS):
@@ -125,15 +163,21 @@ class Gate:
         call.spans.enter_context(self._telemetry.job_span(call.route.path, trace_id))
         return dataclasses.replace(caller, trace_id=trace_id)
 
-    async def _refuse(self, call: _Call, error: AssayError) -> None:
+    async def _record(self, call: _Call, error: AssayError) -> None:
         if errors.is_refusal(error) and call.subject:
             await self._app.refusals.record(call.subject, call.route.path, error, call.trace_id)
+
+    async def _refuse(self, call: _Call, error: AssayError) -> None:
+        await self._record(call, error)
         log.info("refused", extra={"rpc": call.route.path, "code": error.code, "reason": error.reason})
         await call.context.abort_with_status(status.to_status(error, errors.DOMAIN))
 
 
 class _Call:
-    """One call on its way through the gate; ``subject`` is who the certificate says calls, empty until that is read."""
+    """One call on its way through the gate.
+
+    ``subject`` is who the certificate says calls, and ``keyid`` by which key; empty until that is read.
+    """
 
     def __init__(self, gate: Gate, route: Route, context: Any, trace_id: str, spans: ExitStack) -> None:
         self.gate = gate
@@ -141,7 +185,7 @@ class _Call:
         self.context = context
         self.trace_id = trace_id
         self.spans = spans
-        self.subject = ""
+        self.subject = self.keyid = ""
 
     def enter(self) -> None:
         """See :meth:`Gate.enter`."""
@@ -227,7 +271,7 @@ def _answer(route: Route, gate: Gate) -> Any:
         async with gate.open(route, context) as call:
             call.enter()
             request = await call.first(requests)
-            return await route.function(await call.admit(request), request)
+            return await gate.outcome(call, route.function(await call.admit(request), request))
 
     return handle
 
@@ -241,8 +285,7 @@ def _answers(route: Route, gate: Gate) -> Any:
             request = await call.first(requests)
             async with aclosing(route.function(await call.admit(request), request)) as responses:
                 async for response in responses:
-                    if route.method.name.startswith("Watch"):
-                        # For days, in which who watches may lose the role, or the key to a thief.
+                    if route.method.name.startswith(_LASTING):
                         await call.admit(request)
                     await _send(context, response)
 

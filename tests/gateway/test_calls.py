@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import threading
@@ -23,14 +24,27 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from assay.errors import AssayError
 from assay.identity import Layout, person_tls, service_tls
-from assay.v1 import dataset_pb2, dataset_pb2_grpc, identity_pb2, identity_pb2_grpc, policy_pb2, tuning_job_pb2_grpc
+from assay.v1 import (
+    dataset_pb2,
+    dataset_pb2_grpc,
+    erasure_pb2,
+    erasure_pb2_grpc,
+    identity_pb2,
+    identity_pb2_grpc,
+    policy_pb2,
+    tuning_job_pb2_grpc,
+)
 from assay.v1 import tuning_job_pb2 as jobs_pb2
 from demo.processes import free_ports
+from gateway.caller import Caller
 from gateway.cli.errors import from_call
+from gateway.datasets import DatasetService
+from gateway.identity_registry import IdentityRegistry
 from gateway.jobs.service import JobService
 from gateway.rpc import handlers
 from gateway.rpc.routes import PolicyAnswers
 from gateway.rpc.server import start
+from gateway.statements import erasure_order_statement, grant_revocation_statement
 from gateway.telemetry import Telemetry
 from tests.gateway.conftest import House, forged_person
 
@@ -294,3 +308,73 @@ async def test_a_question_to_policy_takes_no_thread_that_others_read_with(house:
     finally:
         answered.set()
     assert (await asking).HasField("verdict")
+
+
+@pytest.fixture
+def importing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Before ``served``: an import that tells how far it is, and then stores; what it did."""
+    done: list[str] = []
+
+    async def fetched(*_: Any) -> AsyncIterator[dataset_pb2.ImportDatasetResponse]:
+        done.append("fetched")
+        yield dataset_pb2.ImportDatasetResponse(progress=dataset_pb2.ImportProgress(received_bytes=1))
+        done.append("stored")
+        yield dataset_pb2.ImportDatasetResponse()
+
+    monkeypatch.setattr(DatasetService, "import_dataset", fetched)
+    return done
+
+
+async def test_who_loses_the_role_while_a_file_is_fetched_stores_nothing(
+    importing: list[str], served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller, roles = IdentityRegistry.caller, [True, False]
+
+    async def asked(registry: IdentityRegistry, subject: str, trace_id: str) -> Caller:
+        known = await caller(registry, subject, trace_id)
+        return known if roles.pop(0) else dataclasses.replace(known, grants=frozenset())
+
+    monkeypatch.setattr(IdentityRegistry, "caller", asked)
+    header = dataset_pb2.UploadDatasetHeader(
+        parent="units/credit",
+        dataset_id="rows",
+        format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL,
+        datasheet=dataset_pb2.Datasheet(purposes=["support-replies"], licence="CC0-1.0"),
+        request_id=str(uuid.uuid4()),
+    )
+    wanted = dataset_pb2.ImportDatasetRequest(header=header, source="https://store.example/rows", sha256="0" * 64)
+    async with served.channel("rita") as rita:
+        error = await ended(dataset_pb2_grpc.DatasetServiceStub(rita).ImportDataset(wanted, timeout=60))
+    assert error.reason == "NOT_FOUND" and importing == ["fetched"]
+
+
+async def test_an_act_that_was_given_up_keeps_its_place_to_its_end_and_its_refusal_is_recorded(served: Served) -> None:
+    """Else whoever tries signatures of others sets a short deadline."""
+    name, held = await served.house.upload("rita"), threading.Event()
+    envelope = served.house.sign("vik", erasure_order_statement(name, "data-subject-request"))
+    order = erasure_pb2.EraseResourceRequest(name=name, envelope=envelope)
+    served.house.app.ledger.submit(lambda uow: held.wait(30))
+    async with served.channel("cora") as cora:
+        stub = erasure_pb2_grpc.ErasureServiceStub(cora)
+        for call in [stub.EraseResource(order, timeout=2) for _ in range(MOST)]:
+            assert (await ended(call)).code == "DEADLINE_EXCEEDED"
+        await asyncio.sleep(0.2)  # In which the gateway hears of it.
+        more = identity_pb2_grpc.IdentityServiceStub(cora).WhoAmI(WHO_AM_I, timeout=60)
+        await asyncio.sleep(0.2)
+        held.set()
+        assert (await ended(more)).reason == "TOO_MANY_CALLS"
+        async with asyncio.timeout(20):
+            while sorted(served.refusals("cora")) != [*["SIGNER"] * MOST, "TOO_MANY_CALLS"]:
+                await asyncio.sleep(0.05)
+        await identity_pb2_grpc.IdentityServiceStub(cora).WhoAmI(WHO_AM_I, timeout=60)
+
+
+async def test_a_name_too_long_to_be_said_again_is_cut(served: Served) -> None:
+    """The answer's words are a header, of which clients take so much."""
+    grant = "x" * 20_000
+    envelope = served.house.sign("oscar", grant_revocation_statement(grant, "left"))
+    async with served.channel("oscar") as oscar:
+        stub = identity_pb2_grpc.IdentityServiceStub(oscar)
+        request = identity_pb2.RevokeRoleRequest(name=f"roleGrants/{grant}", envelope=envelope)
+        error = await ended(stub.RevokeRole(request, timeout=60))
+    assert error.reason == "NOT_FOUND" and len(error.message) < 400
