@@ -12,7 +12,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from assay import canonical
 from assay.errors import AlreadyExistsError, ExhaustedError, IntegrityError, InvalidInputError
@@ -26,8 +26,8 @@ from gateway.erasures import retention_end
 from gateway.jobs.views import from_json, to_json
 from gateway.names import unit_of
 from gateway.settings import Settings
-from gateway.store import rows
-from gateway.store.blobs import BlobStore, BlobWriter
+from gateway.store import disk, rows
+from gateway.store.blobs import Blob, BlobStore, BlobWriter
 from gateway.store.database import Store
 from gateway.store.tables import DatasetRow, ErasureRow
 
@@ -72,19 +72,21 @@ class DatasetService:
             InvalidInputError: ``UPLOAD_ORDER`` for messages out of order or a missing trailer, ``DATASET_EMPTY`` for
                 no bytes.
             IntegrityError: ``DIGEST_MISMATCH`` when the bytes are not those that the trailer names.
-            ExhaustedError: ``DATASET_TOO_LARGE``.
+            ExhaustedError: ``DATASET_TOO_LARGE``, or ``UNIT_BYTES`` for a unit that has stored as much as it may.
+            UnavailableError: ``DISK_FULL``.
             AlreadyExistsError: ``DATASET_EXISTS`` or ``REQUEST_ID``.
             NotFoundError: ``NOT_FOUND`` for a unit that is not there or not the caller's.
         """
         header = await _header(messages)
         unit = self._unit(caller, header)
-        writer = await asyncio.to_thread(self.blobs.writer, unit)
-        try:
-            await self._receive(writer, messages)
-            made = _Made(_UPLOAD, header, requests.digest(header, writer.digest()), writer)
-            dataset = await self._commit(caller, made)
-        finally:
-            writer.abandon()
+        with disk.named():
+            writer = await asyncio.to_thread(self.blobs.writer, unit)
+            try:
+                await self._receive(writer, messages, await self._stored(unit))
+                made = _Made(_UPLOAD, header, requests.digest(header, writer.digest()), writer)
+                dataset = await self._commit(caller, made)
+            finally:
+                writer.abandon()
         return dataset_pb2.UploadDatasetResponse(dataset=dataset)
 
     async def import_dataset(
@@ -108,13 +110,17 @@ class DatasetService:
         if known is not None:
             yield dataset_pb2.ImportDatasetResponse(dataset=known)
             return
-        with self._thread(unit) as thread:
+        with self._thread(unit) as thread, disk.named():
+            stored = await self._stored(unit)
             writer = await asyncio.to_thread(self.blobs.writer, unit)
             try:
-                async with aclosing(self._fetch(writer, address, thread)) as told:
+                async with aclosing(self._fetch(writer, address, thread, stored)) as told:
                     async for progress in told:
                         yield dataset_pb2.ImportDatasetResponse(progress=progress)
-                await asyncio.to_thread(_seal, writer, request.sha256)
+                size = (await asyncio.to_thread(_seal, writer, request.sha256)).size
+                whole = dataset_pb2.ImportProgress(received_bytes=size, total_bytes=size)
+                # Behind it is what cannot be undone: the gate admits the caller anew before each answer.
+                yield dataset_pb2.ImportDatasetResponse(progress=whole)
                 made = _Made(_IMPORT, header, content, writer, request.source)
                 dataset = await self._commit(caller, made)
             finally:
@@ -191,7 +197,7 @@ class DatasetService:
             thread.shutdown(wait=False)
 
     async def _fetch(
-        self, writer: BlobWriter, address: stores.Address, thread: ThreadPoolExecutor
+        self, writer: BlobWriter, address: stores.Address, thread: ThreadPoolExecutor, stored: int
     ) -> AsyncGenerator[dataset_pb2.ImportProgress, None]:
         limits, loop = self.settings.limits, asyncio.get_running_loop()
         begin: Callable[[], stores.Download] = partial(
@@ -206,8 +212,7 @@ class DatasetService:
             size, shown, chunks = 0, time.monotonic(), coming.chunks()
             while chunk := await loop.run_in_executor(thread, next, chunks, b""):
                 size += len(chunk)
-                self._demand_room(size)
-                await asyncio.to_thread(writer.write, chunk)
+                await self._keep(writer, chunk, size, stored)
                 if time.monotonic() - shown >= _PROGRESS_SECONDS:
                     shown = time.monotonic()
                     yield dataset_pb2.ImportProgress(received_bytes=size, total_bytes=coming.total)
@@ -217,19 +222,40 @@ class DatasetService:
             # There too, since it waits for a read that is under way.
             thread.submit(coming.close)
 
-    def _demand_room(self, size: int) -> None:
+    async def _stored(self, unit: str) -> int:
+        return await self.store.fetch(lambda c: _stored(c, unit))
+
+    async def _keep(self, writer: BlobWriter, chunk: bytes, size: int, stored: int) -> None:
+        """Writes a chunk with which the file has ``size`` bytes, beside ``stored`` bytes of the unit's others."""
         cap = self.settings.limits.max_dataset_bytes
         if size > cap:
             raise ExhaustedError("DATASET_TOO_LARGE", f"the file has more than {cap} bytes", remedy="split it")
+        self._demand_unit_room(stored + size)
 
-    async def _receive(self, writer: BlobWriter, messages: AsyncIterator[dataset_pb2.UploadDatasetRequest]) -> None:
+        def write() -> None:
+            disk.demand_room(self.settings.data, len(chunk))
+            writer.write(chunk)
+
+        await asyncio.to_thread(write)
+
+    def _demand_unit_room(self, stored: int) -> None:
+        cap = self.settings.limits.max_unit_bytes
+        if stored > cap:
+            raise ExhaustedError(
+                "UNIT_BYTES",
+                f"the files of the unit's datasets would have more than {cap} bytes",
+                remedy="have datasets erased that nobody needs; the operator may raise limits.max_unit_bytes",
+            )
+
+    async def _receive(
+        self, writer: BlobWriter, messages: AsyncIterator[dataset_pb2.UploadDatasetRequest], stored: int
+    ) -> None:
         size = 0
         async for message in messages:
             part = message.WhichOneof("part")
             if part == "chunk":
                 size += len(message.chunk)
-                self._demand_room(size)
-                await asyncio.to_thread(writer.write, message.chunk)
+                await self._keep(writer, message.chunk, size, stored)
             elif part == "trailer":
                 if not size:
                     raise _empty()
@@ -305,6 +331,8 @@ class DatasetService:
             record_index=index,
         )
         rows.insert(c, row)
+        # Others may have come in beside it.
+        self._demand_unit_room(_stored(c, unit))
         requests.remember(c, caller.subject, made.method, header.request_id, made.content, name)
         answer = self._whole(c, row)
         made.file.finish()
@@ -339,7 +367,15 @@ def message_of(connection: Connection, keys: ScopeKeys, row: DatasetRow) -> data
     return message
 
 
-def _seal(writer: BlobWriter, claimed: str) -> None:
+def _stored(c: Connection, unit: str) -> int:
+    """Bytes of a unit's files: two datasets of the same bytes share one, and an erased one has none."""
+    data, erasure = rows.table(DatasetRow).c, rows.table(ErasureRow).c
+    erased = select(erasure.resource).where(erasure.unit == unit, erasure.executed_index >= 0)
+    files = select(data.sha256, data.size_bytes).where(data.unit == unit, data.name.not_in(erased)).distinct()
+    return int(c.execute(select(func.coalesce(func.sum(files.subquery().c.size_bytes), 0))).scalar_one())
+
+
+def _seal(writer: BlobWriter, claimed: str) -> Blob:
     """Ends a file that is what was announced."""
     if writer.digest() != claimed:
         raise IntegrityError(
@@ -347,7 +383,7 @@ def _seal(writer: BlobWriter, claimed: str) -> None:
             "the bytes received are not those that the digest names",
             remedy="send the file again",
         )
-    writer.seal()
+    return writer.seal()
 
 
 async def _header(messages: AsyncIterator[dataset_pb2.UploadDatasetRequest]) -> dataset_pb2.UploadDatasetHeader:

@@ -44,6 +44,7 @@ class Limits(_Frozen):
     """Caps of this installation."""
 
     max_dataset_bytes: int = Field(default=4 << 30, ge=1)
+    max_unit_bytes: int = Field(default=1 << 40, ge=1)
     max_result_bytes: int = Field(default=16 << 30, ge=1)
     refusals_per_minute: int = Field(default=30, ge=1)
     calls_at_once: int = Field(default=32, ge=1, le=256)
@@ -294,6 +295,7 @@ address = "{audit}"
 
 [limits]
 max_dataset_bytes = 4294967296
+max_unit_bytes = 1099511627776      # files of rows that one unit may have stored, all together
 max_result_bytes = 17179869184
 refusals_per_minute = 30            # ledger records of refusals for one subject; the surplus is counted
 calls_at_once = 32                  # calls that may be open by one key

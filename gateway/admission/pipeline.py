@@ -27,7 +27,6 @@ from assay.errors import (
     InternalError,
     PreconditionError,
     UnavailableError,
-    no_room,
 )
 from assay.v1 import tuning_job_pb2
 from audit.ledger.writer import UnitOfWork
@@ -38,7 +37,7 @@ from gateway.jobs import machine
 from gateway.jobs.transitions import ActorKind, Event, State
 from gateway.permits import void_permits
 from gateway.retention import RetentionService
-from gateway.store import jobs, rows
+from gateway.store import disk, jobs, rows
 from gateway.store.jobs import Lease
 from gateway.store.tables import JobRow
 
@@ -188,17 +187,11 @@ class Pipeline:
             UnavailableError: ``DISK_FULL`` when there is no room for its files here, or whatever the step raises.
         """
         state = State(job.state)
-        try:
-            with contextlib.suppress(AbortedError):
-                if state in _STEPS:
-                    await _STEPS[state](self.office, job)
-                else:
-                    await settling.settle(self.office, self.cards, job)
-        except OSError as error:
-            if not no_room(error):
-                raise
-            remedy = "free space on the gateway's disk"
-            raise UnavailableError("DISK_FULL", "the gateway's disk is full", remedy=remedy) from error
+        with disk.named(), contextlib.suppress(AbortedError):
+            if state in _STEPS:
+                await _STEPS[state](self.office, job)
+            else:
+                await settling.settle(self.office, self.cards, job)
 
     async def _stumble(self, name: str, attempts: int, error: Exception) -> timedelta:
         """A refused result fails the job at once; what may pass is tried again, and fails the job in the end."""

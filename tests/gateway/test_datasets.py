@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import errno
 import hashlib
 import threading
 import uuid
@@ -11,8 +13,18 @@ from typing import Any
 
 import pytest
 
-from assay.errors import AlreadyExistsError, ExhaustedError, IntegrityError, InvalidInputError, NotFoundError
-from assay.v1 import dataset_pb2, model_pb2
+from assay.errors import (
+    AlreadyExistsError,
+    ExhaustedError,
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+)
+from assay.v1 import dataset_pb2, erasure_pb2, model_pb2
+from gateway.datasets import DatasetService
+from gateway.statements import erasure_order_statement
+from gateway.store import blobs, disk
 from gateway.store.database import Store
 from tests.gateway.conftest import House, messages
 from tests.gateway.judged import MODEL, approved
@@ -166,14 +178,60 @@ async def test_messages_out_of_order_store_nothing(house: House, order: str) -> 
     await refused(house, stream(), InvalidInputError, "UPLOAD_ORDER")
 
 
+def limited(house: House, **limits: int) -> DatasetService:
+    """The house's datasets under other limits."""
+    changed = house.app.settings.limits.model_copy(update=limits)
+    settings = house.app.settings.model_copy(update={"limits": changed})
+    return dataclasses.replace(house.app.datasets, settings=settings)
+
+
+@pytest.mark.parametrize("where", ["write", "seal"])
+async def test_a_full_disk_is_named_and_leaves_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(blobs._FileWriter, where, full)
+    await refused(house, messages(header(), [b"rows"]), UnavailableError, "DISK_FULL")
+
+
+async def test_no_upload_takes_the_last_of_the_disk(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "RESERVE_BYTES", 1 << 60)
+    await refused(house, messages(header(), [b"rows"]), UnavailableError, "DISK_FULL")
+
+
+async def test_a_unit_stores_so_much_and_what_was_erased_counts_no_more(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rita, small = await house.caller("rita"), limited(house, max_unit_bytes=10)
+
+    async def upload(name: str, data: bytes, unit: str = "credit") -> None:
+        await small.upload_dataset(rita, messages(header(unit, name), [data]))
+
+    async def full(name: str, data: bytes) -> None:
+        with pytest.raises(ExhaustedError) as caught:
+            await upload(name, data)
+        assert caught.value.reason == "UNIT_BYTES" and "limits.max_unit_bytes" in caught.value.remedy
+
+    await upload("one", b"12345")
+    await upload("twin", b"12345")
+    await full("two", b"123456")
+    await upload("theirs", b"123456", "claims")
+    # Of two that come in at once, the one that is registered last is one too many.
+    monkeypatch.setattr(DatasetService, "_stored", lambda self, unit: asyncio.sleep(0, 0))
+    await full("two", b"123456")
+    monkeypatch.undo()
+    assert not house.app.blobs.exists("credit", hashlib.sha256(b"123456").hexdigest())
+    for name in ("one", "twin"):
+        envelope = house.sign("cora", erasure_order_statement(f"units/credit/datasets/{name}", "data-subject-request"))
+        order = erasure_pb2.EraseResourceRequest(name=f"units/credit/datasets/{name}", envelope=envelope)
+        await house.app.erasures.erase_resource(await house.caller("cora"), order)
+    await upload("two", b"123456")
+
+
 async def test_a_file_over_the_cap_is_refused_while_it_comes(house: House) -> None:
-    limits = house.app.settings.limits.model_copy(update={"max_dataset_bytes": 10})
-    small = type(house.app.datasets)(
-        house.app.settings.model_copy(update={"limits": limits}),
-        house.app.store,
-        house.app.blobs,
-        house.app.datasets.keys,
-    )
+    small = limited(house, max_dataset_bytes=10)
     sent = 0
 
     async def endless():  # type: ignore[no-untyped-def]

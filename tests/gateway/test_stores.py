@@ -150,6 +150,18 @@ async def test_a_repeat_is_answered_without_asking_the_store_again(house: House,
     assert caught.value.reason == "REQUEST_ID" and len(Shelf.asked) == 1
 
 
+async def test_before_it_is_stored_its_caller_is_asked_about_once_more(house: House, port: int) -> None:
+    """The gate admits before each answer, and so before the one behind which the file is registered."""
+    coming = house.app.datasets.import_dataset(
+        await house.caller("rita"), request(f"https://localhost:{port}/exports/rows.jsonl")
+    )
+    size = house.app.ledger.size
+    assert (await anext(coming)).progress.received_bytes == len(ROWS)
+    await coming.aclose()  # type: ignore[attr-defined]
+    assert house.app.ledger.size == size
+    assert not house.app.blobs.exists("credit", hashlib.sha256(ROWS).hexdigest())
+
+
 async def test_a_store_that_announces_no_length_is_read_to_its_end(house: House, port: int) -> None:
     *_, last = await fetch(house, request(f"https://localhost:{port}/exports/unannounced.jsonl"))
     assert last.dataset.size_bytes == len(ROWS)
