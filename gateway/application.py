@@ -49,7 +49,7 @@ from gateway.registry import ModelRegistry
 from gateway.replays import ReplayService
 from gateway.retention import RetentionService
 from gateway.settings import Settings
-from gateway.store.blobs import FileBlobStore
+from gateway.store.blobs import FileBlobStore, read_master_key
 from gateway.store.database import Store
 from gateway.store.migrations import demand_newest, migrate
 from gateway.store.scope_keys import FileScopeKeys
@@ -104,7 +104,7 @@ class Application:
         base_models = BaseModels.load(folder / FILE)
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         demand_rows(settings)
-        blobs = FileBlobStore(settings.data / "blobs", _master_key(folder / "units.key"))
+        blobs = FileBlobStore(settings.data / "blobs", read_master_key(folder / "units.key"))
         if not settings.postgres_url:
             _migrate(settings)
         engine, ledger = make_ledger(settings)
@@ -242,13 +242,3 @@ def _peer(path: Path, client: WorkerClient) -> Peer:
         return Peer(client, sealing, Ed25519PublicKey.from_public_bytes(bytes.fromhex(public["statement_key"])))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInputError("WORKER_KEYS", f"cannot read {path.name}", remedy="run `assay init DIR`") from error
-
-
-def _master_key(path: Path) -> bytes:
-    try:
-        key = bytes.fromhex(read_private(path).decode().strip())
-    except ValueError as error:
-        raise InvalidInputError("KEY_TYPE", f"{path.name} is not hex") from error
-    if len(key) != 32:
-        raise InvalidInputError("KEY_TYPE", f"{path.name} is not 32 bytes")
-    return key

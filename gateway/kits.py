@@ -19,7 +19,6 @@ from sqlalchemy import Connection
 
 from assay import bundle, canonical, durable
 from assay.errors import NotFoundError, PreconditionError
-from assay.identity import read_private
 from assay.v1 import policy_input_pb2, policy_pb2
 from assay.worker.settings import WorkerKeys
 from audit.ledger import dialect
@@ -33,11 +32,10 @@ from gateway.history import RELEASE_QUESTION
 from gateway.jobs import views
 from gateway.settings import Settings
 from gateway.store import jobs, rows
-from gateway.store.blobs import FileBlobStore
+from gateway.store.blobs import FileBlobStore, copy_out, read_master_key
 from gateway.store.tables import DatasetRow, JobRow, ModelRow
 
 KIND = "reperform-kit"
-_COPY = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,8 @@ def make_kit(settings: Settings, job: str, recipient: X25519PublicKey, out: Path
         PreconditionError: ``JOB_NOT_AUDITED`` when there is no report.
         IntegrityError: a ``BUNDLE_`` reason when the sealed rows cannot be opened with the worker's present sealing
             key, or a stored file is damaged or erased.
-        InvalidInputError: ``TRUST_MALFORMED`` when the installation's trust file cannot be read.
+        InvalidInputError: ``TRUST_MALFORMED`` when the installation's trust file cannot be read, ``KEY_TYPE`` when
+            ``units.key`` is no key.
     """
     engine = dialect.connect(settings.database_url)
     try:
@@ -73,8 +72,7 @@ def make_kit(settings: Settings, job: str, recipient: X25519PublicKey, out: Path
         engine.dispose()
     order = canonical.float_free(audit_order(settings, found.job, found.known, found.model))
     keys = WorkerKeys.load(settings.layout.service("audit-worker"))
-    master = bytes.fromhex(read_private(settings.folder / "units.key").decode().strip())
-    blobs = FileBlobStore(settings.data / "blobs", master)
+    blobs = FileBlobStore(settings.data / "blobs", read_master_key(settings.folder / "units.key"))
     with blobs.scratch() as scratch:
         files = _collect(found, blobs, scratch) | _judged(settings, found)
         with (scratch / PRIVATE_FILE).open("rb") as sealed:
@@ -112,9 +110,9 @@ def _collect(found: _Audited, blobs: FileBlobStore, scratch: Path) -> dict[str, 
     out: dict[str, Path | bytes] = {}
     for number, (path, sha256) in enumerate(sorted(stored.items())):
         plain = scratch / f"{number}.part"
-        _copy(blobs, found.job.unit, sha256, plain)
+        copy_out(blobs, found.job.unit, sha256, plain)
         out[path] = plain
-    _copy(blobs, found.job.unit, found.known.text(f"prepare.{PRIVATE_FILE}"), scratch / PRIVATE_FILE)
+    copy_out(blobs, found.job.unit, found.known.text(f"prepare.{PRIVATE_FILE}"), scratch / PRIVATE_FILE)
     return out
 
 
@@ -124,9 +122,3 @@ def _judged(settings: Settings, found: _Audited) -> dict[str, Path | bytes]:
         return {}
     question = views.from_json(found.known.text(RELEASE_QUESTION), policy_input_pb2.ReleaseInput)
     return rejudging.enclose(settings, question, views.from_json(found.job.verdict, policy_pb2.Verdict))
-
-
-def _copy(blobs: FileBlobStore, unit: str, sha256: str, to: Path) -> None:
-    with blobs.open(unit, sha256) as source, to.open("xb") as target:
-        while chunk := source.read(_COPY):
-            target.write(chunk)

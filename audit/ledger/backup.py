@@ -56,16 +56,13 @@ def marker(database: Path) -> Path:
     return database.with_name(database.name + ".rows-behind")
 
 
-def backup(
-    database: Path, log: Verifier, target: Path, cosigned: bytes = b"", published: Path | None = None
-) -> Manifest:
+def backup(database: Path, log: Verifier, target: Path, published: Path | None = None) -> Manifest:
     """Copies a log that may be running into the new folder ``target``, checks every record of the copy, all or nothing.
 
     Args:
         database: the SQLite file.
         log: key that signed the checkpoints.
         target: folder to make; it appears only when it is whole.
-        cosigned: the copy's newest checkpoint with witnesses' lines, if there is one; used when it is of that size.
         published: the file of published notes; copied when it is there. People have signed over the roots in it, so
             after a restore the same record must be covered by the same note.
 
@@ -90,8 +87,6 @@ def backup(
         copy(database, staging / DATABASE)
         size, note = inspect(staging / DATABASE, log)
         _demand_published(staging, size, log)
-        if cosigned and open_checkpoint(cosigned, log) == open_checkpoint(note, log):
-            note = cosigned
         (staging / CHECKPOINT).write_bytes(note)
         manifest = Manifest(
             1,

@@ -22,13 +22,12 @@ from assay import bundle, canonical, dsse, provenance
 from assay.digests import folder_manifest, sha256_bytes, sha256_file
 from assay.errors import IntegrityError, NotFoundError, PreconditionError
 from assay.v1 import worker_pb2
-from gateway.store.blobs import FileBlobStore
+from gateway.store.blobs import FileBlobStore, copy_out
 
 STATEMENT_FILE = "statement.json"
 PRIVATE_FILE = "private.bin"
 ADAPTER_FOLDER = "adapter"
 _LOOK_SECONDS = 1.0
-_COPY = 1 << 20
 
 KINDS: Mapping[str, worker_pb2.TaskKind] = {
     "prepare": worker_pb2.TASK_KIND_PREPARE,
@@ -124,6 +123,11 @@ class Ended:
         return self.task.state == worker_pb2.TASK_STATE_DONE
 
     @property
+    def seconds(self) -> float:
+        """Wall seconds by the supervisor's clock, all attempts together."""
+        return self.task.meter.wall_ms / 1000.0
+
+    @property
     def may_go_on(self) -> bool:
         """True when the worker kept a checkpoint that the task can go on from."""
         return self.task.state == worker_pb2.TASK_STATE_PAUSED
@@ -151,7 +155,7 @@ class Exchange:
 
         Raises:
             UnavailableError: the worker cannot be reached; call again later.
-            IntegrityError: ``RESULT_LOST`` when the worker let go of a result that was never stored here.
+            IntegrityError: ``TASK_CANCELLED`` when somebody else had the worker end it.
         """
         await self.resume(peer, task.task_id)
         while True:
@@ -243,9 +247,7 @@ class Exchange:
         files: dict[str, Path] = {}
         for number, (path, sha256) in enumerate(sorted(task.blobs.items())):
             plain = scratch / f"{number}.part"
-            with self.blobs.open(task.unit, sha256) as source, plain.open("xb") as target:
-                while chunk := source.read(_COPY):
-                    target.write(chunk)
+            copy_out(self.blobs, task.unit, sha256, plain)
             files[path] = plain
         manifest = {
             "task_id": task.task_id,

@@ -21,7 +21,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -32,11 +32,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from assay import durable
-from assay.errors import AbortedError, IntegrityError, NotFoundError
+from assay.errors import AbortedError, IntegrityError, InvalidInputError, NotFoundError
+from assay.identity import read_private
 
 _MAGIC = b"ASSAYBLOB1\n"
 _SALT = "unit.salt"
 _CHUNK = 64 << 10
+_COPY = 1 << 20
 _TAG = 16
 _WRAPPED = 12 + 32 + _TAG
 _UNIT = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -113,7 +115,7 @@ def put(store: BlobStore, unit: str, source: BinaryIO) -> Blob:
     """Stores a whole stream."""
     writer = store.writer(unit)
     try:
-        while chunk := source.read(1 << 20):
+        while chunk := source.read(_COPY):
             writer.write(chunk)
         return writer.finish()
     finally:
@@ -129,6 +131,28 @@ def read_bytes(store: BlobStore, unit: str, sha256: str) -> bytes:
     """Reads a whole file; for small ones."""
     with store.open(unit, sha256) as stream:
         return stream.read()
+
+
+def copy_out(store: BlobStore, unit: str, sha256: str, to: Path) -> None:
+    """Writes a file's content in the clear to a path where nothing is yet."""
+    with store.open(unit, sha256) as source, to.open("xb") as target:
+        shutil.copyfileobj(source, target, _COPY)
+
+
+def read_master_key(path: Path) -> bytes:
+    """The 32 secret bytes of ``units.key``.
+
+    Raises:
+        InvalidInputError: ``KEY_TYPE``, or what :func:`assay.identity.read_private` raises.
+    """
+    remedy = "put back the file that `assay init` wrote, or its copy: without it nothing that is stored can be read"
+    try:
+        key = bytes.fromhex(read_private(path).decode().strip())
+    except ValueError as error:
+        raise InvalidInputError("KEY_TYPE", f"{path.name} is not hex", remedy=remedy) from error
+    if len(key) != 32:
+        raise InvalidInputError("KEY_TYPE", f"{path.name} is not 32 bytes", remedy=remedy)
+    return key
 
 
 class FileBlobStore:
@@ -326,7 +350,8 @@ class _FileWriter:
 
     def abandon(self) -> None:
         """See :class:`BlobWriter`."""
-        self._stream.close()
+        with suppress(OSError):  # What a full disk would not take need not be written any more.
+            self._stream.close()
         self._scratch.unlink(missing_ok=True)
 
     def _emit(self, chunk: bytes, *, last: bool) -> None:

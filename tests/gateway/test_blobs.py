@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import shutil
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from assay.errors import AbortedError, IntegrityError, NotFoundError
-from gateway.store.blobs import Blob, FileBlobStore, put, put_bytes, read_bytes
+from assay.errors import AbortedError, IntegrityError, InvalidInputError, NotFoundError
+from gateway.store.blobs import Blob, FileBlobStore, put, put_bytes, read_bytes, read_master_key
 
 KEY = bytes(range(32))
 CHUNK = 64 << 10
@@ -180,3 +181,28 @@ def test_marks_of_a_unit_whose_files_are_all_shredded_go(tmp_path: Path) -> None
     (tmp_path / "blobs" / "units" / "credit" / "unit.salt").unlink()
     store.settle(lambda unit: pytest.fail("nothing can be opened"))
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("text", ["not hex", "00" * 31])
+def test_a_master_key_that_is_none_is_refused_with_a_remedy(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "units.key"
+    path.write_text(text)
+    path.chmod(0o600)
+    with pytest.raises(InvalidInputError) as caught:
+        read_master_key(path)
+    assert caught.value.reason == "KEY_TYPE" and "assay init" in caught.value.remedy
+
+
+def test_a_write_that_a_full_disk_broke_off_leaves_nothing(
+    store: FileBlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = store.writer("credit")
+
+    class Full:
+        def close(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    writer._stream.close()  # type: ignore[attr-defined]
+    monkeypatch.setattr(writer, "_stream", Full())
+    writer.abandon()
+    assert [path for path in (tmp_path / "blobs" / "tmp").rglob("*") if path.is_file()] == []

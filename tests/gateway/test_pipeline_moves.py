@@ -149,6 +149,7 @@ async def test_rows_of_somebody_erased_while_a_job_is_decided_are_not_let_in(
     assert decided == [event, Event.DENY]
     (outcome,) = job.decision.outcomes
     assert job.state == pb.TuningJob.STATE_DENIED and outcome.message.startswith("SUBJECT_ERASED")
+    assert job.stage_seconds["prepare"] > 0 and job.cost_usd_micros > 0
     assert not outcome.waivable_by
 
 
@@ -196,3 +197,11 @@ async def test_what_a_job_that_fails_or_is_cancelled_took_is_counted_to_its_end_
     question = await street.app.store.fetch(lambda c: jobs.facts(c, SECOND)[INTAKE_QUESTION])
     reserved = 0 if stage == "prepare" else job.cost_usd_micros
     assert int(json.loads(question)["account"].get("unit_usd_micros", 0)) == reserved
+
+
+async def test_a_task_that_somebody_else_ended_fails_its_job(street: Street) -> None:
+    await street.ask(gate_train="never")
+    await street.until("TRAINING", progress=True)
+    await street.app.pipeline.office.train.client.cancel("credit.first.train.1")
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_FAILED and job.reason.startswith("TASK_CANCELLED")
