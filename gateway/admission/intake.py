@@ -130,7 +130,8 @@ async def prepare(office: Office, job: JobRow) -> None:
         error = failed("prepare", ended.task.reason)
         if error.reason not in FILE_FAULTS:
             raise error
-        await _deny_file(office, job, known, error.reason, error.message)
+        spent = office.spent(job, office.settings.price_book, "prepare", ended.seconds)
+        await _deny_file(office, job, known, error.reason, error.message, spent)
         return
     async with office.exchange.result(peer, task, ended) as result:
         await _decide(office, job, known, result)
@@ -181,7 +182,8 @@ async def _decide(office: Office, job: JobRow, known: Known, result: Result) -> 
         erased = await office.store.fetch(lambda c: erased_in(c, job.unit, index))
         if erased:
             async with office.keeping(job, result, (INDEX_FILE,)) as kept:
-                await _deny_file(office, job, known, "SUBJECT_ERASED", _erased_words(erased), _named(kept))
+                spent = office.spent(job, office.settings.price_book, "prepare", result.seconds)
+                await _deny_file(office, job, known, "SUBJECT_ERASED", _erased_words(erased), spent, _named(kept))
             return
     request = views.request_of(job)
     base = office.base_models.get(request.base_model, known.facts.get(DIGEST, ""))
@@ -287,7 +289,13 @@ def _answer(office: Office, question: policy_input_pb2.IntakeInput) -> policy_pb
 
 
 async def _deny_file(
-    office: Office, job: JobRow, known: Known, code: str, words: str, established: Mapping[str, str] | None = None
+    office: Office,
+    job: JobRow,
+    known: Known,
+    code: str,
+    words: str,
+    spent: Mapping[str, Any],
+    established: Mapping[str, str] | None = None,
 ) -> None:
     """Denies a file that could not be read as what it claims to be, or may not be; the outcome names the fault."""
     rules = office.policy.policy()
@@ -313,7 +321,7 @@ async def _deny_file(
         reason=reason_of(decision),
         predicate=decision_predicate(decision),
         subjects=[("dataset", known.dataset.sha256)],
-        values={"decision": views.to_json(decision)},
+        values={"decision": views.to_json(decision), **spent},
         facts=established,
     )
 

@@ -320,6 +320,7 @@ async def test_a_file_that_is_none_is_denied_and_the_outcome_names_the_fault(str
     assert job.state == pb.TuningJob.STATE_DENIED
     (outcome,) = job.decision.outcomes
     assert outcome.rule_id == "INTAKE-FILE" and outcome.message.startswith("EMPTY_FILE")
+    assert job.stage_seconds["prepare"] > 0 and job.cost_usd_micros > 0, "it was read all the same"
     assert outcome.fix
 
 
