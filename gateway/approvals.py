@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select
 
 from assay import dsse
 from assay.errors import AbortedError, AlreadyExistsError, InvalidInputError, PermissionDeniedError, PreconditionError
-from assay.v1 import approval_pb2, identity_pb2, policy_pb2, tuning_job_pb2
+from assay.v1 import approval_pb2, identity_pb2, tuning_job_pb2
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
@@ -351,19 +351,22 @@ class ApprovalService:
             raise PreconditionError("NOT_PENDING", f"the card of {job.name} is not rendered yet")
         size, root = evidence_of(connection, self.store.publication, model)
         signed = _approvals(connection, job.name, model.card_sha256)
+        shown = views.summary(job)
         return approval_pb2.PendingApproval(
             tuning_job=job.name,
             etag=machine.etag(job.name, job.version),
             creator=job.creator,
-            verdict=views.from_json(job.verdict, policy_pb2.Verdict),
+            verdict=shown.verdict,
             card_sha256=model.card_sha256,
             card_record_index=model.card_index,
             evidence_root=root.hex(),
             evidence_size=size,
             adapter_sha256=model.adapter_sha256,
             base_sha256=model.base_sha256,
-            purpose=views.request_of(job).purpose,
-            audit_profile=views.request_of(job).audit_profile,
+            purpose=shown.purpose,
+            audit_profile=shown.audit_profile,
+            use=shown.use if shown.HasField("use") else None,
+            use_reading=shown.decision.use_reading if shown.decision.HasField("use_reading") else None,
             missing_roles=self._missing(connection, job, model.card_sha256),
             approvals=[self._shown(connection, a) for a in signed],
         )

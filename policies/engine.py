@@ -127,6 +127,20 @@ class PolicyEngine:
         """
         return self._intake(question, rows=False)
 
+    def read_use(self, question: policy_input_pb2.IntakeInput) -> policy_pb2.UseReading:
+        """How the declared use is read, and which of the installation's packs the unit's choice leaves out."""
+        read, chosen = inputs.shared_bindings(question), self._chosen(question.request.unit)
+        names = [part.name for part in self.pack.parts]
+        return policy_pb2.UseReading(
+            places=read["places"],
+            unknown_places=read["unknown_places"],
+            uses=filter(None, read["uses"]),
+            decides=read["decides"],
+            high_risk_by=read["high_risk_by"],
+            packs=[name for name in names if name in chosen],
+            packs_not_chosen=[name for name in names if name not in chosen],
+        )
+
     def judge(self, question: policy_input_pb2.ReleaseInput) -> policy_pb2.Verdict:
         """Release policy's answer.
 
@@ -243,8 +257,11 @@ class PolicyEngine:
             as_of=day.isoformat(),
         )
 
+    def _chosen(self, unit: str) -> frozenset[str]:
+        return self._packs if self._packs is not None else self.pack.chosen(unit)
+
     def _view(self, unit: str) -> _View:
-        names = self._packs if self._packs is not None else self.pack.chosen(unit)
+        names = self._chosen(unit)
         view = self._views.get(names)
         if view is None:
             pack = self.pack.only(names)

@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from assay.v1 import identity_pb2 as assay_dot_v1_dot_identity__pb2
 from assay.v1 import policy_pb2 as assay_dot_v1_dot_policy__pb2
+from assay.v1 import policy_input_pb2 as assay_dot_v1_dot_policy__input__pb2
 from assay.v1 import tuning_job_pb2 as assay_dot_v1_dot_tuning__job__pb2
 from assay.v1._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61ssay/v1/approval.proto\x12\x08\x61ssay.v1\x1a\x17\x61ssay/v1/identity.proto\x1a\x15\x61ssay/v1/policy.proto\x1a\x19\x61ssay/v1/tuning_job.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x02\n\x0fPendingApproval\x12\x12\n\ntuning_job\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x0f\n\x07\x63reator\x18\x03 \x01(\t\x12\"\n\x07verdict\x18\x04 \x01(\x0b\x32\x11.assay.v1.Verdict\x12\x13\n\x0b\x63\x61rd_sha256\x18\x05 \x01(\t\x12\x19\n\x11\x63\x61rd_record_index\x18\x06 \x01(\x03\x12\x15\n\revidence_root\x18\x07 \x01(\t\x12\x15\n\revidence_size\x18\x08 \x01(\x03\x12\x16\n\x0e\x61\x64\x61pter_sha256\x18\t \x01(\t\x12\x13\n\x0b\x62\x61se_sha256\x18\n \x01(\t\x12\x0f\n\x07purpose\x18\x0b \x01(\t\x12%\n\rmissing_roles\x18\x0c \x03(\x0e\x32\x0e.assay.v1.Role\x12%\n\tapprovals\x18\r \x03(\x0b\x32\x12.assay.v1.Approval\x12\x15\n\raudit_profile\x18\x0e \x01(\t\"\xc0\x01\n\x08\x41pproval\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.assay.v1.Role\x12\x0f\n\x07granted\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crecord_index\x18\x06 \x01(\x03\x12$\n\x08\x65nvelope\x18\x07 \x01(\x0b\x32\x12.assay.v1.Envelope\"\x93\x01\n\x1bListPendingApprovalsRequest\x12\x37\n\x06parent\x18\x01 \x01(\tB\'\xbaH$r\"2 ^units/(-|[a-z][a-z0-9-]{0,30})$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"m\n\x1cListPendingApprovalsResponse\x12\x34\n\x11pending_approvals\x18\x01 \x03(\x0b\x32\x19.assay.v1.PendingApproval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xdd\x01\n\x15\x44\x65\x63ideApprovalRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\x12\x18\n\x04\x65tag\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\x12)\n\x06reason\x18\x04 \x01(\x0b\x32\x11.assay.v1.OpeningB\x06\xbaH\x03\xc8\x01\x01\"g\n\x16\x44\x65\x63ideApprovalResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.assay.v1.Approval\x12\'\n\ntuning_job\x18\x02 \x01(\x0b\x32\x13.assay.v1.TuningJob\"\x92\x02\n\x11WaiveRulesRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\x12\x18\n\x04\x65tag\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\x12)\n\x06reason\x18\x04 \x01(\x0b\x32\x11.assay.v1.OpeningB\x06\xbaH\x03\xc8\x01\x01\x12\x37\n\x14\x63ompensating_control\x18\x05 \x01(\x0b\x32\x11.assay.v1.OpeningB\x06\xbaH\x03\xc8\x01\x01\"=\n\x12WaiveRulesResponse\x12\'\n\ntuning_job\x18\x01 \x01(\x0b\x32\x13.assay.v1.TuningJob\"\xda\x01\n\x12RaiseBudgetRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\x12\x18\n\x04\x65tag\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\x12)\n\x06reason\x18\x04 \x01(\x0b\x32\x11.assay.v1.OpeningB\x06\xbaH\x03\xc8\x01\x01\">\n\x13RaiseBudgetResponse\x12\'\n\ntuning_job\x18\x01 \x01(\x0b\x32\x13.assay.v1.TuningJob\"\xdc\x01\n\x14\x44ismissAppealRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\x12\x18\n\x04\x65tag\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\x12)\n\x06reason\x18\x04 \x01(\x0b\x32\x11.assay.v1.OpeningB\x06\xbaH\x03\xc8\x01\x01\"@\n\x15\x44ismissAppealResponse\x12\'\n\ntuning_job\x18\x01 \x01(\x0b\x32\x13.assay.v1.TuningJob\"\xb2\x01\n\x15RevokeApprovalRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\x12\x18\n\x04\x65tag\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\"A\n\x16RevokeApprovalResponse\x12\'\n\ntuning_job\x18\x01 \x01(\x0b\x32\x13.assay.v1.TuningJob2\x89\x04\n\x0f\x41pprovalService\x12\x65\n\x14ListPendingApprovals\x12%.assay.v1.ListPendingApprovalsRequest\x1a&.assay.v1.ListPendingApprovalsResponse\x12S\n\x0e\x44\x65\x63ideApproval\x12\x1f.assay.v1.DecideApprovalRequest\x1a .assay.v1.DecideApprovalResponse\x12G\n\nWaiveRules\x12\x1b.assay.v1.WaiveRulesRequest\x1a\x1c.assay.v1.WaiveRulesResponse\x12J\n\x0bRaiseBudget\x12\x1c.assay.v1.RaiseBudgetRequest\x1a\x1d.assay.v1.RaiseBudgetResponse\x12P\n\rDismissAppeal\x12\x1e.assay.v1.DismissAppealRequest\x1a\x1f.assay.v1.DismissAppealResponse\x12S\n\x0eRevokeApproval\x12\x1f.assay.v1.RevokeApprovalRequest\x1a .assay.v1.RevokeApprovalResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61ssay/v1/approval.proto\x12\x08\x61ssay.v1\x1a\x17\x61ssay/v1/identity.proto\x1a\x15\x61ssay/v1/policy.proto\x1a\x1b\x61ssay/v1/policy_input.proto\x1a\x19\x61ssay/v1/tuning_job.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x03\n\x0fPendingApproval\x12\x12\n\ntuning_job\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x0f\n\x07\x63reator\x18\x03 \x01(\t\x12\"\n\x07verdict\x18\x04 \x01(\x0b\x32\x11.assay.v1.Verdict\x12\x13\n\x0b\x63\x61rd_sha256\x18\x05 \x01(\t\x12\x19\n\x11\x63\x61rd_record_index\x18\x06 \x01(\x03\x12\x15\n\revidence_root\x18\x07 \x01(\t\x12\x15\n\revidence_size\x18\x08 \x01(\x03\x12\x16\n\x0e\x61\x64\x61pter_sha256\x18\t \x01(\t\x12\x13\n\x0b\x62\x61se_sha256\x18\n \x01(\t\x12\x0f\n\x07purpose\x18\x0b \x01(\t\x12%\n\rmissing_roles\x18\x0c \x03(\x0e\x32\x0e.assay.v1.Role\x12%\n\tapprovals\x18\r \x03(\x0b\x32\x12.assay.v1.Approval\x12\x15\n\raudit_profile\x18\x0e \x01(\t\x12%\n\x03use\x18\x0f \x01(\x0b\x32\x18.assay.v1.UseDeclaration\x12)\n\x0buse_reading\x18\x10 \x01(\x0b\x32\x14.assay.v1.UseReading\"\xc0\x01\n\x08\x41pproval\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.assay.v1.Role\x12\x0f\n\x07granted\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crecord_index\x18\x06 \x01(\x03\x12$\n\x08\x65nvelope\x18\x07 \x01(\x0b\x32\x12.assay.v1.Envelope\"\x93\x01\n\x1bListPendingApprovalsRequest\x12\x37\n\x06parent\x18\x01 \x01(\tB\'\xbaH$r\"2 ^units/(-|[a-z][a-z0-9-]{0,30})$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"m\n\x1cListPendingApprovalsResponse\x12\x34\n\x11pending_approvals\x18\x01 \x03(\x0b\x32\x19.assay.v1.PendingApproval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xdd\x01\n\x15\x44\x65\x63ideApprovalRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\x12\x18\n\x04\x65tag\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\x12)\n\x06reason\x18\x04 \x01(\x0b\x32\x11.assay.v1.OpeningB\x06\xbaH\x03\xc8\x01\x01\"g\n\x16\x44\x65\x63ideApprovalResponse\x12$\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x12.assay.v1.Approval\x12\'\n\ntuning_job\x18\x02 \x01(\x0b\x32\x13.assay.v1.TuningJob\"\x92\x02\n\x11WaiveRulesRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\x12\x18\n\x04\x65tag\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\x12)\n\x06reason\x18\x04 \x01(\x0b\x32\x11.assay.v1.OpeningB\x06\xbaH\x03\xc8\x01\x01\x12\x37\n\x14\x63ompensating_control\x18\x05 \x01(\x0b\x32\x11.assay.v1.OpeningB\x06\xbaH\x03\xc8\x01\x01\"=\n\x12WaiveRulesResponse\x12\'\n\ntuning_job\x18\x01 \x01(\x0b\x32\x13.assay.v1.TuningJob\"\xda\x01\n\x12RaiseBudgetRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\x12\x18\n\x04\x65tag\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\x12)\n\x06reason\x18\x04 \x01(\x0b\x32\x11.assay.v1.OpeningB\x06\xbaH\x03\xc8\x01\x01\">\n\x13RaiseBudgetResponse\x12\'\n\ntuning_job\x18\x01 \x01(\x0b\x32\x13.assay.v1.TuningJob\"\xdc\x01\n\x14\x44ismissAppealRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\x12\x18\n\x04\x65tag\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\x12)\n\x06reason\x18\x04 \x01(\x0b\x32\x11.assay.v1.OpeningB\x06\xbaH\x03\xc8\x01\x01\"@\n\x15\x44ismissAppealResponse\x12\'\n\ntuning_job\x18\x01 \x01(\x0b\x32\x13.assay.v1.TuningJob\"\xb2\x01\n\x15RevokeApprovalRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\x12\x18\n\x04\x65tag\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12,\n\x08\x65nvelope\x18\x03 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\"A\n\x16RevokeApprovalResponse\x12\'\n\ntuning_job\x18\x01 \x01(\x0b\x32\x13.assay.v1.TuningJob2\x89\x04\n\x0f\x41pprovalService\x12\x65\n\x14ListPendingApprovals\x12%.assay.v1.ListPendingApprovalsRequest\x1a&.assay.v1.ListPendingApprovalsResponse\x12S\n\x0e\x44\x65\x63ideApproval\x12\x1f.assay.v1.DecideApprovalRequest\x1a .assay.v1.DecideApprovalResponse\x12G\n\nWaiveRules\x12\x1b.assay.v1.WaiveRulesRequest\x1a\x1c.assay.v1.WaiveRulesResponse\x12J\n\x0bRaiseBudget\x12\x1c.assay.v1.RaiseBudgetRequest\x1a\x1d.assay.v1.RaiseBudgetResponse\x12P\n\rDismissAppeal\x12\x1e.assay.v1.DismissAppealRequest\x1a\x1f.assay.v1.DismissAppealResponse\x12S\n\x0eRevokeApproval\x12\x1f.assay.v1.RevokeApprovalRequest\x1a .assay.v1.RevokeApprovalResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -82,34 +83,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEAPPROVALREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_REVOKEAPPROVALREQUEST'].fields_by_name['envelope']._loaded_options = None
   _globals['_REVOKEAPPROVALREQUEST'].fields_by_name['envelope']._serialized_options = b'\272H\003\310\001\001'
-  _globals['_PENDINGAPPROVAL']._serialized_start=175
-  _globals['_PENDINGAPPROVAL']._serialized_end=536
-  _globals['_APPROVAL']._serialized_start=539
-  _globals['_APPROVAL']._serialized_end=731
-  _globals['_LISTPENDINGAPPROVALSREQUEST']._serialized_start=734
-  _globals['_LISTPENDINGAPPROVALSREQUEST']._serialized_end=881
-  _globals['_LISTPENDINGAPPROVALSRESPONSE']._serialized_start=883
-  _globals['_LISTPENDINGAPPROVALSRESPONSE']._serialized_end=992
-  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=995
-  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=1216
-  _globals['_DECIDEAPPROVALRESPONSE']._serialized_start=1218
-  _globals['_DECIDEAPPROVALRESPONSE']._serialized_end=1321
-  _globals['_WAIVERULESREQUEST']._serialized_start=1324
-  _globals['_WAIVERULESREQUEST']._serialized_end=1598
-  _globals['_WAIVERULESRESPONSE']._serialized_start=1600
-  _globals['_WAIVERULESRESPONSE']._serialized_end=1661
-  _globals['_RAISEBUDGETREQUEST']._serialized_start=1664
-  _globals['_RAISEBUDGETREQUEST']._serialized_end=1882
-  _globals['_RAISEBUDGETRESPONSE']._serialized_start=1884
-  _globals['_RAISEBUDGETRESPONSE']._serialized_end=1946
-  _globals['_DISMISSAPPEALREQUEST']._serialized_start=1949
-  _globals['_DISMISSAPPEALREQUEST']._serialized_end=2169
-  _globals['_DISMISSAPPEALRESPONSE']._serialized_start=2171
-  _globals['_DISMISSAPPEALRESPONSE']._serialized_end=2235
-  _globals['_REVOKEAPPROVALREQUEST']._serialized_start=2238
-  _globals['_REVOKEAPPROVALREQUEST']._serialized_end=2416
-  _globals['_REVOKEAPPROVALRESPONSE']._serialized_start=2418
-  _globals['_REVOKEAPPROVALRESPONSE']._serialized_end=2483
-  _globals['_APPROVALSERVICE']._serialized_start=2486
-  _globals['_APPROVALSERVICE']._serialized_end=3007
+  _globals['_PENDINGAPPROVAL']._serialized_start=204
+  _globals['_PENDINGAPPROVAL']._serialized_end=647
+  _globals['_APPROVAL']._serialized_start=650
+  _globals['_APPROVAL']._serialized_end=842
+  _globals['_LISTPENDINGAPPROVALSREQUEST']._serialized_start=845
+  _globals['_LISTPENDINGAPPROVALSREQUEST']._serialized_end=992
+  _globals['_LISTPENDINGAPPROVALSRESPONSE']._serialized_start=994
+  _globals['_LISTPENDINGAPPROVALSRESPONSE']._serialized_end=1103
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=1106
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=1327
+  _globals['_DECIDEAPPROVALRESPONSE']._serialized_start=1329
+  _globals['_DECIDEAPPROVALRESPONSE']._serialized_end=1432
+  _globals['_WAIVERULESREQUEST']._serialized_start=1435
+  _globals['_WAIVERULESREQUEST']._serialized_end=1709
+  _globals['_WAIVERULESRESPONSE']._serialized_start=1711
+  _globals['_WAIVERULESRESPONSE']._serialized_end=1772
+  _globals['_RAISEBUDGETREQUEST']._serialized_start=1775
+  _globals['_RAISEBUDGETREQUEST']._serialized_end=1993
+  _globals['_RAISEBUDGETRESPONSE']._serialized_start=1995
+  _globals['_RAISEBUDGETRESPONSE']._serialized_end=2057
+  _globals['_DISMISSAPPEALREQUEST']._serialized_start=2060
+  _globals['_DISMISSAPPEALREQUEST']._serialized_end=2280
+  _globals['_DISMISSAPPEALRESPONSE']._serialized_start=2282
+  _globals['_DISMISSAPPEALRESPONSE']._serialized_end=2346
+  _globals['_REVOKEAPPROVALREQUEST']._serialized_start=2349
+  _globals['_REVOKEAPPROVALREQUEST']._serialized_end=2527
+  _globals['_REVOKEAPPROVALRESPONSE']._serialized_start=2529
+  _globals['_REVOKEAPPROVALRESPONSE']._serialized_end=2594
+  _globals['_APPROVALSERVICE']._serialized_start=2597
+  _globals['_APPROVALSERVICE']._serialized_end=3118
 # @@protoc_insertion_point(module_scope)

@@ -2,6 +2,7 @@ import datetime
 
 from assay.v1 import identity_pb2 as _identity_pb2
 from assay.v1 import policy_pb2 as _policy_pb2
+from assay.v1 import policy_input_pb2 as _policy_input_pb2
 from assay.v1 import tuning_job_pb2 as _tuning_job_pb2
 from assay.v1._vendor.buf.validate import validate_pb2 as _validate_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -14,7 +15,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PendingApproval(_message.Message):
-    __slots__ = ("tuning_job", "etag", "creator", "verdict", "card_sha256", "card_record_index", "evidence_root", "evidence_size", "adapter_sha256", "base_sha256", "purpose", "missing_roles", "approvals", "audit_profile")
+    __slots__ = ("tuning_job", "etag", "creator", "verdict", "card_sha256", "card_record_index", "evidence_root", "evidence_size", "adapter_sha256", "base_sha256", "purpose", "missing_roles", "approvals", "audit_profile", "use", "use_reading")
     TUNING_JOB_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     CREATOR_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +30,8 @@ class PendingApproval(_message.Message):
     MISSING_ROLES_FIELD_NUMBER: _ClassVar[int]
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
     AUDIT_PROFILE_FIELD_NUMBER: _ClassVar[int]
+    USE_FIELD_NUMBER: _ClassVar[int]
+    USE_READING_FIELD_NUMBER: _ClassVar[int]
     tuning_job: str
     etag: str
     creator: str
@@ -43,7 +46,9 @@ class PendingApproval(_message.Message):
     missing_roles: _containers.RepeatedScalarFieldContainer[_identity_pb2.Role]
     approvals: _containers.RepeatedCompositeFieldContainer[Approval]
     audit_profile: str
-    def __init__(self, tuning_job: _Optional[str] = ..., etag: _Optional[str] = ..., creator: _Optional[str] = ..., verdict: _Optional[_Union[_policy_pb2.Verdict, _Mapping]] = ..., card_sha256: _Optional[str] = ..., card_record_index: _Optional[int] = ..., evidence_root: _Optional[str] = ..., evidence_size: _Optional[int] = ..., adapter_sha256: _Optional[str] = ..., base_sha256: _Optional[str] = ..., purpose: _Optional[str] = ..., missing_roles: _Optional[_Iterable[_Union[_identity_pb2.Role, str]]] = ..., approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ..., audit_profile: _Optional[str] = ...) -> None: ...
+    use: _policy_input_pb2.UseDeclaration
+    use_reading: _policy_pb2.UseReading
+    def __init__(self, tuning_job: _Optional[str] = ..., etag: _Optional[str] = ..., creator: _Optional[str] = ..., verdict: _Optional[_Union[_policy_pb2.Verdict, _Mapping]] = ..., card_sha256: _Optional[str] = ..., card_record_index: _Optional[int] = ..., evidence_root: _Optional[str] = ..., evidence_size: _Optional[int] = ..., adapter_sha256: _Optional[str] = ..., base_sha256: _Optional[str] = ..., purpose: _Optional[str] = ..., missing_roles: _Optional[_Iterable[_Union[_identity_pb2.Role, str]]] = ..., approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ..., audit_profile: _Optional[str] = ..., use: _Optional[_Union[_policy_input_pb2.UseDeclaration, _Mapping]] = ..., use_reading: _Optional[_Union[_policy_pb2.UseReading, _Mapping]] = ...) -> None: ...
 
 class Approval(_message.Message):
     __slots__ = ("subject", "role", "granted", "reason", "time", "record_index", "envelope")

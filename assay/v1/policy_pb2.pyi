@@ -195,8 +195,26 @@ class MinimalFix(_message.Message):
     questions: int
     def __init__(self, steps: _Optional[_Iterable[_Union[FixStep, _Mapping]]] = ..., left: _Optional[_Iterable[str]] = ..., questions: _Optional[int] = ...) -> None: ...
 
+class UseReading(_message.Message):
+    __slots__ = ("places", "unknown_places", "uses", "decides", "high_risk_by", "packs", "packs_not_chosen")
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_PLACES_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
+    DECIDES_FIELD_NUMBER: _ClassVar[int]
+    HIGH_RISK_BY_FIELD_NUMBER: _ClassVar[int]
+    PACKS_FIELD_NUMBER: _ClassVar[int]
+    PACKS_NOT_CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    places: _containers.RepeatedScalarFieldContainer[str]
+    unknown_places: _containers.RepeatedScalarFieldContainer[str]
+    uses: _containers.RepeatedScalarFieldContainer[str]
+    decides: bool
+    high_risk_by: str
+    packs: _containers.RepeatedScalarFieldContainer[str]
+    packs_not_chosen: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, places: _Optional[_Iterable[str]] = ..., unknown_places: _Optional[_Iterable[str]] = ..., uses: _Optional[_Iterable[str]] = ..., decides: _Optional[bool] = ..., high_risk_by: _Optional[str] = ..., packs: _Optional[_Iterable[str]] = ..., packs_not_chosen: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class Decision(_message.Message):
-    __slots__ = ("allowed", "outcomes", "bundle_sha256", "limits_sha256", "input_sha256", "engine", "audit_plan", "as_of", "minimal_fix")
+    __slots__ = ("allowed", "outcomes", "bundle_sha256", "limits_sha256", "input_sha256", "engine", "audit_plan", "as_of", "minimal_fix", "use_reading")
     ALLOWED_FIELD_NUMBER: _ClassVar[int]
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -206,6 +224,7 @@ class Decision(_message.Message):
     AUDIT_PLAN_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
     MINIMAL_FIX_FIELD_NUMBER: _ClassVar[int]
+    USE_READING_FIELD_NUMBER: _ClassVar[int]
     allowed: bool
     outcomes: _containers.RepeatedCompositeFieldContainer[RuleOutcome]
     bundle_sha256: str
@@ -215,7 +234,8 @@ class Decision(_message.Message):
     audit_plan: _measurement_pb2.AuditPlan
     as_of: str
     minimal_fix: MinimalFix
-    def __init__(self, allowed: _Optional[bool] = ..., outcomes: _Optional[_Iterable[_Union[RuleOutcome, _Mapping]]] = ..., bundle_sha256: _Optional[str] = ..., limits_sha256: _Optional[str] = ..., input_sha256: _Optional[str] = ..., engine: _Optional[str] = ..., audit_plan: _Optional[_Union[_measurement_pb2.AuditPlan, _Mapping]] = ..., as_of: _Optional[str] = ..., minimal_fix: _Optional[_Union[MinimalFix, _Mapping]] = ...) -> None: ...
+    use_reading: UseReading
+    def __init__(self, allowed: _Optional[bool] = ..., outcomes: _Optional[_Iterable[_Union[RuleOutcome, _Mapping]]] = ..., bundle_sha256: _Optional[str] = ..., limits_sha256: _Optional[str] = ..., input_sha256: _Optional[str] = ..., engine: _Optional[str] = ..., audit_plan: _Optional[_Union[_measurement_pb2.AuditPlan, _Mapping]] = ..., as_of: _Optional[str] = ..., minimal_fix: _Optional[_Union[MinimalFix, _Mapping]] = ..., use_reading: _Optional[_Union[UseReading, _Mapping]] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("outcome", "outcomes", "bundle_sha256", "limits_sha256", "input_sha256", "engine", "as_of")

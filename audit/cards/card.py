@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from assay import canonical
+from assay.v1.policy_input_pb2 import UseDeclaration
 from audit.cards import blocks, detection, measured, operations, rows, rules
 from audit.cards.blocks import facts, paragraph, section, table, word
 
@@ -42,12 +43,15 @@ def build_card(known: Facts) -> dict[str, Any]:
         "verdict_counts": rules.counted(verdict),
         "audit_profile": _plan(known).get("profile", ""),
         "rules_waived": rules.waived(known),
+        "use": job.get("use", {}),
+        "use_reading": known.get("decision", {}).get("use_reading", {}),
         "measurements": known.get("audit", {}).get("measurements", []),
         "rules": [*known.get("decision", {}).get("outcomes", []), *verdict.get("outcomes", [])],
         "sections": [
             _summary(known),
             _reading(),
             _intended_use(known),
+            _declared_use(known),
             _base_model(known),
             _data(known),
             _training(known),
@@ -166,6 +170,40 @@ def _intended_use(known: Facts) -> dict[str, Any]:
             ]
         ),
     )
+
+
+def _declared_use(known: Facts) -> dict[str, Any]:
+    """Every member of the declaration, whether it was declared or not, and which law was asked about it."""
+    use, read = known.get("job", {}).get("use", {}), known.get("decision", {}).get("use_reading", {})
+    members = [field.name for field in UseDeclaration.DESCRIPTOR.fields]
+    said = [(f"Declared: {name.replace('_', ' ')}", _member(use.get(name)), "job.received") for name in members]
+    # Nothing that was read is an answer too, once something was read.
+    worked_out = {
+        "Places, with those that they lie in": read.get("places") or "none: no law was asked by its place",
+        "Places that nobody knows": read.get("unknown_places") or "none",
+        "Used for": read.get("uses") or "nothing that was declared or that the purpose names",
+        "Decides about people": bool(read.get("decides")),
+        "High-risk in the words of the AI Act, by": read.get("high_risk_by") or "nothing",
+        "Packs of rules that were asked": read.get("packs"),
+        "Packs here that this unit had not chosen, not asked": read.get("packs_not_chosen") or "none",
+    }
+    return section(
+        "declared-use",
+        "Declared use",
+        paragraph(
+            "Where and for what the model is to be used is what the requester declares; nobody measured it. A law is "
+            "asked where the unit has chosen its pack and the places and uses below concern it; of what they do not "
+            "name, no law was asked."
+        ),
+        facts(said),
+        facts([(name, value if read else None, "intake.decided") for name, value in worked_out.items()]),
+    )
+
+
+def _member(value: Any) -> Any:
+    """A member of the declaration; documents one after another."""
+    documents = isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
+    return "; ".join(map(blocks.text, value)) if documents else value
 
 
 def _base_model(known: Facts) -> dict[str, Any]:

@@ -280,8 +280,9 @@ def _privacy(asked: policy_input_pb2.RequestFacts) -> dict[str, Any]:
 
 
 def _answer(office: Office, question: policy_input_pb2.IntakeInput) -> policy_pb2.Decision:
-    """Policy's answer; a denial says what would change it."""
+    """Policy's answer, with the use as it was read; a denial says what would change it."""
     decision = office.policy.decide(question)
+    decision.use_reading.CopyFrom(office.policy.read_use(question))
     if not decision.allowed:
         fix = minimal_fix(office.policy, office.settings, office.base_models, question)
         decision.minimal_fix.CopyFrom(fix)

@@ -13,7 +13,7 @@ from assay.v1 import approval_pb2, audit_pb2, identity_pb2, model_pb2, tuning_jo
 from audit.ledger.tree import leaf_hash, verify_inclusion
 from gateway.cli.errors import exit_on_error
 from gateway.cli.job import JobArgument
-from gateway.cli.job_text import describe
+from gateway.cli.job_text import describe, use_lines
 from gateway.cli.output import Output, OutputOption, emit, every_page, micros, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 from gateway.cli.signing import sign, signing_role
@@ -58,7 +58,8 @@ def list_(
             )
             for p in answer.pending_approvals
         ]
-        emit(output, answer, [table(("job", "purpose", "profile", "card", "still needed", "signed"), rows)])
+        uses = [f"{p.tuning_job}  {line}" for p in answer.pending_approvals for line in use_lines(p.use, p.use_reading)]
+        emit(output, answer, [table(("job", "purpose", "profile", "card", "still needed", "signed"), rows), *uses])
 
 
 @app.command()

@@ -37,6 +37,7 @@ def describe(job: tuning_job_pb2.TuningJob) -> list[Any]:
         lines.append(f"  {job.reason}")
     if job.audit_profile:
         lines.append(f"  audit profile {job.audit_profile}")
+    lines += [f"  {line}" for line in use_lines(job.use, job.decision.use_reading)]
     if job.HasField("appeal_due_time"):
         answer_by = job.appeal_due_time.ToDatetime(dt.UTC)
         overdue = " (overdue)" if answer_by < dt.datetime.now(dt.UTC) else ""
@@ -59,6 +60,28 @@ def describe(job: tuning_job_pb2.TuningJob) -> list[Any]:
     if job.etag:
         lines.append(f"  etag {job.etag}  trace {job.trace_id}")
     return lines
+
+
+def use_lines(use: policy_input_pb2.UseDeclaration, read: policy_pb2.UseReading) -> list[str]:
+    """A declared use for people: every member that was declared, how policy read it, and which packs were asked."""
+    said = [f"{field.name.replace('_', ' ')} {_declared(value)}" for field, value in use.ListFields()]
+    lines = [f"declared use: {'; '.join(said) or 'none'}"]
+    if read.packs:
+        unknown = f" (unknown: {', '.join(read.unknown_places)})" if read.unknown_places else ""
+        lines += [
+            f"read as: places {', '.join(read.places) or 'none'}{unknown}; uses {', '.join(read.uses) or 'none'}; "
+            f"{'decides' if read.decides else 'does not decide'} about people; "
+            f"high-risk by {read.high_risk_by or 'nothing'}",
+            f"packs asked: {', '.join(read.packs)}; not chosen: {', '.join(read.packs_not_chosen) or 'none'}",
+        ]
+    return lines
+
+
+def _declared(value: Any) -> str:
+    """A member of a declaration for people; of documents their kinds."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else ", ".join(getattr(item, "kind", item) for item in value)
 
 
 def _figure(figure: tuning_job_pb2.QuotedFigure) -> tuple[str, ...]:

@@ -282,9 +282,11 @@ class JobService:
             teacher=request.teacher if request.HasField("teacher") else None,
             search=request.search if request.HasField("search") else None,
             differential_privacy=request.differential_privacy if request.HasField("differential_privacy") else None,
+            use=request.use if request.HasField("use") else None,
             creator=caller.subject,
         )
         message.decision.CopyFrom(self.policy.preflight(asked))
+        message.decision.use_reading.CopyFrom(self.policy.read_use(asked))
         return message
 
     def _receive(

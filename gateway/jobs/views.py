@@ -91,7 +91,7 @@ def summary(job: JobRow, progress: tuning_job_pb2.Progress | None = None) -> tun
         cost_usd_micros=job.cost_usd_micros,
         trace_id=job.trace_id,
     )
-    for field in ("hyperparameters", "budget", "differential_privacy", "teacher", "search"):
+    for field in ("hyperparameters", "budget", "differential_privacy", "teacher", "search", "use"):
         if request.HasField(field):
             getattr(message, field).CopyFrom(getattr(request, field))
     if job.decision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import io
 import json
@@ -12,7 +13,7 @@ import pytest
 
 from assay import canonical, dsse
 from assay.errors import AssayError, NotFoundError, PermissionDeniedError, PreconditionError
-from assay.v1 import approval_pb2, identity_pb2, model_pb2, policy_pb2, tuning_job_pb2
+from assay.v1 import approval_pb2, identity_pb2, model_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
 from gateway.identity_registry import grants_of
 from gateway.jobs.transitions import Event
 from gateway.statements import (
@@ -54,6 +55,19 @@ async def test_pending_shows_everything_that_is_signed(house: House) -> None:
     assert found.card_record_index < found.evidence_size <= house.app.ledger.size
     assert found.evidence_root == house.app.ledger.root(found.evidence_size).hex()
     assert house.app.ledger.checkpoint_at(found.evidence_size) is not None
+
+
+async def test_pending_shows_for_which_use_and_which_law_was_asked(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use = policy_input_pb2.UseDeclaration(jurisdictions=["US"], own_brand=False)
+    monkeypatch.setattr(House, "request", functools.partialmethod(House.request, use=use))
+    await awaiting(house)
+    found = await pending(house)
+    assert found.use == use and found.use.HasField("own_brand")
+    assert list(found.use_reading.packs_not_chosen) == ["gdpr"]
+    request = tuning_job_pb2.GetTuningJobRequest(name=NAME)
+    assert (await house.app.jobs.get_tuning_job(await house.caller("vik"), request)).tuning_job.use == use
 
 
 async def test_two_people_approve_and_the_card_is_issued(house: House) -> None:

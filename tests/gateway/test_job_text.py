@@ -42,6 +42,25 @@ def test_people_see_the_labels_of_each_group_beside_the_reference() -> None:
     assert "1,507" in white and "reference" in white
 
 
+def test_people_see_what_use_was_declared_and_which_packs_were_not_asked() -> None:
+    job = tuning_job_pb2.TuningJob(name="units/u/tuningJobs/j", state="STATE_AWAITING_APPROVAL")
+    assert "  declared use: none" in [line.rstrip() for line in shown(job)]
+    job.use.jurisdictions.extend(["US"])
+    job.use.risk_tier, job.use.own_brand = "limited", False
+    job.use.artefacts.add(kind="DPIA", sha256="0" * 64)
+    read = job.decision.use_reading
+    read.places.extend(["US"])
+    read.uses.extend(["credit"])
+    read.decides, read.high_risk_by = True, "credit (Annex III(5)(b))"
+    read.packs.extend(["baseline"])
+    read.packs_not_chosen.extend(["eu-ai-act", "gdpr"])
+    lines = [line.rstrip() for line in shown(job)]
+    assert "  declared use: jurisdictions US; risk tier limited; own brand no; artefacts DPIA" in lines
+    assert "  packs asked: baseline; not chosen: eu-ai-act, gdpr" in lines
+    (said,) = (line for line in lines if line.startswith("  read as:"))
+    assert "places US; uses credit; decides about people; high-risk by credit (Annex III(5)(b))" in said
+
+
 def test_people_see_by_which_profile_a_model_is_audited() -> None:
     job = tuning_job_pb2.TuningJob(name="units/u/tuningJobs/j", state="STATE_AWAITING_APPROVAL")
     assert not any("profile" in line for line in shown(job))

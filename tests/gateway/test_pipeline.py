@@ -190,6 +190,8 @@ async def test_the_plan_is_recorded_before_training_and_the_canaries_are_opened_
     order = [r.type for r in records]
     assert order.index("intake.decided") < order.index("training.ordered") < order.index("training.completed")
     decided, ordered = by_type["intake.decided"]["predicate"], by_type["training.ordered"]["predicate"]
+    assert decided["decision"]["use_reading"]["packs"] == ["baseline"]
+    assert "gdpr" in decided["decision"]["use_reading"]["packs_not_chosen"]
     plan = decided["audit_plan"]
     assert set(plan) >= {
         "probes", "metrics", "gates", "confidences", "sample_sizes", "seed", "batch_plan", "canary_manifest_sha256",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from assay.v1 import policy_input_pb2
 from policies import uses
+from policies.engine import PolicyEngine
+from policies.pack import PACKS, load
 
 
 @pytest.mark.parametrize(
@@ -27,6 +32,23 @@ from policies import uses
 )
 def test_a_place_lies_in_others(declared: list[str], places: list[str]) -> None:
     assert uses.places_of(declared) == places
+
+
+def test_a_reading_says_which_law_was_asked_and_which_was_there_and_not_chosen(
+    table: policy_input_pb2.IntakeInput, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(PACKS, tmp_path / "policies", ignore=shutil.ignore_patterns("access")))
+    sheet = folder / "bundle.yaml"
+    sheet.write_text(sheet.read_text().replace("units: {}", "units: {credit: [fair-lending]}"))
+    table.request.unit, table.request.purpose = "credit", "credit-scoring"
+    table.request.use.CopyFrom(policy_input_pb2.UseDeclaration(jurisdictions=["US-NYC", "XX"], domain="credit"))
+    read = PolicyEngine(load(folder)).read_use(table)
+    assert list(read.places) == ["US-NYC", "US-NY", "US", "XX"] and list(read.unknown_places) == ["XX"]
+    assert list(read.uses) == ["credit"] and read.decides and read.high_risk_by == "credit (Annex III(5)(b))"
+    assert list(read.packs) == ["baseline", "fair-lending"]
+    assert "eu-ai-act" in read.packs_not_chosen and not set(read.packs) & set(read.packs_not_chosen)
+    table.request.ClearField("use")
+    assert list(PolicyEngine(load(folder)).read_use(table).places) == []
 
 
 def test_every_member_of_the_union_and_of_the_economic_area_counts() -> None:

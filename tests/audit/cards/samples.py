@@ -32,6 +32,16 @@ def rich(measurements: int = 0, rules: int = 0) -> dict[str, Any]:
     known["job"] |= {
         "create_time": "2026-11-02T08:00:00Z", "update_time": "2026-11-02T08:09:30.5Z", "quote_usd_micros": "52000",
         "cost_usd_micros": "41000", "trace_id": "c" * 32,
+        "use": {
+            "jurisdictions": ["US-NYC"], "domain": "credit", "risk_tier": "limited", "own_brand": False,
+            "artefacts": [{"kind": "DPIA", "sha256": "5" * 64, "title": "assessment.pdf"},
+                          {"kind": "TECHNICAL_FILE", "sha256": "6" * 64}],
+        },
+    }  # fmt: skip
+    known["decision"]["use_reading"] = {
+        "places": ["US-NYC", "US-NY", "US"], "uses": ["credit"], "decides": True,
+        "high_risk_by": "credit (Annex III(5)(b))", "packs": ["baseline", "fair-lending"],
+        "packs_not_chosen": ["eu-ai-act", "gdpr"],
     }  # fmt: skip
     known["quote"] = [
         {"name": "train_seconds", "unit": "seconds", "quoted": 304.0, "actual": 200.5, "method": "supervisors' clocks"},

@@ -12,6 +12,7 @@ import pytest
 from google.protobuf import json_format
 
 from assay import canonical
+from assay.v1.policy_input_pb2 import UseDeclaration
 from audit.cards import build_card, detection
 from audit.cards.rows import parts_of
 from audit.cards.rules import by_digest_alone
@@ -22,8 +23,9 @@ from trainer.recipes.ranks import Ranks
 from trainer.statement import processes_of
 
 SECTIONS = [
-    "summary", "reading", "intended-use", "base-model", "data", "training", "privacy", "fairness", "quality",
-    "overfitting", "rules-intake", "rules-release", "not-tested", "detection", "cost", "isolation", "evidence",
+    "summary", "reading", "intended-use", "declared-use", "base-model", "data", "training", "privacy", "fairness",
+    "quality", "overfitting", "rules-intake", "rules-release", "not-tested", "detection", "cost", "isolation",
+    "evidence",
 ]  # fmt: skip
 
 
@@ -212,6 +214,32 @@ def test_what_is_missing_is_a_gap(part: str, id_: str, label: str) -> None:
     assert fact(build_card(known), id_, label) == "GAP"
 
 
+def test_the_declared_use_stands_member_by_member_beside_the_law_that_was_asked() -> None:
+    """Also what was not declared, and the packs that nobody chose: nothing else says which law was not asked."""
+    card = build_card(samples.rich())
+    rows = [r for b in section(card, "declared-use")["blocks"] if b["kind"] == "facts" for r in b["rows"]]
+    shown = {r["label"]: r["value"] for r in rows}
+    for field in UseDeclaration.DESCRIPTOR.fields:
+        assert f"Declared: {field.name.replace('_', ' ')}" in shown
+    assert shown["Declared: jurisdictions"] == "US-NYC" and shown["Declared: own brand"] == "no"
+    assert shown["Declared: substantial modification"] == "GAP"
+    assert "title assessment.pdf; kind TECHNICAL_FILE" in shown["Declared: artefacts"]
+    assert shown["Places, with those that they lie in"] == "US-NYC, US-NY, US"
+    assert shown["Decides about people"] == "yes" and "Annex III(5)(b)" in str(shown.values())
+    assert shown["Packs here that this unit had not chosen, not asked"] == "eu-ai-act, gdpr"
+    assert card["use"]["risk_tier"] == "limited" and card["use_reading"]["packs"] == ["baseline", "fair-lending"]
+
+
+def test_a_reading_that_found_nothing_is_an_answer_and_no_gap() -> None:
+    known = samples.rich()
+    known["decision"]["use_reading"] = {"packs": ["baseline"]}
+    card = build_card(known)
+    assert fact(card, "declared-use", "Decides about people") == "no"
+    assert fact(card, "declared-use", "High-risk in the words of the AI Act, by") == "nothing"
+    del known["decision"]["use_reading"]
+    assert fact(build_card(known), "declared-use", "Decides about people") == "GAP"
+
+
 def test_counts_that_the_contract_leaves_out_are_zero_and_not_gaps() -> None:
     known = samples.rich()
     del known["data"]["invalid_rows"]
@@ -349,7 +377,7 @@ def test_waivers_have_their_own_section_only_when_there_are_some() -> None:
         {"rules": ["REL-PII"], "reason": "why", "compensating_control": "", "expires": "2026-12-01", "index": 9}
     ]
     card = build_card(known)
-    assert [s["id"] for s in card["sections"]] == [*SECTIONS[:12], "waivers", *SECTIONS[12:]]
+    assert [s["id"] for s in card["sections"]] == [*SECTIONS[:13], "waivers", *SECTIONS[13:]]
     assert cells(card, "waivers") == [["REL-PII", "why", "GAP", "2026-12-01", "GAP", "9"]]
     assert card["rules_waived"] == 1 and build_card(samples.rich())["rules_waived"] == 0
     known["waivers"].append({**known["waivers"][0], "rules": ["REL-PII", "REL-IMPACT-RATIO"]})
@@ -470,7 +498,7 @@ def test_a_gate_that_the_profile_leaves_out_says_so_and_no_other_rule_does() -> 
     assert said["REL-EFFECT"].endswith(asked)
     assert "not asked" not in said["GATE-EARLY"] + said["GATE-PASSED"]
     del known["decision"]["audit_plan"]["profile"]
-    assert "not asked" not in str(build_card(known))
+    assert "not asked of this model" not in str(build_card(known))
 
 
 def test_how_to_read_it_says_what_gates_and_conditions_and_waivers_do() -> None:

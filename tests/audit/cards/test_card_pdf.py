@@ -167,7 +167,7 @@ def test_the_structure_covers_every_mark_of_every_page() -> None:
             node = element.get_object()
             assert node["/K"] == mark and node["/Pg"].get_object() == page.get_object()
             roles.append(node["/S"])
-    assert roles.count("/H1") == 1 and roles.count("/H2") == 17
+    assert roles.count("/H1") == 1 and roles.count("/H2") == 18
     assert {"/P", "/TH", "/TD", "/Figure"} <= set(roles)
 
 
