@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import Connection
 
 from assay import canonical, dsse, durable
@@ -31,7 +32,7 @@ from gateway.store.tables import FactRow
 
 PUBLISHERS = ("ROLE_OPERATOR", "ROLE_COMPLIANCE_OFFICER")
 SIGNERS = 2
-_IN_FORCE = "policy.in-force"
+_IN_FORCE, _SINCE = "policy.in-force", "policy.in-force-since"
 _USED = "policy.publication."
 
 
@@ -86,12 +87,19 @@ def put_in_force(settings: Settings, store: Store, policy: policy_pb2.Policy, pe
             _demand_role(uow.connection, signer.subject, settings.layout.policy_publication)
         uow.append(RecordDraft(SYSTEM_UNIT, "policy.published", "policy", {}, envelope=envelope))
         rows.insert(uow.connection, FactRow(job=SYSTEM_UNIT, key=_USED + signed.publication_id, value=in_force))
-        if known is None:
-            rows.insert(uow.connection, FactRow(job=SYSTEM_UNIT, key=_IN_FORCE, value=in_force))
-        else:
-            rows.update(uow.connection, FactRow, {"job": SYSTEM_UNIT, "key": _IN_FORCE}, {"value": in_force})
+        for key, value in ((_IN_FORCE, in_force), (_SINCE, str(rows.micros(uow.now)))):
+            if rows.get(uow.connection, FactRow, job=SYSTEM_UNIT, key=key) is None:
+                rows.insert(uow.connection, FactRow(job=SYSTEM_UNIT, key=key, value=value))
+            else:
+                rows.update(uow.connection, FactRow, {"job": SYSTEM_UNIT, "key": key}, {"value": value})
 
     store.ledger.run(work)
+
+
+def in_force_since(store: Store) -> Timestamp | None:
+    """The time of the record that put the policy in force; None where that was before this was noted."""
+    noted = store.read(lambda c: rows.get(c, FactRow, job=SYSTEM_UNIT, key=_SINCE))
+    return None if noted is None else rows.timestamp(int(noted.value))
 
 
 def _of_another(path: Path, policy: policy_pb2.Policy, certificate: x509.Certificate) -> dict[str, Any] | None:

@@ -40,6 +40,7 @@ def list_(identity: IdentityOption = None, address: AddressOption = None, output
         ]
         heads = [
             f"{p.name} {p.version}  rules {p.bundle_sha256[:16]}  limits {p.limits_sha256[:16]}"
+            + (f"  in force since {p.publish_time.ToJsonString()}" if p.HasField("publish_time") else "")
             for p in answer.policies
         ]
         emit(output, answer, [*heads, table(("rule", "stage", "status", "title"), rows)])

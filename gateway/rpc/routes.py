@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from assay.v1 import (
     approval_pb2,
@@ -23,6 +24,7 @@ from assay.v1 import (
     policy_pb2,
     tuning_job_pb2,
 )
+from gateway import publications
 from gateway.application import Application
 from gateway.caller import Caller
 from gateway.jobs.service import JobService
@@ -54,8 +56,9 @@ class PolicyAnswers:
     and the pipeline read their rows with.
     """
 
-    def __init__(self, engine: PolicyEngine, precedents: Precedents) -> None:
+    def __init__(self, engine: PolicyEngine, precedents: Precedents, since: Timestamp | None = None) -> None:
         self._engine = engine
+        self._since = since
         self._threads = ThreadPoolExecutor(_AT_ONCE, "policy")
         self.list_precedents = precedents.list_precedents
 
@@ -63,7 +66,10 @@ class PolicyAnswers:
         self, caller: Caller, request: policy_pb2.ListPoliciesRequest
     ) -> policy_pb2.ListPoliciesResponse:
         """The bundle in force; there is one, so there is one page."""
-        return policy_pb2.ListPoliciesResponse(policies=[self._engine.policy()])
+        policy = self._engine.policy()
+        if self._since is not None:
+            policy.publish_time.CopyFrom(self._since)
+        return policy_pb2.ListPoliciesResponse(policies=[policy])
 
     async def evaluate_policy(
         self, caller: Caller, request: policy_pb2.EvaluatePolicyRequest
@@ -104,7 +110,7 @@ def routes(app: Application) -> dict[ServiceDescriptor, list[Route]]:
         dataset_pb2.DESCRIPTOR.services_by_name["DatasetService"]: app.datasets,
         tuning_job_pb2.DESCRIPTOR.services_by_name["TuningJobService"]: JobAnswers(app.jobs, app.replays),
         policy_pb2.DESCRIPTOR.services_by_name["PolicyService"]: PolicyAnswers(
-            app.policy, Precedents(app.settings, app.store, app.authorizer)
+            app.policy, Precedents(app.settings, app.store, app.authorizer), publications.in_force_since(app.store)
         ),
         model_pb2.DESCRIPTOR.services_by_name["ModelService"]: app.models,
         approval_pb2.DESCRIPTOR.services_by_name["ApprovalService"]: app.approvals,

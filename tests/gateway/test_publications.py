@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import sqlite3
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from assay.identity import Layout, load_p256
 from assay.v1 import policy_pb2
 from audit.ledger import records
 from gateway.cli.app import app as cli
+from gateway.rpc.routes import routes
 from policies.engine import PolicyEngine
 from tests.gateway.conftest import House, publish_by_two
 
@@ -51,6 +53,32 @@ async def test_the_founding_publication_is_a_persons(house: House) -> None:
     record = records.read(stored.body)
     assert len(record.signatures) == 2
     assert record.predicate["bundle_sha256"] == house.app.policy.policy().bundle_sha256
+
+
+async def test_since_when_a_policy_holds_is_the_time_of_its_record(opened: Callable[[], House], layout: Layout) -> None:
+    times: list[str] = []
+    for _ in range(2):
+        house = opened()
+        (stored,) = [r for r in house.app.ledger.records("system", None, -1, 50) if r.type == "policy.published"]
+        (policy,) = (await policies(house)).policies
+        assert policy.publish_time.ToDatetime(dt.UTC) == records.read(stored.body).time
+        times.append(policy.publish_time.ToJsonString())
+        await house.app.close()
+    assert times[0] == times[1], "a restart puts nothing in force"
+    with sqlite3.connect(layout.root / DATABASE) as database:
+        # As an installation of before has it.
+        database.execute("DELETE FROM job_fact WHERE key = 'policy.in-force-since'")
+    house = opened()
+    assert not (await policies(house)).policies[0].HasField("publish_time")
+    await house.app.close()
+
+
+async def policies(house: House) -> policy_pb2.ListPoliciesResponse:
+    answers = {service.name: found for service, found in routes(house.app).items()}["PolicyService"]
+    (asked,) = [route.function for route in answers if route.method.name == "ListPolicies"]
+    answer = await asked(await house.caller("rita"), policy_pb2.ListPoliciesRequest())
+    assert isinstance(answer, policy_pb2.ListPoliciesResponse)
+    return answer
 
 
 async def test_without_a_publication_nothing_starts(opened: Callable[[], House], layout: Layout) -> None:
