@@ -18,6 +18,7 @@ from assay.v1 import audit_pb2, permit_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from audit.verify.keys import KeyTable
+from audit.verify.permit import outside
 from gateway import key_registry, requests, standing, statements
 from gateway.caller import ALL_UNITS, Caller, not_found
 from gateway.identity_registry import OPERATOR, grants_behind, require_live_role
@@ -329,7 +330,9 @@ def _objection(row: PermitRow, job: JobRow | None, request: permit_pb2.CheckPerm
         "environment": (request.environment, row.environment),
     }
     wrong = [what for what, (asked, permitted) in compared.items() if asked != permitted]
-    return f"another {wrong[0]} than permitted" if wrong else ""
+    if wrong:
+        return f"another {wrong[0]} than permitted"
+    return outside(request.place, views.request_of(job).use.jurisdictions) if request.place else ""
 
 
 def _still_held(connection: Connection, job: JobRow, model: ModelRow) -> None:

@@ -67,18 +67,20 @@ class IssuePermitResponse(_message.Message):
     def __init__(self, permit: _Optional[_Union[Permit, _Mapping]] = ...) -> None: ...
 
 class CheckPermitRequest(_message.Message):
-    __slots__ = ("name", "adapter_sha256", "base_sha256", "purpose", "environment")
+    __slots__ = ("name", "adapter_sha256", "base_sha256", "purpose", "environment", "place")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_SHA256_FIELD_NUMBER: _ClassVar[int]
     BASE_SHA256_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     name: str
     adapter_sha256: str
     base_sha256: str
     purpose: str
     environment: str
-    def __init__(self, name: _Optional[str] = ..., adapter_sha256: _Optional[str] = ..., base_sha256: _Optional[str] = ..., purpose: _Optional[str] = ..., environment: _Optional[str] = ...) -> None: ...
+    place: str
+    def __init__(self, name: _Optional[str] = ..., adapter_sha256: _Optional[str] = ..., base_sha256: _Optional[str] = ..., purpose: _Optional[str] = ..., environment: _Optional[str] = ..., place: _Optional[str] = ...) -> None: ...
 
 class CheckPermitResponse(_message.Message):
     __slots__ = ("allowed", "reason", "permit")

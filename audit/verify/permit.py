@@ -29,7 +29,7 @@ from audit.verify.acts import quorum_met
 from audit.verify.keys import KeyTable
 from audit.verify.people import Grant, Roles, role_name
 from audit.verify.results import LONGEST_PERMIT
-from audit.verify.state import parse_moment, text
+from audit.verify.state import members, parse_moment, text
 from audit.verify.trust import TrustFile
 
 MAX_PROOFS = 256
@@ -53,6 +53,7 @@ def check_permit(
     environment: str,
     now: datetime,
     trust: TrustFile,
+    place: str = "",
 ) -> PermitVerdict:
     """Checks a permit for what is about to run.
 
@@ -64,6 +65,7 @@ def check_permit(
         environment: where it runs.
         now: aware time.
         trust: whom to believe about what.
+        place: where it is used, in the words of the declaration of use, such as ``EU`` or ``US-NY``; empty not to ask.
     """
     notes: list[str] = []
     try:
@@ -74,6 +76,7 @@ def check_permit(
         _demand(predicate.get("environment") == environment, f"permitted for another environment than {environment!r}")
         entries = _proved(permit, trust)
         issued = _issued(entries, statement, predicate)
+        _place(entries, predicate, place, notes)
         today, table = _system(entries, trust)
         _signed(permit, statement, issued, table)
         _people(permit, entries, issued, predicate, trust, today, table, notes)
@@ -88,6 +91,13 @@ def check_permit(
     notes.append("that no key event was left out: it shows those that the gateway chose, the evidence bundle shows all")
     notes.append("revocations after this permit was fetched; ask the gateway, or let not_after bound them")
     return PermitVerdict(True, "", tuple(notes))
+
+
+def outside(place: str, declared: Sequence[str]) -> str:
+    """Why a place is none that was declared, or nothing; ``US-NY`` lies in ``US``, and no other place in another."""
+    if any(place == known or place.startswith(f"{known}-") for known in declared):
+        return ""
+    return f"its use was declared for {', '.join(declared) or 'no place'}, not for {place!r}"
 
 
 class _Refused(Exception):
@@ -268,6 +278,19 @@ def _maker(entries: Sequence[Entry], predicate: Mapping[str, Any], notes: list[s
     if not asked:
         notes.append(f"that {creator} asked for the job: the permit lacks that record, the evidence bundle has it")
     return creator
+
+
+def _place(entries: Sequence[Entry], predicate: Mapping[str, Any], place: str, notes: list[str]) -> None:
+    """The place is one that the request declared, as its record says, which the log holds since before any approval."""
+    asked = [e for e in entries if e.record.type == "job.received" and e.record.job == predicate.get("job")]
+    _demand(bool(asked) or not place, "it lacks the record of the request, which names the places of its use")
+    for entry in asked:
+        declared = members(members(entry.record.predicate, "request"), "use").get("jurisdictions")
+        known = [str(name) for name in declared] if isinstance(declared, list) else []
+        if place:
+            _demand(not outside(place, known), outside(place, known))
+        else:
+            notes.append(f"where it is used: nobody asked; its use was declared for {', '.join(known) or 'no place'}")
 
 
 def _undoubted(table: KeyTable, signed: set[int], notes: list[str]) -> None:

@@ -60,6 +60,10 @@ def check(
     trust: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Trust file, from outside.")],
     purpose: Annotated[str, typer.Option(help="What the model does there.")],
     environment: Annotated[str, typer.Option(help="Where it runs.")],
+    place: Annotated[
+        str,
+        typer.Option(help="Where it is used, as the declaration of use names places: EU, US-NY. Left out: not asked."),
+    ] = "",
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Check offline: hash the files, verify permit, approvals and proofs. Exit 0 allowed, 6 refused.
@@ -70,7 +74,7 @@ def check(
     with exit_on_error():
         verdict = check_permit(
             read_object(permit, "PERMIT_MALFORMED"), adapter, base, purpose, environment,
-            dt.datetime.now(dt.UTC), TrustFile.load(trust),
+            dt.datetime.now(dt.UTC), TrustFile.load(trust), place,
         )  # fmt: skip
         word = "allowed" if verdict.allowed else f"refused: {verdict.reason}"
         facts = {"allowed": verdict.allowed, "reason": verdict.reason, "not_checked": list(verdict.not_checked)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import uuid
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from google.protobuf import json_format
 from assay import model_signature
 from assay.digests import folder_manifest
 from assay.errors import AlreadyExistsError, AssayError, NotFoundError, PreconditionError
-from assay.v1 import approval_pb2, identity_pb2, permit_pb2, tuning_job_pb2
+from assay.v1 import approval_pb2, identity_pb2, permit_pb2, policy_input_pb2, tuning_job_pb2
 from audit.verify.permit import check_permit
 from audit.verify.trust import TrustFile
 from gateway.jobs import machine
@@ -83,6 +84,29 @@ async def test_a_permit_holds_online_and_offline(house: House) -> None:
     assert [t for t in types if t != "grant.issued"] == own
     lasts = permit.not_after.ToDatetime() - permit.not_before.ToDatetime()
     assert lasts == dt.timedelta(hours=24)
+
+
+@pytest.mark.parametrize(
+    ("declared", "place", "why"),
+    [
+        (["EU", "US"], "EU", ""),
+        (["EU", "US"], "US-NY", ""),
+        (["US-NY"], "US", "declared for US-NY, not for 'US'"),
+        (["US"], "DE", "declared for US, not for 'DE'"),
+        ([], "US", "declared for no place"),
+    ],
+)
+async def test_a_permit_holds_where_its_use_was_declared_and_nowhere_else(
+    house: House, monkeypatch: pytest.MonkeyPatch, declared: list[str], place: str, why: str
+) -> None:
+    use = policy_input_pb2.UseDeclaration(jurisdictions=declared)
+    monkeypatch.setattr(House, "request", functools.partialmethod(House.request, use=use))
+    await approved(house)
+    permit = await issued(house)
+    answer = await online(house, permit, place=place)
+    for allowed, reason in ((answer.allowed, answer.reason), offline(house, permit, place=place)):
+        assert allowed == (not why) and why in reason
+    assert offline(house, permit) == (True, ""), "who does not ask for a place is answered as before"
 
 
 async def test_the_permit_shows_that_its_signers_held_their_roles(house: House) -> None:

@@ -146,6 +146,17 @@ def test_asked_for_something_else(story: Story, changes: dict[str, Any], what: s
     assert not verdict.allowed and what in verdict.reason
 
 
+def test_a_place_is_proved_by_the_record_of_the_request(story: Story) -> None:
+    """A permit from before that record came with it shows no place: it holds where nobody asks, and nowhere by name."""
+    assert check(story).allowed
+    verdict = check(story, place="EU")
+    assert not verdict.allowed and "lacks the record of the request" in verdict.reason
+    shown = story.permit_message([*grants(story), story.indices["job.received"]])
+    verdict = check(story, shown)
+    assert verdict.allowed and any("declared for no place" in line for line in verdict.not_checked)
+    assert "declared for no place, not for 'EU'" in check(story, shown, place="EU").reason
+
+
 def without(kind: str) -> Callable[[dict[str, Any], Story], None]:
     def change(permit: dict[str, Any], story: Story) -> None:
         ledger = story.world.ledger
