@@ -183,7 +183,7 @@ class Application:
             approvals=ApprovalService(settings, store, policy, board, people, cards, keys, authorizer),
             permits=PermitService(settings, store, order_key, people, policy),
             models=ModelRegistry(store, blobs, load_p256(folder / "pdf.key")),
-            evidence=EvidenceService(store, blobs, keys, authorizer),
+            evidence=EvidenceService(settings, store, blobs, keys, authorizer),
             erasures=erasures,
             lineage=LineageService(settings, store, blobs),
             refusals=RefusalRecorder(store, settings.limits.refusals_per_minute),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
@@ -13,19 +13,21 @@ from sqlalchemy import Connection
 
 from assay.errors import IntegrityError, InvalidInputError, NotFoundError
 from assay.v1 import audit_pb2
-from audit.ledger import bundle, payloads
+from audit.ledger import bundle, evidence, payloads
 from audit.ledger.ledger import StoredRecord
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.quorum import Log, QuorumPolicy
-from gateway import pages
+from gateway import active_policy, pages
 from gateway.caller import ALL_UNITS, SYSTEM_UNIT, Caller, not_found
 from gateway.names import unit_of
+from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.blobs import BlobStore, read_bytes
 from gateway.store.database import Store
 from gateway.store.rows import Position
 from gateway.store.tables import ModelRow
 from policies.authorization import Authorizer
+from policies.bundle import CHOSEN
 
 _CHUNK = 256 << 10
 
@@ -37,6 +39,7 @@ class EvidenceService:
     A caller reads the chains of units it has a role in; the system's chain takes a role in every unit.
     """
 
+    settings: Settings
     store: Store
     blobs: BlobStore
     keys: ScopeKeys
@@ -121,9 +124,9 @@ class EvidenceService:
     async def export_bundle(
         self, caller: Caller, request: audit_pb2.ExportBundleRequest
     ) -> AsyncIterator[audit_pb2.ExportBundleResponse]:
-        """Yields an evidence bundle: the records asked for, what they rest on, their proofs, and the cards.
+        """Yields an evidence bundle: the records asked for, what they rest on, their proofs, the cards, and the rules.
 
-        A card that cannot be read any more is left out, and the last message names it.
+        A card that cannot be read any more is left out, and so is a policy that is not kept; the last message names it.
 
         Raises:
             NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
@@ -150,6 +153,13 @@ class EvidenceService:
         size, note = self.store.publication.latest()
         indices = sorted(i for i in chosen if i < size) if jobs else None
         attachments, absent = self.store.read(lambda c: self._attachments(c, unit, jobs, size))
+        whole = unit is None and not jobs
+
+        def policy_of(rules: str, limits: str) -> dict[str, bytes]:
+            found, missing = self._texts(rules, limits, None if whole else {*units, *([unit] if unit else [])})
+            absent.update(missing)
+            return found
+
         sha256 = bundle.export(
             ledger,
             out,
@@ -157,6 +167,7 @@ class EvidenceService:
             unit=unit,
             attachments=attachments,
             disclose=self._disclosed,
+            policy_of=policy_of,
             policy_text=self._policy(),
             checkpoint=note,
         )
@@ -184,9 +195,25 @@ class EvidenceService:
             return b""
         return opening.salt + opening.payload
 
+    def _texts(self, rules: str, limits: str, units: Set[str] | None) -> tuple[dict[str, bytes], dict[str, str]]:
+        """Texts of the rules and the limits of two digests by path, and why one is not there.
+
+        Which packs another unit chose is nobody's business here, and the limits' digest is of that too: where there is
+        such a choice, a bundle of some ``units`` has no text of them.
+        """
+        paths = evidence.rules_path(rules), evidence.limits_path(limits)
+        texts = active_policy.text_of(self.settings, rules, limits)
+        if texts is None:
+            return {}, dict.fromkeys(paths, "POLICY_NOT_KEPT")
+        found = {path: text.encode() for path, text in zip(paths, texts, strict=True)}
+        if units is None or texts[1].more.get(CHOSEN, {}).keys() <= units:
+            return found, {}
+        del found[paths[1]]
+        return found, {paths[1]: "OTHER_UNITS"}
+
     def _attachments(
         self, connection: Connection, unit: str | None, jobs: Sequence[str], size: int
-    ) -> tuple[Mapping[str, bytes], Mapping[str, str]]:
+    ) -> tuple[Mapping[str, bytes], dict[str, str]]:
         """Cards and their JSON twins, under names that tell whose they are; a card's record names each one's digest.
 
         Only cards recorded below ``size``: the bundle shows no record of a younger one. Beside them why one cannot be

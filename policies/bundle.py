@@ -7,20 +7,44 @@ bundle of one pack, or of two where the pack ``extends`` the one beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay import canonical, digests
+from assay import canonical, policy_text
 from policies import yamlsource
 from policies.limits import plain
 from policies.rule import Part
-from policies.yamlsource import Section
+from policies.yamlsource import Document, Section
 
 BUNDLE = "bundle.yaml"
+CHOSEN = "units"
+"""Member of the limits' text under which stands what each unit chose."""
 _UNIT = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
 _FOLDER = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+
+
+@dataclass(frozen=True)
+class Text:
+    """What one of a bundle's two digests is of, as :mod:`assay.policy_text` carries it."""
+
+    files: Mapping[str, Any]
+    more: Mapping[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """The digest, in hex."""
+        return policy_text.sha256_of(self.files, self.more)
+
+    def encode(self) -> bytes:
+        """The text as evidence carries it."""
+        return policy_text.encode(self.files, self.more)
+
+    @classmethod
+    def of(cls, documents: Iterable[Document], more: Mapping[str, Any]) -> Text:
+        """From parsed files."""
+        return cls({d.name: canonical.float_free(plain(d.data)) for d in documents}, canonical.float_free(more))
 
 
 @dataclass(frozen=True)
@@ -47,14 +71,14 @@ class Sheet:
         """Who answers for the whole; ``last`` where no bundle file says so."""
         return self.head or last
 
-    def rules_digest(self, by_file: Mapping[str, str]) -> str:
-        """Digest of everything that engineers edit."""
-        return _digest(by_file, {"bundle": self.text} if self.text else {})
+    def rules_text(self, documents: Iterable[Document]) -> Text:
+        """Everything that engineers edit."""
+        return Text.of(documents, {"bundle": self.text} if self.text else {})
 
-    def limits_digest(self, by_file: Mapping[str, str]) -> str:
-        """Digest of everything that officers edit."""
+    def limits_text(self, documents: Iterable[Document]) -> Text:
+        """Everything that officers edit."""
         chosen = {unit: list(names) for unit, names in self.units.items()}
-        return _digest(by_file, {"units": chosen} if self.text else {})
+        return Text.of(documents, {CHOSEN: chosen} if self.text else {})
 
 
 def read(folder: Path) -> Sheet:
@@ -88,11 +112,6 @@ def read(folder: Path) -> Sheet:
     return Sheet(tuple(folder / name for name in packs), chosen, head, text)
 
 
-def digest_of(data: Any) -> str:
-    """Hex SHA-256 of the canonical JSON of parsed YAML."""
-    return digests.sha256_bytes(canonical.encode(canonical.float_free(plain(data))))
-
-
 def _base(folder: Path) -> tuple[Path, ...]:
     document = yamlsource.read(folder / "rules.yaml")
     top = document.data if isinstance(document.data, dict) else {}
@@ -103,9 +122,3 @@ def _base(folder: Path) -> tuple[Path, ...]:
     if not isinstance(name, str) or not _FOLDER.match(name) or not (folder.parent / name).is_dir():
         raise document.error(("metadata", "extends"), "PACK_SCHEMA", "must name the folder of a pack beside this one")
     return (folder.parent / name,)
-
-
-def _digest(by_file: Mapping[str, str], more: Mapping[str, Any]) -> str:
-    if len(by_file) == 1 and not more:
-        return next(iter(by_file.values()))
-    return digest_of({**by_file, **more})

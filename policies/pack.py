@@ -9,17 +9,17 @@ number, a limit that nobody set, a read that would silently be true.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.errors import FieldViolation, InvalidInputError
 from policies import bundle, limits, yamlsource
-from policies.bundle import digest_of
+from policies.bundle import Sheet, Text
 from policies.cel import Environment
 from policies.limits import Limits
-from policies.reading import INHERITED, RuleReader
+from policies.reading import DEFAULTS, INHERITED, RuleReader
 from policies.rule import GATE, INTAKE, RELEASE, Pack, Part, Rule
 from policies.yamlsource import Document, Section
 
@@ -78,24 +78,44 @@ def collect(folder: Path) -> tuple[Pack | None, tuple[InvalidInputError, ...]]:
         faults += _limits_at_fault(rules, sources)
     if faults:
         return None, tuple(faults)
-    by_file = {source.rules_file.name: digest_of(source.rules_file.data) for source in sources}
-    limits_by_file = {source.limits_file.name: digest_of(source.limits_file.data) for source in sources}
+    rules_text, limits_text = _texts(sheet, sources)
     first = sheet.named(sources[-1].part)
     pack = Pack(
         name=first.name,
         version=first.version,
         owner=first.owner,
+        folder=folder,
         parts=tuple(source.part for source in sources),
         units=sheet.units,
         rules=tuple(rules),
         limits=chosen,
-        bundle_sha256=sheet.rules_digest(by_file),
-        limits_sha256=sheet.limits_digest(limits_by_file),
+        bundle_sha256=rules_text.sha256,
+        limits_sha256=limits_text.sha256,
         intake=intake,
         release=release,
         gate=gate,
     )
     return pack, ()
+
+
+def texts(folder: Path) -> tuple[Text, Text]:
+    """What the digests of a bundle's rules and of its limits are of; nothing is compiled, so that old bundles are read.
+
+    Raises:
+        InvalidInputError: ``PACK_*`` when a file cannot be read or has another shape.
+    """
+    sheet = bundle.read(folder)
+    sources = [_Source.read(part, sheet.label(part)) for part in sheet.folders]
+    for source in sources:
+        for section in source.sections:
+            # The digest is of rules that say all by themselves, as they are asked.
+            section.fill(source.defaults, DEFAULTS)
+    return _texts(sheet, sources)
+
+
+def _texts(sheet: Sheet, sources: Sequence[_Source]) -> tuple[Text, Text]:
+    rules = sheet.rules_text(source.rules_file for source in sources)
+    return rules, sheet.limits_text(source.limits_file for source in sources)
 
 
 @dataclass(frozen=True)

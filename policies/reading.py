@@ -40,6 +40,8 @@ INHERITED = (
     *("waivable_by", "waiver_days", "appealable"),
 )
 """Keys that a pack may state once, under ``defaults``, for the rules that do not state them."""
+DEFAULTS = ("defaults",)
+"""Where in a rules file they stand."""
 _DEMANDED = ("status", "severity", "instrument", "jurisdictions", "citation", "effective_from")
 _OPTIONAL = (
     *("reference", "effective_to", "applies", "expression", "gate", "needs", "artefacts", "repair"),
@@ -70,7 +72,7 @@ class RuleReader:
         """
         rule_id = str(section.data.get("id", ""))
         section = Section(section.document, section.where, rule_id)
-        section.fill(defaults, ("defaults",))
+        section.fill(defaults, DEFAULTS)
         section.only((*_REQUIRED, *_DEMANDED), (*INHERITED, *_OPTIONAL))
         if not _ID.match(rule_id):
             raise section.error("id", "PACK_SCHEMA", f"{rule_id!r} is not an id such as BASE-PURPOSE")

@@ -257,7 +257,8 @@ class Pack:
         name: as in its metadata.
         version: as its owner wrote it.
         owner: who answers for it.
-        parts: the folders that it was read from; every unit is asked the rules of the first.
+        folder: that it was loaded from.
+        parts: the folders of its packs; every unit is asked the rules of the first.
         units: the other parts that a unit has chosen, by unit.
         rules: in file order.
         limits: its limits.
@@ -269,6 +270,7 @@ class Pack:
     name: str
     version: str
     owner: str
+    folder: Path
     parts: tuple[Part, ...]
     units: Mapping[str, tuple[str, ...]]
     rules: tuple[Rule, ...]

@@ -25,6 +25,7 @@ def export(
     unit: str | None = None,
     attachments: Mapping[str, bytes] | None = None,
     disclose: Callable[[str], bytes] = lambda commitment: b"",
+    policy_of: Callable[[str, str], Mapping[str, bytes]] = lambda rules, limits: {},
     policy_text: str,
     checkpoint: bytes | None = None,
 ) -> str:
@@ -39,6 +40,8 @@ def export(
         unit: business unit; None for the whole log.
         attachments: documents by plain file name; the verifier demands that a record names each one's SHA-256.
         disclose: salt and payload of a commitment that the records name; empty for one that is erased or kept back.
+        policy_of: texts of the rules and limits of two digests that decisions name, by path; none that is not kept or
+            shows what is not this bundle's.
         policy_text: the log's key and witness policy, as the exporter sees it.
         checkpoint: the note to export under, with its cosignatures; None for the newest, which no witness has seen.
 
@@ -54,7 +57,13 @@ def export(
     head = Checkpoint.parse(SignedNote.parse(note).text)
     entries = [_entry(stored) for stored in _chosen(ledger, indices, unit, head.size)]
     scope = "selection" if indices is not None else "log" if unit is None else "unit"
-    files = {evidence.POLICY: policy_text.encode(), evidence.CHECKPOINT: note, **evidence.derived_files(entries)}
+    texts = {path: text for pair in evidence.policies_named(entries) for path, text in policy_of(*pair).items()}
+    files = {
+        evidence.POLICY: policy_text.encode(),
+        evidence.CHECKPOINT: note,
+        **evidence.derived_files(entries, policies=bool(texts)),
+        **texts,
+    }
     for entry in entries:
         files[evidence.record_path(entry.index)] = entry.body
         proof = ledger.inclusion_proof(entry.index, head.size)

@@ -32,13 +32,16 @@ MAX_BYTES = 1 << 29
 # Parsed JSON takes up to 35 times its bytes in memory: what is parsed is bounded by its values. An object or array
 # counts twice, another value once, which is about 100 bytes of memory a count.
 MAX_VALUES = 8_000_000
+MAX_POLICY_VALUES = 500_000
 MAX_MANIFEST_ROW = 512
 MAX_TEXT = 1024
 MAX_TIMESTAMP = 65_536
 MAX_TIMESTAMPS = 8
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_COMMITMENT = re.compile(r"[0-9a-f]{64}")
+_COMMITMENT = _DIGEST = re.compile(r"[0-9a-f]{64}")
+_JUDGED = {"intake.decided": "decision", "release.decided": "verdict"}
+"""Member of a record's predicate that holds policy's answer."""
 _HEAD = struct.Struct("<4s5H3I2H")
 _ENTRY = struct.Struct("<4s6H3I5H2I")
 _END = struct.Struct("<4s4H2IH")
@@ -65,6 +68,12 @@ Verify with a trust file that did NOT come with this bundle:
 Exit codes: 0 valid, 1 invalid, 2 wrong usage, 3 stale, 4 incomplete, 5 suspect (a key that was compromised later
 signed some of it).
 """
+
+
+_POLICY_LINES = b"""rules/SHA256.json           rules that a decision or verdict here names by this digest
+limits/SHA256.json          limits, likewise
+"""
+"""Stand in the README of a bundle with such files alone, since the README of one from before is as it was."""
 
 
 class Writable(Protocol):
@@ -154,6 +163,33 @@ def payload_path(commitment: str) -> str:
     return f"payloads/{commitment}"
 
 
+def rules_path(sha256: str) -> str:
+    """Name of the file with the text of rules."""
+    return f"rules/{_named(sha256)}.json"
+
+
+def limits_path(sha256: str) -> str:
+    """Name of the file with the text of limits."""
+    return f"limits/{_named(sha256)}.json"
+
+
+def _named(sha256: str) -> str:
+    if not _DIGEST.fullmatch(sha256):
+        raise malformed("the text of a policy is not named by its digest")
+    return sha256
+
+
+def policies_named(entries: Iterable[Entry]) -> dict[tuple[str, str], int]:
+    """Digests of rules and limits that decisions and verdicts name, each pair with the first record that does."""
+    found: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        answer = entry.record.predicate.get(_JUDGED.get(entry.record.type, ""))
+        named = [answer.get(name) for name in ("bundle_sha256", "limits_sha256")] if isinstance(answer, dict) else []
+        if named and all(isinstance(sha256, str) and _DIGEST.fullmatch(sha256) for sha256 in named):
+            found.setdefault((str(named[0]), str(named[1])), entry.index)
+    return found
+
+
 def evidence_sizes(entries: Iterable[Entry], size: int) -> dict[int, set[str]]:
     """Tree sizes below ``size`` that people signed over, with the hex roots that they signed."""
     sizes: dict[int, set[str]] = {}
@@ -170,10 +206,10 @@ def consistency_text(hashes: Sequence[bytes]) -> bytes:
     return "".join(base64.b64encode(value).decode() + "\n" for value in hashes).encode()
 
 
-def derived_files(entries: Sequence[Entry]) -> dict[str, bytes]:
-    """README, unit chains and DSSE files: what follows from the records alone."""
+def derived_files(entries: Sequence[Entry], *, policies: bool = False) -> dict[str, bytes]:
+    """README, unit chains and DSSE files: what follows from the records, and from whether policies' texts are there."""
     chains: dict[str, list[list[Any]]] = {}
-    files = {README: README_TEXT}
+    files = {README: README_TEXT.replace(b"policy.txt", _POLICY_LINES + b"policy.txt", 1) if policies else README_TEXT}
     for entry in entries:
         record = entry.record
         chains.setdefault(record.unit, []).append([entry.index, record.sequence, entry.leaf.hex()])

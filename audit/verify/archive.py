@@ -23,6 +23,7 @@ from audit.ledger.note import Checkpoint, ProofFile, Verifier, open_checkpoint, 
 
 _RECORD = re.compile(r"records/(0|[1-9][0-9]{0,18})\.json")
 _TIMESTAMP = re.compile(r"timestamps/([^/]+)\.tsr")
+_POLICY_TEXT = re.compile(r"(?:rules|limits)/[0-9a-f]{64}\.json")
 _HASHES = re.compile(r"[0-9a-f]{64}")
 _LONGEST_PROOF = 64 * 45
 
@@ -38,6 +39,7 @@ class Bundle:
         note: its checkpoint as signed, with every line; only the log's Ed25519 line is verified.
         timestamps: RFC 3161 responses over the checkpoint by name, not looked into.
         payloads: salt and payload by commitment, each opened.
+        policies: texts of rules and limits by path, not looked into.
     """
 
     header: Header
@@ -46,6 +48,7 @@ class Bundle:
     note: bytes
     timestamps: Mapping[str, bytes]
     payloads: Mapping[str, bytes]
+    policies: Mapping[str, bytes]
 
 
 def read_file(path: Path) -> bytes:
@@ -83,16 +86,20 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
     if len(timestamps) > evidence.MAX_TIMESTAMPS:
         raise InvalidInputError("BUNDLE_MALFORMED", f"more than {evidence.MAX_TIMESTAMPS} time stamps")
     payloads = _payloads(files, entries)
+    policies = {p: d for p, d in files.items() if _POLICY_TEXT.fullmatch(p)}
+    if any(_values([text]) > evidence.MAX_POLICY_VALUES for text in policies.values()):
+        raise ExhaustedError("BUNDLE_TOO_LARGE", "the text of a policy holds more values than can be read at once")
     rebuilt = {
         evidence.POLICY: _member(files, evidence.POLICY),
         evidence.CHECKPOINT: note,
-        **evidence.derived_files(entries),
+        **evidence.derived_files(entries, policies=bool(policies)),
         **{evidence.record_path(e.index): e.body for e in entries},
         **{evidence.proof_path(e.index): files[evidence.proof_path(e.index)] for e in entries},
         **_consistency(files, entries, checkpoint),
         **{evidence.attachment_path(name): content for name, content in attachments.items()},
         **{evidence.timestamp_path(name): content for name, content in timestamps.items()},
         **{evidence.payload_path(commitment): content for commitment, content in payloads.items()},
+        **policies,
     }
     rebuilt[evidence.MANIFEST] = evidence.manifest(header, rebuilt)
     for path in sorted(files.keys() | rebuilt.keys()):
@@ -105,7 +112,7 @@ def open_bundle(data: bytes, log: Verifier) -> Bundle:
     if not whole.identical:
         raise IntegrityError("BUNDLE_NOT_IDENTICAL", "the file holds bytes that its contents do not explain")
     _check_policy(rebuilt[evidence.POLICY], header, log)
-    return Bundle(header, tuple(entries), attachments, note, timestamps, payloads)
+    return Bundle(header, tuple(entries), attachments, note, timestamps, payloads, policies)
 
 
 def _header(files: Mapping[str, bytes], checkpoint: Checkpoint) -> Header:

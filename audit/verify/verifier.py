@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from assay import policy_text
 from assay.digests import sha256_bytes
 from assay.errors import AssayError, ExhaustedError
-from audit.ledger import tree
+from audit.ledger import evidence, tree
 from audit.ledger.evidence import Entry
 from audit.ledger.note import Checkpoint, SignedNote
 from audit.ledger.quorum import NONE
@@ -26,6 +27,7 @@ COMPLETE = "completeness"
 CHAINS = "unit chains"
 OPENING = "the log opens with its own key"
 DOCUMENTS = "attachments are named by records"
+POLICIES = "rules and limits are those that records name"
 AGE = "age"
 TIMESTAMPS = "time stamps of the checkpoint"
 POST_QUANTUM = "post-quantum signature of the checkpoint"
@@ -72,6 +74,7 @@ def verify_bytes(data: bytes, trust: TrustFile, now: datetime) -> Report:
     state.erasures.report(bundle.payloads, report)
     state.keys.report(report)
     _documents(bundle, report)
+    _policies(bundle, report)
     _age(bundle, trust, witnessed, now, report)
     _limits(bundle, trust, state, report)
     return report
@@ -183,6 +186,35 @@ def _documents(bundle: Bundle, report: Report) -> None:
         report.add(DOCUMENTS, FAILED, f"and {len(foreign) - SHOWN} more")
     if not foreign:
         report.add(DOCUMENTS, PASSED, f"{len(bundle.attachments)} checked")
+
+
+def _policies(bundle: Bundle, report: Report) -> None:
+    """Every text of rules or limits has the digest that it is named by, and a decision or verdict here names that."""
+    named: dict[str, int] = {}
+    for (rules, limits), index in evidence.policies_named(bundle.entries).items():
+        named.setdefault(evidence.rules_path(rules), index)
+        named.setdefault(evidence.limits_path(limits), index)
+    false = 0
+    for path, text in sorted(bundle.policies.items()):
+        try:
+            holds = path in named and policy_text.sha256_of_text(text) == path.partition("/")[2].removesuffix(".json")
+        except AssayError:
+            holds = False
+        if not holds:
+            false += 1
+            if false <= SHOWN:
+                why = "is not what its digest is of" if path in named else "is named by no decision or verdict here"
+                report.add(POLICIES, FAILED, f"{path} {why}")
+    if false > SHOWN:
+        report.add(POLICIES, FAILED, f"and {false - SHOWN} more")
+    if bundle.policies and not false:
+        report.add(POLICIES, PASSED, f"{len(bundle.policies)} recomputed")
+    absent = sorted(named.keys() - bundle.policies.keys())
+    if absent and not bundle.policies:
+        report.not_checked.append("what rules and limits say: this bundle holds no text of them, only their digests")
+    elif absent:
+        where = _listed([f"{path.partition('/')[0]} named by record {named[path]}" for path in absent])
+        report.not_checked.append(f"what these say, whose text is not in the bundle: {where}")
 
 
 def _age(bundle: Bundle, trust: TrustFile, witnessed: datetime | None, now: datetime, report: Report) -> None:

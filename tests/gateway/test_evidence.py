@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from assay import policy_text
 from assay.errors import InvalidInputError, NotFoundError
 from assay.v1 import audit_pb2 as pb
-from audit.ledger import tree
+from assay.v1 import policy_pb2
+from audit.ledger import evidence, tree
+from audit.verify.report import Report
 from audit.verify.trust import TrustFile
-from audit.verify.verifier import verify_bundle
+from audit.verify.verifier import POLICIES, verify_bundle
 from gateway.admission.cards import CardOffice
 from gateway.cli.audit import export_bundle
 from gateway.store import rows
 from gateway.store.tables import ModelRow
+from policies.pack import PACKS, load
+from policies.rule import Pack
 from tests.gateway.conftest import House, now
-from tests.gateway.judged import MODEL, NAME, approved, awaiting
+from tests.gateway.judged import MODEL, NAME, approved, awaiting, judged, outcome
 
 
 async def export(house: House, name: str, parent: str, jobs: list[str], path: Path) -> Path:
@@ -159,3 +167,113 @@ async def test_a_card_that_cannot_be_read_is_named_and_the_rest_is_exported(hous
     assert export_bundle(session, "units/-", [], tmp_path / "bundle.zip")[1] == absent
     report = verify_bundle(tmp_path / "bundle.zip", TrustFile.parse(house.layout.trust.read_text()), now())
     assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
+
+
+CHOICE = "{credit: [fair-lending], claims: [naic]}"
+
+
+async def decided_by(house: House, pack: Pack) -> None:
+    """A job whose decision and verdict name this policy."""
+    digests = {"bundle_sha256": pack.bundle_sha256, "limits_sha256": pack.limits_sha256}
+    verdict = policy_pb2.Verdict(outcome=policy_pb2.OUTCOME_PASS, outcomes=[outcome("REL", passed=True)], **digests)
+    await judged(house, verdict)
+
+
+def held(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as bundle:
+        return {n: bundle.read(n) for n in bundle.namelist() if n.partition("/")[0] in ("rules", "limits")}
+
+
+def verified(house: House, path: Path) -> Report:
+    report = verify_bundle(path, TrustFile.parse(house.layout.trust.read_text()), now())
+    assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
+    return report
+
+
+@pytest.mark.parametrize("parent", ["units/-", "units/credit"])
+async def test_a_bundle_holds_the_rules_and_limits_that_its_verdicts_name(
+    house: House, tmp_path: Path, parent: str
+) -> None:
+    pack = house.app.policy.pack
+    await decided_by(house, pack)
+    path = await export(house, "anna", parent, [], tmp_path / "bundle.zip")
+    texts = held(path)
+    assert set(texts) == {f"rules/{pack.bundle_sha256}.json", f"limits/{pack.limits_sha256}.json"}
+    rules = json.loads(texts[f"rules/{pack.bundle_sha256}.json"])
+    assert "GATE-CANARY-AUC" in {rule["id"] for rule in rules["files"]["baseline/rules.yaml"]["rules"]}
+    (check,) = [c for c in verified(house, path).checks if c.name == POLICIES]
+    assert check.detail == "2 recomputed"
+
+
+@pytest.mark.parametrize(("parent", "shown"), [("units/-", True), ("units/credit", False)])
+async def test_what_another_unit_chose_is_in_no_bundle_of_a_unit(
+    house: House, tmp_path: Path, parent: str, shown: bool
+) -> None:
+    """The digest of the limits is of every unit's choice: a unit's bundle has the rules, and says what it lacks."""
+    folder = house.layout.root / "policies"
+    shutil.copytree(PACKS, folder, ignore=shutil.ignore_patterns("access"))
+    sheet = folder / "bundle.yaml"
+    sheet.write_text(sheet.read_text().replace("units: {}", f"units: {CHOICE}"))
+    pack = load(folder)
+    await decided_by(house, pack)
+    path = await export(house, "anna", parent, [], tmp_path / "bundle.zip")
+    assert (f"limits/{pack.limits_sha256}.json" in held(path)) is shown
+    assert f"rules/{pack.bundle_sha256}.json" in held(path)
+    assert (b"naic" in held(path).get(f"limits/{pack.limits_sha256}.json", b"")) is shown
+    said = [line for line in verified(house, path).not_checked if "whose text is not in the bundle" in line]
+    assert len(said) == (not shown)
+    if not shown:
+        request = pb.ExportBundleRequest(parent=parent)
+        *_, last = [p async for p in house.app.evidence.export_bundle(await house.caller("anna"), request)]
+        assert dict(last.absent_attachments) == {f"limits/{pack.limits_sha256}.json": "OTHER_UNITS"}
+
+
+async def test_a_bundle_without_the_rules_says_so_and_stays_valid(house: House, tmp_path: Path) -> None:
+    await judged(house, policy_pb2.Verdict(
+        outcome=policy_pb2.OUTCOME_PASS, outcomes=[outcome("REL", passed=True)],
+        bundle_sha256="0" * 64, limits_sha256="1" * 64,
+    ))  # fmt: skip
+    path = await export(house, "anna", "units/-", [], tmp_path / "bundle.zip")
+    assert held(path) == {}
+    assert any("holds no text of them" in line for line in verified(house, path).not_checked)
+
+
+def changed(path: Path, change: Callable[[dict[str, bytes], str], None], sha256: str) -> None:
+    """Rewrites a bundle, with a manifest that goes with what it holds then."""
+    files = evidence.read_zip(path.read_bytes())
+    change(files, f"rules/{sha256}.json")
+    head = json.loads(files.pop(evidence.MANIFEST))
+    named = (head["log"], head["size"], bytes.fromhex(head["root"]), head["scope"], head["unit"], head["quorum"])
+    files[evidence.MANIFEST] = evidence.manifest(evidence.Header(*named), files)
+    path.write_bytes(evidence.zip_bytes(files))
+
+
+def softened(files: dict[str, bytes], path: str) -> None:
+    files[path] = files[path].replace(b'"severity":"deny"', b'"severity":"warn"', 1)
+
+
+def spelled_otherwise(files: dict[str, bytes], path: str) -> None:
+    files[path] += b" "
+
+
+def of_another_policy(files: dict[str, bytes], path: str) -> None:
+    text = policy_text.encode({"rules.yaml": {}}, {})
+    files[f"rules/{policy_text.sha256_of_text(text)}.json"] = text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(softened, "is not what its digest"), (spelled_otherwise, "is not what its digest"), (of_another_policy, "named")],
+)
+async def test_rules_that_the_records_do_not_name_are_refused(
+    house: House, tmp_path: Path, change: Callable[[dict[str, bytes], str], None], said: str
+) -> None:
+    pack = house.app.policy.pack
+    await decided_by(house, pack)
+    path = await export(house, "anna", "units/-", [], tmp_path / "bundle.zip")
+    changed(path, lambda files, name: None, pack.bundle_sha256)
+    verified(house, path)
+    changed(path, change, pack.bundle_sha256)
+    report = verify_bundle(path, TrustFile.parse(house.layout.trust.read_text()), now())
+    (check,) = [c for c in report.checks if c.outcome == "failed"]
+    assert report.verdict == "invalid" and check.name == POLICIES and said in check.detail

@@ -104,6 +104,7 @@ def test_it_holds_the_verifier_and_the_pure_modules_and_nothing_else(pyz: Path) 
         "dsse",
         "errors",
         "key_events",
+        "policy_text",
         "provenance",
         "webauthn",
     )
