@@ -28,7 +28,8 @@ CERTIFICATE_ERRORS = (
     x509.UnsupportedGeneralNameType,
 )
 
-PERSON = re.compile(r"spiffe://[a-z0-9][a-z0-9.-]{0,253}/people/[a-z0-9][a-z0-9._-]{0,62}")
+TRUST_DOMAIN = r"[a-z0-9][a-z0-9.-]{0,253}"
+PERSON = re.compile(rf"spiffe://{TRUST_DOMAIN}/people/[a-z0-9][a-z0-9._-]{{0,62}}")
 
 
 def key_id(key: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import secrets
 import shutil
 import uuid
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, x25519
 
 from assay import canonical, dsse
+from assay.certificates import TRUST_DOMAIN
 from assay.errors import AlreadyExistsError, InvalidInputError
 from assay.identity import (
     SERVICES,
@@ -36,6 +38,9 @@ from assay.identity import (
     write_key,
     write_secret,
 )
+
+CARD_DAYS = 3650
+"""How long the certificate of the card's signer holds."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,11 @@ def service_subject(trust_domain: str, name: str) -> str:
     return f"spiffe://{trust_domain}/services/{name}"
 
 
+def card_subject(trust_domain: str) -> str:
+    """The subject of whoever signs cards."""
+    return service_subject(trust_domain, "gateway/cards")
+
+
 def create(root: Path, plan: Plan, finish: Callable[[Layout], None] = lambda _: None) -> Layout:
     """Creates everything under ``root``; leaves nothing half-made.
 
@@ -106,9 +116,15 @@ def create(root: Path, plan: Plan, finish: Callable[[Layout], None] = lambda _: 
 
     Raises:
         AlreadyExistsError: ``INSTALLATION_EXISTS`` when ``root`` holds anything.
-        InvalidInputError: ``BAD_NAME``, ``BAD_PERSON`` or ``NO_OPERATOR``.
+        InvalidInputError: ``BAD_NAME``, ``BAD_PERSON``, ``NO_OPERATOR`` or ``TRUST_DOMAIN``.
     """
     _check_people(plan)
+    if not re.fullmatch(TRUST_DOMAIN, plan.trust_domain):
+        raise InvalidInputError(
+            "TRUST_DOMAIN",
+            f"{plan.trust_domain[:100]!r} is no trust domain",
+            remedy="lower-case letters, digits, dots and dashes, such as bank.example",
+        )
     if root.exists() and any(root.iterdir()):
         raise AlreadyExistsError(
             "INSTALLATION_EXISTS", f"{root} is not empty", remedy="choose another directory; keys are never replaced"
@@ -196,7 +212,7 @@ def _fill(layout: Layout, plan: Plan) -> None:
         _person(layout.person(name), person_subject(plan.trust_domain, name), people, pem(services.certificate))
 
     keys = {name: _service(layout, name, plan, services) for name in SERVICES}
-    _gateway_files(layout, keys, services, people)
+    _gateway_files(layout, plan, keys, services, people)
     if plan.post_quantum:
         write_key(layout.service("gateway") / "log-mldsa44.key", mldsa.MLDSA44PrivateKey.generate())
     layout.anchor.mkdir(mode=0o700)
@@ -241,15 +257,17 @@ def _service(layout: Layout, name: str, plan: Plan, services: Authority) -> _Ser
     return _ServiceKeys(raw_public(signing).hex(), raw_public(sealing).hex())
 
 
-def _gateway_files(layout: Layout, keys: dict[str, _ServiceKeys], services: Authority, people: Authority) -> None:
+def _gateway_files(
+    layout: Layout, plan: Plan, keys: dict[str, _ServiceKeys], services: Authority, people: Authority
+) -> None:
     gateway = layout.service("gateway")
     (gateway / "people-ca.crt").write_bytes(pem(people.certificate))
     write_key(gateway / "log.key", ed25519.Ed25519PrivateKey.generate())
     write_secret(gateway / "units.key", secrets.token_hex(32).encode())
     pdf = ec.generate_private_key(ec.SECP256R1())
     write_key(gateway / "pdf.key", pdf)
-    subject = "spiffe://assay.local/services/gateway/cards"
-    (gateway / "pdf.crt").write_bytes(pem(services.issue(subject, pdf.public_key(), server=False, days=3650)))
+    certificate = services.issue(card_subject(plan.trust_domain), pdf.public_key(), server=False, days=CARD_DAYS)
+    (gateway / "pdf.crt").write_bytes(pem(certificate))
     for name in ("train-worker", "audit-worker"):
         public = {"statement_key": keys[name].statement, "sealing_key": keys[name].sealing}
         (gateway / f"{name}.pub").write_text(json.dumps(public, indent=2) + "\n")

@@ -52,8 +52,8 @@ def install(
     Raises:
         AlreadyExistsError: ``INSTALLATION_EXISTS``.
         InvalidInputError: ``DATABASE_URL`` when ``postgres_url`` is not one; ``BAD_HOST``, ``BAD_NAME``,
-            ``BAD_PERSON``, ``NO_OPERATOR``, ``ORIGIN``, ``PORT``, ``ROLE``, ``UNIT`` or ``SETTINGS``; or what
-            :func:`gateway.freezing.sign_continuation` says.
+            ``BAD_PERSON``, ``NO_OPERATOR``, ``ORIGIN``, ``PORT``, ``ROLE``, ``TRUST_DOMAIN``, ``UNIT`` or ``SETTINGS``;
+            or what :func:`gateway.freezing.sign_continuation` says.
         PreconditionError: ``NO_BASE_MODEL`` when ``models`` holds none.
     """
     _check(plan, units, port)

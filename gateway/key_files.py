@@ -31,15 +31,14 @@ from assay.identity import (
     raw_public,
     read_private,
     subject_of,
-    write_key,
 )
+from assay.installation import CARD_DAYS, card_subject
 from assay.key_events import ED25519_NAMES, PDF, PublicHalf, certificate_half, ed25519_half
 from audit.verify.keys import KeyTable
 
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 CANARY = "canary"
 SECRETS = (*(f"{service}-seal" for service in SERVICES), CANARY)
-_CARD_DAYS = 3650
 
 
 def people_of(layout: Layout) -> dict[str, str]:
@@ -67,7 +66,7 @@ def held(layout: Layout, name: str, *, staged: bool = False) -> PublicHalf:
 
 
 def stage(layout: Layout, name: str, trust_domain: str) -> tuple[PrivateKey, PublicHalf]:
-    """Makes a successor and lays it beside the key; one that waited there is thrown away.
+    """Makes a successor and lays it beside the key, on the disk; one that waited there is thrown away.
 
     Raises:
         InvalidInputError: ``KEY_MISSING`` when a root's key is needed and is not here.
@@ -80,12 +79,11 @@ def stage(layout: Layout, name: str, trust_domain: str) -> tuple[PrivateKey, Pub
         key = ec.generate_private_key(ec.SECP256R1())
         root, subject, days = "people-ca", name, LEAF_DAYS
         if name == PDF:
-            root, subject, days = "services-ca", f"spiffe://{trust_domain}/services/gateway/cards", _CARD_DAYS
+            root, subject, days = "services-ca", card_subject(trust_domain), CARD_DAYS
         authority = Authority.load(layout.authority / f"{root}.key", layout.authority / f"{root}.crt")
         certificate = authority.issue(subject, key.public_key(), server=False, days=days)
-        _next(certificate_path).write_bytes(pem(certificate))
-    _next(key_path).unlink(missing_ok=True)
-    write_key(_next(key_path), key)
+        durable.write(_next(certificate_path), pem(certificate))
+    durable.write(_next(key_path), private_pem(key), mode=0o600)
     return key, held(layout, name, staged=True)
 
 
@@ -102,17 +100,21 @@ def staged_person(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certif
 
 
 def settle(layout: Layout, table: KeyTable) -> None:
-    """Puts every staged key in that the table says is in force, and tells the other services their public halves."""
+    """Puts every staged key in that the table says is in force, and tells the other services their public halves.
+
+    Raises:
+        InvalidInputError: a key that is in force lies neither here nor, readable, beside it.
+    """
     for name in [*ED25519_NAMES, PDF, *people_of(layout).values()]:
         key, certificate = _places(layout, name)
-        waiting = _next(certificate or key)
         current = table.current(name)
-        if current is None or not waiting.exists() or held(layout, name, staged=True).keyid != current.public.keyid:
+        if current is None or not _next(certificate or key).exists() or not _waits(layout, name, current.public.keyid):
             continue
         # The file that is looked at goes last, so that a crash between two is mended too.
         for path in (key, certificate):
             if path is not None and _next(path).exists():
                 os.replace(_next(path), path)
+                durable.sync(path.parent)
     _exchange(layout)
 
 
@@ -153,6 +155,16 @@ def demand_in_force(layout: Layout, table: KeyTable) -> None:
             raise _not_in_force(name, "was compromised, and no other follows it yet", f"assay key rotate {name} DIR")
         if current.public.keyid != keyid:
             raise _not_in_force(name, "here is not the one that trust file and log name", "put that one in its place")
+
+
+def _waits(layout: Layout, name: str, keyid: str) -> bool:
+    """Whether the successor that lies beside a key is this one. One that cannot be read never became anybody's key."""
+    try:
+        return held(layout, name, staged=True).keyid == keyid
+    except InvalidInputError:
+        if held(layout, name).keyid != keyid:
+            raise
+        return False
 
 
 def _places(layout: Layout, name: str) -> tuple[Path, Path | None]:

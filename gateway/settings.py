@@ -21,6 +21,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from assay import toml_file
+from assay.certificates import TRUST_DOMAIN
 from assay.errors import InvalidInputError
 from assay.identity import Layout
 
@@ -122,7 +123,7 @@ class Settings(_Frozen):
     """Everything that an operator may set; see :func:`default_toml` for the defaults."""
 
     directory: Path
-    trust_domain: str = Field(min_length=1)
+    trust_domain: str = Field(pattern=f"^{TRUST_DOMAIN}$")
     origin: str = Field(min_length=1)
     region: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
     listen: Address

@@ -43,6 +43,9 @@ def init(
         str, typer.Option(help="Rows and ledger in PostgreSQL, as this login; default: a SQLite file.")
     ] = "",
     origin: Annotated[str, typer.Option(help="Name of the log.")] = "assay.local/log",
+    trust_domain: Annotated[str, typer.Option(help="Domain of every subject, spiffe://DOMAIN/...; it stays.")] = (
+        "assay.local"
+    ),
     host: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,7 +73,14 @@ def init(
         if (continues is None) != (continues_trust is None):
             raise InvalidInputError("CONTINUES", "--continues and --continues-trust belong together")
         hosts = _hosts(host or [])
-        plan = Plan(people=people_plan, operator=operator, origin=origin, post_quantum=post_quantum, hosts=hosts)
+        plan = Plan(
+            people=people_plan,
+            operator=operator,
+            trust_domain=trust_domain,
+            origin=origin,
+            post_quantum=post_quantum,
+            hosts=hosts,
+        )
         old = (read_note(continues), TrustFile.load(continues_trust)) if continues and continues_trust else None
         units = unit or ["support", "credit", "clinical"]
         layout = install(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from assay.identity import Layout, load_ed25519
+from assay.identity import Layout, load_certificate, load_ed25519, subject_of
 from assay.modelfiles import BaseManifest
 from audit.ledger.bundle import export
 from audit.ledger.note import sign_note
@@ -44,6 +45,8 @@ def init(models: Path, *options: object, code: int = 0) -> str:
         (["--unit", "system"], "SETTINGS"),
         (["--unit", "support", "--unit", "support"], "SETTINGS"),
         (["--origin", "bad origin+x"], "ORIGIN"),
+        (["--trust-domain", 'bank"'], "TRUST_DOMAIN"),
+        (["--trust-domain", "Bank.Example"], "TRUST_DOMAIN"),
         (["--port", "65534"], "PORT"),
         (["--port", "0"], "PORT"),
         (["--person", "oscar:operator", "--person", "rita:requester:nope"], "UNIT"),
@@ -89,6 +92,15 @@ def test_a_file_is_no_place_for_an_installation(models: Path) -> None:
 def test_an_origin_is_written_as_text(models: Path) -> None:
     init(models, "--origin", 'a"b/log')
     assert tomllib.loads((models.parent / "bank" / "assay.toml").read_text())["origin"] == 'a"b/log'
+
+
+def test_every_subject_is_of_the_trust_domain(models: Path) -> None:
+    init(models, "--trust-domain", "bank.example")
+    root = models.parent / "bank"
+    named = {subject_of(load_certificate(p)) for p in root.rglob("*.crt") if not p.name.endswith("-ca.crt")}
+    named |= set(re.findall('spiffe://[^"]+', "".join(p.read_text() for p in root.rglob("*.toml"))))
+    assert "spiffe://bank.example/services/gateway/cards" in named and len(named) > 8
+    assert all(subject.startswith("spiffe://bank.example/") for subject in named), named
 
 
 async def test_one_person_may_have_several_roles(models: Path, engine: PolicyEngine) -> None:

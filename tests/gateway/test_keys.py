@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import io
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -28,7 +29,7 @@ from audit.verify.keys import DOUBT
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bytes
 from demo.processes import free_ports
-from gateway import key_files
+from gateway import key_files, key_rotation
 from gateway.application import Application
 from gateway.cli.app import app as cli
 from gateway.rpc.errors import is_refusal
@@ -380,6 +381,57 @@ async def test_a_crash_between_record_and_file_is_mended_at_the_next_start(
     assert key_files.held(house.layout, "pdf").keyid == done["new"]
     assert list(closed.layout.root.rglob("*.next")) == []
     await house.app.close()
+
+
+@pytest.mark.parametrize(("name", "file"), [("permit", "permit.key"), ("pdf", "pdf.crt")])
+async def test_what_a_killed_rotation_left_half_written_stops_nobody(
+    closed: Closed, opened: Open, name: str, file: str
+) -> None:
+    """As an earlier release, which did not write it whole, may have left it; no record speaks of it."""
+    left = closed.layout.service("gateway") / f"{file}.next"
+    left.write_bytes(b"-----BEGIN ")
+    left.chmod(0o600)
+    house = opened()
+    await house.app.close()
+    done = ordered(closed, "rotate", name, closed.layout.root)
+    assert key_files.held(closed.layout, name).keyid == done["new"] and not left.exists()
+
+
+async def test_a_successor_in_force_that_cannot_be_read_is_named(
+    closed: Closed, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(key_files, "settle", lambda *_: None)
+        ordered(closed, "rotate", "permit", closed.layout.root)
+    (left,) = closed.layout.root.rglob("*.next")
+    left.write_bytes(left.read_bytes()[:40])
+    with pytest.raises(AssayError) as caught:
+        opened()
+    assert caught.value.reason == "KEY_MALFORMED" and str(left) in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["permit", "pdf", "people/vik"])
+def test_a_successor_is_on_the_disk_before_the_log_names_it(
+    closed: Closed, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    forced: list[int] = []
+    real, record = os.fsync, key_rotation._record
+
+    def seen(descriptor: int) -> None:
+        forced.append(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    def recorded(*arguments: Any) -> Any:
+        waiting = [*closed.layout.root.rglob("*.next")]
+        assert waiting and {p.stat().st_ino for one in waiting for p in (one, one.parent)} <= set(forced)
+        forced.clear()
+        return record(*arguments)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    monkeypatch.setattr(key_rotation, "_record", recorded)
+    ordered(closed, "rotate", name, closed.layout.root)
+    folder = closed.layout.person("vik") if name == "people/vik" else closed.layout.service("gateway")
+    assert folder.stat().st_ino in forced, "the change of place is forced too"
 
 
 async def test_a_card_of_the_new_key_is_checked_by_the_evidence(opened: Open, closed: Closed, tmp_path: Path) -> None:
