@@ -1,24 +1,25 @@
 """Key events, while the gateway stands still: a key follows another, or is said to have been in other hands.
 
-The order is a person's, signed with that person's own key; the gateway's side appends it and holds it to the same table
-as the verifier does. A successor is staged before its record is written and put in after it, see
+The order is a person's, signed with that person's own key; the gateway's side drafts it, appends it and holds it to the
+same table as the verifier does. Whoever signs on another machine needs neither ledger nor settings there
+(:func:`sign_draft`). A successor is staged before its record is written and put in after it, see
 :mod:`gateway.key_files`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from assay import canonical, dsse, key_events
 from assay.errors import AssayError, IntegrityError, InvalidInputError, PreconditionError
-from assay.identity import load_certificate, load_p256, subject_of
+from assay.identity import Layout, load_certificate, load_p256, subject_of
 from assay.key_events import COMPROMISED, EVENTS, ROTATED, SERVICE_NAMES, Compromise, Event, Rotation
 from audit.ledger import records
 from audit.ledger.ledger import Ledger
@@ -88,15 +89,21 @@ class Meant:
         Raises:
             InvalidInputError: ``OTHER_ORDER``, with what it says.
         """
-        rotation = isinstance(event, Rotation)
-        said = f"that {event.name} is {'rotated' if rotation else 'compromised'}"
-        same = rotation == (self.kind == ROTATED) and event.name == self.name
+        same = isinstance(event, Rotation) == (self.kind == ROTATED) and event.name == self.name
         if isinstance(event, Compromise):
-            said += f" since record {event.since_index}, key id {event.public.keyid}"
             same &= event.public.keyid.startswith(self.keyid)
             same &= since_index in (None, event.since_index)
         if not same:
-            raise InvalidInputError("OTHER_ORDER", f"the order says {said}", remedy="hand in the one that you mean")
+            raise InvalidInputError(
+                "OTHER_ORDER", f"the order says {words(event)}", remedy="hand in the one that you mean"
+            )
+
+
+def words(event: Event) -> str:
+    """What an event says, for whoever signs it or has handed in another one."""
+    if isinstance(event, Rotation):
+        return f"that {event.name} is rotated: key id {event.new.keyid} follows {event.old.keyid}"
+    return f"that {event.name} is compromised since record {event.since_index}, key id {event.public.keyid}"
 
 
 def full_name(settings: Settings, name: str) -> str:
@@ -122,8 +129,16 @@ def full_name(settings: Settings, name: str) -> str:
     raise InvalidInputError("KEY_UNKNOWN", f"there is no key {name[:60]!r} here", remedy=f"one of: {known}")
 
 
-def draft_rotation(settings: Settings, name: str, person: Path) -> dict[str, Any]:
-    """Makes and stages a successor and has a person sign that it follows.
+def draft_rotation(settings: Settings, name: str, person: Path | None = None) -> dict[str, Any]:
+    """Makes and stages a successor, and says that it follows.
+
+    Args:
+        settings: of the installation.
+        name: of the key, as events have it.
+        person: folder of who signs; None where that is done elsewhere.
+
+    Returns:
+        The order; without a person the statement that it will hold.
 
     Raises:
         InvalidInputError, IntegrityError: a key or certificate that is needed is not here.
@@ -135,12 +150,13 @@ def draft_rotation(settings: Settings, name: str, person: Path) -> dict[str, Any
         key_files.settle(layout, table)
         terms = table.terms.get(name)
         old = terms[-1].public if terms else key_files.held(layout, name)
-        if terms is None or table.current(name) is not None:
-            offline.demand_idle(name)
+        if not _ended(table, name):
+            with offline.engine.connect() as connection:
+                _demand_idle(connection, name)
         key, new = key_files.stage(layout, name, settings.trust_domain)
         try:
             statement = key_events.rotation_statement(settings.origin, name, old.material, new.material, key)
-            return _sign(settings, person, statement, name, table)
+            return statement if person is None else _sign(person, statement, name, table)
         except BaseException:
             key_files.unstage(layout, name)
             raise
@@ -154,19 +170,25 @@ def replace_secret(settings: Settings, name: str) -> None:
         PreconditionError: ``LEDGER_IN_USE``, or ``KEY_IN_USE`` while a job was sealed, or its canaries derived, by it.
     """
     with _stopped(settings) as offline:
-        offline.demand_idle(name)
+        with offline.engine.connect() as connection:
+            _demand_idle(connection, name)
         key_files.replace_secret(settings.layout, name)
 
 
-def draft_compromise(settings: Settings, name: str, since: str, person: Path, keyid: str = "") -> dict[str, Any]:
-    """Has a person sign that a key may have been in other hands.
+def draft_compromise(
+    settings: Settings, name: str, since: str, keyid: str = "", person: Path | None = None
+) -> dict[str, Any]:
+    """Says that a key may have been in other hands.
 
     Args:
         settings: of the installation.
         name: of the key, as events have it.
         since: index of the first record in doubt, or a time, for the first record from then on.
-        person: folder of who signs.
         keyid: beginning of the key id, for another than the newest key of this name.
+        person: folder of who signs; None where that is done elsewhere.
+
+    Returns:
+        The order; without a person the statement that it will hold.
 
     Raises:
         InvalidInputError: ``KEY_SINCE``, ``KEY_UNKNOWN``, or the person's key cannot be read.
@@ -180,7 +202,29 @@ def draft_compromise(settings: Settings, name: str, since: str, person: Path, ke
             raise InvalidInputError("KEY_UNKNOWN", f"{len(found)} keys of {name} begin with {keyid!r}")
         index = _since(offline.ledger, since)
         statement = key_events.compromise_statement(settings.origin, name, found[0].material, index)
-        return _sign(settings, person, statement, name, table)
+        return statement if person is None else _sign(person, statement, name, table)
+
+
+def sign_draft(draft: Mapping[str, Any], trust: TrustFile, person: Path, now: datetime) -> tuple[Event, dict[str, Any]]:
+    """Signs, on the person's own machine, what was drafted beside the gateway.
+
+    Args:
+        draft: as :func:`draft_rotation` or :func:`draft_compromise` returned it.
+        trust: of the log that it must be about.
+        person: folder of who signs.
+        now: when; a successor's certificate must be valid then.
+
+    Returns:
+        What is signed, and the order.
+
+    Raises:
+        InvalidInputError, IntegrityError: the draft is none, is about another log or does not hold, as
+            :func:`assay.key_events.read` says; or the person's key cannot be read.
+    """
+    payload = canonical.encode(dict(draft))
+    event = key_events.read(dsse.read_statement(payload), trust.origin, roots_of(trust), now)
+    key, certificate = load_p256(person / "person.key"), load_certificate(person / "person.crt")
+    return event, dsse.sign_person(payload, key, certificate)
 
 
 def order(settings: Settings, envelope: Mapping[str, Any], meant: Meant, staged: str = "") -> Done:
@@ -198,14 +242,22 @@ def order(settings: Settings, envelope: Mapping[str, Any], meant: Meant, staged:
         InvalidInputError, IntegrityError, AlreadyExistsError: the event does not hold; see
             :func:`assay.key_events.read`, :meth:`Meant.demand` and :meth:`audit.verify.keys.KeyTable.check`.
         PermissionDeniedError: ``ROLE_MISSING`` when its signer is no operator of every unit.
-        PreconditionError: ``LEDGER_IN_USE`` while the gateway runs, or what the table says.
+        PreconditionError: ``LEDGER_IN_USE`` while the gateway runs; ``KEY_NOT_STAGED`` or, as between draft and order
+            it may have run, ``KEY_IN_USE``; or what the table says.
     """
     with _stopped(settings) as offline:
         since = _since(offline.ledger, meant.since) if meant.since else None
 
         def work(uow: UnitOfWork) -> Done:
+            def demand(event: Event) -> None:
+                meant.demand(event, since)
+                if isinstance(event, Rotation):
+                    _demand_staged(settings.layout, event)
+                    if not _ended(key_registry.load(uow.connection, offline.trust), event.name):
+                        _demand_idle(uow.connection, event.name)
+
             try:
-                return _record(uow, envelope, offline.trust, lambda event: meant.demand(event, since))
+                return _record(uow, envelope, offline.trust, demand)
             except AssayError:
                 # Refused before it was recorded. Where the ledger itself fails, the log may name the successor.
                 if staged:
@@ -238,12 +290,53 @@ def _record(uow: UnitOfWork, envelope: Mapping[str, Any], trust: TrustFile, dema
     return Done(event, index, tuple(voided))
 
 
-def _sign(settings: Settings, person: Path, statement: dict[str, Any], name: str, table: KeyTable) -> dict[str, Any]:
+def _ended(table: KeyTable, name: str) -> bool:
+    """Whether a key was compromised and no other follows it yet."""
+    return name in table.terms and table.current(name) is None
+
+
+def _demand_staged(layout: Layout, event: Rotation) -> None:
+    """A log that named a successor which lies nowhere would have no key of that name any more.
+
+    Raises:
+        PreconditionError: ``KEY_NOT_STAGED``.
+    """
+    for staged in (True, False):
+        with suppress(InvalidInputError):
+            if key_files.held(layout, event.name, staged=staged).keyid == event.new.keyid:
+                return
+    raise PreconditionError(
+        "KEY_NOT_STAGED",
+        f"key id {event.new.keyid}, which the order lets follow as {event.name}, does not wait here",
+        remedy="each draft throws away the successor of the one before: have the newest signed, or make another",
+    )
+
+
+def _demand_idle(connection: Connection, name: str) -> None:
+    """A work order, sealed task or statement by the old key would be refused after its rotation.
+
+    Raises:
+        PreconditionError: ``KEY_IN_USE``.
+    """
+    if name not in (*key_events.ED25519_NAMES, *key_files.SECRETS):
+        return
+    waits = name in _OF_PREPARED_JOBS
+    states = (*_BUSY, *_WAITING) if waits else _BUSY
+    busy = [job.name for state in states for job in rows.select_all(connection, JobRow, state=state.value)]
+    if busy:
+        raise PreconditionError(
+            "KEY_IN_USE",
+            f"{len(busy)} jobs are under way, among them {busy[0]}",
+            remedy=f"let them end, or {'cancel' if waits else 'pause or cancel'} them, before the key is rotated",
+        )
+
+
+def _sign(person: Path, statement: dict[str, Any], name: str, table: KeyTable) -> dict[str, Any]:
     """Signs with a person's own key; with the successor where it is for oneself and the old key holds no more."""
     certificate = load_certificate(person / "person.crt")
     key = load_p256(person / "person.key")
     own = subject_of(certificate) == name and dsse.predicate_name(statement["predicateType"]) == EVENTS[ROTATED]
-    if own and name in table.terms and table.current(name) is None:
+    if own and _ended(table, name):
         key, certificate = key_files.staged_person(person)
     return dsse.sign_person(canonical.encode(statement), key, certificate)
 
@@ -284,25 +377,6 @@ class _Offline:
         """Keys after the last recorded event."""
         with self.engine.connect() as connection:
             return key_registry.load(connection, self.trust)
-
-    def demand_idle(self, name: str) -> None:
-        """A work order, sealed task or statement by the old key would be refused after its rotation.
-
-        Raises:
-            PreconditionError: ``KEY_IN_USE``.
-        """
-        if name not in (*key_events.ED25519_NAMES, *key_files.SECRETS):
-            return
-        waits = name in _OF_PREPARED_JOBS
-        states = (*_BUSY, *_WAITING) if waits else _BUSY
-        with self.engine.connect() as connection:
-            busy = [job.name for state in states for job in rows.select_all(connection, JobRow, state=state.value)]
-        if busy:
-            raise PreconditionError(
-                "KEY_IN_USE",
-                f"{len(busy)} jobs are under way, among them {busy[0]}",
-                remedy=f"let them end, or {'cancel' if waits else 'pause or cancel'} them, before the key is rotated",
-            )
 
 
 @contextmanager

@@ -26,7 +26,7 @@ NOUNS = {
     "role": "Roles: whoami, list, grant, revoke.",
     "identity": "Certificates of services and people: list, enrol, renew.",
     "ledger": "The record database: migrate, fsck, backup, restore, freeze.",
-    "key": "Keys: list, rotate, compromised.",
+    "key": "Keys: list, rotate, compromised, sign.",
     "witness": "A witness, which cosigns a log that has never gone back, yours and not the log's: init, serve.",
 }
 """What ``--help`` says of each noun, with the commands of the module of its name, which is not imported for that."""

@@ -1,8 +1,9 @@
-"""``assay key``: list, rotate, compromised; for whoever runs the installation, on its own machine."""
+"""``assay key``: list, rotate, compromised, on the installation's machine; sign, on that of whoever signs."""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +12,10 @@ import typer
 
 from assay.errors import InvalidInputError
 from assay.key_events import COMPROMISED, ROTATED, Rotation
+from audit.verify.trust import TrustFile
 from gateway import key_list, key_rotation
 from gateway.cli.errors import exit_on_error
-from gateway.cli.files import write_json, written
+from gateway.cli.files import read_object, write_json, written
 from gateway.cli.output import Output, OutputOption, emit, table
 from gateway.cli.session import IdentityOption
 from gateway.cli.signing import read_order
@@ -28,7 +30,9 @@ DirectoryArgument = Annotated[Path, typer.Argument(help="Directory of the instal
 OrderOption = Annotated[
     Path | None, typer.Option(exists=True, dir_okay=False, help="An order signed elsewhere, instead of --as.")
 ]
-WriteOption = Annotated[Path | None, typer.Option(help="Only sign: write the order here.")]
+DraftOption = Annotated[
+    Path | None, typer.Option(help="Only draft, instead of --as: write here what `assay key sign` signs elsewhere.")
+]
 
 
 @app.command("list")
@@ -50,7 +54,7 @@ def rotate(
     directory: DirectoryArgument,
     identity: IdentityOption = None,
     order: OrderOption = None,
-    write_order: WriteOption = None,
+    write_draft: DraftOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Let a new key follow a service's or a person's, by an operator's order. Stop the gateway first.
@@ -69,7 +73,7 @@ def rotate(
         full = key_rotation.full_name(settings, name)
         draft = lambda person: key_rotation.draft_rotation(settings, full, person)  # noqa: E731
         meant = key_rotation.Meant(ROTATED, full)
-        _order(settings, draft, meant, identity, order, write_order, output, staged=full)
+        _order(settings, draft, meant, identity, order, write_draft, output, staged=full)
 
 
 @app.command()
@@ -87,7 +91,7 @@ def compromised(
     ] = "",
     identity: IdentityOption = None,
     order: OrderOption = None,
-    write_order: WriteOption = None,
+    write_draft: DraftOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Say that a key may have been in other hands, by an operator's order. Stop the gateway first.
@@ -99,32 +103,60 @@ def compromised(
     with exit_on_error():
         settings = Settings.load(directory)
         full = key_rotation.full_name(settings, name)
-        draft = lambda person: key_rotation.draft_compromise(settings, full, since, person, key)  # noqa: E731
+        draft = lambda person: key_rotation.draft_compromise(settings, full, since, key, person)  # noqa: E731
         if order is None and not since:
             raise InvalidInputError("KEY_SINCE", "no first record in doubt was named", remedy="pass --since")
         meant = key_rotation.Meant(COMPROMISED, full, since, key)
-        _order(settings, draft, meant, identity, order, write_order, output)
+        _order(settings, draft, meant, identity, order, write_draft, output)
+
+
+@app.command()
+def sign(
+    draft: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What --write-draft wrote.")],
+    trust: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Trust file of the log.")],
+    write_order: Annotated[Path, typer.Option(help="File for the order, for --order beside the gateway.")],
+    identity: IdentityOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Sign a rotation or a compromise that was drafted beside the gateway, on your own machine; says what it is.
+
+    Example: assay key sign draft.json --trust ./bank/trust.txt --as ./bank/people/oscar --write-order order.json
+    """
+    with exit_on_error():
+        if identity is None:
+            raise InvalidInputError("NO_IDENTITY", "no identity given", remedy="pass --as FOLDER or set ASSAY_IDENTITY")
+        said, trusted = read_object(draft, "DRAFT_MALFORMED"), TrustFile.load(trust)
+        with written(write_order) as stream:
+            event, envelope = key_rotation.sign_draft(said, trusted, identity, dt.datetime.now(dt.UTC))
+            write_json(stream, envelope)
+        words = key_rotation.words(event)
+        data = {"order": str(write_order), "log": trusted.origin, "key": event.name, "says": words}
+        emit(output, data, [f"signed for {trusted.origin}: {words}", f"if you mean that, hand over {write_order}"])
 
 
 def _order(
     settings: Settings,
-    draft: Callable[[Path], Mapping[str, Any]],
+    draft: Callable[[Path | None], Mapping[str, Any]],
     meant: key_rotation.Meant,
     identity: Path | None,
     order: Path | None,
-    write_order: Path | None,
+    write_draft: Path | None,
     output: Output,
     staged: str = "",
 ) -> None:
-    """Signs, or reads what was signed; then writes it to a file, or has it recorded."""
-    if (identity is None) == (order is None):
-        raise InvalidInputError("NO_IDENTITY", "an order has one source", remedy="pass --as FOLDER or --order FILE")
-    if write_order is not None:
-        with written(write_order) as stream:
-            write_json(stream, read_order(order) if order else draft(identity or Path()))
-        emit(output, {"order": str(write_order)}, [f"signed; go on with --order {write_order}"])
+    """Drafts; or signs, or reads what was signed, and has it recorded."""
+    if [identity, order, write_draft].count(None) != 2:
+        raise InvalidInputError(
+            "NO_IDENTITY",
+            "an order has one source",
+            remedy="pass --as FOLDER; or --write-draft FILE, then assay key sign elsewhere, then --order FILE",
+        )
+    if write_draft is not None:
+        with written(write_draft) as stream:
+            write_json(stream, draft(None))
+        emit(output, {"draft": str(write_draft)}, [f"nobody has signed it yet; next: assay key sign {write_draft}"])
         return
-    envelope = read_order(order) if order else draft(identity or Path())
+    envelope = read_order(order) if order else draft(identity)
     done = key_rotation.order(settings, envelope, meant, "" if order else staged)
     event = done.event
     data: dict[str, Any] = {"key": event.name, "event_id": event.event_id, "record_index": done.index}

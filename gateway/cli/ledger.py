@@ -10,6 +10,7 @@ import typer
 from rich.progress import Progress
 
 from assay.errors import InvalidInputError, PreconditionError
+from assay.identity import Layout
 from audit.ledger import dialect
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.backup import backup as take_backup
@@ -164,7 +165,9 @@ def freeze(
     order: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="An order signed elsewhere, instead of --as.")
     ] = None,
-    write_order: Annotated[Path | None, typer.Option(help="Only sign: write the order here.")] = None,
+    write_order: Annotated[
+        Path | None, typer.Option(help="Only sign, where DIRECTORY holds trust.txt: write the order here.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the final checkpoint, which a successor cites.")] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -180,17 +183,20 @@ def freeze(
     from gateway.freezing import sign_order
 
     with exit_on_error():
-        settings, _ = _open(directory, None)
         if (identity is None) == (order is None):
             raise InvalidInputError("NO_IDENTITY", "an order has one source", remedy="pass --as FOLDER or --order FILE")
-        envelope = (
-            read_order(order) if order else sign_order(identity or Path(), settings.origin, reason_code or "retired")
-        )
+        code = reason_code or "retired"
         if write_order is not None:
+            if identity is None:
+                raise InvalidInputError("NO_IDENTITY", "--order is signed already", remedy="leave out --write-order")
+            origin = TrustFile.load(Layout(directory).trust).origin
             with written(write_order) as stream:
-                write_json(stream, envelope)
-            emit(output, {"order": str(write_order)}, [f"signed; freeze with --order {write_order}"])
+                write_json(stream, sign_order(identity, origin, code))
+            said = f"signed: {origin} ends for good, reason {code}; hand over {write_order}, for --order"
+            emit(output, {"order": str(write_order), "log": origin, "reason_code": code}, [said])
             return
+        settings, _ = _open(directory, None)
+        envelope = read_order(order) if order else sign_order(identity or Path(), settings.origin, code)
         with written_if(out) as stream:
             done = end(settings, envelope, reason_code)
             stream.write(done.checkpoint.encode())

@@ -9,14 +9,15 @@ import typer
 from google.protobuf import json_format
 
 from assay.errors import InvalidInputError
+from assay.identity import Layout
 from assay.v1 import policy_input_pb2, policy_pb2
+from audit.verify.trust import TrustFile
 from gateway import active_policy, publications
 from gateway.cli import policy_packs
 from gateway.cli.errors import EXIT_REFUSED, exit_on_error
 from gateway.cli.job_text import outcomes
 from gateway.cli.output import Output, OutputOption, emit, more, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
-from gateway.settings import Settings
 from policies.engine import PolicyEngine
 from policies.pack import load
 
@@ -91,14 +92,16 @@ def publish(
 ) -> None:
     """Sign the installed rules and limits with your own key; two people sign, then they hold from the next start.
 
-    Without a publication that names exactly what is installed, signed by two, the gateway does not start.
+    Without a publication that names exactly what is installed, signed by two, the gateway does not start. It needs
+    trust.txt, and what of policies/ and bootstrap/policy.json there is, which may be a copy.
 
     Example: assay policy publish ./bank --as ./bank/people/cora
     """
     with exit_on_error():
         if identity is None:
             raise InvalidInputError("NO_IDENTITY", "no identity given", remedy="pass --as FOLDER or set ASSAY_IDENTITY")
-        layout = Settings.load(directory).layout
+        layout = Layout(directory)
+        TrustFile.load(layout.trust)  # which lies on a person's machine too: this is no directory by mistake
         rules = PolicyEngine.load(active_policy.folder(layout)).policy()
         envelope = publications.publish(layout, identity, rules)
         left = publications.SIGNERS - len(envelope["signatures"])

@@ -233,7 +233,7 @@ def test_a_log_is_not_frozen_for_a_file_that_cannot_be_written(closed: Closed, t
 def test_a_refused_rotation_leaves_no_successor(closed: Closed) -> None:
     root, vik = closed.layout.root, closed.layout.person("vik")
     assert "ROLE_MISSING" in run("key", "rotate", "people/vik", root, "--as", vik, code=5)
-    assert "/nonexist/o" in run("key", "rotate", "people/vik", root, "--as", vik, "--write-order", "/nonexist/o")
+    assert "/nonexist/o" in run("key", "rotate", "people/vik", root, "--write-draft", "/nonexist/o")
     assert "KEY_MISSING" in run("key", "rotate", "people/vik", root, "--as", root / "nobody")
     assert not [*root.rglob("*.next")]
     run("key", "rotate", "people/vik", root, "--as", closed.layout.person("oscar"), code=0)

@@ -19,6 +19,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 from typer.testing import CliRunner
 
+from assay import dsse
+from assay.digests import sha256_bytes
+from assay.dsse import from_base64
 from assay.errors import AssayError, IntegrityError
 from assay.identity import Layout, load_ed25519, load_x25519, raw_public
 from assay.v1 import identity_pb2
@@ -35,11 +38,13 @@ from gateway.cli.app import app as cli
 from gateway.rpc.errors import is_refusal
 from gateway.rpc.server import start
 from gateway.settings import Settings
-from gateway.statements import grant_statement
+from gateway.statements import grant_statement, read_policy
 from gateway.store import rows
 from gateway.store.tables import JobRow
 from gateway.telemetry import Telemetry
 from policies.engine import PolicyEngine
+from policies.pack import PACKS
+from policies.pack import load as read_pack
 from tests.gateway.conftest import House, forged_person, now
 from tests.gateway.judged import approved, awaiting, decide
 from tests.gateway.test_card_check import pdf
@@ -59,6 +64,14 @@ def ordered(house: House | Closed, *arguments: object, by: str = "oscar", code: 
     """`assay key …` by a person."""
     done = call("key", *arguments, "--as", house.layout.person(by), "--output", "json", code=code)
     return json.loads(done) if code == 0 else done
+
+
+def signed(closed: Closed, order: Path, *arguments: object) -> Path:
+    """`assay key … --write-draft`, and `assay key sign` by the operator; returns the order."""
+    draft, trust = order.with_name("draft.json"), closed.layout.trust
+    call("key", *arguments, "--write-draft", draft)
+    call("key", "sign", draft, "--trust", trust, "--as", closed.layout.person("oscar"), "--write-order", order)
+    return order
 
 
 def verified(house: House) -> Report:
@@ -293,7 +306,7 @@ def test_keys_that_are_replaced_otherwise_or_not_there(closed: Closed, name: str
 def test_an_order_about_something_else_is_refused_before_it_is_recorded(closed: Closed, tmp_path: Path) -> None:
     """What is typed beside --order is compared with it; what is not typed is the order's."""
     root, order = closed.layout.root, tmp_path / "order.json"
-    ordered(closed, "compromised", "permit", root, "--since", 2, "--write-order", order)
+    signed(closed, order, "compromised", "permit", root, "--since", 2)
     (keyid,) = (key["keyid"] for key in listed(closed)["permit"])
     for words in (
         ("compromised", "pdf", root),
@@ -308,7 +321,7 @@ def test_an_order_about_something_else_is_refused_before_it_is_recorded(closed: 
     assert len(listed(closed)["permit"]) == 1
     done = json.loads(call("key", "compromised", "permit", root, "--order", order, "--output", "json"))
     assert (done["key"], done["keyid"], done["since_index"]) == ("permit", keyid, 2)
-    ordered(closed, "rotate", "pdf", root, "--write-order", order)
+    signed(closed, order, "rotate", "pdf", root)
     assert "OTHER_ORDER" in call("key", "compromised", "pdf", root, "--order", order, code=3)
     call("key", "rotate", "pdf", root, "--order", order)
 
@@ -316,21 +329,21 @@ def test_an_order_about_something_else_is_refused_before_it_is_recorded(closed: 
 def test_what_is_typed_beside_an_order_and_agrees_is_taken(closed: Closed, tmp_path: Path) -> None:
     root, order = closed.layout.root, tmp_path / "order.json"
     since = ("--since", "2026-01-01T00:00:00Z")
-    ordered(closed, "compromised", "permit", root, *since, "--write-order", order)
+    signed(closed, order, "compromised", "permit", root, *since)
     (keyid,) = (key["keyid"] for key in listed(closed)["permit"])
     call("key", "compromised", "permit", root, *since, "--key", keyid[:8], "--order", order)
 
 
 def test_orders_replayed_changed_signed_elsewhere_or_for_nothing(closed: Closed, tmp_path: Path) -> None:
     root, order = closed.layout.root, tmp_path / "order.json"
-    ordered(closed, "rotate", "permit", root, "--write-order", order)
+    signed(closed, order, "rotate", "permit", root)
     assert len(listed(closed)["permit"]) == 1
     call("key", "rotate", "permit", root, "--order", order)
     assert "KEY_EVENT_REPLAYED" in call("key", "rotate", "permit", root, "--order", order, code=7)
     assert len(listed(closed)["permit"]) == 2
-    ordered(closed, "rotate", "permit", root, "--write-order", order)
+    signed(closed, order, "rotate", "permit", root)
     forged = json.loads(order.read_text())
-    ordered(closed, "compromised", "pdf", root, "--since", 0, "--write-order", order)
+    signed(closed, order, "compromised", "pdf", root, "--since", 0)
     forged["payload"] = json.loads(order.read_text())["payload"]
     order.write_text(json.dumps(forged))
     assert "SIGNATURE_BAD" in call("key", "rotate", "permit", root, "--order", order, code=10)
@@ -338,6 +351,113 @@ def test_orders_replayed_changed_signed_elsewhere_or_for_nothing(closed: Closed,
     for since in ("soon", "2026-11-27T09:30:00", "-1"):
         assert "KEY_SINCE" in ordered(closed, "compromised", "pdf", root, f"--since={since}", code=3)
     assert "KEY_UNKNOWN" in ordered(closed, "compromised", "pdf", root, "--since", 0, "--key", "0000000", code=3)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """The folders of an installation as docs/installation.md moves them: of the gateway, and of two people."""
+
+    gateway: Path
+    desks: dict[str, Path]
+
+
+@pytest.fixture
+def apart(closed: Closed, tmp_path: Path) -> Apart:
+    root, gateway = closed.layout.root, tmp_path / "gateway/bank"
+    desks = {name: tmp_path / name / "bank" for name in ("oscar", "cora")}
+    for name, desk in desks.items():
+        shutil.copytree(root / "people" / name, desk / "people" / name)
+        shutil.copy(root / "trust.txt", desk)
+    for name in ("anchor", "bootstrap", "services/gateway"):
+        shutil.copytree(root / name, gateway / name)
+    for name in ("assay.toml", "trust.txt"):
+        shutil.copy(root / name, gateway)
+    shutil.rmtree(root)
+    return Apart(gateway, desks)
+
+
+def test_an_operator_orders_from_another_machine(apart: Apart, tmp_path: Path) -> None:
+    """Ledger and settings lie with the gateway, the person's key elsewhere; two files are carried between them."""
+    draft, order, desk = tmp_path / "draft.json", tmp_path / "order.json", apart.desks["oscar"]
+
+    def signing(name: str = "oscar", code: int = 0) -> str:
+        mine = ("--trust", desk / "trust.txt", "--as", apart.desks[name] / "people" / name)
+        return " ".join(call("key", "sign", draft, *mine, "--write-order", order, code=code).split())
+
+    call("key", "rotate", "permit", apart.gateway, "--write-draft", draft)
+    said = json.loads(draft.read_text())["predicate"]
+    assert "that permit is rotated: key id" in signing() and order.is_file()
+    assert sha256_bytes(from_base64(said["new"])) in signing(), "what is signed is said in words"
+    call("key", "rotate", "permit", apart.gateway, "--order", order)
+    call("key", "compromised", "permit", apart.gateway, "--since", 1, "--write-draft", draft)
+    assert "that permit is compromised since record 1" in signing("cora")
+    assert "ROLE_MISSING" in call("key", "compromised", "permit", apart.gateway, "--order", order, code=5)
+    signing()
+    call("key", "compromised", "permit", apart.gateway, "--order", order)
+    oscar = ("--as", desk / "people/oscar", "--write-order", order)
+    assert "assay.local/log ends for good" in call("ledger", "freeze", desk, "--reason-code", "retired", *oscar)
+    call("ledger", "freeze", apart.gateway, "--order", order)
+
+
+def test_a_draft_that_does_not_hold_is_not_signed(closed: Closed, tmp_path: Path) -> None:
+    draft, order = tmp_path / "draft.json", tmp_path / "order.json"
+    call("key", "rotate", "permit", closed.layout.root, "--write-draft", draft)
+    good = json.loads(draft.read_text())
+    elsewhere = {**good, "predicate": {**good["predicate"], "origin": "elsewhere/log"}}
+    unproven = {**good, "predicate": {**good["predicate"], "new": good["predicate"]["old"]}}
+    for bad, reason, code in (
+        ([], "DRAFT_MALFORMED", 3),
+        ({**good, "more": 1}, "STATEMENT_MALFORMED", 3),
+        ({**good, "predicateType": "x"}, "KEY_EVENT", 3),
+        (elsewhere, "OTHER_LOG", 3),
+        (unproven, "KEY_PROOF", 10),
+    ):
+        draft.write_text(json.dumps(bad))
+        signing = ("--trust", closed.layout.trust, "--as", closed.layout.person("oscar"), "--write-order", order)
+        assert reason in call("key", "sign", draft, *signing, code=code)
+    assert not order.exists()
+
+
+def test_an_order_whose_successor_was_thrown_away_is_refused(closed: Closed, tmp_path: Path) -> None:
+    """Else the log would name a key that nobody has."""
+    root = closed.layout.root
+    first = signed(closed, tmp_path / "first.json", "rotate", "pdf", root)
+    second = signed(closed, tmp_path / "second.json", "rotate", "pdf", root)
+    assert "KEY_NOT_STAGED" in call("key", "rotate", "pdf", root, "--order", first, code=6)
+    call("key", "rotate", "pdf", root, "--order", second)
+
+
+async def test_a_job_that_began_between_draft_and_order_keeps_its_key(opened: Open, tmp_path: Path) -> None:
+    house = opened()
+    await house.upload("rita")
+    await house.app.close()
+    order = signed(Closed(house.layout), tmp_path / "order.json", "rotate", "permit", house.layout.root)
+    house = opened()
+    job = (await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request())).tuning_job
+    house.app.ledger.run(lambda uow: rows.update(uow.connection, JobRow, {"name": job.name}, {"state": "TRAINING"}))
+    await house.app.close()
+    assert "KEY_IN_USE" in call("key", "rotate", "permit", house.layout.root, "--order", order, code=6)
+
+
+def test_two_people_publish_from_their_own_machines(apart: Apart) -> None:
+    """What is installed and what the first has signed are carried to each, and the publication back."""
+    own = apart.gateway / "policies"
+    shutil.copytree(PACKS, own, ignore=shutil.ignore_patterns("access"))
+    limits = own / "baseline/limits.yaml"
+    limits.write_text(f"{limits.read_text('utf-8')}# ours\n", "utf-8")
+    publication = apart.gateway / "bootstrap/policy.json"
+    for name, desk in apart.desks.items():
+        shutil.copytree(own, desk / "policies")
+        (desk / "bootstrap").mkdir()
+        shutil.copy(publication, desk / "bootstrap")
+        call("policy", "publish", desk, "--as", desk / "people" / name)
+        shutil.copy(desk / "bootstrap/policy.json", publication)
+    envelope = json.loads(publication.read_text())
+    told = read_policy(dsse.read_statement(dsse.envelope_payload(envelope)))
+    pack = read_pack(own)
+    assert len(envelope["signatures"]) == 2
+    assert (told.bundle_sha256, told.limits_sha256) == (pack.bundle_sha256, pack.limits_sha256)
+    assert "TRUST_MALFORMED" in call("policy", "publish", apart.gateway / "anchor", "--as", desk, code=3)
 
 
 async def test_a_running_gateway_keeps_its_keys(house: House) -> None:
