@@ -42,6 +42,7 @@ LOOPBACK = ("localhost", "127.0.0.1")
 EVERY_INTERFACE = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound
 """Hosts to listen on that nobody can ask for."""
 _NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
+_ADDRESS = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 
@@ -417,6 +418,17 @@ def hosts_of(certificate: x509.Certificate) -> tuple[str, ...]:
     except x509.ExtensionNotFound:
         return ()
     return (*san.get_values_for_type(x509.DNSName), *map(str, san.get_values_for_type(x509.IPAddress)))
+
+
+def check_address(address: str) -> str:
+    """Checks ``host:port``, with an IPv6 host in brackets.
+
+    Raises:
+        ValueError: it is none, or its port is above 65,535.
+    """
+    if not _ADDRESS.fullmatch(address) or int(address.rpartition(":")[2]) > 65_535:
+        raise ValueError("not host:port, such as 127.0.0.1:7443 or [::1]:7443, with a port of at most 65535")
+    return address
 
 
 def host_of(address: str) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 from assay.errors import FieldViolation, InvalidInputError, unusable
+from assay.identity import check_address
 
+Address = Annotated[str, AfterValidator(check_address)]
+"""``host:port`` to listen on or to ask at."""
 M = TypeVar("M", bound=BaseModel)
 
 

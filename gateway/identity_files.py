@@ -9,7 +9,6 @@ person's new key is :mod:`gateway.key_rotation`'s, with an operator's order and 
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from assay.identity import (
     SERVERS,
     Authority,
     Layout,
+    check_address,
     check_name,
     host_of,
     hosts_of,
@@ -41,7 +41,6 @@ RENEW_WITHIN = dt.timedelta(days=30)
 VALID, ENDS_SOON, ENDED, OTHER_KEY = "valid", "ends soon", "ended", "another key"
 _PEOPLE = "people/"
 _ROOTS = {"services-root": "services-ca", "people-root": "people-ca"}
-_ADDRESS = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}")
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,11 @@ def enrol(settings: Settings, name: str, address: str = "") -> Held:
         InvalidInputError: ``BAD_NAME``, ``ADDRESS``, or the people root's key cannot be read.
     """
     address = address or settings.listen
-    if not _ADDRESS.fullmatch(address) or host_of(address) in EVERY_INTERFACE:
+    try:
+        nobodys = host_of(check_address(address)) in EVERY_INTERFACE
+    except ValueError:
+        nobodys = True
+    if nobodys:
         raise InvalidInputError(
             "ADDRESS",
             f"{address[:100]!r} is no address to reach the gateway at",

@@ -15,13 +15,14 @@ from assay.modelfiles import read_base_manifest
 from assay.pinned import assay_home
 from audit.ledger.note import Verifier
 from audit.ledger.note import check_name as check_origin
+from audit.ledger.postgres import check_url
 from audit.ledger.witness.settings import toml as witness_toml
 from audit.verify.trust import TrustFile
 from gateway import base_models
 from gateway.caller import ALL_UNITS
 from gateway.freezing import sign_continuation
 from gateway.publications import PUBLISHERS, publish
-from gateway.settings import Settings, check_postgres_url, default_toml
+from gateway.settings import Settings, default_toml
 from gateway.statements import role_name
 from policies.engine import PolicyEngine
 
@@ -58,14 +59,15 @@ def install(
     """
     _check(plan, units, port)
     if postgres_url:
-        check_postgres_url(postgres_url)
+        check_url(postgres_url)
     models = (models or assay_home() / "models").absolute()
     manifests = [dataclasses.asdict(read_base_manifest(p.parent)) for p in sorted(models.glob("*/manifest.json"))]
     if not manifests:
         raise PreconditionError(
             "NO_BASE_MODEL",
             f"{models} holds no base model",
-            remedy="python -m trainer.base_models install smollm2-135m-instruct, or pass --models",
+            remedy="python -m trainer.base_models install smollm2-135m-instruct, which needs torch; or pass --models: "
+            "a folder with a copy of a worker's ID/manifest.json is enough here",
         )
     listen, witness = _at(plan, "gateway", port), f"https://{_at(plan, 'witness', port + PORTS)}"
     plan = dataclasses.replace(plan, witness_url=plan.witness_url or witness)

@@ -17,17 +17,16 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from assay import toml_file
 from assay.certificates import TRUST_DOMAIN
 from assay.errors import InvalidInputError
 from assay.identity import Layout
+from assay.toml_file import Address
+from audit.ledger.postgres import check_url
 
 Unit = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_][A-Za-z0-9._-]*)?$")]
-Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\[\]:-]+:[0-9]{1,5}$")]
 
 
 class _Frozen(BaseModel):
@@ -164,7 +163,7 @@ class Settings(_Frozen):
     def _postgres(cls, value: str) -> str:
         if value:
             try:
-                check_postgres_url(value)
+                check_url(value)
             except InvalidInputError as error:
                 raise ValueError(f"{error.message}; {error.remedy}") from error
         return value
@@ -235,24 +234,6 @@ class Settings(_Frozen):
     def people_prefix(self) -> str:
         """What the subjects of people begin with."""
         return f"spiffe://{self.trust_domain}/people/"
-
-
-def check_postgres_url(url: str) -> None:
-    """Demands an address of PostgreSQL, with the driver named and without a password.
-
-    Raises:
-        InvalidInputError: ``DATABASE_URL``.
-    """
-    try:
-        good = make_url(url).drivername == "postgresql+psycopg" and make_url(url).password is None
-    except ArgumentError:
-        good = False
-    if not good:
-        raise InvalidInputError(
-            "DATABASE_URL",
-            "not an address of PostgreSQL without a password",
-            remedy="postgresql+psycopg://user@host/database; a password stands in PGPASSFILE",
-        )
 
 
 def default_toml(

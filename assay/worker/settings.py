@@ -10,22 +10,22 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from assay import toml_file
 from assay.errors import InvalidInputError
 from assay.identity import load_ed25519, load_x25519, read_private
+from assay.toml_file import Address
 from assay.worker.sandbox import Limits
 
 Kind = Literal["prepare", "train", "audit"]
 _PIDS_OF_A_PROCESS = 32
 """Threads of a training's process, beside those it computes with; each counts against ``limits.pids``."""
-Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\[\]:-]+:[0-9]{1,5}$")]
 
 TASK_MODULES: Mapping[str, str] = {
     "prepare": "audit.prepare.task",

@@ -4,7 +4,8 @@ What SQLite needs an authorizer for, PostgreSQL does by roles: the gateway logs 
 owns nothing and may not change, delete or truncate what the log holds; migrations run beforehand as a member of
 ``assay_owner``. That this is so, that the guards are in force and that a commit is on disk when it returns is checked
 at start, and what makes a commit durable again in every batch. A password never stands in a URL: libpq reads it from
-``PGPASSFILE`` or from the file that ``?passfile=`` names.
+``PGPASSFILE`` or from the file that ``?passfile=`` names. Over a network nobody reads along or poses as the server: the
+URL demands the server's certificate.
 
 Reads see one snapshot (REPEATABLE READ). ``connection.execution_options(begin="IMMEDIATE")`` begins a transaction that
 writes: it takes the batch lock first and then reads what is committed, so that one writer follows another.
@@ -12,10 +13,12 @@ writes: it takes the batch lock first and then reads what is committed, so that 
 
 from __future__ import annotations
 
+import ipaddress
+import os
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from assay.errors import IntegrityError, InvalidInputError, PreconditionError, UnavailableError
 from audit.ledger.postgres_guards import LOG_TABLES, OWNER, SCHEMA, check_guards
@@ -57,6 +60,29 @@ def connect_migration_engine(url: str) -> Engine:
         InvalidInputError: ``DATABASE_URL``. PreconditionError: ``POSTGRES_DRIVER_MISSING``.
     """
     return _engine(url, f"{_OPTIONS} -c role={OWNER}")
+
+
+def check_url(url: str) -> URL:
+    """Demands an address of PostgreSQL: driver named, no password, and TLS where it leads to another machine.
+
+    Raises:
+        InvalidInputError: ``DATABASE_URL``.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise _bad_url("it is not a URL", _EXAMPLE) from error
+    if parsed.drivername != "postgresql+psycopg":
+        raise _bad_url("it does not name PostgreSQL and its driver", _EXAMPLE)
+    if parsed.password is not None or "password" in parsed.query:
+        remedy = "write it into a file that only this user may read; name that in PGPASSFILE or as ?passfile=FILE"
+        raise _bad_url("a password stands in it", remedy)
+    if parsed.query.get("sslmode") != "verify-full" and _leaves_the_machine(parsed):
+        remedy = (
+            "add ?sslmode=verify-full&sslrootcert=FILE, FILE with the root of the server's certificate, or `system`"
+        )
+        raise _bad_url("it is on another machine and does not demand that machine's certificate", remedy)
+    return parsed
 
 
 def check_enforcement(connection: Connection) -> None:
@@ -144,13 +170,7 @@ def writer_lock(engine: Engine) -> AdvisoryLock:
 
 
 def _engine(url: str, options: str) -> Engine:
-    parsed = make_url(url)
-    if parsed.password is not None:
-        raise InvalidInputError(
-            "DATABASE_URL",
-            "a password stands in the database's address",
-            remedy="write it into a file that only this user may read; name that in PGPASSFILE or as ?passfile=FILE",
-        )
+    parsed = check_url(url)
     arguments = {"options": options, "application_name": "assay", "keepalives_idle": 30, "keepalives_interval": 10}
     try:
         engine = create_engine(
@@ -179,6 +199,33 @@ def _engine(url: str, options: str) -> Engine:
             _demand_setting(name, values, found)
 
     return engine
+
+
+def _leaves_the_machine(url: URL) -> bool:
+    """Whether any host that libpq may try is another than a socket of this machine or its loopback."""
+    if "service" in url.query or "PGSERVICE" in os.environ:
+        return True
+    query = [url.query.get(name, "") for name in ("host", "hostaddr")]
+    named = [url.host or "", *(part for one in query for part in ([one] if isinstance(one, str) else one))]
+    if not any(named):
+        named = [os.environ.get("PGHOST", ""), os.environ.get("PGHOSTADDR", "")]
+    return not all(map(_here, ",".join(named).split(",")))
+
+
+def _here(host: str) -> bool:
+    if host in ("", "localhost") or host.startswith(("/", "@")):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bad_url(why: str, remedy: str) -> InvalidInputError:
+    return InvalidInputError("DATABASE_URL", f"the database's address: {why}", remedy=remedy)
+
+
+_EXAMPLE = "postgresql+psycopg://user@host/database?sslmode=verify-full&sslrootcert=FILE"
 
 
 def _demand_setting(name: str, values: tuple[str, ...], found: object) -> None:

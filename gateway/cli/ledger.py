@@ -45,7 +45,7 @@ def migrate(
 ) -> None:
     """Make or change the tables of a PostgreSQL installation. On SQLite the gateway does so itself, at start.
 
-    Example: assay ledger migrate ./bank --as postgresql+psycopg://assay_migrator@db.bank.example/assay
+    Example: assay ledger migrate ./bank --as 'postgresql+psycopg://migrator@db.example/assay?sslmode=verify-full'
     """
     with exit_on_error():
         if not Settings.load(directory).postgres_url:

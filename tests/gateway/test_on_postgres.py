@@ -24,7 +24,7 @@ from tests.gateway.conftest import House
 from tests.postgres_server import AUDITOR, GATEWAY, MIGRATOR, Server
 
 RUN = CliRunner()
-URL = "postgresql+psycopg://assay_gateway@db.example/assay"
+URL = "postgresql+psycopg://assay_gateway@db.example/assay?sslmode=verify-full&sslrootcert=db-ca.crt"
 
 
 @pytest.fixture
@@ -165,6 +165,9 @@ def test_migrate_is_for_postgresql(tmp_path: Path) -> None:
         "postgresql://u@h/d",
         "postgresql+psycopg2://u@h/d",
         "postgresql+psycopg://u:secret@h/d",
+        "postgresql+psycopg://u@/d?password=secret",
+        "postgresql+psycopg://u@db.example/d",
+        "postgresql+psycopg://u@db.example/d?sslmode=disable",
         "x",
     ],
 )

@@ -46,6 +46,9 @@ def test_the_defaults_load(tmp_path: Path) -> None:
     [
         ('region = "eu"', 'region = "EU!"', "region"),
         ('"127.0.0.1:7443"', '"nowhere"', "listen"),
+        ('"127.0.0.1:7443"', '"127.0.0.1:70000"', "listen"),
+        ('"127.0.0.1:7443"', '"::1:7443"', "listen"),
+        ('"127.0.0.1:7444"', '"127.0.0.1:65536"', "workers.train.address"),
         ('"127.0.0.1:7446"', '"0.0.0.0:7446"', "metrics"),
         ('"127.0.0.1:7446"', '"metrics.bank.example:7446"', "metrics"),
         ('"credit"', '"system"', "units"),

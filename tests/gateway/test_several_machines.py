@@ -76,7 +76,7 @@ def homes(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> dict[st
     (command,) = re.findall(r"^```sh\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
     for name, address in ADDRESSES.items():
         command = command.replace(name, address)
-    call(*shlex.split(command.replace("\\\n", " "))[1:], "--port", port, "--models", tmp_path / "models")
+    call(*shlex.split(command.replace("\\\n", " "))[1:], "--port", port)
     return split(tmp_path / "bank", tmp_path / "machines")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from assay.errors import AlreadyExistsError, AssayError, InvalidInputError
-from assay.identity import Authority, pem, write_key
+from assay.identity import Authority, check_address, pem, write_key
 from audit.ledger.cosignature import CosignatureVerifier
 from audit.ledger.note import Verifier
 
@@ -79,8 +79,7 @@ class WitnessSettings:
         if raw.get("transport", "mtls") not in TRANSPORTS:
             raise _bad("transport", f"not one of {', '.join(TRANSPORTS)}")
         listen, name = raw["listen"], raw["name"]
-        if not isinstance(listen, str) or not listen.rpartition(":")[2].isdecimal():
-            raise _bad("listen", "not host:port")
+        _check_listen(listen)
         if not isinstance(name, str):
             raise _bad("name", "not a text")
         return cls(folder, name, listen, _logs(raw["logs"]), raw.get("transport", "mtls"), tuple(clients))
@@ -111,8 +110,9 @@ def create(
 
     Raises:
         AlreadyExistsError: ``WITNESS_EXISTS``.
-        InvalidInputError: ``CLIENTS_ROOT`` or ``NOTE_MALFORMED``.
+        InvalidInputError: ``CLIENTS_ROOT``, ``NOTE_MALFORMED`` or ``WITNESS_SETTINGS``.
     """
+    _check_listen(listen)
     if folder.exists() and any(folder.iterdir()):
         raise AlreadyExistsError(
             "WITNESS_EXISTS", f"{folder} is not empty", remedy="choose another folder; keys are never replaced"
@@ -152,6 +152,13 @@ clients = {json.dumps(list(clients))}
 [logs]                              # keys by origin; while a log rotates its key, both stand here
 {known}
 """
+
+
+def _check_listen(value: object) -> None:
+    try:
+        check_address(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise _bad("listen", str(error)) from error
 
 
 def _logs(value: object) -> dict[str, tuple[Verifier, ...]]:

@@ -479,6 +479,45 @@ def test_addresses_that_are_refused(reason: str, url: str) -> None:
     refused(reason, lambda: dialect.connect_for_migration(url))
 
 
+@pytest.mark.parametrize(
+    ("rest", "safe"),
+    [
+        ("@db.example/assay", False),
+        ("@db.example/assay?sslmode=disable", False),
+        ("@db.example/assay?sslmode=require", False),
+        ("@db.example/assay?sslmode=verify-ca", False),
+        ("@db.example/assay?sslmode=verify-full&sslmode=disable", False),
+        ("@/assay?host=db.example", False),
+        ("@/assay?host=/run/postgresql,db.example", False),
+        ("@/assay?host=/run/postgresql&host=10.0.0.7", False),
+        ("@localhost/assay?hostaddr=10.0.0.7", False),
+        ("@/assay?service=production", False),
+        ("@db.example/assay?sslmode=verify-full&sslrootcert=ca.crt", True),
+        ("@/assay", True),
+        ("@/assay?host=/run/postgresql", True),
+        ("@localhost:5433/assay", True),
+        ("@127.0.0.1/assay", True),
+        ("@[::1]/assay", True),
+    ],
+)
+def test_a_network_is_crossed_only_to_a_server_that_proves_its_name(
+    rest: str, safe: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    url = f"postgresql+psycopg://assay_gateway{rest}"
+    for connect in (dialect.connect, dialect.connect_for_migration):
+        if safe:
+            connect(url).dispose()
+        else:
+            refused("DATABASE_URL", lambda connect=connect: connect(url))  # type: ignore[misc]
+
+
+def test_a_host_that_the_environment_names_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "db.example")
+    refused("DATABASE_URL", lambda: dialect.connect("postgresql+psycopg://assay_gateway@/assay"))
+
+
 def test_no_server_there(own: World, tmp_path: Path) -> None:
     engine = dialect.connect(f"postgresql+psycopg://{GATEWAY}@/assay?host={tmp_path}")
     refused("DATABASE_UNREACHABLE", Ledger(engine, ORIGIN, own.services["log"], own.anchor).start)

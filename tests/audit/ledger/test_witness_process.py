@@ -272,6 +272,7 @@ def test_there_are_only_so_many_connections(tmp_path: Path) -> None:
         lambda t: t.replace("name", "nom", 1),
         lambda t: t.replace('transport = "http"', 'transport = "ftp"'),
         lambda t: t.replace("listen = ", "listen = 5 #"),
+        lambda t: t.replace("listen = ", 'listen = "127.0.0.1:70000" #'),
         lambda t: t.split("[logs]")[0],
         lambda t: t.split("[logs]")[0] + "[logs]\n",
         lambda t: t.replace(LOG.vkey(), "rubbish"),
@@ -280,7 +281,7 @@ def test_there_are_only_so_many_connections(tmp_path: Path) -> None:
         lambda t: t + "\x00",
         lambda t: t.replace("clients = [", "clients = [5, "),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_settings_that_are_refused(tmp_path: Path, party: Party, change: object) -> None:
     settings = make(tmp_path, party, "http")
