@@ -1,4 +1,4 @@
-"""``assay doctor``: what this machine and this installation lack, and how to mend it."""
+"""``assay doctor``: what this machine and what lies here of an installation lack, and how to mend it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,31 @@ import importlib.util
 import shutil
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
 from assay.errors import AssayError
-from assay.identity import EVERY_INTERFACE, LOOPBACK, Layout, host_of
+from assay.identity import EVERY_INTERFACE, LOOPBACK, SERVICES, Layout, host_of, load_ed25519, service_tls
 from assay.worker.sandbox import diagnose
+from assay.worker.settings import WorkerKeys, WorkerSettings
 from audit.ledger.fork import found_in
-from gateway import identity_files
+from audit.ledger.records import FROZEN
+from audit.ledger.schema import RECORDS
+from audit.ledger.witness.settings import WitnessSettings
+from gateway import history, identity_files
 from gateway.identity_files import ENDS_SOON, VALID, Held
 from gateway.settings import Settings
+from gateway.store.migrations import demand_newest
 from gateway.witnesses import read_policy
 
 FREE_DISK_BYTES = 4 << 30
+WORKERS = SERVICES[1:]
+_WORKER, _WITNESS = "worker.toml", "witness.toml"
 
 
 @dataclass(frozen=True)
@@ -34,12 +45,60 @@ class Finding:
     required: bool = True
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What lies in a directory: a whole installation, one machine's part of it, or the folder of one service.
+
+    Attributes:
+        layout: of the installation that it is, or belongs to.
+        certificates: whose are looked at; empty for all that lie there.
+        gateway: whether more of the gateway lies there than its certificate, of which the authority keeps a copy.
+        workers: their folders.
+        witness: its folder.
+    """
+
+    layout: Layout
+    certificates: tuple[str, ...]
+    gateway: bool
+    workers: tuple[Path, ...]
+    witness: Path | None
+
+    @classmethod
+    def of(cls, directory: Path) -> _Parts:
+        """Looks at what there is."""
+        here = directory.resolve()
+        if (here / _WORKER).exists():
+            return cls(Layout(here.parent.parent), (here.name,), False, (directory,), None)
+        if (here / _WITNESS).exists():
+            return cls(Layout(here.parent), ("witness",), False, (), directory)
+        layout = Layout(directory)
+        workers = tuple(folder for name in WORKERS if ((folder := layout.service(name)) / _WORKER).exists())
+        gateway = any(path.name != "tls.crt" for path in layout.service("gateway").glob("*"))
+        witness = layout.witness if (layout.witness / _WITNESS).exists() else None
+        return cls(layout, (), gateway, workers, witness)
+
+
 def run(directory: Path | None) -> list[Finding]:
-    """Checks this machine and, if given, the installation in ``directory``."""
-    findings = [_python(), *_packages(), *[Finding(*item) for item in diagnose()], _disk(directory or Path.cwd())]
-    if directory is not None:
-        findings += _installation(directory)
+    """Checks this machine and, if given, what of an installation lies in ``directory``."""
+    findings = [_python(), *_packages()]
+    if directory is None:
+        return [*findings, *_sandbox(required=True), _disk(Path.cwd())]
+    parts = _Parts.of(directory)
+    here = [_worker(folder) for folder in parts.workers]
+    # Nodes of a cluster make the sandboxes of its worker.
+    needed = any(settings is None or settings.ray is None for _, settings in here)
+    findings += [*_sandbox(required=needed), _disk(directory)]
+    certificates, found = _held(directory, parts)
+    findings += [*found, *(finding for several, _ in here for finding in several), *_key_files(directory)]
+    if parts.witness is not None:
+        findings.append(_settings("witness", lambda: _open_witness(parts.witness or directory)))
+    if parts.gateway or (parts.layout.settings.exists() and not parts.certificates):
+        findings += _gateway(directory, parts, certificates)
     return findings
+
+
+def _sandbox(*, required: bool) -> list[Finding]:
+    return [Finding(*item, required=required) for item in diagnose()]
 
 
 def _python() -> Finding:
@@ -67,34 +126,78 @@ def _disk(where: Path) -> Finding:
     return Finding("disk", free >= FREE_DISK_BYTES, f"{free / 2**30:.1f} GiB free", "free some space: 4 GiB are needed")
 
 
-def _installation(directory: Path) -> list[Finding]:
-    layout = Layout(directory)
+def _held(directory: Path, parts: _Parts) -> tuple[dict[str, Held], list[Finding]]:
+    """The certificates by name, and what is to be said of them."""
+    folder = parts.witness
+    if parts.certificates and folder is not None and folder.resolve() != parts.layout.witness:
+        return {}, []  # Of another party, whose affair its certificate is.
     try:
-        certificates = {one.name: one for one in identity_files.held(layout)}
-        out = _certificates(directory, list(certificates.values()))
+        found = {one.name: one for one in identity_files.held(parts.layout, parts.certificates)}
+        return found, _certificates(parts.layout.root if parts.certificates else directory, list(found.values()))
     except AssayError as error:
-        certificates, out = {}, [Finding("certificates", False, error.message, error.remedy)]
+        return {}, [Finding("certificates", False, error.message, error.remedy)]
+
+
+def _settings(name: str, load: Callable[[], object]) -> Finding:
+    """Whether what a service reads at its start can be read."""
+    try:
+        load()
+    except AssayError as error:
+        return Finding(name, False, _said(error), error.remedy)
+    return Finding(name, True, "settings and keys can be read")
+
+
+def _said(error: AssayError) -> str:
+    """What is wrong, and in which fields."""
+    return "; ".join([error.message, *(f"{v.field}: {v.description}" for v in error.violations)])
+
+
+def _worker(folder: Path) -> tuple[list[Finding], WorkerSettings | None]:
+    name = folder.resolve().name
+    try:
+        settings = WorkerSettings.load(folder)
+    except AssayError as error:
+        return [Finding(name, False, _said(error), error.remedy)], None
+    models = sorted(path.parent.name for path in settings.models_dir.glob("*/manifest.json"))
+    lacks = "" if models else "mend models_dir in its worker.toml, or install a base model there (docs/installation.md)"
+    listed = f"{settings.models_dir}: {', '.join(models) or 'none'}"
+    return [
+        _settings(name, lambda: (WorkerKeys.load(folder), service_tls(folder))),
+        Finding(f"base models of {name}", bool(models), listed, lacks),
+    ], settings
+
+
+def _open_witness(folder: Path) -> None:
+    load_ed25519(WitnessSettings.load(folder).key)
+
+
+def _key_files(directory: Path) -> list[Finding]:
+    keys = [*directory.glob("**/*.key")]
+    exposed = [str(k.relative_to(directory)) for k in keys if k.stat().st_mode & 0o077]
+    remedy = f"chmod 600 {' '.join(exposed)}" if exposed else ""
+    return [Finding("key files", not exposed, f"{len(keys)} keys", remedy)] if keys else []
+
+
+def _gateway(directory: Path, parts: _Parts, certificates: dict[str, Held]) -> list[Finding]:
+    """What ``assay.toml`` says; of the gateway itself where it lies here, and not on the authority's machine."""
+    layout = parts.layout
     try:
         settings = Settings.load(directory)
     except AssayError as error:
-        # A folder of one service or of the authority has none, but certificates that end.
-        return [Finding("settings", False, error.message, error.remedy), *out]
-    out = [Finding("settings", True, str(layout.settings)), *out]
-    keys = [*layout.root.glob("**/*.key")]
-    exposed = [k.name for k in keys if k.stat().st_mode & 0o077]
-    out.append(
-        Finding("key files", not exposed, f"{len(keys)} keys", f"chmod 600 {' '.join(exposed)}" if exposed else "")
-    )
-    roots = [path.name for path in sorted(layout.authority.glob("*-ca.key"))]
-    where = f"{layout.authority} holds {', '.join(roots)}" if roots else "elsewhere"
-    out.append(Finding("authority apart", not roots, where, "move authority/ to a machine where no service runs",
-                       required=False))  # fmt: skip
-    out.append(_quorum(settings))
+        return [Finding("settings", False, _said(error), error.remedy)]
+    out = [Finding("settings", True, str(layout.settings))]
+    if parts.gateway:
+        roots = [path.name for path in sorted(layout.authority.glob("*-ca.key"))]
+        where = f"{layout.authority} holds {', '.join(roots)}" if roots else "elsewhere"
+        out.append(Finding("authority apart", not roots, where, "move authority/ to a machine where no service runs",
+                           required=False))  # fmt: skip
+        out += [_quorum(settings), _database(settings)]
     addresses = {"gateway": settings.listen} | {f"{n} worker": w.address for n, w in settings.workers.items()}
     for name, address in addresses.items():
-        answers = _answers(address)
-        out.append(Finding(f"{name} at {address}", answers, "answers" if answers else "no answer",
-                           "" if answers else f"assay serve {directory}", required=False))  # fmt: skip
+        if parts.gateway:
+            answers = _answers(address)
+            out.append(Finding(f"{name} at {address}", answers, "answers" if answers else "no answer",
+                               "" if answers else f"assay serve {directory}", required=False))  # fmt: skip
         certificate, host = certificates.get(name.replace(" ", "-")), host_of(address)
         if certificate is not None and host not in (*LOOPBACK, *EVERY_INTERFACE, *certificate.hosts):
             # --host replaces them all, and some may still ask by a host that it names today.
@@ -103,6 +206,35 @@ def _installation(directory: Path) -> list[Finding]:
             out.append(Finding(f"{name} at {address}", False, f"its certificate does not name {host}", remedy,
                                required=False))  # fmt: skip
     return out
+
+
+def _database(settings: Settings) -> Finding:
+    """Whether rows and ledger can be reached, are those of this release, and take records."""
+    if not settings.postgres_url and not settings.database.is_file():
+        return Finding("database", True, f"{settings.database.name} is made at the first start")
+    try:
+        engine = history.reader(settings)
+    except AssayError as error:
+        return Finding("database", False, error.message, error.remedy)
+    try:
+        if settings.postgres_url:
+            demand_newest(engine)
+        with engine.connect() as connection:
+            newest = connection.execute(select(RECORDS.c.type).order_by(RECORDS.c.idx.desc()).limit(1)).scalar()
+    except AssayError as error:
+        return Finding("database", False, error.message, error.remedy)
+    except SQLAlchemyError as error:
+        return Finding(
+            "database", False, f"cannot be read: {type(error).__name__}", f"assay ledger fsck {settings.directory}"
+        )
+    finally:
+        engine.dispose()
+    if newest == FROZEN:
+        return Finding("database", False, f"the log {settings.origin} was frozen and takes no more records",
+                       "begin a log that continues it: docs/ledger.md, freeze")  # fmt: skip
+    return Finding(
+        "database", True, "can be read, and is at this release's revision" if settings.postgres_url else "can be read"
+    )
 
 
 def _certificates(directory: Path, found: list[Held]) -> list[Finding]:

@@ -29,7 +29,7 @@ def decided(directory: Path) -> Iterator[Decided]:
     settings = Settings.load(directory)
     if not settings.postgres_url and not settings.database.is_file():
         raise InvalidInputError("HISTORY", f"{directory} has decided nothing yet", remedy="start its gateway first")
-    engine = _reader(settings)
+    engine = reader(settings)
     job, fact = rows.table(JobRow).c, rows.table(FactRow).c
     query = (
         sa.select(job.name, fact.key, fact.value, job.decision, job.verdict)
@@ -47,7 +47,7 @@ def decided(directory: Path) -> Iterator[Decided]:
         engine.dispose()
 
 
-def _reader(settings: Settings) -> sa.Engine:
+def reader(settings: Settings) -> sa.Engine:
     """The file opened so that nothing can be written; PostgreSQL as the gateway reads it."""
     if settings.postgres_url:
         return dialect.connect(settings.postgres_url)
