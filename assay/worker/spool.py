@@ -1,9 +1,9 @@
 """The worker's durable memory: one folder a task, its state written atomically before anything else believes it.
 
-Layout of ``spool/<task id>``: ``state.json``; ``task.bin`` (the sealed task); ``result.bin`` (the sealed result);
-``work`` (survives restarts and pauses); ``in``, ``out``, ``control`` and ``log.txt`` of the present attempt. Names
-with a leading dot are unfinished and are removed at start. A tombstone is a folder with ``state.json`` alone: a task
-id is never used twice.
+Layout of ``spool/<task id>``: ``state.json``; ``meter.json`` where the meter has gone on since; ``task.bin`` (the
+sealed task); ``result.bin`` (the sealed result); ``work`` (survives restarts and pauses); ``in``, ``out``, ``control``
+and ``log.txt`` of the present attempt. Names with a leading dot are unfinished and are removed at start. A tombstone is
+a folder with ``state.json`` alone: a task id is never used twice.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from assay.errors import IntegrityError
 from assay.worker.folders import remove, walk
 
 STATE_FILE, TASK_FILE, RESULT_FILE, LOG_FILE = "state.json", "task.bin", "result.bin", "log.txt"
+METER_FILE = "meter.json"
 
 
 class State(StrEnum):
@@ -83,7 +84,7 @@ class TaskRecord:
         released: the result is stored elsewhere; this is a tombstone.
         started: RFC 3339 time of the first attempt's start, or empty.
         sandbox: host pid and start time of the present sandbox's first process, or empty.
-        meter: totals of all attempts, of the present one up to its last saving.
+        meter: totals of all attempts, of the present one up to its last saving or :meth:`Spool.note`.
         traceparent: W3C trace context of the call that submitted it, or empty.
     """
 
@@ -153,6 +154,17 @@ class Spool:
     def save(self, record: TaskRecord) -> None:
         """Replaces a task's state atomically and durably."""
         _write(self.folder(record.task_id), record)
+        (self.folder(record.task_id) / METER_FILE).unlink(missing_ok=True)
+
+    def note(self, record: TaskRecord) -> None:
+        """Keeps a task's meter over the worker's death, but not over the machine's: it is taken every second.
+
+        In a file of its own, so that what a lost disk cache leaves of it costs seconds of a meter and never a state.
+        """
+        target = self.folder(record.task_id) / METER_FILE
+        staging = target.with_name(f".{METER_FILE}")
+        staging.write_text(json.dumps(dataclasses.asdict(record.meter)))
+        os.replace(staging, target)
 
     def prepare_attempt(self, task_id: str, uid: int) -> None:
         """Makes the folders of an attempt; ``work`` keeps what an earlier attempt left.
@@ -182,7 +194,7 @@ class Spool:
         names = sorted(os.listdir(folder), key=lambda name: (name != "in", name not in ("out", "work")))
         for name in names:
             # A leading dot is a state file that is just being written.
-            if name != STATE_FILE and name not in keep and not name.startswith("."):
+            if name not in (STATE_FILE, METER_FILE, *keep) and not name.startswith("."):
                 remove(folder / name)
 
 
@@ -211,7 +223,17 @@ def _read(folder: Path) -> TaskRecord:
         ) from error
     if record.task_id != folder.name:
         raise IntegrityError("SPOOL_DAMAGED", f"folder {folder.name!r} holds the state of another task")
-    return record
+    meter = _noted(folder)
+    return dataclasses.replace(record, meter=meter) if meter.wall_ms > record.meter.wall_ms else record
+
+
+def _noted(folder: Path) -> MeterTotals:
+    """What was noted of a task's meter; nothing where it cannot be read, since its state says what it took before."""
+    try:
+        raw = json.loads((folder / METER_FILE).read_bytes())
+        return MeterTotals(**{field: type(getattr(MeterTotals(), field))(value) for field, value in raw.items()})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return MeterTotals()
 
 
 def _write(folder: Path, record: TaskRecord) -> None:

@@ -362,7 +362,7 @@ class Supervisor:
             placed=lambda placed: self._place(task_id, placed),
             sandbox=lambda found: self._save(replace(self._records[task_id], sandbox=found)),
             progress=lambda progress: self._show(task_id, progress),
-            metered=lambda totals: self._save(replace(self._records[task_id], meter=totals)),
+            metered=lambda totals: self._note(replace(self._records[task_id], meter=totals)),
             wish=lambda: self._wish(task_id),
         )
 
@@ -420,6 +420,12 @@ class Supervisor:
 
     def _save(self, record: TaskRecord) -> None:
         self._spool.save(record)
+        self._records[record.task_id] = record
+        self._notify(record.task_id)
+
+    def _note(self, record: TaskRecord) -> None:
+        """As :meth:`_save` of a record whose meter alone has changed, without waiting for the disk every second."""
+        self._spool.note(record)
         self._records[record.task_id] = record
         self._notify(record.task_id)
 

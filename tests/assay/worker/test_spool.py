@@ -68,6 +68,26 @@ def test_a_damaged_state_is_named_not_guessed(tmp_path: Path, damage: bytes) -> 
     assert "t1" in refused.value.message
 
 
+def test_what_a_task_took_is_noted_every_second_without_waiting_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    task = admitted(spool, record(state=State.RUNNING))
+    later = replace(task, meter=MeterTotals(9000, 8, 7, 6, "modelled"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: pytest.fail("waited for the disk"))
+        spool.note(later)
+    assert spool.load() == [later]
+    spool.clear("t1", keep=("task.bin",))
+    assert spool.load() == [later], "what is cleared is not what is known of the task"
+    for damage in (b"", b"{", b"[]", b'{"wall_ms": "long"}', b'{"other": 1}'):
+        (spool.folder("t1") / "meter.json").write_bytes(damage)
+        assert spool.load() == [task]
+    spool.note(task)
+    spool.save(later)
+    assert spool.load() == [later] and sorted(os.listdir(spool.folder("t1"))) == ["state.json", "task.bin"]
+
+
 def test_a_state_of_another_task_is_refused(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool")
     admitted(spool, record())
@@ -251,6 +271,7 @@ def test_settings_name_the_field_at_fault(house: House) -> None:
         (good.replace('"prepare", ', '"shell", '), "kinds.0"),
         (good + 'isolation = "none"\n', "isolation"),
         (good.replace("127.0.0.1:0", "somewhere"), "listen"),
+        (good.replace("127.0.0.1:0", "127.0.0.1:70000"), "listen"),
         (good + "[limits]\npids = 1\n", "limits.pids"),
         (good + "processes = 0\n", "processes"),
         (good + "processes = 65\n", "processes"),
