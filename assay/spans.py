@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +14,20 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 FILE = "spans.jsonl"
+MAX_BYTES = 64 << 20
+_LOG = logging.getLogger(__name__)
 
 
 class FileSpanExporter(SpanExporter):
-    """Appends spans as JSON lines: the embedded default, where no collector runs."""
+    """Appends spans as JSON lines: the embedded default, where no collector runs.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the file; once it is full it becomes ``PATH.1``, in place of the one before, and another is begun.
+        max_bytes: from which it is full.
+    """
+
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
+        self._path, self._max_bytes = path, max_bytes
         self._stream = path.open("a", encoding="utf-8")
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -39,6 +47,10 @@ class FileSpanExporter(SpanExporter):
             }
             self._stream.write(json.dumps(line, default=str) + "\n")
         self._stream.flush()
+        if self._stream.tell() >= self._max_bytes:
+            self._stream.close()
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            self._stream = self._path.open("a", encoding="utf-8")
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
@@ -62,7 +74,10 @@ def export(folder: Path, service: str) -> TracerProvider:
 
 
 def _add_otlp(traces: TracerProvider) -> None:
-    if not re.match(r"^https://", os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")):
+    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    if not endpoint.startswith("https://"):
+        if endpoint:
+            _LOG.warning("OTEL_EXPORTER_OTLP_ENDPOINT is no https address: spans go to their file alone")
         return
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 

@@ -85,6 +85,7 @@ class Pipeline:
     owner: str = field(default_factory=lambda: secrets.token_hex(8))
     worker_errors: int = 0
     _driven: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _waiting: dict[str, str] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Runs until cancelled; jobs under way are left as they are, for the next run to take up.
@@ -158,7 +159,7 @@ class Pipeline:
 
     async def _drive(self, name: str) -> None:
         """Takes a job as far as it goes; whatever happens, the lease is given back."""
-        pause = timedelta()
+        pause, waits = timedelta(), ""
         attempts = 0
         try:
             while (job := await self._due(name)) is not None:
@@ -170,14 +171,19 @@ class Pipeline:
         except Exception as error:
             if _waits(error):
                 self.worker_errors += 1
-                pause = _UNREACHABLE
-                _LOG.warning("%s waits: %s", name, error.reason)
+                pause, waits = _UNREACHABLE, error.reason
+                # It tries every second; one line says what for.
+                if self._waiting.get(name) != waits:
+                    _LOG.warning("%s waits: %s", name, waits)
                 await self._quietly(self._tell(name, error))
             else:
                 attempts += 1
                 pause = await self._stumble(name, attempts, error)
         finally:
             self._driven.pop(name, None)
+            self._waiting.pop(name, None)
+            if waits:
+                self._waiting[name] = waits
         await self._quietly(self._give_back(name, attempts if pause else 0, pause))
 
     async def _step(self, job: JobRow) -> None:

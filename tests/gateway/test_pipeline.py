@@ -445,10 +445,10 @@ async def test_money_is_counted_by_the_worker_while_the_gateway_is_away(street: 
     await street.until("TRAINING", progress=True)
     await stop()
     await asyncio.sleep(7.0)
-    back, again = time.monotonic(), run_again(street)
+    again = run_again(street)
     job = await street.rest()
     assert job.state == pb.TuningJob.STATE_PAUSED and job.reason.startswith("COST_CAP")
-    assert time.monotonic() - back < 5 and job.cost_usd_micros > BOUND, "nothing stopped it meanwhile, and all counts"
+    assert job.cost_usd_micros > BOUND, "nothing stopped it meanwhile, and all counts"
     paused = [json.loads(r.body) for r in street.app.ledger.records("credit", NAME, -1, 99) if r.type == "job.paused"]
     (told,) = (p["statement"]["predicate"] for p in paused)
     assert BOUND < told["cost_usd_micros"] <= job.cost_usd_micros and told["max_usd_micros"] == BOUND
@@ -570,12 +570,14 @@ async def test_jobs_wait_for_their_turn_in_the_train_worker(street: Street) -> N
     assert {(await street.rest(n)).state for n in (first, second)} == {pb.TuningJob.STATE_AWAITING_APPROVAL}
 
 
-async def test_a_worker_that_is_not_there_yet_only_delays(street: Street) -> None:
+async def test_a_worker_that_is_not_there_yet_only_delays(street: Street, caplog: pytest.LogCaptureFixture) -> None:
     await street.workers.kill("audit-worker")
     await street.ask()
     await street.until("PREPARING")
-    while not street.app.pipeline.worker_errors:
+    while street.app.pipeline.worker_errors < 3:
         await asyncio.sleep(0.05)
+    told = [message for message in caplog.messages if " waits: " in message]
+    assert told == [f"{NAME} waits: WORKER_UNREACHABLE"], "once, and not each time"
     await street.workers.start("audit-worker")
     assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
     stats = await street.app.pipeline.stats()

@@ -24,9 +24,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from assay.errors import UnavailableError
 from assay.identity import Authority, load_certificate, pem, subject_of
+from assay.spans import FileSpanExporter
 from demo.processes import free_ports
 from gateway.rpc.__main__ import watch_certificates
 from gateway.settings import Settings
@@ -116,8 +119,20 @@ def test_spans_reach_a_collector_over_tls_under_the_callers_trace(
 
 def test_nothing_is_exported_in_the_clear(collector: tuple[Collector, str, Path], tmp_path: Path) -> None:
     found, address, _ = collector
-    run(tmp_path / "t", OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{address}")
-    assert found.spans == []
+    done = run(tmp_path / "t", OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{address}")
+    assert found.spans == [] and done.stderr.count("OTEL_EXPORTER_OTLP_ENDPOINT is no https address") == 1
+
+
+def test_the_file_of_spans_is_kept_small(tmp_path: Path) -> None:
+    traces = TracerProvider()
+    traces.add_span_processor(SimpleSpanProcessor(FileSpanExporter(tmp_path / "spans.jsonl", 2000)))
+    for number in range(50):
+        traces.get_tracer("t").start_span(f"span {number}").end()
+    traces.shutdown()
+    files = [tmp_path / "spans.jsonl.1", tmp_path / "spans.jsonl"]
+    assert sorted(tmp_path.iterdir()) == sorted(files) and all(path.stat().st_size < 2500 for path in files)
+    kept = [json.loads(line)["name"] for path in files for line in path.read_text().splitlines()]
+    assert kept == [f"span {number}" for number in range(50)][-len(kept) :]
 
 
 def test_spans_are_files_where_no_collector_runs(tmp_path: Path) -> None:
