@@ -1,8 +1,10 @@
 """Set-up: what is pinned, and what the gateway's installation drags in."""
 
+import ast
 import re
+import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from packaging.version import Version
 _ROOT = Path(__file__).parents[1]
 _PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
 _EXTRAS: dict[str, list[str]] = _PROJECT["optional-dependencies"]
+_ROOMS = ("assay", "audit", "gateway", "policies", "trainer", "tests", "demo", "benchmarks")
+_PACKAGES = packages_distributions()
 _HEAVY = {
     "torch",
     "transformers",
@@ -70,6 +74,39 @@ def test_nobody_is_told_to_install_another_package_of_our_name() -> None:
 
 def test_the_gateway_installs_without_model_libraries() -> None:
     assert _closure(_PROJECT["dependencies"]) & _HEAVY == set()
+
+
+@pytest.mark.parametrize("folder", ["assay", "audit", "gateway", "policies", "trainer", "tests"])
+def test_what_is_imported_is_required_and_not_only_dragged_in(folder: str) -> None:
+    """A library of a library may be gone with its next release."""
+    left_out = () if folder == "tests" else ("dev", "bench")
+    extras = [text for extra, texts in _EXTRAS.items() if extra not in left_out for text in texts]
+    required = {canonicalize_name(Requirement(text).name) for text in [*_PROJECT["dependencies"], *extras]}
+    lacking = {}
+    for path in (_ROOT / folder).rglob("*.py"):
+        if path.name == "protogen.py":
+            continue  # of developers alone
+        for module in _imported(path) & _PACKAGES.keys():
+            if not required & {canonicalize_name(name) for name in _PACKAGES[module]}:
+                lacking[module] = path.name
+    assert lacking == {}
+
+
+def _imported(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add((node.module or "").partition(".")[0])
+    return found - {*_ROOMS, *sys.stdlib_module_names}
+
+
+def test_every_pattern_of_packaged_data_names_a_file() -> None:
+    patterns = tomllib.loads((_ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    rooms = [room for room in _ROOMS if room not in ("tests", "demo", "benchmarks")]
+    idle = [p for p in patterns if not any(next((_ROOT / room).glob(p), None) for room in rooms)]
+    assert (idle, len(set(patterns))) == ([], len(patterns))
 
 
 def test_the_walk_would_notice_a_model_library() -> None:
