@@ -170,7 +170,7 @@ def start(spec: Spec, targets: Mapping[str, Any]) -> Running:
 
     Raises:
         PreconditionError: ``ISOLATION_MISSING`` or ``SECCOMP_MISSING``, with the remedy.
-        InternalError: ``SANDBOX_START`` when bubblewrap did not come up.
+        InternalError: ``SANDBOX_START`` when there is no pipe to read what it prints.
     """
     bubblewrap()
     ours, theirs = socket.socketpair()

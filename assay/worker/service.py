@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import grpc
-import protovalidate
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from opentelemetry import trace
 from opentelemetry.propagate import extract
 
+from assay import contract
 from assay.errors import (
     AssayError,
     ExhaustedError,
-    FieldViolation,
     IntegrityError,
     InternalError,
     InvalidInputError,
@@ -136,7 +135,7 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
             if peer_subject(context) != self._supervisor.settings.gateway_subject:
                 raise PermissionDeniedError("NOT_THE_GATEWAY", "only the gateway may speak to a worker")
             if request is not None:
-                _validate(request)
+                contract.check(request)
             parent = extract({"traceparent": _traceparent(context)})
             with _TRACER.start_as_current_span(f"{_SERVICE}/{method}", context=parent):
                 yield
@@ -152,7 +151,7 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
         first = await anext(requests, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidInputError("TASK_HEADER", "the first message must be the header")
-        _validate(first)
+        contract.check(first)
         return first.header
 
     async def _receive(self, requests: AsyncIterator[pb.SubmitTaskRequest], sha256: str, path: Path) -> None:
@@ -160,7 +159,7 @@ class WorkerServicer(pb_grpc.WorkerServiceServicer):
         with path.open("xb") as stream:
             path.chmod(0o600)
             async for request in requests:
-                _validate(request)
+                contract.check(request)
                 if request.WhichOneof("part") != "chunk":
                     raise InvalidInputError("TASK_HEADER", "only the first message may be a header")
                 left -= len(request.chunk)
@@ -238,21 +237,6 @@ async def serve(supervisor: Supervisor, tls: TlsFiles) -> tuple[grpc.aio.Server,
     for name in ("", _SERVICE):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     return server, health_servicer, port
-
-
-def _validate(message: Message) -> None:
-    try:
-        protovalidate.validate(message)
-    except protovalidate.ValidationError as error:
-        violations = [_violation(v) for v in error.violations]
-        name = message.DESCRIPTOR.name
-        raise InvalidInputError("INVALID_FIELDS", f"{name} has invalid fields", violations=violations) from None
-
-
-def _violation(violation: protovalidate.Violation) -> FieldViolation:
-    proto = violation.proto
-    path = ".".join(e.field_name for e in proto.field.elements) if proto.field is not None else ""
-    return FieldViolation(path or "(message)", proto.message or proto.rule_id)
 
 
 def _told(error: Exception) -> AssayError:

@@ -24,14 +24,14 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from assay import status
+from assay import contract, status
 from assay.certificates import key_id
 from assay.errors import AssayError, ExhaustedError, InvalidInputError
 from assay.identity import peer_certificate, subject_of
 from gateway.application import Application
 from gateway.caller import Caller
 from gateway.rpc import errors
-from gateway.rpc.interceptors import authenticate, authorise, deadline, validate
+from gateway.rpc.interceptors import authenticate, authorise, deadline
 from gateway.rpc.routes import Route
 from gateway.telemetry import Telemetry
 
@@ -119,7 +119,7 @@ class Gate:
         """Passes the gates for one request."""
         self.enter(call)
         caller = await self._app.identities.caller(call.subject, call.trace_id)
-        validate.check(request)
+        contract.check(request)
         authorise.require(caller, call.route.method.name, request, self._app.authorizer)
         caller = await self._under_the_jobs_trace(call, caller, request)
         call.trace_id = caller.trace_id
@@ -317,7 +317,7 @@ def _answer_to_stream(route: Route, gate: Gate) -> Any:
 async def _validated(call: _Call, first: Message, rest: AsyncIterator[Message]) -> AsyncIterator[Message]:
     yield first
     async for request in rest:
-        validate.check(request)
+        contract.check(request)
         yield request
     # It may have come for hours, in which the caller may have lost the role.
     await call.admit(first)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
+from assay import contract
 from assay.v1 import dataset_pb2, policy_input_pb2
 from gateway.cli.dataset import read_datasheet
 from gateway.cli.job import declare
-from gateway.rpc.interceptors import validate
 from tests.gateway.conftest import House, messages
 
 PAGE = Path(__file__).parents[2] / "docs" / "datasheet.md"
@@ -49,7 +49,7 @@ async def test_a_datasheet_of_the_page_is_accepted_by_the_upload_and_by_intake(
         parent=f"units/{unit}", dataset_id="rows", format=form, datasheet=read_datasheet(tmp_path / "replies.yaml"),
         request_id=str(uuid.uuid4()),
     )  # fmt: skip
-    validate.check(dataset_pb2.UploadDatasetRequest(header=header))
+    contract.check(dataset_pb2.UploadDatasetRequest(header=header))
     rita = await house.caller("rita")
     await house.app.datasets.upload_dataset(rita, messages(header, [b"rows"]))
     request = house.request(unit, purpose=purpose, validate_only=True)
@@ -70,7 +70,7 @@ def test_the_declaration_of_the_page_is_read_and_names_every_member(tmp_path: Pa
     (tmp_path / "use.json").write_text(blocks("json")[0])
     use = policy_input_pb2.UseDeclaration()
     declare(use, tmp_path / "use.json", ())
-    validate.check(use)
+    contract.check(use)
     members = [f.name for f in use.DESCRIPTOR.fields]
     assert rows("Member") == members
     assert sorted(json_format.MessageToDict(use, preserving_proto_field_name=True)) == sorted(members)

@@ -9,12 +9,12 @@ from typing import Any
 import protovalidate
 import pytest
 
+from assay.contract import check
 from assay.errors import InvalidInputError
 from assay.v1 import policy_input_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from gateway.admission import facts, searching
 from gateway.admission.hyperparameters import DEFAULTS, MOST_ROW_TOKENS, demand
-from gateway.rpc.interceptors.validate import check
 from trainer.settings import Settings
 
 

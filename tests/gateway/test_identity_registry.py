@@ -15,6 +15,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
+from assay import contract
 from assay.errors import AssayError, InvalidInputError, PermissionDeniedError
 from assay.identity import Layout
 from assay.v1 import dataset_pb2, tuning_job_pb2
@@ -25,7 +26,6 @@ from gateway.application import Application
 from gateway.cli.errors import from_call
 from gateway.cli.session import open_session
 from gateway.refusals import RefusalRecorder
-from gateway.rpc.interceptors import validate
 from gateway.rpc.server import start
 from gateway.settings import Settings
 from gateway.statements import grant_revocation_statement, grant_statement
@@ -44,7 +44,7 @@ async def grant(
 async def revoke(house: House, signer: str, grant_id: str, name: str = "") -> pb.RoleGrant:
     envelope = house.sign(signer, grant_revocation_statement(grant_id, "left"))
     request = pb.RevokeRoleRequest(name=name or f"roleGrants/{grant_id}", envelope=envelope)
-    validate.check(request)
+    contract.check(request)
     return (await house.app.identities.revoke_role(await house.caller(signer), request)).role_grant
 
 

@@ -1,4 +1,4 @@
-"""Every field of a request against the rules that stand in the contract."""
+"""Every field of a message that another process sent, against the rules that stand in the contract."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ MAX_VIOLATIONS = 20
 
 
 def check(request: Message) -> None:
-    """Refuses a request that breaks a rule of its ``.proto``.
+    """Refuses a message that breaks a rule of its ``.proto``.
 
     Raises:
         InvalidInputError: ``INVALID_FIELDS`` naming each field and what it must be; values are not repeated.
+        InternalError: ``CONTRACT_BROKEN``.
     """
     try:
         protovalidate.validate(request)
