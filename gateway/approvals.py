@@ -153,7 +153,7 @@ class ApprovalService:
 
         def act(uow: UnitOfWork, job: JobRow, signed: statements.SignedWaiver, envelope: Envelope) -> JobRow:
             _refuse_maker(job, caller)
-            waivers.check(uow, job, caller, signed)
+            waivers.check(uow, self.policy, job, caller, signed)
             said = [
                 (request.reason, signed.reason_commitment),
                 (request.compensating_control, signed.compensating_control_commitment),

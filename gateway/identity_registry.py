@@ -199,8 +199,21 @@ def require_live_role(connection: Connection, subject: str, role: str, unit: str
     Raises:
         PermissionDeniedError: ``ROLE_MISSING``.
     """
-    held = frozenset((g.role, g.unit) for g in grants_of(connection, subject))
-    Caller(subject, held).require_role(unit, role)
+    _as_caller(connection, subject).require_role(unit, role)
+
+
+def holds_role(connection: Connection, subject: str, role: str, unit: str) -> bool:
+    """Tells whether a grant gives a subject the role in a unit now."""
+    return _as_caller(connection, subject).holds(role, unit)
+
+
+def held_role(connection: Connection, subject: str, role: str, unit: str, at_us: int) -> bool:
+    """Tells whether a subject held a role in a unit at a moment, in microseconds since 1970."""
+    grants = rows.select_all(connection, GrantRow, subject=subject, role=role)
+    return any(
+        g.unit in (unit, ALL_UNITS) and g.granted_us <= at_us and (not g.revoked_us or at_us <= g.revoked_us)
+        for g in grants
+    )
 
 
 def grants_behind(
@@ -258,6 +271,10 @@ def message_of(row: GrantRow) -> identity_pb2.RoleGrant:
     if row.revoked_us:
         grant.revoke_time.CopyFrom(rows.timestamp(row.revoked_us))
     return grant
+
+
+def _as_caller(connection: Connection, subject: str) -> Caller:
+    return Caller(subject, frozenset((g.role, g.unit) for g in grants_of(connection, subject)))
 
 
 def _issue(uow: UnitOfWork, signed: statements.SignedGrant, envelope: Mapping[str, Any]) -> GrantRow:

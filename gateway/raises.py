@@ -10,7 +10,7 @@ from assay.errors import InvalidInputError, PreconditionError
 from assay.v1 import policy_input_pb2, policy_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway import statements
+from gateway import standing, statements
 from gateway.admission import account
 from gateway.caller import Caller
 from gateway.history import INTAKE_QUESTION
@@ -38,7 +38,8 @@ def raise_budget(
 
     Raises:
         PermissionDeniedError: ``ROLE_MISSING``.
-        PreconditionError: ``JOB_STATE`` for a job that is not paused, ``POLICY`` naming the rules that would refuse it.
+        PreconditionError: ``JOB_STATE`` for a job that is not paused, ``POLICY`` naming the rules that would refuse it,
+            or a reason of :func:`gateway.standing.demand_intake`.
         InvalidInputError: ``BUDGET_NOT_RAISED``.
     """
     require_live_role(uow.connection, caller.subject, COMPLIANCE_OFFICER, job.unit)
@@ -51,6 +52,7 @@ def raise_budget(
             f"the job may cost {job.cap_usd_micros} and has cost {job.cost_usd_micros} millionths of a dollar",
             remedy=f"sign a bound above {least}",
         )
+    standing.demand_intake(uow.connection, policy, job, uow.now)
     _demand_policy(uow, policy, job, signed.max_usd_micros, uow.now)
     index = uow.append(RecordDraft(job.unit, "budget.raised", "budget-raise", {}, envelope=envelope, job=job.name))
     change = machine.Change(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from assay.errors import InvalidInputError, PreconditionError
-from assay.v1 import policy_input_pb2, policy_pb2
+from assay.v1 import policy_input_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway import statements
+from gateway import standing, statements
 from gateway.admission import account
 from gateway.caller import Caller
 from gateway.erasures import demand_usable
@@ -22,15 +22,16 @@ from gateway.jobs import appeals, machine, views
 from gateway.jobs.transitions import ActorKind, Event, State
 from gateway.store import jobs
 from gateway.store.tables import JobRow
+from policies.engine import PolicyEngine
 from policies.rule import GOOD
 
 
-def check(uow: UnitOfWork, job: JobRow, caller: Caller, signed: statements.SignedWaiver) -> None:
+def check(uow: UnitOfWork, policy: PolicyEngine, job: JobRow, caller: Caller, signed: statements.SignedWaiver) -> None:
     """Demands that the waiver names every rule that stands in the way and none else, by who may waive each, in time.
 
     Raises:
         PreconditionError: ``JOB_STATE``, ``WAIVER_EXPIRED``, ``RULES_LEFT``, ``NOT_WAIVABLE``, ``WAIVER_TOO_LONG``, or
-            a reason of :func:`gateway.erasures.demand_usable`.
+            a reason of :func:`gateway.erasures.demand_usable` or :func:`gateway.standing.demand_intake`.
         InvalidInputError: ``STATEMENT`` for a rule that did not fire.
         PermissionDeniedError: ``ROLE_MISSING``, ``MAKER_CHECKER`` for who filed the appeal that waits.
     """
@@ -45,7 +46,7 @@ def check(uow: UnitOfWork, job: JobRow, caller: Caller, signed: statements.Signe
     if job.state == State.DENIED:
         # It would go on to train on the rows.
         demand_usable(uow.connection, views.request_of(job).dataset, uow.now)
-    fired = {o.rule_id: o for o in _outcomes(job) if o.outcome not in GOOD}
+    fired = {o.rule_id: o for o in views.outcomes(job) if o.outcome not in GOOD}
     if set(signed.rules) - set(fired):
         odd = ", ".join(sorted(set(signed.rules) - set(fired)))
         raise InvalidInputError("STATEMENT", f"these rules did not fire: {odd[:200]}")
@@ -65,6 +66,8 @@ def check(uow: UnitOfWork, job: JobRow, caller: Caller, signed: statements.Signe
                 remedy=f"sign a waiver that expires on {longest} or before",
             )
         require_live_role(uow.connection, caller.subject, statements.role_name(outcome.waivable_by), job.unit)
+    if job.state == State.DENIED:
+        standing.demand_intake(uow.connection, policy, job, uow.now, signed.rules)
 
 
 def waive_rules(
@@ -88,10 +91,3 @@ def waive_rules(
         question = views.from_json(asked, policy_input_pb2.IntakeInput)
         account.reserve(uow, changed.index, job, question, None)
     return changed.job
-
-
-def _outcomes(job: JobRow) -> Sequence[policy_pb2.RuleOutcome]:
-    """What policy said rule by rule, of intake for a denied job, else of release."""
-    if job.state == State.DENIED:
-        return views.from_json(job.decision, policy_pb2.Decision).outcomes
-    return views.from_json(job.verdict, policy_pb2.Verdict).outcomes

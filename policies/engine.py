@@ -25,7 +25,7 @@ from policies.limits import PROFILES
 from policies.pack import load, today
 from policies.planning import Planner
 from policies.reading import ROLES
-from policies.rule import AT_INTAKE, AT_LIFE, AT_RELEASE, GOOD, Pack, Rule
+from policies.rule import ACCOUNT, AT_INTAKE, AT_LIFE, AT_RELEASE, GOOD, LAW, USE, Pack, Rule
 
 _KEPT_DAYS = 16
 _GOOD = frozenset(GOOD)
@@ -162,10 +162,21 @@ class PolicyEngine:
             verdict.outcome = policy_pb2.OUTCOME_PASS
         return verdict
 
-    def same_release_rules(self, unit: str, first: dt.date, second: dt.date) -> bool:
-        """Whether the same release rules are in force for a unit on two days; then :meth:`judge` answers the same."""
-        asked = [rule for rule in self._view(unit).pack.rules if rule.stage in AT_RELEASE]
+    def same_rules(self, stages: Sequence[str], unit: str, first: dt.date, second: dt.date) -> bool:
+        """Whether the same rules of some stages are in force for a unit on two days; then they answer the same."""
+        asked = [rule for rule in self._view(unit).pack.rules if rule.stage in stages]
         return all(rule.in_force(first) == rule.in_force(second) for rule in asked)
+
+    def reaches_back(self, rule_id: str) -> bool:
+        """Whether a rule of intake that was not asked before training is asked of the model that came of it.
+
+        Law, guidance and what a model is used for do; the institution's own demands on data and training do not, nor
+        does anything that was used up by training.
+        """
+        rule = self.pack.rule(rule_id)
+        if rule is None or ACCOUNT in rule.names():
+            return False
+        return rule.status in LAW or not USE.isdisjoint(rule.names())
 
     def policy(self) -> policy_pb2.Policy:
         """The pack as the wire shows it; ``publish_time`` is the installation's to fill."""

@@ -81,6 +81,10 @@ NOT_YET: Mapping[str, frozenset[str]] = {
     "live": frozenset(),
 }
 """Variables that do not exist yet in a stage, though rules asked by the same question may read them."""
+ACCOUNT = "account"
+"""What training uses up: quotas, money and epsilon."""
+USE = frozenset({"places", "unknown_places", "uses", "domains", "decides", "high_risk_by"})
+"""Variables that say where a model is used and what for (:mod:`policies.uses`)."""
 FROM_ROWS = frozenset({"planned_train_tokens", "quote_usd_micros"})
 """Fields of the request that are computed from the rows, so that no ``intake`` rule may read them."""
 SEVERITIES = {
@@ -96,6 +100,8 @@ STATUSES = {
     "guidance": policy_pb2.RULE_STATUS_GUIDANCE,
     "internal": policy_pb2.RULE_STATUS_INTERNAL,
 }
+LAW = ("binding", "guidance")
+"""Statuses of what the institution did not choose itself."""
 SAMPLES: Mapping[str, tuple[str, ...]] = {
     "hits": ("tolerated",),
     "auc": ("assumed",),

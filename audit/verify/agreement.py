@@ -61,6 +61,8 @@ def order(state: State, entry: Entry) -> None:
     rests = predicate.get("decision_index")
     known = rests is None or (type(rests) is int and rests in job.answers)
     demand(names.AGREEMENT, known, "the record it rests on is no decision or waiver of this job", missing=missing)
+    lapsed = entry.record.time.date() > job.waived_until
+    demand(names.ROLES, not lapsed, "a waiver that let the job on has expired")
     rows = {f"{split}_sha256": job.prepared.get(f"{split}.jsonl", "") for split in _SPLITS}
     for member, digest in {**job.asked, **rows}.items():
         same = not digest or text(predicate, member) in ("", digest)

@@ -274,6 +274,12 @@ def make_task(
     return Task(task_id(job, kind), kind, job.name, job.unit, order, seen_order, blobs, secrets or {})
 
 
+def words_of(error: AssayError) -> str:
+    """An error as a job's reason has it."""
+    remedy = f"; remedy: {error.remedy}" if error.remedy else ""
+    return f"{error.reason}: {error.message}{remedy}"
+
+
 def failed(kind: str, reason: str) -> TaskFailedError:
     """The error for a task that its worker ended with ``CODE: words``."""
     code, _, words = reason.partition(":")

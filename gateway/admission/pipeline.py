@@ -32,7 +32,7 @@ from assay.v1 import tuning_job_pb2
 from audit.ledger.writer import UnitOfWork
 from gateway.admission import intake, release, settling, training
 from gateway.admission.cards import CardOffice
-from gateway.admission.office import Office
+from gateway.admission.office import Office, words_of
 from gateway.jobs import machine
 from gateway.jobs.transitions import ActorKind, Event, State
 from gateway.permits import void_permits
@@ -208,7 +208,7 @@ class Pipeline:
         if job is None:
             return timedelta()
         if State(job.state) in _STEPS and (not passing or attempts >= _MAX_ATTEMPTS):
-            reason = _words(error) if isinstance(error, AssayError) else f"GATEWAY_FAULT: {type(error).__name__}"
+            reason = words_of(error) if isinstance(error, AssayError) else f"GATEWAY_FAULT: {type(error).__name__}"
             with contextlib.suppress(AbortedError):
                 await self.office.change(job, Event.FAIL, reason=reason[:2000])
             return timedelta()
@@ -223,7 +223,7 @@ class Pipeline:
         job = await self._read(name)
         if job is None or State(job.state) not in _STAGES:
             return
-        message = f"waiting: {_words(error)}"
+        message = f"waiting: {words_of(error)}"
         if error.reason == "WORKER_UNREACHABLE":
             silent, limit = self.office.board.silent_seconds(name), self.office.settings.limits.worker_silence_seconds
             if State(job.state) is State.TRAINING and silent >= limit:
@@ -319,12 +319,6 @@ def _waits(error: Exception) -> TypeGuard[AssayError]:
     Nor is a clock that somebody must set, or a database that somebody must restore.
     """
     return isinstance(error, UnavailableError) or (isinstance(error, AssayError) and error.reason in _WAITED_FOR)
-
-
-def _words(error: AssayError) -> str:
-    """An error as a job's reason has it."""
-    remedy = f"; remedy: {error.remedy}" if error.remedy else ""
-    return f"{error.reason}: {error.message}{remedy}"
 
 
 def _backoff(attempts: int) -> timedelta:

@@ -13,11 +13,11 @@ from assay.dp_sgd import demand_claim
 from assay.errors import IntegrityError
 from assay.v1 import policy_input_pb2, policy_pb2, tuning_job_pb2, worker_pb2
 from audit.ledger.writer import UnitOfWork
-from gateway import lineage
+from gateway import lineage, standing
 from gateway.admission import facts, hyperparameters, searching
 from gateway.admission.exchange import ADAPTER_FOLDER, Result, Task
 from gateway.admission.intake import plan_digest
-from gateway.admission.office import Known, Office, audit_left, cost_of, failed, make_task, stages_with
+from gateway.admission.office import Known, Office, audit_left, cost_of, failed, make_task, stages_with, words_of
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
@@ -37,6 +37,9 @@ class CostCapReached(Exception):
 
 async def order(office: Office, job: JobRow) -> None:
     """QUEUED to TRAINING: the work order is signed and recorded before any worker hears of it.
+
+    To PAUSED where what was decided stands no more by now: the job's people see why, and cancel it or let it go on once
+    it would.
 
     Raises:
         AbortedError: ``STALE`` when a person moved the job meanwhile.
@@ -60,13 +63,17 @@ async def order(office: Office, job: JobRow) -> None:
         subjects.append(("selection.jsonl", predicate["selection_sha256"]))
     payload = canonical.encode(dsse.statement("work-order", predicate, subjects))
     envelope = dsse.sign_service(payload, office.exchange.order_key)
-    await office.change(
-        job,
-        Event.TRAIN,
-        predicate={**predicate, "envelope": envelope},
-        subjects=subjects,
-        facts={"train.order": json.dumps(envelope, sort_keys=True)},
-    )
+    try:
+        await office.change(
+            job,
+            Event.TRAIN,
+            predicate={**predicate, "envelope": envelope},
+            subjects=subjects,
+            facts={"train.order": json.dumps(envelope, sort_keys=True)},
+            before=lambda uow: standing.demand_intake(uow.connection, office.policy, job, uow.now),
+        )
+    except standing.LapsedError as error:
+        await pause(office, job, words_of(error), job.cost_usd_micros)
 
 
 def work_order(office: Office, job: JobRow, known: Known, decision_index: int) -> dict[str, Any]:
@@ -154,7 +161,7 @@ async def train(office: Office, job: JobRow) -> None:
 
 
 async def pause(office: Office, job: JobRow, reason: str, cost_usd_micros: int) -> None:
-    """TRAINING to PAUSED for a reason of the gateway's own; a person lets it go on from the worker's checkpoint.
+    """QUEUED or TRAINING to PAUSED for a reason of the gateway's own; a person lets it go on where it stopped.
 
     Raises:
         AbortedError: ``STALE`` when a person moved the job meanwhile.

@@ -6,7 +6,6 @@ import datetime as dt
 from collections.abc import Sequence
 
 from assay.errors import PermissionDeniedError, PreconditionError
-from assay.v1 import policy_pb2
 from gateway.jobs import views
 from gateway.jobs.transitions import Event, State
 from gateway.store import rows
@@ -16,6 +15,7 @@ from policies.rule import GOOD
 
 _REFUSALS = (Event.DENY, Event.QUARANTINE, Event.REJECT)
 _ANEW = "ask for a new job"
+_ANSWERS = (*_REFUSALS, Event.WAIVE, Event.DISMISS, Event.APPROVE)
 _WHERE_IT_WAITS = (State.DENIED, State.QUARANTINED, State.AWAITING_APPROVAL)
 
 
@@ -37,7 +37,7 @@ def demand(policy: PolicyEngine, job: JobRow, steps: Sequence[TransitionRow], no
         if sum(step.event == Event.REJECT for step in steps) > 1:
             raise PreconditionError("APPEAL_ENDED", "two people have refused it", remedy=_ANEW)
         return
-    fired = [outcome.rule_id for outcome in _outcomes(job) if outcome.outcome not in GOOD]
+    fired = [outcome.rule_id for outcome in views.outcomes(job) if outcome.outcome not in GOOD]
     known = {rule.id: rule for rule in policy.pack.rules}
     if fired and all(rule_id in known and not known[rule_id].appealable for rule_id in fired):
         raise PreconditionError(
@@ -58,13 +58,13 @@ def waiting(job: JobRow, steps: Sequence[TransitionRow]) -> TransitionRow | None
     for step in reversed(steps):
         if step.event == Event.APPEAL:
             return step
-        if step.event in (*_REFUSALS, Event.WAIVE, Event.DISMISS):
+        if step.event in _ANSWERS:
             return None
     return None
 
 
 def refuse_filer(appeal: TransitionRow, subject: str) -> None:
-    """Who filed an appeal does not answer it, neither with a waiver nor with a dismissal.
+    """Who filed an appeal does not answer it: with no waiver, no dismissal and no decision on the model.
 
     Raises:
         PermissionDeniedError: ``MAKER_CHECKER``.
@@ -78,12 +78,6 @@ def refuse_filer(appeal: TransitionRow, subject: str) -> None:
 def _last(steps: Sequence[TransitionRow], *events: Event) -> str:
     """The newest of some events that happened; empty for none."""
     return next((step.event for step in reversed(steps) if step.event in events), "")
-
-
-def _outcomes(job: JobRow) -> Sequence[policy_pb2.RuleOutcome]:
-    if job.state == State.DENIED:
-        return views.from_json(job.decision, policy_pb2.Decision).outcomes
-    return views.from_json(job.verdict, policy_pb2.Verdict).outcomes
 
 
 def _micros(days: int) -> int:

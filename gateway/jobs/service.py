@@ -16,12 +16,12 @@ from assay.v1 import policy_input_pb2, tuning_job_pb2
 from audit.ledger import records
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.writer import UnitOfWork
-from gateway import lineage, pages, requests, words
+from gateway import lineage, pages, requests, standing, words
 from gateway.admission import account, capabilities, facts, hyperparameters, searching
 from gateway.base_models import DIGEST, BaseModels
 from gateway.caller import Caller, not_found
 from gateway.erasures import demand_usable
-from gateway.jobs import appeals, machine, views
+from gateway.jobs import appeals, machine, pauses, views
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event, State
 from gateway.names import job_of, unit_of
@@ -173,7 +173,9 @@ class JobService:
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
-            PreconditionError: ``JOB_STATE``, or ``GUARD`` when the budget is spent.
+            PermissionDeniedError: ``OFFICERS_PAUSE`` when a compliance officer paused it.
+            PreconditionError: ``JOB_STATE``, ``GUARD`` when the budget is spent, or a reason of
+                :func:`gateway.standing.demand_intake`.
         """
         message = await self._by_person(caller, request.name, Event.RESUME, request.reason)
         return tuning_job_pb2.ResumeTuningJobResponse(tuning_job=message)
@@ -337,6 +339,9 @@ class JobService:
             values: dict[str, Any] = {"resume_to": job.state} if event is Event.PAUSE else {}
             predicate: dict[str, Any] = {}
             said = self._keep(uow.connection, job, event, reason)
+            if event is Event.RESUME:
+                pauses.demand(uow.connection, job, caller.subject)
+                standing.demand_intake(uow.connection, self.policy, job, uow.now)
             if event is Event.APPEAL:
                 appeals.demand(self.policy, job, jobs.transitions(uow.connection, name), uow.now)
                 # A rejected job waits for people again, with a card of its own; a denied one stays as it is.

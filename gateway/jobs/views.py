@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Sequence
 from typing import TypeVar
 
 from google.protobuf import json_format
@@ -34,6 +35,13 @@ def from_json(text: str, kind: type[M]) -> M:
 def request_of(job: JobRow) -> tuning_job_pb2.CreateTuningJobRequest:
     """The request that made the job."""
     return from_json(job.request, tuning_job_pb2.CreateTuningJobRequest)
+
+
+def outcomes(job: JobRow) -> Sequence[policy_pb2.RuleOutcome]:
+    """What policy said of a job, rule by rule: of intake for a denied one, else of release."""
+    if job.state == State.DENIED:
+        return from_json(job.decision, policy_pb2.Decision).outcomes
+    return from_json(job.verdict, policy_pb2.Verdict).outcomes
 
 
 def rests(job: JobRow) -> bool:

@@ -79,8 +79,12 @@ def _prepared(house: House, job: str, verdict: policy_pb2.Verdict, *, denied: bo
     """Intake's decision; of a denial the rules are those of the verdict."""
     outcomes = verdict.outcomes if denied else [outcome("IN", passed=True)]
     plan = measurement_pb2.AuditPlan(profile="quick", seed=1)
+    policy = house.app.policy
     read = policy_pb2.UseReading(places=["US"], packs=["baseline"], packs_not_chosen=["gdpr"])
-    decision = policy_pb2.Decision(allowed=not denied, outcomes=outcomes, audit_plan=plan, use_reading=read)
+    decision = policy_pb2.Decision(
+        allowed=not denied, outcomes=outcomes, audit_plan=plan, use_reading=read, as_of=now().date().isoformat(),
+        bundle_sha256=policy.pack.bundle_sha256, limits_sha256=policy.pack.limits_sha256,
+    )  # fmt: skip
     predicate = {
         "decision": canonical.from_message(decision),
         "data_facts_sha256": SOME,

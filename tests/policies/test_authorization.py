@@ -44,7 +44,7 @@ TABLE: dict[str, set[str]] = {
     "WatchTuningJob": {R, C, V, D, A},
     "CancelTuningJob": {R, C},
     "PauseTuningJob": {R, C},
-    "ResumeTuningJob": {R},
+    "ResumeTuningJob": {R, C},
     "AppealTuningJob": {R},
     "GetModel": {R, C, V, D, A},
     "ListModels": {R, C, V, D, A},

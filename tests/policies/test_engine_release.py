@@ -12,6 +12,7 @@ from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
 from policies import inputs, verdicts
 from policies.engine import PolicyEngine
 from policies.pack import load
+from policies.rule import AT_RELEASE
 from policies.testing import measurement
 
 PASS, FAIL = policy_pb2.OUTCOME_PASS, policy_pb2.OUTCOME_FAIL
@@ -57,10 +58,10 @@ def test_what_the_plan_did_not_name_is_exploratory_whatever_the_worker_says(
 def test_the_release_rules_of_a_day_are_those_in_force_that_the_unit_is_asked() -> None:
     whole, before = load(), dt.date(2027, 12, 1)
     of_eu = PolicyEngine(whole, packs=frozenset({"baseline", "eu-ai-act"}))
-    assert of_eu.same_release_rules("credit", before, before - dt.timedelta(days=1))
-    assert not of_eu.same_release_rules("credit", before, before + dt.timedelta(days=1))
+    assert of_eu.same_rules(AT_RELEASE, "credit", before, before - dt.timedelta(days=1))
+    assert not of_eu.same_rules(AT_RELEASE, "credit", before, before + dt.timedelta(days=1))
     of_baseline = PolicyEngine(whole, packs=frozenset({"baseline"}))
-    assert of_baseline.same_release_rules("credit", before, before + dt.timedelta(days=1))
+    assert of_baseline.same_rules(AT_RELEASE, "credit", before, before + dt.timedelta(days=1))
 
 
 def test_a_leak_fails_and_says_so(engine: PolicyEngine, release: policy_input_pb2.ReleaseInput) -> None:
