@@ -24,7 +24,14 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from assay import dsse
-from assay.errors import AlreadyExistsError, AssayError, InternalError, InvalidInputError, PreconditionError
+from assay.errors import (
+    AlreadyExistsError,
+    AssayError,
+    InternalError,
+    InvalidInputError,
+    PermissionDeniedError,
+    PreconditionError,
+)
 from assay.v1 import dataset_pb2, erasure_pb2
 from audit.ledger import payloads, records
 from audit.ledger.payloads import ScopeKeys
@@ -35,14 +42,14 @@ from gateway import lineage, references, statements, subjects
 from gateway.caller import SYSTEM_UNIT, Caller, not_found
 from gateway.identity_registry import COMPLIANCE_OFFICER, require_live_role, verify_signed
 from gateway.jobs import views
-from gateway.jobs.transitions import RESTING, State
+from gateway.jobs.transitions import RESTING, Event, State
 from gateway.key_registry import People
 from gateway.names import unit_of
 from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.blobs import BlobStore
 from gateway.store.database import Store
-from gateway.store.tables import DatasetRow, ErasureRow, FactRow, JobRow
+from gateway.store.tables import ApprovalRow, DatasetRow, ErasureRow, FactRow, JobRow
 from gateway.words import ERASED_TEXT
 
 _LOG = logging.getLogger(__name__)
@@ -53,6 +60,8 @@ RETENTION_ENDED = "retention-ended"
 _MOST_NAMED = 500
 _MODEL_BYTES, _DATASET_BYTES = 16_000, 4_000
 """Room for names in a record; the answer to the order names all of them."""
+_WITH_REASONS = (Event.WAIVE, Event.DISMISS, Event.RESUME)
+"""Events by which a person other than an approver answers for a job, in words."""
 _TYPES = ("erasure.ordered", "erasure.executed")
 
 
@@ -75,8 +84,9 @@ class ErasureService:
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
-            PermissionDeniedError: ``SIGNER`` or ``ROLE_MISSING``.
-            PreconditionError: ``JOBS_UNDER_WAY`` while a job works on it.
+            PermissionDeniedError: ``SIGNER``, ``ROLE_MISSING``, or ``MAKER_CHECKER`` for a job in which one has signed.
+            PreconditionError: ``JOBS_UNDER_WAY`` while a job works on it, ``JOB_STATE`` for a job that is approved or
+                waits for approval.
             AlreadyExistsError: ``ERASED_BEFORE``.
             InvalidInputError, IntegrityError: the envelope does not hold, or orders another erasure (``STATEMENT``).
         """
@@ -168,6 +178,7 @@ class ErasureService:
         if known is not None:
             return
         self._demand_free(c, unit, name)
+        _demand_undecided(c, name, caller.subject)
         index = uow.append(RecordDraft(unit, "erasure.ordered", "erasure-order", {}, envelope=envelope))
         rows.insert(c, ErasureRow(resource=name, unit=unit, reason_code=signed.reason_code, order_index=index))
 
@@ -315,6 +326,31 @@ def _under_way(c: Connection, job: JobRow) -> bool:
     """A paused job is to go on, and one that rests with work left has a task to stop or a card to render."""
     state = State(job.state)
     return state not in RESTING or state is State.PAUSED or job.needs_work or bool(jobs.replaying(c, job.name))
+
+
+def _demand_undecided(c: Connection, name: str, subject: str) -> None:
+    """A job's reasons stay while its model may run or wait for signatures, and nobody shreds their own.
+
+    Raises:
+        PreconditionError: ``JOB_STATE``.
+        PermissionDeniedError: ``MAKER_CHECKER``.
+    """
+    job = jobs.get(c, name)
+    if job is None:
+        return
+    if job.state in (State.APPROVED, State.AWAITING_APPROVAL):
+        raise PreconditionError(
+            "JOB_STATE",
+            f"a job in {job.state} keeps the reasons of its people",
+            remedy="revoke its approval first, or cancel the job",
+        )
+    told = {step.actor for step in jobs.transitions(c, name) if step.event in _WITH_REASONS}
+    if subject in told or rows.get(c, ApprovalRow, job=name, subject=subject) is not None:
+        raise PermissionDeniedError(
+            "MAKER_CHECKER",
+            "whose own reasons are kept with a job cannot order its erasure",
+            remedy="ask another compliance officer",
+        )
 
 
 def demand_not_erased(c: Connection, resource: str) -> None:

@@ -27,8 +27,10 @@ from gateway.statements import erasure_order_statement
 from gateway.store import jobs, rows
 from gateway.store.blobs import put_bytes, read_bytes
 from gateway.store.tables import ErasureRow, FactRow, JobRow, ModelRow
+from tests.gateway.acts import dismiss, revoke
 from tests.gateway.conftest import House, messages, now
-from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, judged, outcome
+from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, awaiting, decide, judged, outcome
+from tests.gateway.test_approvals import grant
 from tests.gateway.test_datasets import header
 from tests.gateway.test_evidence import export
 
@@ -106,6 +108,27 @@ async def test_an_erased_job_shows_that_it_was_and_every_proof_stands(house: Hou
     assert "1 erased" in next(c.detail for c in report.checks if c.name == PAYLOADS)
     assert any("payload erased" in text for text in report.not_checked)
     await refused("SCOPE_ERASED", appeal(house, "again"))
+
+
+async def test_reasons_that_carry_a_model_are_not_erased(house: House) -> None:
+    """An officer alone would shred why their own signature let the model run, and permits would go on."""
+    await awaiting(house)
+    await refused("JOB_STATE", erase(house, NAME))
+    await decide(house, "cora", "compliance_officer")
+    await decide(house, "vik", "validator")
+    await refused("JOB_STATE", erase(house, NAME))
+    await revoke(house)
+    await refused("MAKER_CHECKER", erase(house, NAME))
+    await grant(house, "olga", "compliance_officer")
+    assert (await erase(house, NAME, by="olga")).payloads == 2
+
+
+async def test_who_waived_or_dismissed_erases_no_reasons(house: House) -> None:
+    await quarantined(house)
+    await appeal(house, "row 17 is Mrs Doe")
+    await dismiss(house)
+    await house.app.pipeline.cards.render(NAME)
+    await refused("MAKER_CHECKER", erase(house, NAME))
 
 
 async def test_a_bundle_discloses_payloads_that_nobody_had_erased(house: House, tmp_path: Path) -> None:
