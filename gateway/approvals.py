@@ -20,17 +20,17 @@ from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway import dismissals, pages, raises, standing, statements, waivers, words
 from gateway.caller import ALL_UNITS, Caller, not_found
-from gateway.identity_registry import COMPLIANCE_OFFICER, require_live_role, verify_signed
-from gateway.jobs import machine, views
+from gateway.identity_registry import COMPLIANCE_OFFICER, holds_role, require_live_role, verify_signed
+from gateway.jobs import appeals, machine, views
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event, State
 from gateway.key_registry import People
 from gateway.names import unit_of
-from gateway.permits import void_permits
+from gateway.permits import doubted, quorum_of, void_permits, who_left
 from gateway.settings import Settings
 from gateway.store import jobs, rows
 from gateway.store.database import Store
-from gateway.store.tables import ApprovalRow, JobRow, ModelRow
+from gateway.store.tables import ApprovalRow, DatasetRow, JobRow, ModelRow
 from gateway.witnesses import evidence_of
 from policies.authorization import Authorizer
 from policies.engine import PolicyEngine
@@ -153,6 +153,7 @@ class ApprovalService:
 
         def act(uow: UnitOfWork, job: JobRow, signed: statements.SignedWaiver, envelope: Envelope) -> JobRow:
             _refuse_maker(job, caller)
+            _refuse_uploader(uow.connection, job, caller)
             waivers.check(uow, self.policy, job, caller, signed)
             said = [
                 (request.reason, signed.reason_commitment),
@@ -211,10 +212,13 @@ class ApprovalService:
     ) -> approval_pb2.RevokeApprovalResponse:
         """Records a signed revocation: the job is no longer approved and every permit of it is void.
 
+        One for a signer, who has lost the role or whose key a thief may have had, says nothing against the model: it
+        waits for other people, with a new card.
+
         Raises:
             NotFoundError: ``NOT_FOUND``.
             AbortedError: ``ETAG``.
-            PreconditionError: ``JOB_STATE``.
+            PreconditionError: ``JOB_STATE``, or ``SIGNERS_HOLD`` when it is for a signer and none is at fault.
             PermissionDeniedError: ``SIGNER`` or ``ROLE_MISSING``.
             InvalidInputError, IntegrityError: the envelope does not hold.
         """
@@ -223,6 +227,8 @@ class ApprovalService:
             require_live_role(uow.connection, caller.subject, COMPLIANCE_OFFICER, job.unit)
             if job.state != State.APPROVED:
                 raise PreconditionError("JOB_STATE", f"a job in {job.state} has no approval to revoke")
+            if signed.reason in statements.APPROVE_ANEW:
+                self._demand_fault(uow.connection, job, signed.reason)
             index = uow.append(
                 RecordDraft(job.unit, "approval.revoked", "revocation", {}, envelope=envelope, job=job.name)
             )
@@ -276,6 +282,10 @@ class ApprovalService:
         if job.state != State.AWAITING_APPROVAL or job.needs_work:
             raise PreconditionError("NOT_PENDING", f"{job.name} does not wait for approval")
         _refuse_maker(job, caller)
+        _refuse_uploader(c, job, caller)
+        appeal = appeals.waiting(job, jobs.transitions(c, job.name))
+        if appeal is not None:
+            appeals.refuse_filer(appeal, caller.subject)
         pending = self._pending(c, job)
         _same(signed, pending)
         self._check_age(signed, uow.now)
@@ -345,6 +355,18 @@ class ApprovalService:
         machine.transition(uow, job.name, change)
         return row.granted
 
+    def _demand_fault(self, connection: Connection, job: JobRow, reason: str) -> None:
+        """A revocation for a signer is for one who left or whose key is in doubt: else approvals could be prolonged."""
+        model = rows.get(connection, ModelRow, name=job.model)
+        signers = quorum_of(connection, job, model.card_sha256) if model is not None else []
+        left, doubtful = who_left(connection, job, signers), doubted(self.people.table, signers)
+        if not (left if reason == statements.SIGNER_LEFT else doubtful):
+            raise PreconditionError(
+                "SIGNERS_HOLD",
+                f"{reason}: everybody who signed holds the role, with a key that is not in doubt",
+                remedy=f"name what is wrong with the model: {', '.join(statements.REVOCATION_REASONS)}",
+            )
+
     def _pending(self, connection: Connection, job: JobRow) -> approval_pb2.PendingApproval:
         model = rows.get(connection, ModelRow, name=job.model)
         if model is None or model.card_version != job.version:
@@ -381,14 +403,13 @@ class ApprovalService:
         return -1 if found is None else int(found)
 
     def _quorum(self, job: JobRow) -> list[str]:
-        asked = self.policy.quorum()
-        return [identity_pb2.Role.Name(r) if isinstance(r, int) else statements.role_name(str(r)) for r in asked]
+        return [identity_pb2.Role.Name(role) for role in self.policy.quorum()]
 
     def _missing(self, connection: Connection, job: JobRow, card_sha256: str) -> tuple[str, ...]:
-        """Roles of the quorum that nobody has signed under; a role asked for twice needs two people."""
+        """Roles of the quorum that nobody has signed under who holds them now; one asked for twice needs two people."""
         left = self._quorum(job)
         for row in _approvals(connection, job.name, card_sha256):
-            if row.granted and row.role in left:
+            if row.granted and row.role in left and holds_role(connection, row.subject, row.role, job.unit):
                 left.remove(row.role)
         return tuple(left)
 
@@ -446,6 +467,14 @@ def _refuse_maker(job: JobRow, caller: Caller) -> None:
     if caller.subject == job.creator:
         raise PermissionDeniedError(
             "MAKER_CHECKER", "who asked for a job cannot decide on it", remedy="ask another person"
+        )
+
+
+def _refuse_uploader(connection: Connection, job: JobRow, caller: Caller) -> None:
+    dataset = rows.get(connection, DatasetRow, name=views.request_of(job).dataset)
+    if dataset is not None and dataset.creator == caller.subject:
+        raise PermissionDeniedError(
+            "MAKER_CHECKER", "who uploaded the rows of a job cannot decide on it", remedy="ask another person"
         )
 
 

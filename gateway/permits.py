@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
 from assay import canonical, dsse
-from assay.errors import PermissionDeniedError, PreconditionError, UnavailableError
+from assay.errors import PreconditionError, UnavailableError
 from assay.v1 import audit_pb2, permit_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
@@ -21,9 +21,9 @@ from audit.verify.keys import KeyTable
 from audit.verify.permit import outside
 from gateway import key_registry, requests, standing, statements
 from gateway.caller import ALL_UNITS, Caller, not_found
-from gateway.identity_registry import OPERATOR, grants_behind, require_live_role
+from gateway.identity_registry import OPERATOR, grants_behind, held_role, holds_role
 from gateway.jobs import views
-from gateway.jobs.transitions import State
+from gateway.jobs.transitions import Event, State
 from gateway.key_registry import People
 from gateway.names import unit_of
 from gateway.settings import Settings
@@ -91,7 +91,8 @@ class PermitService:
             job = jobs.get(connection, row.job)
             reason = _objection(row, job, request, rows.micros(dt.datetime.now(dt.UTC)))
             model = rows.get(connection, ModelRow, name=row.model)
-            doubtful = _doubtful(connection, self.people.table, row.job, model.card_sha256 if model else "")
+            signers = quorum_of(connection, job, model.card_sha256) if job and model else []
+            doubtful = doubted(self.people.table, signers)
             if not reason and doubtful:
                 reason = f"{doubtful} signed with a key that may have been in other hands"
             if not reason and not self._covering(row)[1]:
@@ -132,15 +133,23 @@ class PermitService:
         if job is None or job.state != State.APPROVED:
             state = job.state if job else "no state"
             raise PreconditionError("NOT_APPROVED", f"{request.model} is {state}", remedy="have it approved first")
-        if not model.issued_version:
+        if model.issued_version != job.version:
             raise PreconditionError(
                 "CARD_NOT_ISSUED", f"the card of {request.model} is not issued yet", remedy="try again shortly"
             )
-        _still_held(uow.connection, job, model)
-        doubtful = _doubtful(uow.connection, self.people.table, job.name, model.card_sha256)
+        signers = quorum_of(uow.connection, job, model.card_sha256)
+        gone, doubtful = who_left(uow.connection, job, signers), doubted(self.people.table, signers)
+        remedy = "have the approval revoked for {}, and the model approved anew by others"
+        if gone:
+            raise PreconditionError(
+                "SIGNER_ROLE",
+                f"{gone} signed it, and no longer holds the role",
+                remedy=remedy.format(statements.SIGNER_LEFT),
+            )
         if doubtful:
-            remedy = "have the model approved anew"
-            raise PreconditionError("SIGNER_KEY", f"{doubtful} signed, perhaps not in person", remedy=remedy)
+            raise PreconditionError(
+                "SIGNER_KEY", f"{doubtful} signed, perhaps not in person", remedy=remedy.format(statements.SIGNER_KEY)
+            )
         purpose = views.request_of(job).purpose
         if request.purpose != purpose:
             raise PreconditionError(
@@ -238,9 +247,8 @@ class PermitService:
         Without one it has no proofs: such a permit holds nowhere.
         """
         model = rows.get(connection, ModelRow, name=row.model)
-        signed = rows.select_all(
-            connection, ApprovalRow, order_by="time_us", job=row.job, card_sha256=model.card_sha256 if model else ""
-        )
+        job = jobs.get(connection, row.job)
+        signed = quorum_of(connection, job, model.card_sha256) if job and model else []
         size, checkpoint = self._covering(row)
         held = [(a.subject, a.role, row.unit, a.record_index) for a in signed]
         # An offline check takes the keys from the trust file, and what has changed since from these.
@@ -251,7 +259,8 @@ class PermitService:
         rests = {*(a.record_index for a in signed), *(e.index for e in events), *grants}
         # Who asked for the job may not have approved it, and its first record says who that is.
         asked = [r.index for r in self.store.ledger.records(row.unit, row.job, -1, 1) if r.index < size]
-        indices = sorted({row.record_index, card, *rests, *asked})
+        # A void permit is older than the card of an approval since.
+        indices = sorted(i for i in {row.record_index, card, *rests, *asked} if i < size)
         message = permit_pb2.Permit(
             name=row.name,
             model=row.model,
@@ -316,7 +325,7 @@ def void_permit(uow: UnitOfWork, row: PermitRow, actor: str, trace_id: str, reas
 def _objection(row: PermitRow, job: JobRow | None, request: permit_pb2.CheckPermitRequest, now_us: int) -> str:
     """The first thing that is in the way, or nothing."""
     if row.revoked_us:
-        return "revoked"
+        return f"revoked: {row.revoke_reason}"
     if job is None or job.state != State.APPROVED:
         return "the model's approval no longer holds"
     if now_us < row.not_before_us:
@@ -335,25 +344,27 @@ def _objection(row: PermitRow, job: JobRow | None, request: permit_pb2.CheckPerm
     return outside(request.place, views.request_of(job).use.jurisdictions) if request.place else ""
 
 
-def _still_held(connection: Connection, job: JobRow, model: ModelRow) -> None:
-    """Demands that everybody who signed the card holds the role today: who has lost it cannot carry a new permit."""
-    for signed in rows.select_all(connection, ApprovalRow, job=job.name, card_sha256=model.card_sha256):
-        try:
-            require_live_role(connection, signed.subject, signed.role, job.unit)
-        except PermissionDeniedError as error:
-            raise PreconditionError(
-                "SIGNER_ROLE",
-                f"{signed.subject} signed as {signed.role} and no longer holds that role",
-                remedy="have the model approved anew by people who hold the roles",
-            ) from error
+def quorum_of(connection: Connection, job: JobRow, card: str) -> list[ApprovalRow]:
+    """The grants by which a job was approved: of those who held the role then; none while it is not approved."""
+    steps = jobs.transitions(connection, job.name)
+    approved = next((step.time_us for step in reversed(steps) if step.event == Event.APPROVE), 0)
+    signed = rows.select_all(connection, ApprovalRow, order_by="time_us", job=job.name, card_sha256=card, granted=True)
+    return [a for a in signed if held_role(connection, a.subject, a.role, job.unit, approved)]
 
 
-def _doubtful(connection: Connection, table: KeyTable, job: str, card: str) -> str:
-    """A subject whose approval of the card a thief may have signed; empty for none."""
-    for signed in rows.select_all(connection, ApprovalRow, job=job, card_sha256=card):
-        if table.doubtful(signed.subject, signed.keyid, signed.record_index):
-            return signed.subject
-    return ""
+def who_left(connection: Connection, job: JobRow, signers: Sequence[ApprovalRow]) -> str:
+    """Who signed and does not hold the role today, such as ``SUBJECT as ROLE``; empty for nobody.
+
+    Who has lost it cannot carry a new permit.
+    """
+    gone = (a for a in signers if not holds_role(connection, a.subject, a.role, job.unit))
+    return next((f"{a.subject} as {a.role}" for a in gone), "")
+
+
+def doubted(table: KeyTable, signers: Sequence[ApprovalRow]) -> str:
+    """A subject whose approval a thief may have signed; empty for none."""
+    doubtful = (a.subject for a in signers if table.doubtful(a.subject, a.keyid, a.record_index))
+    return next(doubtful, "")
 
 
 def _require(connection: Connection, name: str) -> PermitRow:

@@ -25,6 +25,10 @@ T = TypeVar("T")
 GRANT = "grant"
 REFUSE = "refuse"
 REVOCATION_REASONS = ("incident", "defect", "drift", "misuse", "superseded", "withdrawn")
+SIGNER_LEFT, SIGNER_KEY = "signer-left", "signer-key"
+APPROVE_ANEW = (SIGNER_LEFT, SIGNER_KEY)
+"""Why an approval is withdrawn that says nothing against the model: other people may sign."""
+APPROVAL_REVOCATION_REASONS = (*REVOCATION_REASONS, *APPROVE_ANEW)
 GRANT_REVOCATION_REASONS = ("left", "role-changed", "key-lost", "misuse", "granted-in-error")
 FREEZE_REASONS = ("key-compromised", "fork", "anchor-lost", "clock-ahead", "retired")
 ERASURE_REASONS = (
@@ -233,12 +237,12 @@ def dismissal_statement(job: str, etag: str, reason: identity_pb2.Opening) -> di
 
 
 def revocation_statement(job: str, etag: str, reason: str) -> dict[str, Any]:
-    """The statement by which a person withdraws a job's approval; the reason is one of ``REVOCATION_REASONS``.
+    """The statement by which a person withdraws an approval, for one of ``APPROVAL_REVOCATION_REASONS``.
 
     Raises:
         InvalidInputError: ``REASON_CODE``.
     """
-    check_code(reason, REVOCATION_REASONS)
+    check_code(reason, APPROVAL_REVOCATION_REASONS)
     return dsse.statement("revocation", {"job": job, "etag": etag, "reason": reason}, [])
 
 
@@ -360,7 +364,7 @@ def read_revocation(statement: Mapping[str, Any]) -> SignedRevocation:
         InvalidInputError: ``STATEMENT`` or ``REASON_CODE``.
     """
     signed = _read(statement, "revocation", SignedRevocation)
-    check_code(signed.reason, REVOCATION_REASONS)
+    check_code(signed.reason, APPROVAL_REVOCATION_REASONS)
     return signed
 
 

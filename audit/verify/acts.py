@@ -12,6 +12,9 @@ from audit.verify import findings as names
 from audit.verify.people import COMPLIANCE_OFFICER, QUORUM, role_name
 from audit.verify.state import Handler, Job, Signature, State, text
 
+APPROVE_ANEW = ("signer-left", "signer-key")
+"""Reasons of a revocation that say nothing against the model, and let other people sign."""
+
 
 def approval(state: State, entry: Entry) -> None:
     """One person's grant or refusal of one card, under one evidence root."""
@@ -28,6 +31,8 @@ def approval(state: State, entry: Entry) -> None:
     refused = [s.signer for s in job.signatures if s.version < job.version and not s.granted]
     message = "who refused the job may not decide on the appeal"
     state.findings.demand(names.DUTIES, not _shares(signer, tuple(refused)), message)
+    _no_filer(state, job, signer)
+    _no_uploader(state, job, signer)
     state.findings.demand(names.EVIDENCE, decision in ("grant", "refuse"), "it decides neither grant nor refuse")
     card = text(predicate, "card_sha256")
     job.signatures.append(Signature(signer, role, decision == "grant", job.version, card, entry.index))
@@ -47,7 +52,8 @@ def waiver(state: State, entry: Entry) -> None:
         demand(names.ROLES, bool(role), f"rule {rule} did not fire or cannot be waived", missing=unknown)
     left = ", ".join(sorted(job.fired.keys() - roles.keys()))
     demand(names.ROLES, not left, f"the job would still be refused by {left}", missing=missing)
-    demand(names.DUTIES, signer.subject not in job.appealed, "who filed the appeal may not decide on it")
+    _no_filer(state, job, signer)
+    _no_uploader(state, job, signer)
     for role in sorted(set(roles.values())):
         _acts(state, job, signer, role, predicate, "DENIED", "QUARANTINED")
     _lasts(state, entry, job, rules)
@@ -71,8 +77,7 @@ def dismissal(state: State, entry: Entry) -> None:
     _acts(state, job, signer, COMPLIANCE_OFFICER, predicate, "DENIED", "QUARANTINED")
     missing = not state.whole(job.unit)
     state.findings.demand(names.TRANSITIONS, bool(job.appealed), "no appeal waits for an answer", missing=missing)
-    own = signer.subject in job.appealed
-    state.findings.demand(names.DUTIES, not own, "who filed the appeal may not decide on it")
+    _no_filer(state, job, signer)
     job.acts.add(("appeal.dismissed", job.version))
 
 
@@ -80,22 +85,32 @@ def revocation(state: State, entry: Entry) -> None:
     """A compliance officer withdraws an approval, the maker too: it lets nothing pass."""
     signer, predicate = state.signed(entry)
     job = state.job(entry.record)
+    job.anew = predicate.get("reason") in APPROVE_ANEW
     _seen(state, job, predicate, "APPROVED")
     state.holds(signer, COMPLIANCE_OFFICER, job.unit)
     job.acts.add(("approval.revoked", job.version))
 
 
 def erasure_order(state: State, entry: Entry) -> None:
-    """A compliance officer of the unit orders what is the unit's erased."""
+    """A compliance officer of the unit orders what is the unit's erased; of a job, no reasons that still carry it."""
     own = state.erasures.order(entry)
-    signer, _ = state.signed(entry)
+    signer, predicate = state.signed(entry)
+    job = state.jobs.get(text(predicate, "resource"))
+    if job is not None:
+        carried = job.state in ("APPROVED", "AWAITING_APPROVAL")
+        missing = not state.whole(job.unit)
+        message = f"ordered while the job is {job.state}"
+        state.findings.demand(names.ERASURES, not carried, message, missing=missing)
+        signed = any(signer.subject == s.signer.subject for s in job.signatures)
+        state.findings.demand(names.DUTIES, not signed, "who signed in the job may not order its reasons erased")
     state.findings.demand(names.ERASURES, own, "it orders the erasure of another unit's resource")
     state.holds(signer, COMPLIANCE_OFFICER, entry.record.unit)
 
 
 def dataset(state: State, entry: Entry) -> None:
-    """A datasheet's retention is the order by which the rows go one day."""
+    """A datasheet's retention is the order by which the rows go one day; who uploaded them checks no job."""
     state.erasures.keep(entry)
+    state.uploaders[text(entry.record.predicate, "dataset")] = text(entry.record.predicate, "actor")
 
 
 def erasure(state: State, entry: Entry) -> None:
@@ -116,6 +131,21 @@ def quorum_met(signed: list[tuple[Signer, str]]) -> bool:
         return any(cover(roles[1:], (*used, s)) for s in fits)
 
     return cover(QUORUM, ())
+
+
+def carries(state: State, job: Job) -> bool:
+    """Tells whether those who granted the version before this one are a quorum by the roles that they hold now."""
+    granted = [s for s in job.signatures if s.granted and s.version == job.version - 1]
+    return quorum_met([(s.signer, s.role) for s in granted if state.roles.holds(s.signer.subject, s.role, job.unit)])
+
+
+def _no_filer(state: State, job: Job, signer: Signer) -> None:
+    state.findings.demand(names.DUTIES, signer.subject not in job.appealed, "who filed the appeal may not decide on it")
+
+
+def _no_uploader(state: State, job: Job, signer: Signer) -> None:
+    own = state.uploaders.get(job.dataset) == signer.subject
+    state.findings.demand(names.DUTIES, not own, "who uploaded the rows may not decide on the job")
 
 
 def _acts(state: State, job: Job, signer: Signer, role: str, predicate: Mapping[str, Any], *states: str) -> None:

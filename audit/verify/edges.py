@@ -19,7 +19,7 @@ EDGES: Mapping[str, frozenset[tuple[str, str]]] = {
     "release.decided": frozenset({("AUDITING", "QUARANTINED"), ("AUDITING", "AWAITING_APPROVAL")}),
     "job.approved": frozenset({("AWAITING_APPROVAL", "APPROVED")}),
     "job.rejected": frozenset({("AWAITING_APPROVAL", "REJECTED")}),
-    "job.revoked": frozenset({("APPROVED", "REVOKED")}),
+    "job.revoked": frozenset({("APPROVED", "REVOKED"), ("APPROVED", "AWAITING_APPROVAL")}),
     "job.expired": frozenset({("APPROVED", "EXPIRED")}),
     "job.paused": frozenset({("QUEUED", "PAUSED"), ("TRAINING", "PAUSED")}),
     "job.resumed": frozenset({("PAUSED", "QUEUED"), ("PAUSED", "TRAINING")}),

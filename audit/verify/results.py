@@ -18,6 +18,7 @@ from audit.ledger.evidence import Entry
 from audit.ledger.records import TYPES, Record
 from audit.verify import findings as names
 from audit.verify import keys
+from audit.verify.acts import carries
 from audit.verify.edges import state_name
 from audit.verify.findings import Problem
 from audit.verify.state import Handler, Job, State, members, parse_moment, text, transition_of
@@ -102,6 +103,12 @@ def permit(state: State, entry: Entry) -> None:
         same = not known or predicate.get(member) == known
         what = member.removesuffix("_sha256")
         state.findings.demand(names.PERMITS, same, f"it permits another {what} than was approved")
+    state.findings.demand(
+        names.PERMITS,
+        carries(state, job),
+        "those who approved no longer hold their roles",
+        missing=missing or not state.whole("system"),
+    )
     lapsed = entry.record.time.date() > job.waived_until
     state.findings.demand(names.PERMITS, not lapsed, "a waiver that let the job on has expired")
     begin, end = parse_moment(predicate.get("not_before")), parse_moment(predicate.get("not_after"))

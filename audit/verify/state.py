@@ -39,6 +39,9 @@ class Job:
     """What the records so far say of one job.
 
     Attributes:
+        held: a compliance officer paused it who did not ask for it.
+        dataset: name of the upload that was asked about.
+        anew: its approval was revoked because of a signer, so that it waits for other people.
         asked: digests of the upload and of the base model that were asked about, by member.
         prepared: digests of the files that preparation made, by name.
         answers: indices of the decision, and of waivers, by which training may be ordered.
@@ -63,6 +66,8 @@ class Job:
     version: int = 0
     creator: str = ""
     paused_in: str = ""
+    held: bool = False
+    dataset: str = ""
     capped: bool = False
     adapter: str = ""
     base: str = ""
@@ -81,6 +86,7 @@ class Job:
     report: str = ""
     fired: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     waived_until: date = date.max
+    anew: bool = False
     appealed: set[str] = field(default_factory=set)
     cards: dict[int, tuple[str, object]] = field(default_factory=dict)
     signatures: list[Signature] = field(default_factory=list)
@@ -108,6 +114,7 @@ class State:
         newest: the newest time of the records before this one.
         publications: ids of policy publications so far.
         unsaid: indices of verdicts that do not say their outcome.
+        uploaders: who uploaded a dataset, by its name.
     """
 
     header: Header
@@ -121,6 +128,7 @@ class State:
     newest: datetime | None = None
     publications: set[str] = field(default_factory=set)
     unsaid: list[int] = field(default_factory=list)
+    uploaders: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Begins with the keys that the trust file names."""

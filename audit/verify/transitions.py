@@ -5,9 +5,10 @@ from __future__ import annotations
 from audit.ledger.evidence import Entry
 from audit.ledger.records import Record
 from audit.verify import findings as names
-from audit.verify.acts import quorum_met
+from audit.verify.acts import carries
 from audit.verify.edges import EDGES, state_name
-from audit.verify.state import Job, State, text, transition_of
+from audit.verify.people import COMPLIANCE_OFFICER
+from audit.verify.state import Job, State, members, text, transition_of
 
 _RESTS = {
     "job.waived": "rules.waived",
@@ -31,14 +32,14 @@ def transition(state: State, entry: Entry) -> None:
     previous, job.state, job.version = job.state, after, version if type(version) is int else job.version
     if record.type == "job.received":
         job.creator = text(record.predicate, "actor")
-        asked = record.predicate.get("request")
-        job.purpose = text(asked, "purpose") if isinstance(asked, dict) else ""
+        job.purpose, job.dataset = (text(members(record.predicate, "request"), name) for name in ("purpose", "dataset"))
     if record.type == "appeal.filed":
         job.appealed.add(text(record.predicate, "actor"))
     elif record.type in _ANSWERS:
         job.appealed.clear()
     if after == "PAUSED":
         job.paused_in, job.capped = before, text(step, "reason").startswith("COST_CAP")
+        job.held = _officer(state, job, record)
     state.findings.demand(
         names.TRANSITIONS, (before, after) in EDGES[record.type], f"{record.type} from {before} to {after}"
     )
@@ -56,6 +57,12 @@ def _backed(state: State, record: Record, job: Job) -> None:
     rests = _RESTS.get(record.type)
     if record.type == "job.resumed" and job.capped:
         rests = "budget.raised"
+    if record.type == "job.resumed" and job.held:
+        message = "a compliance officer paused it, and another person let it go on"
+        demand(names.DUTIES, _officer(state, job, record), message, missing=missing)
+    if record.type == "job.revoked":
+        same = (job.state == "AWAITING_APPROVAL") == job.anew
+        demand(names.DUTIES, same, f"it was not revoked for a reason that leads to {job.state}", missing=missing)
     if rests is not None:
         signed = (rests, job.version - 1) in job.acts
         demand(names.DUTIES, signed, f"no valid {rests} before it", missing=missing)
@@ -67,5 +74,10 @@ def _backed(state: State, record: Record, job: Job) -> None:
         alike = len({s.card for s in counted}) <= 1 and len(granted) == len(counted)
         demand(names.DUTIES, alike, "the signatures are not all grants of one card")
         message = "no two people signed as compliance officer and validator"
-        met = quorum_met([(s.signer, s.role) for s in granted])
-        demand(names.DUTIES, met, message, missing=missing)
+        demand(names.DUTIES, carries(state, job), message, missing=missing)
+
+
+def _officer(state: State, job: Job, record: Record) -> bool:
+    """Tells whether a compliance officer caused the change who did not ask for the job."""
+    actor = text(record.predicate, "actor")
+    return actor != job.creator and state.roles.holds(actor, COMPLIANCE_OFFICER, job.unit)

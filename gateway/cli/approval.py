@@ -19,7 +19,7 @@ from gateway.cli.session import AddressOption, IdentityOption, Session, open_ses
 from gateway.cli.signing import sign, signing_role
 from gateway.names import model_of
 from gateway.statements import (
-    REVOCATION_REASONS,
+    APPROVAL_REVOCATION_REASONS,
     approval_statement,
     dismissal_statement,
     opening,
@@ -30,7 +30,7 @@ from gateway.statements import (
 
 app = typer.Typer()
 ReasonOption = Annotated[str, typer.Option(help="Reason in words; signed by its commitment, kept outside the log.")]
-CodeOption = Annotated[str, typer.Option(help=f"One of: {', '.join(REVOCATION_REASONS)}.")]
+CodeOption = Annotated[str, typer.Option(help=f"One of: {', '.join(APPROVAL_REVOCATION_REASONS)}.")]
 
 
 @app.command("list")
@@ -196,6 +196,8 @@ def revoke(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Withdraw an approval; permits become void.
+
+    For signer-left and signer-key the model waits for other people to sign; for any other reason it is at an end.
 
     Example: assay approval revoke units/support/tuningJobs/replies --reason incident
     """

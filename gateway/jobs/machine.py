@@ -92,7 +92,7 @@ def transition(work: UnitOfWork, name: str, change: Change) -> Changed:
 
 def _apply(work: UnitOfWork, job: JobRow, change: Change) -> Changed:
     now_us = rows.micros(work.now)
-    line = choose(change.event, change.kind, Proposal(job, change.values, change.missing_roles, now_us))
+    line = choose(change.event, change.kind, Proposal(job, change.values, change.missing_roles, now_us, change.reason))
     source, version = State(job.state), job.version + 1
     step = {
         "event": line.event.value,

@@ -3,6 +3,7 @@
 ```
 RECEIVED → PREPARING → DENIED | QUEUED → TRAINING → AUDITING → QUARANTINED | AWAITING_APPROVAL → REJECTED | APPROVED
 APPROVED → REVOKED | EXPIRED;  QUEUED, TRAINING ⇄ PAUSED;  anything under way or paused → CANCELLED | FAILED
+APPROVED → AWAITING_APPROVAL when it is revoked for a signer: nothing is said against the model, and others sign
 TRAINING → PAUSED also by a fault that left a checkpoint: there is no way out of FAILED, and none is needed
 DENIED, QUARANTINED: an appeal leaves the state and so does its dismissal, a waiver leads back into the path
 REJECTED: an appeal leads back to AWAITING_APPROVAL, where others than the refuser decide
@@ -20,6 +21,7 @@ from enum import StrEnum
 from typing import Any
 
 from assay.errors import PermissionDeniedError, PreconditionError
+from gateway.statements import APPROVE_ANEW
 from gateway.store.tables import JobRow
 
 
@@ -85,12 +87,13 @@ class ActorKind(StrEnum):
 
 @dataclass(frozen=True)
 class Proposal:
-    """A change about to be made, as its guard sees it: the job, the columns to be set, what the caller proved."""
+    """A change about to be made, as its guard sees it: the job, the columns to be set, what the caller proved, why."""
 
     job: JobRow
     values: Mapping[str, Any] = field(default_factory=dict)
     missing_roles: tuple[str, ...] = ()
     now_us: int = 0
+    reason: str = ""
 
 
 Guard = Callable[[Proposal], str]
@@ -152,6 +155,14 @@ def _lapsed(proposal: Proposal) -> str:
     return "" if 0 < proposal.job.approved_until_us <= proposal.now_us else "the approval has not lapsed"
 
 
+def _against_model(proposal: Proposal) -> str:
+    return f"{proposal.reason} says nothing against the model" if proposal.reason in APPROVE_ANEW else ""
+
+
+def _against_signer(proposal: Proposal) -> str:
+    return "" if proposal.reason in APPROVE_ANEW else "its signers are in order"
+
+
 def _resume_to(target: State) -> Guard:
     def guard(proposal: Proposal) -> str:
         job = proposal.job
@@ -204,7 +215,8 @@ TABLE: tuple[Line, ...] = (
     _line(Event.PASS, State.AUDITING, State.AWAITING_APPROVAL, _GATEWAY, "release.decided:verdict", _passes),
     _line(Event.APPROVE, State.AWAITING_APPROVAL, State.APPROVED, _PERSON, "job.approved:transition", _quorum),
     _line(Event.REJECT, State.AWAITING_APPROVAL, State.REJECTED, _PERSON, "job.rejected:transition"),
-    _line(Event.REVOKE, State.APPROVED, State.REVOKED, _SIGNER, "job.revoked:transition"),
+    _line(Event.REVOKE, State.APPROVED, State.REVOKED, _SIGNER, "job.revoked:transition", _against_model),
+    _line(Event.REVOKE, State.APPROVED, State.AWAITING_APPROVAL, _SIGNER, "job.revoked:transition", _against_signer),
     _line(Event.EXPIRE, State.APPROVED, State.EXPIRED, _CLOCK, "job.expired:transition", _lapsed),
     _line(
         Event.PAUSE,

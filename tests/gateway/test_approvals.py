@@ -479,6 +479,45 @@ async def test_who_filed_an_appeal_does_not_grant_it(house: House, until: Event 
     assert state(house) == ("QUEUED" if until else "AWAITING_APPROVAL")
 
 
+async def test_who_filed_an_appeal_does_not_decide_on_the_model(house: House) -> None:
+    """Against a person's refusal the answer is another decision."""
+    await awaiting(house)
+    await grant(house, "olga", "validator")
+    await decide(house, "olga", "validator", granted=False)
+    await appeal(house, "vik")
+    await house.app.pipeline.cards.render(NAME)
+    for granted in (True, False):
+        await refused(house, "MAKER_CHECKER", "vik", "validator", granted=granted)
+    await grant(house, "carl", "validator", grant_id="g-2")
+    await decide(house, "carl", "validator")
+    await decide(house, "cora", "compliance_officer")
+    assert state(house) == "APPROVED"
+
+
+async def test_who_uploaded_the_rows_decides_on_no_job_on_them(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = house.upload
+
+    async def by_vik(name: str, unit: str = "credit") -> str:
+        return await upload("vik", unit)
+
+    monkeypatch.setattr(house, "upload", by_vik)
+    await awaiting(house)
+    await refused(house, "MAKER_CHECKER", "vik", "validator")
+
+
+async def test_who_uploaded_the_rows_waives_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = house.upload
+
+    async def by_vik(name: str, unit: str = "credit") -> str:
+        return await upload("vik", unit)
+
+    monkeypatch.setattr(house, "upload", by_vik)
+    await judged(house, quarantined(outcome("A", passed=False, waivable_by="validator")))
+    with pytest.raises(PermissionDeniedError) as caught:
+        await waive(house, "vik", ["A"])
+    assert caught.value.reason == "MAKER_CHECKER"
+
+
 async def test_without_an_appeal_there_is_nothing_to_dismiss(house: House) -> None:
     await judged(house, quarantined(outcome("A", passed=False)))
     with pytest.raises(PreconditionError) as caught:

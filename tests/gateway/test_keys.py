@@ -215,7 +215,7 @@ async def test_a_stolen_permit_key(closed: Closed, opened: Open) -> None:
     assert report.verdict == "suspect" and {n for n, _ in unheld(report)} == {DOUBT}
     assert any(f"record {at}:" in c.detail for c in report.checks if c.outcome == "suspect")
     answer = await online(house, permit)
-    assert (answer.allowed, answer.reason) == (False, "revoked")
+    assert (answer.allowed, answer.reason) == (False, "revoked: the permit key was compromised")
     assert offline(house, await issued(house)) == (True, "")
     await house.app.close()
     assert [k["state"] for k in listed(house)["permit"]] == ["compromised", "in force"]

@@ -22,6 +22,7 @@ from assay.errors import AlreadyExistsError, AssayError, NotFoundError, Precondi
 from assay.v1 import approval_pb2, identity_pb2, permit_pb2, policy_input_pb2, tuning_job_pb2
 from audit.verify.permit import check_permit
 from audit.verify.trust import TrustFile
+from audit.verify.verifier import verify_bundle
 from gateway.jobs import machine
 from gateway.statements import grant_revocation_statement, revocation_statement
 from gateway.store import jobs, rows
@@ -29,7 +30,8 @@ from gateway.store.tables import GrantRow
 from tests.assay.test_model_signature import own_tool
 from tests.gateway.conftest import BASE, House, now
 from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, awaiting, decide, judged, outcome, state
-from tests.gateway.test_approvals import quarantined, waive
+from tests.gateway.test_approvals import grant, quarantined, waive
+from tests.gateway.test_evidence import export
 
 
 @pytest.fixture
@@ -129,16 +131,73 @@ async def test_the_permit_shows_that_its_signers_held_their_roles(house: House) 
 async def test_who_lost_the_role_since_carries_no_new_permit(house: House) -> None:
     await approved(house)
     before = await issued(house)
-    cora = house.subject("cora")
-    held = await house.app.store.fetch(lambda c: rows.get(c, GrantRow, subject=cora, role="ROLE_COMPLIANCE_OFFICER"))
+    await leave(house, "cora", "ROLE_COMPLIANCE_OFFICER")
+    with pytest.raises(PreconditionError) as caught:
+        await issued(house)
+    assert caught.value.reason == "SIGNER_ROLE" and "cora" in caught.value.message
+    assert "signer-left" in caught.value.remedy
+    assert offline(house, before) == (True, "")  # it shows what held when it was issued, and ends by itself
+
+
+async def leave(house: House, who: str, role: str) -> None:
+    held = await house.app.store.fetch(lambda c: rows.get(c, GrantRow, subject=house.subject(who), role=role))
     assert held is not None
     envelope = house.sign("oscar", grant_revocation_statement(held.grant_id, "left"))
     request = identity_pb2.RevokeRoleRequest(name=f"roleGrants/{held.grant_id}", envelope=envelope)
     await house.app.identities.revoke_role(await house.caller("oscar"), request)
+
+
+async def revoke(house: House, who: str, reason: str) -> tuning_job_pb2.TuningJob:
+    row = house.app.store.read(lambda c: jobs.get(c, NAME))
+    assert row is not None
+    etag = machine.etag(NAME, row.version)
+    envelope = house.sign(who, revocation_statement(NAME, etag, reason))
+    request = approval_pb2.RevokeApprovalRequest(name=NAME, etag=etag, envelope=envelope)
+    return (await house.app.approvals.revoke_approval(await house.caller(who), request)).tuning_job
+
+
+async def test_a_model_whose_signer_left_is_approved_anew(house: House, tmp_path: Path) -> None:
+    await grant(house, "olga", "compliance_officer")
+    await approved(house)
+    void = await issued(house)
+    with pytest.raises(PreconditionError) as caught:
+        await revoke(house, "olga", "signer-left")
+    assert caught.value.reason == "SIGNERS_HOLD"
+    await leave(house, "cora", "ROLE_COMPLIANCE_OFFICER")
+    with pytest.raises(PreconditionError):
+        await revoke(house, "olga", "signer-key")
+    await revoke(house, "olga", "signer-left")
+    assert state(house) == "AWAITING_APPROVAL" and house.types(NAME)[-1] == "job.revoked"
+    assert (await online(house, void)).reason == "revoked: approval-revoked"
+    await house.app.pipeline.cards.render(NAME)
+    assert (await online(house, void)).reason == "revoked: approval-revoked"
+    await decide(house, "vik", "validator")
     with pytest.raises(PreconditionError) as caught:
         await issued(house)
-    assert caught.value.reason == "SIGNER_ROLE" and "cora" in caught.value.message
-    assert offline(house, before) == (True, "")  # it shows what held when it was issued, and ends by itself
+    assert caught.value.reason == "NOT_APPROVED"
+    await decide(house, "olga", "compliance_officer")
+    assert state(house) == "APPROVED"
+    permit = await issued(house)
+    assert (await online(house, permit)).allowed and offline(house, permit) == (True, "")
+    bundle = await export(house, "anna", "units/-", [], tmp_path / "bundle.zip")
+    report = verify_bundle(bundle, TrustFile.parse(house.layout.trust.read_text()), now())
+    assert report.verdict == "valid", report.text()
+
+
+async def test_who_left_before_the_quorum_is_replaced(house: House, tmp_path: Path) -> None:
+    await grant(house, "olga", "compliance_officer")
+    await awaiting(house)
+    await decide(house, "cora", "compliance_officer")
+    await leave(house, "cora", "ROLE_COMPLIANCE_OFFICER")
+    await decide(house, "vik", "validator")
+    assert state(house) == "AWAITING_APPROVAL"
+    await decide(house, "olga", "compliance_officer")
+    permit = await issued(house)
+    assert [a.subject for a in permit.approvals] == [house.subject("vik"), house.subject("olga")]
+    assert offline(house, permit) == (True, "")
+    bundle = await export(house, "anna", "units/-", [], tmp_path / "bundle.zip")
+    report = verify_bundle(bundle, TrustFile.parse(house.layout.trust.read_text()), now())
+    assert report.verdict == "valid", report.text()
 
 
 @pytest.mark.parametrize(
@@ -236,7 +295,7 @@ async def test_a_revoked_permit_is_refused(house: House) -> None:
     dana = await house.caller("dana")
     request = permit_pb2.RevokePermitRequest(name=permit.name, reason="incident")
     revoked = (await house.app.permits.revoke_permit(dana, request)).permit
-    assert (await online(house, permit)).reason == "revoked"
+    assert (await online(house, permit)).reason == "revoked: incident"
     assert offline(house, revoked) == (False, "revoked")
     assert house.types(NAME)[-1] == "permit.revoked"
     with pytest.raises(PreconditionError):
@@ -246,13 +305,8 @@ async def test_a_revoked_permit_is_refused(house: House) -> None:
 async def test_a_revoked_approval_voids_every_permit(house: House) -> None:
     await approved(house)
     permits = [await issued(house), await issued(house)]
-    row = house.app.store.read(lambda c: jobs.get(c, NAME))
-    assert row is not None
-    etag = machine.etag(NAME, row.version)
-    envelope = house.sign("cora", revocation_statement(NAME, etag, "drift"))
-    request = approval_pb2.RevokeApprovalRequest(name=NAME, etag=etag, envelope=envelope)
-    await house.app.approvals.revoke_approval(await house.caller("cora"), request)
-    assert [(await online(house, p)).reason for p in permits] == ["revoked", "revoked"]
+    await revoke(house, "cora", "drift")
+    assert [(await online(house, p)).reason for p in permits] == ["revoked: approval-revoked"] * 2
     assert house.types(NAME)[-4:] == ["approval.revoked", "permit.revoked", "permit.revoked", "job.revoked"]
 
 

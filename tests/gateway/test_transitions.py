@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -25,7 +26,7 @@ LEGAL = {
     (E.PASS, S.AUDITING): {S.AWAITING_APPROVAL},
     (E.APPROVE, S.AWAITING_APPROVAL): {S.APPROVED},
     (E.REJECT, S.AWAITING_APPROVAL): {S.REJECTED},
-    (E.REVOKE, S.APPROVED): {S.REVOKED},
+    (E.REVOKE, S.APPROVED): {S.REVOKED, S.AWAITING_APPROVAL},
     (E.EXPIRE, S.APPROVED): {S.EXPIRED},
     (E.PAUSE, S.QUEUED): {S.PAUSED},
     (E.PAUSE, S.TRAINING): {S.PAUSED},
@@ -61,9 +62,9 @@ def test_every_event_in_every_state(event: Event, state: State) -> None:
     targets = set()
     for good in (True, False):
         for resume_to in (S.QUEUED, S.TRAINING):
-            for actor in ActorKind:
+            for actor, reason in itertools.product(ActorKind, ("drift", "signer-left")):
                 try:
-                    line = choose(event, actor, proposal(state, good=good, resume_to=resume_to))
+                    line = choose(event, actor, proposal(state, good=good, resume_to=resume_to, reason=reason))
                 except PermissionDeniedError as error:
                     assert error.reason == "ACTOR"
                     assert (event, state) in LEGAL
