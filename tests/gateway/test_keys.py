@@ -46,9 +46,10 @@ from policies.engine import PolicyEngine
 from policies.pack import PACKS
 from policies.pack import load as read_pack
 from tests.gateway.conftest import House, forged_person, now
-from tests.gateway.judged import approved, awaiting, decide
+from tests.gateway.judged import NAME, approved, awaiting, decide
+from tests.gateway.test_approvals import grant
 from tests.gateway.test_card_check import pdf
-from tests.gateway.test_permits import issued, offline, online
+from tests.gateway.test_permits import issued, offline, online, revoke
 
 Open = Callable[[], House]
 Whoami = Callable[[Path, int], Awaitable[str]]
@@ -234,8 +235,14 @@ async def test_a_stolen_key_of_a_person(closed: Closed, opened: Open) -> None:
     assert not answer.allowed and "other hands" in answer.reason
     with pytest.raises(AssayError) as caught:
         await issued(house)
-    assert caught.value.reason == "SIGNER_KEY"
+    assert caught.value.reason == "SIGNER_KEY" and "signer-key" in caught.value.remedy
     assert unheld(verified(house)) == [(DOUBT, "suspect")]
+    await grant(house, "olga", "validator")
+    await revoke(house, "cora", "signer-key")
+    await house.app.pipeline.cards.render(NAME)
+    await decide(house, "olga", "validator")
+    await decide(house, "cora", "compliance_officer")
+    assert offline(house, await issued(house)) == (True, "")
     await house.app.close()
 
 

@@ -395,9 +395,9 @@ class Story:
             by, "grant.revoked", "grant-revocation", {"grant_id": grant_id, "reason": "left"}, unit="system"
         )
 
-    def ask(self) -> Story:
-        """Request and preparation."""
-        asked = {"request": {"purpose": "replies"}, "dataset_sha256": DATASET, "base_sha256": BASE}
+    def ask(self, **request: str) -> Story:
+        """Request and preparation; the arguments are further members of what is asked."""
+        asked = {"request": {"purpose": "replies", **request}, "dataset_sha256": DATASET, "base_sha256": BASE}
         self.record("job.received", "request", asked, to="RECEIVED", actor=subject(self.maker))
         self.record("job.preparing", "transition", to="PREPARING")
         return self

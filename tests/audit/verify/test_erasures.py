@@ -10,7 +10,7 @@ import pytest
 from audit.ledger.commitment import Opening
 from audit.ledger.records import RecordDraft
 from audit.verify.erasures import PAYLOADS
-from audit.verify.findings import ERASURES, ROLES, SIGNATURES
+from audit.verify.findings import DUTIES, ERASURES, ROLES, SIGNATURES
 from audit.verify.report import Report
 from audit.verify.verifier import verify_bytes
 from tests.audit.ledger.ledger_world import GATEWAY, START, Story, World, subject
@@ -108,6 +108,13 @@ def test_an_order_of_somebody_without_the_role_is_invalid(world: World, who: str
     execute(story, order(story, who))
     report = verified(world)
     assert report.verdict == "invalid" and "did not hold" in outcomes(report, ROLES)[0][1]
+
+
+def test_an_order_about_a_job_whose_reasons_carry_a_model_is_invalid(world: World) -> None:
+    order(Story(world).whole())
+    report = verified(world)
+    assert report.verdict == "invalid" and "while the job is APPROVED" in outcomes(report, ERASURES)[0][1]
+    assert "who signed in the job" in outcomes(report, DUTIES)[0][1]
 
 
 def test_an_order_about_another_units_resource_is_invalid(world: World) -> None:

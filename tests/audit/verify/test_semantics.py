@@ -20,6 +20,7 @@ from audit.verify.edges import EDGES
 from audit.verify.people import Grant, Roles
 from tests.audit.ledger.ledger_world import (
     ADAPTER,
+    DATASET,
     JOB,
     ORIGIN,
     START,
@@ -128,14 +129,14 @@ def test_approved_over_a_refusal(world: World) -> None:
     assert "not all grants" in complaints(world)[DUTIES]
 
 
-def appealed(world: World, *approvers: tuple[str, str]) -> Story:
+def appealed(world: World, *approvers: tuple[str, str], filer: str = "rita") -> Story:
     """A job that cora refused, whose maker appealed, and that others then decide on with a card of its own."""
     grants = [*Story(world).grants, ("mallory", "ROLE_COMPLIANCE_OFFICER", "credit")]
     story = until_approval(world, grants=grants)
     story.approve("cora", "ROLE_COMPLIANCE_OFFICER", "refuse")
     story.record("job.rejected", "transition", to="REJECTED", actor=subject("cora"))
     grounds = {"grounds_commitment": digest("grounds")}
-    story.record("appeal.filed", "appeal", grounds, to="AWAITING_APPROVAL", actor=subject("rita"))
+    story.record("appeal.filed", "appeal", grounds, to="AWAITING_APPROVAL", actor=subject(filer))
     story.card()
     story.approvers = approvers
     return story.release()
@@ -149,6 +150,72 @@ def test_an_appeal_decided_by_others_is_valid(world: World) -> None:
 def test_an_appeal_decided_by_who_refused(world: World) -> None:
     appealed(world, ("cora", "ROLE_COMPLIANCE_OFFICER"), ("vik", "ROLE_VALIDATOR"))
     assert "who refused the job" in complaints(world)[DUTIES]
+
+
+def test_an_appeal_against_a_person_decided_by_who_filed_it(world: World) -> None:
+    appealed(world, ("mallory", "ROLE_COMPLIANCE_OFFICER"), ("vik", "ROLE_VALIDATOR"), filer="vik")
+    assert "who filed the appeal" in complaints(world)[DUTIES]
+
+
+def test_who_uploaded_the_rows_approves(world: World) -> None:
+    story = Story(world).found()
+    name = "units/credit/datasets/e"
+    rows = {"dataset": name, "datasheet": {"licence": "CC0-1.0"}, "sha256": DATASET}
+    told = {**rows, "format": "DATASET_FORMAT_CHAT_JSONL", "size_bytes": 7}
+    story.record("dataset.created", "dataset", told, [("dataset", DATASET)], unit=story.unit, actor=subject("vik"))
+    story.ask(dataset=name).decide().train().audit().release()
+    assert "who uploaded the rows" in complaints(world)[DUTIES]
+
+
+def replaced(world: World, reason: str = "signer-left") -> Story:
+    """An approved job whose officer left; another approves it anew, over a card of its own."""
+    grants = [*Story(world).grants, ("mallory", "ROLE_COMPLIANCE_OFFICER", "credit")]
+    story = Story(world, grants=grants).whole()
+    story.revoke_grant("cora-compliance_officer")
+    story.act("mallory", "approval.revoked", "revocation", {"job": story.job, "etag": story.etag, "reason": reason})
+    story.record("job.revoked", "transition", to="AWAITING_APPROVAL", actor=subject("mallory"))
+    story.card()
+    story.approvers = (("mallory", "ROLE_COMPLIANCE_OFFICER"), ("vik", "ROLE_VALIDATOR"))
+    return story.release()
+
+
+def test_approved_anew_after_a_signer_left_is_valid(world: World) -> None:
+    replaced(world)
+    assert complaints(world) == {}
+
+
+def test_a_revocation_against_the_model_leads_to_no_other_signers(world: World) -> None:
+    replaced(world, "defect")
+    assert "revoked for a reason that leads" in complaints(world)[DUTIES]
+
+
+def test_approved_by_one_who_had_left(world: World) -> None:
+    story = until_approval(world)
+    story.approve("cora", "ROLE_COMPLIANCE_OFFICER")
+    story.revoke_grant("cora-compliance_officer")
+    story.approve("vik", "ROLE_VALIDATOR")
+    story.record("job.approved", "transition", to="APPROVED")
+    assert "no two people" in complaints(world)[DUTIES]
+
+
+@pytest.mark.parametrize(("paused", "by", "holds"), [
+    ("cora", "rita", False), ("cora", "dana", False), ("cora", "cora", True), ("rita", "dana", True),
+])  # fmt: skip
+def test_an_officers_pause_is_ended_by_an_officer(world: World, paused: str, by: str, holds: bool) -> None:
+    story = Story(world).found().ask().decide()
+    story.record("job.paused", "transition", to="PAUSED", actor=subject(paused))
+    story.record("job.resumed", "transition", to="QUEUED", actor=subject(by))
+    assert ("compliance officer paused it" in complaints(world).get(DUTIES, "")) is not holds
+
+
+@pytest.mark.parametrize(("days", "holds"), [(0, True), (1, False)])
+def test_trained_by_a_waiver_that_had_run_out(world: World, days: int, holds: bool) -> None:
+    story = Story(world).found().ask().decide(allowed=False)
+    waive(story, "cora", ["BASE-ROWS"], expires=START.date().isoformat())
+    story.record("job.waived", "transition", to="QUEUED", actor=subject("cora"))
+    world.clock.now += dt.timedelta(days=days)
+    story.train()
+    assert ("has expired" in complaints(world).get(ROLES, "")) is not holds
 
 
 def test_rejected_by_nobody(world: World) -> None:
