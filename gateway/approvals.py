@@ -402,12 +402,12 @@ class ApprovalService:
         found = connection.execute(newest.where(*where)).scalar()
         return -1 if found is None else int(found)
 
-    def _quorum(self, job: JobRow) -> list[str]:
+    def _quorum(self) -> list[str]:
         return [identity_pb2.Role.Name(role) for role in self.policy.quorum()]
 
     def _missing(self, connection: Connection, job: JobRow, card_sha256: str) -> tuple[str, ...]:
         """Roles of the quorum that nobody has signed under who holds them now; one asked for twice needs two people."""
-        left = self._quorum(job)
+        left = self._quorum()
         for row in _approvals(connection, job.name, card_sha256):
             if row.granted and row.role in left and holds_role(connection, row.subject, row.role, job.unit):
                 left.remove(row.role)
@@ -427,7 +427,7 @@ class ApprovalService:
         missing = {identity_pb2.Role.Name(r) for r in pending.missing_roles}
         if granted and role not in missing:
             raise PreconditionError("ROLE_NOT_MISSING", f"no signature under {role} is missing")
-        if not granted and role not in self._quorum(job):
+        if not granted and role not in self._quorum():
             raise PermissionDeniedError("ROLE_MISSING", f"{role} has no say in this approval")
 
     def _check_age(self, signed: statements.SignedApproval, now: dt.datetime) -> None:

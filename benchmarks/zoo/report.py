@@ -19,11 +19,11 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from assay import canonical, digests
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
 from audit.statistics.stats import clopper_pearson
 from benchmarks.zoo.faults import FAULTS, Fault
 from benchmarks.zoo.page import written
-from policies import bundle
 from policies.engine import PolicyEngine
 from policies.rule import AT_RELEASE, Pack
 
@@ -169,7 +169,7 @@ def judging(pack: Pack) -> str:
     }
     profiles = sorted({fault.profile for fault in FAULTS})
     limits = {name: [repr(limit.value(p)) for p in profiles] for name, limit in pack.limits.by_name.items()}
-    return bundle.digest_of({"rules": rules, "limits": limits})
+    return digests.sha256_bytes(canonical.encode({"rules": rules, "limits": limits}))
 
 
 def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

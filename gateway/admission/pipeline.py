@@ -128,7 +128,7 @@ class Pipeline:
                 if found in _ENDED:
                     raise
                 if found != trouble:
-                    _LOG.error("no job moves: %s", _words(named) if named else found, exc_info=named is None)
+                    _LOG.error("no job moves: %s", words_of(named) if named else found, exc_info=named is None)
                 trouble, attempts = found, attempts + 1
             await asyncio.sleep(_backoff(attempts).total_seconds())
         if trouble:
