@@ -135,7 +135,7 @@ class PolicyEngine:
             places=read["places"],
             unknown_places=read["unknown_places"],
             uses=filter(None, read["uses"]),
-            decides=read["decides"],
+            decides=read["about_people"],
             high_risk_by=read["high_risk_by"],
             packs=[name for name in names if name in chosen],
             packs_not_chosen=[name for name in names if name not in chosen],
