@@ -114,7 +114,14 @@ def test_an_order_about_a_job_whose_reasons_carry_a_model_is_invalid(world: Worl
     order(Story(world).whole())
     report = verified(world)
     assert report.verdict == "invalid" and "while the job is APPROVED" in outcomes(report, ERASURES)[0][1]
-    assert "who signed in the job" in outcomes(report, DUTIES)[0][1]
+
+
+def test_an_order_of_somebody_who_signed_in_the_job_is_invalid(world: World) -> None:
+    story = Story(world).whole()
+    story.act("cora", "approval.revoked", "revocation", {"job": story.job, "etag": story.etag, "reason": "defect"})
+    story.record("job.revoked", "transition", to="REVOKED", actor=subject("cora"))
+    order(story)
+    assert "who signed in the job" in outcomes(verified(world), DUTIES)[0][1]
 
 
 def test_an_order_about_another_units_resource_is_invalid(world: World) -> None:
