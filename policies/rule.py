@@ -83,7 +83,7 @@ NOT_YET: Mapping[str, frozenset[str]] = {
 """Variables that do not exist yet in a stage, though rules asked by the same question may read them."""
 ACCOUNT = "account"
 """What training uses up: quotas, money and epsilon."""
-USE = frozenset({"places", "unknown_places", "uses", "domains", "decides", "high_risk_by"})
+USE = frozenset({"places", "unknown_places", "uses", "domains", "decides", "about_people", "high_risk_by"})
 """Variables that say where a model is used and what for (:mod:`policies.uses`)."""
 FROM_ROWS = frozenset({"planned_train_tokens", "quote_usd_micros"})
 """Fields of the request that are computed from the rows, so that no ``intake`` rule may read them."""

@@ -17,7 +17,7 @@ from gateway.statements import (
 )
 from gateway.store import jobs
 from tests.gateway.conftest import House, now
-from tests.gateway.judged import NAME, approved, awaiting, decide, judged, outcome, state
+from tests.gateway.judged import NAME, approved, awaiting, decide, judged, leave, outcome, state
 
 Deed = Callable[[House], Awaitable[object]]
 PASSED = policy_pb2.Verdict(outcome=policy_pb2.OUTCOME_PASS, outcomes=[outcome("OUT", passed=True)])
@@ -82,11 +82,20 @@ async def rejected(house: House) -> None:
     await refuse(house)
 
 
-async def revoke(house: House) -> None:
+async def revoke(house: House, reason: str = "drift") -> None:
     found = await job(house)
-    envelope = house.sign("cora", revocation_statement(NAME, found.etag, "drift"))
+    envelope = house.sign("cora", revocation_statement(NAME, found.etag, reason))
     request = approval_pb2.RevokeApprovalRequest(name=NAME, etag=found.etag, envelope=envelope)
     await house.app.approvals.revoke_approval(await house.caller("cora"), request)
+
+
+async def a_signer_left(house: House) -> None:
+    await approved(house)
+    await leave(house, "vik", "ROLE_VALIDATOR")
+
+
+async def approve_anew(house: House) -> None:
+    await revoke(house, "signer-left")
 
 
 async def lapsed(house: House) -> None:
@@ -188,6 +197,14 @@ ACTS = {
         awaiting, refuse, ("approval.decided", "job.rejected"), "AWAITING_APPROVAL", "REJECTED", "not listed"
     ),
     "revoke": Act(approved, revoke, ("approval.revoked", "job.revoked"), "APPROVED", "REVOKED", "JOB_STATE"),
+    "revoke for a signer": Act(
+        a_signer_left,
+        approve_anew,
+        ("approval.revoked", "job.revoked"),
+        "APPROVED",
+        "AWAITING_APPROVAL",
+        "JOB_STATE",
+    ),
     "lapse": Act(lapsed, tick, ("job.expired",), "APPROVED", "EXPIRED", ""),
     "pause in the queue": Act(queued, pause, ("job.paused",), "QUEUED", "PAUSED", "JOB_STATE"),
     "pause in training": Act(training, pause, ("job.paused",), "TRAINING", "PAUSED", "JOB_STATE"),

@@ -7,16 +7,16 @@ from typing import Any
 
 from assay import canonical, dsse
 from assay.identity import load_ed25519
-from assay.v1 import approval_pb2, measurement_pb2, policy_input_pb2, policy_pb2
+from assay.v1 import approval_pb2, identity_pb2, measurement_pb2, policy_input_pb2, policy_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import machine, views
 from gateway.jobs.transitions import ActorKind, Event
-from gateway.statements import approval_statement, opening
+from gateway.statements import approval_statement, grant_revocation_statement, opening
 from gateway.store import jobs, rows
 from gateway.store.blobs import put_bytes
-from gateway.store.tables import DatasetRow, ModelRow
+from gateway.store.tables import DatasetRow, GrantRow, ModelRow
 from tests.gateway.conftest import BASE, House, now
 
 NAME = "units/credit/tuningJobs/first"
@@ -193,3 +193,12 @@ def state(house: House, name: str = NAME) -> str:
     job = house.app.store.read(lambda c: jobs.get(c, name))
     assert job is not None
     return job.state
+
+
+async def leave(house: House, who: str, role: str) -> None:
+    """Revokes a person's role, since they left."""
+    held = await house.app.store.fetch(lambda c: rows.get(c, GrantRow, subject=house.subject(who), role=role))
+    assert held is not None
+    envelope = house.sign("oscar", grant_revocation_statement(held.grant_id, "left"))
+    request = identity_pb2.RevokeRoleRequest(name=f"roleGrants/{held.grant_id}", envelope=envelope)
+    await house.app.identities.revoke_role(await house.caller("oscar"), request)

@@ -19,17 +19,16 @@ from google.protobuf import json_format
 from assay import model_signature
 from assay.digests import folder_manifest
 from assay.errors import AlreadyExistsError, AssayError, NotFoundError, PreconditionError
-from assay.v1 import approval_pb2, identity_pb2, permit_pb2, policy_input_pb2, tuning_job_pb2
+from assay.v1 import approval_pb2, permit_pb2, policy_input_pb2, tuning_job_pb2
 from audit.verify.permit import check_permit
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway.jobs import machine
-from gateway.statements import grant_revocation_statement, revocation_statement
+from gateway.statements import revocation_statement
 from gateway.store import jobs, rows
-from gateway.store.tables import GrantRow
 from tests.assay.test_model_signature import own_tool
 from tests.gateway.conftest import BASE, House, now
-from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, awaiting, decide, judged, outcome, state
+from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, awaiting, decide, judged, leave, outcome, state
 from tests.gateway.test_approvals import grant, quarantined, waive
 from tests.gateway.test_evidence import export
 
@@ -137,14 +136,6 @@ async def test_who_lost_the_role_since_carries_no_new_permit(house: House) -> No
     assert caught.value.reason == "SIGNER_ROLE" and "cora" in caught.value.message
     assert "signer-left" in caught.value.remedy
     assert offline(house, before) == (True, "")  # it shows what held when it was issued, and ends by itself
-
-
-async def leave(house: House, who: str, role: str) -> None:
-    held = await house.app.store.fetch(lambda c: rows.get(c, GrantRow, subject=house.subject(who), role=role))
-    assert held is not None
-    envelope = house.sign("oscar", grant_revocation_statement(held.grant_id, "left"))
-    request = identity_pb2.RevokeRoleRequest(name=f"roleGrants/{held.grant_id}", envelope=envelope)
-    await house.app.identities.revoke_role(await house.caller("oscar"), request)
 
 
 async def revoke(house: House, who: str, reason: str) -> tuning_job_pb2.TuningJob:
