@@ -117,4 +117,5 @@ def test_folders_nested_too_deep_are_named_and_leave_no_descriptor_open(nests: P
         list(walk(nests))
     assert refused.value.reason == "TASK_DISK"
     next(walk(deeper))
-    assert os.listdir("/proc/self/fd") == before
+    # Garbage of earlier tests may be closed meanwhile: what counts is that none is new.
+    assert set(os.listdir("/proc/self/fd")) <= set(before)
