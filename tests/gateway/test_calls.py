@@ -90,6 +90,17 @@ def silent(channel: grpc.aio.Channel, path: str, timeout: float | None) -> Any:
     return channel.stream_stream(path)(timeout=timeout)
 
 
+def a_header() -> dataset_pb2.UploadDatasetHeader:
+    """Of rows that rita may hand in."""
+    return dataset_pb2.UploadDatasetHeader(
+        parent="units/credit",
+        dataset_id="rows",
+        format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL,
+        datasheet=dataset_pb2.Datasheet(purposes=["support-replies"], licence="CC0-1.0"),
+        request_id=str(uuid.uuid4()),
+    )
+
+
 async def ended(call: Any) -> AssayError:
     """What a call is refused with; the calls of these tests end soon or never."""
     with pytest.raises(grpc.RpcError) as caught:
@@ -259,16 +270,9 @@ async def test_bytes_that_are_no_message_are_refused_and_no_fault_of_ours(served
 
 
 async def test_an_upload_that_turns_into_bytes_of_no_message_is_refused(served: Served) -> None:
-    header = dataset_pb2.UploadDatasetHeader(
-        parent="units/credit",
-        dataset_id="rows",
-        format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL,
-        datasheet=dataset_pb2.Datasheet(purposes=["support-replies"], licence="CC0-1.0"),
-        request_id=str(uuid.uuid4()),
-    )
     async with served.channel("rita") as rita:
         call = silent(rita, UPLOAD, 60)
-        await call.write(dataset_pb2.UploadDatasetRequest(header=header).SerializeToString())
+        await call.write(dataset_pb2.UploadDatasetRequest(header=a_header()).SerializeToString())
         await call.write(b"\xff\xff\xff")
         assert (await ended(call)).reason == "MESSAGE_MALFORMED"
 
@@ -335,14 +339,7 @@ async def test_who_loses_the_role_while_a_file_is_fetched_stores_nothing(
         return known if roles.pop(0) else dataclasses.replace(known, grants=frozenset())
 
     monkeypatch.setattr(IdentityRegistry, "caller", asked)
-    header = dataset_pb2.UploadDatasetHeader(
-        parent="units/credit",
-        dataset_id="rows",
-        format=dataset_pb2.DATASET_FORMAT_CHAT_JSONL,
-        datasheet=dataset_pb2.Datasheet(purposes=["support-replies"], licence="CC0-1.0"),
-        request_id=str(uuid.uuid4()),
-    )
-    wanted = dataset_pb2.ImportDatasetRequest(header=header, source="https://store.example/rows", sha256="0" * 64)
+    wanted = dataset_pb2.ImportDatasetRequest(header=a_header(), source="https://store.example/rows", sha256="0" * 64)
     async with served.channel("rita") as rita:
         error = await ended(dataset_pb2_grpc.DatasetServiceStub(rita).ImportDataset(wanted, timeout=60))
     assert error.reason == "NOT_FOUND" and importing == ["fetched"]
