@@ -125,6 +125,8 @@ class Application:
     async def close(self) -> None:
         """Writes what was only counted, closes channels, ledger and database. Stop the pipeline first."""
         await self.refusals.flush()
+        for threads in (self.store.searches, self.store.exports):
+            threads.close()
         for client in self.clients:
             await client.close()
         await asyncio.to_thread(self.store.publication.close)

@@ -20,6 +20,7 @@ from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway import dismissals, pages, raises, standing, statements, waivers, words
 from gateway.caller import ALL_UNITS, Caller, not_found
+from gateway.erasures import demand_not_erased
 from gateway.identity_registry import COMPLIANCE_OFFICER, holds_role, require_live_role, verify_signed
 from gateway.jobs import appeals, machine, views
 from gateway.jobs.board import Board
@@ -281,6 +282,7 @@ class ApprovalService:
         self._bind(job, request.etag, signed.job, signed.etag)
         if job.state != State.AWAITING_APPROVAL or job.needs_work:
             raise PreconditionError("NOT_PENDING", f"{job.name} does not wait for approval")
+        demand_not_erased(c, job.name)
         _refuse_maker(job, caller)
         _refuse_uploader(c, job, caller)
         appeal = appeals.waiting(job, jobs.transitions(c, job.name))

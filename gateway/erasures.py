@@ -12,7 +12,6 @@ before anything is served: a restored copy may have brought keys, files or rows 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,8 +79,6 @@ class ErasureService:
     ) -> erasure_pb2.EraseResourceResponse:
         """Records a signed order, shreds, and records that. Bytes that another dataset holds too stay until its end.
 
-        A caller that goes away once the order is handed in stops neither.
-
         Raises:
             NotFoundError: ``NOT_FOUND``.
             PermissionDeniedError: ``SIGNER``, ``ROLE_MISSING``, or ``MAKER_CHECKER`` for a job in which one has signed.
@@ -92,7 +89,8 @@ class ErasureService:
         """
         caller.require_unit(unit_of(request.name), request.name)
         envelope = dsse.envelope_from_proto(request.envelope)
-        erasure = await asyncio.shield(self._erase(caller, request.name, envelope))
+        await self.store.commit(lambda uow: self._order(uow, caller, request.name, envelope))
+        erasure = await self.store.commit(lambda uow: self._execute(uow, request.name, caller.trace_id))
         return erasure_pb2.EraseResourceResponse(erasure=erasure)
 
     async def carry_out(self) -> list[str]:
@@ -160,10 +158,6 @@ class ErasureService:
             return left
 
         return self.store.ledger.run(work)
-
-    async def _erase(self, caller: Caller, name: str, envelope: Mapping[str, Any]) -> erasure_pb2.Erasure:
-        await self.store.commit(lambda uow: self._order(uow, caller, name, envelope))
-        return await self.store.commit(lambda uow: self._execute(uow, name, caller.trace_id))
 
     def _order(self, uow: UnitOfWork, caller: Caller, name: str, envelope: Mapping[str, Any]) -> None:
         c, unit = uow.connection, unit_of(name)
@@ -363,7 +357,7 @@ def demand_not_erased(c: Connection, resource: str) -> None:
     if row is not None:
         done = row.executed_index >= 0
         said = f"{resource} was erased" if done else f"the erasure of {resource} was ordered"
-        remedy = "upload a dataset under another name"
+        remedy = "ask for a new job" if "/tuningJobs/" in resource else "upload a dataset under another name"
         raise PreconditionError(
             "ERASED", f"{said} by record {row.executed_index if done else row.order_index}", remedy=remedy
         )

@@ -140,7 +140,7 @@ class EvidenceService:
         await self.store.published(self.store.ledger.size - 1)
         with tempfile.TemporaryFile() as out:
             export = partial(self._export, out, unit, list(request.tuning_jobs))
-            sha256, absent = await self.store.searches.run(caller.subject, export)
+            sha256, absent = await self.store.exports.run(caller.subject, export)
             out.seek(0)
             while chunk := await asyncio.to_thread(out.read, _CHUNK):
                 yield audit_pb2.ExportBundleResponse(chunk=chunk)
@@ -153,11 +153,12 @@ class EvidenceService:
         size, note = self.store.publication.latest()
         indices = sorted(i for i in chosen if i < size) if jobs else None
         attachments, absent = self.store.read(lambda c: self._attachments(c, unit, jobs, size))
-        whole = unit is None and not jobs
+        whole, texts = unit is None and not jobs, set[str]()
 
         def policy_of(rules: str, limits: str) -> dict[str, bytes]:
             found, missing = self._texts(rules, limits, None if whole else {*units, *([unit] if unit else [])})
             absent.update(missing)
+            texts.update(found)
             return found
 
         sha256 = bundle.export(
@@ -171,7 +172,8 @@ class EvidenceService:
             policy_text=self._policy(),
             checkpoint=note,
         )
-        return sha256, absent
+        # Limits that stay the same under new rules may be kept with one of the two, and so may rules.
+        return sha256, {path: why for path, why in absent.items() if path not in texts}
 
     def _policy(self) -> str:
         """The witness policy as a bundle shows it: with the log's key, without addresses."""

@@ -15,7 +15,7 @@ from audit.ledger.writer import UnitOfWork
 from gateway import standing, statements
 from gateway.admission import account
 from gateway.caller import Caller
-from gateway.erasures import demand_usable
+from gateway.erasures import demand_not_erased, demand_usable
 from gateway.history import INTAKE_QUESTION
 from gateway.identity_registry import require_live_role
 from gateway.jobs import appeals, machine, views
@@ -31,12 +31,14 @@ def check(uow: UnitOfWork, policy: PolicyEngine, job: JobRow, caller: Caller, si
 
     Raises:
         PreconditionError: ``JOB_STATE``, ``WAIVER_EXPIRED``, ``RULES_LEFT``, ``NOT_WAIVABLE``, ``WAIVER_TOO_LONG``, or
-            a reason of :func:`gateway.erasures.demand_usable` or :func:`gateway.standing.demand_intake`.
+            a reason of :func:`gateway.erasures.demand_not_erased`, :func:`gateway.erasures.demand_usable` or
+            :func:`gateway.standing.demand_intake`.
         InvalidInputError: ``STATEMENT`` for a rule that did not fire.
         PermissionDeniedError: ``ROLE_MISSING``, ``MAKER_CHECKER`` for who filed the appeal that waits.
     """
     if job.state not in (State.DENIED, State.QUARANTINED) or (job.state == State.QUARANTINED and job.needs_work):
         raise PreconditionError("JOB_STATE", f"a job in {job.state} has no rules to waive")
+    demand_not_erased(uow.connection, job.name)
     appeal = appeals.waiting(job, jobs.transitions(uow.connection, job.name))
     if appeal is not None:
         # A waiver is the yes to it.

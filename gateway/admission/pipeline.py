@@ -112,6 +112,9 @@ class Pipeline:
     async def _persist(self, act: Callable[[], Awaitable[None]]) -> None:
         """Does what the loop cannot go on without, again and again until it works; each trouble is logged once.
 
+        A fault that nobody has named may be one of ours: it ends the gateway after a few attempts, for who supervises
+        it to see.
+
         Raises:
             UnavailableError: ``LEDGER_STOPPED`` or ``LEDGER_CLOSED``.
         """
@@ -125,7 +128,7 @@ class Pipeline:
             except Exception as error:
                 named = error if isinstance(error, AssayError) else None
                 found = named.reason if named else type(error).__name__
-                if found in _ENDED:
+                if found in _ENDED or (named is None and attempts >= _MAX_ATTEMPTS):
                     raise
                 if found != trouble:
                     _LOG.error("no job moves: %s", words_of(named) if named else found, exc_info=named is None)

@@ -339,7 +339,7 @@ class JobService:
             values: dict[str, Any] = {"resume_to": job.state} if event is Event.PAUSE else {}
             predicate: dict[str, Any] = {}
             said = self._keep(uow.connection, job, event, reason)
-            if event is Event.RESUME:
+            if event is Event.RESUME and job.state == State.PAUSED:
                 pauses.demand(uow.connection, job, caller.subject)
                 standing.demand_intake(uow.connection, self.policy, job, uow.now)
             if event is Event.APPEAL:

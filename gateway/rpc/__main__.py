@@ -87,8 +87,8 @@ async def watch_certificates(settings: Settings, gauges: Gauges) -> None:
     for hour in itertools.count():
         try:
             found = await asyncio.to_thread(of_services, settings.layout)
-        except AssayError as error:
-            _LOG.warning("certificates cannot be read: %s: %s", error.reason, error.message)
+        except (AssayError, OSError) as error:
+            _LOG.warning("certificates cannot be read: %s", getattr(error, "reason", type(error).__name__))
         else:
             gauges.certificate_ends = {one.name: one.until.timestamp() for one in found}
             troubled = [(one, state) for one in found if (state := one.state(dt.datetime.now(dt.UTC))) != VALID]
@@ -104,7 +104,7 @@ def main() -> int:
         asyncio.run(run(Path(sys.argv[1])))
     except AssayError as error:
         return _ended(error)
-    except OSError as error:
+    except PermissionError as error:
         return _ended(unusable(error))
     except Exception as error:
         named = explain(error)

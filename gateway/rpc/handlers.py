@@ -37,7 +37,7 @@ from gateway.telemetry import Telemetry
 
 log = logging.getLogger("gateway.rpc")
 _READS = ("Get", "List", "Watch", "Download", "Check")
-_LASTING = ("Watch", "Import")
+_LASTING = ("Watch", "Import", "Replay")
 """They last for hours or days, in which who asked may lose the role, or the key to a thief: each answer is admitted."""
 FIRST_MESSAGE_SECONDS = 30.0
 """How long a call that was opened waits for what it asks."""

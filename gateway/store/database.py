@@ -31,6 +31,7 @@ class Store:
         quorum_seconds: how long an answer waits for the witnesses.
         units: that the settings have now.
         searches: what computes so long that it must not take the threads of :meth:`fetch`.
+        exports: the same of whole bundles, each of which computes far longer than a search.
     """
 
     engine: Engine
@@ -39,6 +40,7 @@ class Store:
     quorum_seconds: float = 20.0
     units: tuple[str, ...] = ()
     searches: Searches = field(default_factory=Searches)
+    exports: Searches = field(default_factory=Searches)
 
     async def fetch(self, read: Callable[[Connection], T]) -> T:
         """Runs a read off the event loop, on a snapshot of its own."""

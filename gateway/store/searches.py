@@ -33,3 +33,7 @@ class Searches:
         searching = asyncio.get_running_loop().run_in_executor(self._threads, search)
         searching.add_done_callback(lambda _: turn.release())
         return await asyncio.shield(searching)
+
+    def close(self) -> None:
+        """Begins no further search; one that is computing ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -186,6 +186,7 @@ async def test_an_officers_pause_is_ended_by_an_officer_alone(house: House, tmp_
     await refused("OFFICERS_PAUSE", resumed_by(house, "rita"))
     await resumed_by(house, "cora")
     assert state(house) == "TRAINING"
+    await refused("JOB_STATE", resumed_by(house, "carl"))
     bundle = await export(house, "anna", "units/-", [], tmp_path / "bundle.zip")
     report = verify_bundle(bundle, TrustFile.parse(house.layout.trust.read_text()), now())
     assert report.verdict == "valid", report.text()

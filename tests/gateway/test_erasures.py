@@ -27,7 +27,7 @@ from gateway.statements import erasure_order_statement
 from gateway.store import jobs, rows
 from gateway.store.blobs import put_bytes, read_bytes
 from gateway.store.tables import ErasureRow, FactRow, JobRow, ModelRow
-from tests.gateway.acts import dismiss, revoke
+from tests.gateway.acts import dismiss, revoke, waive
 from tests.gateway.conftest import House, messages, now
 from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, awaiting, decide, judged, outcome
 from tests.gateway.test_approvals import grant
@@ -108,6 +108,21 @@ async def test_an_erased_job_shows_that_it_was_and_every_proof_stands(house: Hou
     assert "1 erased" in next(c.detail for c in report.checks if c.name == PAYLOADS)
     assert any("payload erased" in text for text in report.not_checked)
     await refused("SCOPE_ERASED", appeal(house, "again"))
+
+
+async def test_nobody_signs_for_a_job_whose_erasure_is_ordered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its order waits for a disk with room: once that is there, it would shred the reasons of a model that runs."""
+    await quarantined(house)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ErasureService, "_shred", full)
+    with pytest.raises(OSError):
+        await erase(house, NAME)
+    await refused("ERASED", waive(house))
+    await house.app.store.commit(lambda u: jobs.note(u.connection, NAME, {"state": "AWAITING_APPROVAL"}))
+    await refused("ERASED", decide(house, "vik", "validator"))
 
 
 async def test_reasons_that_carry_a_model_are_not_erased(house: House) -> None:
@@ -385,8 +400,9 @@ async def test_an_order_whose_caller_went_away_is_carried_out(house: House, monk
     await asyncio.gather(call, return_exceptions=True)
     assert call.cancelled()
     async with asyncio.timeout(20):
-        while not bodies(house, "erasure.executed"):
+        while not bodies(house, "erasure.ordered"):
             await asyncio.sleep(0.01)
+    assert await house.app.erasures.carry_out() == [DATASET] and len(bodies(house, "erasure.executed")) == 1
     assert await house.app.erasures.carry_out() == []
 
 

@@ -228,6 +228,18 @@ async def test_what_another_unit_chose_is_in_no_bundle_of_a_unit(
         assert dict(last.absent_attachments) == {f"limits/{pack.limits_sha256}.json": "OTHER_UNITS"}
 
 
+async def test_limits_that_are_kept_with_other_rules_are_not_said_to_be_missing(house: House) -> None:
+    """Of a verdict by rules that nobody kept, under the limits of today: intake's answer has those."""
+    limits = house.app.policy.pack.limits_sha256
+    await judged(house, policy_pb2.Verdict(
+        outcome=policy_pb2.OUTCOME_PASS, outcomes=[outcome("REL", passed=True)],
+        bundle_sha256="0" * 64, limits_sha256=limits,
+    ))  # fmt: skip
+    request = pb.ExportBundleRequest(parent="units/-")
+    *_, last = [p async for p in house.app.evidence.export_bundle(await house.caller("anna"), request)]
+    assert dict(last.absent_attachments) == {f"rules/{'0' * 64}.json": "POLICY_NOT_KEPT"}
+
+
 async def test_a_bundle_without_the_rules_says_so_and_stays_valid(house: House, tmp_path: Path) -> None:
     await judged(house, policy_pb2.Verdict(
         outcome=policy_pb2.OUTCOME_PASS, outcomes=[outcome("REL", passed=True)],

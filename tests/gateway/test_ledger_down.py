@@ -172,6 +172,21 @@ def trouble(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name == "gateway.admission.pipeline" and r.levelname == "ERROR"]
 
 
+async def test_a_fault_that_nobody_has_named_ends_the_pipeline(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be one of ours, and a gateway that does nothing and looks well would hide it."""
+    monkeypatch.setattr("gateway.admission.pipeline._backoff", lambda _: dt.timedelta(milliseconds=20))
+    tried: list[int] = []
+
+    def broken(*_: object) -> None:
+        tried.append(1)
+        raise KeyError("a fault")
+
+    monkeypatch.setattr("gateway.store.jobs.claimable", broken)
+    with pytest.raises(KeyError):
+        await asyncio.wait_for(house.app.pipeline.run(), 30)
+    assert len(tried) > 2
+
+
 @pytest.mark.parametrize("what", ["clock", "read", "write", "release"])
 async def test_what_passes_does_not_end_the_pipeline(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
