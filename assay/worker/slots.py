@@ -8,6 +8,7 @@ machine. Slots and tickets are locks of the kernel: a dead worker's slot is free
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import itertools
 import os
@@ -35,15 +36,18 @@ class Slots:
         self._queue = path.with_name(f"{path.name}.queue")
         self._poll = poll_seconds
         self._numbers = itertools.count()
-        self._queue.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def acquire(self, since: str) -> tuple[int, int]:
         """Waits for its turn and a free slot; returns the slot's index and the descriptor that holds it.
 
         Args:
             since: when the task was accepted, in a notation that sorts by time; the oldest goes first.
+
+        Raises:
+            OSError: a file of the queue cannot be made, opened or locked; nothing is held then.
         """
         ticket = None
+        self._queue.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             while True:
                 with self._door() as open_:
@@ -54,8 +58,7 @@ class Slots:
                 await asyncio.sleep(self._poll)
         finally:
             if ticket is not None:
-                ticket.path.unlink(missing_ok=True)
-                os.close(ticket.descriptor)
+                _throw_away(ticket.path, ticket.descriptor)
 
     def release(self, descriptor: int) -> None:
         """Frees a slot for whoever waits longest."""
@@ -85,8 +88,7 @@ class Slots:
             descriptor = _lock(path)
             if descriptor is None:
                 return path
-            path.unlink(missing_ok=True)
-            os.close(descriptor)
+            _throw_away(path, descriptor)
         return None
 
     def _free(self) -> tuple[int, int] | None:
@@ -97,12 +99,21 @@ class Slots:
         return None
 
 
+def _throw_away(path: Path, descriptor: int) -> None:
+    """Ends a ticket that this holds; one that cannot be removed counts for nothing once it is closed."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+    os.close(descriptor)
+
+
 def _lock(path: Path) -> int | None:
     """Opens and locks a file; None where another descriptor, of this or another process, holds it."""
     descriptor = os.open(path, _FLAGS, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
         os.close(descriptor)
-        return None
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
     return descriptor

@@ -270,17 +270,18 @@ class Supervisor:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            number, place = await self._engine.acquire(waiting.accepted)
             try:
-                record = self._next()
-                if record is not None:
-                    await self._run(record, number)
+                number, place = await self._engine.acquire(waiting.accepted)
+                try:
+                    record = self._next()
+                    if record is not None:
+                        await self._run(record, number)
+                finally:
+                    self._engine.release(place)
             except Exception:
-                # One task's fault must not stop the queue; the task itself was marked below.
+                # Neither one task's fault, which was marked below, nor a slot that cannot be had may stop the queue.
                 _LOG.exception("runner fault")
                 await asyncio.sleep(RETRY_SECONDS)
-            finally:
-                self._engine.release(place)
 
     def _next(self) -> TaskRecord | None:
         """The next task to run; first of all those that run already, left by an earlier life.

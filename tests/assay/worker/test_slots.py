@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -146,6 +149,34 @@ async def test_a_waiter_that_gives_up_leaves_no_ticket(tmp_path: Path) -> None:
         await waiting
     assert tickets(tmp_path / "slot") == []
     slots.release(held)
+
+
+async def test_a_queue_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    slots = Slots(tmp_path / "slot", 1, poll_seconds=0.01)
+    slots.release((await slots.acquire(at(0)))[1])
+    shutil.rmtree(tmp_path / "slot.queue")
+    slots.release((await slots.acquire(at(1)))[1])
+
+
+async def test_a_ticket_that_cannot_be_removed_or_a_lock_that_cannot_be_had_keeps_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots, before = Slots(tmp_path / "slot", 1, poll_seconds=0.01), len(os.listdir("/proc/self/fd"))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with monkeypatch.context() as broken:
+        broken.setattr("assay.worker.slots.fcntl.flock", refuse)
+        with pytest.raises(OSError, match="No locks"):
+            await slots.acquire(at(0))
+    assert len(os.listdir("/proc/self/fd")) == before
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "unlink", refuse)
+        slots.release((await slots.acquire(at(0)))[1])
+    assert len(os.listdir("/proc/self/fd")) == before and len(tickets(tmp_path / "slot")) == 1
+    slots.release((await asyncio.wait_for(slots.acquire(at(1)), 60))[1])
+    assert tickets(tmp_path / "slot") == []
 
 
 @pytest.mark.parametrize(

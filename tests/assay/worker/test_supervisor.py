@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -250,6 +251,28 @@ async def test_a_task_that_cannot_be_settled_holds_no_slot_and_is_not_run_again(
     stuck.clear()
     record = (await ended(supervisor, "t1")).record
     assert (record.state, record.reason) == (State.FAILED, "WORKER_FAULT: RecursionError")
+    await supervisor.stop()
+
+
+async def test_a_slot_that_cannot_be_had_stops_the_queue_for_a_while_only(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor_module, "RETRY_SECONDS", 0.05)
+    supervisor = house.supervisor()
+    await supervisor.start()
+    failing, opened = ["slot", ".door"], os.open
+
+    def refuse(path: Any, *rest: Any, **named: Any) -> int:
+        if failing and Path(path).name == failing[-1]:
+            failing.pop()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(path, *rest, **named)
+
+    monkeypatch.setattr("assay.worker.slots.os.open", refuse)
+    for task_id in ("t1", "t2"):
+        await submit(supervisor, task_id, "prepare", house.seal(task_id, "prepare", {}))
+    assert [(await ended(supervisor, task_id)).record.state for task_id in ("t1", "t2")] == [State.DONE] * 2
+    assert not failing and [line.message for line in caplog.records].count("runner fault") == 2
     await supervisor.stop()
 
 
