@@ -12,7 +12,7 @@ from pathlib import Path
 
 from assay.errors import UnavailableError
 from assay.worker.meter import process_started
-from assay.worker.spool import ENDED, LOG_FILE, RESULT_FILE, TASK_FILE, Spool, State, TaskRecord
+from assay.worker.spool import ENDED, LOG_FILE, RESULT_FILE, Spool, State, TaskRecord
 
 _GONE_SECONDS = 30
 
@@ -20,9 +20,9 @@ _GONE_SECONDS = 30
 def recover(spool: Spool, left: Callable[[TaskRecord], bool]) -> list[TaskRecord]:
     """Brings every task into a state from which the queue can go on.
 
-    A task that ran is waiting again, with its work folder; one whose pause or cancellation was asked for gets it; an
-    ended one loses leftover plaintext. Attempts were counted when they started. A task whose attempt was left running
-    elsewhere is running still, and was not interrupted.
+    A task that ran is waiting again, with its work folder where its kind goes on from it; one whose pause or
+    cancellation was asked for gets it; an ended one loses leftover plaintext. Attempts were counted when they started.
+    A task whose attempt was left running elsewhere is running still, and was not interrupted.
 
     Args:
         spool: the tasks.
@@ -47,15 +47,15 @@ def _recover(spool: Spool, record: TaskRecord, left: Callable[[TaskRecord], bool
     if record.cancel_requested:
         changed = replace(record, state=State.CANCELLED, cancel_requested=False, sandbox=None)
     elif record.state is State.RUNNING and left(record):
-        changed, keep = record, (TASK_FILE, "work")
+        changed, keep = record, record.resting
     elif record.state is State.RUNNING:
         state = State.PAUSED if record.pause_requested else State.WAITING
         again = record.interruptions + 1
         changed = replace(record, state=state, pause_requested=False, sandbox=None, interruptions=again)
-        keep = (TASK_FILE, "work")
+        keep = record.resting
     else:
         # The reason of a fault stands beside what the task printed before it.
-        changed, keep = record, (TASK_FILE, "work", *((LOG_FILE,) if record.reason else ()))
+        changed, keep = record, (*record.resting, *((LOG_FILE,) if record.reason else ()))
     if changed != record:
         spool.save(changed)
     spool.clear(record.task_id, keep=keep)

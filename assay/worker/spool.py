@@ -1,9 +1,9 @@
 """The worker's durable memory: one folder a task, its state written atomically before anything else believes it.
 
 Layout of ``spool/<task id>``: ``state.json``; ``meter.json`` where the meter has gone on since; ``task.bin`` (the
-sealed task); ``result.bin`` (the sealed result); ``work`` (survives restarts and pauses); ``in``, ``out``, ``control``
-and ``log.txt`` of the present attempt. Names with a leading dot are unfinished and are removed at start. A tombstone is
-a folder with ``state.json`` alone: a task id is never used twice.
+sealed task); ``result.bin`` (the sealed result); ``work`` (survives restarts and pauses where the kind goes on from
+it); ``in``, ``out``, ``control`` and ``log.txt`` of the present attempt. Names with a leading dot are unfinished and
+are removed at start. A tombstone is a folder with ``state.json`` alone: a task id is never used twice.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +25,11 @@ from assay.worker.folders import remove, walk
 
 STATE_FILE, TASK_FILE, RESULT_FILE, LOG_FILE = "state.json", "task.bin", "result.bin", "log.txt"
 METER_FILE = "meter.json"
+LOST_FOUND = "lost+found"
+"""What the file system itself puts into a folder that is a volume of its own."""
+_GOING_ON = ("train", "audit")
+"""Kinds that go on from ``work``, which they keep sealed or without rows. A preparation unpacks its rows there, begins
+anew, and leaves nothing that helps."""
 
 
 class State(StrEnum):
@@ -109,6 +115,11 @@ class TaskRecord:
     meter: MeterTotals = MeterTotals()
     traceparent: str = ""
 
+    @property
+    def resting(self) -> tuple[str, ...]:
+        """What its folder keeps, beside its state, while it has not ended and no attempt runs."""
+        return (TASK_FILE, "work") if self.kind in _GOING_ON else (TASK_FILE,)
+
 
 class Spool:
     """The folders of one worker's tasks."""
@@ -119,19 +130,33 @@ class Spool:
         root.chmod(0o700)
 
     def load(self) -> list[TaskRecord]:
-        """Reads every task, oldest first, and removes what a crash left unfinished.
+        """Reads every task, oldest first, and removes what a crash left unfinished or plain; no sandbox runs meanwhile.
+
+        What is plain goes also where this raises: a worker that does not start must not leave rows lying there.
 
         Raises:
             IntegrityError: ``SPOOL_DAMAGED`` when a state file cannot be read; nothing is guessed.
+            OSError: something cannot be removed.
         """
-        records = []
+        records, damaged = [], []
         for folder in sorted(self.root.iterdir()):
+            if folder.name == LOST_FOUND:
+                continue
             if folder.name.startswith("."):
                 remove(folder)
                 continue
             for unfinished in folder.glob(".*"):
                 remove(unfinished)
-            records.append(_read(folder))
+            kept: tuple[str, ...] = ()
+            try:
+                records.append(_read(folder))
+                kept = records[-1].resting
+            except IntegrityError as error:
+                damaged.append(error)
+            for name in {"in", "out", "work"}.difference(kept) if folder.is_dir() else ():
+                remove(folder / name)
+        if damaged:
+            raise damaged[0]
         return sorted(records, key=lambda record: record.sequence)
 
     def incoming(self) -> Path:
@@ -213,16 +238,16 @@ def record_of(raw: Mapping[str, Any]) -> TaskRecord:
 
 
 def _read(folder: Path) -> TaskRecord:
+    # Not moved elsewhere: what else a folder may hold is cleared in the spool alone.
+    remedy = f"remove its folder, `rm -r {shlex.quote(str(folder))}`; the gateway submits the task again"
     try:
         record = record_of(json.loads((folder / STATE_FILE).read_bytes()))
     except (OSError, ValueError, IntegrityError) as error:
-        raise IntegrityError(
-            "SPOOL_DAMAGED",
-            f"the state of task {folder.name!r} cannot be read",
-            remedy="move its folder out of the spool; the gateway submits the task again",
-        ) from error
+        words = f"the state of task {folder.name!r} cannot be read"
+        raise IntegrityError("SPOOL_DAMAGED", words, remedy=remedy) from error
     if record.task_id != folder.name:
-        raise IntegrityError("SPOOL_DAMAGED", f"folder {folder.name!r} holds the state of another task")
+        words = f"folder {folder.name!r} holds the state of another task"
+        raise IntegrityError("SPOOL_DAMAGED", words, remedy=remedy)
     meter = _noted(folder)
     return dataclasses.replace(record, meter=meter) if meter.wall_ms > record.meter.wall_ms else record
 

@@ -386,7 +386,7 @@ class Supervisor:
             return
         elif ended.kind in ("paused", "lost") or self._stopping:
             faulted = ended.kind == "paused" and bool(ended.reason)
-            left = (TASK_FILE, "work", LOG_FILE) if faulted else (TASK_FILE, "work")
+            left = (*record.resting, LOG_FILE) if faulted else record.resting
             await asyncio.to_thread(self._spool.clear, task_id, keep=left)
             record = self._records[task_id]
             state = State.PAUSED if record.pause_requested or faulted else State.WAITING

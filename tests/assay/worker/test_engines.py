@@ -21,10 +21,10 @@ import trainer
 from assay import dsse, provenance
 from assay.identity import write_secret
 from assay.modelfiles import check_adapter_folder, read_base_manifest
-from assay.worker import exchange
+from assay.worker import exchange, recovery
 from assay.worker.sandbox import TaskModule
 from assay.worker.settings import RaySettings
-from assay.worker.spool import State
+from assay.worker.spool import Spool, State
 from assay.worker.supervisor import Supervisor
 from tests.e2e.e2e_world import chat_rows
 from tests.trainer.tiny_models import BASE_MODEL, tiny_models
@@ -164,6 +164,38 @@ async def test_nothing_plain_lies_outside_the_running_attempt(house: House, make
     assert (await ended(supervisor, "t1")).record.state is State.DONE
     assert plain_text_below(house.root) == []
     await supervisor.stop()
+
+
+@pytest.mark.parametrize("end", ["pause", "stop", "kill"])
+async def test_a_preparation_that_does_not_run_leaves_no_rows_in_plain(house: House, end: str) -> None:
+    """It unpacks them into its scratch folder, and begins anew."""
+    supervisor = house.supervisor()
+    await supervisor.start()
+    order = {"behaviour": "unpack", "steps": 2, "gate": "go"}
+    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", order, {"dataset": ROWS["train.jsonl"]}))
+    open_gate(house, 0)
+    await until(progressed(supervisor, 1))
+    assert {path.parent.name for path in plain_text_below(house.root)} == {"files", "work"}
+    if end == "pause":
+        supervisor.pause("t1")
+        await until(lambda: supervisor.get("t1").record.state is State.PAUSED)
+    elif end == "kill":
+        for runner in supervisor._runners:
+            runner.cancel()
+        await asyncio.gather(*supervisor._runners, return_exceptions=True)
+        assert plain_text_below(house.root)
+        recovery.recover(Spool(house.folder / "spool"), lambda record: False)
+    if end != "kill":
+        await supervisor.stop()
+    assert plain_text_below(house.root) == []
+    open_gate(house, 1)
+    again = house.supervisor()
+    await again.start()
+    if end == "pause":
+        again.resume("t1")
+    assert (await ended(again, "t1")).record.state is State.DONE
+    assert plain_text_below(house.root) == []
+    await again.stop()
 
 
 async def test_a_paused_task_goes_on_from_its_checkpoint(house: House, make: Make, tmp_path: Path) -> None:

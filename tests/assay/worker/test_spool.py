@@ -20,10 +20,10 @@ from .conftest import House
 from .test_folders import nest
 
 
-def record(task_id: str = "t1", state: State = State.WAITING, sequence: int = 1) -> TaskRecord:
+def record(task_id: str = "t1", state: State = State.WAITING, sequence: int = 1, kind: str = "audit") -> TaskRecord:
     return TaskRecord(
         task_id=task_id,
-        kind="prepare",
+        kind=kind,
         state=state,
         sha256="0" * 64,
         manifest_sha256="1" * 64,
@@ -66,6 +66,31 @@ def test_a_damaged_state_is_named_not_guessed(tmp_path: Path, damage: bytes) -> 
         spool.load()
     assert refused.value.reason == "SPOOL_DAMAGED"
     assert "t1" in refused.value.message
+
+
+def test_a_damaged_state_leaves_no_rows_in_plain_in_any_folder(tmp_path: Path) -> None:
+    """Its remedy would carry them to where no later start clears anything."""
+    spool = Spool(tmp_path / "spool of a worker")
+    for number, (task_id, kind) in enumerate((("a", "prepare"), ("b", "audit"), ("c", "train"), ("d", "prepare"))):
+        admitted(spool, record(task_id, State.RUNNING, number, kind))
+        for name in ("in", "out", "work"):
+            (spool.folder(task_id) / name).mkdir()
+            (spool.folder(task_id) / name / "rows").write_text("what a customer wrote")
+    (spool.folder("b") / "state.json").write_bytes(b"")
+    (spool.root / "stray.txt").write_text("no folder")
+    with pytest.raises(IntegrityError) as refused:
+        recovery.recover(spool, lambda task: False)
+    assert refused.value.remedy.startswith(f"remove its folder, `rm -r '{spool.folder('b')}'`")
+    left = [path.parent for path in spool.root.rglob("rows")]
+    assert left == [spool.folder("c") / "work"], "what is sealed there can be gone on from"
+
+
+def test_a_spool_that_is_a_volume_of_its_own_starts(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    admitted(spool, record())
+    (spool.root / "lost+found").mkdir(mode=0o700)
+    assert recovery.recover(spool, lambda task: False) == [record()]
+    assert (spool.root / "lost+found").is_dir()
 
 
 def test_what_a_task_took_is_noted_every_second_without_waiting_for_the_disk(
@@ -150,6 +175,7 @@ def test_inputs_go_before_what_a_task_wrote(tmp_path: Path, monkeypatch: pytest.
     assert gone[0] == "in" and set(gone[1:3]) == {"out", "work"} and set(gone[3:]) == {"control", "task.bin"}
 
 
+@pytest.mark.parametrize("kind", ["prepare", "train", "audit"])
 @pytest.mark.parametrize(
     ("before", "after", "left"),
     [
@@ -165,8 +191,10 @@ def test_inputs_go_before_what_a_task_wrote(tmp_path: Path, monkeypatch: pytest.
         (record(state=State.CANCELLED), State.CANCELLED, set()),
     ],
 )
-def test_recovery_by_state(tmp_path: Path, before: TaskRecord, after: State, left: set[str]) -> None:
-    spool = Spool(tmp_path / "spool")
+def test_recovery_by_state(tmp_path: Path, before: TaskRecord, after: State, left: set[str], kind: str) -> None:
+    # A preparation's scratch folder holds its rows in plain, and it begins anew.
+    left = left - {"work"} if kind == "prepare" else left
+    spool, before = Spool(tmp_path / "spool"), replace(before, kind=kind)
     admitted(spool, before)
     folder = spool.folder("t1")
     for name in ("in", "out", "work", "control"):

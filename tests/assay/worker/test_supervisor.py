@@ -23,10 +23,12 @@ from assay.worker.service import task_message
 from assay.worker.spool import Spool, State, TaskRecord
 from assay.worker.supervisor import Snapshot
 
-from .conftest import JOB, House, ended, submit, until
+from .conftest import JOB, TABLE, House, ended, submit, until
 from .sandbox_tasks.steps import GARBAGE
 
 pytestmark = pytest.mark.isolation
+GOING_ON = {**TABLE, "audit": TABLE["train"]}
+"""A task of steps under a kind that needs no work order and goes on from what it left; a preparation does not."""
 
 
 async def test_a_task_goes_the_whole_way(house: House) -> None:
@@ -357,12 +359,12 @@ async def test_cpu_of_children_that_ended_is_counted(house: House) -> None:
 
 
 async def test_pause_resume_and_cancel(house: House) -> None:
-    supervisor = house.supervisor()
+    supervisor = house.supervisor(GOING_ON)
     await supervisor.start()
-    sealed = house.seal("t1", "prepare", {"steps": 4, "gate": "go"})
+    sealed = house.seal("t1", "audit", {"steps": 4, "gate": "go"})
     for step in (0, 1):
         (house.models / f"go-{step}").touch()
-    await submit(supervisor, "t1", "prepare", sealed)
+    await submit(supervisor, "t1", "audit", sealed)
     await until(lambda: supervisor.get("t1").progress.step == 2)
     supervisor.pause("t1")
     last = await ended(supervisor, "t1")
@@ -371,7 +373,7 @@ async def test_pause_resume_and_cancel(house: House) -> None:
 
     for step in (2, 3):
         (house.models / f"go-{step}").touch()
-    assert (await submit(supervisor, "t1", "prepare", sealed)).record.state is State.WAITING
+    assert (await submit(supervisor, "t1", "audit", sealed)).record.state is State.WAITING
     last = await ended(supervisor, "t1")
     assert last.record.state is State.DONE
     assert last.record.attempts == 2
@@ -384,8 +386,8 @@ async def test_pause_resume_and_cancel(house: House) -> None:
         supervisor.resume("t1")
     assert refused.value.reason == "TASK_ENDED"
 
-    await submit(supervisor, "t2", "prepare", house.seal("t2", "prepare", {"gate": "never"}))
-    await submit(supervisor, "t3", "prepare", house.seal("t3", "prepare", {"gate": "never"}))
+    await submit(supervisor, "t2", "audit", house.seal("t2", "audit", {"gate": "never"}))
+    await submit(supervisor, "t3", "audit", house.seal("t3", "audit", {"gate": "never"}))
     await until(lambda: supervisor.get("t2").record.sandbox is not None)
     pid = supervisor.get("t2").record.sandbox[0]  # type: ignore[index]
     assert supervisor.get("t3").record.state is State.WAITING
@@ -521,8 +523,6 @@ async def test_two_workers_share_one_device_slot(house: House) -> None:
     settings = other.settings(slot_file=house.settings().slot_file, models_dir=house.models)
     from assay.worker.supervisor import Supervisor
 
-    from .conftest import TABLE
-
     second = Supervisor(other.folder, settings, other.keys(), TABLE)
     await second.start()
     await submit(second, "t2", "prepare", house_seal_for(other, "t2"))
@@ -539,14 +539,14 @@ def house_seal_for(house: House, task_id: str) -> bytes:
 
 
 async def test_a_graceful_stop_goes_on_after_the_next_start(house: House) -> None:
-    supervisor = house.supervisor()
+    supervisor = house.supervisor(GOING_ON)
     await supervisor.start()
     (house.models / "go-0").touch()
-    await submit(supervisor, "t1", "prepare", house.seal("t1", "prepare", {"steps": 2, "gate": "go"}))
+    await submit(supervisor, "t1", "audit", house.seal("t1", "audit", {"steps": 2, "gate": "go"}))
     await until(lambda: supervisor.get("t1").progress.step == 1)
     await supervisor.stop()
     (house.models / "go-1").touch()
-    again = house.supervisor()
+    again = house.supervisor(GOING_ON)
     await again.start()
     last = await ended(again, "t1")
     assert last.record.state is State.DONE

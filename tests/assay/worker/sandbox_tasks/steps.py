@@ -41,6 +41,8 @@ def run(context: TaskContext) -> dict:
         (context.outputs / "adapter").mkdir()
         (context.outputs / "adapter" / "adapter_model.safetensors").write_bytes(b"\x80\x04pickle")
         (context.outputs / "adapter" / "adapter_config.json").write_text("{}")
+    if behaviour == "unpack":
+        (context.work / "rows").write_bytes((context.inputs / "dataset").read_bytes())
     if behaviour == "burn":
         child = os.fork()
         while time.process_time() < 0.4:
