@@ -11,16 +11,19 @@ members for both, so that old evidence stays readable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from assay import dsse
-from assay.errors import InvalidInputError
+from assay import canonical, dsse
+from assay.errors import InvalidInputError, PreconditionError
 
 NAME = "provenance"
 BUILD_TYPE = "https://assay.dev/build/train/v1"
 _FLAT = "training"
+MAX_PACKAGES = 18_000
+"""Bytes of the list of packages, about 450 of them. Base64-coded they take two fifths of the record that holds the
+statement (60,000 bytes); order, claim and the rest have taken half of one."""
 _PACKAGE = "pkg:pypi/"
 
 
@@ -79,6 +82,22 @@ def predicate(run: Run) -> dict[str, Any]:
             "assay_meter": dict(run.meter),
         },
     }
+
+
+def demand_room(packages: Mapping[str, str]) -> None:
+    """Demands, before anything is trained, that a statement which lists these packages fits into its record.
+
+    Raises:
+        PreconditionError: ``ENVIRONMENT_TOO_LARGE``.
+    """
+    size = len(canonical.encode(_packages(packages)))
+    if size > MAX_PACKAGES:
+        raise PreconditionError(
+            "ENVIRONMENT_TOO_LARGE",
+            f"the list of the {len(packages)} packages installed here has {size} bytes, and a training statement has "
+            f"room for {MAX_PACKAGES}",
+            remedy="install the train worker into a virtual environment of its own",
+        )
 
 
 def is_training(statement: Mapping[str, Any]) -> bool:
@@ -151,10 +170,11 @@ def _dependencies(run: Run) -> list[dict[str, Any]]:
         *(((str(order["parent"]["model"]), str(order["parent"]["adapter_sha256"])),) if order.get("parent") else ()),
     ]
     sources = [(f"source {name}", digest) for name, digest in sorted(run.sources.items())]
-    packages: Sequence[dict[str, Any]] = [
-        {"uri": f"{_PACKAGE}{name}@{version}"} for name, version in sorted(run.packages.items())
-    ]
-    return [*(_resource(*item) for item in (*data, *sources)), *packages]
+    return [*(_resource(*item) for item in (*data, *sources)), *_packages(run.packages)]
+
+
+def _packages(packages: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"uri": f"{_PACKAGE}{name}@{version}"} for name, version in sorted(packages.items())]
 
 
 def _resource(name: str, sha256: str) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from grpc_health.v1 import health_pb2
 
-from assay import logs, spans
+from assay import logs, provenance, spans
 from assay.errors import AssayError, PreconditionError, unusable
 from assay.identity import service_tls
+from assay.worker import lock
 from assay.worker.sandbox import TaskModule, diagnose
 from assay.worker.service import beyond, serve
 from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
@@ -82,6 +83,8 @@ async def _serve(folder: Path, table: Mapping[str, TaskModule] | None) -> None:
     for name, ok, detail, remedy in diagnose():
         if not ok:
             raise PreconditionError("ISOLATION_MISSING", f"{name}: {detail}", remedy=remedy)
+    if "train" in settings.kinds and settings.ray is None:
+        provenance.demand_room(lock.packages())
     modules = table or {str(kind): TaskModule.installed(TASK_MODULES[kind]) for kind in settings.kinds}
     traces = spans.export(folder / "telemetry", settings.subject.rpartition("/")[2])
     supervisor = Supervisor(folder, settings, keys, modules)

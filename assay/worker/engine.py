@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from assay import provenance
 from assay.worker import finish, kept
 from assay.worker.attempt import Attempt, Progress
 from assay.worker.launch import Callbacks, Launcher, work_key
@@ -148,6 +149,8 @@ class ThisMachine:
         )
         # Taken before the task starts: what is upgraded on this machine meanwhile did not compute its bits.
         taken = await asyncio.to_thread(Lock.take, self._settings, self._modules[record.kind])
+        if record.kind == "train":
+            provenance.demand_room(taken.packages)
         attempt = await asyncio.to_thread(self._launcher.attempt, record, admitted, number, callbacks, taken.sha256)
         self._attempts[task_id] = attempt
         try:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from assay import canonical, dsse, provenance
-from assay.errors import InvalidInputError
+from assay.errors import InvalidInputError, PreconditionError
 from assay.worker import lock
+from audit.ledger.records import MAX_BODY
 
 HASH = "ab" * 32
 ORDER = {
     "job": "units/credit/tuningJobs/a", "base_model": "tiny", "base_sha256": HASH, "train_sha256": HASH,
     "validation_sha256": HASH, "seed": 7,
 }  # fmt: skip
+PACKAGES = {"torch": "2.13.0+cpu", "peft": "0.21.2"}
 
 
-def statement(order: dict[str, Any] = ORDER) -> dict[str, Any]:
+def statement(order: dict[str, Any] = ORDER, packages: Mapping[str, str] = PACKAGES) -> dict[str, Any]:
     """As a supervisor builds it."""
     run = provenance.Run(
         builder="spiffe://assay.local/services/train-worker", version="0.1.0", task_id="credit.a.train.1", order=order,
-        order_sha256=HASH, environment={"threads": "2", "cpu": "x"}, packages={"torch": "2.13.0+cpu", "peft": "0.21.2"},
+        order_sha256=HASH, environment={"threads": "2", "cpu": "x"}, packages=packages,
         sources={"trainer": HASH}, claim={"steps": 3}, isolation={"proven": True},
         meter={"wall_ms": 5, "started": "2026-01-01T00:00:00.000Z", "ended": "2026-01-01T00:01:00.000Z"},
         byproducts={"training.json": HASH, "checkpoint": HASH},
@@ -115,3 +119,17 @@ def test_a_changed_source_file_changes_the_lock(tmp_path: Path) -> None:
     assert lock.sources([tmp_path / "pack"]) == first and set(first) == {"pack"}
     (tmp_path / "pack" / "a.py").write_text("2")
     assert lock.sources([tmp_path / "pack"]) != first
+
+
+def test_packages_that_would_not_fit_into_a_record_are_refused_before_a_training() -> None:
+    many = {f"package-of-some-length-{number:03d}": "1.2.3" for number in range(600)}
+    with pytest.raises(PreconditionError) as refused:
+        provenance.demand_room(many)
+    assert refused.value.reason == "ENVIRONMENT_TOO_LARGE" and "600 packages" in refused.value.message
+    fitting = dict(list(many.items())[:320])
+    provenance.demand_room(fitting)
+    key = Ed25519PrivateKey.generate()
+    sizes = [
+        len(canonical.encode(dsse.sign_service(canonical.encode(statement(packages=p)), key))) for p in ({}, fitting)
+    ]
+    assert 0.35 * MAX_BODY < sizes[1] - sizes[0] <= 0.4 * MAX_BODY

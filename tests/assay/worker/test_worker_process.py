@@ -39,8 +39,8 @@ class Process:
     async def submit(self, task_id: str, order: dict[str, Any]) -> pb.Task:
         path = self.house.root / f"{task_id}.bin"
         if not path.exists():
-            path.write_bytes(self.house.seal(task_id, "prepare", order))
-        return await self.client.submit(task_id, pb.TASK_KIND_PREPARE, path)
+            path.write_bytes(self.house.seal(task_id, "audit", order))
+        return await self.client.submit(task_id, pb.TASK_KIND_AUDIT, path)
 
     async def until(self, task_id: str, state: pb.TaskState, step: int = 0) -> pb.Task:
         async for task in self.client.watch(task_id, timeout=60):
@@ -194,3 +194,17 @@ async def test_a_second_worker_on_the_same_folder_ends_nothing(house: House) -> 
         assert second.returncode == 78 and b"WORKER_RUNS" in said
         (house.models / "go-1").touch()
         assert (await check_result(worker, "t1", ["0", "1"])).attempts == 1
+
+
+async def test_a_worker_in_an_environment_that_no_statement_holds_does_not_start(house: House) -> None:
+    for number in range(600):
+        place = house.root / "site" / f"a_package_{number}-1.0.dist-info"
+        place.mkdir(parents=True)
+        (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: a-package-{number}\nVersion: 1.0\n")
+    command = [sys.executable, "-m", "assay.worker", "--dir", str(house.folder)]
+    path = os.pathsep.join([str(Path(assay.__file__).parent.parent), str(house.root / "site")])
+    worker = await asyncio.create_subprocess_exec(
+        *command, stderr=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
+    )
+    _, said = await asyncio.wait_for(worker.communicate(), 60)
+    assert worker.returncode == 78 and b"ENVIRONMENT_TOO_LARGE" in said and b"remedy: " in said
