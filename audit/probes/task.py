@@ -17,7 +17,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from assay import canonical, digests
+from assay import canonical, digests, durable
 from assay.errors import AssayError, IntegrityError, InvalidInputError
 from assay.v1 import measurement_pb2
 from assay.worker.task import TaskContext, TaskPaused
@@ -57,6 +57,8 @@ from audit.probes.passages import BatchPlan, Board, Model
 
 REPORT = "report.json"
 CANARIES = "canaries.json"
+_DIGEST = 64
+"""Characters of a hex SHA-256."""
 NO_ADAPTER = "none"
 """What an order says of its ``adapter`` to have the base model audited by itself."""
 
@@ -296,22 +298,24 @@ class _Desk:
         return seconds * (self._sizes[size] if size else 1) if probe.name in self._wanted else 0.0
 
     def keep(self, probe: Probe, findings: Findings) -> None:
-        """Keeps a finished probe's findings."""
+        """Keeps a finished probe's findings behind their digest: cut short they would be a report of fewer findings."""
         part = measurement_pb2.AuditReport(
             measurements=findings.measurements, series=findings.series, not_tested=findings.not_tested
         )
-        path = self._path(probe)
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(part.SerializeToString(deterministic=True))
-        partial.rename(path)
+        content = part.SerializeToString(deterministic=True)
+        durable.write(self._path(probe), digests.sha256_bytes(content).encode() + content)
 
     def kept(self, probe: Probe) -> Findings | None:
-        """Findings of an earlier attempt at the same order, None when there are none."""
+        """Findings of an earlier attempt at the same order, None when there are none or they are not whole."""
         path = self._path(probe)
         if not path.is_file():
             return None
+        kept = path.read_bytes()
+        digest, content = kept[:_DIGEST], kept[_DIGEST:]
+        if digest != digests.sha256_bytes(content).encode():
+            return None
         self._again += self._expected(probe)
-        part = measurement_pb2.AuditReport.FromString(path.read_bytes())
+        part = measurement_pb2.AuditReport.FromString(content)
         return Findings(tuple(part.measurements), tuple(part.series), tuple(part.not_tested))
 
     def _path(self, probe: Probe) -> Path:

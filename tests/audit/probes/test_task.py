@@ -18,6 +18,7 @@ from assay.v1 import measurement_pb2
 from assay.worker.task import TaskContext, TaskPaused
 from audit.probes import task
 from audit.probes.clock import Clock
+from audit.probes.findings import Findings
 from audit.probes.inputs import DEFAULT_SIZES
 
 from .conftest import BASE, base_digest, conversation, secrets, train_adapter, write_adapter
@@ -249,6 +250,26 @@ def test_what_is_left_goes_by_the_plan_s_own_probes_and_sizes() -> None:
     few, many = ({"sample_sizes": {"evaluation_items": n}} for n in (10, 500))
     assert 0 < (left("comparing abilities", **few) or 0) < 20 < (left("comparing abilities", **many) or 0)
     assert left("comparing abilities", probes=["privacy", "quality"], **many) == 0
+
+
+def test_a_kept_result_that_is_not_whole_is_measured_again(tmp_path: Path) -> None:
+    """What a lost disk cache leaves of a report is a report too: of nothing, or of fewer measurements."""
+    desk = task._Desk(SimpleNamespace(order={}, work=tmp_path), measurement_pb2.AuditPlan())
+    probe = next(p for p in task.PROBES if p.step == "scoring canaries")
+    series = measurement_pb2.Series(name="privacy.roc")
+    measured = [measurement_pb2.Measurement(name=f"quality.{n}", value=n, n=9) for n in range(3)]
+    findings = Findings(tuple(measured), (series,), ("not this",))
+    assert desk.kept(probe) is None
+    desk.keep(probe, findings)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    assert desk.kept(probe) == findings
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert desk.kept(probe) is None
+    path.write_bytes(whole[64:])
+    assert desk.kept(probe) is None, "as a release without digests kept it"
+    assert desk._again == desk._expected(probe), "what is measured again was not measured before"
 
 
 def test_the_same_audit_gives_the_same_report(models: Path, audits: dict[str, Any], tmp_path: Path) -> None:
