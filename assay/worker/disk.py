@@ -1,7 +1,8 @@
 """Watches what a running task writes to the host's disk, since no quota binds a folder everywhere.
 
 Two bounds, looked at once a second: what lies in the task's folders, files and bytes, and how deep; and what the file
-system has left, which also sees files that were deleted while they are open.
+system has left, which also sees files that were deleted while they are open. What is handed in meanwhile leaves more
+than that free.
 """
 
 from __future__ import annotations
@@ -10,12 +11,29 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from assay.errors import ExhaustedError
+from assay.errors import ExhaustedError, UnavailableError
 from assay.worker.folders import walk
 
 MAX_FILES = 100_000
 RESERVE_BYTES = 1 << 30
+LEFT_BYTES = 2 * RESERVE_BYTES
+"""What a task that is handed in leaves free: the reserve, below which running tasks end, and room for them to write."""
 _BLOCK = 512
+
+
+def demand_room(place: Path | int, size: int) -> None:
+    """Demands that so many bytes more leave :data:`LEFT_BYTES` free on the file system of a path or open file.
+
+    Raises:
+        UnavailableError: ``DISK_FULL``, for which the gateway waits.
+    """
+    if _free(place) - size < LEFT_BYTES:
+        raise full(f"has no more than {LEFT_BYTES} bytes left, which are for the tasks that run")
+
+
+def full(how: str) -> UnavailableError:
+    """``DISK_FULL``: what is to be written waits until somebody has made room."""
+    return UnavailableError("DISK_FULL", f"the worker's disk {how}", remedy="free space on the worker's disk")
 
 
 class DiskWatch:
@@ -40,11 +58,11 @@ class DiskWatch:
         self._folders = folders
         self._limit = limit_bytes
         self._max_files = max_files
-        self._reserve = min(reserve_bytes, self._free() // 2)
+        self._reserve = min(reserve_bytes, _free(folders[0]) // 2)
 
     def verdict(self) -> str:
         """Why the task must end, as ``TASK_DISK: words``; empty while it may go on."""
-        if self._free() < self._reserve:
+        if _free(self._folders[0]) < self._reserve:
             return "TASK_DISK: the worker's disk is nearly full"
         used = count = 0
         try:
@@ -59,6 +77,7 @@ class DiskWatch:
             return f"{error.reason}: {error.message}"
         return ""
 
-    def _free(self) -> int:
-        facts = os.statvfs(self._folders[0])
-        return facts.f_bavail * facts.f_frsize
+
+def _free(place: Path | int) -> int:
+    facts = os.statvfs(place)
+    return facts.f_bavail * facts.f_frsize

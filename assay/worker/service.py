@@ -27,14 +27,13 @@ from assay.errors import (
     InternalError,
     InvalidInputError,
     PermissionDeniedError,
-    UnavailableError,
     no_room,
 )
 from assay.identity import TlsFiles, peer_subject
 from assay.v1 import tuning_job_pb2
 from assay.v1 import worker_pb2 as pb
 from assay.v1 import worker_pb2_grpc as pb_grpc
-from assay.worker import wire
+from assay.worker import disk, wire
 from assay.worker.sandbox import package_versions
 from assay.worker.settings import WorkerSettings
 from assay.worker.spool import State
@@ -242,11 +241,12 @@ async def serve(supervisor: Supervisor, tls: TlsFiles) -> tuple[grpc.aio.Server,
 def _told(error: Exception) -> AssayError:
     """What the gateway hears of a fault: its kind and no words of it; a full disk is somebody's to mend, and passes."""
     if no_room(error):
-        return UnavailableError("DISK_FULL", "the worker's disk is full", remedy="free space on the worker's disk")
+        return disk.full("is full")
     return InternalError("WORKER_FAULT", f"the worker failed: {type(error).__name__}")
 
 
 def _append(stream: BinaryIO, chunk: bytes) -> None:
+    disk.demand_room(stream.fileno(), len(chunk))
     stream.write(chunk)
 
 

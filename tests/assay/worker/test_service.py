@@ -7,6 +7,8 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
@@ -17,6 +19,7 @@ from assay.v1 import worker_pb2 as pb
 from assay.v1 import worker_pb2_grpc as pb_grpc
 from assay.worker import wire
 from assay.worker.client import WorkerClient
+from assay.worker.disk import LEFT_BYTES
 from assay.worker.sandbox import package_versions
 from assay.worker.service import serve
 from assay.worker.supervisor import Supervisor
@@ -187,6 +190,28 @@ async def test_a_full_disk_passes_and_says_what_would_mend_it(
                 await client.submit("t1", pb.TASK_KIND_PREPARE, sealed)
         assert (refused.value.code, refused.value.reason) == ("UNAVAILABLE", "DISK_FULL") and refused.value.remedy
         assert list((house.folder / "spool").iterdir()) == []
+        assert (await client.submit("t1", pb.TASK_KIND_PREPARE, sealed)).state == pb.TASK_STATE_WAITING
+
+
+async def test_what_is_handed_in_leaves_the_running_tasks_their_room(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a real disk, filling it would end more than this test.
+    free, facts = [LEFT_BYTES + (1 << 18)], os.statvfs
+
+    def counted(place: Any) -> Any:
+        left = free[0] - sum(path.stat().st_size for path in spool.iterdir())
+        return SimpleNamespace(f_bavail=left, f_frsize=1) if isinstance(place, int) else facts(place)
+
+    spool, sealed = house.folder / "spool", tmp_path / "t1.bin"
+    sealed.write_bytes(house.seal("t1", "prepare", {}, {"dataset": os.urandom(1 << 19)}))
+    async with served(house) as (_, address), WorkerClient(address, house.tls().channel_credentials()) as client:
+        monkeypatch.setattr(os, "statvfs", counted)
+        with pytest.raises(AssayError) as refused:
+            await client.submit("t1", pb.TASK_KIND_PREPARE, sealed)
+        assert (refused.value.code, refused.value.reason) == ("UNAVAILABLE", "DISK_FULL") and refused.value.remedy
+        assert list(spool.iterdir()) == []
+        free[0] += 1 << 20
         assert (await client.submit("t1", pb.TASK_KIND_PREPARE, sealed)).state == pb.TASK_STATE_WAITING
 
 
