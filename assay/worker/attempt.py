@@ -321,14 +321,17 @@ def fault_words(error: Exception) -> str:
 
 
 class _LogDrain:
-    """Keeps the first bytes of a task's own output in a file that only the worker reads, and drops the rest."""
+    """Keeps the first bytes of a task's own output in a file that only the worker reads, and drops the rest.
+
+    So it does with what the disk does not take: no task ends, nor is its end lost, for words that nobody need read.
+    """
 
     def __init__(self, pipe: IO[bytes], path: Path, limit: int) -> None:
         self._pipe = pipe
         self._left = limit
         self._loop = asyncio.get_running_loop()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._file = os.fdopen(os.open(path, flags, 0o600), "ab")
+        self._file = os.fdopen(os.open(path, flags, 0o600), "ab", buffering=0)
         os.set_blocking(pipe.fileno(), False)
         self._loop.add_reader(pipe.fileno(), self._drain)
 
@@ -340,8 +343,10 @@ class _LogDrain:
         if not data:
             self._loop.remove_reader(self._pipe.fileno())
             return False
-        self._file.write(data[: self._left])
-        self._left -= len(data[: self._left])
+        try:
+            self._left -= self._file.write(data[: self._left]) or 0
+        except OSError:
+            self._left = 0
         return True
 
     def close(self) -> None:

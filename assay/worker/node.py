@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from assay import bundle, durable
-from assay.errors import AssayError, IntegrityError, PermissionDeniedError, no_room
+from assay.errors import AssayError, IntegrityError, PermissionDeniedError
 from assay.worker import admit, exchange, kept, recovery
 from assay.worker.attempt import Progress
 from assay.worker.engine import Ended, Events, ThisMachine
@@ -33,11 +33,12 @@ from assay.worker.folders import remove, walk
 from assay.worker.launch import work_key
 from assay.worker.sandbox import TaskModule
 from assay.worker.settings import TASK_MODULES, WorkerKeys, WorkerSettings
-from assay.worker.spool import RESULT_FILE, MeterTotals, Spool, TaskRecord, record_of
+from assay.worker.spool import LOST_FOUND, RESULT_FILE, MeterTotals, Spool, TaskRecord, record_of
 
 _BEAT_SECONDS = 1.0
 _ROOM = 256 << 20
 """Bytes of the exchange that keeping checkpoints leaves to everything else."""
+_GONE = (errno.ENOENT, errno.ESTALE)
 _LOG = logging.getLogger("assay.worker")
 
 
@@ -192,17 +193,21 @@ class _Node:
             try:
                 await asyncio.to_thread(exchange.publish, self._attempt / exchange.BEAT, {"n": count, **self.signs()})
             except OSError as error:
-                # Of a full disk the supervisor hears by this silence, and bears it for a while.
-                if not no_room(error):
+                # Of a share that is full or errs the supervisor hears by this silence, and bears it for a while.
+                if error.errno in _GONE:
                     self._engine.kill(task_id, "NODE_FORGOTTEN: the try's folder is gone")
                     return
-            if (self._attempt / exchange.CANCEL).exists():
-                self._engine.kill(task_id, "TASK_CANCELLED: ended on request")
-            elif (self._attempt / exchange.PAUSE).exists():
-                self._engine.pause(task_id)
-            else:
-                self._engine.unpause(task_id)
+            with contextlib.suppress(OSError):
+                self._heed(task_id)
             await asyncio.sleep(_BEAT_SECONDS)
+
+    def _heed(self, task_id: str) -> None:
+        if (self._attempt / exchange.CANCEL).exists():
+            self._engine.kill(task_id, "TASK_CANCELLED: ended on request")
+        elif (self._attempt / exchange.PAUSE).exists():
+            self._engine.pause(task_id)
+        else:
+            self._engine.unpause(task_id)
 
     def _wish(self) -> str:
         if (self._attempt / exchange.CANCEL).exists():
@@ -227,7 +232,7 @@ def _own_spool(root: Path) -> Iterator[Spool]:
         OSError: one cannot be emptied. What a node leaves may be plain, so it is not passed over.
     """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for old in [place for place in root.iterdir() if not place.name.startswith(".")]:
+    for old in [p for p in root.iterdir() if not p.name.startswith(".") and p.name != LOST_FOUND]:
         descriptor = os.open(old / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

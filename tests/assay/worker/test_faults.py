@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from assay import sealed_file
-from assay.worker.attempt import _Deafness, _Silence
+from assay.worker.attempt import _Deafness, _LogDrain, _Silence
 from assay.worker.kept import after_fault, newest
 from assay.worker.spool import State, TaskRecord
 from trainer.recipes.checkpoints import RunState
@@ -91,6 +92,21 @@ async def test_without_a_whole_checkpoint_or_a_way_on_the_task_fails_and_nothing
     # Its end is told before its sealed task is cleared away.
     await supervisor.stop()
     assert held(house) == {"state.json", "log.txt"}
+
+
+async def test_an_environment_that_no_statement_holds_is_refused_before_anything_is_trained(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assay.provenance.MAX_PACKAGES", 100)
+    supervisor = house.supervisor()
+    await supervisor.start()
+    await submit(supervisor, "t1", "train", sealed(house, "nan"))
+    await submit(supervisor, "t2", "prepare", house.seal("t2", "prepare", {}))
+    record = (await ended(supervisor, "t1")).record
+    assert record.state is State.FAILED and record.reason.startswith("ENVIRONMENT_TOO_LARGE: ")
+    assert record.meter.wall_ms == 0
+    assert (await ended(supervisor, "t2")).record.state is State.DONE, "whose statement lists no packages"
+    await supervisor.stop()
 
 
 async def test_a_task_that_faulted_can_be_cancelled_and_leaves_nothing(house: House) -> None:
@@ -290,3 +306,13 @@ def test_a_checkpoint_of_a_trial_is_one_to_go_on_from(tmp_path: Path) -> None:
     assert newest(tmp_path, key) == 2
     last.write_bytes(last.read_bytes()[:-1])
     assert newest(tmp_path, key) == 4
+
+
+async def test_a_log_that_the_disk_does_not_take_ends_nothing() -> None:
+    ours, theirs = os.pipe()
+    drain = _LogDrain(os.fdopen(ours, "rb"), Path("/dev/full"), 1 << 20)
+    os.write(theirs, b"words")
+    await asyncio.sleep(0.05)
+    os.write(theirs, b"last words")
+    os.close(theirs)
+    drain.close()

@@ -130,7 +130,10 @@ async def test_a_node_beats_while_it_seals_a_checkpoint(house: House, monkeypatc
     assert (attempt.parent / exchange.WORK).exists()
 
 
-@pytest.mark.parametrize(("number", "ends"), [(errno.ENOSPC, False), (errno.ESTALE, True)])
+@pytest.mark.parametrize(
+    ("number", "ends"),
+    [(errno.ENOSPC, False), (errno.EIO, False), (errno.EMFILE, False), (errno.ENOENT, True), (errno.ESTALE, True)],
+)
 async def test_a_full_exchange_ends_no_training_and_one_that_is_gone_does(
     house: House, monkeypatch: pytest.MonkeyPatch, number: int, ends: bool
 ) -> None:
@@ -151,6 +154,32 @@ async def test_a_full_exchange_ends_no_training_and_one_that_is_gone_does(
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(beats, 0.5)
     assert (len(killed), len(tried) > 2) == ((1, False) if ends else (0, True))
+
+
+async def test_a_wish_that_cannot_be_read_just_now_is_heeded_later(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that stops beating is given up, and one that no longer looks goes on computing for nobody."""
+    attempt, killed, exists, failures = lay_out(house), list[str](), Path.exists, [errno.EIO, errno.EIO]
+
+    def look(path: Path) -> bool:
+        if path.name == exchange.CANCEL and failures:
+            number = failures.pop()
+            raise OSError(number, os.strerror(number))
+        return exists(path)
+
+    class Engine:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *arguments: killed.append(arguments[1]) if name == "kill" else None
+
+    monkeypatch.setattr(node, "_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(Path, "exists", look)
+    (attempt / exchange.CANCEL).touch()
+    one: Any = Engine()
+    beats = node._Node(attempt, Spool(house.root / "node-spool"), one, house.settings(), house.keys())._beat("t1")
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(beats, 0.5)
+    assert not failures and killed[0] == "TASK_CANCELLED: ended on request"
 
 
 def test_a_try_that_faults_after_a_checkpoint_leaves_it_sealed_and_the_next_goes_on(house: House) -> None:
