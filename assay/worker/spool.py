@@ -164,12 +164,17 @@ class Spool:
         return self.root / f".incoming-{secrets.token_hex(8)}"
 
     def admit(self, record: TaskRecord, sealed: Path) -> None:
-        """Makes a task of received bytes: after this returns, no crash loses it."""
+        """Makes a task of received bytes: after this returns, no crash loses it; where it raises, nothing stays."""
         staging = self.root / f".new-{secrets.token_hex(8)}"
         staging.mkdir(mode=0o700)
-        os.rename(sealed, staging / TASK_FILE)
-        _write(staging, record)
-        os.rename(staging, self.folder(record.task_id))
+        try:
+            os.rename(sealed, staging / TASK_FILE)
+            _write(staging, record)
+            os.rename(staging, self.folder(record.task_id))
+        except BaseException:
+            # It is handed in again every second: what stayed would fill the disk.
+            remove(staging)
+            raise
         durable.sync(self.root)
 
     def folder(self, task_id: str) -> Path:

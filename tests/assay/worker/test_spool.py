@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -55,6 +56,17 @@ def test_what_is_saved_is_read_back_in_order_and_leftovers_go(tmp_path: Path) ->
     assert sorted(os.listdir(spool.root)) == ["a", "b"]
     assert sorted(os.listdir(spool.folder("a"))) == ["state.json", "task.bin"]
     assert (spool.root.stat().st_mode & 0o777) == 0o700
+
+
+def test_a_task_that_cannot_be_kept_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    spool = Spool(tmp_path / "spool")
+    monkeypatch.setattr(spool_module, "_write", full)
+    with pytest.raises(OSError, match="No space"):
+        admitted(spool, record())
+    assert os.listdir(spool.root) == []
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"not json", b'{"task_id": "t1", "unknown": 1}'])
