@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from assay import digests
+from assay import digests, durable
 from audit.probes.passages import Passage, Scores
 
 _ADAPTER_FACTS = frozenset({"adapter_sha256", "adapter_moved"})
@@ -40,7 +40,7 @@ class KeptScores:
         try:
             with np.load(path, allow_pickle=False) as kept:
                 nll, greedy, choice, surprise = (kept[name] for name in ("nll", "greedy", "choice", "surprise"))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
         marks = np.cumsum([len(p.marks) for p in passages])
         choices = np.cumsum([len(p.choices) for p in passages])
@@ -54,8 +54,7 @@ class KeptScores:
         """Keeps them; a reader sees the whole file or none."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(passages)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as out:
+        with durable.replacing(path) as out:
             np.savez(
                 out,
                 nll=np.concatenate([s.nll for s in scores]),
@@ -63,7 +62,6 @@ class KeptScores:
                 choice=np.concatenate([s.choice_logits for s in scores]),
                 surprise=np.concatenate([s.surprise for s in scores]),
             )
-        partial.rename(path)
 
     def _path(self, passages: Sequence[Passage]) -> Path:
         facts = {k: v for k, v in self.environment.items() if k not in _ADAPTER_FACTS}
