@@ -127,6 +127,7 @@ class Application:
         await self.refusals.flush()
         for threads in (self.store.searches, self.store.exports):
             threads.close()
+        self.replays.office.exchange.threads.shutdown(wait=False, cancel_futures=True)
         for client in self.clients:
             await client.close()
         await asyncio.to_thread(self.store.publication.close)
@@ -156,7 +157,8 @@ class Application:
         cards = CardOffice(settings, store, blobs, policy, base_models, pdf_signer, keys)
         credentials = service_tls(folder).channel_credentials()
         clients = {kind: WorkerClient(w.address, credentials) for kind, w in settings.workers.items()}
-        exchange = Exchange(blobs, load_x25519(folder / "seal.key"), order_key, settings.limits.max_result_bytes)
+        sealing_key, most = load_x25519(folder / "seal.key"), settings.limits.max_result_bytes
+        exchange = Exchange(blobs, sealing_key, order_key, most, board.answered)
         office = Office(
             settings=settings,
             store=store,
@@ -168,7 +170,8 @@ class Application:
             train=_peer(folder / "train-worker.pub", clients["train"]),
             audit=_peer(folder / "audit-worker.pub", clients["audit"]),
         )
-        retention = RetentionService(settings.subject, store, erasures, board, exchange, office.train)
+        replays = ReplayService(office)
+        retention = RetentionService(settings.subject, store, erasures, board, replays)
         return cls(
             settings=settings,
             store=store,
@@ -181,7 +184,7 @@ class Application:
             identities=identities,
             datasets=DatasetService(settings, store, blobs, keys),
             jobs=JobService(settings, store, policy, base_models, board, keys, clients["train"]),
-            replays=ReplayService(office),
+            replays=replays,
             approvals=ApprovalService(settings, store, policy, board, people, cards, keys, authorizer),
             permits=PermitService(settings, store, order_key, people, policy),
             models=ModelRegistry(store, blobs, load_p256(folder / "pdf.key")),

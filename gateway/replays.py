@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
 
 from assay import dsse, modelfiles, provenance
-from assay.errors import PreconditionError
+from assay.errors import NotFoundError, PreconditionError
 from assay.v1 import tuning_job_pb2 as pb
 from assay.v1 import worker_pb2
 from audit.ledger import records
@@ -27,7 +28,7 @@ from gateway.admission.exchange import ADAPTER_FOLDER, Task
 from gateway.admission.office import Office
 from gateway.admission.training import train_task
 from gateway.caller import Caller, not_found
-from gateway.erasures import demand_not_erased
+from gateway.erasures import demand_not_erased, demand_usable
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
 from gateway.names import unit_of
@@ -72,6 +73,7 @@ class ReplayService:
     """Domain service of replays."""
 
     office: Office
+    _running: dict[str, set[asyncio.Task[Outcome]]] = field(default_factory=dict, repr=False)
 
     async def replay_tuning_job(
         self, caller: Caller, request: pb.ReplayTuningJobRequest
@@ -80,23 +82,30 @@ class ReplayService:
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
-            PreconditionError: ``JOB_NOT_TRAINED``.
+            PreconditionError: ``JOB_NOT_TRAINED``; ``RETENTION_OVER`` for one whose rows' time was over meanwhile.
             UnavailableError: the worker cannot be reached; call again.
         """
         caller.require_unit(unit_of(request.name), request.name)
         trained = await self.office.store.fetch(lambda c: self._trained(c, request.name))
-        obstacle = await self.office.store.commit(lambda uow: self._begin(uow.connection, trained))
-        outcome = Outcome(NOT_REPLAYABLE, obstacle)
-        if not obstacle:
-            shown: asyncio.Queue[worker_pb2.Task | None] = asyncio.Queue()
-            running = asyncio.create_task(self._run(trained, shown))
-            try:
-                while (task := await shown.get()) is not None:
-                    yield pb.ReplayTuningJobResponse(progress=task.progress)
-                outcome = await running
-            finally:
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+        # The newest alone, since a caller may read slowly, or nothing at all for days.
+        shown: asyncio.Queue[worker_pb2.Task | None] = asyncio.Queue(1)
+        running = asyncio.create_task(self._run(trained, shown))
+        running.add_done_callback(lambda _: _show(shown, None))
+        beside = self._running.setdefault(_task_id(trained), set())
+        beside.add(running)
+        try:
+            while (task := await shown.get()) is not None:
+                yield pb.ReplayTuningJobResponse(progress=task.progress)
+            if running.cancelled():
+                words = f"the rows of {views.request_of(trained.job).dataset} are to be erased"
+                raise PreconditionError("RETENTION_OVER", words, remedy="they cannot be trained on any more")
+            outcome = running.result()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            beside.discard(running)
+            if not beside:
+                self._running.pop(_task_id(trained), None)
         tolerance = self.office.policy.replay_tolerance
         message = await self.office.store.commit(lambda uow: _record(uow, caller, trained, outcome, tolerance))
         await self.office.exchange.forget(self.office.train, _task_id(trained))
@@ -114,65 +123,94 @@ class ReplayService:
         number = 1 + sum(1 for key in jobs.facts(c, name) if key.startswith(jobs.REPLAY))
         return Trained(job, number, index, predicate["adapter_sha256"], statement)
 
-    def _begin(self, c: Connection, trained: Trained) -> str:
+    async def end(self, task_id: str) -> bool:
+        """Ends a replay whose rows are to go; False where that must be done once more.
+
+        What a call was just handing in may reach the worker after it was told to end it.
+
+        Raises:
+            UnavailableError: the worker cannot be reached; it may still hold the rows.
+        """
+        following = list(self._running.get(task_id, ()))
+        for one in following:
+            one.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+        exchange, peer = self.office.exchange, self.office.train
+        await exchange.cancel(peer, task_id)
+        if following:
+            return False
+        await exchange.forget(peer, task_id)
+        return True
+
+    def _begin(self, trained: Trained, uow: UnitOfWork) -> str:
         """Notes that the rows are read again, so that no erasure believes them free; or says what is in the way."""
-        obstacle = self._obstacle(c, trained)
+        obstacle = self._obstacle(trained, uow)
         if not obstacle:
-            jobs.establish(c, trained.job.name, {f"{jobs.BEGUN}{trained.number}": _task_id(trained)})
+            jobs.establish(uow.connection, trained.job.name, {f"{jobs.BEGUN}{trained.number}": _task_id(trained)})
         return obstacle
 
-    def _obstacle(self, c: Connection, trained: Trained) -> str:
+    def _obstacle(self, trained: Trained, uow: UnitOfWork) -> str:
         """Why the run cannot be repeated, as a stable word; empty when it can."""
         if trained.claim.get("differential_privacy"):
             return "DIFFERENTIAL_PRIVACY"
-        job = trained.job
+        c, job = uow.connection, trained.job
         request = views.request_of(job)
         known = jobs.facts(c, job.name)
         read = ("train", "validation", *(("selection",) if request.HasField("search") else ()))
         stored = [known.get(f"prepare.{split}.jsonl", "") for split in read]
-        named = [job.name, request.dataset]
+        named = [job.name]
         if request.parent_model:
             stored += lineage.files_of(c, request.parent_model).values()
             named.append(lineage.job_of(c, request.parent_model))
         try:
+            demand_usable(c, request.dataset, uow.now)
             for name in named:
                 demand_not_erased(c, name)
-        except PreconditionError as error:
+        except (NotFoundError, PreconditionError) as error:
             return error.reason
         return "" if all(s and self.office.blobs.exists(job.unit, s) for s in stored) else "BUNDLE_ABSENT"
 
     async def _run(self, trained: Trained, shown: asyncio.Queue[worker_pb2.Task | None]) -> Outcome:
         office = self.office
+        # Within what `end` ends: no fact tells of a replay that nobody could end.
+        obstacle = await office.store.commit(partial(self._begin, trained))
+        if obstacle:
+            return Outcome(NOT_REPLAYABLE, obstacle)
 
         async def look(task: worker_pb2.Task) -> None:
-            shown.put_nowait(task)
+            _show(shown, task)
 
-        try:
-            task = await self._task(trained)
-            ended = await office.exchange.follow(office.train, task, look)
-            if ended.may_go_on:
-                # No person resumes a replay, so its checkpoint is of no use.
-                await office.exchange.cancel(office.train, task.task_id)
-            if not ended.done:
-                return Outcome(NOT_REPLAYABLE, ended.task.reason.partition(":")[0][:63] or "TASK_FAILED")
-            async with office.exchange.result(office.train, task, ended) as result:
-                checked = await asyncio.to_thread(modelfiles.check_adapter_folder, result.folder / ADAPTER_FOLDER)
-                statement = dsse.read_statement(dsse.envelope_payload(result.envelope))
-                found = provenance.differences(provenance.lock_of(trained.statement), provenance.lock_of(statement))
-                found += _of_claims(trained.claim, result.predicate["claim"])
-                return Outcome(
-                    REPRODUCED if checked.sha256 == trained.adapter_sha256 else DIFFERS,
-                    adapter_sha256=checked.sha256,
-                    validation_loss=str(result.predicate["claim"].get("validation_loss") or ""),
-                    differences=tuple(found[:_MOST_DIFFERENCES]),
-                    envelope=result.envelope,
-                )
-        finally:
-            shown.put_nowait(None)
+        task = await self._task(trained)
+        ended = await office.exchange.follow(office.train, task, look)
+        if ended.may_go_on:
+            # No person resumes a replay, so its checkpoint is of no use.
+            await office.exchange.cancel(office.train, task.task_id)
+        if not ended.done:
+            return Outcome(NOT_REPLAYABLE, ended.task.reason.partition(":")[0][:63] or "TASK_FAILED")
+        async with office.exchange.result(office.train, task, ended, look) as result:
+            folder = result.folder / ADAPTER_FOLDER
+            checked = await office.exchange.compute(partial(modelfiles.check_adapter_folder, folder))
+            statement = dsse.read_statement(dsse.envelope_payload(result.envelope))
+            found = provenance.differences(provenance.lock_of(trained.statement), provenance.lock_of(statement))
+            found += _of_claims(trained.claim, result.predicate["claim"])
+            return Outcome(
+                REPRODUCED if checked.sha256 == trained.adapter_sha256 else DIFFERS,
+                adapter_sha256=checked.sha256,
+                validation_loss=str(result.predicate["claim"].get("validation_loss") or ""),
+                differences=tuple(found[:_MOST_DIFFERENCES]),
+                envelope=result.envelope,
+            )
 
     async def _task(self, trained: Trained) -> Task:
         known = await self.office.known(trained.job)
         return replace(await train_task(self.office, trained.job, known), task_id=_task_id(trained))
+
+
+def _show(shown: asyncio.Queue[worker_pb2.Task | None], task: worker_pb2.Task | None) -> None:
+    """Puts the newest in the place of what nobody has read."""
+    if shown.full():
+        shown.get_nowait()
+    shown.put_nowait(task)
 
 
 def _of_claims(*claims: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -16,11 +16,11 @@ from sqlalchemy import Connection
 
 from assay.errors import AssayError
 from audit.ledger.writer import UnitOfWork
-from gateway.admission.exchange import Exchange, Peer
 from gateway.erasures import ErasureService, retention_end
 from gateway.jobs import machine
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event
+from gateway.replays import ReplayService
 from gateway.store import jobs, rows
 from gateway.store.database import Store
 from gateway.store.tables import DatasetRow, ErasureRow
@@ -36,8 +36,7 @@ class RetentionService:
     store: Store
     erasures: ErasureService
     board: Board
-    exchange: Exchange
-    train: Peer
+    replays: ReplayService
 
     async def end(self) -> list[str]:
         """Erases datasets whose time is over and that no job works on; returns their names.
@@ -62,9 +61,8 @@ class RetentionService:
     async def _stop_replays(self, name: str) -> None:
         """Ends runs that are done again on the rows; a worker that cannot be reached may still hold them."""
         for job, key, task in await self.store.fetch(lambda c: self.erasures.replays(c, name)):
-            await self.exchange.cancel(self.train, task)
-            await self.exchange.forget(self.train, task)
-            await self.store.commit(partial(_forgotten, job, key))
+            if await self.replays.end(task):
+                await self.store.commit(partial(_forgotten, job, key))
 
     def _stop(self, uow: UnitOfWork, name: str) -> list[str]:
         """Fails the jobs that would still read the rows; returns their names."""

@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from time import monotonic
+from typing import Any, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -22,12 +25,18 @@ from assay import bundle, canonical, dsse, provenance
 from assay.digests import folder_manifest, sha256_bytes, sha256_file
 from assay.errors import IntegrityError, NotFoundError, PreconditionError
 from assay.v1 import worker_pb2
+from gateway.store import disk
 from gateway.store.blobs import FileBlobStore, copy_out
+
+T = TypeVar("T")
 
 STATEMENT_FILE = "statement.json"
 PRIVATE_FILE = "private.bin"
 ADAPTER_FOLDER = "adapter"
 _LOOK_SECONDS = 1.0
+_QUIET_SECONDS = 20.0
+"""After so long without a word its worker is asked for one: a task may wait or be quiet for long, no worker is deaf."""
+_COMPUTED_AT_ONCE = 2
 
 KINDS: Mapping[str, worker_pb2.TaskKind] = {
     "prepare": worker_pb2.TASK_KIND_PREPARE,
@@ -39,6 +48,9 @@ PREDICATES: Mapping[str, str] = {"prepare": "preparation", "audit": "audit"}
 
 class Worker(Protocol):
     """What the exchange needs of :class:`assay.worker.client.WorkerClient`."""
+
+    async def describe(self) -> worker_pb2.Worker:
+        """Who the worker is; one that stands still does not answer."""
 
     async def submit(self, task_id: str, kind: worker_pb2.TaskKind, sealed: Path) -> worker_pb2.Task:
         """Hands in a task; idempotent, and a paused task goes on."""
@@ -133,16 +145,53 @@ class Ended:
         return self.task.state == worker_pb2.TASK_STATE_PAUSED
 
 
+async def _nothing() -> None:
+    """There is nothing to do."""
+
+
 @dataclass(frozen=True)
 class Exchange:
-    """The gateway's keys and scratch space, and one method a step of the exchange."""
+    """The gateway's keys and scratch space, and one method a step of the exchange.
+
+    Attributes:
+        blobs: of the units' files.
+        sealing_key: opens results.
+        order_key: signs tasks.
+        max_bytes: of a result, opened.
+        answered: called with the job's name whenever the worker that does its task has said something.
+        threads: for what computes long, so that it takes none that every call and the pipeline read with.
+    """
 
     blobs: FileBlobStore
     sealing_key: X25519PrivateKey
     order_key: Ed25519PrivateKey
     max_bytes: int
+    answered: Callable[[str], None]
+    threads: ThreadPoolExecutor = field(
+        default_factory=partial(ThreadPoolExecutor, _COMPUTED_AT_ONCE, "exchange"), repr=False
+    )
 
-    async def follow(self, peer: Peer, task: Task, look: Callable[[worker_pb2.Task], Any]) -> Ended:
+    async def compute(self, work: Callable[[], T]) -> T:
+        """Seals, opens, stores or checks files on the exchange's threads.
+
+        It ends no earlier than its thread, also when it is cancelled: nothing may be written any more to a folder of
+        plaintext that then goes.
+        """
+        running = self.threads.submit(work)
+        try:
+            return await asyncio.wrap_future(running)
+        except asyncio.CancelledError:
+            if not running.cancel():
+                await asyncio.gather(asyncio.wrap_future(running), return_exceptions=True)
+            raise
+
+    async def follow(
+        self,
+        peer: Peer,
+        task: Task,
+        look: Callable[[worker_pb2.Task], Any],
+        unknown: Callable[[], Awaitable[None]] = _nothing,
+    ) -> Ended:
         """Sees a task through to its end: hands it in when the worker does not know it, resumes it when it is paused.
 
         A task that a fault pauses while it is followed has ended here: somebody must mend the fault first.
@@ -152,16 +201,19 @@ class Exchange:
             task: what it is to do.
             look: an async function that is called with the task's latest state at every change and at least every
                 second; what it raises ends the following (the task itself goes on).
+            unknown: an async function that is called before the task is handed in, since its worker does not know it.
 
         Raises:
-            UnavailableError: the worker cannot be reached; call again later.
+            UnavailableError: the worker cannot be reached, or stands still; call again later. ``DISK_FULL`` where the
+                gateway has no room for the sealed task.
             IntegrityError: ``TASK_CANCELLED`` when somebody else had the worker end it.
         """
         await self.resume(peer, task.task_id)
         while True:
             try:
-                last = await self._watch(peer, task.task_id, look)
+                last = await self._watch(peer, task, look)
             except NotFoundError:
+                await unknown()
                 await self._submit(peer, task)
                 continue
             if last.state in (worker_pb2.TASK_STATE_DONE, worker_pb2.TASK_STATE_FAILED):
@@ -174,21 +226,39 @@ class Exchange:
                 await self.resume(peer, task.task_id)
 
     @asynccontextmanager
-    async def result(self, peer: Peer, task: Task, ended: Ended) -> AsyncIterator[Result]:
+    async def result(
+        self, peer: Peer, task: Task, ended: Ended, look: Callable[[worker_pb2.Task], Any]
+    ) -> AsyncIterator[Result]:
         """Fetches, opens and checks a result; its files live as long as the context.
 
+        Args:
+            peer: the worker.
+            task: what it did.
+            ended: that it did.
+            look: as for :meth:`follow`, called while the result is fetched.
+
         Raises:
+            UnavailableError: the worker cannot be reached, or stands still; ``DISK_FULL`` where there is no room here.
             IntegrityError: a ``BUNDLE_`` reason, ``STATEMENT_BINDING``, ``STATEMENT_FILES``, or ``RESULT_LOST``.
         """
         with self.blobs.scratch() as scratch:
             sealed = scratch / "result.bin"
+
+            async def watched() -> None:
+                # How large it is nobody said; its bytes come more slowly than a reserve is used up in a second.
+                disk.demand_room(scratch, 0)
+                await look(ended.task)
+
+            await watched()
             try:
-                await peer.client.fetch(task.task_id, sealed, expected_sha256=ended.task.result_sha256)
+                fetch = peer.client.fetch(task.task_id, sealed, expected_sha256=ended.task.result_sha256)
+                await self._heard(peer, task, fetch, watched)
             except PreconditionError as error:
                 if error.reason == "RESULT_RELEASED":
                     raise IntegrityError("RESULT_LOST", "the worker no longer has the result") from error
                 raise
-            yield await asyncio.to_thread(self._open, peer, task, sealed, scratch / "files")
+            disk.demand_room(scratch, sealed.stat().st_size)
+            yield await self.compute(partial(self._open, peer, task, sealed, scratch / "files"))
 
     async def cancel(self, peer: Peer, task_id: str) -> worker_pb2.Task:
         """Ends a task and returns it with all that it took; one that is unknown has taken nothing."""
@@ -215,35 +285,49 @@ class Exchange:
             if error.reason != "TASK_NOT_ENDED":
                 raise
 
-    async def _watch(self, peer: Peer, task_id: str, look: Callable[[worker_pb2.Task], Any]) -> worker_pb2.Task:
+    async def _watch(self, peer: Peer, task: Task, look: Callable[[worker_pb2.Task], Any]) -> worker_pb2.Task:
         """Follows one stream; looks at least every second, also when nothing comes."""
-        stream = aiter(peer.client.watch(task_id))
-        last = worker_pb2.Task(task_id=task_id)
-        coming: asyncio.Task[worker_pb2.Task] | None = None
+        stream = aiter(peer.client.watch(task.task_id))
+        last = worker_pb2.Task(task_id=task.task_id)
         try:
             while True:
-                coming = coming or asyncio.ensure_future(anext(stream))
-                done, _ = await asyncio.wait({coming}, timeout=_LOOK_SECONDS)
-                if done:
-                    try:
-                        last = coming.result()
-                    except StopAsyncIteration:
-                        return last
-                    finally:
-                        coming = None
+                try:
+                    last = await self._heard(peer, task, anext(stream), partial(look, last))
+                except StopAsyncIteration:
+                    return last
+                self.answered(task.job)
                 await look(last)
         finally:
-            if coming is not None:
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
             await stream.aclose()  # type: ignore[attr-defined]
+
+    async def _heard(self, peer: Peer, task: Task, call: Awaitable[T], look: Callable[[], Awaitable[None]]) -> T:
+        """Waits for what a worker says; looks every second, and asks a worker that is quiet whether it is there.
+
+        Raises:
+            UnavailableError: ``WORKER_UNREACHABLE``, also of one whose connection stands and which does not answer.
+        """
+        coming, heard = asyncio.ensure_future(call), monotonic()
+        try:
+            while not (await asyncio.wait({coming}, timeout=_LOOK_SECONDS))[0]:
+                if monotonic() - heard >= _QUIET_SECONDS:
+                    await peer.client.describe()
+                    self.answered(task.job)
+                    heard = monotonic()
+                await look()
+            return coming.result()
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
 
     async def _submit(self, peer: Peer, task: Task) -> None:
         with self.blobs.scratch() as scratch:
-            sealed = await asyncio.to_thread(self._seal, peer, task, scratch)
-            await peer.client.submit(task.task_id, KINDS[task.kind], sealed)
+            sealed = await self.compute(partial(self._seal, peer, task, scratch))
+            # Nobody looks meanwhile: cut off in the moment that it is taken, a task would be there and nobody know it.
+            await self._heard(peer, task, peer.client.submit(task.task_id, KINDS[task.kind], sealed), _nothing)
 
     def _seal(self, peer: Peer, task: Task, scratch: Path) -> Path:
+        # In the clear, and sealed.
+        disk.demand_room(scratch, 2 * sum(self.blobs.size(task.unit, sha256) for sha256 in task.blobs.values()))
         files: dict[str, Path] = {}
         for number, (path, sha256) in enumerate(sorted(task.blobs.items())):
             plain = scratch / f"{number}.part"

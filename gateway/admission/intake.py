@@ -74,7 +74,7 @@ async def begin(office: Office, job: JobRow) -> None:
     await office.change(
         job,
         Event.PREPARE,
-        predicate={"task_id": task_id(job, "prepare")},
+        predicate={"task_id": task_id(job, "prepare", known.facts)},
         facts=ordered,
         before=partial(_demand_same_parents, office, job, parents),
     )
@@ -116,6 +116,7 @@ async def prepare(office: Office, job: JobRow) -> None:
 
     Raises:
         TaskFailedError: the worker's own fault.
+        PreconditionError: its machine had no room; it is done again.
         UnavailableError: the worker cannot be reached.
         InvalidInputError: ``BASE_MODEL_UNKNOWN`` when the job's base model or teacher is not installed any more;
             ``BASE_MODEL_AMBIGUOUS`` for the teacher of a job of before its id was kept.
@@ -125,15 +126,17 @@ async def prepare(office: Office, job: JobRow) -> None:
     known = await office.known(job)
     task = prepare_task(office, job, known)
     peer = office.peer("prepare")
-    ended = await office.exchange.follow(peer, task, partial(office.look, job, "prepare"))
+    look = partial(office.look, job, "prepare")
+    ended = await office.exchange.follow(peer, task, look)
     if not ended.done:
+        await office.demand_room_there(job, task, ended)
         error = failed("prepare", ended.task.reason)
         if error.reason not in FILE_FAULTS:
             raise error
         spent = office.spent(job, office.settings.price_book, "prepare", ended.seconds)
         await _deny_file(office, job, known, error.reason, error.message, spent)
         return
-    async with office.exchange.result(peer, task, ended) as result:
+    async with office.exchange.result(peer, task, ended, look) as result:
         await _decide(office, job, known, result)
 
 
@@ -159,7 +162,7 @@ def prepare_task(office: Office, job: JobRow, known: Known) -> Task:
     order |= {name: n for name, n in ((_PARENTS, len(files)), ("unread_parents", parents["unread"])) if n}
     blobs = {f"{_PARENTS}/{number}.jsonl": sha256 for number, sha256 in enumerate(files, 1)}
     secrets = {KEY_FILE: office.blobs.unit_keys(job.unit, create=True).subject_key} if sheet.group_field else {}
-    return make_task(job, "prepare", order, {"dataset": known.dataset.sha256, **blobs}, secrets=secrets)
+    return make_task(job, known, "prepare", order, {"dataset": known.dataset.sha256, **blobs}, secrets=secrets)
 
 
 def _canaries(office: Office, job: JobRow, known: Known) -> dict[str, int]:

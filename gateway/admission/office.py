@@ -14,13 +14,13 @@ from typing import Any
 from sqlalchemy import Connection
 
 from assay.digests import sha256_bytes
-from assay.errors import AbortedError, AssayError, IntegrityError, InternalError
+from assay.errors import AbortedError, AssayError, IntegrityError, InternalError, PreconditionError
 from assay.modelfiles import ADAPTER_CONFIG
 from assay.subjects import INDEX_FILE
 from assay.v1 import policy_input_pb2, tuning_job_pb2, worker_pb2
 from audit.ledger.writer import UnitOfWork
 from gateway import references
-from gateway.admission.exchange import ADAPTER_FOLDER, Exchange, Peer, Result, Task
+from gateway.admission.exchange import ADAPTER_FOLDER, Ended, Exchange, Peer, Result, Task
 from gateway.admission.facts import run_cost
 from gateway.admission.quotes import PRICES
 from gateway.base_models import BaseModels
@@ -29,7 +29,7 @@ from gateway.jobs import machine, views
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event
 from gateway.settings import PriceBook, Settings
-from gateway.store import jobs, rows
+from gateway.store import disk, jobs, rows
 from gateway.store.blobs import Blob, FileBlobStore, put
 from gateway.store.database import Store
 from gateway.store.tables import DatasetRow, JobRow
@@ -39,6 +39,16 @@ _SAME_FOR_MANY = frozenset({sha256_bytes(b""), sha256_bytes(b"[]")})
 """Digests of an empty split, and of the manifest of no canaries."""
 _CONFIGURATION = f"{ADAPTER_FOLDER}/{ADAPTER_CONFIG}"
 """Tells of no row, and is often another adapter's too."""
+_NO_ROOM = (
+    "DISK_FULL",
+    "TASK_DISK: the worker's disk",
+    "TASK_MEMORY: the machine's memory",
+    "TASK_MEMORY: the kernel killed",
+)
+"""What a worker says of a task that ended for want of room on its machine, whoever took it: not of its own limits."""
+
+LOST = "train_lost"
+"""The stage of what a train worker computed of a job and then lost, with its spool: whole seconds that were noted."""
 
 
 class TaskFailedError(AssayError):
@@ -125,12 +135,13 @@ class Office:
         there again has them from its worker once more. Where the gateway itself ends meanwhile, its next start does it.
 
         Raises:
+            UnavailableError: ``DISK_FULL``.
             IntegrityError: ``STATEMENT_FILES`` for a file that is not what the worker signed any more.
         """
         files = {name: result.files[name] for name in names}
         mark = await asyncio.to_thread(self.blobs.mark, job.unit, files.values())
         try:
-            yield await asyncio.to_thread(self._put, job.unit, result.folder, files)
+            yield await self.exchange.compute(lambda: self._put(job.unit, result.folder, files))
         except Exception as error:
             # Whether a log that stopped has taken the change, only the next start can tell.
             if not (isinstance(error, AssayError) and error.reason == "LEDGER_STOPPED"):
@@ -140,6 +151,7 @@ class Office:
         mark.unlink()
 
     def _put(self, unit: str, folder: Path, files: Mapping[str, str]) -> dict[str, Blob]:
+        disk.demand_room(self.settings.data, sum((folder / name).stat().st_size for name in files))
         kept: dict[str, Blob] = {}
         for name, sha256 in files.items():
             with (folder / name).open("rb") as stream:
@@ -156,6 +168,24 @@ class Office:
         same = {_CONFIGURATION} | ({INDEX_FILE} if twin else set())
         for digest in {files[name] for name in files.keys() - same} - needed - _SAME_FOR_MANY:
             await asyncio.to_thread(self.blobs.delete, job.unit, digest)
+
+    async def demand_room_there(self, job: JobRow, task: Task, ended: Ended) -> None:
+        """Has a preparation or an audit done again that ended for want of room on its machine.
+
+        What it took is nobody's fault and is not counted. The pipeline tries a few times.
+
+        Raises:
+            PreconditionError: ``DISK_FULL``, ``TASK_DISK`` or ``TASK_MEMORY``; the next try is another task.
+        """
+        if not ended.task.reason.startswith(_NO_ROOM):
+            return
+        error = failed(task.kind, ended.task.reason)
+        # Forgotten first: cut off in between, the same task still says how it ended.
+        await self.exchange.forget(self.peer(task.kind), task.task_id)
+        key = f"{jobs.AGAIN}{task.kind}.{task.task_id.rpartition('.')[2]}"
+        await self.store.commit(lambda uow: jobs.establish(uow.connection, job.name, {key: error.reason}))
+        words, _, remedy = error.message.partition("; remedy: ")
+        raise PreconditionError(error.reason, words, remedy=remedy or "make room on the worker's machine")
 
     async def known(self, job: JobRow) -> Known:
         """What has been established about a job."""
@@ -206,7 +236,8 @@ def stages_with(job: JobRow, stage: str, seconds: float) -> dict[str, float]:
 
 def cost_of(book: PriceBook, stages: Mapping[str, float]) -> int:
     """What stages have cost, by their supervisors' clocks."""
-    return run_cost(book, stages.get("train", 0.0), stages.get("prepare", 0.0) + stages.get("audit", 0.0))
+    trained, measured = ([stages.get(stage, 0.0) for stage in pair] for pair in (("train", LOST), ("prepare", "audit")))
+    return run_cost(book, sum(trained), sum(measured))
 
 
 def audit_left(book: PriceBook, stages: Mapping[str, float]) -> int:
@@ -255,14 +286,16 @@ class Known:
         return self.facts[key]
 
 
-def task_id(job: JobRow, kind: str) -> str:
-    """The id of a job's task of a kind: it follows from the name, so that after a crash it is the same task."""
+def task_id(job: JobRow, kind: str, known: Mapping[str, str]) -> str:
+    """The id of a job's task of a kind: it follows from what is known, so that after a crash it is the same task."""
     unit, short = job.unit, job.name.rsplit("/", 1)[-1]
-    return f"{unit}.{short}.{kind}.1"
+    number = 1 + sum(key.startswith(f"{jobs.AGAIN}{kind}.") for key in known)
+    return f"{unit}.{short}.{kind}.{number}"
 
 
 def make_task(
     job: JobRow,
+    known: Known,
     kind: str,
     order: Mapping[str, Any],
     blobs: Mapping[str, str],
@@ -271,7 +304,7 @@ def make_task(
 ) -> Task:
     """A task of a job; ``seen`` is the order as the task sees it where that is not the order as it travels."""
     seen_order = order if seen is None else seen
-    return Task(task_id(job, kind), kind, job.name, job.unit, order, seen_order, blobs, secrets or {})
+    return Task(task_id(job, kind, known.facts), kind, job.name, job.unit, order, seen_order, blobs, secrets or {})
 
 
 def words_of(error: AssayError) -> str:

@@ -63,7 +63,8 @@ _STEPS = {
     State.TRAINING: training.train,
     State.AUDITING: release.audit,
 }
-_STAGES = {State.PREPARING: "prepare", State.TRAINING: "train", State.AUDITING: "audit"}
+_STAGES = {State.PREPARING: "prepare", State.QUEUED: "train", State.TRAINING: "train", State.AUDITING: "audit"}
+"""The stage that a job is in or waits for, each of which needs a worker."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,8 @@ class Pipeline:
         """Tells those who watch a job what it waits for.
 
         It does not train for ever with a worker that does not answer: it pauses, and its people hear of it. One whose
-        worker prepares or audits holds no device and has nothing that could be lost: it waits.
+        worker prepares or audits holds no device and has nothing that could be lost, nor has one that is queued: it
+        waits.
         """
         job = await self._read(name)
         if job is None or State(job.state) not in _STAGES:

@@ -38,6 +38,7 @@ async def audit(office: Office, job: JobRow) -> None:
 
     Raises:
         TaskFailedError: the task failed.
+        PreconditionError: its machine had no room; it is done again.
         AbortedError: ``STALE`` when a person moved the job meanwhile.
         UnavailableError: the worker cannot be reached.
         IntegrityError: its result does not hold.
@@ -45,19 +46,21 @@ async def audit(office: Office, job: JobRow) -> None:
     known = await office.known(job)
     model = await office.store.fetch(lambda c: _model(c, job))
     task = audit_task(office, job, known, model)
-    ended = await office.exchange.follow(office.audit, task, partial(office.look, job, "audit"))
+    look = partial(office.look, job, "audit")
+    ended = await office.exchange.follow(office.audit, task, look)
     if not ended.done:
+        await office.demand_room_there(job, task, ended)
         raise failed("audit", ended.task.reason)
-    async with office.exchange.result(office.audit, task, ended) as result:
+    async with office.exchange.result(office.audit, task, ended, look) as result:
         await _judge(office, job, known, model, result)
 
 
 def audit_task(office: Office, job: JobRow, known: Known, model: ModelRow) -> Task:
-    """The audit task of a job; the same for ever."""
+    """The audit task of a job; the same for ever, but for one that is done again under another id."""
     order = audit_order(office.settings, job, known, model)
     blobs = {f"{ADAPTER_FOLDER}/{f['path']}": f["sha256"] for f in json.loads(model.files)}
     blobs |= {name: known.text(f"prepare.{name}") for name in (PRIVATE_FILE, "selection.jsonl")}
-    return make_task(job, "audit", order, blobs)
+    return make_task(job, known, "audit", order, blobs)
 
 
 def audit_order(settings: Settings, job: JobRow, known: Known, model: ModelRow) -> dict[str, Any]:

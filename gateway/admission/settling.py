@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from assay.v1 import worker_pb2
 from gateway.admission.cards import CardOffice
-from gateway.admission.office import Office, cost_of, stages_with, task_id
+from gateway.admission.office import Known, Office, cost_of, stages_with, task_id
 from gateway.jobs.transitions import State
 from gateway.store import jobs, rows
 from gateway.store.tables import JobRow
@@ -26,16 +26,17 @@ async def settle(office: Office, cards: CardOffice, job: JobRow) -> None:
         UnavailableError: a worker cannot be reached; call again later.
     """
     state = State(job.state)
+    known = await office.known(job)
     if state is State.PAUSED:
-        if not await _rests(office, job):
+        if not await _rests(office, job, known):
             # Until it heeds the pause, or its worker ends it, there is more to note; a person may move the job first.
             await asyncio.sleep(_LOOK_SECONDS)
             return
     else:
         if state in (State.CANCELLED, State.FAILED):
-            await _note(office, job, await _stop(office, job))
+            await _note(office, job, known, await _stop(office, job, known))
         for kind in _KINDS:
-            await office.exchange.forget(office.peer(kind), task_id(job, kind))
+            await office.exchange.forget(office.peer(kind), task_id(job, kind, known.facts))
     # Last, since it ends the pipeline's interest in the job together with the card's record.
     if state in (State.QUARANTINED, State.AWAITING_APPROVAL):
         await cards.render(job.name)
@@ -45,29 +46,30 @@ async def settle(office: Office, cards: CardOffice, job: JobRow) -> None:
     office.board.moved(job.name)
 
 
-async def _rests(office: Office, job: JobRow) -> bool:
+async def _rests(office: Office, job: JobRow, known: Known) -> bool:
     """Has the training pause, and notes what it has cost by now; whether it computes no more."""
-    task = await office.exchange.pause(office.train, task_id(job, "train"))
-    book = (await office.known(job)).price_book(office.settings.price_book)
+    task = await office.exchange.pause(office.train, task_id(job, "train", known.facts))
+    book = known.price_book(office.settings.price_book)
     cost = cost_of(book, stages_with(job, "train", task.meter.wall_ms / 1000))
     if cost > job.cost_usd_micros:
         await office.store.commit(lambda uow: jobs.note(uow.connection, job.name, {"cost_usd_micros": cost}))
     return task.state != worker_pb2.TASK_STATE_RUNNING
 
 
-async def _stop(office: Office, job: JobRow) -> dict[str, float]:
+async def _stop(office: Office, job: JobRow, known: Known) -> dict[str, float]:
     """Ends a job's tasks; returns the seconds that each took by its supervisor's clock."""
-    tasks = {kind: await office.exchange.cancel(office.peer(kind), task_id(job, kind)) for kind in _KINDS}
+    ids = {kind: task_id(job, kind, known.facts) for kind in _KINDS}
+    tasks = {kind: await office.exchange.cancel(office.peer(kind), ids[kind]) for kind in _KINDS}
     return {kind: task.meter.wall_ms / 1000 for kind, task in tasks.items() if task.meter.wall_ms}
 
 
-async def _note(office: Office, job: JobRow, seconds: dict[str, float]) -> None:
+async def _note(office: Office, job: JobRow, known: Known, seconds: dict[str, float]) -> None:
     """Notes what the stages of a job without a result took, before their workers may forget it.
 
     Safe to repeat: a worker says the same of an ended task, and what a stage's signed statement said stands.
     """
     stages = {**seconds, **json.loads(job.stage_seconds)}
-    book = (await office.known(job)).price_book(office.settings.price_book)
+    book = known.price_book(office.settings.price_book)
     cost = max(job.cost_usd_micros, cost_of(book, stages))
     values = {"stage_seconds": json.dumps(stages, sort_keys=True), "cost_usd_micros": cost}
     await office.store.commit(lambda uow: jobs.note(uow.connection, job.name, values))

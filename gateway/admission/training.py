@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -17,7 +18,7 @@ from gateway import lineage, standing
 from gateway.admission import facts, hyperparameters, searching
 from gateway.admission.exchange import ADAPTER_FOLDER, Result, Task
 from gateway.admission.intake import plan_digest
-from gateway.admission.office import Known, Office, audit_left, cost_of, failed, make_task, stages_with, words_of
+from gateway.admission.office import LOST, Known, Office, audit_left, cost_of, failed, make_task, stages_with, words_of
 from gateway.history import INTAKE_QUESTION
 from gateway.jobs import views
 from gateway.jobs.transitions import Event
@@ -43,9 +44,12 @@ async def order(office: Office, job: JobRow) -> None:
 
     Raises:
         AbortedError: ``STALE`` when a person moved the job meanwhile.
+        UnavailableError: the train worker does not answer.
         InvalidInputError: ``BASE_MODEL_UNKNOWN`` when the base model is not installed any more.
         IntegrityError: ``BASE_MODEL_CHANGED`` when its id stands for other files than were decided on.
     """
+    # While the worker is away the queue stands: each job that left it would hold a slot, and pause in the end.
+    await office.train.client.describe()
     known = await office.known(job)
     transitions = await office.store.fetch(lambda c: jobs.transitions(c, job.name))
     decided = next(t.record_index for t in transitions if t.event in (Event.QUEUE, Event.DENY))
@@ -143,7 +147,7 @@ async def train(office: Office, job: JobRow) -> None:
     task = await train_task(office, job, known)
     watcher = _Watcher(office, job, known.price_book(office.settings.price_book), known.base().parameters)
     try:
-        ended = await office.exchange.follow(office.train, task, watcher.look)
+        ended = await office.exchange.follow(office.train, task, watcher.look, watcher.count_lost)
     except CostCapReached:
         words = (
             f"COST_CAP: {watcher.cost()} of {job.cap_usd_micros} millionths of a US dollar are spent, and "
@@ -156,8 +160,8 @@ async def train(office: Office, job: JobRow) -> None:
         return
     if not ended.done:
         raise failed("train", ended.task.reason)
-    async with office.exchange.result(office.train, task, ended) as result:
-        await _take(office, job, result)
+    async with office.exchange.result(office.train, task, ended, watcher.look) as result:
+        await _take(office, watcher.job, result)
 
 
 async def pause(office: Office, job: JobRow, reason: str, cost_usd_micros: int) -> None:
@@ -180,7 +184,7 @@ async def train_task(office: Office, job: JobRow, known: Known) -> Task:
     seen = dsse.read_statement(dsse.envelope_payload(envelope))["predicate"]
     splits = [f"{split}.jsonl" for split in ("train", "validation", "selection") if f"{split}_sha256" in seen]
     blobs = {name: known.text(f"prepare.{name}") for name in splits} | dict(parent)
-    return make_task(job, "train", {"order": envelope}, blobs, seen)
+    return make_task(job, known, "train", {"order": envelope}, blobs, seen)
 
 
 async def _shape_of_parent(office: Office, job: JobRow, name: str) -> tuple[int, int]:
@@ -209,8 +213,6 @@ class _Watcher:
             AbortedError: ``STALE``.
             CostCapReached: with the audit as quoted, the job would cost more than its budget.
         """
-        if task.state != worker_pb2.TASK_STATE_UNSPECIFIED:
-            self.office.board.answered(self.job.name)
         self.seconds = task.meter.wall_ms / 1000
         await self.office.look(self.job, "train", task, self.parameters)
         # What is done is paid for: its result is not left lying, and release policy sets its cost against the budget.
@@ -221,6 +223,16 @@ class _Watcher:
             self.noted = now
             cost = self.cost()
             await self.office.store.commit(lambda u: jobs.note(u.connection, self.job.name, {"cost_usd_micros": cost}))
+
+    async def count_lost(self) -> None:
+        """Called before the task is handed in: a worker that lost it counts from nothing, and what was paid is paid."""
+        stages = json.loads(self.job.stage_seconds)
+        lost = (self.cost() - cost_of(self.book, stages)) // self.book.price if self.book.price else 0
+        if lost > 0:
+            stages[LOST] = stages.get(LOST, 0.0) + lost
+            values = {"stage_seconds": json.dumps(stages, sort_keys=True), "cost_usd_micros": self.cost()}
+            await self.office.store.commit(lambda u: jobs.note(u.connection, self.job.name, values))
+            self.job, self.seconds = JobRow(**{**self.job.model_dump(), **values}), 0.0
 
     @property
     def kept(self) -> int:
@@ -239,14 +251,14 @@ async def _take(office: Office, job: JobRow, result: Result) -> None:
     """Checks the adapter once more, as if no supervisor had, keeps it, and registers the model."""
     request = views.request_of(job)
     folder = result.folder / ADAPTER_FOLDER
-    checked = await asyncio.to_thread(modelfiles.check_adapter_folder, folder)
+    checked = await office.exchange.compute(partial(modelfiles.check_adapter_folder, folder))
     if checked.base_model != request.base_model:
         raise IntegrityError("ADAPTER_BASE", "the adapter names another base model than the work order")
-    finite = await asyncio.to_thread(modelfiles.adapter_is_finite, folder)
+    finite = await office.exchange.compute(partial(modelfiles.adapter_is_finite, folder))
     if checked.whole != (request.method in hyperparameters.WHOLE):
         raise IntegrityError("ADAPTER_KIND", "the adapter is of another kind than the work order's method makes")
     # Whether whole modules differ from the base model's is for the audit to say, which has the base model.
-    moved = checked.whole or await asyncio.to_thread(modelfiles.lora_b_moved, folder)
+    moved = checked.whole or await office.exchange.compute(partial(modelfiles.lora_b_moved, folder))
     if request.parent_model:
         parent = await office.store.fetch(lambda c: lineage.parent_of(c, request))
         moved = moved and parent is not None and checked.sha256 != parent.adapter_sha256

@@ -204,7 +204,7 @@ class FileBlobStore:
         try:
             raw = path.open("rb")
         except FileNotFoundError as error:
-            raise NotFoundError("BLOB_MISSING", "the stored file is gone") from error
+            raise _missing() from error
         try:
             reader = _FileReader(raw, self.unit_keys(unit).kek, unit, sha256)
         except BaseException:
@@ -218,6 +218,17 @@ class FileBlobStore:
             return self._path(unit, sha256).is_file()
         except NotFoundError:
             return False
+
+    def size(self, unit: str, sha256: str) -> int:
+        """Bytes that a file takes on disk: those of its content, with a header and tags.
+
+        Raises:
+            NotFoundError: ``BLOB_MISSING``.
+        """
+        try:
+            return self._path(unit, sha256).stat().st_size
+        except FileNotFoundError as error:
+            raise _missing() from error
 
     def delete(self, unit: str, sha256: str) -> None:
         """See :meth:`BlobStore.delete`."""
@@ -271,7 +282,7 @@ class FileBlobStore:
         salt_file = folder / _SALT
         if not salt_file.exists():
             if not create:
-                raise NotFoundError("BLOB_MISSING", "the stored file is gone")
+                raise _missing()
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             create_durably(salt_file, self.scratch_file(), secrets.token_bytes(32))
         # A longer output of HKDF begins with the shorter one: a third key leaves the first two as they were.
@@ -410,6 +421,10 @@ def _context(unit: str, sha256: str) -> bytes:
 
 def _nonce(count: int, last: bool) -> bytes:
     return count.to_bytes(11, "big") + bytes([last])
+
+
+def _missing() -> NotFoundError:
+    return NotFoundError("BLOB_MISSING", "the stored file is gone")
 
 
 def _damaged() -> IntegrityError:

@@ -14,6 +14,8 @@ from gateway.store.tables import FactRow, JobRow, TransitionRow
 
 BEGUN, REPLAY = "replaying.", "replay."
 """Facts of a replay by its number: that it began, with the task's id, and what came of it."""
+AGAIN = "again."
+"""Facts of a task that ended for want of room on its machine, by kind and number: why; the next has another id."""
 
 
 @dataclass(frozen=True)

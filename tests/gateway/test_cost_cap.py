@@ -26,7 +26,7 @@ async def _noop(*_: Any) -> None:
 
 OFFICE = cast(
     Office,
-    SimpleNamespace(board=SimpleNamespace(answered=lambda _: None), look=_noop, store=SimpleNamespace(commit=_noop)),
+    SimpleNamespace(look=_noop, store=SimpleNamespace(commit=_noop)),
 )
 
 

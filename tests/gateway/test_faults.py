@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
+import shutil
 import signal
 from typing import Any
 
@@ -15,6 +17,7 @@ from assay.v1 import tuning_job_pb2 as pb
 from assay.worker.client import WorkerClient
 from audit.ledger.records import read
 from gateway.jobs.board import Board
+from gateway.store import jobs
 from tests.gateway.test_pipeline import CLEAN, NAME, Street, spooled, street
 from tests.gateway.test_replays import replay
 
@@ -85,9 +88,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         "grpc.min_reconnect_backoff_ms": 1_000,
     }
     monkeypatch.setattr("assay.worker.client._KEEPALIVE", tuple(options.items()))
+    monkeypatch.setattr("assay.worker.client._UNARY_SECONDS", 2.0)
+    monkeypatch.setattr("gateway.admission.exchange._QUIET_SECONDS", 2.0)
 
 
-@pytest.mark.parametrize("how", ["stopped", "killed"])
+@pytest.mark.parametrize("how", ["stopped", "killed", "stuck"])
 async def test_a_worker_that_stops_answering_pauses_the_job(impatient: None, street: Street, how: str) -> None:
     object.__setattr__(street.app.settings.limits, "worker_silence_seconds", 2)
     await street.ask(gate_train="go")
@@ -95,6 +100,8 @@ async def test_a_worker_that_stops_answering_pauses_the_job(impatient: None, str
     process = street.workers.processes["train-worker"]
     if how == "stopped":
         os.kill(process.pid, signal.SIGSTOP)
+    elif how == "stuck":
+        os.kill(process.pid, signal.SIGUSR1)
     else:
         await street.workers.kill("train-worker")
     try:
@@ -102,6 +109,7 @@ async def test_a_worker_that_stops_answering_pauses_the_job(impatient: None, str
     finally:
         if how == "stopped":
             os.kill(process.pid, signal.SIGCONT)
+        street.workers.open_gate("stir")
     assert job.reason.startswith("WORKER_SILENT: the train worker has not answered for 2 s")
     assert street.types(NAME) == [*CLEAN[:4], "job.paused"]
     if how == "killed":
@@ -109,6 +117,76 @@ async def test_a_worker_that_stops_answering_pauses_the_job(impatient: None, str
     assert (await street.rest()).state == pb.TuningJob.STATE_PAUSED
     street.workers.open_gate("go")
     await resume(street)
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+
+
+async def test_while_the_train_worker_is_away_jobs_stay_queued_and_nobody_has_to_let_them_go_on(
+    impatient: None, street: Street
+) -> None:
+    object.__setattr__(street.app.settings.limits, "worker_silence_seconds", 1)
+    await street.workers.kill("train-worker")
+    names = [await street.ask(), await street.ask("second")]
+    for name in names:
+        await street.until("QUEUED", name)
+    await asyncio.sleep(5.0)
+    for name in names:
+        assert street.types(name) == CLEAN[:3], "no leave to train is signed that nobody can take"
+    assert any(["has not answered" in (await street.job(name)).progress.message for name in names])
+    await street.workers.start("train-worker")
+    for name in names:
+        assert (await street.rest(name)).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+
+
+async def test_what_a_worker_computed_and_lost_counts_for_the_cap_and_the_bill(
+    impatient: None, street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.admission.training._NOTE_SECONDS", 0.2)
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    prepared = math.ceil((await street.job()).stage_seconds["prepare"])
+    while (noted := (await street.job()).cost_usd_micros) < 28 * (prepared + 3):
+        await asyncio.sleep(0.1)
+    await street.workers.kill("train-worker")
+    shutil.rmtree(street.layout.service("train-worker") / "spool")
+    street.workers.open_gate("go")
+    await street.workers.start("train-worker")
+    job = await street.rest()
+    took = dict(job.stage_seconds)
+    assert job.state == pb.TuningJob.STATE_AWAITING_APPROVAL and took["train_lost"] >= 3.0 > took["train"]
+    spent = math.ceil(took["train"] + took["train_lost"]) + math.ceil(took["prepare"] + took["audit"])
+    assert job.cost_usd_micros == 28 * spent > noted
+
+
+@pytest.mark.parametrize("stage", ["prepare", "audit"])
+async def test_a_machine_that_had_no_room_costs_a_job_nothing_but_time(street: Street, stage: str) -> None:
+    await street.ask(full=stage)
+    while f"again.{stage}.1" not in await street.app.store.fetch(lambda c: jobs.facts(c, NAME)):
+        await asyncio.sleep(0.05)
+    street.workers.open_gate("mended")
+    assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
+    assert street.types(NAME) == CLEAN and spooled(street) == []
+
+
+async def test_a_machine_that_never_has_room_ends_a_job_after_a_few_tries(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.admission.pipeline._MAX_ATTEMPTS", 2)
+    await street.ask(full="audit")
+    job = await street.rest()
+    assert job.state == pb.TuningJob.STATE_FAILED
+    assert job.reason == "DISK_FULL: the disk is full; remedy: free space on the worker's disk"
+    assert spooled(street) == []
+
+
+async def test_a_result_waits_for_room_on_the_gateways_disk(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+    await street.ask(gate_train="go")
+    await street.until("TRAINING", progress=True)
+    monkeypatch.setattr("gateway.store.disk.RESERVE_BYTES", 1 << 60)
+    street.workers.open_gate("go")
+    async with asyncio.timeout(60):
+        while "waiting: DISK_FULL: the gateway's disk has no more" not in (await street.job()).progress.message:
+            await asyncio.sleep(0.1)
+    monkeypatch.undo()
     assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
 
 

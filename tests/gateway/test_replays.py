@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from assay.errors import NotFoundError, PreconditionError, UnavailableError
 from assay.v1 import erasure_pb2, policy_input_pb2
 from assay.v1 import tuning_job_pb2 as pb
+from assay.worker.client import WorkerClient
 from gateway import lineage
 from gateway.cli.replay import describe
 from gateway.replays import Outcome, within
@@ -18,8 +20,9 @@ from gateway.statements import erasure_order_statement
 from gateway.store import jobs, rows
 from gateway.store.tables import ErasureRow
 from tests.gateway.test_pipeline import NAME, Street, spooled, street
+from tests.gateway.test_retention import Clock, clock
 
-__all__ = ["street"]
+__all__ = ["clock", "street"]
 REPLAYED = "training.replayed"
 
 
@@ -97,6 +100,34 @@ async def test_rows_that_are_read_again_are_not_erased_and_at_their_end_the_repl
     assert spooled(street) == []
     assert (await street.app.erasures.erase_resource(cora, request)).erasure.blobs
     assert (await replay(street)).reason == "ERASED"
+
+
+async def test_rows_whose_time_ends_while_a_replay_is_handed_in_reach_no_worker(
+    clock: Clock, street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await street.ask()
+    await street.rest()
+    submit, held, go = WorkerClient.submit, asyncio.Event(), asyncio.Event()
+
+    async def slowly(client: WorkerClient, *what: Any) -> Any:
+        held.set()
+        await go.wait()
+        return await submit(client, *what)
+
+    monkeypatch.setattr(WorkerClient, "submit", slowly)
+    again = asyncio.create_task(replay(street))
+    await held.wait()
+    clock.ahead = dt.timedelta(days=366)
+    retention = street.app.pipeline.retention
+    assert await retention.end() == [], "what was being handed in may arrive yet"
+    go.set()
+    with pytest.raises(PreconditionError) as caught:
+        await again
+    assert caught.value.reason == "RETENTION_OVER"
+    assert (await replay(street)).reason == "RETENTION_OVER", "nobody begins it again meanwhile"
+    assert await retention.end() == ["units/credit/datasets/first"]
+    assert spooled(street) == [] and REPLAYED not in street.types(NAME)[:-1]
+    assert not (street.layout.service("train-worker") / "spool" / "credit.first.replay.1").exists()
 
 
 async def test_other_bits_differ_and_what_changed_is_named(street: Street) -> None:

@@ -3,7 +3,9 @@
 The dataset's first line is a JSON object that says how to behave; it travels with the rows from task to task.
 """
 
+import errno
 import json
+import os
 import time
 from pathlib import Path
 
@@ -16,7 +18,12 @@ def behaviour(path: Path) -> dict:
 
 
 def wait(context: TaskContext, asked: dict, kind: str) -> None:
-    """Waits for the gate of this stage, if there is one; pauses when asked to, unless it is deaf; counts its starts."""
+    """Waits for the gate of this stage, if there is one; pauses when asked to, unless it is deaf; counts its starts.
+
+    Where its disk is full, it ends.
+    """
+    if asked.get("full") == kind and not (context.models / "mended").exists():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     starts = context.work / "starts"
     starts.write_text(str(int(starts.read_text()) + 1 if starts.exists() else 1))
     with (context.work / "environments").open("a") as stream:
