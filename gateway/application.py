@@ -125,9 +125,8 @@ class Application:
     async def close(self) -> None:
         """Writes what was only counted, closes channels, ledger and database. Stop the pipeline first."""
         await self.refusals.flush()
-        for threads in (self.store.searches, self.store.exports):
+        for threads in (self.store.searches, self.store.exports, self.pipeline.office.exchange):
             threads.close()
-        self.replays.office.exchange.threads.shutdown(wait=False, cancel_futures=True)
         for client in self.clients:
             await client.close()
         await asyncio.to_thread(self.store.publication.close)

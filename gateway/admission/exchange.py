@@ -171,6 +171,10 @@ class Exchange:
         default_factory=partial(ThreadPoolExecutor, _COMPUTED_AT_ONCE, "exchange"), repr=False
     )
 
+    def close(self) -> None:
+        """Begins nothing more on the threads; what computes ends by itself."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
     async def compute(self, work: Callable[[], T]) -> T:
         """Seals, opens, stores or checks files on the exchange's threads.
 

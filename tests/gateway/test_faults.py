@@ -160,8 +160,9 @@ async def test_what_a_worker_computed_and_lost_counts_for_the_cap_and_the_bill(
 @pytest.mark.parametrize("stage", ["prepare", "audit"])
 async def test_a_machine_that_had_no_room_costs_a_job_nothing_but_time(street: Street, stage: str) -> None:
     await street.ask(full=stage)
-    while f"again.{stage}.1" not in await street.app.store.fetch(lambda c: jobs.facts(c, NAME)):
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(30):
+        while f"again.{stage}.1" not in await street.app.store.fetch(lambda c: jobs.facts(c, NAME)):
+            await asyncio.sleep(0.05)
     street.workers.open_gate("mended")
     assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
     assert street.types(NAME) == CLEAN and spooled(street) == []
