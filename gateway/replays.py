@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from assay import dsse, modelfiles, provenance
-from assay.errors import NotFoundError, PreconditionError
+from assay.errors import PreconditionError
 from assay.v1 import tuning_job_pb2 as pb
 from assay.v1 import worker_pb2
 from audit.ledger import records
@@ -82,7 +82,7 @@ class ReplayService:
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
-            PreconditionError: ``JOB_NOT_TRAINED``; ``RETENTION_OVER`` for one whose rows' time was over meanwhile.
+            PreconditionError: ``JOB_NOT_TRAINED``; ``RETENTION_OVER`` where the rows' time is over, also meanwhile.
             UnavailableError: the worker cannot be reached; call again.
         """
         caller.require_unit(unit_of(request.name), request.name)
@@ -143,30 +143,34 @@ class ReplayService:
         return True
 
     def _begin(self, trained: Trained, uow: UnitOfWork) -> str:
-        """Notes that the rows are read again, so that no erasure believes them free; or says what is in the way."""
-        obstacle = self._obstacle(trained, uow)
+        """Notes that the rows are read again, so that no erasure believes them free; or says what is in the way.
+
+        Raises:
+            PreconditionError: ``RETENTION_OVER``. It is no verdict, which would say that no worker holds the rows.
+        """
+        obstacle = self._obstacle(uow.connection, trained)
         if not obstacle:
+            demand_usable(uow.connection, views.request_of(trained.job).dataset, uow.now)
             jobs.establish(uow.connection, trained.job.name, {f"{jobs.BEGUN}{trained.number}": _task_id(trained)})
         return obstacle
 
-    def _obstacle(self, trained: Trained, uow: UnitOfWork) -> str:
+    def _obstacle(self, c: Connection, trained: Trained) -> str:
         """Why the run cannot be repeated, as a stable word; empty when it can."""
         if trained.claim.get("differential_privacy"):
             return "DIFFERENTIAL_PRIVACY"
-        c, job = uow.connection, trained.job
+        job = trained.job
         request = views.request_of(job)
         known = jobs.facts(c, job.name)
         read = ("train", "validation", *(("selection",) if request.HasField("search") else ()))
         stored = [known.get(f"prepare.{split}.jsonl", "") for split in read]
-        named = [job.name]
+        named = [job.name, request.dataset]
         if request.parent_model:
             stored += lineage.files_of(c, request.parent_model).values()
             named.append(lineage.job_of(c, request.parent_model))
         try:
-            demand_usable(c, request.dataset, uow.now)
             for name in named:
                 demand_not_erased(c, name)
-        except (NotFoundError, PreconditionError) as error:
+        except PreconditionError as error:
             return error.reason
         return "" if all(s and self.office.blobs.exists(job.unit, s) for s in stored) else "BUNDLE_ABSENT"
 

@@ -21,7 +21,6 @@ from gateway.admission import exchange as module
 from gateway.admission.exchange import Ended, Exchange, Peer, Task
 from gateway.admission.office import _NO_ROOM
 from gateway.replays import _show
-from gateway.store import disk
 from gateway.store.blobs import put_bytes
 from tests.gateway.conftest import House
 
@@ -156,8 +155,8 @@ async def test_nothing_is_sealed_or_fetched_that_would_take_the_disks_reserve(
 ) -> None:
     size = 1 << 20
     blob = put_bytes(house.app.blobs, "credit", bytes(size))
-    free = disk.RESERVE_BYTES + 2 * size + (1 << 16)
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
+    free = worker_disk.RESERVE_BYTES + 2 * size + (1 << 16)
+    monkeypatch.setattr("gateway.store.disk.shutil.disk_usage", lambda _: type("Usage", (), {"free": free}))
     exchange, folder = exchange_of(house), tmp_path / "scratch"
     folder.mkdir()
     assert exchange._seal(peer(Quiet()), task(a=blob.sha256), folder).exists()
@@ -166,7 +165,7 @@ async def test_nothing_is_sealed_or_fetched_that_would_take_the_disks_reserve(
     with pytest.raises(UnavailableError) as caught:
         exchange._seal(peer(Quiet()), task(a=blob.sha256), folder)
     assert caught.value.reason == "DISK_FULL" and list(folder.iterdir()) == []
-    free = disk.RESERVE_BYTES - 1
+    free = worker_disk.RESERVE_BYTES - 1
     with pytest.raises(UnavailableError):
         async with exchange.result(peer(Quiet()), task(), Ended(DONE), look):
             pytest.fail("there is no room for it")
