@@ -174,11 +174,11 @@ async def test_nothing_is_sealed_or_fetched_that_would_take_the_disks_reserve(
 def test_what_a_machine_has_no_room_for_is_known_by_its_workers_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = worker_disk.DiskWatch([tmp_path], 0)
-    monkeypatch.setattr(full, "_free", lambda: 0)
-    assert full.verdict().startswith(_NO_ROOM)
     (tmp_path / "file").write_bytes(bytes(1 << 16))
-    assert not worker_disk.DiskWatch([tmp_path], 1).verdict().startswith(_NO_ROOM), "its own limit"
+    disk = worker_disk.DiskWatch([tmp_path], 1)
+    assert disk.verdict() and not disk.verdict().startswith(_NO_ROOM), "its own limit"
+    monkeypatch.setattr(worker_disk, "_free", lambda _: 0)
+    assert disk.verdict().startswith(_NO_ROOM)
     looks = iter([(100, 80, 0), (100, 1, 90), (100, 1, 90), (100, 1, 90)])
     monkeypatch.setattr(memory, "_look", lambda: next(looks))
     low = memory.MemoryWatch()
