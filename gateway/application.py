@@ -28,7 +28,7 @@ from audit.ledger.backup import marker
 from audit.ledger.ledger import Ledger
 from audit.ledger.sqlite import WriterLock
 from audit.verify.trust import TrustFile
-from gateway import active_policy, continuations, key_files, key_registry, publications, references
+from gateway import active_policy, continuations, database_file, key_files, key_registry, publications, references
 from gateway.admission.cards import CardOffice
 from gateway.admission.exchange import Exchange, Peer
 from gateway.admission.office import Office
@@ -103,6 +103,7 @@ class Application:
         policy = policy or active_policy.load(settings)
         base_models = BaseModels.load(folder / FILE)
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database_file.demand_not_lost(settings)
         demand_rows(settings)
         blobs = FileBlobStore(settings.data / "blobs", read_master_key(folder / "units.key"))
         if not settings.postgres_url:

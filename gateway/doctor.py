@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.util
+import shlex
 import shutil
 import socket
 import sys
@@ -23,7 +24,7 @@ from audit.ledger.fork import found_in
 from audit.ledger.records import FROZEN
 from audit.ledger.schema import RECORDS
 from audit.ledger.witness.settings import WitnessSettings
-from gateway import history, identity_files
+from gateway import database_file, history, identity_files
 from gateway.identity_files import ENDS_SOON, VALID, Held
 from gateway.settings import Settings
 from gateway.store.migrations import demand_newest
@@ -173,8 +174,8 @@ def _open_witness(folder: Path) -> None:
 
 def _key_files(directory: Path) -> list[Finding]:
     keys = [*directory.glob("**/*.key")]
-    exposed = [str(k.relative_to(directory)) for k in keys if k.stat().st_mode & 0o077]
-    remedy = f"chmod 600 {' '.join(exposed)}" if exposed else ""
+    exposed = [str(k) for k in keys if k.stat().st_mode & 0o077]
+    remedy = f"chmod 600 {shlex.join(exposed)}" if exposed else ""
     return [Finding("key files", not exposed, f"{len(keys)} keys", remedy)] if keys else []
 
 
@@ -210,7 +211,11 @@ def _gateway(directory: Path, parts: _Parts, certificates: dict[str, Held]) -> l
 
 def _database(settings: Settings) -> Finding:
     """Whether rows and ledger can be reached, are those of this release, and take records."""
-    if not settings.postgres_url and not settings.database.is_file():
+    if not database_file.is_there(settings):
+        try:
+            database_file.demand_not_lost(settings)
+        except AssayError as error:
+            return Finding("database", False, error.message, error.remedy)
         return Finding("database", True, f"{settings.database.name} is made at the first start")
     try:
         engine = history.reader(settings)

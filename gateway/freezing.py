@@ -34,7 +34,7 @@ from audit.ledger.records import RecordDraft
 from audit.ledger.store import quick_head
 from audit.ledger.writer import UnitOfWork
 from audit.verify.trust import TrustFile
-from gateway import statements, witnesses
+from gateway import database_file, statements, witnesses
 from gateway.caller import ALL_UNITS, SYSTEM_UNIT
 from gateway.identity_registry import OPERATOR, require_live_role
 from gateway.key_registry import People
@@ -44,7 +44,7 @@ from gateway.settings import Settings
 
 # What an order of either reason is for: the log cannot be signed for then.
 _NOT_SIGNED_FOR = {
-    "fork": (FORKED, ROLLED_BACK),
+    "fork": (FORKED, ROLLED_BACK, database_file.LOST),
     "anchor-lost": ("ANCHOR_MISSING", "ANCHOR_DAMAGED", "LEDGER_UNAVAILABLE"),
 }
 
@@ -147,10 +147,11 @@ def _known(settings: Settings, log: Verifier, *, forked: bool) -> bytes:
         notes += witnesses.newest_published(settings)
     with suppress(AssayError, OSError):
         notes.append(FileAnchor(settings.layout.anchor).read() or b"")
-    engine = dialect.connect(settings.database_url)
-    with suppress(SQLAlchemyError, engine.dialect.loaded_dbapi.Error), engine.connect() as connection:
-        notes.append(quick_head(connection)[1] or b"")
-    engine.dispose()
+    if database_file.is_there(settings):
+        engine = dialect.connect(settings.database_url)
+        with suppress(SQLAlchemyError, engine.dialect.loaded_dbapi.Error), engine.connect() as connection:
+            notes.append(quick_head(connection)[1] or b"")
+        engine.dispose()
     known: list[tuple[int, bytes]] = []
     for note in notes:
         with suppress(AssayError):

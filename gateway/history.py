@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from assay.errors import InvalidInputError
 from assay.v1 import policy_input_pb2, policy_pb2
 from audit.ledger import dialect
+from gateway import database_file
 from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.tables import FactRow, JobRow
@@ -25,9 +26,11 @@ def decided(directory: Path) -> Iterator[Decided]:
 
     Raises:
         InvalidInputError: ``SETTINGS_MISSING`` when there is no installation, ``HISTORY`` when its rows cannot be read.
+        PreconditionError: ``DATABASE_LOST``.
     """
     settings = Settings.load(directory)
-    if not settings.postgres_url and not settings.database.is_file():
+    database_file.demand_not_lost(settings)
+    if not database_file.is_there(settings):
         raise InvalidInputError("HISTORY", f"{directory} has decided nothing yet", remedy="start its gateway first")
     engine = reader(settings)
     job, fact = rows.table(JobRow).c, rows.table(FactRow).c

@@ -13,7 +13,7 @@ from assay.identity import SERVICES, Layout, load_certificate
 from audit.ledger import dialect
 from audit.verify.keys import KeyTable, Term
 from audit.verify.trust import TrustFile
-from gateway import key_files, key_registry
+from gateway import database_file, key_files, key_registry
 from gateway.settings import Settings
 
 PURPOSES = {
@@ -51,10 +51,12 @@ def listed(settings: Settings) -> list[ListedKey]:
 
     Raises:
         InvalidInputError: ``TRUST_MALFORMED`` when the trust file cannot be read.
+        PreconditionError: ``DATABASE_LOST``: which keys were rotated stood there.
     """
     trust = TrustFile.load(settings.layout.trust)
     table = KeyTable.of(trust)
-    if settings.postgres_url or settings.database.is_file():
+    database_file.demand_not_lost(settings)
+    if database_file.is_there(settings):
         engine = dialect.connect(settings.database_url)
         try:
             with engine.connect() as connection:

@@ -24,7 +24,7 @@ from assay.worker.settings import WorkerKeys
 from audit.ledger import dialect
 from audit.verify.keys import AUDIT_WORKER
 from audit.verify.trust import TrustFile
-from gateway import key_registry, rejudging
+from gateway import database_file, key_registry, rejudging
 from gateway.admission.exchange import ADAPTER_FOLDER, PRIVATE_FILE
 from gateway.admission.office import Known
 from gateway.admission.release import REPORT_FILE, audit_order
@@ -58,12 +58,14 @@ def make_kit(settings: Settings, job: str, recipient: X25519PublicKey, out: Path
 
     Raises:
         NotFoundError: ``JOB_NOT_FOUND``.
-        PreconditionError: ``JOB_NOT_AUDITED`` when there is no report.
+        PreconditionError: ``JOB_NOT_AUDITED`` when there is no report, or what :func:`gateway.database_file.demand`
+            says.
         IntegrityError: a ``BUNDLE_`` reason when the sealed rows cannot be opened with the worker's present sealing
             key, or a stored file is damaged or erased.
         InvalidInputError: ``TRUST_MALFORMED`` when the installation's trust file cannot be read, ``KEY_TYPE`` when
             ``units.key`` is no key.
     """
+    database_file.demand(settings)
     engine = dialect.connect(settings.database_url)
     try:
         with engine.connect() as connection:

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine
 
-from assay.errors import PreconditionError
 from audit.ledger.ledger import Ledger
+from gateway import database_file
 from gateway.application import demand_rows, make_ledger
 from gateway.settings import Settings
 from gateway.witnesses import start_checked
@@ -24,14 +24,11 @@ def stopped(settings: Settings) -> Iterator[tuple[Engine, Ledger]]:
     """Starts the ledger of a gateway that does not run, and closes it.
 
     Raises:
-        PreconditionError: ``LEDGER_IN_USE`` while it runs, ``LEDGER_NOT_A_FILE`` before its first start, or
-            ``ROWS_BEHIND_LOG``.
+        PreconditionError: ``LEDGER_IN_USE`` while it runs, ``LEDGER_NOT_A_FILE`` before its first start,
+            ``DATABASE_LOST``, or ``ROWS_BEHIND_LOG``.
         AssayError: what :func:`gateway.witnesses.start_checked` says; nothing is signed then.
     """
-    if not settings.postgres_url and not settings.database.is_file():
-        raise PreconditionError(
-            "LEDGER_NOT_A_FILE", f"there is no database {settings.database.name}", remedy="start the gateway once"
-        )
+    database_file.demand(settings)
     demand_rows(settings)
     engine, ledger = make_ledger(settings)
     try:

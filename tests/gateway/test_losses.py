@@ -16,11 +16,16 @@ from assay.errors import AssayError
 from assay.identity import Layout
 from audit.ledger.note import open_checkpoint
 from audit.verify.trust import TrustFile
-from gateway.settings import default_toml
+from gateway import doctor
+from gateway.settings import Settings, default_toml
 from tests.gateway.conftest import House
 from tests.gateway.test_freezing import append
+from tests.gateway.test_keys import Closed, closed, ran
+from tests.gateway.test_keys import call as assay
 from tests.gateway.test_ledger_cli import call, lose
 from tests.postgres_server import GATEWAY, MIGRATOR, Cluster, Server
+
+__all__ = ["closed", "ran"]  # fixtures
 
 
 def reason(opened: Callable[[], House]) -> str:
@@ -124,3 +129,39 @@ async def test_a_synchronous_standby_loses_nothing(opened: Callable[[], House], 
             process.send_signal(signal.SIGQUIT)
             process.wait()
         primary.stop()
+
+
+async def test_a_lost_database_is_told_from_one_that_was_never_made(
+    closed: Closed, opened: Callable[[], House]
+) -> None:
+    root, database = closed.layout.root, Settings.load(closed.layout.root).database
+    call("backup", root, "--out", backup := root.parent / "backup")
+    oscar = closed.layout.person("oscar")
+    assay("key", "rotate", "permit", root, "--as", oscar)
+    call("backup", root, "--out", newest := root.parent / "newest")
+    lose(database)
+    told = {f.name: f for f in doctor.run(root)}["database"]
+    assert (told.ok, told.required) == (False, True) and "assay ledger restore" in told.remedy
+    for words in (
+        ("ledger", "fsck", root),
+        ("ledger", "backup", root, "--out", root.parent / "x"),
+        ("ledger", "freeze", root, "--as", oscar),
+        ("key", "list", root),  # which would say of the key that was rotated out that it is in force
+        ("key", "rotate", "permit", root, "--as", oscar),
+        ("policy", "replay", root),
+    ):
+        assert "DATABASE_LOST" in assay(*words, code=6)
+    assert reason(opened) == "DATABASE_LOST"
+    assert not database.exists(), "an empty one would stand in the way of the backup"
+    assert "RESTORE_INCOMPLETE" in call("restore", root, "--backup", backup, code=6)
+    call("restore", root, "--backup", newest)
+    await opened().app.close()
+
+
+def test_a_log_whose_database_is_lost_without_a_backup_ends_by_the_anchor(closed: Closed, tmp_path: Path) -> None:
+    root, final = closed.layout.root, tmp_path / "final.checkpoint"
+    size = json.loads(call("fsck", root, "--output", "json"))["records"]
+    lose(Settings.load(root).database)
+    call("freeze", root, "--reason-code", "fork", "--as", closed.layout.person("oscar"), "--out", final)
+    assert open_checkpoint(final.read_bytes(), TrustFile.load(closed.layout.trust).log).size == size
+    assert not Settings.load(root).database.exists()
