@@ -126,7 +126,11 @@ def full_name(settings: Settings, name: str) -> str:
     if name.startswith("people/") and person in people:
         return people[person]
     known = ", ".join([*SERVICE_NAMES, *(f"people/{p}" for p in people)])
-    raise InvalidInputError("KEY_UNKNOWN", f"there is no key {name[:60]!r} here", remedy=f"one of: {known}")
+    raise InvalidInputError(
+        "KEY_UNKNOWN",
+        f"there is no key {name[:60]!r} here",
+        remedy=f"one of: {known}; to be rotated also {', '.join(key_files.SECRETS)}",
+    )
 
 
 def draft_rotation(settings: Settings, name: str, person: Path | None = None) -> dict[str, Any]:

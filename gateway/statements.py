@@ -460,7 +460,8 @@ def role_name(text: str) -> str:
     """
     name = text if text.startswith("ROLE_") else f"ROLE_{text.upper()}"
     if name not in identity_pb2.Role.keys() or name == "ROLE_UNSPECIFIED":
-        raise InvalidInputError("ROLE", f"{text[:64]!r} is not a role")
+        words = (known.removeprefix("ROLE_").lower().replace("_", "-") for known in identity_pb2.Role.keys()[1:])
+        raise InvalidInputError("ROLE", f"{text[:64]!r} is not a role", remedy=f"one of: {', '.join(words)}")
     return name
 
 

@@ -140,7 +140,9 @@ class AdvisoryLock:
             session.execute(f"SELECT pg_advisory_lock({_LOCK_CLASS}, {_WRITER_LOCK})")
         except driver.errors.LockNotAvailable as error:
             session.close()
-            raise PreconditionError("LEDGER_IN_USE", "another process writes to this ledger") from error
+            raise PreconditionError(
+                "LEDGER_IN_USE", "another process writes to this ledger", remedy="stop the gateway, then try again"
+            ) from error
         self._session = session
 
     def check(self) -> None:

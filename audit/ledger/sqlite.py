@@ -141,7 +141,9 @@ class WriterLock:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(fd)
-            raise PreconditionError("LEDGER_IN_USE", "another process writes to this ledger") from error
+            raise PreconditionError(
+                "LEDGER_IN_USE", "another process writes to this ledger", remedy="stop the gateway, then try again"
+            ) from error
         self._fd = fd
 
     def check(self) -> None:

@@ -18,6 +18,7 @@ from audit.ledger.fork import Evidence
 from audit.ledger.note import MAX_NOTE, read_hash
 from audit.verify import EXIT_CODES, timestamp, verify_bundle
 from audit.verify.archive import read_file
+from audit.verify.report import EXIT_USAGE
 from audit.verify.trust import TrustFile
 from gateway.cli import kit
 from gateway.cli.errors import exit_on_error
@@ -227,11 +228,11 @@ def verify(
     trust: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Trust file, from outside the bundle.")],
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Verify an evidence bundle offline. Exit 0 valid, 1 invalid, 3 stale, 4 incomplete, 5 suspect.
+    """Verify an evidence bundle offline. Exit 0 valid, 1 invalid, 2 usage, 3 stale, 4 incomplete, 5 suspect.
 
     Example: assay verify evidence.bundle.zip --trust trust.txt
     """
-    with exit_on_error():
+    with exit_on_error(EXIT_USAGE):  # its 3 would say of evidence that it holds
         report = verify_bundle(bundle, TrustFile.load(trust), dt.datetime.now(dt.UTC))
         if output is Output.JSON:
             emit(output, report.as_dict())

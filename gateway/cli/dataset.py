@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from assay.errors import InvalidInputError
 from assay.v1 import dataset_pb2, lineage_pb2, tuning_job_pb2
 from gateway.cli.errors import exit_on_error
+from gateway.cli.files import field_names, parse_fault
 from gateway.cli.output import Output, OutputOption, emit, more, progress_console, state_name, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
 from policies import yamlsource
@@ -237,23 +238,30 @@ def read_datasheet(path: Path) -> dataset_pb2.Datasheet:
     if not isinstance(data, dict):
         raise InvalidInputError("BAD_DATASHEET", f"{path.name} must hold a mapping of datasheet fields")
     try:
-        return json_format.ParseDict(_long_enums(data), dataset_pb2.Datasheet())
+        return json_format.ParseDict(_long_enums(data, path.name), dataset_pb2.Datasheet())
     except (json_format.ParseError, TypeError, RecursionError) as error:
         raise InvalidInputError(
-            "BAD_DATASHEET", f"{path.name}: {error}", remedy="see `assay dataset upload --help` for the fields"
+            "BAD_DATASHEET",
+            f"{path.name}: {parse_fault(error)}",
+            remedy=f"its fields are {field_names(dataset_pb2.Datasheet())}; docs/datasheet.md says of each what may "
+            "stand there",
         ) from error
 
 
-def _long_enums(data: dict[str, Any]) -> dict[str, Any]:
+def _long_enums(data: dict[str, Any], file: str) -> dict[str, Any]:
     out = dict(data)
-    for key, prefix in (
-        ("classification", "CLASSIFICATION_"),
-        ("legal_basis", "LEGAL_BASIS_"),
-        ("pii_action", "PII_ACTION_"),
-    ):
-        value = out.get(key)
-        if isinstance(value, str) and not value.startswith(prefix):
-            out[key] = prefix + value.upper().replace("-", "_").replace(" ", "_")
+    for field in dataset_pb2.Datasheet.DESCRIPTOR.fields:
+        value = out.get(field.name)
+        if field.enum_type is None or not isinstance(value, str):
+            continue
+        prefix = field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
+        name = prefix + value.removeprefix(prefix).upper().replace("-", "_").replace(" ", "_")
+        if name not in field.enum_type.values_by_name:
+            words = (v.name.removeprefix(prefix).lower().replace("_", "-") for v in field.enum_type.values[1:])
+            raise InvalidInputError(
+                "BAD_DATASHEET", f"{file}: {field.name}: {value[:60]!r} is none", remedy=f"one of: {', '.join(words)}"
+            )
+        out[field.name] = name
     return out
 
 

@@ -52,8 +52,8 @@ def from_call(failed: Any) -> AssayError:
 
 
 @contextmanager
-def exit_on_error() -> Iterator[None]:
-    """Prints an error's diagnostics to stderr and exits with its documented code.
+def exit_on_error(code: int | None = None) -> Iterator[None]:
+    """Prints an error's diagnostics to stderr and exits with its documented code, or with ``code`` if that is given.
 
     What cannot be opened, or does not fit where it goes, is the caller's input: one line, no trace. A database that
     fails is named too. Any other exception is a fault of ours and passes.
@@ -61,29 +61,29 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        _fail(from_call(error))
+        _fail(from_call(error), code)
     except AssayError as error:
-        _fail(error)
+        _fail(error, code)
     except OSError as error:
         if error.errno == errno.EPIPE:  # who read the output has read enough
             raise
-        _fail(unusable(error))
+        _fail(unusable(error), code)
     except UnicodeEncodeError as error:
-        _fail(InvalidInputError("BAD_VALUE", f"{error.object[:100]!r} is not UTF-8"))
+        _fail(InvalidInputError("BAD_VALUE", f"{error.object[:100]!r} is not UTF-8"), code)
     except RecursionError:
-        _fail(InvalidInputError("BAD_VALUE", "the input is nested too deeply"))
+        _fail(InvalidInputError("BAD_VALUE", "the input is nested too deeply"), code)
     except (ValueError, OverflowError) as error:
         # What was typed or read and does not fit: a number beyond its field, a file that is no text.
-        _fail(InvalidInputError("BAD_VALUE", f"{type(error).__name__}: {error}"))
+        _fail(InvalidInputError("BAD_VALUE", f"{type(error).__name__}: {error}"), code)
     except Exception as error:
         from audit.ledger.database_errors import explain  # most commands ask no database, and need no library of one
 
         named = explain(error)
         if named is None:
             raise
-        _fail(named)
+        _fail(named, code)
 
 
-def _fail(error: AssayError) -> None:
+def _fail(error: AssayError, code: int | None) -> None:
     Console(stderr=True, soft_wrap=True).print(error.diagnostics(), style="red", markup=False, highlight=False)
-    raise typer.Exit(EXIT_CODES.get(error.code, 1))
+    raise typer.Exit(EXIT_CODES.get(error.code, 1) if code is None else code)

@@ -11,6 +11,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from google.protobuf.message import Message
+
 from assay.errors import InvalidInputError
 
 
@@ -45,6 +47,16 @@ def written_if(path: Path | None) -> Any:
 def write_json(stream: BinaryIO, value: Any) -> None:
     """Writes a value as people can read it too."""
     stream.write(f"{json.dumps(value, indent=1)}\n".encode())
+
+
+def parse_fault(error: Exception) -> str:
+    """What protobuf found, without its list of fields, which has other spellings than files and pages."""
+    return str(error).partition("\n Available Fields")[0]
+
+
+def field_names(message: Message) -> str:
+    """The fields of a message as files and pages spell them."""
+    return ", ".join(field.name for field in message.DESCRIPTOR.fields)
 
 
 def read_object(path: Path, reason: str) -> dict[str, Any]:

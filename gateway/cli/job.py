@@ -16,6 +16,7 @@ from assay.errors import InvalidInputError
 from assay.v1 import policy_input_pb2, tuning_job_pb2
 from gateway.cli import replay
 from gateway.cli.errors import EXIT_FAILED, EXIT_REFUSED, exit_on_error
+from gateway.cli.files import field_names, parse_fault
 from gateway.cli.job_text import describe, detail
 from gateway.cli.output import Output, OutputOption, emit, micros, more, progress_console, state_name, table
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
@@ -87,7 +88,9 @@ def create(
     use: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False, help="Declaration of use, JSON: places, domain, tier; see docs/datasheet.md."
+            exists=True,
+            dir_okay=False,
+            help="Declaration of use, JSON: jurisdictions, domain, risk_tier and what else docs/datasheet.md lists.",
         ),
     ] = None,
     artefact: Annotated[
@@ -141,17 +144,24 @@ def declare(target: policy_input_pb2.UseDeclaration, file: Path | None, artefact
 
     Raises:
         InvalidInputError: ``BAD_USE`` or ``BAD_ARTEFACT``.
+        typer.BadParameter: a document is not there.
     """
     if file is not None:
         try:
             json_format.Parse(file.read_text("utf-8"), target)
         except (json_format.ParseError, UnicodeDecodeError) as error:
-            raise InvalidInputError("BAD_USE", f"{file.name} is no use declaration: {error}") from error
+            raise InvalidInputError(
+                "BAD_USE",
+                f"{file.name} is no use declaration: {parse_fault(error)}",
+                remedy=f"its members are {field_names(target)}; docs/datasheet.md says of each what may stand there",
+            ) from error
     for item in artefacts:
         kind, _, path = item.partition("=")
         try:
             digest = sha256_file(Path(path))
         except OSError as error:
+            if path:  # as typer says it of a file that has an option to itself
+                raise typer.BadParameter(f"--artefact {item}: {path} cannot be read: {error.strerror}") from error
             remedy = "such as DPIA=assessment.pdf"
             raise InvalidInputError("BAD_ARTEFACT", f"{item!r} is not KIND=FILE", remedy=remedy) from error
         target.artefacts.add(kind=kind, sha256=digest, title=Path(path).name)

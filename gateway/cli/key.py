@@ -17,7 +17,7 @@ from gateway import key_list, key_rotation
 from gateway.cli.errors import exit_on_error
 from gateway.cli.files import read_object, write_json, written
 from gateway.cli.output import Output, OutputOption, emit, table
-from gateway.cli.session import IdentityOption
+from gateway.cli.session import IdentityOption, identity_folder, typed_identity
 from gateway.cli.signing import read_order
 from gateway.key_files import SECRETS
 from gateway.settings import Settings
@@ -50,6 +50,7 @@ def list_(directory: DirectoryArgument, output: OutputOption = Output.TEXT) -> N
 
 @app.command()
 def rotate(
+    context: typer.Context,
     name: NameArgument,
     directory: DirectoryArgument,
     identity: IdentityOption = None,
@@ -73,11 +74,13 @@ def rotate(
         full = key_rotation.full_name(settings, name)
         draft = lambda person: key_rotation.draft_rotation(settings, full, person)  # noqa: E731
         meant = key_rotation.Meant(ROTATED, full)
+        identity = typed_identity(context, identity, order, write_draft)
         _order(settings, draft, meant, identity, order, write_draft, output, staged=full)
 
 
 @app.command()
 def compromised(
+    context: typer.Context,
     name: NameArgument,
     directory: DirectoryArgument,
     since: Annotated[
@@ -107,6 +110,7 @@ def compromised(
         if order is None and not since:
             raise InvalidInputError("KEY_SINCE", "no first record in doubt was named", remedy="pass --since")
         meant = key_rotation.Meant(COMPROMISED, full, since, key)
+        identity = typed_identity(context, identity, order, write_draft)
         _order(settings, draft, meant, identity, order, write_draft, output)
 
 
@@ -123,11 +127,10 @@ def sign(
     Example: assay key sign draft.json --trust ./bank/trust.txt --as ./bank/people/oscar --write-order order.json
     """
     with exit_on_error():
-        if identity is None:
-            raise InvalidInputError("NO_IDENTITY", "no identity given", remedy="pass --as FOLDER or set ASSAY_IDENTITY")
+        person = identity_folder(identity)
         said, trusted = read_object(draft, "DRAFT_MALFORMED"), TrustFile.load(trust)
         with written(write_order) as stream:
-            event, envelope = key_rotation.sign_draft(said, trusted, identity, dt.datetime.now(dt.UTC))
+            event, envelope = key_rotation.sign_draft(said, trusted, person, dt.datetime.now(dt.UTC))
             write_json(stream, envelope)
         words = key_rotation.words(event)
         data = {"order": str(write_order), "log": trusted.origin, "key": event.name, "says": words}
@@ -154,7 +157,8 @@ def _order(
     if write_draft is not None:
         with written(write_draft) as stream:
             write_json(stream, draft(None))
-        emit(output, {"draft": str(write_draft)}, [f"nobody has signed it yet; next: assay key sign {write_draft}"])
+        then = f"assay key sign {write_draft} --trust {settings.layout.trust} --as FOLDER --write-order FILE"
+        emit(output, {"draft": str(write_draft)}, [f"nobody has signed it yet; next, on the signer's machine: {then}"])
         return
     envelope = read_order(order) if order else draft(identity)
     done = key_rotation.order(settings, envelope, meant, "" if order else staged)

@@ -20,10 +20,11 @@ from audit.ledger.restore import open_source
 from audit.ledger.restore import restore as put_back
 from audit.ledger.upkeep import examine, record_count
 from audit.verify.trust import TrustFile
+from gateway import database_file
 from gateway.cli.errors import EXIT_CODES, exit_on_error
 from gateway.cli.files import write_json, written, written_if
 from gateway.cli.output import Output, OutputOption, emit, progress_console, table
-from gateway.cli.session import IdentityOption
+from gateway.cli.session import IdentityOption, typed_identity
 from gateway.cli.signing import read_order
 from gateway.settings import Settings
 from gateway.store.migrations import migrate as migrate_tables
@@ -156,6 +157,7 @@ def restore(
 
 @app.command()
 def freeze(
+    context: typer.Context,
     directory: DirectoryArgument,
     reason_code: Annotated[
         str,
@@ -183,6 +185,7 @@ def freeze(
     from gateway.freezing import sign_order
 
     with exit_on_error():
+        identity = typed_identity(context, identity, order)
         if (identity is None) == (order is None):
             raise InvalidInputError("NO_IDENTITY", "an order has one source", remedy="pass --as FOLDER or --order FILE")
         code = reason_code or "retired"
@@ -195,7 +198,7 @@ def freeze(
             said = f"signed: {origin} ends for good, reason {code}; hand over {write_order}, for --order"
             emit(output, {"order": str(write_order), "log": origin, "reason_code": code}, [said])
             return
-        settings, _ = _open(directory, None)
+        settings, _ = _open(directory, None, must_exist=False)
         envelope = read_order(order) if order else sign_order(identity or Path(), settings.origin, code)
         with written_if(out) as stream:
             done = end(settings, envelope, reason_code)
@@ -219,7 +222,7 @@ def _open(directory: Path, trust: Path | None, *, must_exist: bool = True) -> tu
 
     Raises:
         InvalidInputError: ``SETTINGS_MISSING``, ``SETTINGS``, ``TRUST_MISSING`` or ``TRUST_MALFORMED``.
-        PreconditionError: ``LEDGER_NOT_A_FILE`` when there is no database to look at.
+        PreconditionError: ``LEDGER_NOT_A_FILE`` or ``DATABASE_LOST`` when there is no database to look at.
     """
     settings = Settings.load(directory)
     path = trust or settings.layout.trust
@@ -227,10 +230,8 @@ def _open(directory: Path, trust: Path | None, *, must_exist: bool = True) -> tu
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError("TRUST_MISSING", f"cannot read {path}", remedy="pass --trust") from error
-    if must_exist and not settings.postgres_url and not settings.database.is_file():
-        raise PreconditionError(
-            "LEDGER_NOT_A_FILE", f"there is no database {settings.database.name}", remedy="start the gateway once"
-        )
+    if must_exist:
+        database_file.demand(settings)
     return settings, TrustFile.parse(text).log
 
 

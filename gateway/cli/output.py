@@ -27,6 +27,8 @@ class Output(StrEnum):
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="text for people, json for programs.")]
 
 console = Console(soft_wrap=True)
+_wide = Console(soft_wrap=True, width=1 << 16)
+"""For a file or a pipe: a table takes what its longest cells need, so that a line of it is a row."""
 progress_console = Console(stderr=True)
 
 
@@ -41,9 +43,10 @@ def emit(output: Output, data: Message | Mapping[str, Any] | Sequence[Any], text
         plain = as_dict(data) if isinstance(data, Message) else data
         typer.echo(json.dumps(plain, indent=2, ensure_ascii=False, default=str))
         return
+    printer = console if console.is_terminal else _wide
     for item in text:
         # Text from outside never becomes markup or a control sequence on a terminal.
-        console.print(safe(item) if isinstance(item, str) else item)
+        printer.print(safe(item) if isinstance(item, str) else item)
 
 
 def safe(text: str) -> Text:
@@ -52,8 +55,10 @@ def safe(text: str) -> Text:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
-    """A table whose cells are plain text."""
-    out = Table(*columns, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    """A table whose cells are plain text, broken where the terminal ends and never cut: names are typed again."""
+    out = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        out.add_column(column, overflow="fold")
     for row in rows:
         out.add_row(*[safe("" if cell is None else str(cell)) for cell in row])
     return out

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from assay.certificates import PERSON
+from assay.errors import InvalidInputError
 from assay.v1 import identity_pb2
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, every_page, table
 from gateway.cli.session import AddressOption, IdentityOption, open_session
 from gateway.cli.signing import sign
-from gateway.statements import GRANT_REVOCATION_REASONS, grant_revocation_statement, grant_statement
+from gateway.statements import GRANT_REVOCATION_REASONS, grant_revocation_statement, grant_statement, role_name
 
 app = typer.Typer()
 
@@ -65,7 +67,12 @@ def grant(
     Example: assay role grant spiffe://assay.local/people/vera validator --unit support
     """
     with exit_on_error(), open_session(identity, address) as session:
-        name = "ROLE_" + role.upper().replace("-", "_")
+        name = role_name(role.replace("-", "_"))
+        if not PERSON.fullmatch(subject):
+            raise InvalidInputError(
+                "SUBJECT", f"{subject[:100]!r} is no person's subject", remedy="write it as `assay role whoami` shows "
+                "yours: spiffe://DOMAIN/people/NAME",
+            )  # fmt: skip
         envelope = sign(session, grant_statement(subject, name, unit, f"g-{uuid.uuid4().hex[:12]}"))
         answer = session.identity.GrantRole(identity_pb2.GrantRoleRequest(envelope=envelope))
         emit(output, answer.role_grant, [f"{answer.role_grant.name} granted"])

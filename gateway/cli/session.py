@@ -115,19 +115,41 @@ class _Details(grpc.ClientCallDetails):
     compression: Any
 
 
+def identity_folder(folder: Path | None) -> Path:
+    """The folder of whoever calls or signs.
+
+    Raises:
+        InvalidInputError: ``NO_IDENTITY``: none was named, or what was named is no folder.
+    """
+    if folder is None or not folder.is_dir():
+        raise InvalidInputError(
+            "NO_IDENTITY", "no identity given" if folder is None else f"there is no folder {folder}",
+            remedy="pass --as DIR/people/NAME or set ASSAY_IDENTITY; `assay init` and `assay identity enrol` make such "
+            "folders",
+        )  # fmt: skip
+    return folder
+
+
+def typed_identity(context: typer.Context, folder: Path | None, *others: Path | None) -> Path | None:
+    """The identity for an order, which has one source.
+
+    One of the environment stands there for all commands of a person, and is not meant where another source was typed.
+    """
+    source = context.get_parameter_source("identity")
+    of_environment = source is not None and source.name == "ENVIRONMENT"
+    return None if of_environment and any(other is not None for other in others) else folder
+
+
 @contextmanager
 def open_session(folder: Path | None, address: str | None) -> Iterator[Session]:
     """Opens a channel with the person's own certificate.
 
     Raises:
-        InvalidInputError: ``NO_IDENTITY``, ``NO_ADDRESS``, or what :func:`assay.identity.person_tls` says.
+        InvalidInputError: ``NO_IDENTITY``, ``NO_ADDRESS``, ``CLIENT_SETTINGS``, or what
+            :func:`assay.identity.person_tls` says.
         UnauthenticatedError: ``CERTIFICATE_EXPIRED``; the gateway would end the handshake without a word.
     """
-    if folder is None:
-        raise InvalidInputError(
-            "NO_IDENTITY", "no identity given",
-            remedy="pass --as DIR/people/NAME or set ASSAY_IDENTITY; `assay init` makes the folder",
-        )  # fmt: skip
+    folder = identity_folder(folder)
     target = address or _address_of(folder)
     tls = person_tls(folder)
     certificate = load_certificate(folder / "person.crt")
@@ -146,8 +168,14 @@ def open_session(folder: Path | None, address: str | None) -> Iterator[Session]:
 def _address_of(folder: Path) -> str:
     path = folder / "client.toml"
     try:
-        return str(tomllib.loads(path.read_text("utf-8"))["address"])
+        settings = tomllib.loads(path.read_text("utf-8"))
+        address = str(settings.pop("address"))
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInputError(
             "NO_ADDRESS", f"{path} names no gateway", remedy="pass --address host:port or set ASSAY_ADDRESS"
         ) from error
+    if settings:
+        raise InvalidInputError(
+            "CLIENT_SETTINGS", f"{path}: {next(iter(settings))[:200]}: unknown", remedy="address is its one key"
+        )
+    return address

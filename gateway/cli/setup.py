@@ -20,6 +20,7 @@ from audit.verify.trust import TrustFile
 from gateway.cli.audit import read_note
 from gateway.cli.errors import exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, table
+from gateway.statements import role_name
 
 DirectoryArgument = Annotated[Path, typer.Argument(help="Directory of the installation.")]
 
@@ -162,5 +163,5 @@ def _person(text: str) -> Person:
         raise InvalidInputError(
             "BAD_PERSON", f"{text!r} is not NAME:ROLE[:UNIT]", remedy="for example rita:requester:support"
         )
-    role = "ROLE_" + parts[1].upper().replace("-", "_")
+    role = role_name(parts[1].replace("-", "_"))
     return installation.Person(parts[0], role, parts[2] if len(parts) == 3 else "-")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
+import re
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +18,7 @@ from typing import Any
 import pytest
 import typer
 from cryptography.hazmat.primitives.asymmetric import ec
+from rich.console import Console
 from typer.testing import CliRunner
 
 from assay.digests import folder_manifest
@@ -33,9 +37,10 @@ from assay.v1 import (
 from assay.worker.settings import WorkerKeys
 from audit.ledger.httpd import tls_context
 from audit.ledger.note import sign_note
+from audit.verify import __main__ as verifier
 from gateway import doctor
 from gateway.application import Application
-from gateway.cli import approval, audit, dataset, job, model, permit, policy, role
+from gateway.cli import approval, audit, dataset, job, model, output, permit, policy, role
 from gateway.cli.app import app
 from gateway.cli.errors import exit_on_error
 from gateway.cli.files import written
@@ -444,3 +449,130 @@ def test_a_damaged_key_of_a_worker_is_named(pristine: Path, tmp_path: Path) -> N
     with pytest.raises(InvalidInputError) as caught:
         WorkerKeys.load(folder)
     assert caught.value.reason == "KEY_MALFORMED" and str(folder / "seal.key") in caught.value.message
+
+
+@pytest.mark.parametrize("told", ["rubbish", "not text", "folder", "max-age 7d"])
+def test_both_verifiers_call_an_unreadable_trust_file_usage(pristine: Path, tmp_path: Path, told: str) -> None:
+    """Their 3 says that the evidence holds and is old."""
+    trust, bundle = tmp_path / "trust.txt", tmp_path / "x.zip"
+    bundle.write_bytes(b"x")
+    trust.write_bytes({"rubbish": b"x", "not text": b"\xff"}.get(told, Layout(pristine).trust.read_bytes()))
+    if told == "max-age 7d":
+        trust.write_text(trust.read_text() + "max-age 7d\n")
+    if told == "folder":
+        trust.unlink()
+        trust.mkdir()
+    words = (str(bundle), "--trust", str(trust))
+    assert verifier.main(words) == 2
+    for command in (("verify",), ("audit", "verify")):
+        run(*command, *words, code=2)
+    if told == "rubbish":
+        shutil.copy(Layout(pristine).trust, trust)
+        assert verifier.main(words) == 1
+        run("verify", *words, code=1)
+
+
+NAMES = ("units/support/tuningJobs/" + "a" * 70, "roleGrants/g-1a2b3c4d5e6f")
+
+
+def test_a_name_in_a_table_is_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", shown)
+    output.emit(output.Output.TEXT, {}, [output.table(("job", "grant", "why"), [(*NAMES, "word " * 60)])])
+    row = shown.getvalue().splitlines()[1]
+    assert row.split()[:2] == list(NAMES) and "…" not in shown.getvalue(), "a pipe has no width"
+    narrow = Console(width=60, force_terminal=True, file=io.StringIO())
+    monkeypatch.setattr(output, "console", narrow)
+    output.emit(output.Output.TEXT, {}, [output.table(("job", "grant"), [NAMES])])
+    lines = [re.sub(r"\x1b\[\d*m", "", line) for line in narrow.file.getvalue().splitlines()[1:]]
+    assert "…" not in "".join(lines) and NAMES[0] in "".join(line.split("  ")[0].strip() for line in lines)
+
+
+def test_doctor_names_files_from_where_one_stands(closed: Closed, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = closed.layout.root
+    (root / "services/gateway/log.key").chmod(0o644)
+    monkeypatch.chdir(root.parent)
+    (told,) = (f for f in doctor.run(Path(root.name)) if f.name == "key files")
+    assert told.remedy == f"chmod 600 {root.name}/services/gateway/log.key"
+
+
+def test_what_is_no_persons_folder_is_said_first(tmp_path: Path, pristine: Path) -> None:
+    nobody = tmp_path / "nobody"
+    for words in (("role", "whoami"), ("role", "whoami", "--address", "127.0.0.1:1"), ("policy", "publish", pristine)):
+        said = run(*words, "--as", nobody)
+        assert "NO_IDENTITY" in said and str(nobody) in said
+
+
+def test_an_unknown_key_of_client_toml_is_refused(rita: Path) -> None:
+    (rita / "client.toml").write_text('address = "127.0.0.1:1"\nadress = "127.0.0.1:2"\n')
+    said = run("role", "whoami", "--as", rita)
+    assert "CLIENT_SETTINGS" in said and "adress" in said
+
+
+def test_a_role_or_subject_typed_wrongly_is_answered_with_what_there_is(rita: Path, tmp_path: Path) -> None:
+    said = run("role", "grant", "spiffe://assay.local/people/vera", "validater", "--unit", "-", "--as", rita)
+    assert "'validater' is not a role" in said and "compliance-officer, validator" in said
+    said = run("role", "grant", "vera", "validator", "--unit", "-", "--as", rita)
+    assert "SUBJECT" in said and "spiffe://DOMAIN/people/NAME" in said
+    said = run("init", tmp_path / "new", "--person", "rita:requestor")
+    assert "'requestor' is not a role" in said and "requester, compliance-officer" in said
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_use_or_datasheet_typed_wrongly_is_answered_with_what_there_is(rita: Path, tmp_path: Path) -> None:
+    use, sheet = tmp_path / "use.json", tmp_path / "sheet.yaml"
+    create = ("job", "create", "units/support", "x", "--dataset", "d", "--purpose", "p", "--as", rita)
+    use.write_text('{"places": ["EU"]}')
+    said = run(*create, "--use", use)
+    assert "BAD_USE" in said and '"places"' in said and "jurisdictions, domain" in said and "risk_tier" in said
+    assert "riskTier" not in said and "docs/datasheet.md" in said
+    gone = tmp_path / "nope.pdf"
+    said = run(*create, "--artefact", f"DPIA={gone}", code=2)
+    assert str(gone) in said.replace("\n", "") and "KIND=FILE" not in said
+    assert "KIND=FILE" in run(*create, "--artefact", "DPIA")
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    upload = ("dataset", "upload", "units/support", "d", tmp_path / "rows.jsonl", "--datasheet", sheet, "--as", rita)
+    sheet.write_text("classification: secret\n")
+    said = run(*upload)
+    assert "classification: 'secret' is none" in said and "one of: public, internal, confidential, restricted" in said
+    sheet.write_text("clasification: internal\n")
+    said = run(*upload)
+    assert "clasification" in said and "legal_basis" in said and "legalBasis" not in said
+    for words in ("classification: internal", "classification: CLASSIFICATION_INTERNAL", "legal_basis: public task"):
+        sheet.write_text(words)
+        assert "UNAVAILABLE" in run(*upload, code=9)
+
+
+async def test_a_key_command_says_what_to_do(opened: Callable[[], House]) -> None:
+    house = opened()
+    root, oscar = house.layout.root, house.layout.person("oscar")
+    try:
+        for words in (("key", "rotate", "permit", root), ("key", "rotate", "canary", root), ("ledger", "freeze", root)):
+            said = run(*words, "--as", oscar, code=6)
+            assert "LEDGER_IN_USE" in said and "stop the gateway" in said
+    finally:
+        await house.app.close()
+    said = run("key", "rotate", "nosuch", root, "--as", oscar)
+    assert all(name in said for name in ("permit", "people/vik", "canary", "gateway-seal", "audit-worker-seal"))
+
+
+def test_an_identity_of_the_environment_is_no_second_source_of_an_order(closed: Closed, tmp_path: Path) -> None:
+    """The README has people export it."""
+    root, trust, oscar = closed.layout.root, closed.layout.trust, closed.layout.person("oscar")
+    draft, order = tmp_path / "draft.json", tmp_path / "order.json"
+
+    def typed(*words: object, code: int = 0) -> str:
+        done = CliRunner().invoke(app, [*map(str, words)], env={"ASSAY_IDENTITY": str(oscar), "COLUMNS": "300"})
+        assert done.exit_code == code, done.output
+        return done.output
+
+    for words in (("rotate", "pdf", root), ("compromised", "pdf", root, "--since", 0)):
+        said = typed("key", *words, "--write-draft", draft)
+        assert f"assay key sign {draft} --trust {trust} --as FOLDER --write-order FILE" in said
+        typed("key", "sign", draft, "--trust", trust, "--write-order", order)
+        typed("key", *words, "--order", order)
+    typed("ledger", "freeze", root, "--write-order", order)
+    typed("ledger", "freeze", root, "--order", order)
+    for words in (("key", "rotate", "permit", root), ("ledger", "freeze", root)):
+        assert "NO_IDENTITY" in typed(*words, "--as", oscar, "--order", order, code=3), "typed, it is one"
