@@ -18,7 +18,7 @@ from assay.identity import Layout
 from assay.v1 import policy_pb2
 from gateway.settings import Settings
 from policies import testing
-from policies.bundle import BUNDLE, Text
+from policies.bundle import BUNDLE, Text, demand_units
 from policies.engine import PolicyEngine
 from policies.pack import LIMITS, PACKS, RULES, TESTS, texts
 from policies.pack import load as read_pack
@@ -40,10 +40,13 @@ def load(settings: Settings) -> PolicyEngine:
     The tests of a bundle take seconds; those of the one that was in force last are not run again for the same engine.
 
     Raises:
-        InvalidInputError: ``PACK_*`` with file, line, column and rule, when nothing was in force before.
+        InvalidInputError: ``PACK_*`` with file, line, column and rule, when nothing was in force before. What is in
+            force stays so when a unit that it names is retired.
     """
     try:
-        return PolicyEngine.load(folder(settings.layout), held=_held(settings))
+        engine = PolicyEngine.load(folder(settings.layout), held=_held(settings))
+        demand_units(engine.pack.folder, settings.units)
+        return engine
     except InvalidInputError as fault:
         if not _kept(settings).is_dir():
             raise

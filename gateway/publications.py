@@ -8,28 +8,37 @@ the recorded one the gateway reads it, demands that it names exactly the policy 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography import x509
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from assay import canonical, dsse, durable
-from assay.errors import AssayError, InvalidInputError, PermissionDeniedError, PreconditionError
-from assay.identity import Layout, load_certificate, load_p256
+from assay.errors import (
+    AlreadyExistsError,
+    AssayError,
+    InvalidInputError,
+    PermissionDeniedError,
+    PreconditionError,
+)
+from assay.identity import Layout, load_certificate, load_p256, subject_of
 from assay.v1 import policy_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway import statements
+from gateway import database_file, history, statements
 from gateway.caller import ALL_UNITS, SYSTEM_UNIT, Caller
 from gateway.identity_registry import grants_of
 from gateway.key_registry import People
 from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.database import Store
-from gateway.store.tables import FactRow
+from gateway.store.tables import FactRow, GrantRow
 
+T = TypeVar("T")
 PUBLISHERS = ("ROLE_OPERATOR", "ROLE_COMPLIANCE_OFFICER")
 SIGNERS = 2
 _IN_FORCE, _SINCE = "policy.in-force", "policy.in-force-since"
@@ -39,18 +48,27 @@ _USED = "policy.publication."
 def publish(layout: Layout, person: Path, policy: policy_pb2.Policy) -> dict[str, Any]:
     """Signs a policy with a person's own key and puts the publication where the gateway looks for it at its next start.
 
-    A publication of the same policy that another person has signed already gets this signature beside theirs.
+    A publication of the same policy that another person has signed already gets this signature beside theirs; one that
+    is complete is not replaced before the gateway has recorded it.
 
     Returns:
         The envelope; with one signature it puts nothing into force.
 
     Raises:
         InvalidInputError: the person's key or certificate cannot be read.
+        AlreadyExistsError: ``POLICY_SIGNED``: enough people have signed this policy.
     """
     certificate = load_certificate(person / "person.crt")
     key, target = load_p256(person / "person.key"), layout.policy_publication
-    known = _of_another(target, policy, certificate)
-    if known is not None:
+    known = _of_same(target, policy)
+    signed = [] if known is None else signers(known)
+    if known is not None and len(signed) >= SIGNERS and not _used(layout, known):
+        raise AlreadyExistsError(
+            "POLICY_SIGNED",
+            f"{' and '.join(signed)} have signed this policy",
+            remedy=f"restart the gateway to put it in force; where it was in force before, move {target} away first",
+        )
+    if known is not None and len(signed) == 1 and signed[0] != subject_of(certificate):
         envelope = dsse.cosign_person(known, key, certificate)
     else:
         envelope = dsse.sign_person(canonical.encode(statements.policy_statement(policy)), key, certificate)
@@ -102,17 +120,93 @@ def in_force_since(store: Store) -> Timestamp | None:
     return None if noted is None else rows.timestamp(int(noted.value))
 
 
-def _of_another(path: Path, policy: policy_pb2.Policy, certificate: x509.Certificate) -> dict[str, Any] | None:
-    """The publication that waits, if it is of this policy and waits for a second person."""
+def demand_publisher(layout: Layout, person: Path) -> None:
+    """Demands a publisher's role of whoever is about to sign, as far as grants lie here.
+
+    On a person's own machine there are none, and the gateway asks at its start.
+
+    Raises:
+        InvalidInputError: the person's certificate cannot be read.
+        PermissionDeniedError: ``ROLE_MISSING``.
+    """
+    subject = subject_of(load_certificate(person / "person.crt"))
+    grants = _granted(layout)
+    if grants is not None and not any((subject, role, ALL_UNITS) in grants for role in PUBLISHERS):
+        raise PermissionDeniedError(
+            "ROLE_MISSING", f"{subject} holds neither {' nor '.join(PUBLISHERS)} in every unit", remedy=_REMEDY
+        )
+
+
+def signers(envelope: Mapping[str, Any]) -> list[str]:
+    """The subjects who have signed a publication, as their certificates say; only the gateway verifies them.
+
+    Raises:
+        InvalidInputError, UnauthenticatedError: it is none.
+    """
+    try:
+        certificates = [x509.load_der_x509_certificate(dsse.from_base64(s["cert"])) for s in envelope["signatures"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInputError("POLICY_PUBLICATION", "a signature has no certificate", remedy=_REMEDY) from error
+    return [subject_of(certificate) for certificate in certificates]
+
+
+def _of_same(path: Path, policy: policy_pb2.Policy) -> dict[str, Any] | None:
+    """The publication that lies there, if it is of this policy."""
     try:
         envelope = _read(path)
-        signed = statements.read_policy(dsse.read_statement(dsse.envelope_payload(envelope)))
-        certificates = [x509.load_der_x509_certificate(dsse.from_base64(s["cert"])) for s in envelope["signatures"]]
-    except (AssayError, KeyError, TypeError, ValueError):
+        signed = _signed(envelope)
+        signers(envelope)
+    except AssayError:
         return None
     same = (signed.bundle_sha256, signed.limits_sha256) == (policy.bundle_sha256, policy.limits_sha256)
-    waits = len(certificates) == 1 and certificates[0].public_key() != certificate.public_key()
-    return envelope if same and waits else None
+    return envelope if same else None
+
+
+def _signed(envelope: Mapping[str, Any]) -> statements.SignedPolicy:
+    return statements.read_policy(dsse.read_statement(dsse.envelope_payload(envelope)))
+
+
+def _used(layout: Layout, envelope: Mapping[str, Any]) -> bool:
+    """Whether a publication is known here to be recorded."""
+    key = _USED + _signed(envelope).publication_id
+    return bool(_ask(layout, lambda c: rows.get(c, FactRow, job=SYSTEM_UNIT, key=key)))
+
+
+def _granted(layout: Layout) -> set[tuple[str, str, str]] | None:
+    """Subject, role and unit of each grant that holds: of the rows, and before the first start the first grants.
+
+    None where neither is here to be read.
+    """
+    try:
+        settings = Settings.load(layout.root)
+        if database_file.is_there(settings):
+            held = _ask(layout, lambda c: rows.select_all(c, GrantRow, revoked_us=0))
+            if held is None:
+                return None
+            if held:
+                return {(g.subject, g.role, g.unit) for g in held}
+        database_file.demand_not_lost(settings)
+        envelopes = json.loads(layout.bootstrap_grants.read_text("utf-8"))
+        first = [statements.read_grant(dsse.read_statement(dsse.envelope_payload(e))) for e in envelopes]
+        return {(g.subject, statements.role_name(g.role), g.unit) for g in first}
+    except (AssayError, OSError, TypeError, ValueError):
+        return None
+
+
+def _ask(layout: Layout, question: Callable[[Connection], T]) -> T | None:
+    """What the gateway's rows say; None where they do not lie here or cannot be read."""
+    try:
+        settings = Settings.load(layout.root)
+        if not database_file.is_there(settings):
+            return None
+        engine = history.reader(settings)
+        try:
+            with engine.connect() as connection:
+                return question(connection)
+        finally:
+            engine.dispose()
+    except (AssayError, SQLAlchemyError):
+        return None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ bundle of one pack, or of two where the pack ``extends`` the one beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,26 @@ def read(folder: Path) -> Sheet:
         chosen[unit] = names
     text = {key: plain(value) for key, value in top.data.items() if key != "units"}
     return Sheet(tuple(folder / name for name in packs), chosen, head, text)
+
+
+def demand_units(folder: Path, known: Collection[str]) -> None:
+    """Demands that every unit that has chosen packs is one that there is; a misspelt one would be asked none of them.
+
+    Args:
+        folder: a bundle that :func:`read` takes.
+        known: units of an installation.
+
+    Raises:
+        InvalidInputError: ``PACK_UNIT`` with file, line and column.
+    """
+    if not (folder / BUNDLE).is_file():
+        return
+    units = Section(yamlsource.read(folder / BUNDLE), ()).child("units")
+    for unit in units.data:
+        if unit not in known:
+            raise units.error(
+                unit, "PACK_UNIT", f"this installation has no unit {unit!r}: units in assay.toml are {', '.join(known)}"
+            )
 
 
 def _base(folder: Path) -> tuple[Path, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,8 @@ def diff(old: Pack, new: Pack) -> tuple[Difference, ...]:
     """Every difference that can change an answer or what is printed with it."""
     rules = _compare("rule", {rule.id: _rule(rule) for rule in old.rules}, {rule.id: _rule(rule) for rule in new.rules})
     limits = _compare("limit", _limits(old), _limits(new))
-    units = _compare("unit", _units(old), _units(new))
+    named = {*old.units, *new.units}
+    units = _compare("unit", _units(old, named), _units(new, named))
     return (*rules, *limits, *units)
 
 
@@ -67,5 +68,6 @@ def _limits(pack: Pack) -> dict[str, dict[str, str]]:
     return {name: {"value": limit.text(), "why": limit.why} for name, limit in pack.limits.by_name.items()}
 
 
-def _units(pack: Pack) -> dict[str, dict[str, str]]:
-    return {unit: {"packs": ", ".join(names)} for unit, names in pack.units.items()}
+def _units(pack: Pack, named: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What each unit chose; one that a bundle does not name chose none."""
+    return {unit: {"packs": ", ".join(pack.units.get(unit, ()))} for unit in named}

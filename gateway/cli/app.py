@@ -14,7 +14,7 @@ from gateway.cli import audit, erase, setup
 NOUNS = {
     "dataset": "Datasets: upload, import, get, list, lineage.",
     "job": "Tuning jobs: create, get, list, watch, cancel, pause, resume, appeal, replay.",
-    "policy": "Policies: list, explain, publish, precedents, evaluate, lint, test, diff, replay.",
+    "policy": "Policies: list, explain, publish, precedents, evaluate, copy, lint, test, diff, replay.",
     "approval": "Approvals: list, decide, waive, dismiss, raise, revoke.",
     "permit": "Deployment permits: issue, check, revoke.",
     "base-model": "Base models that jobs may name: add, list.",
@@ -69,8 +69,8 @@ app = typer.Typer(
     epilog=(
         "Exit codes: 0 done; 1 our fault, a job FAILED, or doctor or reperform found a fault; 2 usage; 3 invalid "
         "input; 4 not found; 5 not allowed; 6 refused by policy or state; 7 conflict; 8 a cap was reached; "
-        "9 unreachable or too slow; 10 bytes or proofs do not agree. `assay verify`: 0 valid, 1 invalid, 3 stale, "
-        "4 incomplete, 5 suspect."
+        "9 unreachable or too slow; 10 bytes or proofs do not agree. `assay verify`: 0 valid, 1 invalid, 2 usage, "
+        "3 stale, 4 incomplete, 5 suspect."
     ),
 )
 app.command("init")(setup.init)

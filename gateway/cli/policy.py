@@ -17,7 +17,9 @@ from gateway.cli import policy_packs
 from gateway.cli.errors import EXIT_REFUSED, exit_on_error
 from gateway.cli.job_text import outcomes
 from gateway.cli.output import Output, OutputOption, emit, more, table
-from gateway.cli.session import AddressOption, IdentityOption, open_session
+from gateway.cli.session import AddressOption, IdentityOption, identity_folder, open_session
+from gateway.settings import Settings
+from policies.bundle import demand_units
 from policies.engine import PolicyEngine
 from policies.pack import load
 
@@ -92,23 +94,26 @@ def publish(
 ) -> None:
     """Sign the installed rules and limits with your own key; two people sign, then they hold from the next start.
 
-    Without a publication that names exactly what is installed, signed by two, the gateway does not start. It needs
+    Without a publication that names exactly what is installed, signed by two, the gateway does not start. Where the
+    installation's own files lie, who may not sign and a unit that there is not are refused at once. It needs
     trust.txt, and what of policies/ and bootstrap/policy.json there is, which may be a copy.
 
     Example: assay policy publish ./bank --as ./bank/people/cora
     """
     with exit_on_error():
-        if identity is None:
-            raise InvalidInputError("NO_IDENTITY", "no identity given", remedy="pass --as FOLDER or set ASSAY_IDENTITY")
-        layout = Layout(directory)
+        person, layout = identity_folder(identity), Layout(directory)
         TrustFile.load(layout.trust)  # which lies on a person's machine too: this is no directory by mistake
-        rules = PolicyEngine.load(active_policy.folder(layout)).policy()
-        envelope = publications.publish(layout, identity, rules)
-        left = publications.SIGNERS - len(envelope["signatures"])
+        publications.demand_publisher(layout, person)
+        folder = active_policy.folder(layout)
+        if layout.settings.exists():
+            demand_units(folder, Settings.load(directory).units)
+        rules = PolicyEngine.load(folder).policy()
+        signed = publications.signers(publications.publish(layout, person, rules))
+        left = publications.SIGNERS - len(signed)
         next_ = f"restart the gateway of {directory} to put it in force" if not left else "one more person must sign"
         emit(output, rules, [
             f"{rules.name} {rules.version}  rules {rules.bundle_sha256[:16]}  limits {rules.limits_sha256[:16]}",
-            f"signed; {next_}",
+            f"signed by {' and '.join(signed)}; {next_}",
         ])  # fmt: skip
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from assay.errors import InvalidInputError
+from assay.errors import AlreadyExistsError, InvalidInputError
 from gateway import history
 from gateway.cli.errors import EXIT_CODES, EXIT_REFUSED, exit_on_error
 from gateway.cli.output import Output, OutputOption, emit, table
+from policies.authorization import ACCESS
+from policies.bundle import BUNDLE
 from policies.diffing import diff as differences
 from policies.engine import PolicyEngine
 from policies.lint import lint_pack
@@ -28,8 +31,24 @@ PackOption = Annotated[Path, typer.Option(exists=True, file_okay=False, help="Bu
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for command in (lint, test, diff, replay):
+    for command in (copy, lint, test, diff, replay):
         app.command()(command)
+
+
+def copy(
+    folder: Annotated[Path, typer.Argument(help="Folder to make: DIR/policies, where an installation has its own.")],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Copy the packaged bundle into a folder, to be edited there; two people sign what comes of it.
+
+    Example: assay policy copy ./bank/policies
+    """
+    with exit_on_error():
+        if folder.exists():
+            raise AlreadyExistsError("FOLDER_EXISTS", f"{folder} is there", remedy="name a folder to be made")
+        # Who may call what is the release's own and no part of a bundle.
+        shutil.copytree(PACKS, folder, ignore=shutil.ignore_patterns(ACCESS.name))
+        emit(output, {"folder": str(folder)}, [f"{folder}: edit {BUNDLE} and limits.yaml of the packs, then lint it"])
 
 
 def lint(folder: PackArgument = PACKS, output: OutputOption = Output.TEXT) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -176,6 +177,42 @@ async def test_coming_back_to_a_policy_takes_a_new_signature(
     published = [r for r in back.app.ledger.records("system", None, -1, 50) if r.type == "policy.published"]
     assert len(published) == 2 and len(records.read(published[1].body).signatures) == 2
     await back.app.close()
+
+
+def published(layout: Layout, name: str, code: int = 0) -> str:
+    done = CliRunner().invoke(cli, ["policy", "publish", str(layout.root), "--as", str(layout.person(name))])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+async def test_who_may_not_publish_is_told_before_anything_is_replaced(
+    opened: Callable[[], House], layout: Layout
+) -> None:
+    before = layout.policy_publication.read_bytes()
+    for _ in ("by the first grants", "by the rows"):
+        assert "ROLE_MISSING" in published(layout, "rita", code=5)
+        assert layout.policy_publication.read_bytes() == before
+        await opened().app.close()
+
+
+async def test_a_complete_publication_is_not_replaced_before_it_is_recorded(layout: Layout) -> None:
+    before = layout.policy_publication.read_bytes()
+    for name in ("olga", "cora"):
+        said = published(layout, name, code=7)
+        assert "POLICY_SIGNED" in said and "people/oscar and spiffe://assay.local/people/cora" in said
+    assert layout.policy_publication.read_bytes() == before
+    layout.policy_publication.unlink()
+    assert "signed by spiffe://assay.local/people/olga; one more" in published(layout, "olga")
+    assert "signed by spiffe://assay.local/people/olga; one more" in published(layout, "olga"), "one person is one"
+    assert "people/olga and spiffe://assay.local/people/cora; restart" in published(layout, "cora")
+
+
+async def test_where_no_grants_lie_the_gateway_asks_at_its_start(layout: Layout, tmp_path: Path) -> None:
+    desk = Layout(tmp_path / "desk")
+    desk.root.mkdir()
+    shutil.copy(layout.trust, desk.trust)
+    shutil.copytree(layout.root / "people", desk.root / "people")
+    assert "signed by spiffe://assay.local/people/rita" in published(desk, "rita")
 
 
 def test_publishing_takes_somebody(layout: Layout) -> None:
