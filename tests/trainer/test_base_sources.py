@@ -405,3 +405,14 @@ def test_the_pinned_model_is_scanned_like_any_other(tmp_path: Path) -> None:
     report = json.loads((target / SCAN_FILE).read_text())
     assert report["left_out"] == []
     assert {f["path"]: f["sha256"] for f in report["files"]} == {f.path: f.sha256 for f in installed.files}
+
+
+def test_a_machine_that_cannot_read_the_wheel_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an audit worker: gguf is the train worker's."""
+    found = base_models.importlib.util.find_spec
+    monkeypatch.setattr(base_models.importlib.util, "find_spec", lambda name: None if name == "gguf" else found(name))
+    assert base_models.main(["install", base_models.DEFAULT_BASE_MODEL, "--to", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "BASE_MODEL_LIBRARY: gguf" in said and "copy its folder whole" in said and not list(tmp_path.rglob("*"))
