@@ -50,7 +50,7 @@ async def test_the_block_runs_and_the_unit_is_asked_what_it_chose(closed: Closed
     assert "people/cora and spiffe://assay.local/people/oscar" in last
     app = Application.open(Settings.load(root))
     assert {"gdpr", "hipaa"} <= app.policy.pack.chosen("support")
-    assert app.policy.pack.limits.value("max_retention_days") == 3000
+    assert app.policy.pack.limits.number("max_retention_days", "quick") == 3000
     await app.close()
     assert "FOLDER_EXISTS" in call("policy", "copy", root / "policies", code=7)
     assert not (root / "policies" / "access").exists()
