@@ -7,7 +7,7 @@ turns blocks into tagged text and tables, ``plots`` draws, ``tags`` writes the s
 filled in by prose.
 """
 
-from audit.cards.card import build_card
+from audit.cards.card import about, build_card
 from audit.cards.pdf import render_pdf
 
-__all__ = ["build_card", "render_pdf"]
+__all__ = ["about", "build_card", "render_pdf"]

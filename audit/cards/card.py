@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from assay import canonical
+from assay.errors import InvalidInputError
 from assay.v1.policy_input_pb2 import UseDeclaration
 from audit.cards import blocks, detection, measured, operations, rows, rules
 from audit.cards.blocks import facts, paragraph, section, table, word
 
 SCHEMA = "https://assay.dev/card/v1"
+ADAPTER, BASE = "Adapter, SHA-256", "Manifest that was tuned, SHA-256"
 Facts = Mapping[str, Any]
 
 
@@ -71,13 +73,32 @@ def build_card(known: Facts) -> dict[str, Any]:
     return dict(canonical.float_free(card))
 
 
+def about(card: Any) -> dict[str, Any]:
+    """What a reader of a card takes it to be of: ``job``, ``model``, ``purpose``, ``adapter_sha256``, ``base_sha256``.
+
+    Digests are those of the rows that show them, one after another where there is more than one such row, so that two
+    that differ are no digest.
+
+    Raises:
+        InvalidInputError: ``CARD_MALFORMED``.
+    """
+    try:
+        facts_ = [block for part in card["sections"] for block in part["blocks"] if block["kind"] == "facts"]
+        rows_ = [(str(row["label"]), str(row["value"])) for block in facts_ for row in block["rows"]]
+        head = {name: card[name] for name in ("job", "model", "purpose")}
+    except (KeyError, TypeError) as error:
+        raise InvalidInputError("CARD_MALFORMED", "it has not the members of a card") from error
+    shown = {"adapter_sha256": ADAPTER, "base_sha256": BASE}
+    return head | {name: " ".join(value for label, value in rows_ if label == row) for name, row in shown.items()}
+
+
 def _summary(known: Facts) -> dict[str, Any]:
     verdict, model, job = known.get("verdict", {}), known.get("model", {}), known.get("job", {})
     parts = [
         facts(
             [
                 ("Model", model.get("name"), "training.completed"),
-                ("Adapter, SHA-256", model.get("adapter_sha256"), "training.completed"),
+                (ADAPTER, model.get("adapter_sha256"), "training.completed"),
                 ("Base model", known.get("base_model", {}).get("id") or job.get("base_model"), "job.received"),
                 ("Dataset", known.get("dataset", {}).get("name"), "dataset.created"),
                 ("Purpose", job.get("purpose"), "job.received"),
@@ -220,7 +241,7 @@ def _base_model(known: Facts) -> dict[str, Any]:
                 ("Origin of the weights", base.get("provenance"), "base model registry"),
                 ("Manifest, SHA-256", base.get("sha256"), "base model registry"),
                 ("Scan report of its import, SHA-256", base.get("scan_sha256"), "base model registry"),
-                ("Manifest that was tuned, SHA-256", model.get("base_sha256"), "training.completed"),
+                (BASE, model.get("base_sha256"), "training.completed"),
             ]
         ),
     )

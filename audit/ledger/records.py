@@ -146,6 +146,10 @@ class Record:
         """Resource name of the job it is about; empty for none."""
         return job_of(self.predicate)
 
+    def subjects(self, name: str) -> set[str]:
+        """Digests of the statement's subjects of this name, as hex SHA-256."""
+        return {subject["digest"]["sha256"] for subject in self.statement["subject"] if subject["name"] == name}
+
     def envelope(self) -> dsse.Envelope:
         """The DSSE envelope, for a type that people sign."""
         return dsse.envelope_of(self.statement, self.signatures)

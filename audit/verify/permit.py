@@ -246,7 +246,7 @@ def _people(
         for name in ("job", "adapter_sha256", "base_sha256", "purpose", "evidence_root", "evidence_size"):
             _demand(said.get(name) == predicate.get(name), f"an approval is for another {name}")
         _demand(entry.index < issued.index, "an approval is younger than the permit")
-        _demand(_card_before(entries, said, entry), "an approval's card is not proved")
+        _card(entries, said, entry)
         signer, role = verified.signers[0], role_name(said.get("role"))
         table.demand_person(signer, entry.index)
         _demand(signer.subject != creator, "the maker signed it")
@@ -257,6 +257,8 @@ def _people(
             _demand(today.holds(signer.subject, role, issued.record.unit), f"{signer.subject} does not hold {role}")
         signed.append((signer, role))
     _undoubted(table, {issued.index, *(e.index for e in entries if e.record.type == "approval.decided")}, notes)
+    if not any(e.record.subjects("adapter") for e in entries if e.record.type == "card.rendered"):
+        notes.append("that the card is of this adapter: its record names none")
     _demand(quorum_met(signed), "no two people signed as compliance officer and validator")
     if today is None:
         notes.append("that the signers held their roles: the permit carries no grants; the evidence bundle does")
@@ -304,16 +306,20 @@ def _undoubted(table: KeyTable, signed: set[int], notes: list[str]) -> None:
         notes.append("grants and key events in doubt that nothing here rests on directly; the bundle lists them")
 
 
-def _card_before(entries: tuple[Entry, ...], said: Mapping[str, Any], approval: Entry) -> bool:
-    """The card that an approval names is the one of a proved record before it."""
-    size = said.get("evidence_size")
+def _card(entries: tuple[Entry, ...], said: Mapping[str, Any], approval: Entry) -> None:
+    """The card that an approval names is the one of a proved record before it, which is of no other adapter."""
+    size, name = said.get("evidence_size"), said.get("card_sha256")
     for entry in entries:
         if entry.record.type == "card.rendered" and entry.index == said.get("card_index"):
             covered = isinstance(size, int) and entry.index < size <= approval.index
             same_job = entry.record.job == approval.record.job
-            card = entry.record.predicate.get("card_sha256")
-            return covered and same_job and bool(card) and said.get("card_sha256") == card
-    return False
+            same_card = bool(name) and entry.record.predicate.get("card_sha256") == name
+            _demand(covered and same_job and same_card, "an approval's card is not proved")
+            # The gateway's own records name the adapter; the format does not demand it, and the golden one does not.
+            same_adapter = entry.record.subjects("adapter") <= {said.get("adapter_sha256")}
+            _demand(same_adapter, "an approval's card is of another adapter")
+            return
+    raise _Refused("an approval's card is not proved")
 
 
 def _shown(permit: Mapping[str, Any], entries: Sequence[Entry]) -> None:

@@ -69,8 +69,9 @@ def _replayed(state: State, job: Job, record: Record, verified: VerifiedEnvelope
 
 def card(state: State, entry: Entry) -> None:
     """Notes the rendered card, which approvals must name, and the version of the job that it shows."""
-    predicate = entry.record.predicate
-    state.job(entry.record).cards[entry.index] = text(predicate, "card_sha256"), predicate.get("version")
+    job, predicate = state.job(entry.record), entry.record.predicate
+    job.cards[entry.index] = text(predicate, "card_sha256"), predicate.get("version")
+    _of_adapter(state, entry, job)
 
 
 def card_issued(state: State, entry: Entry) -> None:
@@ -87,6 +88,13 @@ def card_issued(state: State, entry: Entry) -> None:
     granted = {s.index for s in job.signatures if s.granted and s.card == card}
     signed = isinstance(listed, list) and all(type(i) is int and i in granted for i in listed)
     demand(names.EVIDENCE, signed, "it names approvals that are none of this card", missing=missing)
+    _of_adapter(state, entry, job)
+
+
+def _of_adapter(state: State, entry: Entry, job: Job) -> None:
+    """A card is of the adapter that was trained, where its record and the records before it name one."""
+    same = not job.adapter or entry.record.subjects("adapter") <= {job.adapter}
+    state.findings.demand(names.EVIDENCE, same, "the card is of another adapter than was trained")
 
 
 def permit(state: State, entry: Entry) -> None:

@@ -10,6 +10,7 @@ import typer
 from assay import canonical, digests
 from assay.errors import IntegrityError, InvalidInputError, NotFoundError
 from assay.v1 import approval_pb2, audit_pb2, identity_pb2, model_pb2, tuning_job_pb2
+from audit.ledger import records
 from audit.ledger.tree import leaf_hash, verify_inclusion
 from gateway.cli.errors import exit_on_error
 from gateway.cli.job import JobArgument
@@ -73,7 +74,8 @@ def decide(
 ) -> None:
     """Check what is to be signed, sign it with your own key, hand it in.
 
-    Before signing, the card is downloaded and hashed, and its record is proved to be under the evidence root.
+    Before signing, the card is downloaded and hashed, must be of the job, purpose, adapter and base model that are to
+    be signed, and its record is proved to be under the evidence root.
 
     Example: assay approval decide units/support/tuningJobs/replies --grant --reason "read card, limits met"
     """
@@ -95,22 +97,37 @@ def decide_as(session: Session, name: str, *, grant: bool, reason: str) -> appro
 
 
 def check_card(session: Session, pending: approval_pb2.PendingApproval) -> None:
-    """Makes sure that what is signed is what can be read: the card's digest, its record, and the record's proof.
+    """Makes sure that what is signed is what can be read: the card, what it is about, its record, the record's proof.
 
     Raises:
-        IntegrityError: ``CARD_MISMATCH`` or ``PROOF_REFUSED``; nothing is signed then.
+        IntegrityError: ``CARD_MISMATCH``, ``PROOF_REFUSED`` or ``INCLUSION_BAD``; nothing is signed then.
+        InvalidInputError: card or record is malformed; nothing is signed either.
     """
+    from audit.cards import about  # with all that draws cards, which no other command needs
+
     model = model_of(pending.tuning_job)
     request = model_pb2.DownloadCardRequest(name=model, format=model_pb2.CARD_FORMAT_JSON)
     card = b"".join(part.chunk for part in session.models.DownloadCard(request))
     if digests.sha256_bytes(card) != pending.card_sha256:
         raise IntegrityError("CARD_MISMATCH", "the card downloaded is not the card to be signed")
+    signed = {
+        "job": pending.tuning_job,
+        "model": model,
+        "purpose": pending.purpose,
+        "adapter_sha256": pending.adapter_sha256,
+        "base_sha256": pending.base_sha256,
+    }
+    shown = about(canonical.decode(card))
+    for name, value in signed.items():
+        if shown[name] != value:
+            raise IntegrityError("CARD_MISMATCH", f"the card shows {name} {shown[name]!r}; to be signed is {value!r}")
     proof = session.audit.GetInclusionProof(
         audit_pb2.GetInclusionProofRequest(index=pending.card_record_index, tree_size=pending.evidence_size)
     ).proof
-    record = canonical.decode(proof.body)
-    if record["type"] != "card.rendered" or record["statement"]["predicate"].get("card_sha256") != pending.card_sha256:
-        raise IntegrityError("PROOF_REFUSED", "the record at that index is not this card's")
+    record = records.read(proof.body)
+    named = record.type, record.job, record.predicate.get("card_sha256"), record.subjects("adapter")
+    if named != ("card.rendered", pending.tuning_job, pending.card_sha256, {pending.adapter_sha256}):
+        raise IntegrityError("PROOF_REFUSED", "the record at that index is not this card's, of this job and adapter")
     root = bytes.fromhex(pending.evidence_root)
     verify_inclusion(pending.card_record_index, pending.evidence_size, leaf_hash(proof.body), list(proof.hashes), root)
 

@@ -266,6 +266,7 @@ class Story:
     card_index: int = -1
     evidence: tuple[int, str] = (0, "")
     indices: dict[str, int] = field(default_factory=dict)
+    card_subjects: Sequence[tuple[str, str]] = ()
     approval_changes: dict[str, Any] = field(default_factory=dict)
     permit: dict[str, Any] = field(default_factory=dict)
     key_labels: dict[str, str] = field(default_factory=dict)
@@ -455,7 +456,7 @@ class Story:
     def card(self) -> Story:
         """The card of the job as it stands, and the evidence that covers it."""
         card = {"model": self.model, "card_sha256": CARD, "pdf_sha256": digest("draft"), "version": self.version}
-        self.card_index = self.record("card.rendered", "card", card, [("card.json", card["card_sha256"])])
+        self.card_index = self.record("card.rendered", "card", card, [("card.json", CARD), *self.card_subjects])
         size, _ = self.world.ledger.covering_checkpoint(self.card_index)
         self.evidence = (size, self.world.ledger.root(size).hex())
         return self

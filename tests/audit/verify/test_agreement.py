@@ -196,6 +196,20 @@ def test_a_card_issued_that_is_not_the_approved_one(world: World, approved: bool
     assert what in complaints(world)[EVIDENCE]
 
 
+def test_a_card_of_another_adapter_than_was_trained(world: World) -> None:
+    Story(world, card_subjects=[("adapter", ADAPTER)]).whole()
+    assert complaints(world) == {}
+    Story(world, job=f"{JOB}-2", card_subjects=[("adapter", digest("shown"))]).ask().decide().train().audit()
+    assert "of another adapter than was trained" in complaints(world)[EVIDENCE]
+
+
+def test_a_card_issued_of_another_adapter_than_was_trained(world: World) -> None:
+    story = Story(world).whole()
+    said = {"card_sha256": CARD, "card_index": story.card_index, "pdf_sha256": digest("pdf"), "model": story.model}
+    story.record("card.issued", "card", said, [("adapter", digest("shown"))])
+    assert "of another adapter than was trained" in complaints(world)[EVIDENCE]
+
+
 @pytest.mark.parametrize("listed", [[1], [True], ["1"], "all of them", [[]]])
 def test_a_card_issued_on_approvals_that_are_none(world: World, listed: object) -> None:
     story = Story(world).whole()

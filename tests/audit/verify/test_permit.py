@@ -294,6 +294,19 @@ def test_attack_19_weights_swapped_with_the_gateways_help(tmp_path: Path) -> Non
     assert "another adapter_sha256" in check(story, adapter=digest("swapped")).reason
 
 
+def test_the_card_that_was_signed_is_of_other_weights(tmp_path: Path) -> None:
+    """The gateway shows people the card of one adapter, and has them sign for another."""
+    shown = made(tmp_path, card_subjects=[("adapter", digest("shown"))]).whole()
+    assert "card is of another adapter" in check(shown).reason
+
+
+def test_a_card_that_names_the_adapter(story: Story, tmp_path: Path) -> None:
+    named = check(made(tmp_path, card_subjects=[("adapter", ADAPTER)]).whole())
+    assert named.allowed
+    lines = ["that the card is of this adapter" in " ".join(v.not_checked) for v in (named, check(story))]
+    assert lines == [False, True]
+
+
 def test_longer_than_a_day(tmp_path: Path) -> None:
     story = made(tmp_path).whole().issue_permit(hours=25, permit="units/credit/permits/p2")
     assert "longer than a permit may" in check(story).reason
