@@ -35,7 +35,7 @@ from tests.audit.ledger.ledger_world import (
     ed25519,
     refused,
 )
-from tests.audit.verify.forge import forge, plain_trust
+from tests.audit.verify.forge import edited, forge, plain_trust
 
 CARDS = {"card.pdf": CARD_PDF, "card.json": CARD_JSON}
 ROOT = Path(__file__).parents[3]
@@ -243,6 +243,7 @@ def without_record(index: int) -> Callable[[dict[str, bytes]], None]:
         (drop("dsse/1.json"), "MANIFEST_MISMATCH"),
         (drop("consistency/16-21"), "BUNDLE_MALFORMED"),
         (drop("records/5.json"), "MANIFEST_MISMATCH"),
+        (put(f"payloads/{digest('x')}", bytes(40)), "no record here names a payload"),
         (put("README.txt", b"trust me"), "MANIFEST_MISMATCH"),
         (put("extra.txt", b"x"), "MANIFEST_MISMATCH"),
         (put("records/99.json", b"{}"), "RECORD_MALFORMED"),
@@ -260,7 +261,7 @@ def without_record(index: int) -> Callable[[dict[str, bytes]], None]:
             "MANIFEST_MISMATCH",
         ),
     ],
-    ids=range(26),
+    ids=range(27),
 )
 def test_changed_by_someone_who_knows_the_format(
     told: tuple[bytes, TrustFile, Path], tmp_path: Path, change: Callable[[dict[str, bytes]], None], reason: str
@@ -289,6 +290,31 @@ def test_a_fork_that_people_never_signed(world: World, tmp_path: Path) -> None:
     report = report_on(tmp_path, world.export(), world.trust)
     assert report.verdict == "invalid"
     assert "CONSISTENCY_BAD" in failing(report)[0]
+
+
+def vector(kind: str) -> bytes:
+    return (ROOT / f"tests/data/vectors/records/{kind}.json").read_bytes()
+
+
+def test_a_record_of_another_log(tmp_path: Path) -> None:
+    data = forge([vector("log.opened"), edited(vector("job.preparing"), log="other/log")])
+    assert "record 1 is of another log" in failing(report_on(tmp_path, data, TrustFile.parse(plain_trust())))[0]
+
+
+@pytest.mark.parametrize("root", ["", "x", "0" * 63, "A" * 64])
+def test_people_who_signed_over_what_is_no_root(tmp_path: Path, root: str) -> None:
+    approval = canonical.decode(vector("approval.decided"))
+    approval["statement"]["predicate"] |= {"evidence_size": 1, "evidence_root": root}
+    data = forge([vector("log.opened"), canonical.encode(approval)])
+    assert "evidence root is not a hex hash" in failing(report_on(tmp_path, data, TrustFile.parse(plain_trust())))[0]
+
+
+def test_a_reader_of_proofs_that_takes_two_spellings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Today's takes one; nothing else accounts for a proof's bytes."""
+    read = ProofFile.parse
+    monkeypatch.setattr(ProofFile, "parse", lambda data: read(data.replace(b"index  0", b"index 0")))
+    data = repack(forge([vector("log.opened")]), edit("proofs/0.tlog-proof", b"index 0", b"index  0"))
+    assert "another spelling" in failing(report_on(tmp_path, data, TrustFile.parse(plain_trust())))[0]
 
 
 # The ZIP as a container of hostile bytes

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from assay import key_events
+from assay import dsse, key_events
 from audit.ledger import records
 from audit.ledger.records import RecordDraft
 from audit.verify import EXIT_CODES, Report
@@ -161,6 +161,15 @@ def test_a_replayed_envelope_does_not_count(world: World) -> None:
     envelope = records.read(world.ledger.record(index).body).envelope()
     world.append(RecordDraft("system", "key.rotated", "key-rotation", {}, envelope=envelope))
     one(world, KEYS, "failed", "KEY_EVENT_REPLAYED")
+
+
+def test_an_event_that_two_people_signed_does_not_count(world: World) -> None:
+    story = Story(world).found()
+    dana = world.people["dana"]
+    event = records.read(world.ledger.record(story.rotate_key("permit", "permit 2")).body).envelope()
+    envelope = dsse.cosign_person(event, dana.key, dana.cert)
+    world.append(RecordDraft("system", "key.rotated", "key-rotation", {}, envelope=envelope))
+    one(world, KEYS, "failed", "a key event has one signer")
 
 
 def test_a_compromised_key_signs_nothing_and_leaves_suspects(world: World) -> None:

@@ -12,9 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from assay import canonical, dsse
 from assay.digests import folder_manifest
+from audit.ledger import evidence
+from audit.ledger.records import RecordDraft
 from audit.verify.permit import PermitVerdict, check_permit
 from tests.audit.ledger.ledger_world import ADAPTER, BASE, START, Story, World, b64, digest, ed25519, subject
+from tests.audit.verify.forge import edited, forge
 
 NOW = START + dt.timedelta(hours=1)
 
@@ -193,6 +197,22 @@ def shown_approval(permit: dict[str, Any], story: Story) -> None:
     permit["approvals"] = [{"envelope": {"payload": b64(b"{}")}}]
 
 
+def stated(name: str, *subjects: tuple[str, str]) -> Callable[[dict[str, Any], Story], None]:
+    """Another statement than a permit's, or about other subjects, which says the same."""
+
+    def change(permit: dict[str, Any], story: Story) -> None:
+        permit["statement"] = b64(canonical.encode(dsse.statement(name, story.permit["predicate"], subjects)))
+
+    return change
+
+
+def of_another_log(permit: dict[str, Any], story: Story) -> None:
+    """A record of another log, under a checkpoint that this log's key signed."""
+    body = edited(story.world.ledger.record(story.card_index).body, log="other/log")
+    permit["checkpoint"] = b64(evidence.read_zip(forge([body]))["checkpoint"])
+    permit["proofs"] = [{"index": "0", "tree_size": "1", "hashes": [], "body": b64(body)}]
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -228,8 +248,12 @@ def shown_approval(permit: dict[str, Any], story: Story) -> None:
         (without("card.rendered"), "card is not proved"),
         (without("approval.decided"), "no two people"),
         (shown_approval, "not proved to be in the log"),
+        (stated("approval", ("adapter", ADAPTER), ("base", BASE)), "what was signed is not a permit"),
+        (stated("permit", ("adapter", BASE), ("base", ADAPTER)), "subjects are not the adapter and base"),
+        (stated("permit", ("adapter", ADAPTER)), "subjects are not the adapter and base"),
+        (of_another_log, "a record is of another log"),
     ],
-    ids=range(32),
+    ids=range(36),
 )
 def test_changed_permits(story: Story, change: Callable[[dict[str, Any], Story], None], what: str) -> None:
     permit = copy.deepcopy(story.permit_message())
@@ -273,6 +297,35 @@ def test_role_revoked_since_shows_with_grants(tmp_path: Path) -> None:
     story.revoke_grant("vik-validator")
     story.issue_permit()
     assert "does not hold validator" in check(story, story.permit_message(grants(story))).reason
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_grant_or_its_end_by_somebody_who_is_no_operator(tmp_path: Path, revoked: bool) -> None:
+    story = made(tmp_path).found()
+    if revoked:
+        story.revoke_grant("rita-requester", by="rita")
+    else:
+        story.grant("mallory", "ROLE_VALIDATOR", "-", by="rita")
+    story.ask().decide().train().audit().release()
+    assert "a grant is not signed by an operator" in check(story, story.permit_message(grants(story))).reason
+
+
+def test_an_approval_of_two_people(tmp_path: Path) -> None:
+    story = made(tmp_path, approvers=()).found().ask().decide().train().audit()
+    index, vik = story.approve("cora", "ROLE_COMPLIANCE_OFFICER"), story.world.people["vik"]
+    record = canonical.decode(story.world.ledger.record(index).body)
+    envelope = dsse.cosign_person(dsse.envelope_of(record["statement"], record["sigs"]), vik.key, vik.cert)
+    story.world.append(RecordDraft("credit", "approval.decided", "approval", {}, envelope=envelope))
+    assert "more than one person signed one approval" in check(story.release()).reason
+
+
+def test_an_approval_after_the_permit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    story = made(tmp_path).found().ask().decide().train().audit()
+    story.approve("cora", "ROLE_COMPLIANCE_OFFICER")
+    story.issue_permit()
+    late, covering = story.approve("vik", "ROLE_VALIDATOR"), story.world.ledger.covering_checkpoint
+    monkeypatch.setattr(story.world.ledger, "covering_checkpoint", lambda _: covering(late))
+    assert "an approval is younger than the permit" in check(story).reason
 
 
 def test_refused_by_one(tmp_path: Path) -> None:
@@ -340,10 +393,9 @@ def test_recorded_otherwise_than_signed(tmp_path: Path) -> None:
     story = made(tmp_path).whole()
     first = story.permit_message()
     story.issue_permit(environment="production")
-    second = story.permit_message()
-    second["proofs"] = [p for p in second["proofs"] if int(p["index"]) != story.indices["permit.issued"]]
-    assert not check(story, second, environment="production").allowed
-    assert first["environment"] == "staging"
+    forged = {**story.permit_message(), "proofs": first["proofs"], "checkpoint": first["checkpoint"]}
+    assert "recorded another permit of this name" in check(story, forged, environment="production").reason
+    assert check(story, first).allowed
 
 
 def test_another_logs_trust(story: Story, tmp_path: Path) -> None:

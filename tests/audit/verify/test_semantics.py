@@ -286,6 +286,11 @@ def test_grant_id_used_twice_and_unknown_grant_revoked(world: World) -> None:
     assert len(said) == 2 and "used before" in said[0] and "not in force" in said[1]
 
 
+def test_a_grant_ended_by_somebody_who_is_no_operator(world: World) -> None:
+    Story(world).found().revoke_grant("vik-validator", by="rita")
+    assert "rita may not revoke roles" in complaints(world)[ROLES]
+
+
 def test_policy_published_by_somebody_who_may_not(world: World) -> None:
     Story(world).found().publish_policy("oscar", "rita", publication="second")
     assert "rita may not publish a policy" in complaints(world)[ROLES]
@@ -330,6 +335,13 @@ def test_an_end_ordered_by_somebody_else(world: World) -> None:
 def test_an_end_of_another_log(world: World) -> None:
     end(Story(world).found(), origin="elsewhere/log")
     assert "another log" in complaints(world)[END]
+
+
+@pytest.mark.parametrize(("origin", "previous"), [("elsewhere/log", "assay.local/old"), (ORIGIN, ORIGIN)])
+def test_a_continuation_that_does_not_say_of_what(world: World, origin: str, previous: str) -> None:
+    said = {"origin": origin, "previous_origin": previous, "size": 7, "root": "0a" * 32, "checkpoint": ""}
+    Story(world).found().act("oscar", "log.continued", "log-continuation", said, unit="system")
+    assert "does not say what this log continues" in complaints(world)[END]
 
 
 def test_attack_26_the_gateway_forges_an_approval(world: World) -> None:
