@@ -393,7 +393,7 @@ def _check_files(folder: Path, statement: Mapping[str, Any]) -> dict[str, str]:
     found = {
         path.relative_to(folder).as_posix(): sha256_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != STATEMENT_FILE
+        if path.is_file() and path != folder / STATEMENT_FILE
     }
     wanted = dict(found)
     if (folder / ADAPTER_FOLDER).is_dir():

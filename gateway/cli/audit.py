@@ -7,15 +7,15 @@ import hashlib
 import json
 import urllib.request
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from assay.errors import IntegrityError, InvalidInputError, UnavailableError
 from assay.v1 import audit_pb2
-from audit.ledger import evidence, fork
+from audit.ledger import evidence, fork, tree
 from audit.ledger.fork import Evidence
-from audit.ledger.note import MAX_NOTE, read_hash
+from audit.ledger.note import MAX_NOTE, Checkpoint, SignedNote, read_hash
 from audit.verify import EXIT_CODES, timestamp, verify_bundle
 from audit.verify.archive import read_file
 from audit.verify.report import EXIT_USAGE
@@ -27,6 +27,9 @@ from gateway.cli.output import Output, OutputOption, console, emit, more, safe, 
 from gateway.cli.session import AddressOption, IdentityOption, Session, open_session
 
 app = typer.Typer()
+TrustOption = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="Trust file, to check the checkpoint's signature by.")
+]
 
 
 @app.command()
@@ -74,40 +77,88 @@ def checkpoint(
 def inclusion(
     index: Annotated[int, typer.Argument(help="0-based index.")],
     tree_size: Annotated[int, typer.Option(help="0 means the newest checkpoint's.")] = 0,
+    trust: TrustOption = None,
     identity: IdentityOption = None,
     address: AddressOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Print an inclusion proof.
+    """Print a record, its inclusion proof and the checkpoint, and check what can be checked of them.
 
-    Example: assay audit inclusion 12
+    Example: assay audit inclusion 12 --trust trust.txt
     """
     with exit_on_error(), open_session(identity, address) as session:
         request = audit_pb2.GetInclusionProofRequest(index=index, tree_size=tree_size)
         answer = session.audit.GetInclusionProof(request)
-        hashes = [h.hex() for h in answer.proof.hashes]
-        data = {"index": answer.proof.index, "tree_size": answer.proof.tree_size, "hashes": hashes}
-        emit(output, data, [f"index {data['index']} in a tree of {data['tree_size']}", *hashes])
+        size, hashes = answer.proof.tree_size, list(answer.proof.hashes)
+        head, left = _head(answer.checkpoint, size, trust)
+        if head is not None and answer.proof.body:
+            tree.verify_inclusion(index, size, tree.leaf_hash(answer.proof.body), hashes, head.root)
+        elif head is not None:
+            left.append("the proof: the record's bytes do not come with it, since you may not list its unit's records")
+        data = {"index": index, "tree_size": size, "body": answer.proof.body.decode()}
+        _show(output, f"index {index} in a tree of {size}", data, hashes, answer.checkpoint, left)
 
 
 @app.command()
 def consistency(
     from_size: Annotated[int, typer.Argument(help="Older size.")],
     to_size: Annotated[int, typer.Option(help="0 means the newest checkpoint's.")] = 0,
+    older: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Checkpoint of the older size, as you once got it.")
+    ] = None,
+    trust: TrustOption = None,
     identity: IdentityOption = None,
     address: AddressOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Print a consistency proof.
+    """Print a consistency proof and the newer checkpoint, and check them by the older checkpoint that you hold.
 
-    Example: assay audit consistency 10
+    Example: assay audit consistency 10 --older mine.note --trust trust.txt
     """
     with exit_on_error(), open_session(identity, address) as session:
         request = audit_pb2.GetConsistencyProofRequest(from_size=from_size, to_size=to_size)
         answer = session.audit.GetConsistencyProof(request)
-        hashes = [h.hex() for h in answer.hashes]
-        data = {"from_size": answer.from_size, "to_size": answer.to_size, "hashes": hashes}
-        emit(output, data, [f"{data['from_size']} is a prefix of {data['to_size']}", *hashes])
+        size, hashes = answer.to_size, list(answer.hashes)
+        head, left = _head(answer.checkpoint, size, trust)
+        if older is None:
+            left.append(f"the proof: pass --older with a checkpoint of {from_size} that you hold")
+        elif head is not None:
+            known = _opened(read_note(older), from_size, trust)
+            tree.verify_consistency(from_size, size, known.root, head.root, hashes)
+        data = {"from_size": from_size, "to_size": size}
+        _show(output, f"{from_size} is a prefix of {size}", data, hashes, answer.checkpoint, left)
+
+
+def _head(note: bytes, size: int, trust: Path | None) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint that came with a proof, None where none did; and what of it is not checked."""
+    if not note:
+        return None, [f"the proof: no checkpoint of {size} was signed"]
+    return _opened(note, size, trust), [] if trust else ["the checkpoint's signature: pass --trust"]
+
+
+def _opened(note: bytes, size: int, trust: Path | None) -> Checkpoint:
+    """Origin, size and root of a checkpoint, which the trust file's log must have signed if there is one.
+
+    Raises:
+        InvalidInputError: the note or the trust file is malformed.
+        IntegrityError: ``NOTE_SIGNATURE_BAD``, or ``CHECKPOINT_SIZE`` for one of another size.
+    """
+    head = fork.read_head(note, [TrustFile.load(trust).log]) if trust else fork.head_of(SignedNote.parse(note).text)
+    if head.size != size:
+        raise IntegrityError("CHECKPOINT_SIZE", f"the checkpoint is of {head.size} records, not of {size}")
+    return head
+
+
+def _show(output: Output, claim: str, data: dict[str, Any], hashes: list[bytes], note: bytes, left: list[str]) -> None:
+    """Prints a proof with what it is about; the claim is qualified where anything was left unchecked."""
+    hexes, checkpoint = [value.hex() for value in hashes], note.decode()
+    head = f"{claim}, if what is not checked holds" if left else claim
+    lines = [head, *(f"  not checked: {what}" for what in left), *filter(None, [data.get("body")]), *hexes]
+    emit(
+        output,
+        {**data, "hashes": hexes, "checkpoint": checkpoint, "not_checked": left},
+        [*lines, checkpoint.removesuffix("\n")],
+    )
 
 
 @app.command()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from google.protobuf import json_format
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from assay.digests import sha256_file
 from assay.errors import InvalidInputError
 from assay.v1 import policy_input_pb2, tuning_job_pb2
+from assay.v1.tuning_job_pb2_grpc import TuningJobServiceStub
 from gateway.cli import replay
 from gateway.cli.errors import EXIT_FAILED, EXIT_REFUSED, exit_on_error
 from gateway.cli.files import field_names, parse_fault
@@ -237,7 +238,8 @@ def cancel(
 
     Example: assay job cancel units/support/tuningJobs/replies --reason "wrong file"
     """
-    _act("CancelTuningJob", tuning_job_pb2.CancelTuningJobRequest(name=name, reason=reason), identity, address, output)
+    request = tuning_job_pb2.CancelTuningJobRequest(name=name, reason=reason)
+    _act(lambda jobs: jobs.CancelTuningJob(request).tuning_job, identity, address, output)
 
 
 @app.command()
@@ -249,7 +251,8 @@ def pause(
 
     Example: assay job pause units/support/tuningJobs/replies --reason "device needed"
     """
-    _act("PauseTuningJob", tuning_job_pb2.PauseTuningJobRequest(name=name, reason=reason), identity, address, output)
+    request = tuning_job_pb2.PauseTuningJobRequest(name=name, reason=reason)
+    _act(lambda jobs: jobs.PauseTuningJob(request).tuning_job, identity, address, output)
 
 
 @app.command()
@@ -261,7 +264,8 @@ def resume(
 
     Example: assay job resume units/support/tuningJobs/replies --reason "device free"
     """
-    _act("ResumeTuningJob", tuning_job_pb2.ResumeTuningJobRequest(name=name, reason=reason), identity, address, output)
+    request = tuning_job_pb2.ResumeTuningJobRequest(name=name, reason=reason)
+    _act(lambda jobs: jobs.ResumeTuningJob(request).tuning_job, identity, address, output)
 
 
 @app.command()
@@ -273,12 +277,18 @@ def appeal(
 
     Example: assay job appeal units/support/tuningJobs/replies --reason "names are fictional, see provenance"
     """
-    _act("AppealTuningJob", tuning_job_pb2.AppealTuningJobRequest(name=name, reason=reason), identity, address, output)
+    request = tuning_job_pb2.AppealTuningJobRequest(name=name, reason=reason)
+    _act(lambda jobs: jobs.AppealTuningJob(request).tuning_job, identity, address, output)
 
 
-def _act(method: str, request: Any, identity: Any, address: str | None, output: Output) -> None:
+def _act(
+    act: Callable[[TuningJobServiceStub], tuning_job_pb2.TuningJob],
+    identity: Path | None,
+    address: str | None,
+    output: Output,
+) -> None:
     with exit_on_error(), open_session(identity, address) as session:
-        job = getattr(session.jobs, method)(request).tuning_job
+        job = act(session.jobs)
         emit(output, job, describe(job))
 
 

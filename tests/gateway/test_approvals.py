@@ -70,6 +70,25 @@ async def test_pending_shows_for_which_use_and_which_law_was_asked(
     assert (await house.app.jobs.get_tuning_job(await house.caller("vik"), request)).tuning_job.use == use
 
 
+async def test_a_model_of_another_unit_looks_like_nothing_there(house: House) -> None:
+    await approved(house)
+    mia, models = await house.caller("mia"), house.app.models
+    streams = [
+        models.download_card(mia, model_pb2.DownloadCardRequest(name=MODEL)),
+        models.download_adapter(mia, model_pb2.DownloadAdapterRequest(name=MODEL)),
+    ]
+    for call in (
+        models.get_model(mia, model_pb2.GetModelRequest(name=MODEL)),
+        models.list_models(mia, model_pb2.ListModelsRequest(parent="units/credit")),
+        *(anext(stream) for stream in streams),
+    ):
+        with pytest.raises(NotFoundError):
+            await call
+    assert [m.name for m in (await models.list_models(
+        await house.caller("rita"), model_pb2.ListModelsRequest(parent="units/credit")
+    )).models] == [MODEL]  # fmt: skip
+
+
 async def test_two_people_approve_and_the_card_is_issued(house: House) -> None:
     await awaiting(house)
     first = await decide(house, "cora", "compliance_officer")
@@ -397,6 +416,21 @@ async def test_waivers_that_do_not_hold(house: House, name: str, rules: list[str
         await waive(house, name, rules, days=days)
     assert caught.value.reason == reason
     assert state(house) == "QUARANTINED" and house.app.ledger.size == size
+
+
+@pytest.mark.parametrize(("days", "holds"), [(7, True), (8, False)])
+async def test_a_waiver_lasts_as_long_as_its_rule_lets_it(house: House, days: int, holds: bool) -> None:
+    short = outcome("A", passed=False, waivable_by="validator")
+    short.waiver_days = 7
+    await judged(house, quarantined(short, outcome("B", passed=False, waivable_by="validator")))
+    if holds:
+        await waive(house, "vik", ["A", "B"], days=days)
+        assert state(house) == "AWAITING_APPROVAL"
+        return
+    with pytest.raises(AssayError) as caught:
+        await waive(house, "vik", ["A", "B"], days=days)
+    assert caught.value.reason == "WAIVER_TOO_LONG" and "A may be waived for 7 days" in caught.value.message
+    assert str(now().date() + dt.timedelta(days=7)) in caught.value.remedy and state(house) == "QUARANTINED"
 
 
 async def test_a_rule_that_nobody_may_waive_stays(house: House) -> None:
