@@ -1,4 +1,8 @@
-"""What holds for every test: no hub is reached, no time asserted, idle OpenMP threads do not spin. And PostgreSQL."""
+"""What holds for every test: no hub is reached, no wall time asserted, idle OpenMP threads do not spin. And PostgreSQL.
+
+A few tests of what must not grow without bound assert processor time, or how it grows with the input: these hold on a
+machine with other work too.
+"""
 
 from __future__ import annotations
 

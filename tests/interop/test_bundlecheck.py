@@ -1,4 +1,5 @@
-"""Go's own transparency-log code reads our bundles, and refuses what we refuse. Skips, loudly, without a Go toolchain.
+"""Go's own transparency-log code reads our bundles, and refuses what we refuse. Skips, loudly, without a Go toolchain,
+and fails where ``ASSAY_REQUIRE_GO`` is set.
 
 ``ASSAY_X_MOD=FOLDER`` builds on a checkout of golang.org/x/mod where the module proxy cannot be reached.
 """
@@ -26,6 +27,8 @@ SOURCE = Path(__file__).parents[2] / "interop/bundlecheck"
 
 
 def skip(why: str) -> None:
+    if os.environ.get("ASSAY_REQUIRE_GO"):
+        pytest.fail(why)
     warnings.warn(f"NOT RUN: bundles were not checked with Go's code: {why}", stacklevel=2)
     pytest.skip(why)
 

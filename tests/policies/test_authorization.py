@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import cedarpy
 import pytest
 
 from assay.errors import InvalidInputError
@@ -164,3 +165,17 @@ def test_a_faulty_policy_does_not_load(tmp_path: Path, old: str, new: str) -> No
 def test_a_missing_policy_does_not_load(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError):
         CedarAuthorizer.load(tmp_path)
+
+
+def test_what_the_engine_cannot_decide_is_refused() -> None:
+    """Cedar leaves a rule out that fails when it is evaluated; were it a forbid, that would be a hole."""
+    text = (ACCESS / "access.cedar").read_text()
+    failing = 'forbid (principal, action, resource) when { resource.name like "*" && 9223372036854775807 + 1 > 0 };'
+    schema = cedarpy.Schema.from_str((ACCESS / "schema.cedarschema").read_text())
+    rita = Principal("spiffe://assay.local/people/rita", frozenset({("requester", "credit")}))
+    answers = [
+        CedarAuthorizer(cedarpy.PolicySet.from_str(policies), schema).authorize(rita, "GetDataset", "credit")
+        for policies in (text, f"{text}\n{failing}")
+    ]
+    assert [answer.allowed for answer in answers] == [True, False]
+    assert answers[0].reasons == answers[1].reasons, "it was the forbid that decided, which did not fail"

@@ -31,7 +31,6 @@ ORIGIN = "assay.local/log"
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 LOG = Verifier.of(ORIGIN, KEY.public_key())
 MODES = {"eio": (errno.EIO, 0), "enospc": (errno.ENOSPC, 1), "torn": (errno.EIO, 2)}
-NEVER = 1 << 40
 SHIM: Any = ctypes.CDLL(None)
 SHIM.fault_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_int]
 SHIM.fault_hits.restype = SHIM.fault_seen.restype = ctypes.c_long
