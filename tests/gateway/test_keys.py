@@ -451,7 +451,11 @@ def test_two_people_publish_from_their_own_machines(apart: Apart) -> None:
     own = apart.gateway / "policies"
     shutil.copytree(PACKS, own, ignore=shutil.ignore_patterns("access"))
     limits = own / "baseline/limits.yaml"
-    limits.write_text(f"{limits.read_text('utf-8')}# ours\n", "utf-8")
+    text = limits.read_text("utf-8")
+    limits.write_text(
+        text.replace("max_retention_days:\n    value: 3650", "max_retention_days:\n    value: 3000"), "utf-8"
+    )
+    assert limits.read_text("utf-8") != text, "the packaged policy has two signatures already"
     publication = apart.gateway / "bootstrap/policy.json"
     for name, desk in apart.desks.items():
         shutil.copytree(own, desk / "policies")
