@@ -62,11 +62,12 @@ def publish(layout: Layout, person: Path, policy: policy_pb2.Policy) -> dict[str
     key, target = load_p256(person / "person.key"), layout.policy_publication
     known = _of_same(target, policy)
     signed = [] if known is None else signers(known)
-    if known is not None and len(signed) >= SIGNERS and not _used(layout, known):
+    if known is not None and len(set(signed)) >= SIGNERS and not _used(layout, known):
         raise AlreadyExistsError(
             "POLICY_SIGNED",
             f"{' and '.join(signed)} have signed this policy",
-            remedy=f"restart the gateway to put it in force; where it was in force before, move {target} away first",
+            remedy="restart the gateway to put it in force; where that refuses it, or the policy was in force before, "
+            f"move {target} away and sign anew",
         )
     if known is not None and len(signed) == 1 and signed[0] != subject_of(certificate):
         envelope = dsse.cosign_person(known, key, certificate)

@@ -131,7 +131,8 @@ class ReplayService:
         Raises:
             UnavailableError: the worker cannot be reached; it may still hold the rows.
         """
-        following = list(self._running.get(task_id, ()))
+        # One that has ended stays among them for as long as its caller reads nothing.
+        following = [one for one in self._running.get(task_id, ()) if not one.done()]
         for one in following:
             one.cancel()
         await asyncio.gather(*following, return_exceptions=True)

@@ -17,18 +17,23 @@ from assay.worker.folders import walk
 MAX_FILES = 100_000
 RESERVE_BYTES = 1 << 30
 LEFT_BYTES = 2 * RESERVE_BYTES
-"""What a task that is handed in leaves free: the reserve, below which running tasks end, and room for them to write."""
+"""What a task that is handed in leaves free: the reserve, below which running tasks end, and room for them to write. Of
+a small file system it is a quarter, since a worker must be able to use it."""
 _BLOCK = 512
 
 
 def demand_room(place: Path | int, size: int) -> None:
     """Demands that so many bytes more leave :data:`LEFT_BYTES` free on the file system of a path or open file.
 
+    Of a small one, a quarter.
+
     Raises:
         UnavailableError: ``DISK_FULL``, for which the gateway waits.
     """
-    if _free(place) - size < LEFT_BYTES:
-        raise full(f"has no more than {LEFT_BYTES} bytes left, which are for the tasks that run")
+    facts = os.statvfs(place)
+    left = min(LEFT_BYTES, facts.f_blocks * facts.f_frsize // 4)
+    if facts.f_bavail * facts.f_frsize - size < left:
+        raise full(f"has no more than {left} bytes left, which are for the tasks that run")
 
 
 def full(how: str) -> UnavailableError:
@@ -78,6 +83,6 @@ class DiskWatch:
         return ""
 
 
-def _free(place: Path | int) -> int:
+def _free(place: Path) -> int:
     facts = os.statvfs(place)
     return facts.f_bavail * facts.f_frsize

@@ -132,7 +132,8 @@ class Spool:
     def load(self) -> list[TaskRecord]:
         """Reads every task, oldest first, and removes what a crash left unfinished or plain; no sandbox runs meanwhile.
 
-        What is plain goes also where this raises: a worker that does not start must not leave rows lying there.
+        What is plain goes also where this raises: a worker that does not start must not leave rows lying there. Where
+        the system does not let it read a state, ``work`` stays: it may be a checkpoint, and come back with the state.
 
         Raises:
             IntegrityError: ``SPOOL_DAMAGED`` when a state file cannot be read; nothing is guessed.
@@ -153,6 +154,7 @@ class Spool:
                 kept = records[-1].resting
             except IntegrityError as error:
                 damaged.append(error)
+                kept = ("work",) if _hidden(error) else ()
             for name in {"in", "out", "work"}.difference(kept) if folder.is_dir() else ():
                 remove(folder / name)
         if damaged:
@@ -249,12 +251,20 @@ def _read(folder: Path) -> TaskRecord:
         record = record_of(json.loads((folder / STATE_FILE).read_bytes()))
     except (OSError, ValueError, IntegrityError) as error:
         words = f"the state of task {folder.name!r} cannot be read"
+        if isinstance(error, PermissionError):
+            remedy = f"make {folder} this worker's own again, or {remedy}"
         raise IntegrityError("SPOOL_DAMAGED", words, remedy=remedy) from error
     if record.task_id != folder.name:
         words = f"folder {folder.name!r} holds the state of another task"
         raise IntegrityError("SPOOL_DAMAGED", words, remedy=remedy)
     meter = _noted(folder)
     return dataclasses.replace(record, meter=meter) if meter.wall_ms > record.meter.wall_ms else record
+
+
+def _hidden(error: IntegrityError) -> bool:
+    """Whether a state is there and the system does not let it be read just now."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError | NotADirectoryError)
 
 
 def _noted(folder: Path) -> MeterTotals:

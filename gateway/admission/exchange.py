@@ -249,8 +249,8 @@ class Exchange:
             sealed = scratch / "result.bin"
 
             async def watched() -> None:
-                # How large it is nobody said; its bytes come more slowly than a reserve is used up in a second.
-                disk.demand_room(scratch, 0)
+                # How large it is nobody said: as soon as what has come could not be opened beside itself, it ends.
+                disk.demand_room(scratch, sum(file.stat().st_size for file in scratch.iterdir()))
                 await look(ended.task)
 
             await watched()

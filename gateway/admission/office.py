@@ -45,7 +45,8 @@ _NO_ROOM = (
     "TASK_MEMORY: the machine's memory",
     "TASK_MEMORY: the kernel killed",
 )
-"""What a worker says of a task that ended for want of room on its machine, whoever took it: not of its own limits."""
+"""What a worker says of a task that ended for want of room on its machine, whoever took it. A task that fills its own
+temporary folder says ``DISK_FULL`` too, and is tried as often."""
 
 LOST = "train_lost"
 """The stage of what a train worker computed of a job and then lost, with its spool: whole seconds that were noted."""

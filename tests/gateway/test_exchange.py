@@ -37,6 +37,7 @@ class Quiet:
     knows: bool = True
     go: asyncio.Event = field(default_factory=asyncio.Event)
     asked: int = 0
+    half: bytes = b"half"
 
     async def describe(self) -> worker_pb2.Worker:
         self.asked += 1
@@ -60,7 +61,7 @@ class Quiet:
         return WAITING
 
     async def fetch(self, task_id: str, into: Path, *, expected_sha256: str = "") -> str:
-        into.write_bytes(b"half")
+        into.write_bytes(self.half)
         await self.go.wait()
         return ""
 
@@ -148,6 +149,18 @@ async def test_a_folder_stays_as_long_as_a_thread_writes_to_it(house: House, mon
     with pytest.raises(asyncio.CancelledError):
         await handing
     assert list((house.app.settings.data / "blobs" / "tmp").iterdir()) == []
+
+
+async def test_a_result_that_cannot_be_opened_beside_itself_is_not_fetched_to_its_end(
+    swift: None, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be fetched again whole at every try."""
+    free = worker_disk.RESERVE_BYTES + (1 << 20)
+    monkeypatch.setattr("gateway.store.disk.shutil.disk_usage", lambda _: type("Usage", (), {"free": free}))
+    with pytest.raises(UnavailableError) as caught:
+        async with exchange_of(house).result(peer(Quiet(half=bytes(1 << 21))), task(), Ended(DONE), look):
+            pytest.fail("there is no room for it")
+    assert caught.value.reason == "DISK_FULL"
 
 
 async def test_nothing_is_sealed_or_fetched_that_would_take_the_disks_reserve(

@@ -130,6 +130,20 @@ async def test_rows_whose_time_ends_while_a_replay_is_handed_in_reach_no_worker(
     assert not (street.layout.service("train-worker") / "spool" / "credit.first.replay.1").exists()
 
 
+async def test_a_caller_who_reads_no_more_holds_up_no_erasure(clock: Clock, street: Street) -> None:
+    """A call may last for days, and what was sent to it waits until it is read."""
+    await street.ask()
+    await street.rest()
+    caller, request = await street.caller("vik"), pb.ReplayTuningJobRequest(name=NAME)
+    calls = street.app.replays.replay_tuning_job(caller, request)
+    assert (await anext(calls)).progress is not None
+    clock.ahead = dt.timedelta(days=366)
+    retention = street.app.pipeline.retention
+    await retention.end()
+    assert await retention.end() == ["units/credit/datasets/first"] and spooled(street) == []
+    await calls.aclose()  # type: ignore[attr-defined]
+
+
 async def test_other_bits_differ_and_what_changed_is_named(street: Street) -> None:
     await street.ask(claim={"validation_loss": "1.5"})
     await street.rest()

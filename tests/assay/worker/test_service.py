@@ -193,15 +193,18 @@ async def test_a_full_disk_passes_and_says_what_would_mend_it(
         assert (await client.submit("t1", pb.TASK_KIND_PREPARE, sealed)).state == pb.TASK_STATE_WAITING
 
 
+@pytest.mark.parametrize(
+    ("total", "kept"), [(1 << 40, LEFT_BYTES), (LEFT_BYTES, LEFT_BYTES // 4)], ids=["disk", "small"]
+)
 async def test_what_is_handed_in_leaves_the_running_tasks_their_room(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total: int, kept: int
 ) -> None:
     # Of a real disk, filling it would end more than this test.
-    free, facts = [LEFT_BYTES + (1 << 18)], os.statvfs
+    free, facts = [kept + (1 << 18)], os.statvfs
 
     def counted(place: Any) -> Any:
         left = free[0] - sum(path.stat().st_size for path in spool.iterdir())
-        return SimpleNamespace(f_bavail=left, f_frsize=1) if isinstance(place, int) else facts(place)
+        return SimpleNamespace(f_bavail=left, f_blocks=total, f_frsize=1) if isinstance(place, int) else facts(place)
 
     spool, sealed = house.folder / "spool", tmp_path / "t1.bin"
     sealed.write_bytes(house.seal("t1", "prepare", {}, {"dataset": os.urandom(1 << 19)}))

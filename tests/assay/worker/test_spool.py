@@ -97,6 +97,27 @@ def test_a_damaged_state_leaves_no_rows_in_plain_in_any_folder(tmp_path: Path) -
     assert left == [spool.folder("c") / "work"], "what is sealed there can be gone on from"
 
 
+def test_a_state_that_the_system_hides_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path / "spool")
+    admitted(spool, record("t1", State.RUNNING, 1, "train"))
+    for name in ("in", "work"):
+        (spool.folder("t1") / name).mkdir()
+    read = Path.read_bytes
+
+    def hidden(path: Path) -> bytes:
+        if path.name == "state.json":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return read(path)
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "read_bytes", hidden)  # root reads what it likes
+        with pytest.raises(IntegrityError) as refused:
+            spool.load()
+    assert "own again" in refused.value.remedy
+    assert sorted(os.listdir(spool.folder("t1"))) == ["state.json", "task.bin", "work"]
+    assert [task.task_id for task in spool.load()] == ["t1"]
+
+
 def test_a_spool_that_is_a_volume_of_its_own_starts(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool")
     admitted(spool, record())
@@ -243,8 +264,11 @@ def test_recovery_ends_a_sandbox_that_nobody_noted(tmp_path: Path) -> None:
     admitted(spool, record("a"))
 
     def pretend(name: str, place: Path) -> subprocess.Popen[bytes]:
-        command = [name, "-c", "read line", str(place)]
-        return subprocess.Popen(command, executable="/bin/sh", stdin=subprocess.PIPE)
+        command = [name, "-c", "echo; read line", str(place)]
+        process = subprocess.Popen(command, executable="/bin/sh", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()  # for a moment of its exec it has no arguments by which it could be known
+        return process
 
     stray = pretend("bwrap", spool.folder("a") / "in")
     others = [pretend("bwrap", tmp_path / "spool2" / "a" / "in"), pretend("cat", spool.folder("a") / "in")]
