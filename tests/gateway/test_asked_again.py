@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Connection
 
 from assay.errors import AssayError
-from assay.v1 import tuning_job_pb2
+from assay.v1 import tuning_job_pb2, worker_pb2
+from assay.worker.client import WorkerClient
 from audit.ledger.writer import UnitOfWork
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
@@ -51,7 +52,7 @@ async def refused(reason: str, call: object) -> AssayError:
 
 
 async def order(house: House, monkeypatch: pytest.MonkeyPatch) -> tuning_job_pb2.TuningJob:
-    """The pipeline's step of a queued job; the job after it."""
+    """The pipeline's step of a queued job whose worker is there; the job after it."""
 
     def read(c: Connection) -> tuple[JobRow, DatasetRow]:
         job = jobs.get(c, NAME)
@@ -62,6 +63,11 @@ async def order(house: House, monkeypatch: pytest.MonkeyPatch) -> tuning_job_pb2
 
     job, dataset = house.app.store.read(read)
     made = {"job": NAME, **ORDER, "dataset_sha256": dataset.sha256}
+
+    async def there(_: WorkerClient) -> worker_pb2.Worker:
+        return worker_pb2.Worker()
+
+    monkeypatch.setattr(WorkerClient, "describe", there)
     monkeypatch.setattr(training, "work_order", lambda *_: {**made, "decision_index": 1})
     await training.order(house.app.pipeline.office, job)
     return await acts.job(house)

@@ -59,7 +59,7 @@ class Told:
         return path
 
     def opened(self, folder: Path) -> Result:
-        exchange = Exchange(cast(Any, None), GATEWAY, Ed25519PrivateKey.generate(), 1 << 20)
+        exchange = Exchange(cast(Any, None), GATEWAY, Ed25519PrivateKey.generate(), 1 << 20, lambda _: None)
         peer = Peer(cast(Any, None), X25519PrivateKey.generate().public_key(), WORKER.public_key())
         return exchange._open(peer, task(self.kind), self.sealed(folder / "sealed.bin"), folder / "files")
 
