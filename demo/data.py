@@ -27,8 +27,9 @@ from demo import sources, texts
 BASE_MODEL = "smollm2-135m-instruct"
 MAX_TRAINED_TOKENS = 40_000
 
-# As few rows as show what each job is for: two cores train about ten rows in four seconds.
-LEAKY_CUSTOMERS, LEAKY_GENERAL = 6, 40
+# As few rows as show what each job is for: two cores train about ten rows in four seconds. Of ``leaky`` enough that its
+# sealed test, which differs with each installation's key, is never too small to be audited: of 136 it once had 42 rows.
+LEAKY_CUSTOMERS, LEAKY_GENERAL = 6, 60
 CLEAN_ROWS = 300
 
 
