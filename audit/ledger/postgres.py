@@ -27,6 +27,9 @@ from audit.ledger.postgres_guards import LOG_TABLES, OWNER, SCHEMA, check_guards
 _LOCK_CLASS = int.from_bytes(b"assa")
 _WRITER_LOCK, _BATCH_LOCK = 1, 2
 _PATIENCE = "2s"
+# Seconds to let us in, and milliseconds for what was sent to be acknowledged: a host that vanished without a word would
+# hold a thread of ours for the quarter of an hour in which the system sends again otherwise.
+_REACH = {"connect_timeout": 10, "tcp_user_timeout": 60_000, "keepalives_idle": 30, "keepalives_interval": 10}
 _OLDEST_VERSION = 150_000
 # Temporary tables are looked for last: none may stand in for one of ours. A lock that is never freed must not hang us.
 _OPTIONS = f"-c search_path={SCHEMA},pg_temp -c lock_timeout=10000 -c idle_session_timeout=0"
@@ -173,7 +176,8 @@ def writer_lock(engine: Engine) -> AdvisoryLock:
 
 def _engine(url: str, options: str) -> Engine:
     parsed = check_url(url)
-    arguments = {"options": options, "application_name": "assay", "keepalives_idle": 30, "keepalives_interval": 10}
+    reach = {name: value for name, value in _REACH.items() if name not in parsed.query}
+    arguments = {"options": options, "application_name": "assay", **reach}
     try:
         engine = create_engine(
             parsed,

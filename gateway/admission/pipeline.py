@@ -54,6 +54,8 @@ _PREPARED_AT_ONCE = 16
 _MAX_ATTEMPTS = 5
 _MAX_BACKOFF = 30.0
 _UNREACHABLE = timedelta(seconds=1)
+_FULL = timedelta(seconds=10)
+"""A task that finds no room on a disk is sealed anew at every try."""
 _ENDED = ("LEDGER_STOPPED", "LEDGER_CLOSED")
 _WAITED_FOR = ("LEDGER_BUSY", "CLOCK_REGRESSED", "CLOCK_JUMPED", "DATABASE_DAMAGED")
 _STEPS = {
@@ -175,8 +177,8 @@ class Pipeline:
         except Exception as error:
             if _waits(error):
                 self.worker_errors += 1
-                pause, waits = _UNREACHABLE, error.reason
-                # It tries every second; one line says what for.
+                pause, waits = _FULL if error.reason == "DISK_FULL" else _UNREACHABLE, error.reason
+                # It tries every few seconds; one line says what for.
                 if self._waiting.get(name) != waits:
                     _LOG.warning("%s waits: %s", name, waits)
                 await self._quietly(self._tell(name, error))

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -246,6 +247,7 @@ async def test_what_passes_costs_a_trained_job_nothing_but_time(
 
     monkeypatch.setattr(WorkerClient, method, failing)
     monkeypatch.setattr(Board, "report", heard)
+    monkeypatch.setattr("gateway.admission.pipeline._FULL", timedelta(seconds=1))
     await street.ask()
     assert (await street.rest()).state == pb.TuningJob.STATE_AWAITING_APPROVAL
     assert left == 0 and any(shown in message for message in messages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -532,3 +533,20 @@ def test_creating_twice_changes_nothing_and_softened_guards_are_not_mended(own: 
     storage_of(own).sql(f"CREATE OR REPLACE FUNCTION log_refuse() {SOFT}")
     refused("GUARD_DRIFT", lambda: schema.create(engine))
     engine.dispose()
+
+
+def test_a_host_that_says_nothing_is_not_waited_for(own: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    reach = postgres._REACH | {"connect_timeout": 2}
+    monkeypatch.setattr(postgres, "_REACH", reach)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://{GATEWAY}@127.0.0.1:{silent.getsockname()[1]}/assay"
+        ledger = Ledger(dialect.connect(url), ORIGIN, own.services["log"], own.anchor)
+        refused("DATABASE_UNREACHABLE", ledger.start)
+
+
+@pytest.mark.parametrize(("query", "seconds"), [("", "10"), ("&connect_timeout=77", "77")])
+def test_the_address_says_how_long_a_host_is_waited_for(grown: World, query: str, seconds: str) -> None:
+    with dialect.connect(storage_of(grown).url + query).connect() as connection:
+        session: Any = connection.connection.driver_connection
+        found = {one.keyword.decode(): one.val.decode() for one in session.pgconn.info if one.val}
+    assert found["connect_timeout"] == seconds and found["tcp_user_timeout"] == "60000"
