@@ -304,6 +304,7 @@ def _trust_text(
         f"people-root {_base64_der(people.certificate)}",
         f"services-root {_base64_der(services.certificate)}",
         f"pdf {pdf}",
+        f"operator {person_subject(plan.trust_domain, plan.operator)}",
     ]
     return "\n".join(lines) + "\n"
 

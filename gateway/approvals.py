@@ -27,8 +27,9 @@ from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event, State
 from gateway.key_registry import People
 from gateway.names import unit_of
-from gateway.permits import doubted, quorum_of, void_permits, who_left
+from gateway.permits import void_permits
 from gateway.settings import Settings
+from gateway.signers import doubt, quorum_of, who_left
 from gateway.store import jobs, rows
 from gateway.store.database import Store
 from gateway.store.tables import ApprovalRow, DatasetRow, JobRow, ModelRow
@@ -358,14 +359,15 @@ class ApprovalService:
         return row.granted
 
     def _demand_fault(self, connection: Connection, job: JobRow, reason: str) -> None:
-        """A revocation for a signer is for one who left or whose key is in doubt: else approvals could be prolonged."""
+        """A revocation for a signer is for one who left, or whose key or role is in doubt: it prolongs an approval."""
         model = rows.get(connection, ModelRow, name=job.model)
         signers = quorum_of(connection, job, model.card_sha256) if model is not None else []
-        left, doubtful = who_left(connection, job, signers), doubted(self.people.table, signers)
-        if not (left if reason == statements.SIGNER_LEFT else doubtful):
+        found = doubt(connection, self.store.ledger, self.people, job, signers)
+        left = who_left(connection, job, signers) or found.role
+        if not (left if reason == statements.SIGNER_LEFT else found.key):
             raise PreconditionError(
                 "SIGNERS_HOLD",
-                f"{reason}: everybody who signed holds the role, with a key that is not in doubt",
+                f"{reason}: everybody who signed holds the role, with neither role nor key in doubt",
                 remedy=f"name what is wrong with the model: {', '.join(statements.REVOCATION_REASONS)}",
             )
 

@@ -24,6 +24,7 @@ from audit.ledger.fork import found_in
 from audit.ledger.records import FROZEN
 from audit.ledger.schema import RECORDS
 from audit.ledger.witness.settings import WitnessSettings
+from audit.verify.trust import TrustFile
 from gateway import database_file, history, identity_files
 from gateway.identity_files import ENDS_SOON, VALID, Held
 from gateway.settings import Settings
@@ -192,7 +193,7 @@ def _gateway(directory: Path, parts: _Parts, certificates: dict[str, Held]) -> l
         where = f"{layout.authority} holds {', '.join(roots)}" if roots else "elsewhere"
         out.append(Finding("authority apart", not roots, where, "move authority/ to a machine where no service runs",
                            required=False))  # fmt: skip
-        out += [_quorum(settings), _database(settings)]
+        out += [_quorum(settings), *_operator(settings), _database(settings)]
     addresses = {"gateway": settings.listen} | {f"{n} worker": w.address for n, w in settings.workers.items()}
     for name, address in addresses.items():
         if parts.gateway:
@@ -273,6 +274,18 @@ def _quorum(settings: Settings) -> Finding:
     silent = [w.name for w in policy.witnesses.values() if not _answers(urlsplit(w.url).netloc)]
     detail = f"{policy.describe()} must cosign" + (f"; no answer from {', '.join(silent)}" if silent else "")
     return Finding("quorum", not silent, detail, "assay witness serve DIR" if silent else "", required=False)
+
+
+def _operator(settings: Settings) -> list[Finding]:
+    """Whether the trust file says who granted the first roles; what else is wrong with it, the quorum's check says."""
+    path = settings.layout.trust
+    try:
+        found = TrustFile.load(path).operator
+    except AssayError:
+        return []
+    remedy = f"add to {path}, and to every verifier's copy: operator SUBJECT (docs/installation.md, Upgrading)"
+    said = found or "the trust file names no founding operator: no permit is allowed by it"
+    return [Finding("operator", bool(found), said, "" if found else remedy, required=False)]
 
 
 def _answers(address: str) -> bool:

@@ -109,7 +109,7 @@ def freeze(settings: Settings, envelope: dict[str, Any], reason_code: str = "") 
     policy = witnesses.read_policy(settings)
 
     def work(uow: UnitOfWork) -> None:
-        verified = People(trust.people_root, load_keys(uow.connection, trust)).verify(envelope, uow.now)
+        verified = People(trust.people_root, load_keys(uow.connection, trust), trust).verify(envelope, uow.now)
         for signer in verified.signers:
             require_live_role(uow.connection, signer.subject, OPERATOR, ALL_UNITS)
         uow.append(RecordDraft(SYSTEM_UNIT, "log.frozen", "freeze", {}, envelope=envelope))

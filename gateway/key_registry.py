@@ -44,10 +44,14 @@ class RecordedEvent:
 
 @dataclass(frozen=True)
 class People:
-    """Whose signatures count: certificates under the people root, with keys that no event has ended."""
+    """Whose signatures count: certificates under the people root, with keys that no event has ended.
+
+    The trust file is the installation's own.
+    """
 
     root: x509.Certificate
     table: KeyTable
+    trust: TrustFile
 
     def verify(self, envelope: Mapping[str, Any], at: dt.datetime) -> dsse.VerifiedEnvelope:
         """Verifies what people sign now.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from gateway.jobs.transitions import State
 from gateway.offline import stopped
 from gateway.permits import void_permit
 from gateway.settings import Settings
+from gateway.signers import grants_in_doubt
 from gateway.store import rows
 from gateway.store.tables import JobRow, PermitRow
 
@@ -60,11 +61,13 @@ class Done:
         event: as recorded.
         index: of its record.
         voided: permits that were revoked with it.
+        doubtful: live grants that a thief of a person's key may have made, such as ``roleGrants/ID: SUBJECT as ROLE``.
     """
 
     event: Event
     index: int
     voided: tuple[str, ...] = ()
+    doubtful: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -234,7 +237,8 @@ def sign_draft(draft: Mapping[str, Any], trust: TrustFile, person: Path, now: da
 def order(settings: Settings, envelope: Mapping[str, Any], meant: Meant, staged: str = "") -> Done:
     """Records a signed key event, and puts in what was staged for it. The gateway must not run.
 
-    The permits that a compromised permit key may have signed are revoked with it.
+    The permits that a compromised permit key may have signed are revoked with it; what a compromised person may have
+    granted is named, for an operator to grant anew or to revoke.
 
     Args:
         settings: of the installation.
@@ -270,7 +274,7 @@ def order(settings: Settings, envelope: Mapping[str, Any], meant: Meant, staged:
 
         done = offline.ledger.run(work)
         key_files.settle(settings.layout, offline.table())
-        return done
+        return replace(done, doubtful=offline.doubtful()) if isinstance(done.event, Compromise) else done
 
 
 def _record(uow: UnitOfWork, envelope: Mapping[str, Any], trust: TrustFile, demand: Callable[[Event], None]) -> Done:
@@ -381,6 +385,12 @@ class _Offline:
         """Keys after the last recorded event."""
         with self.engine.connect() as connection:
             return key_registry.load(connection, self.trust)
+
+    def doubtful(self) -> tuple[str, ...]:
+        """Live grants that a thief may have made, in words."""
+        with self.engine.connect() as connection:
+            found = grants_in_doubt(connection, self.ledger, self.trust)
+        return tuple(f"roleGrants/{g.grant_id}: {g.subject} as {g.role} in {g.unit}" for g in found)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +17,19 @@ from assay.errors import PreconditionError, UnavailableError
 from assay.v1 import audit_pb2, permit_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from audit.verify.keys import KeyTable
 from audit.verify.permit import outside
 from gateway import key_registry, requests, standing, statements
 from gateway.caller import ALL_UNITS, Caller, not_found
-from gateway.identity_registry import OPERATOR, grants_behind, held_role, holds_role
+from gateway.identity_registry import OPERATOR, grants_behind
 from gateway.jobs import views
-from gateway.jobs.transitions import Event, State
+from gateway.jobs.transitions import State
 from gateway.key_registry import People
 from gateway.names import unit_of
 from gateway.settings import Settings
+from gateway.signers import Doubt, doubt, quorum_of, who_left
 from gateway.store import jobs, rows
 from gateway.store.database import Store
-from gateway.store.tables import ApprovalRow, JobRow, ModelRow, PermitRow
+from gateway.store.tables import JobRow, ModelRow, PermitRow
 from gateway.witnesses import evidence_of
 from policies.engine import PolicyEngine
 
@@ -55,7 +55,8 @@ class PermitService:
         Raises:
             NotFoundError: ``NOT_FOUND``.
             PreconditionError: ``NOT_APPROVED``, ``CARD_NOT_ISSUED``, ``SIGNER_ROLE`` when a signer has lost the role
-                since, ``SIGNER_KEY`` when a thief may have signed, ``PURPOSE``, ``TOO_LONG``,
+                since or a thief may have granted it, ``SIGNER_KEY`` when a thief may have signed, ``KEY_IN_DOUBT`` when
+                one may have brought in the permit key, ``PURPOSE``, ``TOO_LONG``,
                 ``WAIVER_EXPIRED``, ``POLICY_CHANGED``, ``POLICY_LIVE``.
             AlreadyExistsError: ``REQUEST_ID`` for another content under the same id.
             UnavailableError: ``QUORUM_NOT_MET``: it is recorded, and is handed out to the same request once the
@@ -92,9 +93,15 @@ class PermitService:
             reason = _objection(row, job, request, rows.micros(dt.datetime.now(dt.UTC)))
             model = rows.get(connection, ModelRow, name=row.model)
             signers = quorum_of(connection, job, model.card_sha256) if job and model else []
-            doubtful = doubted(self.people.table, signers)
-            if not reason and doubtful:
-                reason = f"{doubtful} signed with a key that may have been in other hands"
+            found = Doubt()
+            if job:
+                found = doubt(connection, self.store.ledger, self.people, job, signers, row.record_index)
+            if not reason and found.key:
+                reason = f"{found.key} signed with a key that may have been in other hands"
+            if not reason and found.role:
+                reason = f"{found.role} signed by a grant that a thief may have made"
+            if not reason and found.permit:
+                reason = "its permit key was brought in by an order that a thief may have signed"
             if not reason and not self._covering(row)[1]:
                 reason = "the witnesses have not cosigned its record yet"
             return permit_pb2.CheckPermitResponse(
@@ -137,19 +144,7 @@ class PermitService:
             raise PreconditionError(
                 "CARD_NOT_ISSUED", f"the card of {request.model} is not issued yet", remedy="try again shortly"
             )
-        signers = quorum_of(uow.connection, job, model.card_sha256)
-        gone, doubtful = who_left(uow.connection, job, signers), doubted(self.people.table, signers)
-        remedy = "have the approval revoked for {}, and the model approved anew by others"
-        if gone:
-            raise PreconditionError(
-                "SIGNER_ROLE",
-                f"{gone} signed it, and no longer holds the role",
-                remedy=remedy.format(statements.SIGNER_LEFT),
-            )
-        if doubtful:
-            raise PreconditionError(
-                "SIGNER_KEY", f"{doubtful} signed, perhaps not in person", remedy=remedy.format(statements.SIGNER_KEY)
-            )
+        self._demand_signers(uow.connection, job, model)
         purpose = views.request_of(job).purpose
         if request.purpose != purpose:
             raise PreconditionError(
@@ -184,6 +179,41 @@ class PermitService:
         )
         rows.insert(uow.connection, row)
         return row
+
+    def _demand_signers(self, connection: Connection, job: JobRow, model: ModelRow) -> None:
+        """Whoever signed holds the role, and no thief can have signed, granted it or brought in the permit key.
+
+        Raises:
+            PreconditionError: ``SIGNER_ROLE``, ``SIGNER_KEY``, ``KEY_IN_DOUBT``.
+        """
+        signers = quorum_of(connection, job, model.card_sha256)
+        gone = who_left(connection, job, signers)
+        found = doubt(connection, self.store.ledger, self.people, job, signers)
+        remedy = "have the approval revoked for {}, and the model approved anew"
+        if gone:
+            raise PreconditionError(
+                "SIGNER_ROLE",
+                f"{gone} signed it, and no longer holds the role",
+                remedy=f"{remedy.format(statements.SIGNER_LEFT)} by others",
+            )
+        if found.key:
+            raise PreconditionError(
+                "SIGNER_KEY",
+                f"{found.key} signed, perhaps not in person",
+                remedy=f"{remedy.format(statements.SIGNER_KEY)} by others",
+            )
+        if found.role:
+            raise PreconditionError(
+                "SIGNER_ROLE",
+                f"{found.role} signed it by a grant that a thief may have made",
+                remedy=f"grant the role anew if it was meant, {remedy.format(statements.SIGNER_LEFT)}",
+            )
+        if found.permit:
+            raise PreconditionError(
+                "KEY_IN_DOUBT",
+                "a thief may have signed the order that brought in the permit key",
+                remedy="assay key rotate permit DIR",
+            )
 
     def _seconds(self, uow: UnitOfWork, request: permit_pb2.IssuePermitRequest, job: JobRow) -> int:
         """How long the permit lasts.
@@ -276,6 +306,7 @@ class PermitService:
             approvals=[views.approval(a) for a in signed],
             proofs=[self._proof(i, size) for i in indices] if checkpoint else [],
             checkpoint=checkpoint,
+            consistency=self._consistency(row, size) if checkpoint else [],
         )
         if row.revoked_us:
             message.revoke_time.CopyFrom(rows.timestamp(row.revoked_us))
@@ -287,6 +318,11 @@ class PermitService:
             return self.store.publication.covering(row.record_index)
         except UnavailableError:
             return 0, b""
+
+    def _consistency(self, row: PermitRow, size: int) -> list[bytes]:
+        """Shows that what people signed over is a prefix of the log that the permit's checkpoint is of."""
+        signed = dsse.read_statement(row.statement)["predicate"]["evidence_size"]
+        return self.store.ledger.consistency_proof(signed, size)
 
     def _proof(self, index: int, size: int) -> audit_pb2.RecordProof:
         ledger = self.store.ledger
@@ -342,29 +378,6 @@ def _objection(row: PermitRow, job: JobRow | None, request: permit_pb2.CheckPerm
     if wrong:
         return f"another {wrong[0]} than permitted"
     return outside(request.place, views.request_of(job).use.jurisdictions) if request.place else ""
-
-
-def quorum_of(connection: Connection, job: JobRow, card: str) -> list[ApprovalRow]:
-    """The grants by which a job was approved: of those who held the role then; none while it is not approved."""
-    steps = jobs.transitions(connection, job.name)
-    approved = next((step.time_us for step in reversed(steps) if step.event == Event.APPROVE), 0)
-    signed = rows.select_all(connection, ApprovalRow, order_by="time_us", job=job.name, card_sha256=card, granted=True)
-    return [a for a in signed if held_role(connection, a.subject, a.role, job.unit, approved)]
-
-
-def who_left(connection: Connection, job: JobRow, signers: Sequence[ApprovalRow]) -> str:
-    """Who signed and does not hold the role today, such as ``SUBJECT as ROLE``; empty for nobody.
-
-    Who has lost it cannot carry a new permit.
-    """
-    gone = (a for a in signers if not holds_role(connection, a.subject, a.role, job.unit))
-    return next((f"{a.subject} as {a.role}" for a in gone), "")
-
-
-def doubted(table: KeyTable, signers: Sequence[ApprovalRow]) -> str:
-    """A subject whose approval a thief may have signed; empty for none."""
-    doubtful = (a.subject for a in signers if table.doubtful(a.subject, a.keyid, a.record_index))
-    return next(doubtful, "")
 
 
 def _require(connection: Connection, name: str) -> PermitRow:

@@ -28,7 +28,7 @@ from assay.v1._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_v
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61ssay/v1/permit.proto\x12\x08\x61ssay.v1\x1a\x17\x61ssay/v1/approval.proto\x1a\x14\x61ssay/v1/audit.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x03\n\x06Permit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_sha256\x18\x03 \x01(\t\x12\x13\n\x0b\x62\x61se_sha256\x18\x04 \x01(\t\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x06 \x01(\t\x12.\n\nnot_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\revidence_root\x18\t \x01(\t\x12\x11\n\tstatement\x18\n \x01(\x0c\x12\x11\n\tsignature\x18\x0b \x01(\x0c\x12%\n\tapprovals\x18\x0c \x03(\x0b\x32\x12.assay.v1.Approval\x12%\n\x06proofs\x18\r \x03(\x0b\x32\x15.assay.v1.RecordProof\x12\x12\n\ncheckpoint\x18\x0e \x01(\x0c\x12/\n\x0brevoke_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x02\n\x12IssuePermitRequest\x12N\n\x05model\x18\x01 \x01(\tB?\xbaH<r:28^units/[a-z][a-z0-9-]{0,30}/models/[a-z][a-z0-9-]{0,62}$\x12\x31\n\x07purpose\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x35\n\x0b\x65nvironment\x18\x03 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\"\n\rvalid_seconds\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\xa3\x05(\x00\x12\x1c\n\nrequest_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"7\n\x13IssuePermitResponse\x12 \n\x06permit\x18\x01 \x01(\x0b\x32\x10.assay.v1.Permit\"\xe2\x02\n\x12\x43heckPermitRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/permits/[a-z0-9][a-z0-9-]{0,62}$\x12-\n\x0e\x61\x64\x61pter_sha256\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12*\n\x0b\x62\x61se_sha256\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x31\n\x07purpose\x18\x04 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x35\n\x0b\x65nvironment\x18\x05 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x34\n\x05place\x18\x06 \x01(\tB%\xbaH\"r 2\x1e^([A-Z]{2}(-[A-Z0-9]{1,3})?)?$\"X\n\x13\x43heckPermitResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12 \n\x06permit\x18\x03 \x01(\x0b\x32\x10.assay.v1.Permit\"\x84\x01\n\x13RevokePermitRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/permits/[a-z0-9][a-z0-9-]{0,62}$\x12\x1a\n\x06reason\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03\"8\n\x14RevokePermitResponse\x12 \n\x06permit\x18\x01 \x01(\x0b\x32\x10.assay.v1.Permit2\xf6\x01\n\rPermitService\x12J\n\x0bIssuePermit\x12\x1c.assay.v1.IssuePermitRequest\x1a\x1d.assay.v1.IssuePermitResponse\x12J\n\x0b\x43heckPermit\x12\x1c.assay.v1.CheckPermitRequest\x1a\x1d.assay.v1.CheckPermitResponse\x12M\n\x0cRevokePermit\x12\x1d.assay.v1.RevokePermitRequest\x1a\x1e.assay.v1.RevokePermitResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61ssay/v1/permit.proto\x12\x08\x61ssay.v1\x1a\x17\x61ssay/v1/approval.proto\x1a\x14\x61ssay/v1/audit.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x03\n\x06Permit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_sha256\x18\x03 \x01(\t\x12\x13\n\x0b\x62\x61se_sha256\x18\x04 \x01(\t\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x06 \x01(\t\x12.\n\nnot_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\revidence_root\x18\t \x01(\t\x12\x11\n\tstatement\x18\n \x01(\x0c\x12\x11\n\tsignature\x18\x0b \x01(\x0c\x12%\n\tapprovals\x18\x0c \x03(\x0b\x32\x12.assay.v1.Approval\x12%\n\x06proofs\x18\r \x03(\x0b\x32\x15.assay.v1.RecordProof\x12\x12\n\ncheckpoint\x18\x0e \x01(\x0c\x12/\n\x0brevoke_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63onsistency\x18\x10 \x03(\x0c\"\x90\x02\n\x12IssuePermitRequest\x12N\n\x05model\x18\x01 \x01(\tB?\xbaH<r:28^units/[a-z][a-z0-9-]{0,30}/models/[a-z][a-z0-9-]{0,62}$\x12\x31\n\x07purpose\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x35\n\x0b\x65nvironment\x18\x03 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\"\n\rvalid_seconds\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\xa3\x05(\x00\x12\x1c\n\nrequest_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"7\n\x13IssuePermitResponse\x12 \n\x06permit\x18\x01 \x01(\x0b\x32\x10.assay.v1.Permit\"\xe2\x02\n\x12\x43heckPermitRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/permits/[a-z0-9][a-z0-9-]{0,62}$\x12-\n\x0e\x61\x64\x61pter_sha256\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12*\n\x0b\x62\x61se_sha256\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x31\n\x07purpose\x18\x04 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x35\n\x0b\x65nvironment\x18\x05 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12\x34\n\x05place\x18\x06 \x01(\tB%\xbaH\"r 2\x1e^([A-Z]{2}(-[A-Z0-9]{1,3})?)?$\"X\n\x13\x43heckPermitResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12 \n\x06permit\x18\x03 \x01(\x0b\x32\x10.assay.v1.Permit\"\x84\x01\n\x13RevokePermitRequest\x12Q\n\x04name\x18\x01 \x01(\tBC\xbaH@r>2<^units/[a-z][a-z0-9-]{0,30}/permits/[a-z0-9][a-z0-9-]{0,62}$\x12\x1a\n\x06reason\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03\"8\n\x14RevokePermitResponse\x12 \n\x06permit\x18\x01 \x01(\x0b\x32\x10.assay.v1.Permit2\xf6\x01\n\rPermitService\x12J\n\x0bIssuePermit\x12\x1c.assay.v1.IssuePermitRequest\x1a\x1d.assay.v1.IssuePermitResponse\x12J\n\x0b\x43heckPermit\x12\x1c.assay.v1.CheckPermitRequest\x1a\x1d.assay.v1.CheckPermitResponse\x12M\n\x0cRevokePermit\x12\x1d.assay.v1.RevokePermitRequest\x1a\x1e.assay.v1.RevokePermitResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,19 +62,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEPERMITREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_REVOKEPERMITREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\007r\005\020\001\030\364\003'
   _globals['_PERMIT']._serialized_start=145
-  _globals['_PERMIT']._serialized_end=568
-  _globals['_ISSUEPERMITREQUEST']._serialized_start=571
-  _globals['_ISSUEPERMITREQUEST']._serialized_end=843
-  _globals['_ISSUEPERMITRESPONSE']._serialized_start=845
-  _globals['_ISSUEPERMITRESPONSE']._serialized_end=900
-  _globals['_CHECKPERMITREQUEST']._serialized_start=903
-  _globals['_CHECKPERMITREQUEST']._serialized_end=1257
-  _globals['_CHECKPERMITRESPONSE']._serialized_start=1259
-  _globals['_CHECKPERMITRESPONSE']._serialized_end=1347
-  _globals['_REVOKEPERMITREQUEST']._serialized_start=1350
-  _globals['_REVOKEPERMITREQUEST']._serialized_end=1482
-  _globals['_REVOKEPERMITRESPONSE']._serialized_start=1484
-  _globals['_REVOKEPERMITRESPONSE']._serialized_end=1540
-  _globals['_PERMITSERVICE']._serialized_start=1543
-  _globals['_PERMITSERVICE']._serialized_end=1789
+  _globals['_PERMIT']._serialized_end=589
+  _globals['_ISSUEPERMITREQUEST']._serialized_start=592
+  _globals['_ISSUEPERMITREQUEST']._serialized_end=864
+  _globals['_ISSUEPERMITRESPONSE']._serialized_start=866
+  _globals['_ISSUEPERMITRESPONSE']._serialized_end=921
+  _globals['_CHECKPERMITREQUEST']._serialized_start=924
+  _globals['_CHECKPERMITREQUEST']._serialized_end=1278
+  _globals['_CHECKPERMITRESPONSE']._serialized_start=1280
+  _globals['_CHECKPERMITRESPONSE']._serialized_end=1368
+  _globals['_REVOKEPERMITREQUEST']._serialized_start=1371
+  _globals['_REVOKEPERMITREQUEST']._serialized_end=1503
+  _globals['_REVOKEPERMITRESPONSE']._serialized_start=1505
+  _globals['_REVOKEPERMITRESPONSE']._serialized_end=1561
+  _globals['_PERMITSERVICE']._serialized_start=1564
+  _globals['_PERMITSERVICE']._serialized_end=1810
 # @@protoc_insertion_point(module_scope)

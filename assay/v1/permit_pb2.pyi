@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Permit(_message.Message):
-    __slots__ = ("name", "model", "adapter_sha256", "base_sha256", "purpose", "environment", "not_before", "not_after", "evidence_root", "statement", "signature", "approvals", "proofs", "checkpoint", "revoke_time")
+    __slots__ = ("name", "model", "adapter_sha256", "base_sha256", "purpose", "environment", "not_before", "not_after", "evidence_root", "statement", "signature", "approvals", "proofs", "checkpoint", "revoke_time", "consistency")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class Permit(_message.Message):
     PROOFS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     REVOKE_TIME_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     name: str
     model: str
     adapter_sha256: str
@@ -44,7 +45,8 @@ class Permit(_message.Message):
     proofs: _containers.RepeatedCompositeFieldContainer[_audit_pb2.RecordProof]
     checkpoint: bytes
     revoke_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., adapter_sha256: _Optional[str] = ..., base_sha256: _Optional[str] = ..., purpose: _Optional[str] = ..., environment: _Optional[str] = ..., not_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., not_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., evidence_root: _Optional[str] = ..., statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., approvals: _Optional[_Iterable[_Union[_approval_pb2.Approval, _Mapping]]] = ..., proofs: _Optional[_Iterable[_Union[_audit_pb2.RecordProof, _Mapping]]] = ..., checkpoint: _Optional[bytes] = ..., revoke_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    consistency: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., adapter_sha256: _Optional[str] = ..., base_sha256: _Optional[str] = ..., purpose: _Optional[str] = ..., environment: _Optional[str] = ..., not_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., not_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., evidence_root: _Optional[str] = ..., statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., approvals: _Optional[_Iterable[_Union[_approval_pb2.Approval, _Mapping]]] = ..., proofs: _Optional[_Iterable[_Union[_audit_pb2.RecordProof, _Mapping]]] = ..., checkpoint: _Optional[bytes] = ..., revoke_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., consistency: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class IssuePermitRequest(_message.Message):
     __slots__ = ("model", "purpose", "environment", "valid_seconds", "request_id")

@@ -105,6 +105,11 @@ class KeyTable:
         terms = self.terms.get(name)
         return terms[-1] if terms and terms[-1].end is None else None
 
+    @property
+    def compromised(self) -> bool:
+        """Whether an event says of any key that it was in other hands."""
+        return any(term.compromised is not None for terms in self.terms.values() for term in terms)
+
     def check(self, event: Event, index: int, signer: Signer) -> None:
         """Demands that an event may stand at ``index``, signed by ``signer``; whose role it is is not looked at.
 
@@ -222,7 +227,7 @@ class KeyTable:
 
     def report(self, report: Report) -> None:
         """Lists what is in doubt; silent in a log without a compromise."""
-        if not any(term.compromised is not None for terms in self.terms.values() for term in terms):
+        if not self.compromised:
             return
         found = list(self.suspects())
         for use in found[:SHOWN]:

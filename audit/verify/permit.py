@@ -2,12 +2,14 @@
 
 The caller's files are hashed here. The gateway's word counts for nothing: its permit key must have signed the
 statement, the log's key the checkpoint, the records must be proved to lie under it, and two people other than the
-maker must have signed for this very adapter, base and card. What cannot be seen offline (a revocation after the
+maker, whose roles go back to the operator of the trust file, must have signed for this very adapter, base and card. A
+record that is left out proves nothing: each of them is demanded. What cannot be seen offline (a revocation after the
 permit was fetched) is bounded by ``not_after``, at most 24 hours.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,19 +22,24 @@ from assay import canonical, dsse
 from assay.digests import folder_manifest, sha256_bytes
 from assay.dsse import Signer, from_base64
 from assay.errors import AssayError
-from assay.key_events import EVENTS
 from audit.ledger import records, tree
 from audit.ledger.evidence import Entry
-from audit.ledger.note import SignedNote, open_checkpoint
-from audit.verify import keys
+from audit.ledger.note import Checkpoint
+from audit.ledger.records import SYSTEM_UNIT
+from audit.verify import grants, keys
 from audit.verify.acts import quorum_met
+from audit.verify.checkpoint import open_trusted
+from audit.verify.grants import Shown
 from audit.verify.keys import KeyTable
-from audit.verify.people import Grant, Roles, role_name
+from audit.verify.people import role_name
 from audit.verify.results import LONGEST_PERMIT
 from audit.verify.state import members, parse_moment, text
 from audit.verify.trust import TrustFile
 
 MAX_PROOFS = 256
+MAX_HASHES = 64
+_JOB = re.compile(r"units/([a-z][a-z0-9-]*)/tuningJobs/[a-z][a-z0-9-]*")
+_ROOT = re.compile(r"[0-9a-f]{64}")
 _SIGNED = ("model", "adapter_sha256", "base_sha256", "purpose", "environment", "evidence_root")
 
 
@@ -64,22 +71,30 @@ def check_permit(
         purpose: what the model does there.
         environment: where it runs.
         now: aware time.
-        trust: whom to believe about what.
+        trust: whom to believe about what; without its ``operator`` line nothing is allowed.
         place: where it is used, in the words of the declaration of use, such as ``EU`` or ``US-NY``; empty not to ask.
     """
     notes: list[str] = []
     try:
+        _founded(trust)
         statement, predicate = _statement(permit)
         _matches(permit, predicate)
         _in_force(permit, predicate, now)
         _demand(predicate.get("purpose") == purpose, f"permitted for another purpose than {purpose!r}")
         _demand(predicate.get("environment") == environment, f"permitted for another environment than {environment!r}")
-        entries = _proved(permit, trust)
+        unit = _unit(predicate)
+        checkpoint, left = open_trusted(from_base64(_field(permit, "checkpoint")), trust, now)
+        notes += left
+        entries = _proved(permit, checkpoint, unit)
+        _grown(permit, predicate, checkpoint)
         issued = _issued(entries, statement, predicate)
-        _place(entries, predicate, place, notes)
-        today, table = _system(entries, trust)
-        _signed(permit, statement, issued, table)
-        _people(permit, entries, issued, predicate, trust, today, table, notes)
+        request = _request(entries, predicate)
+        _place(request, place, notes)
+        shown = grants.read(entries, trust)
+        _signed(permit, statement, issued, shown.table)
+        _people(entries, issued, request, predicate, unit, trust, shown)
+        _firm(shown, issued, entries, notes)
+        _shown(permit, entries)
         _demand(_digest(adapter) == predicate.get("adapter_sha256"), "the adapter is not the one permitted")
         _demand(_digest(base) == predicate.get("base_sha256"), "the base model is not the one permitted")
     except _Refused as refused:
@@ -88,6 +103,7 @@ def check_permit(
         return PermitVerdict(False, f"{error.reason}: {error.message}", tuple(notes))
     except (OSError, RecursionError) as error:
         return PermitVerdict(False, f"cannot be checked: {type(error).__name__}", tuple(notes))
+    notes.append("that no grant was revoked before the permit: it shows grants, the evidence bundle shows all")
     notes.append("that no key event was left out: it shows those that the gateway chose, the evidence bundle shows all")
     notes.append("revocations after this permit was fetched; ask the gateway, or let not_after bound them")
     return PermitVerdict(True, "", tuple(notes))
@@ -109,6 +125,12 @@ def _demand(holds: bool, reason: str) -> None:
         raise _Refused(reason)
 
 
+def _founded(trust: TrustFile) -> None:
+    """The trust file says who granted the first roles: else whoever made the permit would choose them."""
+    remedy = "add the line `operator SUBJECT`, the subject of the person who signed the log's first grants"
+    _demand(bool(trust.operator), f"TRUST_OPERATOR: the trust file names no founding operator; {remedy}")
+
+
 def _statement(permit: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
     """The statement that the permit key should have signed, and its predicate."""
     payload = from_base64(_field(permit, "statement"))
@@ -121,33 +143,14 @@ def _statement(permit: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
     return payload, predicate
 
 
-def _system(entries: Sequence[Entry], trust: TrustFile, before: int | None = None) -> tuple[Roles | None, KeyTable]:
-    """Roles and keys by the grants and key events that come with it, up to an index; no roles without a grant."""
-    roles, table = Roles(founder=trust.operator), KeyTable.of(trust)
-    for entry in entries:
-        if before is not None and entry.index >= before:
-            break
-        if entry.record.type in ("grant.issued", "grant.revoked"):
-            _grant(entry, trust, roles, table)
-        elif entry.record.type in EVENTS:
-            # Without a grant shown whoever signs would be taken for the founder.
-            founded = bool(roles.known or trust.operator)
-            _demand(founded, "a key event comes without the grants of whoever signed it")
-            keys.take(table, entry.index, entry.record, trust, roles.may_grant)
-    return (roles if roles.known else None), table
-
-
-def _grant(entry: Entry, trust: TrustFile, roles: Roles, table: KeyTable) -> None:
-    verified = dsse.verify_person(entry.record.envelope(), trust.people_root, entry.record.time, trust.relying_party)
-    for signer in verified.signers:
-        table.demand_person(signer, entry.index)
-    _demand(all(roles.may_grant(s) for s in verified.signers), "a grant is not signed by an operator")
-    said = verified.predicate
-    grant_id = str(said.get("grant_id", ""))
-    if entry.record.type == "grant.issued":
-        roles.grant(grant_id, Grant(str(said.get("subject")), role_name(said.get("role")), str(said.get("unit"))))
-    elif grant_id in roles.grants:
-        roles.revoke(grant_id)
+def _unit(predicate: Mapping[str, Any]) -> str:
+    """The unit of the job that was permitted: in it signers held their roles, and model and permit are the job's."""
+    job = text(predicate, "job")
+    match = _JOB.fullmatch(job)
+    own = (job.replace("/tuningJobs/", "/models/"), f"units/{match[1]}/permits/") if match else ("", "")
+    if match is None or predicate.get("model") != own[0] or not text(predicate, "permit").startswith(own[1]):
+        raise _Refused("its job, model and name are not of one job")
+    return match[1]
 
 
 def _signed(permit: Mapping[str, Any], statement: bytes, issued: Entry, table: KeyTable) -> None:
@@ -183,14 +186,8 @@ def _in_force(permit: Mapping[str, Any], predicate: Mapping[str, Any], now: date
     _demand(now < end, "expired")
 
 
-def _proved(permit: Mapping[str, Any], trust: TrustFile) -> tuple[Entry, ...]:
-    """The records that come with it, each proved to lie under the checkpoint that the log's key signed."""
-    note = from_base64(_field(permit, "checkpoint"))
-    checkpoint = open_checkpoint(note, trust.log)
-    _demand(
-        trust.quorum.judge(SignedNote.parse(note)).met,
-        f"QUORUM_NOT_MET: {trust.quorum.describe()} has not cosigned the checkpoint",
-    )
+def _proved(permit: Mapping[str, Any], checkpoint: Checkpoint, unit: str) -> tuple[Entry, ...]:
+    """The records that come with it, each proved to lie under the checkpoint, in the chain where it belongs."""
     proofs = _field(permit, "proofs")
     _demand(isinstance(proofs, list) and 0 < len(proofs) <= MAX_PROOFS, "it carries no proofs, or too many")
     entries: dict[int, Entry] = {}
@@ -198,41 +195,65 @@ def _proved(permit: Mapping[str, Any], trust: TrustFile) -> tuple[Entry, ...]:
         _demand(isinstance(proof, Mapping), "a proof is malformed")
         index, size = _number(_field(proof, "index")), _number(_field(proof, "tree_size"))
         _demand(size == checkpoint.size, "a proof is for another tree than the checkpoint's")
-        hashes = _field(proof, "hashes") or []
-        _demand(isinstance(hashes, list) and len(hashes) <= 64, "a proof is malformed")
         body = from_base64(_field(proof, "body"))
         leaf = tree.leaf_hash(body)
-        tree.verify_inclusion(index, size, leaf, [from_base64(h) for h in hashes], checkpoint.root)
+        tree.verify_inclusion(index, size, leaf, _hashes(proof, "hashes"), checkpoint.root)
         record = records.read(body)
-        _demand(record.log == trust.origin, "a record is of another log")
+        _demand(record.log == checkpoint.origin, "a record is of another log")
+        chain = SYSTEM_UNIT if record.type.startswith(("grant.", "key.")) else unit
+        _demand(record.unit == chain, f"record {index} lies in another chain than that of {chain}")
         entries[index] = Entry(index, body, leaf, record)
     return tuple(entries[index] for index in sorted(entries))
 
 
+def _grown(permit: Mapping[str, Any], predicate: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+    """The tree whose root people signed over has grown into the checkpoint's: it is of this log and of no other."""
+    size, root, hashes = (
+        predicate.get("evidence_size"),
+        text(predicate, "evidence_root"),
+        _hashes(permit, "consistency"),
+    )
+    if type(size) is not int or not 0 < size < checkpoint.size or not _ROOT.fullmatch(root):
+        raise _Refused("CONSISTENCY_BAD: people signed over no tree smaller than the checkpoint's")
+    missing = "CONSISTENCY_MISSING: it lacks the proof (consistency) that the evidence root is of this log"
+    _demand(bool(hashes), f"{missing}; fetch the permit from a gateway of this release")
+    tree.verify_consistency(size, checkpoint.size, bytes.fromhex(root), checkpoint.root, hashes)
+
+
 def _issued(entries: Sequence[Entry], statement: bytes, predicate: Mapping[str, Any]) -> Entry:
-    """The permit's own record, which names the digest of exactly this statement."""
+    """The permit's own record, which says what was signed and names the digest of exactly this statement."""
     for entry in entries:
         said = entry.record.predicate
         if entry.record.type == "permit.issued" and said.get("permit") == predicate.get("permit"):
-            _demand(
-                said.get("statement_sha256") == sha256_bytes(statement), "the log recorded another permit of this name"
-            )
+            same = said.get("statement_sha256") == sha256_bytes(statement)
+            same &= all(said.get(name) == value for name, value in predicate.items())
+            _demand(same, "the log recorded another permit of this name")
             return entry
     raise _Refused("no proof that it was issued")
 
 
+def _request(entries: Sequence[Entry], predicate: Mapping[str, Any]) -> Entry:
+    """The job's first record, by which the log has known since before any approval who asked for it, and for where."""
+    creator = text(predicate, "creator")
+    _demand(bool(creator), "it does not name the maker")
+    asked = [e for e in entries if e.record.type == "job.received" and e.record.job == predicate.get("job")]
+    _demand(len(asked) == 1, "it does not carry one record of the request (job.received), which says who the maker is")
+    _demand(text(asked[0].record.predicate, "actor") == creator, "somebody else than the maker asked for the job")
+    return asked[0]
+
+
 def _people(
-    permit: Mapping[str, Any],
-    entries: tuple[Entry, ...],
+    entries: Sequence[Entry],
     issued: Entry,
+    request: Entry,
     predicate: Mapping[str, Any],
+    unit: str,
     trust: TrustFile,
-    today: Roles | None,
-    table: KeyTable,
-    notes: list[str],
+    shown: Shown,
 ) -> None:
     """Two people other than the maker signed for this adapter, base, purpose and card before the permit was issued."""
-    creator = _maker(entries, predicate, notes)
+    today = shown.roles()
+    doubt = " by a grant that no thief can have signed" if shown.doubtful else ""
     signed: list[tuple[Signer, str]] = []
     for entry in entries:
         if entry.record.type != "approval.decided":
@@ -246,68 +267,40 @@ def _people(
         for name in ("job", "adapter_sha256", "base_sha256", "purpose", "evidence_root", "evidence_size"):
             _demand(said.get(name) == predicate.get(name), f"an approval is for another {name}")
         _demand(entry.index < issued.index, "an approval is younger than the permit")
-        _card(entries, said, entry)
+        _demand(request.index < entry.index, "the request is younger than an approval")
+        _card(entries, said, entry, text(predicate, "model"))
         signer, role = verified.signers[0], role_name(said.get("role"))
-        table.demand_person(signer, entry.index)
-        _demand(signer.subject != creator, "the maker signed it")
-        if today is not None:
-            then, _ = _system(entries, trust, entry.index)
-            held = then is not None and then.holds(signer.subject, role, issued.record.unit)
-            _demand(held, f"{signer.subject} did not hold {role} when signing")
-            _demand(today.holds(signer.subject, role, issued.record.unit), f"{signer.subject} does not hold {role}")
+        shown.table.demand_person(signer, entry.index)
+        _demand(signer.subject != predicate.get("creator"), "the maker signed it")
+        then = shown.roles(entry.index).holds(signer.subject, role, unit)
+        _demand(then, f"{signer.subject} did not hold {role} when signing{doubt}")
+        _demand(today.holds(signer.subject, role, unit), f"{signer.subject} does not hold {role}{doubt}")
         signed.append((signer, role))
-    _undoubted(table, {issued.index, *(e.index for e in entries if e.record.type == "approval.decided")}, notes)
-    if not any(e.record.subjects("adapter") for e in entries if e.record.type == "card.rendered"):
-        notes.append("that the card is of this adapter: its record names none")
     _demand(quorum_met(signed), "no two people signed as compliance officer and validator")
-    if today is None:
-        notes.append("that the signers held their roles: the permit carries no grants; the evidence bundle does")
+
+
+def _place(request: Entry, place: str, notes: list[str]) -> None:
+    """The place is one that the request declared."""
+    declared = members(members(request.record.predicate, "request"), "use").get("jurisdictions")
+    known = [str(name) for name in declared] if isinstance(declared, list) else []
+    if place:
+        _demand(not outside(place, known), outside(place, known))
     else:
-        notes.append("that no grant was revoked before the permit: it shows grants, the evidence bundle shows all")
-        if not trust.operator:
-            notes.append(f"the founding operator {today.founder}: taken from the log; name it in the trust file")
-    _shown(permit, entries)
+        notes.append(f"where it is used: nobody asked; its use was declared for {', '.join(known) or 'no place'}")
 
 
-def _maker(entries: Sequence[Entry], predicate: Mapping[str, Any], notes: list[str]) -> str:
-    """Who asked for the job, as the permit names them and the log recorded before anybody approved."""
-    creator = predicate.get("creator")
-    if not isinstance(creator, str) or not creator:
-        raise _Refused("it does not name the maker")
-    asked = [e for e in entries if e.record.type == "job.received" and e.record.job == predicate.get("job")]
-    for entry in asked:
-        _demand(text(entry.record.predicate, "actor") == creator, "somebody else than the maker asked for the job")
-    if not asked:
-        notes.append(f"that {creator} asked for the job: the permit lacks that record, the evidence bundle has it")
-    return creator
+def _firm(shown: Shown, issued: Entry, entries: Sequence[Entry], notes: list[str]) -> None:
+    """No thief can have signed the permit or an approval, nor brought in a key that did."""
+    rests = {issued.index, *(e.index for e in entries if e.record.type == "approval.decided")}
+    doubtful = sorted({use.name for use in shown.table.uses if use.index in rests and shown.in_doubt(use)})
+    keyed = "keys that may have been in other hands, or that such a key brought in, signed for it"
+    _demand(not doubtful, f"{keyed}: {', '.join(doubtful)}")
+    if any(shown.table.suspects()):
+        notes.append("grants and key events in doubt: nothing here rests on them; the evidence bundle lists them")
 
 
-def _place(entries: Sequence[Entry], predicate: Mapping[str, Any], place: str, notes: list[str]) -> None:
-    """The place is one that the request declared, as its record says, which the log holds since before any approval."""
-    asked = [e for e in entries if e.record.type == "job.received" and e.record.job == predicate.get("job")]
-    _demand(bool(asked) or not place, "it lacks the record of the request, which names the places of its use")
-    for entry in asked:
-        declared = members(members(entry.record.predicate, "request"), "use").get("jurisdictions")
-        known = [str(name) for name in declared] if isinstance(declared, list) else []
-        if place:
-            _demand(not outside(place, known), outside(place, known))
-        else:
-            notes.append(f"where it is used: nobody asked; its use was declared for {', '.join(known) or 'no place'}")
-
-
-def _undoubted(table: KeyTable, signed: set[int], notes: list[str]) -> None:
-    """No thief can have signed the permit, an approval, or the event that brought one of their keys in."""
-    terms = [table.find(use.name, use.keyid) for use in table.uses if use.index in signed]
-    rests = signed | {term.begin for term in terms if term is not None and term.begin}
-    suspects = list(table.suspects())
-    doubtful = sorted({use.name for use in suspects if use.index in rests})
-    _demand(not doubtful, f"keys that may have been in other hands signed for it: {', '.join(doubtful)}")
-    if suspects:
-        notes.append("grants and key events in doubt that nothing here rests on directly; the bundle lists them")
-
-
-def _card(entries: tuple[Entry, ...], said: Mapping[str, Any], approval: Entry) -> None:
-    """The card that an approval names is the one of a proved record before it, which is of no other adapter."""
+def _card(entries: Sequence[Entry], said: Mapping[str, Any], approval: Entry, model: str) -> None:
+    """The card that an approval names is the one of a proved record before it, of this model and adapter."""
     size, name = said.get("evidence_size"), said.get("card_sha256")
     for entry in entries:
         if entry.record.type == "card.rendered" and entry.index == said.get("card_index"):
@@ -315,9 +308,10 @@ def _card(entries: tuple[Entry, ...], said: Mapping[str, Any], approval: Entry) 
             same_job = entry.record.job == approval.record.job
             same_card = bool(name) and entry.record.predicate.get("card_sha256") == name
             _demand(covered and same_job and same_card, "an approval's card is not proved")
-            # The gateway's own records name the adapter; the format does not demand it, and the golden one does not.
-            same_adapter = entry.record.subjects("adapter") <= {said.get("adapter_sha256")}
-            _demand(same_adapter, "an approval's card is of another adapter")
+            # The format does not demand that a card's record names its adapter; a permit does.
+            same_adapter = entry.record.subjects("adapter") == {said.get("adapter_sha256")}
+            _demand(same_adapter, "an approval's card is of another adapter, or names none")
+            _demand(entry.record.predicate.get("model") == model, "an approval's card is of another model")
             return
     raise _Refused("an approval's card is not proved")
 
@@ -345,6 +339,13 @@ def _field(message: Any, name: str) -> Any:
         return message[name]
     head, *rest = name.split("_")
     return message.get(head + "".join(part.capitalize() for part in rest))
+
+
+def _hashes(message: Any, name: str) -> list[bytes]:
+    """A proof's hashes; none when the field is not set."""
+    hashes = _field(message, name) or []
+    _demand(isinstance(hashes, list) and len(hashes) <= MAX_HASHES, "a proof is malformed")
+    return [from_base64(value) for value in hashes]
 
 
 def _number(value: Any) -> int:

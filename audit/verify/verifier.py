@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from assay import policy_text
@@ -11,10 +11,11 @@ from assay.digests import sha256_bytes
 from assay.errors import AssayError, ExhaustedError
 from audit.ledger import evidence, tree
 from audit.ledger.evidence import Entry
-from audit.ledger.note import Checkpoint, SignedNote
+from audit.ledger.note import SignedNote
 from audit.ledger.quorum import NONE
-from audit.verify import timestamp
+from audit.verify import checkpoint, timestamp
 from audit.verify.archive import Bundle, open_bundle, read_file
+from audit.verify.checkpoint import CLOCK_SKEW
 from audit.verify.findings import CHECKS, SHOWN
 from audit.verify.replay import replay
 from audit.verify.report import FAILED, MISSING, OLD, PASSED, Report
@@ -32,7 +33,6 @@ AGE = "age"
 TIMESTAMPS = "time stamps of the checkpoint"
 POST_QUANTUM = "post-quantum signature of the checkpoint"
 QUORUM = "quorum of witnesses"
-CLOCK_SKEW = timedelta(minutes=5)
 
 
 def verify_bundle(path: Path, trust: TrustFile, now: datetime) -> Report:
@@ -91,20 +91,20 @@ def _unopened(error: AssayError) -> Report:
 def _post_quantum(bundle: Bundle, trust: TrustFile, report: Report) -> None:
     """The log's ML-DSA-44 line, where the trust file names a key for it; one that is not there leaves a gap."""
     note = SignedNote.parse(bundle.note)
-    if trust.log_ml_dsa is None:
-        others = [s for s in note.signatures if s.name == trust.origin and s.key_id != trust.log.key_id]
-        if others:
-            report.not_checked.append(f"{len(others)} more signatures of the log: the trust file names no key for them")
-        return
+    report.not_checked += checkpoint.unnamed(note, trust)
     try:
-        time = trust.log_ml_dsa.open(note, Checkpoint.parse(note.text))
+        time = checkpoint.post_quantum(note, trust)
     except AssayError as error:
-        report.add(POST_QUANTUM, FAILED, f"{error.reason}: {error.message}")
+        _unsigned(POST_QUANTUM, error, report)
         return
-    if time is None:
-        report.add(POST_QUANTUM, MISSING, "the checkpoint has no line of the key that the trust file names")
-    else:
+    if time is not None:
         report.add(POST_QUANTUM, PASSED, f"ML-DSA-44, made at {time.isoformat()}")
+
+
+def _unsigned(check: str, error: AssayError, report: Report) -> None:
+    """A line that is not there leaves a gap; one that does not hold is false."""
+    outcome = MISSING if error.reason in checkpoint.NOT_THERE else FAILED
+    report.add(check, outcome, f"{error.reason}: {error.message}")
 
 
 def _complete(bundle: Bundle, report: Report) -> None:
@@ -236,27 +236,20 @@ def _age(bundle: Bundle, trust: TrustFile, witnessed: datetime | None, now: date
 
 def _witnessed(bundle: Bundle, trust: TrustFile, now: datetime, report: Report) -> datetime | None:
     """Counts cosignatures by the trust file's policy; returns the quorum's time, or None without one."""
-    if trust.quorum.asks_nobody:
-        return None
-    if bundle.header.quorum == NONE:
+    if bundle.header.quorum == NONE and not trust.quorum.asks_nobody:
         report.add(
             QUORUM, FAILED, "QUORUM_DOWNGRADE: exported under `quorum none`, where the trust file names a quorum"
         )
         return None
     try:
-        cosigned = trust.quorum.judge(SignedNote.parse(bundle.note))
+        cosigned = checkpoint.witnessed(SignedNote.parse(bundle.note), trust, now)
     except AssayError as error:
-        report.add(QUORUM, FAILED, f"{error.reason}: {error.message}")
+        _unsigned(QUORUM, error, report)
         return None
-    seen = ", ".join(f"{name} at {time.isoformat()}" for name, time in sorted(cosigned.times.items())) or "nobody"
-    if any(time > now + CLOCK_SKEW for time in cosigned.times.values()):
-        report.add(QUORUM, FAILED, f"COSIGNATURE_FUTURE: cosigned by {seen}")
-    elif not cosigned.met:
-        report.add(QUORUM, MISSING, f"QUORUM_NOT_MET: {trust.quorum.describe()} must cosign; cosigned by {seen}")
-    else:
-        report.add(QUORUM, PASSED, f"{trust.quorum.describe()}: {seen}")
-        return cosigned.since
-    return None
+    if cosigned is None:
+        return None
+    report.add(QUORUM, PASSED, f"{trust.quorum.describe()}: {checkpoint.seen(cosigned)}")
+    return cosigned.since
 
 
 def _stamped(bundle: Bundle, trust: TrustFile, report: Report) -> None:

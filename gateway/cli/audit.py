@@ -18,6 +18,7 @@ from audit.ledger.fork import Evidence
 from audit.ledger.note import MAX_NOTE, Checkpoint, SignedNote, read_hash
 from audit.verify import EXIT_CODES, timestamp, verify_bundle
 from audit.verify.archive import read_file
+from audit.verify.checkpoint import open_trusted
 from audit.verify.report import EXIT_USAGE
 from audit.verify.trust import TrustFile
 from gateway.cli import kit
@@ -28,7 +29,8 @@ from gateway.cli.session import AddressOption, IdentityOption, Session, open_ses
 
 app = typer.Typer()
 TrustOption = Annotated[
-    Path | None, typer.Option(exists=True, dir_okay=False, help="Trust file, to check the checkpoint's signature by.")
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="Trust file, to check the checkpoint's signatures and quorum by."),
 ]
 
 
@@ -123,27 +125,35 @@ def consistency(
         if older is None:
             left.append(f"the proof: pass --older with a checkpoint of {from_size} that you hold")
         elif head is not None:
-            known = _opened(read_note(older), from_size, trust)
+            known = _of_size(_held(older, trust), from_size)
             tree.verify_consistency(from_size, size, known.root, head.root, hashes)
         data = {"from_size": from_size, "to_size": size}
         _show(output, f"{from_size} is a prefix of {size}", data, hashes, answer.checkpoint, left)
 
 
 def _head(note: bytes, size: int, trust: Path | None) -> tuple[Checkpoint | None, list[str]]:
-    """The checkpoint that came with a proof, None where none did; and what of it is not checked."""
-    if not note:
-        return None, [f"the proof: no checkpoint of {size} was signed"]
-    return _opened(note, size, trust), [] if trust else ["the checkpoint's signature: pass --trust"]
-
-
-def _opened(note: bytes, size: int, trust: Path | None) -> Checkpoint:
-    """Origin, size and root of a checkpoint, which the trust file's log must have signed if there is one.
+    """The checkpoint that came with a proof, None where none did; and what of it is not checked.
 
     Raises:
         InvalidInputError: the note or the trust file is malformed.
-        IntegrityError: ``NOTE_SIGNATURE_BAD``, or ``CHECKPOINT_SIZE`` for one of another size.
+        IntegrityError: ``CHECKPOINT_SIZE`` for one of another size, or what :func:`open_trusted` says.
     """
-    head = fork.read_head(note, [TrustFile.load(trust).log]) if trust else fork.head_of(SignedNote.parse(note).text)
+    if not note:
+        return None, [f"the proof: no checkpoint of {size} was signed"]
+    if trust is None:
+        return _of_size(fork.head_of(SignedNote.parse(note).text), size), ["the checkpoint's signature: pass --trust"]
+    head, left = open_trusted(note, TrustFile.load(trust), dt.datetime.now(dt.UTC))
+    return _of_size(head, size), left
+
+
+def _held(path: Path, trust: Path | None) -> Checkpoint:
+    """The older checkpoint, as somebody once got it."""
+    note = read_note(path)
+    # No quorum is asked of it: the proof shows its tree to be a prefix of the newer one, which the quorum has seen.
+    return fork.read_head(note, [TrustFile.load(trust).log]) if trust else fork.head_of(SignedNote.parse(note).text)
+
+
+def _of_size(head: Checkpoint, size: int) -> Checkpoint:
     if head.size != size:
         raise IntegrityError("CHECKPOINT_SIZE", f"the checkpoint is of {head.size} records, not of {size}")
     return head

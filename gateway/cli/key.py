@@ -100,6 +100,7 @@ def compromised(
     """Say that a key may have been in other hands, by an operator's order. Stop the gateway first.
 
     It signs nothing more, what it signed since then is listed as suspect, and permits that a thief may have signed end.
+    Live grants that a thief may have made are listed: they carry no permit. Grant anew what was meant, and revoke them.
 
     Example: assay key compromised permit ./bank --since 2026-11-27T09:30:00Z --as ./bank/people/oscar
     """
@@ -169,6 +170,10 @@ def _order(
         line = f"record {done.index}: {event.new.keyid} follows {event.old.keyid} as {event.name}"
     else:
         data |= {"keyid": event.public.keyid, "since_index": event.since_index, "permits_revoked": list(done.voided)}
+        data |= {"grants_in_doubt": list(done.doubtful)}
         line = f"record {done.index}: {event.public.keyid} of {event.name} signs no more; in doubt since record "
         line += str(event.since_index)
-    emit(output, data, [line, *(f"  revoked {permit}" for permit in done.voided)])
+    lines = [*(f"  revoked {permit}" for permit in done.voided), *(f"  in doubt {grant}" for grant in done.doubtful)]
+    if done.doubtful:
+        lines.append("grants in doubt carry no permit: grant anew what was meant, then revoke them (assay role)")
+    emit(output, data, [line, *lines])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import mldsa
 from google.protobuf import json_format
 
 from assay import dsse
@@ -16,10 +17,12 @@ from assay.digests import sha256_bytes
 from assay.identity import Layout
 from assay.v1 import audit_pb2, permit_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger import tree
+from audit.ledger.mldsa import MLDSAVerifier
 from audit.ledger.note import Checkpoint, sign_note
 from audit.verify.trust import TrustFile
 from gateway.cli import approval, audit, job, permit, policy
 from gateway.statements import commitment_of
+from tests.audit.ledger.ledger_world import cosigned, witness_lines
 from tests.audit.verify.forge import LOG_KEY, ORIGIN, plain_trust
 from tests.gateway.test_cli_faults import play, run
 
@@ -220,17 +223,19 @@ def proofs(spy: Spy) -> Spy:
 
 
 SIGNATURE = "the checkpoint's signature: pass --trust"
+OLDER = "the proof: pass --older with a checkpoint of 3 that you hold"
+ALONE = "that others were shown the same log: the trust file says `quorum none`"
 
 
 @pytest.mark.parametrize(
     ("words", "left"),
     [
-        (("inclusion", 2, "--trust", "TRUST"), []),
+        (("inclusion", 2, "--trust", "TRUST"), [ALONE]),
         (("inclusion", 2), [SIGNATURE]),
-        (("consistency", 3, "--older", "OLDER", "--trust", "TRUST"), []),
+        (("consistency", 3, "--older", "OLDER", "--trust", "TRUST"), [ALONE]),
         (("consistency", 3, "--older", "OLDER"), [SIGNATURE]),
-        (("consistency", 3, "--trust", "TRUST"), ["the proof: pass --older with a checkpoint of 3 that you hold"]),
-        (("consistency", 3), [SIGNATURE, "the proof: pass --older with a checkpoint of 3 that you hold"]),
+        (("consistency", 3, "--trust", "TRUST"), [ALONE, OLDER]),
+        (("consistency", 3), [SIGNATURE, OLDER]),
     ],
     ids=str,
 )
@@ -246,6 +251,25 @@ def test_a_proof_is_checked_and_what_is_not_is_said(
     )
     assert note(5).decode() in text
     assert "body" not in found or found["body"].encode() == BODIES[2]
+
+
+@pytest.mark.parametrize("words", [("inclusion", 2), ("consistency", 3, "--older", "OLDER")], ids=str)
+def test_a_proof_is_checked_by_all_that_the_trust_file_demands(
+    proofs: Spy, files: dict[str, Path], words: tuple[object, ...]
+) -> None:
+    """The log's word alone, where a quorum must have cosigned, or a second key of the log signed."""
+    words, trust = ("audit", *(files.get(str(word), word) for word in words)), files["TRUST"]
+    answer = proofs.answers["GetInclusionProof" if words[1] == "inclusion" else "GetConsistencyProof"]
+    plain = trust.read_text()
+    trust.write_text(plain.replace("quorum none\n", f"{witness_lines('own')}quorum own\n"))
+    assert "QUORUM_NOT_MET" in run(*words, "--trust", trust, code=10)
+    answer.checkpoint = cosigned(note(5), "own", at=dt.datetime.now(dt.UTC) + dt.timedelta(hours=1))
+    assert "COSIGNATURE_FUTURE" in run(*words, "--trust", trust, code=10)
+    answer.checkpoint = cosigned(note(5), "own")
+    assert json.loads(run(*words, "--trust", trust, "--output", "json", code=0))["not_checked"] == []
+    second = MLDSAVerifier.of(ORIGIN, mldsa.MLDSA44PrivateKey.generate().public_key())
+    trust.write_text(f"{plain}log-ml-dsa {second.vkey()}\n")
+    assert "POST_QUANTUM_MISSING" in run(*words, "--trust", trust, code=10)
 
 
 def test_a_proof_without_its_record_or_checkpoint_is_not_said_to_hold(proofs: Spy, files: dict[str, Path]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from assay import dsse
 from assay.identity import Layout, load_certificate, load_ed25519, subject_of
 from assay.modelfiles import BaseManifest
 from audit.ledger.bundle import export
@@ -81,6 +82,12 @@ def test_a_continuation_is_read_though_blank_lines_follow_the_note(models: Path,
     trust = pristine / "trust.txt"
     init(models, "--origin", "assay.local/log2", "--continues", note, "--continues-trust", trust)
     assert (models.parent / "bank" / "bootstrap" / "continues.json").exists()
+
+
+def test_the_trust_file_names_who_signs_the_first_grants(pristine: Path) -> None:
+    trust, envelopes = TrustFile.load(pristine / "trust.txt"), json.loads(Layout(pristine).bootstrap_grants.read_text())
+    signers = {s.subject for e in envelopes for s in dsse.verify_person(e, trust.people_root, now()).signers}
+    assert signers == {trust.operator}
 
 
 def test_a_file_is_no_place_for_an_installation(models: Path) -> None:

@@ -35,6 +35,7 @@ from demo.processes import free_ports
 from gateway import key_files, key_rotation
 from gateway.application import Application
 from gateway.cli.app import app as cli
+from gateway.permits import PermitService
 from gateway.rpc.errors import is_refusal
 from gateway.rpc.server import start
 from gateway.settings import Settings
@@ -46,7 +47,7 @@ from policies.engine import PolicyEngine
 from policies.pack import PACKS
 from policies.pack import load as read_pack
 from tests.gateway.conftest import House, forged_person, now
-from tests.gateway.judged import NAME, approved, awaiting, decide
+from tests.gateway.judged import NAME, approved, awaiting, decide, leave
 from tests.gateway.test_approvals import grant
 from tests.gateway.test_card_check import pdf
 from tests.gateway.test_permits import issued, offline, online, revoke
@@ -243,6 +244,44 @@ async def test_a_stolen_key_of_a_person(closed: Closed, opened: Open) -> None:
     await decide(house, "olga", "validator")
     await decide(house, "cora", "compliance_officer")
     assert offline(house, await issued(house)) == (True, "")
+    await house.app.close()
+
+
+async def test_grants_in_doubt_carry_no_permit_until_they_are_made_anew(
+    closed: Closed, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator's key was stolen before anybody had a role: who was made what, nobody knows any more."""
+    house = opened()
+    await approved(house)
+    permit = await issued(house)
+    await house.app.close()
+    done = ordered(house, "compromised", "people/oscar", house.layout.root, "--since", 1)
+    doubted = {line.partition(":")[0].removeprefix("roleGrants/") for line in done["grants_in_doubt"]}
+    assert {"cora-compliance-officer", "vik-validator", "rita-requester"} <= doubted
+    assert "oscar-operator" not in doubted, "the founding operator's role rests on the trust file"
+    ordered(house, "rotate", "people/oscar", house.layout.root)
+    house = opened()
+    answer = await online(house, permit)
+    assert not answer.allowed and "by a grant that a thief may have made" in answer.reason
+    with pytest.raises(AssayError) as caught:
+        await issued(house)
+    assert caught.value.reason == "SIGNER_ROLE" and "grant the role anew" in caught.value.remedy
+    with monkeypatch.context() as careless:
+        careless.setattr(PermitService, "_demand_signers", lambda *_: None)
+        forced = await issued(house)
+    assert "did not hold compliance_officer when signing by a grant that no thief" in offline(house, forced)[1]
+    for who, role in (("cora", "compliance_officer"), ("vik", "validator")):
+        await leave(house, who, f"ROLE_{role.upper()}")
+        await grant(house, who, role, grant_id=f"{who}-anew")
+    with pytest.raises(AssayError) as caught:
+        await issued(house)
+    assert caught.value.reason == "SIGNER_ROLE", "whoever they were when signing"
+    await revoke(house, "cora", "signer-left")
+    await house.app.pipeline.cards.render(NAME)
+    await decide(house, "vik", "validator")
+    await decide(house, "cora", "compliance_officer")
+    anew = await issued(house)
+    assert offline(house, anew) == (True, "") and (await online(house, anew)).allowed
     await house.app.close()
 
 

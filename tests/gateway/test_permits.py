@@ -353,6 +353,9 @@ TAMPERING: dict[str, Callable[[permit_pb2.Permit], None]] = {
     "one approval less": lambda p: p.proofs.pop(-2) and None,
     "no card": lambda p: p.proofs.pop(-4) and None,
     "a record": lambda p: setattr(p.proofs[-2], "body", p.proofs[-2].body.replace(b"support", b"suppost")),
+    "no consistency": lambda p: p.ClearField("consistency"),
+    "a consistency hash": lambda p: p.consistency.__setitem__(0, bytes(32)),
+    "no request": lambda p: p.proofs.remove(next(r for r in p.proofs if b'"type":"job.received"' in r.body)),
     "a proof hash": lambda p: p.proofs[1].hashes.__setitem__(0, bytes(32)),
     "checkpoint": lambda p: setattr(
         p, "checkpoint", p.checkpoint[:-3] + (b"E" if p.checkpoint[-3:-2] == b"A" else b"A") + b"=\n"

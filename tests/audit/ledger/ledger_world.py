@@ -148,6 +148,7 @@ class World:
     services: dict[str, Ed25519PrivateKey] = field(
         default_factory=lambda: {name: ed25519(name) for name in ("log", "permit", "train-worker", "audit-worker")}
     )
+    founder: str = "oscar"
     extra_trust: str = ""
     quorum: str = "quorum none\n"
 
@@ -203,7 +204,8 @@ class World:
             for name in ("train-worker", "audit-worker", "permit")
         )
         roots = f"people-root {root}\nservices-root {root}\npdf {root}\n"
-        return f"# trust\norigin {ORIGIN}\nlog {log}\n{self.quorum}{keys}{roots}{self.extra_trust}"
+        operator = f"operator {subject(self.founder)}\n" if self.founder else ""
+        return f"# trust\norigin {ORIGIN}\nlog {log}\n{self.quorum}{keys}{roots}{operator}{self.extra_trust}"
 
     @property
     def trust(self) -> TrustFile:
@@ -266,7 +268,7 @@ class Story:
     card_index: int = -1
     evidence: tuple[int, str] = (0, "")
     indices: dict[str, int] = field(default_factory=dict)
-    card_subjects: Sequence[tuple[str, str]] = ()
+    card_subjects: Sequence[tuple[str, str]] | None = None
     approval_changes: dict[str, Any] = field(default_factory=dict)
     permit: dict[str, Any] = field(default_factory=dict)
     key_labels: dict[str, str] = field(default_factory=dict)
@@ -456,7 +458,8 @@ class Story:
     def card(self) -> Story:
         """The card of the job as it stands, and the evidence that covers it."""
         card = {"model": self.model, "card_sha256": CARD, "pdf_sha256": digest("draft"), "version": self.version}
-        self.card_index = self.record("card.rendered", "card", card, [("card.json", CARD), *self.card_subjects])
+        about = [("adapter", ADAPTER)] if self.card_subjects is None else self.card_subjects
+        self.card_index = self.record("card.rendered", "card", card, [("card.json", CARD), *about])
         size, _ = self.world.ledger.covering_checkpoint(self.card_index)
         self.evidence = (size, self.world.ledger.root(size).hex())
         return self
@@ -526,11 +529,15 @@ class Story:
         return self.found().ask().decide().train().audit().release()
 
     def permit_message(self, extra: Sequence[int] = ()) -> dict[str, Any]:
-        """The permit as protobuf JSON, with proofs of permit, card, approvals and ``extra`` records."""
+        """The permit as protobuf JSON, with proofs of all that it rests on, key events apart, and ``extra`` records."""
         ledger, predicate = self.world.ledger, self.permit["predicate"]
         size, note = ledger.covering_checkpoint(self.indices["permit.issued"])
-        approvals = [r for r in ledger.records(self.unit, self.job, -1, 500) if r.type == "approval.decided"]
-        indices = sorted({self.indices["permit.issued"], self.card_index, *(r.index for r in approvals), *extra})
+        own = [
+            r for r in ledger.records(self.unit, self.job, -1, 500) if r.type in ("job.received", "approval.decided")
+        ]
+        grants = [r for r in ledger.records("system", None, -1, 500) if r.type.startswith("grant.")]
+        shown = {r.index for r in (*own, *grants) if r.index < size}
+        indices = sorted({self.indices["permit.issued"], self.card_index, *shown, *extra})
         names = (
             "model",
             "adapter_sha256",
@@ -547,6 +554,7 @@ class Story:
             "statement": b64(self.permit["payload"]),
             "signature": self.permit["signature"],
             "checkpoint": b64(note),
+            "consistency": [b64(h) for h in ledger.consistency_proof(predicate["evidence_size"], size)],
             "proofs": [
                 {
                     "index": str(i),

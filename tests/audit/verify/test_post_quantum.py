@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
+from assay.dsse import from_base64
 from audit.ledger import evidence
 from audit.ledger.ledger import Ledger
 from audit.ledger.mldsa import MLDSAVerifier
 from audit.ledger.note import ProofFile, SignedNote
 from audit.ledger.writer import Sources
 from audit.verify import Report
+from audit.verify.permit import PermitVerdict, check_permit
 from audit.verify.trust import TrustFile
-from tests.audit.ledger.ledger_world import ORIGIN, Story, World, refused
+from tests.audit.ledger.ledger_world import ADAPTER, BASE, ORIGIN, START, Story, World, b64, refused
 from tests.audit.verify.test_bundle import failing, repack, report_on
 
 KEY = MLDSA44PrivateKey.from_seed_bytes(hashlib.sha256(b"log ml-dsa").digest())
@@ -104,3 +107,23 @@ def test_an_installation_with_a_second_key(tmp_path: Path) -> None:
     refused("KEY_TYPE", lambda: load_mldsa44(layout.service("gateway") / "log.key"))
     plain = installation.create(tmp_path / "plain", installation.Plan(installation.DEFAULT_PEOPLE, "oscar"))
     assert TrustFile.parse(plain.trust.read_text()).log_ml_dsa is None
+
+
+def test_a_permit_needs_the_line_of_the_named_key(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    sources = Sources(world.clock, world.nonces)
+    world.ledger = Ledger(world.engine, ORIGIN, world.services["log"], world.anchor, post_quantum=KEY, sources=sources)
+    message = Story(world.start()).whole().permit_message()
+    plain, both, other = (TrustFile.parse(world.trust_text + text) for text in ("", line(KEY), line(OTHER)))
+    world.close()
+
+    def checked(trust: TrustFile, permit: dict[str, Any]) -> PermitVerdict:
+        return check_permit(permit, ADAPTER, BASE, "replies", "staging", START, trust)
+
+    assert checked(both, message).allowed
+    assert any("1 more signatures of the log" in text for text in checked(plain, message).not_checked)
+    note = SignedNote.parse(from_base64(message["checkpoint"]))
+    stripped = {**message, "checkpoint": b64(SignedNote(note.text, note.signatures[:1]).encode())}
+    assert checked(plain, stripped).allowed
+    for trust, permit in ((both, stripped), (other, message)):
+        assert "POST_QUANTUM_MISSING" in checked(trust, permit).reason

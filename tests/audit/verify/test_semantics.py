@@ -270,11 +270,12 @@ def test_grant_by_a_dismissed_founder(world: World) -> None:
 
 
 def test_founder_is_pinned_by_the_trust_file(world: World) -> None:
-    world.extra_trust = f"operator {subject('anna')}\n"
+    world.founder = "anna"
     Story(world).found()
     assert "oscar may not grant roles" in complaints(world)[ROLES]
-    world.extra_trust = f"operator {subject('oscar')}\n"
+    world.founder = ""
     assert complaints(world) == {}
+    assert any(f"founding operator {subject('oscar')}" in line for line in verify(world).not_checked)
 
 
 def test_grant_id_used_twice_and_unknown_grant_revoked(world: World) -> None:

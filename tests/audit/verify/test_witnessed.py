@@ -116,3 +116,13 @@ def test_permits_need_a_quorum(witnessed: World, names: tuple[str, ...], allowed
     message["checkpoint"] = b64(cosigned(witnessed.ledger.checkpoint_at(size) or b"", *names))
     verdict = check_permit(message, ADAPTER, BASE, "replies", "staging", START + HOUR, witnessed.trust)
     assert verdict.allowed is allowed and ("QUORUM_NOT_MET" in verdict.reason) is not allowed
+
+
+def test_a_permit_whose_cosignature_is_of_the_future(witnessed: World) -> None:
+    message = Story(witnessed, job="units/credit/tuningJobs/second").ask().decide().train().audit().release()\
+        .permit_message()  # fmt: skip
+    size = int(message["proofs"][0]["tree_size"])
+    note = witnessed.ledger.checkpoint_at(size) or b""
+    message["checkpoint"] = b64(cosigned(note, "a", "b", at=START + 2 * HOUR))
+    verdict = check_permit(message, ADAPTER, BASE, "replies", "staging", START + HOUR, witnessed.trust)
+    assert not verdict.allowed and "COSIGNATURE_FUTURE" in verdict.reason
