@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from assay import policy_text
 from assay.digests import sha256_bytes
 from assay.errors import AssayError, ExhaustedError
 from audit.ledger import evidence, tree
+from audit.ledger.cosignature import CLOCK_SKEW
 from audit.ledger.evidence import Entry
 from audit.ledger.note import Checkpoint, SignedNote
 from audit.ledger.quorum import NONE
@@ -32,7 +33,6 @@ AGE = "age"
 TIMESTAMPS = "time stamps of the checkpoint"
 POST_QUANTUM = "post-quantum signature of the checkpoint"
 QUORUM = "quorum of witnesses"
-CLOCK_SKEW = timedelta(minutes=5)
 
 
 def verify_bundle(path: Path, trust: TrustFile, now: datetime) -> Report:
@@ -244,19 +244,24 @@ def _witnessed(bundle: Bundle, trust: TrustFile, now: datetime, report: Report) 
         )
         return None
     try:
-        cosigned = trust.quorum.judge(SignedNote.parse(bundle.note))
+        cosigned = trust.quorum.judge(SignedNote.parse(bundle.note), now)
     except AssayError as error:
         report.add(QUORUM, FAILED, f"{error.reason}: {error.message}")
         return None
-    seen = ", ".join(f"{name} at {time.isoformat()}" for name, time in sorted(cosigned.times.items())) or "nobody"
-    if any(time > now + CLOCK_SKEW for time in cosigned.times.values()):
-        report.add(QUORUM, FAILED, f"COSIGNATURE_FUTURE: cosigned by {seen}")
-    elif not cosigned.met:
-        report.add(QUORUM, MISSING, f"QUORUM_NOT_MET: {trust.quorum.describe()} must cosign; cosigned by {seen}")
+    who, seen, ahead = trust.quorum.describe(), _times(cosigned.times), _times(cosigned.ahead)
+    if cosigned.ahead:
+        report.not_checked.append(f"cosignatures of a time to come, which do not count: {ahead}")
+    if cosigned.met:
+        report.add(QUORUM, PASSED, f"{who}: {seen}")
+    elif trust.quorum.met_by([*cosigned.times, *cosigned.ahead]):
+        report.add(QUORUM, FAILED, f"COSIGNATURE_FUTURE: {who} must cosign; cosigned by {seen}, and to come {ahead}")
     else:
-        report.add(QUORUM, PASSED, f"{trust.quorum.describe()}: {seen}")
-        return cosigned.since
-    return None
+        report.add(QUORUM, MISSING, f"QUORUM_NOT_MET: {who} must cosign; cosigned by {seen}")
+    return cosigned.since
+
+
+def _times(times: Mapping[str, datetime]) -> str:
+    return ", ".join(f"{name} at {time.isoformat()}" for name, time in sorted(times.items())) or "nobody"
 
 
 def _stamped(bundle: Bundle, trust: TrustFile, report: Report) -> None:
