@@ -25,7 +25,7 @@ from assay.dsse import from_base64
 from assay.errors import AssayError, IntegrityError
 from assay.identity import Layout, load_ed25519, load_x25519, raw_public
 from assay.v1 import identity_pb2
-from audit.ledger.bundle import export
+from audit.ledger.bundle import export, select
 from audit.ledger.records import read
 from audit.verify import Report
 from audit.verify.keys import DOUBT
@@ -586,6 +586,49 @@ async def test_a_card_of_the_new_key_is_checked_by_the_evidence(opened: Open, cl
     assert "CARD_NOT_ISSUED" in await check("--evidence", evidence, code=4)
     evidence.write_bytes(b"PK")
     assert "EVIDENCE" in await check("--evidence", evidence, code=10)
+
+
+async def test_a_card_in_doubt_holds_by_no_bundle_that_leaves_the_event_out(
+    opened: Open, closed: Closed, tmp_path: Path
+) -> None:
+    """Whoever hands over card and bundle may repack it; a selection's proofs all hold."""
+    house = opened()
+    await approved(house)
+    card, evidence = tmp_path / "card.pdf", tmp_path / "evidence.zip"
+    card.write_bytes(await pdf(house))
+    issued_at, before = house.app.ledger.size - 1, house.app.ledger.checkpoint()
+    await house.app.close()
+    event = ordered(closed, "compromised", "pdf", closed.layout.root, "--since", 1)["record_index"]
+    ordered(closed, "rotate", "pdf", closed.layout.root)
+    house = opened()
+    ledger, size = house.app.ledger, house.app.ledger.size
+    bundles: dict[str, bytes] = {}
+    for name, options in {
+        "whole": {},
+        "unit": {"unit": "credit"},
+        "job": {"indices": select(ledger, "credit", [NAME])},
+        "gap": {"indices": [i for i in range(size) if i != event]},
+        "cut": {"indices": range(event)},
+        "old": {"checkpoint": before},
+    }.items():
+        out = io.BytesIO()
+        export(ledger, out, policy_text=f"log {ledger.vkey}\nquorum none\n", **options)  # type: ignore[arg-type]
+        bundles[name] = out.getvalue()
+    last = max(r.index for r in ledger.records("system", None, -1, 1000) if r.index < event)
+    await house.app.close()
+
+    async def check(name: str, code: int) -> str:
+        evidence.write_bytes(bundles[name])
+        words = ("model", "check-card", card, "--trust", closed.layout.trust, "--evidence", evidence)
+        return await asyncio.to_thread(lambda: call(*words, code=code))
+
+    for name in ("whole", "unit", "job"):
+        assert "CARD_SUSPECT" in await check(name, 10), name
+    told = await check("gap", 10)
+    assert "EVIDENCE: the bundle leaves out system records" in told
+    for name, seen in (("cut", last), ("old", issued_at)):
+        told = " ".join((await check(name, 0)).split())
+        assert f"up to record {seen} of 20" in told and "what the log says later" in told, told
 
 
 @pytest.mark.parametrize("reason", ["COMMITMENT_MISMATCH", "COMMITMENT_SALT", "KEY_NOT_IN_FORCE"])
