@@ -113,6 +113,9 @@ def adapter(
 ) -> None:
     """Download an approved model's adapter and check its digest; its OpenSSF signature goes beside it, OUT.sig.
 
+    The signature is by the gateway's PDF key, whose certificate is the line pdf of the trust file until that key is
+    rotated. What may run is said by a permit, not by this signature.
+
     Example: assay model adapter units/support/models/replies --out ./adapter
     """
     with exit_on_error(), open_session(identity, address) as session:
