@@ -17,6 +17,7 @@ import json
 import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def _known(settings: Settings, log: Verifier, *, forked: bool) -> bytes:
 def _frozen(note: bytes, policy: QuorumPolicy, *, recorded: bool) -> Frozen:
     signed = SignedNote.parse(note)
     final = head_of(signed.text)
-    witnessed = policy.judge(signed).met
+    witnessed = policy.judge(signed, datetime.now(UTC)).met
     return Frozen(final.origin, final.size, final.root.hex(), note.decode(), recorded, witnessed)
 
 

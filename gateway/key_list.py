@@ -18,7 +18,7 @@ from gateway.settings import Settings
 
 PURPOSES = {
     "permit": "permits, work orders, sealed tasks",
-    "pdf": "issued cards",
+    "pdf": "issued cards, signatures of downloaded adapters",
     "train-worker": "training statements",
     "audit-worker": "preparation and audit statements",
 }

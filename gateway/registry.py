@@ -28,7 +28,7 @@ _CHUNK = 256 << 10
 
 @dataclass(frozen=True)
 class ModelRegistry:
-    """Domain service of models."""
+    """Domain service of models; ``signer`` is the PDF key, which signs adapters as they leave."""
 
     store: Store
     blobs: BlobStore

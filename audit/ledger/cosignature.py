@@ -12,7 +12,7 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -22,6 +22,8 @@ from assay.errors import AssayError, IntegrityError, InvalidInputError
 from audit.ledger.note import NoteSignature, SignedNote, check_name, key_id
 
 COSIGNATURE = 4
+# How far ahead of ours another machine's clock may be; what it signed with a later time does not count yet.
+CLOCK_SKEW = timedelta(minutes=5)
 _KEY_SIZE, _SIGNATURE_SIZE = 32, 64
 _TIME = struct.Struct(">Q")
 _VKEY = re.compile(r"([^+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/]{44})")

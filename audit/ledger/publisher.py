@@ -19,7 +19,7 @@ from pathlib import Path
 
 from assay.errors import AssayError, IntegrityError, UnavailableError
 from audit.ledger import fork
-from audit.ledger.cosignature import read_lines, with_lines
+from audit.ledger.cosignature import CLOCK_SKEW, read_lines, with_lines
 from audit.ledger.fork import Evidence
 from audit.ledger.ledger import Ledger
 from audit.ledger.note import NoteSignature, SignedNote
@@ -204,8 +204,8 @@ class Publisher:
         size, note = self._ledger.head()
         self._asked_for = size
         signed = SignedNote.parse(self._notes.at(size) or note)
-        cosigned = self.policy.judge(signed)
-        old = self._clock() - REFRESH
+        clock = self._clock()
+        cosigned, old = self.policy.judge(signed, clock), clock - REFRESH
         told = 0 if size > self._published else len(signed.signatures)
         now = time.monotonic()
         due = [a for a in self._asked if a.not_before <= now and cosigned.times.get(a.name, old) <= old]
@@ -215,7 +215,7 @@ class Publisher:
             if line is None:
                 continue
             signed, fresh = with_lines(signed, [line]), fresh + 1
-            if told == 0 and self.policy.judge(signed).met:
+            if told == 0 and self.policy.judge(signed, clock).met:
                 self._publish(size, signed)
                 told, fresh = len(signed.signatures), 0
         if told and fresh:
@@ -259,12 +259,24 @@ class Publisher:
         return asked.client.add_checkpoint(old, proof, note.encode())
 
     def _line(self, asked: _Asked, note: SignedNote, reply: Reply) -> NoteSignature:
-        """The one line of the answer that is this witness's; others are ignored, as the specification demands."""
+        """The one line of the answer that is this witness's; others are ignored, as the specification demands.
+
+        Raises:
+            IntegrityError: ``COSIGNATURE_BAD``; ``COSIGNATURE_FUTURE`` for a time to come, which no verifier counts.
+        """
         key = asked.client.witness.verifier
         answer = SignedNote(note.text, read_lines(note.text, reply.body))
         line = answer.by(key.name, key.key_id)
-        if line is None or key.open(answer) is None:
+        time = key.open(answer)
+        if line is None or time is None:
             raise IntegrityError("COSIGNATURE_BAD", "the answer holds no cosignature of this witness")
+        if time - self._clock() > CLOCK_SKEW:
+            # Without the time itself, which is another at every try: each new trouble is said in the log.
+            minutes = CLOCK_SKEW // timedelta(minutes=1)
+            raise IntegrityError(
+                "COSIGNATURE_FUTURE",
+                f"its clock is more than {minutes} minutes ahead of this machine's; one of them is wrong",
+            )
         return line
 
     def _look_into(self, asked: _Asked, note: SignedNote) -> None:

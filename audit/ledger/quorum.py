@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from assay.errors import AssayError, InvalidInputError
-from audit.ledger.cosignature import CosignatureVerifier
+from audit.ledger.cosignature import CLOCK_SKEW, CosignatureVerifier
 from audit.ledger.note import SignedNote, Verifier
 
 NONE = "none"
@@ -58,12 +58,14 @@ class Cosigned:
 
     Attributes:
         times: the policy's witnesses that cosigned it, by their names in the policy, each with its time.
-        met: whether they are a quorum.
+        ahead: likewise, those whose time is still to come: they do not count.
+        met: whether the witnesses in ``times`` are a quorum.
         since: newest moment by which a quorum had signed, so that one witness alone cannot make old evidence look
             fresh; None when the quorum is not met or asks for nobody.
     """
 
     times: Mapping[str, datetime]
+    ahead: Mapping[str, datetime]
     met: bool
     since: datetime | None
 
@@ -108,21 +110,28 @@ class QuorumPolicy:
         """Tells whether these witnesses, by their names in the policy, are a quorum."""
         return self.asks_nobody or self._holds(self.quorum, frozenset(names))
 
-    def judge(self, note: SignedNote) -> Cosigned:
+    def judge(self, note: SignedNote, now: datetime | None = None) -> Cosigned:
         """Verifies every known witness's line of a note, and counts.
+
+        Args:
+            note: a checkpoint's.
+            now: aware time; a line of more than :data:`CLOCK_SKEW` later does not count. None where it is only asked
+                who has seen the tree, whatever their clocks said.
 
         Raises:
             IntegrityError: ``COSIGNATURE_BAD`` or ``NOTE_SIGNATURE_BAD`` when a known witness's line does not verify
                 or is doubled; lines of unknown keys are passed over.
         """
         found = ((name, witness.verifier.open(note)) for name, witness in self.witnesses.items())
-        times = {name: time for name, time in found if time is not None}
+        signed = {name: time for name, time in found if time is not None}
+        ahead = {name: time for name, time in signed.items() if now is not None and time - now > CLOCK_SKEW}
+        times = {name: time for name, time in signed.items() if name not in ahead}
         met = self.met_by(times)
         since = None
         if met and not self.asks_nobody:
             moments = sorted(set(times.values()), reverse=True)
             since = next(t for t in moments if self.met_by(name for name, time in times.items() if time >= t))
-        return Cosigned(times, met, since)
+        return Cosigned(times, ahead, met, since)
 
     def same_quorum(self, other: QuorumPolicy) -> bool:
         """Tells whether both ask the same keys in the same way; logs, addresses and the order of lines aside."""

@@ -6,14 +6,14 @@ so that none of them asks for less than another.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import datetime
 
 from assay.errors import IntegrityError
 from audit.ledger.note import Checkpoint, SignedNote, open_checkpoint
 from audit.ledger.quorum import Cosigned
 from audit.verify.trust import TrustFile
 
-CLOCK_SKEW = timedelta(minutes=5)
 NOT_THERE = ("POST_QUANTUM_MISSING", "QUORUM_NOT_MET")
 """Reasons that say that something is missing; the others, that something is false."""
 
@@ -36,9 +36,11 @@ def open_trusted(data: bytes, trust: TrustFile, now: datetime) -> tuple[Checkpoi
     """
     checkpoint, note = open_checkpoint(data, trust.log), SignedNote.parse(data)
     post_quantum(note, trust)
-    witnessed(note, trust, now)
+    cosigned = witnessed(note, trust, now)
     left = unnamed(note, trust)
-    if trust.quorum.asks_nobody:
+    if cosigned is not None:
+        left += uncounted(cosigned)
+    else:
         left.append("that others were shown the same log: the trust file says `quorum none`")
     if trust.tsa is not None:
         left.append("time stamps (tsa): they come with evidence bundles alone")
@@ -65,23 +67,29 @@ def witnessed(note: SignedNote, trust: TrustFile, now: datetime) -> Cosigned | N
     """Demands the quorum of the trust file; returns what it makes of the note, None where it asks for nobody.
 
     Raises:
-        IntegrityError: ``COSIGNATURE_BAD`` or ``NOTE_SIGNATURE_BAD`` of a known witness's line, ``COSIGNATURE_FUTURE``
-            for one of a time more than five minutes ahead, ``QUORUM_NOT_MET``.
+        IntegrityError: ``COSIGNATURE_BAD`` or ``NOTE_SIGNATURE_BAD`` of a known witness's line, ``QUORUM_NOT_MET``, or
+            ``COSIGNATURE_FUTURE`` where only lines of a time more than five minutes ahead would meet it.
     """
     if trust.quorum.asks_nobody:
         return None
-    cosigned = trust.quorum.judge(note)
-    if any(time > now + CLOCK_SKEW for time in cosigned.times.values()):
-        raise IntegrityError("COSIGNATURE_FUTURE", f"cosigned by {seen(cosigned)}")
+    cosigned = trust.quorum.judge(note, now)
     if not cosigned.met:
-        message = f"{trust.quorum.describe()} must cosign; cosigned by {seen(cosigned)}"
-        raise IntegrityError("QUORUM_NOT_MET", message)
+        who, by = trust.quorum.describe(), f"cosigned by {seen(cosigned.times)}"
+        if trust.quorum.met_by([*cosigned.times, *cosigned.ahead]):
+            raise IntegrityError("COSIGNATURE_FUTURE", f"{who} must cosign; {by}, and to come {seen(cosigned.ahead)}")
+        raise IntegrityError("QUORUM_NOT_MET", f"{who} must cosign; {by}")
     return cosigned
 
 
-def seen(cosigned: Cosigned) -> str:
+def uncounted(cosigned: Cosigned) -> list[str]:
+    """What is to be said of cosignatures that did not count."""
+    ahead = f"cosignatures of a time to come, which do not count: {seen(cosigned.ahead)}"
+    return [ahead] if cosigned.ahead else []
+
+
+def seen(times: Mapping[str, datetime]) -> str:
     """Who cosigned, and when."""
-    return ", ".join(f"{name} at {time.isoformat()}" for name, time in sorted(cosigned.times.items())) or "nobody"
+    return ", ".join(f"{name} at {time.isoformat()}" for name, time in sorted(times.items())) or "nobody"
 
 
 def unnamed(note: SignedNote, trust: TrustFile) -> list[str]:

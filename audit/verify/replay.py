@@ -8,11 +8,13 @@ records before it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 from assay.errors import NotFoundError
 from assay.key_events import PDF
 from audit.ledger.evidence import Entry, Header
+from audit.ledger.records import SYSTEM_UNIT
 from audit.verify import acts, agreement, governance, results
 from audit.verify import findings as names
 from audit.verify.archive import open_bundle
@@ -63,7 +65,23 @@ def _special(state: State, entry: Entry) -> None:
         handler(state, entry)
 
 
-def issued_under(data: bytes, trust: TrustFile, pdf_sha256: str) -> tuple[int, Term]:
+@dataclass(frozen=True)
+class Issued:
+    """Where a card was issued, under which key, and how far the log's word about that key is known.
+
+    Attributes:
+        index: of the record.
+        term: of the key that signed cards there.
+        seen: the record up to which every key event is shown: the last one of the whole log, else of the system's
+            chain; None where the bundle leaves records out in between, of which each may be such an event.
+    """
+
+    index: int
+    term: Term
+    seen: Entry | None
+
+
+def issued_under(data: bytes, trust: TrustFile, pdf_sha256: str) -> Issued:
     """Finds the record that issued a card, and the key that signed cards there.
 
     Args:
@@ -80,5 +98,13 @@ def issued_under(data: bytes, trust: TrustFile, pdf_sha256: str) -> tuple[int, T
         if entry.record.type == "card.issued" and entry.record.predicate.get("pdf_sha256") == pdf_sha256:
             term = state.keys.at(PDF, entry.index)
             if term is not None:
-                return entry.index, term
+                return Issued(entry.index, term, _seen(bundle.entries, bundle.header))
     raise NotFoundError("CARD_NOT_ISSUED", "no record in the bundle issued this card")
+
+
+def _seen(entries: tuple[Entry, ...], header: Header) -> Entry | None:
+    """The last record of the chain that holds key events, where none before it is left out."""
+    system = [entry for entry in entries if entry.record.unit == SYSTEM_UNIT]
+    if not system or [entry.record.sequence for entry in system] != list(range(1, len(system) + 1)):
+        return None
+    return (entries if header.scope == "log" else system)[-1]

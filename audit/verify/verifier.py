@@ -10,12 +10,12 @@ from assay import policy_text
 from assay.digests import sha256_bytes
 from assay.errors import AssayError, ExhaustedError
 from audit.ledger import evidence, tree
+from audit.ledger.cosignature import CLOCK_SKEW
 from audit.ledger.evidence import Entry
 from audit.ledger.note import SignedNote
 from audit.ledger.quorum import NONE
 from audit.verify import checkpoint, timestamp
 from audit.verify.archive import Bundle, open_bundle, read_file
-from audit.verify.checkpoint import CLOCK_SKEW
 from audit.verify.findings import CHECKS, SHOWN
 from audit.verify.replay import replay
 from audit.verify.report import FAILED, MISSING, OLD, PASSED, Report
@@ -248,7 +248,8 @@ def _witnessed(bundle: Bundle, trust: TrustFile, now: datetime, report: Report) 
         return None
     if cosigned is None:
         return None
-    report.add(QUORUM, PASSED, f"{trust.quorum.describe()}: {checkpoint.seen(cosigned)}")
+    report.not_checked += checkpoint.uncounted(cosigned)
+    report.add(QUORUM, PASSED, f"{trust.quorum.describe()}: {checkpoint.seen(cosigned.times)}")
     return cosigned.since
 
 

@@ -93,7 +93,8 @@ def check_card(
 ) -> None:
     """Check offline that a card is as it was issued: one signature, over the whole file, by the trust file's key.
 
-    With an evidence bundle it is the key that the log says held when the card was issued.
+    With an evidence bundle it is the key that the log says held when the card was issued; a bundle in which a word
+    against that key may be left out is refused, and the answer says up to which record there is none.
 
     Example: assay model check-card card.pdf --trust trust.txt --evidence evidence.bundle.zip
     """
@@ -112,6 +113,9 @@ def adapter(
 ) -> None:
     """Download an approved model's adapter and check its digest; its OpenSSF signature goes beside it, OUT.sig.
 
+    The signature is by the gateway's PDF key, whose certificate is the line pdf of the trust file until that key is
+    rotated. What may run is said by a permit, not by this signature.
+
     Example: assay model adapter units/support/models/replies --out ./adapter
     """
     with exit_on_error(), open_session(identity, address) as session:
@@ -126,7 +130,8 @@ def check_signature(card: bytes, trust: Path, evidence: Path | None = None) -> s
     Raises:
         InvalidInputError: ``TRUST_MALFORMED``, or what is wrong with the bundle.
         IntegrityError: ``CARD_SIGNATURE`` for a card that was changed, is unsigned, or is signed by another key;
-            ``EVIDENCE`` for a bundle that does not hold, ``CARD_SUSPECT`` when a thief may have signed.
+            ``EVIDENCE`` for a bundle that does not hold, or leaves records out among which a key event may be;
+            ``CARD_SUSPECT`` when a thief may have signed.
         NotFoundError: ``CARD_NOT_ISSUED`` when no record in the bundle issued it.
     """
     from audit.cards import seal
@@ -134,16 +139,27 @@ def check_signature(card: bytes, trust: Path, evidence: Path | None = None) -> s
     trusted = TrustFile.load(trust)
     if evidence is None:
         seal.verify(card, trusted.pdf.public_bytes(Encoding.DER))
-        return "holds over the whole file, by the trust file's certificate"
+        return "holds over the whole file, by the trust file's certificate; what the log says of that key was not asked"
     bundle = read_file(evidence)
     report = verify_bytes(bundle, trusted, datetime.now(UTC))
     if report.verdict in ("invalid", "incomplete"):
         raise IntegrityError("EVIDENCE", f"the bundle is {report.verdict}", remedy="see `assay verify`")
-    index, term = issued_under(bundle, trusted, digests.sha256_bytes(card))
-    if term.doubtful(index):
+    issued = issued_under(bundle, trusted, digests.sha256_bytes(card))
+    index, seen = issued.index, issued.seen
+    if issued.term.doubtful(index):
         raise IntegrityError("CARD_SUSPECT", f"the key that signed record {index}'s card was compromised later")
-    seal.verify(card, term.public.material)
-    return f"holds over the whole file, by the certificate that held at record {index}"
+    if seen is None:
+        raise IntegrityError(
+            "EVIDENCE",
+            "the bundle leaves out system records, and one may say that the card's key was compromised",
+            remedy="ask for the bundle as `assay audit export` writes it, best of the whole log",
+        )
+    seal.verify(card, issued.term.public.material)
+    known = f"nothing speaks against its key up to record {seen.index} of {seen.record.time:%Y-%m-%dT%H:%M:%SZ}"
+    return (
+        f"holds over the whole file, by the certificate that held at record {index}; {known}; "
+        "what the log says later is not in this bundle"
+    )
 
 
 def download_card(session: Session, name: str, out: Path, trust: Path | None = None) -> tuple[str, str]:

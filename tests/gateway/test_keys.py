@@ -7,7 +7,9 @@ import datetime as dt
 import io
 import json
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,17 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 from typer.testing import CliRunner
 
-from assay import dsse
-from assay.digests import sha256_bytes
+from assay import dsse, model_signature
+from assay.digests import folder_manifest, sha256_bytes
 from assay.dsse import from_base64
 from assay.errors import AssayError, IntegrityError
 from assay.identity import Layout, load_ed25519, load_x25519, raw_public
-from assay.v1 import identity_pb2
-from audit.ledger.bundle import export
+from assay.v1 import identity_pb2, model_pb2
+from audit.ledger.bundle import export, select
 from audit.ledger.records import read
 from audit.verify import Report
 from audit.verify.keys import DOUBT
@@ -47,7 +51,7 @@ from policies.engine import PolicyEngine
 from policies.pack import PACKS
 from policies.pack import load as read_pack
 from tests.gateway.conftest import House, forged_person, now
-from tests.gateway.judged import NAME, approved, awaiting, decide, leave
+from tests.gateway.judged import MODEL, NAME, approved, awaiting, decide, leave
 from tests.gateway.test_approvals import grant
 from tests.gateway.test_card_check import pdf
 from tests.gateway.test_permits import issued, offline, online, revoke
@@ -625,6 +629,93 @@ async def test_a_card_of_the_new_key_is_checked_by_the_evidence(opened: Open, cl
     assert "CARD_NOT_ISSUED" in await check("--evidence", evidence, code=4)
     evidence.write_bytes(b"PK")
     assert "EVIDENCE" in await check("--evidence", evidence, code=10)
+
+
+async def test_a_card_in_doubt_holds_by_no_bundle_that_leaves_the_event_out(
+    opened: Open, closed: Closed, tmp_path: Path
+) -> None:
+    """Whoever hands over card and bundle may repack it; a selection's proofs all hold."""
+    house = opened()
+    await approved(house)
+    card, evidence = tmp_path / "card.pdf", tmp_path / "evidence.zip"
+    card.write_bytes(await pdf(house))
+    issued_at, before = house.app.ledger.size - 1, house.app.ledger.checkpoint()
+    await house.app.close()
+    event = ordered(closed, "compromised", "pdf", closed.layout.root, "--since", 1)["record_index"]
+    ordered(closed, "rotate", "pdf", closed.layout.root)
+    house = opened()
+    ledger, size = house.app.ledger, house.app.ledger.size
+    bundles: dict[str, bytes] = {}
+    for name, options in {
+        "whole": {},
+        "unit": {"unit": "credit"},
+        "job": {"indices": select(ledger, "credit", [NAME])},
+        "gap": {"indices": [i for i in range(size) if i != event]},
+        "cut": {"indices": range(event)},
+        "old": {"checkpoint": before},
+    }.items():
+        out = io.BytesIO()
+        export(ledger, out, policy_text=f"log {ledger.vkey}\nquorum none\n", **options)  # type: ignore[arg-type]
+        bundles[name] = out.getvalue()
+    last = max(r.index for r in ledger.records("system", None, -1, 1000) if r.index < event)
+    await house.app.close()
+
+    async def check(name: str, code: int) -> str:
+        evidence.write_bytes(bundles[name])
+        words = ("model", "check-card", card, "--trust", closed.layout.trust, "--evidence", evidence)
+        return await asyncio.to_thread(lambda: call(*words, code=code))
+
+    for name in ("whole", "unit", "job"):
+        assert "CARD_SUSPECT" in await check(name, 10), name
+    told = await check("gap", 10)
+    assert "EVIDENCE: the bundle leaves out system records" in told
+    for name, seen in (("cut", last), ("old", issued_at)):
+        told = " ".join((await check(name, 0)).split())
+        assert f"up to record {seen} of 20" in told and "what the log says later" in told, told
+
+
+async def adapter_signature(house: House, folder: Path) -> bytes:
+    """Downloads the approved adapter's files into ``folder``; returns the signature that comes with them."""
+    folder.mkdir(exist_ok=True)
+    signature = b""
+    request = model_pb2.DownloadAdapterRequest(name=MODEL)
+    async for piece in house.app.models.download_adapter(await house.caller("dana"), request):
+        signature += piece.signature
+        if piece.chunk:
+            (folder / piece.path).write_bytes(piece.chunk)
+    return signature
+
+
+@pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("unzip")), reason="the page's commands need both")
+async def test_an_adapters_signature_is_verified_by_the_key_that_the_page_finds(
+    opened: Open, closed: Closed, tmp_path: Path
+) -> None:
+    """docs/cards.md: by the trust file, after a rotation by the log."""
+    page = (Path(__file__).parents[2] / "docs" / "cards.md").read_text("utf-8").split("## An adapter's signature")[1]
+    trusted, logged = re.findall(r"^((?:grep|unzip) [^`]*?> pdf\.pub)$", page, re.MULTILINE)
+
+    def found(command: str) -> ec.EllipticCurvePublicKey:
+        subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, check=True)
+        key = load_pem_public_key((tmp_path / "pdf.pub").read_bytes())
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        return key
+
+    house = opened()
+    await approved(house)
+    first = await adapter_signature(house, tmp_path / "OUT")
+    await house.app.close()
+    shutil.copy(closed.layout.trust, tmp_path / "trust.txt")
+    old, files = found(trusted), folder_manifest(tmp_path / "OUT")
+    assert model_signature.verify(first, files, old) == MODEL
+    event = ordered(closed, "rotate", "pdf", closed.layout.root)["record_index"]
+    house = opened()
+    later = await adapter_signature(house, tmp_path / "OUT")
+    with (tmp_path / "evidence.bundle.zip").open("wb") as out:
+        export(house.app.ledger, out, policy_text=f"log {house.app.ledger.vkey}\nquorum none\n")
+    await house.app.close()
+    with pytest.raises(IntegrityError):
+        model_signature.verify(later, files, old)
+    assert model_signature.verify(later, files, found(logged.replace("INDEX", str(event)))) == MODEL
 
 
 @pytest.mark.parametrize("reason", ["COMMITMENT_MISMATCH", "COMMITMENT_SALT", "KEY_NOT_IN_FORCE"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,9 +20,11 @@ from assay.v1 import audit_pb2 as pb
 from audit.ledger import fork
 from audit.ledger.anchor import FileAnchor
 from audit.ledger.backup import backup
+from audit.ledger.cosignature import cosign
 from audit.ledger.httpd import Server
 from audit.ledger.note import Checkpoint, SignedNote, Verifier, sign_note
 from audit.ledger.restore import restore
+from audit.ledger.witness import service
 from audit.ledger.witness.__main__ import open_server
 from audit.ledger.witness.service import Witness
 from audit.ledger.witness.settings import WitnessSettings
@@ -296,13 +299,20 @@ async def test_operators_commands_sign_no_second_checkpoint_of_a_size(town: Town
     assert FileAnchor(anchor).read() == before, "nothing was signed"
 
 
-@pytest.mark.parametrize("answers", [True, False], ids=["the witness answers", "the witness is away"])
-async def test_the_final_checkpoint_is_cosigned(town: Town, tmp_path: Path, answers: bool) -> None:
+@pytest.mark.parametrize("witness", ["answers", "is away", "has a clock ahead"])
+async def test_the_final_checkpoint_is_cosigned(
+    town: Town, tmp_path: Path, witness: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = witness == "answers"
     house = town.open_house()
     await settled(house)
     await house.app.close()
-    if not answers:
+    if witness == "is away":
         town.shut_witness()
+    elif not answers:
+        late = lambda text, name, key, at: cosign(text, name, key, at + dt.timedelta(days=3650))  # noqa: E731
+        monkeypatch.setattr(service, "cosign", late)
+    if not answers:
         text = town.layout.settings.read_text()
         town.layout.settings.write_text(text.replace("quorum_seconds = 60", "quorum_seconds = 1"))
     out = tmp_path / "final.checkpoint"
@@ -310,7 +320,9 @@ async def test_the_final_checkpoint_is_cosigned(town: Town, tmp_path: Path, answ
     assert ("have not cosigned" in said) is not answers
     trust, note = TrustFile.parse(town.layout.trust.read_text()), SignedNote.parse(out.read_bytes())
     assert trust.quorum.judge(note).met is answers and fork.read_head(out.read_bytes(), [trust.log]).size > 5
+    monkeypatch.setattr(service, "cosign", cosign)
     if not answers:
+        town.shut_witness()
         town.open_witness()
         house = town.open_house()
         await settled(house)

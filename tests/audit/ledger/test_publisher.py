@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from audit.ledger import fork, publisher
-from audit.ledger.cosignature import CosignatureVerifier
+from audit.ledger.cosignature import CLOCK_SKEW, CosignatureVerifier
 from audit.ledger.fork import Evidence
 from audit.ledger.httpd import Answer, Limits, Request, Server
 from audit.ledger.note import Verifier
@@ -22,7 +23,7 @@ from audit.ledger.quorum import QuorumPolicy
 from audit.ledger.witness.client import WitnessClient
 from audit.ledger.witness.service import MAX_BODY, Witness
 from audit.ledger.witness.store import WitnessStore
-from tests.audit.ledger.ledger_world import ORIGIN, START, World, ed25519, refused, witness_lines
+from tests.audit.ledger.ledger_world import ORIGIN, START, Story, World, cosigned, ed25519, refused, witness_lines
 from tests.audit.ledger.witness_world import LOG_KEY, MemoryLog, leaf
 
 SECONDS = 30
@@ -37,12 +38,18 @@ class Town:
     servers: dict[str, Server] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     witnesses: dict[str, Witness] = field(default_factory=dict)
+    now: dict[str, dt.datetime] = field(default_factory=dict)
 
     def open(self, *names: str, answer: Callable[[Request], Answer] | None = None) -> None:
         for name in names:
             store = WitnessStore(self.folder / f"{name}.db")
             witness = Witness(
-                f"{name}.example/w", ed25519(f"witness {name}"), {ORIGIN: (self.log,)}, store, self.folder / name
+                f"{name}.example/w",
+                ed25519(f"witness {name}"),
+                {ORIGIN: (self.log,)},
+                store,
+                self.folder / name,
+                lambda name=name: self.now.get(name, START),  # type: ignore[misc]
             )
             self.witnesses[name] = witness
             listen = f"127.0.0.1:{self.ports.get(name, 0)}"
@@ -91,6 +98,13 @@ def publish(world: World, town: Town, tmp_path: Path) -> Iterator[Callable[[str]
 
 def is_published(one: Publisher, index: int) -> None:
     one.covered(index).result(SECONDS)
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_every_record_is_covered_once_a_quorum_has_cosigned(world: World, town: Town, publish: Callable) -> None:
@@ -369,6 +383,62 @@ def test_a_cosignature_is_renewed_when_it_grows_old(world: World, town: Town, tm
     size, note = one.latest()
     assert size == world.ledger.size and policy.judge(fork.SignedNote.parse(note)).since == now[0]
     one._notes.close()
+
+
+AHEAD = START + CLOCK_SKEW + dt.timedelta(seconds=1)
+
+
+def cosigners(one: Publisher) -> dict[str, dt.datetime]:
+    return dict(one.policy.judge(fork.SignedNote.parse(one.latest()[1])).times)
+
+
+def test_a_witness_whose_clock_is_ahead_is_left_out_and_asked_again(
+    world: World, town: Town, publish: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    town.open("a", "b", "c")
+    town.now = {"b": AHEAD, "c": AHEAD - dt.timedelta(seconds=1)}
+    one = publish("group g 1 a b c\nquorum g\n")
+    is_published(one, world.append_one())
+    eventually(lambda: "witness b: COSIGNATURE_FUTURE" in caplog.text and len(cosigners(one)) == 2)
+    assert cosigners(one) == {"a": START, "c": town.now["c"]} and world.ledger.stopped == ""
+    town.now.clear()
+    eventually(lambda: cosigners(one).get("b") == START)
+    assert caplog.text.count("COSIGNATURE_FUTURE") == 1, "said once, not at every try"
+
+
+def test_without_the_witness_whose_clock_is_ahead_there_is_no_quorum(
+    world: World, town: Town, publish: Callable
+) -> None:
+    town.open("a")
+    town.now = {"a": AHEAD}
+    one = publish("quorum a\n")
+    waiting = one.covered(world.append_one())
+    with pytest.raises(FutureTimeout):
+        waiting.result(0.5)
+    assert one.state.startswith("QUORUM_NOT_MET: a: COSIGNATURE_FUTURE")
+    town.now.clear()
+    waiting.result(SECONDS)
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["a quiet log", "a frozen log"])
+def test_what_was_published_with_a_time_to_come_heals(
+    world: World, town: Town, publish: Callable, tmp_path: Path, frozen: bool
+) -> None:
+    """An earlier release took it; nothing more is appended, so that this checkpoint is the one that stays."""
+    town.open("a")
+    if frozen:
+        Story(world).found().act("oscar", "log.frozen", "freeze", {"origin": ORIGIN}, unit="system")
+        refused("LOG_FROZEN", world.append_one)
+    size, note = world.ledger.head()
+    kept = PublishedNotes(tmp_path / "published.db")
+    kept.add(size, cosigned(note, "a", at=START + dt.timedelta(days=3650)))
+    kept.close()
+    town.now = {"a": AHEAD}
+    one = publish("quorum a\n")
+    eventually(lambda: one._asked[0].trouble.startswith("COSIGNATURE_FUTURE"))
+    town.now.clear()
+    eventually(lambda: cosigners(one) == {"a": START})
+    assert one.latest()[0] == size and one.latest()[1].startswith(fork.SignedNote.parse(note).text.encode())
 
 
 @pytest.mark.parametrize("url", ["", "https://x/y?z", "https:///nobody"])

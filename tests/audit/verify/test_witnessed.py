@@ -66,6 +66,31 @@ def test_a_cosignature_from_the_future_is_invalid(witnessed: World) -> None:
     assert report.verdict == "invalid" and "COSIGNATURE_FUTURE" in said(report, "quorum of witnesses")
 
 
+def test_one_witness_from_the_future_does_not_count_and_spoils_nothing(witnessed: World) -> None:
+    """Its clock, or bad faith, is no reason to doubt a checkpoint that a quorum has cosigned without it."""
+    ahead = START + 3650 * 24 * HOUR
+    note = cosigned(cosigned(witnessed.ledger.checkpoint(), "a", "c"), "b", at=ahead)
+    report = judged(witnessed, note)
+    assert report.verdict == "valid" and "b at" not in said(report, "quorum of witnesses")
+    assert f"cosignatures of a time to come, which do not count: b at {ahead.isoformat()}" in report.not_checked
+
+
+def test_a_witness_from_the_future_makes_no_quorum_and_nothing_fresh(witnessed: World) -> None:
+    note = cosigned(cosigned(witnessed.ledger.checkpoint(), "a"), "b", at=START + 2 * HOUR)
+    report = judged(witnessed, note)
+    assert report.verdict == "invalid" and "COSIGNATURE_FUTURE" in said(report, "quorum of witnesses")
+    report = judged(witnessed, cosigned(witnessed.ledger.checkpoint(), "b", at=START + 2 * HOUR))
+    assert report.verdict == "incomplete" and "QUORUM_NOT_MET" in said(report, "quorum of witnesses")
+    witnessed.extra_trust = "max-age 86400\n"
+    week = cosigned(witnessed.ledger.checkpoint(), "a", "c", at=START - dt.timedelta(days=7))
+    assert judged(witnessed, cosigned(week, "b", at=START + 2 * HOUR)).verdict == "stale"
+
+
+def test_five_minutes_between_two_clocks_are_none(witnessed: World) -> None:
+    note = cosigned(witnessed.ledger.checkpoint(), "a", "b", at=START + HOUR + dt.timedelta(minutes=5))
+    assert judged(witnessed, note).verdict == "valid"
+
+
 def test_stale_checkpoint_attack_11(witnessed: World) -> None:
     """An old checkpoint with genuine cosignatures, shown as if it were the present one."""
     witnessed.extra_trust = "max-age 86400\n"
