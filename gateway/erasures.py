@@ -4,7 +4,8 @@ For a dataset whose retention is over, the datasheet is the order (:mod:`gateway
 
 The order is recorded first and alone, so that whatever cuts it off later, a crash or a full disk, leaves an order that
 is carried out: by the running gateway (:meth:`ErasureService.carry_out`), or at its next start. Shredding destroys the
-scope's data key and payloads and, for a dataset, the data keys of its file and of what was split from it. A data
+scope's data key and payloads and, for a dataset, the data keys of its file and of what was split from it, for a job
+those of its adapter. What was ordered before its log ended is shredded all the same, without a record. A data
 subject's rows lie in files with those of others: its order names every dataset that holds them and every model that
 they have reached, and no new work begins on those datasets. At every start whatever was ordered is shredded again,
 before anything is served: a restored copy may have brought keys, files or rows back.
@@ -62,6 +63,10 @@ _MODEL_BYTES, _DATASET_BYTES = 16_000, 4_000
 _WITH_REASONS = (Event.WAIVE, Event.DISMISS, Event.RESUME)
 """Events by which a person other than an approver answers for a job, in words."""
 _TYPES = ("erasure.ordered", "erasure.executed")
+_OWED, _UNRECORDED = -1, -2
+"""In the place of the executing record's index: it is still to come; it never will, since the log has ended."""
+_LIVE = (State.APPROVED, State.AWAITING_APPROVAL)
+"""States of a job whose model runs, or may soon."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class ErasureService:
         """
         done = []
         for row in await self.store.fetch(
-            lambda c: rows.select_all(c, ErasureRow, order_by="order_index", executed_index=-1)
+            lambda c: rows.select_all(c, ErasureRow, order_by="order_index", executed_index=_OWED)
         ):
             try:
                 await self.store.commit(partial(self._execute, name=row.resource, trace_id=""))
@@ -125,15 +130,14 @@ class ErasureService:
     def expire(self, uow: UnitOfWork, dataset: str) -> bool:
         """Erases a dataset whose retention is over by ``uow.now``; False while a job works on it, or when it is gone.
 
-        Raises:
-            UnavailableError: ``LOG_FROZEN``; nothing is shredded that no record can tell of.
+        Under a log that has ended no job moves any more, and the record that is the order stands.
         """
         c = uow.connection
         row = rows.get(c, DatasetRow, name=dataset)
         end = retention_end(row) if row is not None else None
         if row is None or end is None or uow.now < end or rows.get(c, ErasureRow, resource=dataset) is not None:
             return False
-        if any(_under_way(c, job) for job in _jobs_on(c, row.unit, {dataset})):
+        if not uow.frozen and any(_under_way(c, job) for job in _jobs_on(c, row.unit, {dataset})):
             return False
         order = ErasureRow(resource=dataset, unit=row.unit, reason_code=RETENTION_ENDED, order_index=row.record_index)
         rows.insert(c, order)
@@ -150,7 +154,7 @@ class ErasureService:
             self._learn(uow)
             left = 0
             for row in rows.select_all(uow.connection, ErasureRow, order_by="order_index"):
-                if row.executed_index < 0:
+                if row.executed_index < 0 and not uow.frozen:
                     self._execute(uow, row.resource, "")
                     left += 1
                 else:
@@ -170,6 +174,7 @@ class ErasureService:
         if known is not None and known.executed_index >= 0:
             raise AlreadyExistsError("ERASED_BEFORE", f"{name} was erased by record {known.executed_index}")
         if known is not None:
+            uow.demand_open()
             return
         self._demand_free(c, unit, name)
         _demand_undecided(c, name, caller.subject)
@@ -177,13 +182,16 @@ class ErasureService:
         rows.insert(c, ErasureRow(resource=name, unit=unit, reason_code=signed.reason_code, order_index=index))
 
     def _demand_free(self, c: Connection, unit: str, name: str) -> None:
-        """The resource exists, and nobody is working on it."""
+        """The resource exists, or is a subject who may yet come, and nobody is working on it."""
         dataset = rows.get(c, DatasetRow, name=name)
         job = jobs.get(c, name)
         held = self._holding(c, name)
-        if dataset is None and job is None and not held and not payloads.commitments(c, unit, name):
+        # A subject of whom nothing is known may stand in rows that no job has read, or come with a later upload.
+        awaited = bool(subjects.handle_in(name)) and unit in self.settings.units
+        if dataset is None and job is None and not awaited and not held and not payloads.commitments(c, unit, name):
             raise not_found(name)
-        busy = [j.name for j in ([job] if job else _jobs_on(c, unit, {name, *held})) if _under_way(c, j)]
+        on = [job, *lineage.learning_from(c, unit, job.model)] if job else _jobs_on(c, unit, {name, *held})
+        busy = [j.name for j in on if _under_way(c, j)]
         if busy:
             raise PreconditionError(
                 "JOBS_UNDER_WAY",
@@ -192,13 +200,15 @@ class ErasureService:
             )
 
     def _execute(self, uow: UnitOfWork, name: str, trace_id: str) -> erasure_pb2.Erasure:
-        """Shreds and records it; what is recorded already is only shredded again."""
+        """Shreds and records it; what is recorded already, or by nothing any more, is only shredded again."""
         c = uow.connection
         row = rows.get(c, ErasureRow, resource=name)
         if row is None:
             raise InternalError("ERASURE_ROW", f"{name} was not ordered to be erased")
-        if row.executed_index < 0:
-            uow.demand_open()
+        job = jobs.get(c, name)
+        # An order of an earlier build may be of a job that lives.
+        if row.executed_index < 0 and job is not None and job.model and job.state not in _LIVE:
+            jobs.establish(c, name, {references.WEIGHTS: str(row.order_index)})
         shredded = self._shred(c, row)
         held = self._holding(c, name)
         affected = sorted(m.name for m in lineage.reach(c, row.unit, {name, *held}, rows.micros(uow.now)).models)
@@ -227,7 +237,8 @@ class ErasureService:
                 predicate["affected_datasets_left_out"] = len(left) - len(datasets)
         index = row.executed_index
         if index < 0:
-            index = uow.append(RecordDraft(row.unit, "erasure.executed", "erasure", predicate))
+            record = RecordDraft(row.unit, "erasure.executed", "erasure", predicate)
+            index = _UNRECORDED if uow.frozen else uow.append(record)
             rows.update(c, ErasureRow, {"resource": name}, {"executed_index": index})
         return erasure_pb2.Erasure(
             name=name,
@@ -272,8 +283,10 @@ class ErasureService:
                 rows.update(c, ErasureRow, {"resource": name}, {"executed_index": index})
                 for dataset in record.predicate.get("affected_datasets", ()):
                     _restrict(c, str(dataset), int(record.predicate["order_index"]))
+                if jobs.get(c, name) is not None and record.predicate["blobs"]:
+                    jobs.establish(c, name, {references.WEIGHTS: str(record.predicate["order_index"])})
             elif known is None:
-                _insert(c, record, -1, index)
+                _insert(c, record, _OWED, index)
         value = str(self.store.ledger.size)
         if mark is None:
             rows.insert(c, FactRow(**key, value=value))
@@ -323,7 +336,7 @@ def _under_way(c: Connection, job: JobRow) -> bool:
 
 
 def _demand_undecided(c: Connection, name: str, subject: str) -> None:
-    """A job's reasons stay while its model may run or wait for signatures, and nobody shreds their own.
+    """A job's reasons and adapter stay while it may run or waits for signatures, and nobody shreds their own reasons.
 
     Raises:
         PreconditionError: ``JOB_STATE``.
@@ -332,10 +345,10 @@ def _demand_undecided(c: Connection, name: str, subject: str) -> None:
     job = jobs.get(c, name)
     if job is None:
         return
-    if job.state in (State.APPROVED, State.AWAITING_APPROVAL):
+    if job.state in _LIVE:
         raise PreconditionError(
             "JOB_STATE",
-            f"a job in {job.state} keeps the reasons of its people",
+            f"a job in {job.state} keeps its adapter and the reasons of its people",
             remedy="revoke its approval first, or cancel the job",
         )
     told = {step.actor for step in jobs.transitions(c, name) if step.event in _WITH_REASONS}
@@ -413,5 +426,10 @@ def demand_usable(c: Connection, dataset: str, now: datetime) -> DatasetRow:
 
 def retention_end(dataset: DatasetRow) -> datetime | None:
     """When the datasheet's days are over, counted from the upload; None where it names no days."""
-    days = views.from_json(dataset.datasheet, dataset_pb2.Datasheet).retention_days
+    days = retention_days(dataset)
     return rows.moment(dataset.created_us) + timedelta(days=days) if days else None
+
+
+def retention_days(dataset: DatasetRow) -> int:
+    """For how many days the datasheet lets the rows be kept; 0 where it does not say."""
+    return views.from_json(dataset.datasheet, dataset_pb2.Datasheet).retention_days

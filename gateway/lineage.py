@@ -161,6 +161,12 @@ def jobs_before(connection: Connection, request: tuning_job_pb2.CreateTuningJobR
     return list(found.values())
 
 
+def learning_from(connection: Connection, unit: str, model: str) -> list[JobRow]:
+    """The unit's jobs that go on from a model or are taught by it."""
+    every = rows.select_all(connection, JobRow, unit=unit)
+    return [job for job in every if model in _before(views.request_of(job))]
+
+
 def reads(connection: Connection, job: str, names: Collection[str]) -> bool:
     """Whether a job's prepare task is given what one of these jobs was trained on."""
     fact = rows.get(connection, FactRow, job=job, key=ROWS)

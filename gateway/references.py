@@ -16,21 +16,24 @@ from gateway import subjects
 from gateway.jobs import views
 from gateway.jobs.transitions import State
 from gateway.store import jobs, rows
-from gateway.store.tables import DatasetRow, ErasureRow, JobRow, ModelRow
+from gateway.store.tables import DatasetRow, ErasureRow, FactRow, JobRow, ModelRow
 
+WEIGHTS = "erasure.weights"
+"""The fact of a job whose erasure takes its adapter along, with the order's index; what earlier builds erased lacks it.
+"""
 _SPLIT = re.compile(r"prepare\.(?:[a-z]+\.jsonl|private\.bin)")
 
 
 def needed(connection: Connection, unit: str) -> set[str]:
     """Digests of a unit's files that something names which nobody ordered to be erased."""
     erased = _erased(connection, unit)
-    return {digest for dataset, digest in _named(connection, unit) if dataset not in erased}
+    return {digest for owner, digest in _named(connection, unit) if owner not in erased}
 
 
-def erasable(connection: Connection, unit: str, dataset: str) -> set[str]:
-    """Digests of the files that go with a dataset whose erasure was ordered; none for another resource."""
+def erasable(connection: Connection, unit: str, resource: str) -> set[str]:
+    """Digests of the files that go with a dataset or a job whose erasure was ordered; none for another resource."""
     erased, named = _erased(connection, unit), list(_named(connection, unit))
-    own = {digest for owner, digest in named if owner == dataset}
+    own = {digest for owner, digest in named if owner == resource}
     return own - {digest for owner, digest in named if owner not in erased}
 
 
@@ -46,10 +49,11 @@ def _erased(connection: Connection, unit: str) -> set[str]:
 
 
 def _named(connection: Connection, unit: str) -> Iterator[tuple[str, str]]:
-    """Every digest that a row names, with the dataset whose erasure ends that; with none, no erasure does.
+    """Every digest that a row names, with the dataset or job whose erasure ends that; with none, no erasure does.
 
-    A dataset's erasure takes its upload, what preparation split from it, and its index of subjects, unless a model was
-    trained on the rows: while that lives, it must be found. Models, cards and audits stay.
+    A dataset's erasure takes its upload, what preparation split from it, the canaries that an audit opened, since they
+    stand in rows with values of the file, and its index of subjects, unless a model was trained on the rows: that must
+    be found, and so must those that go on from it. A job's takes its adapter (:data:`WEIGHTS`). Cards and audits stay.
     """
     for row in rows.select_all(connection, DatasetRow, unit=unit):
         yield row.name, row.sha256
@@ -58,12 +62,16 @@ def _named(connection: Connection, unit: str) -> Iterator[tuple[str, str]]:
         read[job.name] = views.request_of(job).dataset
         # As plain JSON: a message would take thirty times as long, and the ledger's writer waits.
         plan = json.loads(job.decision or "{}").get("audit_plan", {})
-        yield "", plan.get("canary_manifest_sha256", "")
+        if job.audit and (opened := plan.get("canary_manifest_sha256")):
+            yield read[job.name], opened
     trained = set()
+    taken = {fact.job for fact in rows.select_all(connection, FactRow, key=WEIGHTS)}
     for model in rows.select_all(connection, ModelRow, unit=unit):
         trained.add(read.get(model.job, ""))
         cards = (model.card_sha256, model.card_pdf_sha256, model.issued_pdf_sha256)
-        yield from (("", digest) for digest in (*cards, *(file["sha256"] for file in json.loads(model.files))))
+        yield from (("", digest) for digest in cards)
+        owner = model.job if model.job in taken else ""
+        yield from ((owner, file["sha256"]) for file in json.loads(model.files))
     for fact in jobs.digests(connection, unit):
         dataset = read.get(fact.job, "")
         goes = _SPLIT.fullmatch(fact.key) or (fact.key == subjects.FACT and dataset not in trained)

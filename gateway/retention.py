@@ -2,14 +2,15 @@
 
 The datasheet's ``retention_days``, recorded with the upload, are the standing order; nobody signs another. Time is the
 ledger writer's, so that the record of the erasure is never earlier than the end that it rests on. A job under way is
-failed first, and the rows go once its worker holds nothing of it any more.
+failed first, and the rows go once its worker holds nothing of it any more. A log that has ended takes no record of
+either, and the orders in it stand: rows go then too.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
 from sqlalchemy import Connection
@@ -44,7 +45,7 @@ class RetentionService:
         One that cannot be erased now is logged and tried again with the next call; the others go.
         """
         kept = await self.store.fetch(_kept)
-        due = await self.store.commit(lambda uow: [name for name, end in kept if uow.now >= end]) if kept else []
+        due = await self.store.commit(lambda uow: [name for name, end in kept if _moment(uow) >= end]) if kept else []
         return [name for name in due if await self._end(name)]
 
     async def _end(self, name: str) -> bool:
@@ -65,12 +66,19 @@ class RetentionService:
                 await self.store.commit(partial(_forgotten, job, key))
 
     def _stop(self, uow: UnitOfWork, name: str) -> list[str]:
-        """Fails the jobs that would still read the rows; returns their names."""
+        """Fails the jobs that would still read the rows; returns their names. None moves once the log has ended."""
+        if uow.frozen:
+            return []
         reason = f"RETENTION_OVER: the rows of {name} were to be erased by now"
         reading = [job.name for job in self.erasures.reading(uow.connection, name)]
         for job in reading:
             machine.transition(uow, job, machine.Change(Event.FAIL, self.subject, ActorKind.CLOCK, reason))
         return reading
+
+
+def _moment(uow: UnitOfWork) -> datetime:
+    """The ledger's time; of a log that has ended no later than this machine's: its newest record may lie ahead."""
+    return min(uow.now, datetime.now(UTC)) if uow.frozen else uow.now
 
 
 def _forgotten(job: str, key: str, uow: UnitOfWork) -> None:

@@ -172,7 +172,7 @@ class GrantRow(Row, table=True):
 
 
 class ErasureRow(Row, table=True):
-    """An erasure that a person ordered; ``executed_index`` -1 means that no record says yet that it was done."""
+    """An erasure that was ordered; ``executed_index`` -1: no record says yet that it was done, -2: none ever will."""
 
     __tablename__ = "erasure"
 
