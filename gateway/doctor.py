@@ -250,10 +250,12 @@ def _database(settings: Settings) -> list[Finding]:
 
 def _stays(settings: Settings, connection: Connection) -> list[Finding]:
     """Datasets that no retention ends, or none in the time that the limits allow: policy is asked for a job alone."""
-    gone = {row.resource for row in rows.select_all(connection, ErasureRow)}
-    live = [row for row in rows.select_all(connection, DatasetRow, order_by="name") if row.name not in gone]
+    data, erasure = rows.table(DatasetRow).c, rows.table(ErasureRow).c
+    gone = select(erasure.resource).where(erasure.resource == data.name).exists()
+    # Columns that a file of an earlier release has too: the first start changes it.
+    live = connection.execute(select(data.name, data.datasheet).where(~gone).order_by(data.name)).all()
     most = _most_days(settings) if live else 0
-    names = [row.name for row in live if not 0 < retention_days(row) <= most]
+    names = [name for name, sheet in live if not 0 < retention_days(sheet) <= most]
     if not names:
         return []
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""

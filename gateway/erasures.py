@@ -13,10 +13,11 @@ before anything is served: a restored copy may have brought keys, files or rows 
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -94,8 +95,11 @@ class ErasureService:
         """
         caller.require_unit(unit_of(request.name), request.name)
         envelope = dsse.envelope_from_proto(request.envelope)
-        await self.store.commit(lambda uow: self._order(uow, caller, request.name, envelope))
-        erasure = await self.store.commit(lambda uow: self._execute(uow, request.name, caller.trace_id))
+        seen: dict[str, Sequence[int]] = {}
+        search = partial(self.store.read, lambda c: self._holding(c, request.name, seen))
+        await self.store.searches.run(caller.subject, search)
+        await self.store.commit(lambda uow: self._order(uow, caller, request.name, envelope, seen))
+        erasure = await self.store.commit(lambda uow: self._execute(uow, request.name, caller.trace_id, seen))
         return erasure_pb2.EraseResourceResponse(erasure=erasure)
 
     async def carry_out(self) -> list[str]:
@@ -107,8 +111,10 @@ class ErasureService:
         for row in await self.store.fetch(
             lambda c: rows.select_all(c, ErasureRow, order_by="order_index", executed_index=_OWED)
         ):
+            seen: dict[str, Sequence[int]] = {}
             try:
-                await self.store.commit(partial(self._execute, name=row.resource, trace_id=""))
+                await self.store.fetch(partial(self._holding, name=row.resource, seen=seen))
+                await self.store.commit(partial(self._execute, name=row.resource, trace_id="", seen=seen))
                 done.append(row.resource)
             except (AssayError, OSError) as error:
                 _LOG.warning("erasure of %s waits: %s", row.resource, getattr(error, "reason", type(error).__name__))
@@ -149,21 +155,31 @@ class ErasureService:
 
         Call it at start, before anything is served. Blocks.
         """
+        ledger, unit = self.store.ledger, rows.table(ErasureRow).c.unit
+        ledger.run(self._learn)
+        units = self.store.read(lambda c: c.execute(select(unit).distinct()).scalars().all())
+        return sum(ledger.run(partial(self._resume, unit=unit)) for unit in units)
 
-        def work(uow: UnitOfWork) -> int:
-            self._learn(uow)
-            left = 0
-            for row in rows.select_all(uow.connection, ErasureRow, order_by="order_index"):
-                if row.executed_index < 0 and not uow.frozen:
-                    self._execute(uow, row.resource, "")
-                    left += 1
-                else:
-                    self._shred(uow.connection, row)
-            return left
+    def _resume(self, uow: UnitOfWork, unit: str) -> int:
+        """What the files of a unit are named by is looked up once for all its erasures: they grow with its history."""
+        c, left = uow.connection, 0
+        going = references.erasable(c, unit)
+        for row in rows.select_all(c, ErasureRow, order_by="order_index", unit=unit):
+            if row.executed_index < 0 and not uow.frozen:
+                self._execute(uow, row.resource, "")
+                left += 1
+            else:
+                self._shred(c, row, going)
+        return left
 
-        return self.store.ledger.run(work)
-
-    def _order(self, uow: UnitOfWork, caller: Caller, name: str, envelope: Mapping[str, Any]) -> None:
+    def _order(
+        self,
+        uow: UnitOfWork,
+        caller: Caller,
+        name: str,
+        envelope: Mapping[str, Any],
+        seen: dict[str, Sequence[int]],
+    ) -> None:
         c, unit = uow.connection, unit_of(name)
         verified = verify_signed(envelope, self.people, uow.now, caller.subject)
         signed = statements.read_erasure_order(verified.statement)
@@ -176,16 +192,16 @@ class ErasureService:
         if known is not None:
             uow.demand_open()
             return
-        self._demand_free(c, unit, name)
+        self._demand_free(c, unit, name, seen)
         _demand_undecided(c, name, caller.subject)
         index = uow.append(RecordDraft(unit, "erasure.ordered", "erasure-order", {}, envelope=envelope))
         rows.insert(c, ErasureRow(resource=name, unit=unit, reason_code=signed.reason_code, order_index=index))
 
-    def _demand_free(self, c: Connection, unit: str, name: str) -> None:
+    def _demand_free(self, c: Connection, unit: str, name: str, seen: dict[str, Sequence[int]]) -> None:
         """The resource exists, or is a subject who may yet come, and nobody is working on it."""
         dataset = rows.get(c, DatasetRow, name=name)
         job = jobs.get(c, name)
-        held = self._holding(c, name)
+        held = self._holding(c, name, seen)
         # A subject of whom nothing is known may stand in rows that no job has read, or come with a later upload.
         awaited = bool(subjects.handle_in(name)) and unit in self.settings.units
         if dataset is None and job is None and not awaited and not held and not payloads.commitments(c, unit, name):
@@ -199,7 +215,9 @@ class ErasureService:
                 remedy="cancel it, or wait until it rests; a replay that was cut off ends by `assay job replay`",
             )
 
-    def _execute(self, uow: UnitOfWork, name: str, trace_id: str) -> erasure_pb2.Erasure:
+    def _execute(
+        self, uow: UnitOfWork, name: str, trace_id: str, seen: dict[str, Sequence[int]] | None = None
+    ) -> erasure_pb2.Erasure:
         """Shreds and records it; what is recorded already, or by nothing any more, is only shredded again."""
         c = uow.connection
         row = rows.get(c, ErasureRow, resource=name)
@@ -209,8 +227,8 @@ class ErasureService:
         # An order of an earlier build may be of a job that lives.
         if row.executed_index < 0 and job is not None and job.model and job.state not in _LIVE:
             jobs.establish(c, name, {references.WEIGHTS: str(row.order_index)})
-        shredded = self._shred(c, row)
-        held = self._holding(c, name)
+        shredded = self._shred(c, row, references.erasable(c, row.unit))
+        held = self._holding(c, name, seen)
         affected = sorted(m.name for m in lineage.reach(c, row.unit, {name, *held}, rows.micros(uow.now)).models)
         left = subjects.live(c, list(held))
         for dataset in left:
@@ -252,20 +270,29 @@ class ErasureService:
             affected_datasets=left,
         )
 
-    def _shred(self, c: Connection, row: ErasureRow) -> _Shredded:
-        """Keys first: what cannot be read any more is gone, whatever happens to the rest. Safe to repeat."""
+    def _shred(self, c: Connection, row: ErasureRow, going: Mapping[str, Set[str]]) -> _Shredded:
+        """Keys first: what cannot be read any more is gone, whatever happens to the rest. Safe to repeat.
+
+        ``going``: what :func:`gateway.references.erasable` says of the unit.
+        """
         gone = payloads.shred(c, self.keys, row.unit, row.resource)
         _blank(c, row.resource)
-        digests = references.erasable(c, row.unit, row.resource)
+        digests = going.get(row.resource, frozenset())
         for digest in sorted(digests):
             self.blobs.delete(row.unit, digest)
         # Not how many were still there: after a crash midway the count is that of the whole erasure.
         return _Shredded(gone, len(digests))
 
-    def _holding(self, c: Connection, name: str) -> Mapping[str, Sequence[int]]:
-        """A subject's rows by dataset; none for another resource."""
+    def _holding(
+        self, c: Connection, name: str, seen: dict[str, Sequence[int]] | None = None
+    ) -> Mapping[str, Sequence[int]]:
+        """A subject's rows by dataset; none for another resource.
+
+        ``seen`` goes from a search ahead to the unit of work: an index never changes under its digest, so that the
+        ledger's writer reads only those that came meanwhile.
+        """
         handle = subjects.handle_in(name)
-        return subjects.holding(c, self.blobs, unit_of(name), handle) if handle else {}
+        return subjects.holding(c, self.blobs, unit_of(name), handle, seen) if handle else {}
 
     def _learn(self, uow: UnitOfWork) -> None:
         """Takes over orders and executions that the log has and the rows have not: the log is what counts."""
@@ -304,11 +331,12 @@ class _Shredded:
 
 def _jobs_on(c: Connection, unit: str, datasets: Collection[str]) -> list[JobRow]:
     """Every job of a unit on one of its datasets, and those whose preparation reads what a parent was trained on."""
-    every = rows.select_all(c, JobRow, unit=unit)
-    on = {job.name for job in every if views.request_of(job).dataset in datasets}
+    every = jobs.briefs(c, unit)
+    on = {job.name for job in every if views.dataset_of(job) in datasets}
     working = (job.name for job in every if State(job.state) not in RESTING or job.state == State.PAUSED)
     beside = {name for name in working if lineage.reads(c, name, on) and _PREPARED not in jobs.facts(c, name)}
-    return [job for job in every if job.name in on | beside]
+    found = (jobs.get(c, job.name) for job in every if job.name in on | beside)
+    return [job for job in found if job is not None]
 
 
 def _insert(c: Connection, record: records.Record, executed_index: int, order_index: int) -> None:
@@ -426,10 +454,9 @@ def demand_usable(c: Connection, dataset: str, now: datetime) -> DatasetRow:
 
 def retention_end(dataset: DatasetRow) -> datetime | None:
     """When the datasheet's days are over, counted from the upload; None where it names no days."""
-    days = retention_days(dataset)
-    return rows.moment(dataset.created_us) + timedelta(days=days) if days else None
+    return rows.moment(dataset.retention_end_us) if dataset.retention_end_us else None
 
 
-def retention_days(dataset: DatasetRow) -> int:
-    """For how many days the datasheet lets the rows be kept; 0 where it does not say."""
-    return views.from_json(dataset.datasheet, dataset_pb2.Datasheet).retention_days
+def retention_days(datasheet: str) -> int:
+    """For how many days a datasheet, as a row keeps it, lets the rows be kept; 0 where it does not say."""
+    return int(json.loads(datasheet).get("retention_days", 0))

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from assay.errors import AssayError
 from audit.ledger.writer import UnitOfWork
-from gateway.erasures import ErasureService, retention_end
+from gateway.erasures import ErasureService
 from gateway.jobs import machine
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event
@@ -44,8 +44,7 @@ class RetentionService:
 
         One that cannot be erased now is logged and tried again with the next call; the others go.
         """
-        kept = await self.store.fetch(_kept)
-        due = await self.store.commit(lambda uow: [name for name, end in kept if _moment(uow) >= end]) if kept else []
+        due = await self.store.commit(lambda uow: _due(uow.connection, rows.micros(_moment(uow))))
         return [name for name in due if await self._end(name)]
 
     async def _end(self, name: str) -> bool:
@@ -85,8 +84,9 @@ def _forgotten(job: str, key: str, uow: UnitOfWork) -> None:
     jobs.forget_replay(uow.connection, job, key)
 
 
-def _kept(c: Connection) -> list[tuple[str, datetime]]:
-    """Datasets that are here and have an end, with it."""
-    gone = {row.resource for row in rows.select_all(c, ErasureRow)}
-    found = [(row.name, retention_end(row)) for row in rows.select_all(c, DatasetRow) if row.name not in gone]
-    return [(name, end) for name, end in found if end is not None]
+def _due(c: Connection, now_us: int) -> list[str]:
+    """Datasets that are here and whose end has come, the earliest first."""
+    data, erasure = rows.table(DatasetRow).c, rows.table(ErasureRow).c
+    gone = select(erasure.resource).where(erasure.resource == data.name).exists()
+    ended = select(data.name).where(data.retention_end_us.between(1, now_us), ~gone)
+    return list(c.execute(ended.order_by(data.retention_end_us)).scalars())

@@ -285,8 +285,12 @@ async def test_the_canaries_of_an_audit_go_with_the_rows_whose_values_they_may_h
     await approved(house)
     stored = put_bytes(house.app.blobs, "credit", b"canaries").sha256 if audited else sha256_bytes(b"canaries")
     columns = {"decision": json.dumps({"audit_plan": {"canary_manifest_sha256": stored}})}
-    columns["audit"] = "{}" if audited else ""
-    await house.app.store.commit(lambda uow: rows.update(uow.connection, JobRow, {"name": NAME}, columns) and None)
+
+    def note(uow: Any) -> None:
+        rows.update(uow.connection, JobRow, {"name": NAME}, columns)
+        jobs.establish(uow.connection, NAME, {"audit.report": sha256_bytes(b"report")} if audited else {})
+
+    await house.app.store.commit(note)
     assert (stored in house.app.store.read(lambda c: references.needed(c, "credit"))) is audited
     assert (await erase(house)).blobs == 1 + audited and not house.app.blobs.exists("credit", stored)
 
@@ -438,12 +442,11 @@ async def test_adapters_stay_but_are_named(house: House) -> None:
 
 
 async def test_no_work_begins_on_rows_past_their_retention_and_the_refusal_is_recorded(house: House) -> None:
-    from gateway.jobs.views import to_json
     from gateway.store.tables import DatasetRow
 
-    await house.upload("rita")
-    sheet = {"datasheet": to_json(dataset_pb2.Datasheet(retention_days=365))}
-    await house.app.store.commit(lambda uow: rows.update(uow.connection, DatasetRow, {"name": DATASET}, sheet))
+    rita, first = await house.caller("rita"), header()
+    first.datasheet.retention_days = 365
+    await house.app.datasets.upload_dataset(rita, messages(first, [b"x\n" * 100]))
     row = await house.app.store.fetch(lambda c: rows.get(c, DatasetRow, name=DATASET))
     assert row is not None
     end = retention_end(row)
@@ -454,11 +457,10 @@ async def test_no_work_begins_on_rows_past_their_retention_and_the_refusal_is_re
     assert caught.value.reason == "RETENTION_OVER" and "by itself" in caught.value.remedy
 
     def age(uow: Any) -> None:
-        past = rows.micros(rows.moment(row.created_us) - timedelta(days=365))
-        rows.update(uow.connection, DatasetRow, {"name": DATASET}, {"created_us": past})
+        rows.update(uow.connection, DatasetRow, {"name": DATASET}, {"retention_end_us": row.created_us})
 
     await house.app.store.commit(age)
-    await refused("RETENTION_OVER", house.app.jobs.create_tuning_job(await house.caller("rita"), house.request()))
+    await refused("RETENTION_OVER", house.app.jobs.create_tuning_job(rita, house.request()))
 
 
 async def test_an_order_whose_caller_went_away_is_carried_out(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

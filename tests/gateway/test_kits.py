@@ -19,12 +19,11 @@ from assay.errors import AssayError, NotFoundError
 from assay.identity import Layout, load_ed25519, raw_public, subject_of, write_key
 from assay.key_events import rotation_statement
 from assay.reperformance import CAVEAT, Line
-from assay.v1 import dataset_pb2, policy_pb2
+from assay.v1 import policy_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from audit.verify.trust import TrustFile
 from gateway import key_registry
 from gateway.cli.app import app as command_line
-from gateway.jobs import views
 from gateway.key_registry import RecordedEvent
 from gateway.kits import make_kit
 from gateway.rejudging import rejudge
@@ -222,13 +221,11 @@ async def test_no_kit_holds_rows_of_an_erased_person(house: House, tmp_path: Pat
 
 async def test_no_kit_is_made_of_an_erased_job_nor_of_rows_whose_time_is_over(house: House, tmp_path: Path) -> None:
     await judged(house, policy_pb2.Verdict(outcome=policy_pb2.OUTCOME_FAIL))
-    sheet = {"datasheet": views.to_json(dataset_pb2.Datasheet(retention_days=1)), "created_us": 0}
-    kept = house.app.store.read(lambda c: rows.get(c, DatasetRow, name=DATASET))
-    await house.app.store.commit(lambda u: rows.update(u.connection, DatasetRow, {"name": DATASET}, sheet) and None)
+    end, where = {"retention_end_us": 1}, {"name": DATASET}
+    await house.app.store.commit(lambda u: rows.update(u.connection, DatasetRow, where, end) and None)
     await demand_no_kit(house, "RETENTION_OVER", tmp_path)
-    assert kept is not None
-    sheet = {"datasheet": kept.datasheet}
-    await house.app.store.commit(lambda u: rows.update(u.connection, DatasetRow, {"name": DATASET}, sheet) and None)
+    end["retention_end_us"] = 0
+    await house.app.store.commit(lambda u: rows.update(u.connection, DatasetRow, where, end) and None)
     await erase(house, NAME)
     await demand_no_kit(house, "ERASED", tmp_path)
 

@@ -151,7 +151,9 @@ async def test_what_was_stored_for_a_change_that_failed_goes_and_what_others_hav
 
     def take(uow: UnitOfWork) -> None:
         rows.insert(uow.connection, other)
-        jobs.establish(uow.connection, "units/credit/tuningJobs/other", {"prepare.validation.jsonl": fact})
+        twin = job.model_copy(update={"name": "units/credit/tuningJobs/other"})
+        rows.insert(uow.connection, twin)
+        jobs.establish(uow.connection, twin.name, {"prepare.validation.jsonl": fact})
 
     await kept.app.store.commit(take)
     office = kept.app.replays.office
@@ -327,8 +329,8 @@ async def age(house: House, name: str = DATASET) -> None:
     """Has a dataset's days be over."""
 
     def work(uow: UnitOfWork) -> None:
-        past = rows.micros(uow.now - DAYS)
-        rows.update(uow.connection, DatasetRow, {"name": name}, {"created_us": past})
+        over = {"retention_end_us": rows.micros(uow.now)}
+        rows.update(uow.connection, DatasetRow, {"name": name}, over)
 
     await house.app.store.commit(work)
 

@@ -224,7 +224,8 @@ def test_a_page_of_a_units_records_begins_where_the_one_before_ended_and_sorts_n
 
 def test_a_units_records_come_in_log_order_page_by_page_from_any_place(world: World) -> None:
     for number in range(30):
-        world.append(draft(job(number % 4) if number % 3 else "", "credit" if number % 5 else "claims"))
+        of_job = job(number % 4) if number % 3 else ""
+        world.append(draft(of_job) if number % 5 else draft(unit="claims"))
     stored = everything(world)
     for unit in ("credit", "claims"):
         own = [r for r in stored if r.unit == unit]
