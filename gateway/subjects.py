@@ -83,10 +83,9 @@ def holding(
     seen = {} if seen is None else seen
     out = {}
     for dataset, digest in digests(connection, unit, briefs(connection, unit)).items():
-        if digest not in seen:
-            index = index_at(blobs, unit, digest)
-            seen[digest] = index.rows(handle) if index is not None else ()
-        if seen[digest]:
+        if digest not in seen and (index := index_at(blobs, unit, digest)) is not None:
+            seen[digest] = index.rows(handle)
+        if seen.get(digest):
             out[dataset] = seen[digest]
     return out
 
