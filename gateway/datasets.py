@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 
 from sqlalchemy import Connection, func, select
@@ -318,6 +319,7 @@ class DatasetService:
             predicate["provenance_commitment"], kept = commitment, words.reference(commitment)
             sheet.provenance = words.masked(origin)
         index = uow.append(RecordDraft(unit, "dataset.created", "dataset", predicate, [("dataset", blob.sha256)]))
+        days = timedelta(days=sheet.retention_days)
         row = DatasetRow(
             name=name,
             unit=unit,
@@ -329,6 +331,7 @@ class DatasetService:
             creator=caller.subject,
             created_us=rows.micros(uow.now),
             record_index=index,
+            retention_end_us=rows.micros(uow.now + days) if days else 0,
         )
         rows.insert(c, row)
         # Others may have come in beside it.

@@ -9,14 +9,15 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from assay.errors import AssayError
+from assay.errors import AssayError, InvalidInputError
 from assay.identity import EVERY_INTERFACE, LOOPBACK, SERVICES, Layout, host_of, load_ed25519, service_tls
 from assay.worker.sandbox import diagnose
 from assay.worker.settings import WorkerKeys, WorkerSettings
@@ -24,16 +25,22 @@ from audit.ledger.fork import found_in
 from audit.ledger.records import FROZEN
 from audit.ledger.schema import RECORDS
 from audit.ledger.witness.settings import WitnessSettings
+from audit.verify.erasures import MOST_DAYS
 from audit.verify.trust import TrustFile
-from gateway import database_file, history, identity_files
+from gateway import active_policy, database_file, history, identity_files
+from gateway.erasures import retention_days
 from gateway.identity_files import ENDS_SOON, VALID, Held
 from gateway.settings import Settings
+from gateway.store import rows
 from gateway.store.migrations import demand_newest
+from gateway.store.tables import DatasetRow, ErasureRow
 from gateway.witnesses import read_policy
+from policies.pack import load as load_pack
 
 FREE_DISK_BYTES = 4 << 30
 WORKERS = SERVICES[1:]
 _WORKER, _WITNESS = "worker.toml", "witness.toml"
+_MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,7 @@ def _gateway(directory: Path, parts: _Parts, certificates: dict[str, Held]) -> l
         where = f"{layout.authority} holds {', '.join(roots)}" if roots else "elsewhere"
         out.append(Finding("authority apart", not roots, where, "move authority/ to a machine where no service runs",
                            required=False))  # fmt: skip
-        out += [_quorum(settings), *_operator(settings), _database(settings)]
+        out += [_quorum(settings), *_operator(settings), *_database(settings)]
     addresses = {"gateway": settings.listen} | {f"{n} worker": w.address for n, w in settings.workers.items()}
     for name, address in addresses.items():
         if parts.gateway:
@@ -210,37 +217,61 @@ def _gateway(directory: Path, parts: _Parts, certificates: dict[str, Held]) -> l
     return out
 
 
-def _database(settings: Settings) -> Finding:
-    """Whether rows and ledger can be reached, are those of this release, and take records."""
+def _database(settings: Settings) -> list[Finding]:
+    """Whether rows and ledger can be reached, are those of this release, and take records; which datasets stay."""
     if not database_file.is_there(settings):
         try:
             database_file.demand_not_lost(settings)
         except AssayError as error:
-            return Finding("database", False, error.message, error.remedy)
-        return Finding("database", True, f"{settings.database.name} is made at the first start")
+            return [Finding("database", False, error.message, error.remedy)]
+        return [Finding("database", True, f"{settings.database.name} is made at the first start")]
     try:
         engine = history.reader(settings)
     except AssayError as error:
-        return Finding("database", False, error.message, error.remedy)
+        return [Finding("database", False, error.message, error.remedy)]
     try:
         if settings.postgres_url:
             demand_newest(engine)
         with engine.connect() as connection:
             newest = connection.execute(select(RECORDS.c.type).order_by(RECORDS.c.idx.desc()).limit(1)).scalar()
+            stays = _stays(settings, connection)
     except AssayError as error:
-        return Finding("database", False, error.message, error.remedy)
+        return [Finding("database", False, error.message, error.remedy)]
     except SQLAlchemyError as error:
-        return Finding(
-            "database", False, f"cannot be read: {type(error).__name__}", f"assay ledger fsck {settings.directory}"
-        )
+        said, remedy = f"cannot be read: {type(error).__name__}", f"assay ledger fsck {settings.directory}"
+        return [Finding("database", False, said, remedy)]
     finally:
         engine.dispose()
     if newest == FROZEN:
-        return Finding("database", False, f"the log {settings.origin} was frozen and takes no more records",
-                       "begin a log that continues it: docs/ledger.md, freeze")  # fmt: skip
-    return Finding(
-        "database", True, "can be read, and is at this release's revision" if settings.postgres_url else "can be read"
-    )
+        return [Finding("database", False, f"the log {settings.origin} was frozen and takes no more records",
+                        "begin a log that continues it: docs/ledger.md, freeze"), *stays]  # fmt: skip
+    said = "can be read, and is at this release's revision" if settings.postgres_url else "can be read"
+    return [Finding("database", True, said), *stays]
+
+
+def _stays(settings: Settings, connection: Connection) -> list[Finding]:
+    """Datasets that no retention ends, or none in the time that the limits allow: policy is asked for a job alone."""
+    data, erasure = rows.table(DatasetRow).c, rows.table(ErasureRow).c
+    gone = select(erasure.resource).where(erasure.resource == data.name).exists()
+    # Columns that a file of an earlier release has too: the first start changes it.
+    live = connection.execute(select(data.name, data.datasheet).where(~gone).order_by(data.name)).all()
+    most = _most_days(settings) if live else 0
+    names = [name for name, sheet in live if not 0 < retention_days(sheet) <= most]
+    if not names:
+        return []
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    said = f"kept without an end, or for more than {most} days: {', '.join(names[:_MOST_NAMED])}{more}"
+    return [Finding("retention", False, said, "assay erase NAME --reason-code CODE, for each that nobody needs",
+                    required=False)]  # fmt: skip
+
+
+def _most_days(settings: Settings) -> int:
+    """The officers' limit of a retention; without one in a bundle that loads, the contract's."""
+    with suppress(InvalidInputError):
+        known = load_pack(active_policy.folder(settings.layout)).limits.by_name.get("max_retention_days")
+        if known is not None:
+            return int(known.value("strict"))
+    return MOST_DAYS
 
 
 def _certificates(directory: Path, found: list[Held]) -> list[Finding]:

@@ -4,7 +4,8 @@ For a dataset whose retention is over, the datasheet is the order (:mod:`gateway
 
 The order is recorded first and alone, so that whatever cuts it off later, a crash or a full disk, leaves an order that
 is carried out: by the running gateway (:meth:`ErasureService.carry_out`), or at its next start. Shredding destroys the
-scope's data key and payloads and, for a dataset, the data keys of its file and of what was split from it. A data
+scope's data key and payloads and, for a dataset, the data keys of its file and of what was split from it, for a job
+those of its adapter. What was ordered before its log ended is shredded all the same, without a record. A data
 subject's rows lie in files with those of others: its order names every dataset that holds them and every model that
 they have reached, and no new work begins on those datasets. At every start whatever was ordered is shredded again,
 before anything is served: a restored copy may have brought keys, files or rows back.
@@ -12,10 +13,11 @@ before anything is served: a restored copy may have brought keys, files or rows 
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -62,6 +64,10 @@ _MODEL_BYTES, _DATASET_BYTES = 16_000, 4_000
 _WITH_REASONS = (Event.WAIVE, Event.DISMISS, Event.RESUME)
 """Events by which a person other than an approver answers for a job, in words."""
 _TYPES = ("erasure.ordered", "erasure.executed")
+_OWED, _UNRECORDED = -1, -2
+"""In the place of the executing record's index: it is still to come; it never will, since the log has ended."""
+_LIVE = (State.APPROVED, State.AWAITING_APPROVAL)
+"""States of a job whose model runs, or may soon."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,11 @@ class ErasureService:
         """
         caller.require_unit(unit_of(request.name), request.name)
         envelope = dsse.envelope_from_proto(request.envelope)
-        await self.store.commit(lambda uow: self._order(uow, caller, request.name, envelope))
-        erasure = await self.store.commit(lambda uow: self._execute(uow, request.name, caller.trace_id))
+        seen: dict[str, Sequence[int]] = {}
+        search = partial(self.store.read, lambda c: self._holding(c, request.name, seen))
+        await self.store.searches.run(caller.subject, search)
+        await self.store.commit(lambda uow: self._order(uow, caller, request.name, envelope, seen))
+        erasure = await self.store.commit(lambda uow: self._execute(uow, request.name, caller.trace_id, seen))
         return erasure_pb2.EraseResourceResponse(erasure=erasure)
 
     async def carry_out(self) -> list[str]:
@@ -100,10 +109,12 @@ class ErasureService:
         """
         done = []
         for row in await self.store.fetch(
-            lambda c: rows.select_all(c, ErasureRow, order_by="order_index", executed_index=-1)
+            lambda c: rows.select_all(c, ErasureRow, order_by="order_index", executed_index=_OWED)
         ):
+            seen: dict[str, Sequence[int]] = {}
             try:
-                await self.store.commit(partial(self._execute, name=row.resource, trace_id=""))
+                await self.store.fetch(partial(self._holding, name=row.resource, seen=seen))
+                await self.store.commit(partial(self._execute, name=row.resource, trace_id="", seen=seen))
                 done.append(row.resource)
             except (AssayError, OSError) as error:
                 _LOG.warning("erasure of %s waits: %s", row.resource, getattr(error, "reason", type(error).__name__))
@@ -125,15 +136,14 @@ class ErasureService:
     def expire(self, uow: UnitOfWork, dataset: str) -> bool:
         """Erases a dataset whose retention is over by ``uow.now``; False while a job works on it, or when it is gone.
 
-        Raises:
-            UnavailableError: ``LOG_FROZEN``; nothing is shredded that no record can tell of.
+        Under a log that has ended no job moves any more, and the record that is the order stands.
         """
         c = uow.connection
         row = rows.get(c, DatasetRow, name=dataset)
         end = retention_end(row) if row is not None else None
         if row is None or end is None or uow.now < end or rows.get(c, ErasureRow, resource=dataset) is not None:
             return False
-        if any(_under_way(c, job) for job in _jobs_on(c, row.unit, {dataset})):
+        if not uow.frozen and any(_under_way(c, job) for job in _jobs_on(c, row.unit, {dataset})):
             return False
         order = ErasureRow(resource=dataset, unit=row.unit, reason_code=RETENTION_ENDED, order_index=row.record_index)
         rows.insert(c, order)
@@ -145,21 +155,31 @@ class ErasureService:
 
         Call it at start, before anything is served. Blocks.
         """
+        ledger, unit = self.store.ledger, rows.table(ErasureRow).c.unit
+        ledger.run(self._learn)
+        units = self.store.read(lambda c: c.execute(select(unit).distinct()).scalars().all())
+        return sum(ledger.run(partial(self._resume, unit=unit)) for unit in units)
 
-        def work(uow: UnitOfWork) -> int:
-            self._learn(uow)
-            left = 0
-            for row in rows.select_all(uow.connection, ErasureRow, order_by="order_index"):
-                if row.executed_index < 0:
-                    self._execute(uow, row.resource, "")
-                    left += 1
-                else:
-                    self._shred(uow.connection, row)
-            return left
+    def _resume(self, uow: UnitOfWork, unit: str) -> int:
+        """What the files of a unit are named by is looked up once for all its erasures: they grow with its history."""
+        c, left = uow.connection, 0
+        going = references.erasable(c, unit)
+        for row in rows.select_all(c, ErasureRow, order_by="order_index", unit=unit):
+            if row.executed_index < 0 and not uow.frozen:
+                self._execute(uow, row.resource, "")
+                left += 1
+            else:
+                self._shred(c, row, going)
+        return left
 
-        return self.store.ledger.run(work)
-
-    def _order(self, uow: UnitOfWork, caller: Caller, name: str, envelope: Mapping[str, Any]) -> None:
+    def _order(
+        self,
+        uow: UnitOfWork,
+        caller: Caller,
+        name: str,
+        envelope: Mapping[str, Any],
+        seen: dict[str, Sequence[int]],
+    ) -> None:
         c, unit = uow.connection, unit_of(name)
         verified = verify_signed(envelope, self.people, uow.now, caller.subject)
         signed = statements.read_erasure_order(verified.statement)
@@ -170,20 +190,24 @@ class ErasureService:
         if known is not None and known.executed_index >= 0:
             raise AlreadyExistsError("ERASED_BEFORE", f"{name} was erased by record {known.executed_index}")
         if known is not None:
+            uow.demand_open()
             return
-        self._demand_free(c, unit, name)
+        self._demand_free(c, unit, name, seen)
         _demand_undecided(c, name, caller.subject)
         index = uow.append(RecordDraft(unit, "erasure.ordered", "erasure-order", {}, envelope=envelope))
         rows.insert(c, ErasureRow(resource=name, unit=unit, reason_code=signed.reason_code, order_index=index))
 
-    def _demand_free(self, c: Connection, unit: str, name: str) -> None:
-        """The resource exists, and nobody is working on it."""
+    def _demand_free(self, c: Connection, unit: str, name: str, seen: dict[str, Sequence[int]]) -> None:
+        """The resource exists, or is a subject who may yet come, and nobody is working on it."""
         dataset = rows.get(c, DatasetRow, name=name)
         job = jobs.get(c, name)
-        held = self._holding(c, name)
-        if dataset is None and job is None and not held and not payloads.commitments(c, unit, name):
+        held = self._holding(c, name, seen)
+        # A subject of whom nothing is known may stand in rows that no job has read, or come with a later upload.
+        awaited = bool(subjects.handle_in(name)) and unit in self.settings.units
+        if dataset is None and job is None and not awaited and not held and not payloads.commitments(c, unit, name):
             raise not_found(name)
-        busy = [j.name for j in ([job] if job else _jobs_on(c, unit, {name, *held})) if _under_way(c, j)]
+        on = [job, *lineage.learning_from(c, unit, job.model)] if job else _jobs_on(c, unit, {name, *held})
+        busy = [j.name for j in on if _under_way(c, j)]
         if busy:
             raise PreconditionError(
                 "JOBS_UNDER_WAY",
@@ -191,16 +215,20 @@ class ErasureService:
                 remedy="cancel it, or wait until it rests; a replay that was cut off ends by `assay job replay`",
             )
 
-    def _execute(self, uow: UnitOfWork, name: str, trace_id: str) -> erasure_pb2.Erasure:
-        """Shreds and records it; what is recorded already is only shredded again."""
+    def _execute(
+        self, uow: UnitOfWork, name: str, trace_id: str, seen: dict[str, Sequence[int]] | None = None
+    ) -> erasure_pb2.Erasure:
+        """Shreds and records it; what is recorded already, or by nothing any more, is only shredded again."""
         c = uow.connection
         row = rows.get(c, ErasureRow, resource=name)
         if row is None:
             raise InternalError("ERASURE_ROW", f"{name} was not ordered to be erased")
-        if row.executed_index < 0:
-            uow.demand_open()
-        shredded = self._shred(c, row)
-        held = self._holding(c, name)
+        job = jobs.get(c, name)
+        # An order of an earlier build may be of a job that lives.
+        if row.executed_index < 0 and job is not None and job.model and job.state not in _LIVE:
+            jobs.establish(c, name, {references.WEIGHTS: str(row.order_index)})
+        shredded = self._shred(c, row, references.erasable(c, row.unit))
+        held = self._holding(c, name, seen)
         affected = sorted(m.name for m in lineage.reach(c, row.unit, {name, *held}, rows.micros(uow.now)).models)
         left = subjects.live(c, list(held))
         for dataset in left:
@@ -227,7 +255,8 @@ class ErasureService:
                 predicate["affected_datasets_left_out"] = len(left) - len(datasets)
         index = row.executed_index
         if index < 0:
-            index = uow.append(RecordDraft(row.unit, "erasure.executed", "erasure", predicate))
+            record = RecordDraft(row.unit, "erasure.executed", "erasure", predicate)
+            index = _UNRECORDED if uow.frozen else uow.append(record)
             rows.update(c, ErasureRow, {"resource": name}, {"executed_index": index})
         return erasure_pb2.Erasure(
             name=name,
@@ -241,20 +270,29 @@ class ErasureService:
             affected_datasets=left,
         )
 
-    def _shred(self, c: Connection, row: ErasureRow) -> _Shredded:
-        """Keys first: what cannot be read any more is gone, whatever happens to the rest. Safe to repeat."""
+    def _shred(self, c: Connection, row: ErasureRow, going: Mapping[str, Set[str]]) -> _Shredded:
+        """Keys first: what cannot be read any more is gone, whatever happens to the rest. Safe to repeat.
+
+        ``going``: what :func:`gateway.references.erasable` says of the unit.
+        """
         gone = payloads.shred(c, self.keys, row.unit, row.resource)
         _blank(c, row.resource)
-        digests = references.erasable(c, row.unit, row.resource)
+        digests = going.get(row.resource, frozenset())
         for digest in sorted(digests):
             self.blobs.delete(row.unit, digest)
         # Not how many were still there: after a crash midway the count is that of the whole erasure.
         return _Shredded(gone, len(digests))
 
-    def _holding(self, c: Connection, name: str) -> Mapping[str, Sequence[int]]:
-        """A subject's rows by dataset; none for another resource."""
+    def _holding(
+        self, c: Connection, name: str, seen: dict[str, Sequence[int]] | None = None
+    ) -> Mapping[str, Sequence[int]]:
+        """A subject's rows by dataset; none for another resource.
+
+        ``seen`` goes from a search ahead to the unit of work: an index never changes under its digest, so that the
+        ledger's writer reads only those that came meanwhile.
+        """
         handle = subjects.handle_in(name)
-        return subjects.holding(c, self.blobs, unit_of(name), handle) if handle else {}
+        return subjects.holding(c, self.blobs, unit_of(name), handle, seen) if handle else {}
 
     def _learn(self, uow: UnitOfWork) -> None:
         """Takes over orders and executions that the log has and the rows have not: the log is what counts."""
@@ -272,8 +310,10 @@ class ErasureService:
                 rows.update(c, ErasureRow, {"resource": name}, {"executed_index": index})
                 for dataset in record.predicate.get("affected_datasets", ()):
                     _restrict(c, str(dataset), int(record.predicate["order_index"]))
+                if jobs.get(c, name) is not None and record.predicate["blobs"]:
+                    jobs.establish(c, name, {references.WEIGHTS: str(record.predicate["order_index"])})
             elif known is None:
-                _insert(c, record, -1, index)
+                _insert(c, record, _OWED, index)
         value = str(self.store.ledger.size)
         if mark is None:
             rows.insert(c, FactRow(**key, value=value))
@@ -291,11 +331,12 @@ class _Shredded:
 
 def _jobs_on(c: Connection, unit: str, datasets: Collection[str]) -> list[JobRow]:
     """Every job of a unit on one of its datasets, and those whose preparation reads what a parent was trained on."""
-    every = rows.select_all(c, JobRow, unit=unit)
-    on = {job.name for job in every if views.request_of(job).dataset in datasets}
+    every = jobs.briefs(c, unit)
+    on = {job.name for job in every if views.dataset_of(job) in datasets}
     working = (job.name for job in every if State(job.state) not in RESTING or job.state == State.PAUSED)
     beside = {name for name in working if lineage.reads(c, name, on) and _PREPARED not in jobs.facts(c, name)}
-    return [job for job in every if job.name in on | beside]
+    found = (jobs.get(c, job.name) for job in every if job.name in on | beside)
+    return [job for job in found if job is not None]
 
 
 def _insert(c: Connection, record: records.Record, executed_index: int, order_index: int) -> None:
@@ -323,7 +364,7 @@ def _under_way(c: Connection, job: JobRow) -> bool:
 
 
 def _demand_undecided(c: Connection, name: str, subject: str) -> None:
-    """A job's reasons stay while its model may run or wait for signatures, and nobody shreds their own.
+    """A job's reasons and adapter stay while it may run or waits for signatures, and nobody shreds their own reasons.
 
     Raises:
         PreconditionError: ``JOB_STATE``.
@@ -332,10 +373,10 @@ def _demand_undecided(c: Connection, name: str, subject: str) -> None:
     job = jobs.get(c, name)
     if job is None:
         return
-    if job.state in (State.APPROVED, State.AWAITING_APPROVAL):
+    if job.state in _LIVE:
         raise PreconditionError(
             "JOB_STATE",
-            f"a job in {job.state} keeps the reasons of its people",
+            f"a job in {job.state} keeps its adapter and the reasons of its people",
             remedy="revoke its approval first, or cancel the job",
         )
     told = {step.actor for step in jobs.transitions(c, name) if step.event in _WITH_REASONS}
@@ -413,5 +454,9 @@ def demand_usable(c: Connection, dataset: str, now: datetime) -> DatasetRow:
 
 def retention_end(dataset: DatasetRow) -> datetime | None:
     """When the datasheet's days are over, counted from the upload; None where it names no days."""
-    days = views.from_json(dataset.datasheet, dataset_pb2.Datasheet).retention_days
-    return rows.moment(dataset.created_us) + timedelta(days=days) if days else None
+    return rows.moment(dataset.retention_end_us) if dataset.retention_end_us else None
+
+
+def retention_days(datasheet: str) -> int:
+    """For how many days a datasheet, as a row keeps it, lets the rows be kept; 0 where it does not say."""
+    return int(json.loads(datasheet).get("retention_days", 0))

@@ -41,7 +41,8 @@ def decided(directory: Path) -> Iterator[Decided]:
     )
     try:
         with engine.connect() as connection:
-            for name, key, text, decision, verdict in connection.execution_options(stream_results=True).execute(query):
+            names = connection.execute(sa.select(job.name).order_by(job.created_us, job.name)).scalars().all()
+            for name, key, text, decision, verdict in rows.by_name(connection, query, job.name, names):
                 yield _decided(name, key, text, decision if key == INTAKE_QUESTION else verdict)
     except (sa.exc.SQLAlchemyError, json_format.ParseError) as error:
         why = getattr(error, "orig", error)

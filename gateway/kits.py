@@ -4,13 +4,17 @@ The rows of an audit are personal and lie encrypted to the audit worker alone, s
 runs the installation makes a kit on request, on the machine that holds the gateway's and the audit worker's folders;
 it is signed with the audit worker's key, and nobody but the named recipient can open it. The gateway may run meanwhile;
 one that starts meanwhile clears all scratch, so that nobody killed leaves rows in the clear, and the making ends.
-An erasure cannot reach a kit that was handed over: docs/audits.md says what to agree on before.
+An erasure cannot reach a kit that was handed over: docs/audits.md says what to agree on before. So none is made of rows
+that were to be erased by now, and what lies beside the gateway's rows tells who was given which (:data:`KITS`).
 """
 
 from __future__ import annotations
 
 import json
+import os
+import pwd
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -28,14 +32,18 @@ from gateway import database_file, key_registry, rejudging
 from gateway.admission.exchange import ADAPTER_FOLDER, PRIVATE_FILE
 from gateway.admission.office import Known
 from gateway.admission.release import REPORT_FILE, audit_order
+from gateway.erasures import demand_not_erased, demand_usable
 from gateway.history import RELEASE_QUESTION
 from gateway.jobs import views
 from gateway.settings import Settings
+from gateway.statements import rfc3339
 from gateway.store import jobs, rows
 from gateway.store.blobs import FileBlobStore, copy_out, read_master_key
-from gateway.store.tables import DatasetRow, JobRow, ModelRow
+from gateway.store.tables import JobRow, ModelRow
 
 KIND = "reperform-kit"
+KITS = "kits"
+"""Folder beside the gateway's rows: a file a kit, by the kit's digest. The log is the running gateway's to write."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,9 @@ def make_kit(settings: Settings, job: str, recipient: X25519PublicKey, out: Path
 
     Raises:
         NotFoundError: ``JOB_NOT_FOUND``.
-        PreconditionError: ``JOB_NOT_AUDITED`` when there is no report, or what :func:`gateway.database_file.demand`
-            says.
+        PreconditionError: ``JOB_NOT_AUDITED`` when there is no report; ``ERASED``, ``SUBJECT_ERASED`` or
+            ``RETENTION_OVER`` when the rows, or the job, are erased or were to be; or what
+            :func:`gateway.database_file.demand` says.
         IntegrityError: a ``BUNDLE_`` reason when the sealed rows cannot be opened with the worker's present sealing
             key, or a stored file is damaged or erased.
         InvalidInputError: ``TRUST_MALFORMED`` when the installation's trust file cannot be read, ``KEY_TYPE`` when
@@ -86,17 +95,45 @@ def make_kit(settings: Settings, job: str, recipient: X25519PublicKey, out: Path
         files |= {f"inputs/private/{p.relative_to(scratch / 'private').as_posix()}": p for p in private}
         manifest = {"kind": KIND, "job": job, "order": order, "report_sha256": found.report_sha256}
         with durable.replacing(out) as stream:
-            return bundle.seal(files, manifest, recipient, keys.statement, stream)
+            sha256 = bundle.seal(files, manifest, recipient, keys.statement, stream)
+            # Before the kit is there: none goes out that nothing tells of.
+            _note(settings, job, recipient, sha256)
+    return sha256
+
+
+def _note(settings: Settings, job: str, recipient: X25519PublicKey, sha256: str) -> None:
+    """Keeps who is given a kit, when and by whom: recipients are asked for (GDPR Art. 15(1)(c), 30(1)(d))."""
+    folder = settings.data / KITS
+    folder.mkdir(mode=0o700, exist_ok=True)
+    told = {
+        "time": rfc3339(datetime.now(UTC)),
+        "job": job,
+        "recipient": recipient.public_bytes_raw().hex(),
+        "sha256": sha256,
+        "made_by": _account(),
+    }
+    durable.write(folder / f"{sha256}.json", canonical.encode(told) + b"\n", mode=0o600)
+    durable.sync(folder.parent)
+
+
+def _account() -> str:
+    """Whose process this is, by name where the machine knows one; what the environment says would be anybody's word."""
+    number = os.getuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _read(connection: Connection, settings: Settings, name: str) -> _Audited:
     job = jobs.get(connection, name)
     if job is None:
         raise NotFoundError("JOB_NOT_FOUND", f"there is no job {name}")
+    demand_not_erased(connection, name)
+    dataset = demand_usable(connection, views.request_of(job).dataset, datetime.now(UTC))
     known = jobs.facts(connection, name)
     model = rows.get(connection, ModelRow, name=job.model) if job.model else None
-    dataset = rows.get(connection, DatasetRow, name=views.request_of(job).dataset)
-    if model is None or dataset is None or "audit.report" not in known:
+    if model is None or "audit.report" not in known:
         raise PreconditionError("JOB_NOT_AUDITED", f"{name} has no audit report yet")
     terms = key_registry.load(connection, TrustFile.load(settings.layout.trust)).terms[AUDIT_WORKER]
     signers = [term.public.key for term in terms if isinstance(term.public.key, Ed25519PublicKey)]

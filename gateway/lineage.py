@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from assay.v1 import policy_input_pb2, tuning_job_pb2
 from gateway.admission import quotes
@@ -16,6 +16,7 @@ from gateway.jobs import views
 from gateway.jobs.transitions import State
 from gateway.names import unit_of
 from gateway.store import jobs, rows
+from gateway.store.jobs import Brief
 from gateway.store.tables import FactRow, JobRow, ModelRow, PermitRow
 
 FOLDER = "parent"
@@ -23,7 +24,7 @@ TEACHER = "teacher"
 """The fact of a job that holds what :func:`teacher_id` said as it was asked for: a model added later changes no job."""
 ROWS = "prepare.parents"
 """The fact of a job that holds which train files its prepare task is given: of the jobs that its model comes of."""
-_OWN = "units/"
+_OWN, _MODEL = "units/", "/models/"
 
 
 def parent_of(
@@ -121,7 +122,7 @@ class Reach:
         permits: on which one of the models may run now.
     """
 
-    jobs: Sequence[JobRow]
+    jobs: Sequence[Brief]
     models: Sequence[ModelRow]
     parents: Mapping[str, str]
     permits: Sequence[PermitRow]
@@ -129,22 +130,25 @@ class Reach:
 
 def reach(connection: Connection, unit: str, datasets: Collection[str], now_us: int) -> Reach:
     """Follows datasets of a unit to every model and permit, through models that go on from others or taught others."""
-    every = rows.select_all(connection, JobRow, order_by="created_us", unit=unit)
-    asked = {job.name: views.request_of(job) for job in every}
-    made = {model.job: model for model in rows.select_all(connection, ModelRow, unit=unit)}
-    reached = {name for name, request in asked.items() if request.dataset in datasets}
+    every = jobs.briefs(connection, unit)
+    # Few jobs name a model, and a request takes long to read whole.
+    before_of = {job.name: _before(views.request_of(job)) for job in every if _MODEL in job.request}
+    model = rows.table(ModelRow).c
+    named = connection.execute(select(model.job, model.name).where(model.unit == unit))
+    made: dict[str, str] = {job: name for job, name in named}
+    reached = {job.name for job in every if views.dataset_of(job) in datasets}
     direct = frozenset(reached)
     before = -1
     while len(reached) > before:
         before = len(reached)
-        models = {made[name].name for name in reached if name in made}
-        reached |= {name for name, request in asked.items() if _before(request) & models}
+        models = {made[name] for name in reached if name in made}
+        reached |= {name for name, learnt in before_of.items() if learnt & models}
     found = [job for job in every if job.name in reached]
     held = [job for job in found if job.name in made]
     return Reach(
         found,
-        [made[job.name] for job in held],
-        {made[job.name].name: min(_before(asked[job.name]) & models) for job in held if job.name not in direct},
+        [_require(connection, made[job.name]) for job in held],
+        {made[job.name]: min(before_of[job.name] & models) for job in held if job.name not in direct},
         [permit for job in held for permit in _in_force(connection, job, now_us)],
     )
 
@@ -161,6 +165,13 @@ def jobs_before(connection: Connection, request: tuning_job_pb2.CreateTuningJobR
     return list(found.values())
 
 
+def learning_from(connection: Connection, unit: str, model: str) -> list[JobRow]:
+    """The unit's jobs that go on from a model or are taught by it."""
+    every = (job for job in jobs.briefs(connection, unit) if _MODEL in job.request)
+    found = (jobs.get(connection, job.name) for job in every if model in _before(views.request_of(job)))
+    return [job for job in found if job is not None]
+
+
 def reads(connection: Connection, job: str, names: Collection[str]) -> bool:
     """Whether a job's prepare task is given what one of these jobs was trained on."""
     fact = rows.get(connection, FactRow, job=job, key=ROWS)
@@ -172,7 +183,7 @@ def _before(request: tuning_job_pb2.CreateTuningJobRequest) -> set[str]:
     return {name for name in (request.parent_model, request.teacher.name) if name.startswith(_OWN)}
 
 
-def _in_force(connection: Connection, job: JobRow, now_us: int) -> list[PermitRow]:
+def _in_force(connection: Connection, job: Brief, now_us: int) -> list[PermitRow]:
     if job.state != State.APPROVED:
         return []
     held = rows.select_all(connection, PermitRow, order_by="record_index", job=job.name, revoked_us=0)

@@ -132,8 +132,7 @@ def _answer(name: str, datasets: Sequence[pb.LineageDataset], reached: Reach) ->
         name=name,
         datasets=datasets,
         jobs=[
-            pb.LineageJob(name=job.name, dataset=views.request_of(job).dataset, state=states[job.name])
-            for job in reached.jobs
+            pb.LineageJob(name=job.name, dataset=views.dataset_of(job), state=states[job.name]) for job in reached.jobs
         ],
         models=[
             pb.LineageModel(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, or_, select
+from sqlalchemy import Connection, Row, or_, select, tuple_
 
 from assay.v1 import policy_pb2
 from gateway import pages
@@ -49,47 +49,59 @@ class Precedents:
         """
         listing = pages.Listing.of(f"precedents {request.parent} {request.rule_id} {request.text}", request)
         unit, c = unit_of(request.parent), rows.table(JobRow).c
-        where: list[Any] = [or_(c.decision != "", c.verdict != "")]
+        where: list[Any] = []
         if unit != ALL_UNITS:
             caller.require_unit(unit, request.parent)
             await self.store.require_unit(unit, request.parent)
             where.append(c.unit == unit)
         else:
             may = [u for u in self.settings.units if caller.may("ListPrecedents", u, self.authorizer)]
-            where.append(c.unit.in_(may))
-        if request.rule_id:
-            quoted = f'"{request.rule_id}"'
-            where.append(or_(c.decision.contains(quoted), c.verdict.contains(quoted)))
+            # Not by an index of units: it would have the names of all of them sorted first.
+            where.append((c.unit + "").in_(may))
         if listing.after is not None:
-            time, name = listing.after.time_us, _job_and_index(listing.after)[0]
-            where.append(or_(c.created_us < time, and_(c.created_us == time, c.name <= name)))
+            begin = (listing.after.time_us, _job_and_index(listing.after)[0])
+            where.append(tuple_(c.created_us, c.name) <= tuple_(*begin))
+        quoted = f'"{request.rule_id}"' if request.rule_id else ""
 
         def read(connection: Connection) -> policy_pb2.ListPrecedentsResponse:
             order = (c.created_us.desc(), c.name.desc())
+            # Names come first, and from an index: what a page looks at is bounded before any text is read.
+            newest = select(c.name, c.created_us).where(*where).order_by(*order).limit(_SCANNED + 1)
+            scanned = connection.execute(newest).all()
             columns = (c.name, c.state, c.created_us, c.request, c.decision, c.verdict)
-            statement = select(*columns).where(*where).order_by(*order).limit(_SCANNED + 1)
-            return _page(listing, connection, connection.execute(statement), request)
+            texts = or_(c.decision.contains(quoted), c.verdict.contains(quoted))
+            statement = select(*columns).where(texts).order_by(*order)
+            found = rows.by_name(connection, statement, c.name, [row.name for row in scanned[:_SCANNED]])
+            left = [Position(row.created_us, f"{row.name}#0") for row in scanned[_SCANNED:]]
+            return _page(listing, connection, found, left, request)
 
         return await self.store.searches.run(caller.subject, partial(self.store.read, read))
 
 
 def _page(
-    listing: pages.Listing, connection: Connection, found: Iterable[Row[Any]], request: policy_pb2.ListPrecedentsRequest
+    listing: pages.Listing,
+    connection: Connection,
+    found: Iterable[Row[Any]],
+    left: Sequence[Position],
+    request: policy_pb2.ListPrecedentsRequest,
 ) -> policy_pb2.ListPrecedentsResponse:
-    """Precedents of jobs from the one on where the page before stopped; the token names the first that is not shown."""
+    """Precedents of jobs from the one on where the page before stopped; the token names the first that is not shown.
+
+    ``left`` is where the page after these jobs begins; empty where none follows.
+    """
     answer, size = policy_pb2.ListPrecedentsResponse(), 0
     job, index = _job_and_index(listing.after) if listing.after is not None else ("", 0)
-    for scanned, row in enumerate(found):
+    for row in found:
         begin = index if row.name == job else 0
-        # The job one too many is not searched: it tells that there is a next page.
-        matching = [*_of(connection, row, request)][begin:] if scanned < _SCANNED else []
+        matching = [*_of(connection, row, request)][begin:]
         shown = pages.fitting(matching[: listing.limit - len(answer.precedents)], size)
         answer.precedents.extend(shown)
         size += sum(precedent.ByteSize() for precedent in shown)
-        if len(matching) > len(shown) or scanned == _SCANNED:
-            next_ = Position(row.created_us, f"{row.name}#{begin + len(shown)}")
-            answer.next_page_token = pages.token(listing.name, next_)
+        if len(matching) > len(shown):
+            left = [Position(row.created_us, f"{row.name}#{begin + len(shown)}")]
             break
+    if left:
+        answer.next_page_token = pages.token(listing.name, left[0])
     return answer
 
 

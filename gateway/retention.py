@@ -2,21 +2,22 @@
 
 The datasheet's ``retention_days``, recorded with the upload, are the standing order; nobody signs another. Time is the
 ledger writer's, so that the record of the erasure is never earlier than the end that it rests on. A job under way is
-failed first, and the rows go once its worker holds nothing of it any more.
+failed first, and the rows go once its worker holds nothing of it any more. A log that has ended takes no record of
+either, and the orders in it stand: rows go then too.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from assay.errors import AssayError
 from audit.ledger.writer import UnitOfWork
-from gateway.erasures import ErasureService, retention_end
+from gateway.erasures import ErasureService
 from gateway.jobs import machine
 from gateway.jobs.board import Board
 from gateway.jobs.transitions import ActorKind, Event
@@ -43,8 +44,7 @@ class RetentionService:
 
         One that cannot be erased now is logged and tried again with the next call; the others go.
         """
-        kept = await self.store.fetch(_kept)
-        due = await self.store.commit(lambda uow: [name for name, end in kept if uow.now >= end]) if kept else []
+        due = await self.store.commit(lambda uow: _due(uow.connection, rows.micros(_moment(uow))))
         return [name for name in due if await self._end(name)]
 
     async def _end(self, name: str) -> bool:
@@ -65,7 +65,9 @@ class RetentionService:
                 await self.store.commit(partial(_forgotten, job, key))
 
     def _stop(self, uow: UnitOfWork, name: str) -> list[str]:
-        """Fails the jobs that would still read the rows; returns their names."""
+        """Fails the jobs that would still read the rows; returns their names. None moves once the log has ended."""
+        if uow.frozen:
+            return []
         reason = f"RETENTION_OVER: the rows of {name} were to be erased by now"
         reading = [job.name for job in self.erasures.reading(uow.connection, name)]
         for job in reading:
@@ -73,12 +75,18 @@ class RetentionService:
         return reading
 
 
+def _moment(uow: UnitOfWork) -> datetime:
+    """The ledger's time; of a log that has ended no later than this machine's: its newest record may lie ahead."""
+    return min(uow.now, datetime.now(UTC)) if uow.frozen else uow.now
+
+
 def _forgotten(job: str, key: str, uow: UnitOfWork) -> None:
     jobs.forget_replay(uow.connection, job, key)
 
 
-def _kept(c: Connection) -> list[tuple[str, datetime]]:
-    """Datasets that are here and have an end, with it."""
-    gone = {row.resource for row in rows.select_all(c, ErasureRow)}
-    found = [(row.name, retention_end(row)) for row in rows.select_all(c, DatasetRow) if row.name not in gone]
-    return [(name, end) for name, end in found if end is not None]
+def _due(c: Connection, now_us: int) -> list[str]:
+    """Datasets that are here and whose end has come, the earliest first."""
+    data, erasure = rows.table(DatasetRow).c, rows.table(ErasureRow).c
+    gone = select(erasure.resource).where(erasure.resource == data.name).exists()
+    ended = select(data.name).where(data.retention_end_us.between(1, now_us), ~gone)
+    return list(c.execute(ended.order_by(data.retention_end_us)).scalars())

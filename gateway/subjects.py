@@ -10,13 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection
 
 from assay.errors import NotFoundError
 from assay.subjects import INDEX_FILE, SubjectIndex, handle_of
 from gateway.jobs import views
 from gateway.store import rows
 from gateway.store.blobs import BlobStore, FileBlobStore, read_bytes
+from gateway.store.jobs import Brief, briefs, facts_of
 from gateway.store.tables import DatasetRow, ErasureRow, FactRow, JobRow
 
 FACT = f"prepare.{INDEX_FILE}"
@@ -44,13 +45,11 @@ def handle_in(name: str) -> bytes:
     return bytes.fromhex(match[1]) if match else b""
 
 
-def digests(connection: Connection, unit: str, jobs: Sequence[JobRow]) -> dict[str, str]:
+def digests(connection: Connection, unit: str, jobs: Sequence[JobRow | Brief]) -> dict[str, str]:
     """The index of every dataset that one of the unit's jobs had read, as a blob's digest by dataset."""
-    c = rows.table(FactRow).c
-    # Names are lower case with hyphens, so nothing in the pattern but its end is a wildcard.
-    query = select(c.job, c.value).where(and_(c.key == FACT, c.job.like(f"units/{unit}/tuningJobs/%")))
-    found = {str(job): str(value) for job, value in connection.execute(query).all()}
-    return {views.request_of(job).dataset: found[job.name] for job in jobs if job.name in found}
+    query = facts_of(unit).where(rows.table(FactRow).c.key == FACT)
+    found = {str(row.job): str(row.value) for row in connection.execute(query)}
+    return {views.dataset_of(job): found[job.name] for job in jobs if job.name in found}
 
 
 def index_at(blobs: BlobStore, unit: str, digest: str) -> SubjectIndex | None:
@@ -65,15 +64,28 @@ def index_at(blobs: BlobStore, unit: str, digest: str) -> SubjectIndex | None:
         return None
 
 
-def holding(connection: Connection, blobs: BlobStore, unit: str, handle: bytes) -> dict[str, Sequence[int]]:
-    """Rows of a subject by dataset of the unit, erased ones too; datasets without any are left out."""
-    seen: dict[str, Sequence[int]] = {}
+def holding(
+    connection: Connection,
+    blobs: BlobStore,
+    unit: str,
+    handle: bytes,
+    seen: dict[str, Sequence[int]] | None = None,
+) -> dict[str, Sequence[int]]:
+    """Rows of a subject by dataset of the unit, erased ones too; datasets without any are left out.
+
+    Args:
+        connection: to read by.
+        blobs: in which the indexes lie.
+        unit: whose datasets.
+        handle: the subject's.
+        seen: its rows by the digest of an index; those that are there are not read again, the others are added.
+    """
+    seen = {} if seen is None else seen
     out = {}
-    for dataset, digest in digests(connection, unit, rows.select_all(connection, JobRow, unit=unit)).items():
-        if digest not in seen:
-            index = index_at(blobs, unit, digest)
-            seen[digest] = index.rows(handle) if index is not None else ()
-        if seen[digest]:
+    for dataset, digest in digests(connection, unit, briefs(connection, unit)).items():
+        if digest not in seen and (index := index_at(blobs, unit, digest)) is not None:
+            seen[digest] = index.rows(handle)
+        if seen.get(digest):
             out[dataset] = seen[digest]
     return out
 

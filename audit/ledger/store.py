@@ -64,14 +64,21 @@ class LogStore:
     ) -> list[StoredRecord]:
         """Records in log order with ``after_index < index < below``, at most ``limit``; None means any unit or job."""
         query: Select[tuple[object, ...]] = select(RECORDS).where(RECORDS.c.idx > after_index, RECORDS.c.idx < below)
+        order = RECORDS.c.idx
         if unit is not None:
             query = query.where(RECORDS.c.unit == unit)
         if job is not None:
             first = RECORDS.alias()
             named = select(first.c.idx).where(first.c.job == job, first.c.job_first == first.c.idx)
             query = query.where(RECORDS.c.job_first == named.scalar_subquery())
+        elif unit is not None:
+            # A unit's index has its numbers, which rise with the log's: a page begins where the one before ended. Of a
+            # place that is no record of the unit the number is not known, and the page looks for it from the first on.
+            last = RECORDS.alias()
+            ended = select(last.c.tseq).where(last.c.idx == after_index, last.c.unit == unit).scalar_subquery()
+            query, order = query.where(RECORDS.c.tseq > func.coalesce(ended, 0)), RECORDS.c.tseq
         with self.connect() as connection:
-            return [_stored(row) for row in connection.execute(query.order_by(RECORDS.c.idx).limit(limit))]
+            return [_stored(row) for row in connection.execute(query.order_by(order).limit(limit))]
 
     def checkpoint_at(self, size: int) -> bytes | None:
         """The note signed for a tree of exactly ``size`` leaves, if one was."""

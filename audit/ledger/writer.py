@@ -108,6 +108,11 @@ class UnitOfWork:
         """
         return self._batch.append(draft, self.now, self._nonce())
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the log has ended, so that no record can follow."""
+        return self._batch.frozen
+
     def demand_open(self) -> None:
         """Refuses where no record can follow: call it before an act that cannot be taken back.
 

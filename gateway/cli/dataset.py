@@ -156,9 +156,10 @@ def list_(
         request = dataset_pb2.ListDatasetsRequest(parent=parent, page_size=page_size, page_token=page_token)
         answer = session.datasets.ListDatasets(request)
         rows = [
-            (d.name, dataset_pb2.DatasetFormat.Name(d.format), d.size_bytes, d.sha256[:16]) for d in answer.datasets
+            (d.name, dataset_pb2.DatasetFormat.Name(d.format), d.size_bytes, d.sha256[:16], _until(d))
+            for d in answer.datasets
         ]
-        emit(output, answer, [table(("name", "format", "bytes", "sha256"), rows), *more(answer)])
+        emit(output, answer, [table(("name", "format", "bytes", "sha256", "kept until"), rows), *more(answer)])
 
 
 @app.command()
@@ -283,10 +284,13 @@ def _describe(dataset: dataset_pb2.Dataset) -> list[str]:
         f"{dataset.name}",
         f"  {dataset_pb2.DatasetFormat.Name(dataset.format)}, {dataset.size_bytes} bytes, sha256 {dataset.sha256}",
         f"  recorded at ledger index {dataset.record_index}",
-        *([f"  to be erased by {dataset.retention_end_time.ToJsonString()}"] if _has_end(dataset) else []),
-        *([f"  erased by record {dataset.erased_index}"] if dataset.HasField("erased_index") else []),
+        f"  kept until: {_until(dataset)}",
     ]
 
 
-def _has_end(dataset: dataset_pb2.Dataset) -> bool:
-    return dataset.HasField("retention_end_time") and not dataset.HasField("erased_index")
+def _until(dataset: dataset_pb2.Dataset) -> str:
+    if dataset.HasField("erased_index"):
+        return f"erased by record {dataset.erased_index}"
+    if dataset.HasField("retention_end_time"):
+        return str(dataset.retention_end_time.ToJsonString())
+    return "no end: retention_days is 0"

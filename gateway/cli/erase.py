@@ -23,6 +23,8 @@ def erase(
 ) -> None:
     """Erase payloads and files for good; records and proofs stay. Signed with a compliance officer's own key.
 
+    A job that rests loses its adapter too: nobody can appeal, approve, audit or repeat it any more.
+
     A data subject's HANDLE is what `assay dataset lineage units/UNIT --subject VALUE` prints first.
 
     Example: assay erase units/support/datasets/replies --reason-code retention-ended
@@ -37,7 +39,17 @@ def erase(
             [
                 f"{erasure.name} erased: {erasure.payloads} payloads, {erasure.blobs} files",
                 f"  ordered by record {erasure.order_index}, executed by record {erasure.executed_index}",
+                *_meaning(erasure),
                 *[f"  affected: {model}, trained on it or on from it" for model in erasure.affected_models],
                 *[f"  still to be erased: {name} holds its rows" for name in erasure.affected_datasets],
             ],
         )
+
+
+def _meaning(erasure: erasure_pb2.Erasure) -> list[str]:
+    """What else follows, that counts do not say."""
+    if "/tuningJobs/" in erasure.name and erasure.blobs:
+        return ["  its adapter is gone: nobody can appeal, approve, audit or repeat the job any more; its card stays"]
+    if "/dataSubjects/" in erasure.name and not erasure.affected_datasets and not erasure.affected_models:
+        return ["  no row of it has been found so far; a job that reads one later is denied"]
+    return []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, Select, and_, func, or_, select
 
 from assay.errors import AbortedError, IntegrityError
 from gateway.store import rows
@@ -26,9 +26,25 @@ class Lease:
     until_us: int
 
 
+@dataclass(frozen=True)
+class Brief:
+    """Of a job what stands before its long texts in the row: whoever reads behind those reads them all."""
+
+    name: str
+    state: str
+    request: str
+
+
 def get(connection: Connection, name: str) -> JobRow | None:
     """The job, if it exists."""
     return rows.get(connection, JobRow, name=name)
+
+
+def briefs(connection: Connection, unit: str) -> list[Brief]:
+    """A unit's jobs, oldest first."""
+    c = rows.table(JobRow).c
+    query = select(c.name, c.state, c.request).where(c.unit == unit).order_by(c.created_us, c.name)
+    return [Brief(*row) for row in connection.execute(query)]
 
 
 def moving(connection: Connection, name: str) -> tuple[Any, ...] | None:
@@ -66,12 +82,18 @@ def facts(connection: Connection, name: str) -> dict[str, str]:
     return {f.key: f.value for f in rows.select_all(connection, FactRow, job=name)}
 
 
-def digests(connection: Connection, unit: str) -> list[FactRow]:
-    """The facts of a unit's jobs that are as long as a digest in hex, such as those of stored files."""
+def digests(connection: Connection, unit: str) -> list[tuple[str, str, str]]:
+    """Job, key and value of a unit's facts that are as long as a digest in hex, such as those of stored files."""
     c = rows.table(FactRow).c
-    # Names are lower case with hyphens, so nothing in the pattern but its end is a wildcard.
-    query = select(rows.table(FactRow)).where(c.job.like(f"units/{unit}/tuningJobs/%"), func.length(c.value) == 64)
-    return [FactRow(**row) for row in connection.execute(query).mappings()]
+    # A length is known once the whole text was read: what policy was asked is nearly all of a job's facts.
+    query = facts_of(unit).where(c.key.not_like("question.%"), func.length(c.value) == 64)
+    return [(row.job, row.key, row.value) for row in connection.execute(query)]
+
+
+def facts_of(unit: str) -> Select[Any]:
+    """Asks for the facts of a unit's jobs by the jobs' names: what a range of names holds, a database's locale says."""
+    fact, job = rows.table(FactRow), rows.table(JobRow).c
+    return select(fact).join(rows.table(JobRow), job.name == fact.c.job).where(job.unit == unit)
 
 
 def establish(connection: Connection, name: str, values: Mapping[str, str]) -> None:

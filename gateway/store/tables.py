@@ -15,12 +15,19 @@ class Row(SQLModel, registry=registry()):
 
 
 class DatasetRow(Row, table=True):
-    """A stored dataset. The datasheet's provenance is masked in ``datasheet``; ``provenance`` refers to its words."""
+    """A stored dataset. The datasheet's provenance is masked in ``datasheet``; ``provenance`` refers to its words.
+
+    ``retention_end_us`` is when the datasheet's days are over; 0 for no end.
+    """
 
     __tablename__ = "dataset"
+    __table_args__ = (
+        Index("dataset_unit", "unit", "created_us", "name"),
+        Index("dataset_retention", "retention_end_us"),
+    )
 
     name: str = Field(primary_key=True, max_length=128)
-    unit: str = Field(index=True, max_length=31)
+    unit: str = Field(max_length=31)
     format: int
     datasheet: str = Field(sa_type=Text)
     provenance: str = Field(default="", sa_type=Text)
@@ -29,16 +36,23 @@ class DatasetRow(Row, table=True):
     creator: str = Field(max_length=256)
     created_us: int = Field(sa_type=BigInteger)
     record_index: int = Field(sa_type=BigInteger)
+    retention_end_us: int = Field(default=0, sa_type=BigInteger)
 
 
 class JobRow(Row, table=True):
     """A tuning job: its state, what is known of it, and the lease under which the pipeline works on it."""
 
     __tablename__ = "tuning_job"
-    __table_args__ = (Index("tuning_job_claim", "needs_work", "next_us"),)
+    __table_args__ = (
+        Index("tuning_job_claim", "needs_work", "next_us"),
+        Index("tuning_job_unit", "unit", "created_us", "name", "state"),
+        Index("tuning_job_created", "created_us", "name", "unit"),
+        Index("tuning_job_state", "state", "approved_until_us"),
+        Index("tuning_job_waiting", "state", "needs_work", "updated_us", "name"),
+    )
 
     name: str = Field(primary_key=True, max_length=128)
-    unit: str = Field(index=True, max_length=31)
+    unit: str = Field(max_length=31)
     creator: str = Field(max_length=256)
     state: str = Field(max_length=32)
     version: int
@@ -99,9 +113,10 @@ class ModelRow(Row, table=True):
     """
 
     __tablename__ = "model"
+    __table_args__ = (Index("model_unit", "unit", "created_us", "name"),)
 
     name: str = Field(primary_key=True, max_length=128)
-    unit: str = Field(index=True, max_length=31)
+    unit: str = Field(max_length=31)
     job: str = Field(max_length=128)
     files: str = Field(sa_type=Text)
     adapter_sha256: str = Field(max_length=64)
@@ -161,6 +176,7 @@ class GrantRow(Row, table=True):
     """A role grant; ``revoked_us`` 0 means that it holds."""
 
     __tablename__ = "role_grant"
+    __table_args__ = (Index("role_grant_granted", "granted_us", "grant_id"),)
 
     grant_id: str = Field(primary_key=True, max_length=64)
     subject: str = Field(index=True, max_length=256)
@@ -172,9 +188,13 @@ class GrantRow(Row, table=True):
 
 
 class ErasureRow(Row, table=True):
-    """An erasure that a person ordered; ``executed_index`` -1 means that no record says yet that it was done."""
+    """An erasure that was ordered; ``executed_index`` -1: no record says yet that it was done, -2: none ever will."""
 
     __tablename__ = "erasure"
+    __table_args__ = (
+        Index("erasure_unit", "unit", "order_index"),
+        Index("erasure_owed", "executed_index", "order_index"),
+    )
 
     resource: str = Field(primary_key=True, max_length=160)
     unit: str = Field(max_length=31)

@@ -15,12 +15,12 @@ from google.protobuf import json_format
 from assay import dsse
 from assay.digests import sha256_bytes
 from assay.identity import Layout
-from assay.v1 import audit_pb2, permit_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
+from assay.v1 import audit_pb2, erasure_pb2, permit_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
 from audit.ledger import tree
 from audit.ledger.mldsa import MLDSAVerifier
 from audit.ledger.note import Checkpoint, sign_note
 from audit.verify.trust import TrustFile
-from gateway.cli import approval, audit, job, permit, policy
+from gateway.cli import approval, audit, erase, job, permit, policy
 from gateway.statements import commitment_of
 from tests.audit.ledger.ledger_world import cosigned, witness_lines
 from tests.audit.verify.forge import LOG_KEY, ORIGIN, plain_trust
@@ -306,3 +306,24 @@ def test_a_checkpoint_of_another_size(proofs: Spy) -> None:
 def test_a_record_with_another_body(proofs: Spy) -> None:
     proofs.answers["GetInclusionProof"].proof.body += b" "
     assert "INCLUSION_BAD" in run("audit", "inclusion", 2, code=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "blobs", "datasets", "said"),
+    [
+        ("units/support/tuningJobs/x", 2, (), "its adapter is gone"),
+        ("units/support/tuningJobs/x", 0, (), ""),
+        ("units/support/datasets/x", 1, (), ""),
+        ("units/support/dataSubjects/" + "0" * 64, 0, (), "no row of it has been found so far"),
+        ("units/support/dataSubjects/" + "0" * 64, 0, ("d",), "still to be erased: d"),
+    ],
+)
+def test_an_erasure_says_what_follows(
+    spy: Spy, monkeypatch: pytest.MonkeyPatch, name: str, blobs: int, datasets: tuple[str, ...], said: str
+) -> None:
+    made = erasure_pb2.Erasure(name=name, blobs=blobs, affected_datasets=datasets)
+    spy.answers["EraseResource"] = erasure_pb2.EraseResourceResponse(erasure=made)
+    play(monkeypatch, erase, folder=spy.layout.person("cora"), erasures=spy)
+    told = run("erase", name, "--reason-code", "data-subject-request", code=0)
+    words = {"its adapter is gone", "no row of it has been found so far", "still to be erased: d"}
+    assert {word for word in words if word in told} == ({said} if said else set())

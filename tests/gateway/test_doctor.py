@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from google.protobuf import timestamp_pb2
 
+from assay.v1 import dataset_pb2
 from gateway import doctor
+from gateway.cli import dataset
 from gateway.settings import default_toml
+from tests.gateway.conftest import House
+from tests.gateway.test_cli_faults import play, run
+from tests.gateway.test_erasures import erase
 from tests.gateway.test_keys import Closed, call, closed, ran
+from tests.gateway.test_retention import upload
 from tests.gateway.test_several_machines import homes, port
 
 __all__ = ["closed", "homes", "port", "ran"]  # fixtures
@@ -56,6 +64,32 @@ def test_a_worker_without_its_base_models_or_with_bad_settings(homes: dict[str, 
 
 def test_a_directory_of_nothing_is_no_installation(tmp_path: Path) -> None:
     assert missing(tmp_path) == {"certificates"}
+
+
+async def test_datasets_that_no_retention_ends_in_time_are_named(house: House) -> None:
+    """Policy is asked when a job asks; a file that nobody tunes on would lie there unnoticed."""
+    for name, days in (("endless", 0), ("long", 3651), ("kept", 3650)):
+        sheet = dataset_pb2.Datasheet(licence="CC0-1.0", retention_days=days)
+        await upload(house, name, name.encode(), sheet)
+
+    def told() -> list[str]:
+        return [f.detail for f in doctor.run(house.layout.root) if f.name == "retention" and not f.required]
+
+    names = [f"units/credit/datasets/{name}" for name in ("endless", "long", "kept")]
+    assert [name in told()[0] for name in names] == [True, True, False] and "3650 days" in told()[0]
+    for name in names[:2]:
+        await erase(house, name)
+    assert told() == []
+
+
+def test_a_dataset_says_until_when_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = timestamp_pb2.Timestamp(seconds=86_400)
+    found = [dataset_pb2.Dataset(name="a"), dataset_pb2.Dataset(name="b", retention_end_time=end)]
+    found.append(dataset_pb2.Dataset(name="c", retention_end_time=end, erased_index=7))
+    answer = dataset_pb2.ListDatasetsResponse(datasets=found)
+    play(monkeypatch, dataset, datasets=SimpleNamespace(ListDatasets=lambda _: answer))
+    said = run("dataset", "list", "units/support", code=0)
+    assert all(words in said for words in ("no end: retention_days is 0", "1970-01-02T00:00:00Z", "erased by record 7"))
 
 
 def test_a_frozen_log_and_a_database_that_is_not_there(closed: Closed, tmp_path: Path) -> None:

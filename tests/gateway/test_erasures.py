@@ -42,6 +42,8 @@ def postgres_url(either_database: str) -> str:
 
 DATASET = "units/credit/datasets/rows"
 CODE = "data-subject-request"
+WEIGHTS = sha256_bytes(b"weights")
+"""What the adapter of a judged job consists of."""
 
 
 async def erase(house: House, name: str = DATASET, by: str = "cora", signer: str = "", **changes: Any) -> Any:
@@ -90,6 +92,72 @@ async def test_grounds_of_an_appeal_are_read_but_not_in_the_log(house: House) ->
     assert len(filed["grounds_commitment"]) == 64 and filed["transition"]["reason"] == ""
     assert not holds(house, words.encode())
     assert await grounds(house) == words
+
+
+async def test_weights_of_a_job_that_rests_unapproved_go_with_it(opened: Callable[[], House], tmp_path: Path) -> None:
+    """What was measured to leak can be destroyed; its digests stay in the log, and no restored copy brings it back."""
+    house = opened()
+    await quarantined(house)
+    shutil.copytree(house.app.settings.data / "blobs", tmp_path / "backup")
+    made = await erase(house, NAME)
+    assert made.blobs == 1 and not house.app.blobs.exists("credit", WEIGHTS)
+    model = house.app.store.read(lambda c: rows.get(c, ModelRow, name=MODEL))
+    assert model is not None and house.app.blobs.exists("credit", model.card_sha256) and WEIGHTS in model.files
+
+    def forget(uow: Any) -> None:
+        uow.connection.execute(rows.table(ErasureRow).delete())
+        uow.connection.execute(rows.table(FactRow).delete().where(rows.table(FactRow).c.key.like("erasure.%")))
+
+    await house.app.store.commit(forget)
+    await house.app.close()
+    shutil.rmtree(house.app.settings.data / "blobs")
+    shutil.copytree(tmp_path / "backup", house.app.settings.data / "blobs")
+    house = opened()
+    assert not house.app.blobs.exists("credit", WEIGHTS) and len(bodies(house, "erasure.executed")) == 1
+    await house.app.close()
+
+
+async def test_weights_of_an_approved_model_go_once_it_is_revoked(house: House) -> None:
+    await approved(house)
+    await refused("JOB_STATE", erase(house, NAME))
+    await revoke(house)
+    assert house.app.blobs.exists("credit", WEIGHTS)
+    await grant(house, "olga", "compliance_officer")
+    assert (await erase(house, NAME, by="olga")).blobs == 1 and not house.app.blobs.exists("credit", WEIGHTS)
+
+
+@pytest.mark.parametrize("taught", [False, True])
+async def test_weights_that_a_job_under_way_learns_from_are_not_erased(house: House, taught: bool) -> None:
+    await quarantined(house)
+    learns = {"method": "distillation", "teacher": tuning_job_pb2.Teacher(name=MODEL)}
+    asked = house.request(job="child", **(learns if taught else {"parent_model": MODEL}))
+    child = (await house.app.jobs.create_tuning_job(await house.caller("rita"), asked)).tuning_job.name
+    await refused("JOBS_UNDER_WAY", erase(house, NAME))
+    await house.app.store.commit(lambda u: jobs.note(u.connection, child, {"state": "DENIED", "needs_work": False}))
+    assert (await erase(house, NAME)).blobs == 1
+
+
+async def test_files_that_another_model_has_too_stay_with_it(house: House) -> None:
+    await quarantined(house)
+    twin = ModelRow(
+        name=f"{MODEL}-twin", unit="credit", job=f"{NAME}-twin", adapter_sha256=ADAPTER, base_model="b", created_us=1,
+        files=json.dumps([{"path": "a", "sha256": WEIGHTS, "size": 7}]), base_sha256="b" * 64,
+    )  # fmt: skip
+    await house.app.store.commit(lambda uow: rows.insert(uow.connection, twin))
+    assert (await erase(house, NAME)).blobs == 0 and house.app.blobs.exists("credit", WEIGHTS)
+
+
+async def test_a_job_that_an_earlier_build_erased_keeps_its_weights(opened: Callable[[], House]) -> None:
+    """Its order took words alone, and its model may be approved."""
+    house = opened()
+    await approved(house)
+    old = ErasureRow(resource=NAME, unit="credit", reason_code=CODE, order_index=3)
+    await house.app.store.commit(lambda uow: rows.insert(uow.connection, old))
+    await house.app.close()
+    for _ in range(2):
+        house = opened()
+        assert house.app.blobs.exists("credit", WEIGHTS)
+        await house.app.close()
 
 
 async def test_an_erased_job_shows_that_it_was_and_every_proof_stands(house: House, tmp_path: Path) -> None:
@@ -188,30 +256,43 @@ async def test_splits_go_with_their_dataset(house: House) -> None:
 
 
 async def test_what_other_things_are_made_of_stays_whatever_dataset_had_the_same_bytes(house: House) -> None:
-    """A model's files and cards, the report of its audit, its canaries, and its index of subjects."""
+    """A model's files and cards, the report of its audit, and its index of subjects."""
     await approved(house)
     blobs = house.app.blobs
     card = house.app.store.read(lambda c: rows.get(c, ModelRow, name=MODEL))
     assert card is not None
     named = (card.card_sha256, card.card_pdf_sha256, card.issued_pdf_sha256)
-    stays = [b"weights", b"report", b"canaries", b"index", *(read_bytes(blobs, "credit", sha256) for sha256 in named)]
+    stays = [b"weights", b"report", b"index", *(read_bytes(blobs, "credit", sha256) for sha256 in named)]
     goes = [b"split", b"nobody else's"]
-    plan = {"audit_plan": {"canary_manifest_sha256": sha256_bytes(b"canaries")}}
     facts = {"audit.report": b"report", subjects.FACT: b"index", "prepare.train.jsonl": b"split"}
 
-    def establish(uow: Any) -> None:
-        jobs.establish(uow.connection, NAME, {key: sha256_bytes(data) for key, data in facts.items()})
-        rows.update(uow.connection, JobRow, {"name": NAME}, {"decision": json.dumps(plan)})
-
-    await house.app.store.commit(establish)
+    digests = {key: sha256_bytes(data) for key, data in facts.items()}
+    await house.app.store.commit(lambda uow: jobs.establish(uow.connection, NAME, digests))
     for number, data in enumerate((*stays, *goes)):
         await house.upload("rita", dataset=f"d{number}", data=data)
     await erase(house)
     for number in range(len(stays) + len(goes)):
         await erase(house, f"units/credit/datasets/d{number}")
-    assert [blobs.exists("credit", sha256_bytes(data)) for data in stays] == [True] * 7
+    assert [blobs.exists("credit", sha256_bytes(data)) for data in stays] == [True] * 6
     assert [blobs.exists("credit", sha256_bytes(data)) for data in goes] == [False] * 2
     assert house.app.store.read(lambda c: references.needed(c, "credit")) >= {sha256_bytes(data) for data in stays}
+
+
+@pytest.mark.parametrize("audited", [False, True])
+async def test_the_canaries_of_an_audit_go_with_the_rows_whose_values_they_may_hold(
+    house: House, audited: bool
+) -> None:
+    await approved(house)
+    stored = put_bytes(house.app.blobs, "credit", b"canaries").sha256 if audited else sha256_bytes(b"canaries")
+    columns = {"decision": json.dumps({"audit_plan": {"canary_manifest_sha256": stored}})}
+
+    def note(uow: Any) -> None:
+        rows.update(uow.connection, JobRow, {"name": NAME}, columns)
+        jobs.establish(uow.connection, NAME, {"audit.report": sha256_bytes(b"report")} if audited else {})
+
+    await house.app.store.commit(note)
+    assert (stored in house.app.store.read(lambda c: references.needed(c, "credit"))) is audited
+    assert (await erase(house)).blobs == 1 + audited and not house.app.blobs.exists("credit", stored)
 
 
 async def test_nobody_else_may_order_it(house: House) -> None:
@@ -243,7 +324,7 @@ async def test_orders_that_do_not_hold(house: House, changes: dict[str, Any], re
 async def test_what_is_not_there_cannot_be_erased(house: House) -> None:
     await refused("NOT_FOUND", erase(house, "units/credit/datasets/nothing"))
     await refused("NOT_FOUND", erase(house, "units/credit/tuningJobs/nothing"))
-    await refused("NOT_FOUND", erase(house, "units/credit/dataSubjects/" + "0" * 64))
+    await refused("NOT_FOUND", erase(house, "units/nowhere/dataSubjects/" + "0" * 64))
 
 
 async def test_a_dataset_under_work_is_not_erased(house: House) -> None:
@@ -361,12 +442,11 @@ async def test_adapters_stay_but_are_named(house: House) -> None:
 
 
 async def test_no_work_begins_on_rows_past_their_retention_and_the_refusal_is_recorded(house: House) -> None:
-    from gateway.jobs.views import to_json
     from gateway.store.tables import DatasetRow
 
-    await house.upload("rita")
-    sheet = {"datasheet": to_json(dataset_pb2.Datasheet(retention_days=365))}
-    await house.app.store.commit(lambda uow: rows.update(uow.connection, DatasetRow, {"name": DATASET}, sheet))
+    rita, first = await house.caller("rita"), header()
+    first.datasheet.retention_days = 365
+    await house.app.datasets.upload_dataset(rita, messages(first, [b"x\n" * 100]))
     row = await house.app.store.fetch(lambda c: rows.get(c, DatasetRow, name=DATASET))
     assert row is not None
     end = retention_end(row)
@@ -377,11 +457,10 @@ async def test_no_work_begins_on_rows_past_their_retention_and_the_refusal_is_re
     assert caught.value.reason == "RETENTION_OVER" and "by itself" in caught.value.remedy
 
     def age(uow: Any) -> None:
-        past = rows.micros(rows.moment(row.created_us) - timedelta(days=365))
-        rows.update(uow.connection, DatasetRow, {"name": DATASET}, {"created_us": past})
+        rows.update(uow.connection, DatasetRow, {"name": DATASET}, {"retention_end_us": row.created_us})
 
     await house.app.store.commit(age)
-    await refused("RETENTION_OVER", house.app.jobs.create_tuning_job(await house.caller("rita"), house.request()))
+    await refused("RETENTION_OVER", house.app.jobs.create_tuning_job(rita, house.request()))
 
 
 async def test_an_order_whose_caller_went_away_is_carried_out(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

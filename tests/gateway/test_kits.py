@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
 from pathlib import Path
@@ -14,10 +15,11 @@ from typer.testing import CliRunner
 
 from assay import bundle
 from assay.dsse import Signer
-from assay.errors import NotFoundError
+from assay.errors import AssayError, NotFoundError
 from assay.identity import Layout, load_ed25519, raw_public, subject_of, write_key
 from assay.key_events import rotation_statement
 from assay.reperformance import CAVEAT, Line
+from assay.v1 import policy_pb2
 from assay.v1 import tuning_job_pb2 as pb
 from audit.verify.trust import TrustFile
 from gateway import key_registry
@@ -26,7 +28,12 @@ from gateway.key_registry import RecordedEvent
 from gateway.kits import make_kit
 from gateway.rejudging import rejudge
 from gateway.settings import Settings
-from tests.gateway.conftest import now
+from gateway.store import rows
+from gateway.store.tables import DatasetRow
+from tests.gateway.conftest import House, now
+from tests.gateway.judged import judged
+from tests.gateway.test_erasures import DATASET, erase
+from tests.gateway.test_lineage import SUBJECT, ask, index
 from tests.gateway.test_pipeline import NAME, Street, street  # noqa: F401
 
 pytestmark = pytest.mark.isolation
@@ -55,6 +62,11 @@ async def test_a_kit_holds_what_the_audit_read_and_reported(street: Street, tmp_
     assert quote["usd_micros"] == quote["train_usd_micros"] + audit and quote["train_usd_micros"] > 0
     report = json.loads((tmp_path / "opened" / "report.json").read_text())
     assert report["measurements"]
+    (told,) = (street.app.settings.data / "kits").iterdir()
+    said = json.loads(told.read_text())
+    assert told.name == f"{sha256}.json" and (said["job"], said["sha256"]) == (NAME, sha256)
+    assert said["recipient"] == key.public_key().public_bytes_raw().hex() and said["made_by"]
+    assert abs(dt.datetime.fromisoformat(said["time"]) - now()) < dt.timedelta(minutes=5)
     left = [p.name for p in tmp_path.rglob("*.part")]
     assert left == []
 
@@ -83,7 +95,7 @@ async def test_a_kit_is_made_and_signed_after_the_audit_workers_key_was_rotated(
 
 
 @pytest.fixture
-async def opened(street: Street, tmp_path: Path) -> Path:  # noqa: F811
+async def unsealed(street: Street, tmp_path: Path) -> Path:  # noqa: F811
     """What ``audit.probes.reperform`` leaves of a finished job's kit: the kit opened, and the same report again."""
     await street.ask()
     await street.rest()
@@ -104,61 +116,61 @@ def moved(path: Path, name: str, value: float) -> None:
     path.write_text(json.dumps(report))
 
 
-async def test_every_rule_of_release_is_asked_again_and_not_the_gates_alone(opened: Path) -> None:
-    same = rejudge(opened)
+async def test_every_rule_of_release_is_asked_again_and_not_the_gates_alone(unsealed: Path) -> None:
+    same = rejudge(unsealed)
     assert {line.answer for line in same} == {"PASS"}
     names = [line.name for line in same]
     assert {"verdict", "release policy", "release question", "rule REL-EPSILON", "rule REL-PII-CENSUS"} <= set(names)
     assert any(name.startswith("rule GATE-CANARY-AUC on privacy.canary_auc") for name in names)
-    moved(opened / "outputs" / "report.json", "privacy.epsilon_lower_bound", 90.0)
-    wrong = {line.name: (line.recorded, line.again) for line in rejudge(opened) if line.answer == "FAIL"}
+    moved(unsealed / "outputs" / "report.json", "privacy.epsilon_lower_bound", 90.0)
+    wrong = {line.name: (line.recorded, line.again) for line in rejudge(unsealed) if line.answer == "FAIL"}
     assert wrong == {"verdict": ("PASS", "FAIL"), "rule REL-EPSILON": ("PASS", "FAIL")}
 
 
-async def test_a_question_that_was_not_the_reports_is_found(opened: Path) -> None:
-    moved(opened / "kit" / "report.json", "privacy.epsilon_lower_bound", 0.2)
-    moved(opened / "outputs" / "report.json", "privacy.epsilon_lower_bound", 0.2)
-    assert [line.name for line in rejudge(opened) if line.answer == "FAIL"] == ["release question"]
+async def test_a_question_that_was_not_the_reports_is_found(unsealed: Path) -> None:
+    moved(unsealed / "kit" / "report.json", "privacy.epsilon_lower_bound", 0.2)
+    moved(unsealed / "outputs" / "report.json", "privacy.epsilon_lower_bound", 0.2)
+    assert [line.name for line in rejudge(unsealed) if line.answer == "FAIL"] == ["release question"]
 
 
-async def test_without_the_rules_of_the_verdict_a_decision_is_told_by_others_and_says_so(opened: Path) -> None:
-    told = json.loads((opened / "kit" / "release.json").read_text())
+async def test_without_the_rules_of_the_verdict_a_decision_is_told_by_others_and_says_so(unsealed: Path) -> None:
+    told = json.loads((unsealed / "kit" / "release.json").read_text())
     del told["policy"]
     told["verdict"]["limits_sha256"] = "0" * 64
-    (opened / "kit" / "release.json").write_text(json.dumps(told))
-    answers = {line.name: line.answer for line in rejudge(opened)}
+    (unsealed / "kit" / "release.json").write_text(json.dumps(told))
+    answers = {line.name: line.answer for line in rejudge(unsealed)}
     assert answers["release policy"] == "CAVEAT" and answers["verdict"] == "PASS"
-    (opened / "kit" / "release.json").unlink()
-    [line] = rejudge(opened)
+    (unsealed / "kit" / "release.json").unlink()
+    [line] = rejudge(unsealed)
     assert line.answer == "CAVEAT" and "only the gates" in line.reason
 
 
-async def test_a_decision_of_another_engine_is_a_caveat_and_one_of_other_numbers_is_none(opened: Path) -> None:
-    told = json.loads((opened / "kit" / "release.json").read_text())
+async def test_a_decision_of_another_engine_is_a_caveat_and_one_of_other_numbers_is_none(unsealed: Path) -> None:
+    told = json.loads((unsealed / "kit" / "release.json").read_text())
     rule = next(o for o in told["verdict"]["outcomes"] if o["rule_id"] == "REL-EFFECT")
     assert rule["outcome"] == "OUTCOME_PASS"
     rule["outcome"] = "OUTCOME_FAIL"
-    (opened / "kit" / "release.json").write_text(json.dumps(told))
-    assert {line.name for line in rejudge(opened) if line.answer != "PASS"} == {"rule REL-EFFECT"}
-    assert [line.answer for line in rejudge(opened) if line.name == "rule REL-EFFECT"] == ["FAIL"]
+    (unsealed / "kit" / "release.json").write_text(json.dumps(told))
+    assert {line.name for line in rejudge(unsealed) if line.answer != "PASS"} == {"rule REL-EFFECT"}
+    assert [line.answer for line in rejudge(unsealed) if line.name == "rule REL-EFFECT"] == ["FAIL"]
     told["verdict"]["engine"] = "cel-expr-python 0.1.3"
-    (opened / "kit" / "release.json").write_text(json.dumps(told))
-    answers = {line.name: line.answer for line in rejudge(opened)}
+    (unsealed / "kit" / "release.json").write_text(json.dumps(told))
+    answers = {line.name: line.answer for line in rejudge(unsealed)}
     assert {name for name, answer in answers.items() if answer == "CAVEAT"} == {"policy engine", "rule REL-EFFECT"}
     assert "FAIL" not in answers.values()
-    moved(opened / "outputs" / "report.json", "privacy.epsilon_lower_bound", 90.0)
-    answers = {line.name: line.answer for line in rejudge(opened)}
+    moved(unsealed / "outputs" / "report.json", "privacy.epsilon_lower_bound", 90.0)
+    answers = {line.name: line.answer for line in rejudge(unsealed)}
     assert {name for name, answer in answers.items() if answer == "FAIL"} == {"verdict", "rule REL-EPSILON"}
 
 
 async def test_the_command_fails_on_a_rule_that_answers_otherwise(
-    opened: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unsealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The audit itself is left out: its numbers are within their tolerance, and still a rule without a gate turned."""
-    moved(opened / "outputs" / "report.json", "privacy.epsilon_lower_bound", 90.0)
+    moved(unsealed / "outputs" / "report.json", "privacy.epsilon_lower_bound", 90.0)
 
     def done_again(arguments: list[str], evidence: object, models: object, work: Path) -> list[Line]:
-        shutil.copytree(opened, work, dirs_exist_ok=True)
+        shutil.copytree(unsealed, work, dirs_exist_ok=True)
         return [Line("privacy.epsilon_lower_bound", CAVEAT, "within", "", "")]
 
     monkeypatch.setattr("gateway.cli.kit._numbers", done_again)
@@ -188,6 +200,34 @@ async def test_a_kit_of_no_job_and_for_no_key_is_refused(street: Street, tmp_pat
     again = CliRunner().invoke(command_line, ["audit", "kit-key", str(tmp_path / "auditor.key")])
     assert "KEY_EXISTS" in again.output
     assert not (tmp_path / "k").exists()
+
+
+async def demand_no_kit(house: House, reason: str, folder: Path) -> None:
+    with pytest.raises(AssayError) as caught:
+        make_kit(house.app.settings, NAME, X25519PrivateKey.generate().public_key(), folder / "k")
+    assert caught.value.reason == reason
+    assert not (folder / "k").exists() and not (house.app.settings.data / "kits").exists()
+
+
+async def test_no_kit_holds_rows_of_an_erased_person(house: House, tmp_path: Path) -> None:
+    await judged(house, policy_pb2.Verdict(outcome=policy_pb2.OUTCOME_FAIL))
+    await index(house, NAME, SUBJECT, folder=tmp_path)
+    await demand_no_kit(house, "JOB_NOT_AUDITED", tmp_path)
+    await erase(house, (await ask(house, subject=SUBJECT)).name)
+    await demand_no_kit(house, "SUBJECT_ERASED", tmp_path)
+    await erase(house, DATASET)
+    await demand_no_kit(house, "ERASED", tmp_path)
+
+
+async def test_no_kit_is_made_of_an_erased_job_nor_of_rows_whose_time_is_over(house: House, tmp_path: Path) -> None:
+    await judged(house, policy_pb2.Verdict(outcome=policy_pb2.OUTCOME_FAIL))
+    end, where = {"retention_end_us": 1}, {"name": DATASET}
+    await house.app.store.commit(lambda u: rows.update(u.connection, DatasetRow, where, end) and None)
+    await demand_no_kit(house, "RETENTION_OVER", tmp_path)
+    end["retention_end_us"] = 0
+    await house.app.store.commit(lambda u: rows.update(u.connection, DatasetRow, where, end) and None)
+    await erase(house, NAME)
+    await demand_no_kit(house, "ERASED", tmp_path)
 
 
 def test_the_auditor_is_another_identity_with_other_keys_than_the_maker(pristine: Path) -> None:

@@ -208,7 +208,24 @@ async def test_the_index_goes_with_its_dataset_when_nothing_was_trained_on_it(ho
     stop = "UPDATE tuning_job SET state = 'DENIED', needs_work = false"
     await house.app.store.commit(lambda u: u.connection.exec_driver_sql(stop) and None)
     assert (await erase(house, DATASET)).blobs == 2 and not house.app.blobs.exists("credit", digest)
-    await refused("NOT_FOUND", erase(house, subject))
+    assert not (await erase(house, subject)).affected_datasets
+
+
+async def test_an_order_for_a_subject_whose_rows_no_job_has_read_is_remembered(house: House, tmp_path: Path) -> None:
+    """It comes before the first job reads the upload, and before the next upload comes."""
+    await house.upload("rita")
+    name = (await ask(house, subject=SUBJECT)).name
+    made = await erase(house, name)
+    assert (made.payloads, made.blobs, list(made.affected_datasets), list(made.affected_models)) == (0, 0, [], [])
+    job = (await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request())).tuning_job.name
+    found = subjects.index_at(house.app.blobs, "credit", await index(house, job, "other", SUBJECT, folder=tmp_path))
+    assert found is not None
+    (erased,) = house.app.store.read(lambda c: subjects.erased_in(c, "credit", found))
+    assert (erased.order_index, list(erased.rows)) == (made.order_index, [2])
+    await refused("ERASED_BEFORE", erase(house, name))
+    path = await export(house, "anna", "units/-", [], tmp_path / "bundle.zip")
+    report = verify_bundle(path, TrustFile.parse(house.layout.trust.read_text()), now())
+    assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
 
 
 async def test_what_a_restored_database_forgot_of_a_subjects_erasure_is_learnt_from_the_log(

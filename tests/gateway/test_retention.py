@@ -22,12 +22,14 @@ from audit.ledger.writer import Sources, UnitOfWork
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway.admission.exchange import Result
+from gateway.erasures import ErasureService
+from gateway.freezing import freeze, sign_order
 from gateway.store import jobs, rows
 from gateway.store.blobs import put_bytes
-from gateway.store.tables import ErasureRow, FactRow, JobRow, ModelRow
-from tests.gateway.conftest import House, messages, schema_violations
+from gateway.store.tables import DatasetRow, ErasureRow, FactRow, JobRow, ModelRow
+from tests.gateway.conftest import House, messages, now, schema_violations
 from tests.gateway.judged import MODEL, NAME, approved
-from tests.gateway.test_erasures import DATASET, bodies, get, refused
+from tests.gateway.test_erasures import DATASET, bodies, erase, get, refused
 from tests.gateway.test_evidence import export
 
 DAYS = dt.timedelta(days=30)
@@ -149,7 +151,9 @@ async def test_what_was_stored_for_a_change_that_failed_goes_and_what_others_hav
 
     def take(uow: UnitOfWork) -> None:
         rows.insert(uow.connection, other)
-        jobs.establish(uow.connection, "units/credit/tuningJobs/other", {"prepare.validation.jsonl": fact})
+        twin = job.model_copy(update={"name": "units/credit/tuningJobs/other"})
+        rows.insert(uow.connection, twin)
+        jobs.establish(uow.connection, twin.name, {"prepare.validation.jsonl": fact})
 
     await kept.app.store.commit(take)
     office = kept.app.replays.office
@@ -321,19 +325,79 @@ async def test_housekeeping_goes_on_after_whatever_happened_to_it_once(
     await asyncio.gather(*helpers, return_exceptions=True)
 
 
-async def test_a_frozen_log_shreds_nothing_that_it_cannot_tell_of(
-    kept: House, clock: Clock, monkeypatch: pytest.MonkeyPatch
+async def age(house: House, name: str = DATASET) -> None:
+    """Has a dataset's days be over."""
+
+    def work(uow: UnitOfWork) -> None:
+        over = {"retention_end_us": rows.micros(uow.now)}
+        rows.update(uow.connection, DatasetRow, {"name": name}, over)
+
+    await house.app.store.commit(work)
+
+
+async def frozen(house: House, code: str = "retired") -> None:
+    await house.app.close()
+    freeze(house.app.settings, sign_order(house.layout.person("oscar"), house.app.settings.origin, code))
+
+
+async def test_under_a_frozen_log_the_datasheets_order_is_carried_out_without_a_record(
+    opened: Callable[[], House], tmp_path: Path
 ) -> None:
-    from assay.errors import UnavailableError
-    from audit.ledger.batch import Batch
+    """The order stands in the log, and a job that moves no more holds up nothing."""
+    house = opened()
+    sha256 = await upload(house)
+    later = await upload(house, "later", b"y\n")
+    await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request())
+    await age(house)
+    await frozen(house)
+    house = opened()
+    size = house.app.ledger.size
+    assert await end(house) == [DATASET] and await end(house) == [] and await house.app.erasures.carry_out() == []
+    assert not house.app.blobs.exists("credit", sha256) and house.app.blobs.exists("credit", later)
+    assert (await shown(house)).datasheet.provenance == "payload erased"
+    put_bytes(house.app.blobs, "credit", b"x\n" * 100)
+    await house.app.close()
+    house = opened()
+    assert not house.app.blobs.exists("credit", sha256) and house.app.ledger.size == size
+    path = await export(house, "anna", "units/-", [], tmp_path / "bundle.zip")
+    await house.app.close()
+    report = verify_bundle(path, TrustFile.parse(house.layout.trust.read_text()), now())
+    assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
 
-    def frozen(self: Batch) -> None:
-        raise UnavailableError("LOG_FROZEN", "frozen")
 
-    sha256 = await upload(kept)
-    clock.ahead = DAYS
-    monkeypatch.setattr(Batch, "demand_open", frozen)
-    assert await end(kept) == [] and kept.app.blobs.exists("credit", sha256)
+async def test_an_order_that_the_end_of_the_log_overtook_is_carried_out_and_the_gateway_starts(
+    opened: Callable[[], House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = opened()
+    sha256 = await upload(house)
+
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(ErasureService, "_shred", full)
+        with pytest.raises(OSError):
+            await erase(house)
+    await frozen(house)
+    house = opened()
+    assert not house.app.blobs.exists("credit", sha256) and bodies(house, "erasure.executed") == []
+    assert await house.app.erasures.carry_out() == [DATASET] and await house.app.erasures.carry_out() == []
+    await refused("LOG_FROZEN", erase(house))
+    await house.app.close()
+
+
+async def test_a_log_that_ended_in_the_future_ends_no_retention_early(
+    clock: Clock, opened: Callable[[], House]
+) -> None:
+    house = opened()
+    sha256 = await upload(house)
+    clock.ahead = 2 * DAYS
+    await upload(house, "later", b"y\n")
+    clock.ahead = dt.timedelta()
+    await frozen(house, "clock-ahead")
+    house = opened()
+    assert await end(house) == [] and house.app.blobs.exists("credit", sha256)
+    await house.app.close()
 
 
 async def test_after_a_restart_a_restored_file_goes_again_and_forgotten_rows_are_learnt(
@@ -364,7 +428,7 @@ async def test_the_pipeline_ends_retentions_by_itself(kept: House, clock: Clock)
     try:
         for _ in range(100):
             await asyncio.sleep(0.1)
-            if not kept.app.blobs.exists("credit", sha256):
+            if bodies(kept, "erasure.executed"):
                 break
     finally:
         running.cancel()

@@ -109,8 +109,7 @@ async def test_rows_past_their_retention_are_not_read_and_a_preparation_that_rea
     change = machine.Change(Event.FAIL, house.app.settings.subject, ActorKind.CLOCK, "RETENTION_OVER")
     await house.app.store.commit(lambda u: machine.transition(u, reading[0].name, change))
     assert await house.app.store.fetch(lambda c: house.app.erasures.reading(c, DATASET)) == []
-    old = rows.micros(dt.datetime.now(dt.UTC) - dt.timedelta(days=400))
-    values = {"datasheet": '{"retention_days": 365}', "created_us": old}
+    values = {"retention_end_us": rows.micros(dt.datetime.now(dt.UTC) - dt.timedelta(days=35))}
     where = {"name": DATASET}
     await house.app.store.commit(lambda u: rows.update(u.connection, DatasetRow, where, values) and None)
     await going_on(house, "third", MODEL)

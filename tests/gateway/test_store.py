@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect
@@ -16,7 +18,8 @@ from assay.errors import AbortedError
 from audit.ledger.payloads import PAYLOADS
 from audit.ledger.schema import TABLE_NAMES, check_guards
 from audit.ledger.sqlite import connect_migration_engine
-from gateway.store import jobs, rows
+from gateway.erasures import retention_end
+from gateway.store import jobs, migrations, rows
 from gateway.store.migrations import migrate
 from gateway.store.rows import Position
 from gateway.store.tables import DatasetRow, FactRow, JobRow, PermitRow, Row
@@ -26,6 +29,15 @@ from gateway.store.tables import DatasetRow, FactRow, JobRow, PermitRow, Row
 def engine(tmp_path: Path) -> Engine:
     made = connect_migration_engine(tmp_path / "assay.db")
     migrate(made)
+    return made
+
+
+def earlier(tmp_path: Path, revision: str) -> Engine:
+    """A database as the release of that revision made it."""
+    made, config = connect_migration_engine(tmp_path / "earlier.db"), migrations._config()
+    with made.connect().execution_options(begin="IMMEDIATE") as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
     return made
 
 
@@ -66,26 +78,23 @@ def test_a_migration_that_fails_leaves_no_table(tmp_path: Path, monkeypatch: pyt
     assert inspect(made).get_table_names() == []
 
 
-def test_the_ledgers_tables_of_an_earlier_release_are_brought_up_to_date(engine: Engine) -> None:
-    earlier = Path(__file__).parents[1] / "data" / "ledger_before_job_first" / "sqlite.sql"
+def test_the_ledgers_tables_of_an_earlier_release_are_brought_up_to_date(tmp_path: Path) -> None:
+    engine = earlier(tmp_path, "0005")
+    script = Path(__file__).parents[1] / "data" / "ledger_before_job_first" / "sqlite.sql"
     raw: Any = engine.raw_connection().driver_connection
-    raw.executescript("".join(f"DROP TABLE {name};" for name in TABLE_NAMES) + earlier.read_text())
-    raw.execute("ALTER TABLE dataset DROP COLUMN provenance")
-    raw.execute("UPDATE alembic_version SET version_num = '0005'")
-    assert migrate(engine) == "0007"
+    raw.executescript("".join(f"DROP TABLE {name};" for name in TABLE_NAMES) + script.read_text())
+    assert migrate(engine) == "0008"
     with engine.connect() as connection:
         check_guards(connection)
     assert "job_first" in {column["name"] for column in inspect(engine).get_columns("log_record")}
 
 
-def test_the_provenance_of_an_earlier_release_leaves_rows_and_questions(engine: Engine, tmp_path: Path) -> None:
+def test_the_provenance_of_an_earlier_release_leaves_rows_and_questions(tmp_path: Path) -> None:
     """The words lie sealed already; the row and what policy was asked had them in the clear, in every copy."""
     words, commitment = "row 17 is Mrs Doe of Élm Street", "c" * 64
+    engine = earlier(tmp_path, "0006")
     raw: Any = engine.raw_connection().driver_connection
-    raw.executescript(
-        "ALTER TABLE dataset DROP COLUMN provenance; UPDATE alembic_version SET version_num = '0006';"
-        "DROP TABLE log_record; CREATE TABLE log_record (idx INTEGER, body BLOB);"
-    )
+    raw.executescript("DROP TABLE log_record; CREATE TABLE log_record (idx INTEGER, body BLOB);")
     for index, said in enumerate(({"provenance_commitment": commitment}, {}, {})):
         sheet = json.dumps({"licence": "CC0-1.0", "provenance": words} if index < 2 else {})
         body = json.dumps({"statement": {"predicate": said}}).encode()
@@ -96,7 +105,7 @@ def test_the_provenance_of_an_earlier_release_leaves_rows_and_questions(engine: 
     for job, key in (("j", "question.intake"), ("j", "question.release"), ("j", "other")):
         raw.execute("INSERT INTO job_fact VALUES (?, ?, ?)", (job, key, asked))
     raw.commit()
-    assert migrate(engine) == "0007"
+    assert migrate(engine) == "0008"
     with engine.connect() as connection:
         kept = {row.name: row for row in rows.select_all(connection, DatasetRow)}
         facts = {row.key: json.loads(row.value) for row in rows.select_all(connection, FactRow, job="j")}
@@ -106,6 +115,20 @@ def test_the_provenance_of_an_earlier_release_leaves_rows_and_questions(engine: 
     assert (kept["d2"].provenance, kept["d2"].datasheet) == ("", "{}")
     masked = {"datasheet": {"provenance": "*" * len(words)}, "request": {"unit": "credit"}}
     assert facts["question.intake"] == facts["question.release"] == masked and facts["other"] == json.loads(asked)
+
+
+def test_datasets_of_an_earlier_release_get_the_end_of_their_retention(tmp_path: Path) -> None:
+    engine, created = earlier(tmp_path, "0007"), 1_700_000_000_000_000
+    raw: Any = engine.raw_connection().driver_connection
+    for name, sheet in (("kept", '{"retention_days": 30}'), ("forever", '{"licence": "CC0-1.0"}')):
+        values = (name, "credit", 1, sheet, "", "0" * 64, 1, "c", created, 0)
+        columns = "name, unit, format, datasheet, provenance, sha256, size_bytes, creator, created_us, record_index"
+        raw.execute(f"INSERT INTO dataset ({columns}) VALUES ({', '.join('?' * 10)})", values)
+    raw.commit()
+    assert migrate(engine) == "0008"
+    with engine.connect() as connection:
+        ends = {row.name: retention_end(row) for row in rows.select_all(connection, DatasetRow)}
+    assert ends == {"kept": rows.moment(created) + dt.timedelta(days=30), "forever": None}
 
 
 def dataset(number: int, created_us: int = 5) -> DatasetRow:

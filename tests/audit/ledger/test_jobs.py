@@ -195,19 +195,47 @@ def test_the_full_check_finds_what_the_owner_changed(told: World, index: int, cl
     assert {(f.reason, f.index) for f in fsck.check(told.engine, LOG)} == {("COLUMN_MISMATCH", index)}
 
 
-def test_a_search_reads_the_jobs_rows_only(told: World) -> None:
+def plan_of(told: World, **asked: Any) -> list[str]:
+    """How SQLite answers a question for records."""
     if isinstance(told.storage, PostgresStorage):
         pytest.skip("PostgreSQL's planner goes by statistics: a table of five rows is scanned")
     seen: list[str] = []
     with told.engine.connect() as connection:
         raw: Any = connection.connection.driver_connection
         raw.set_trace_callback(seen.append)
-    told.ledger.records(unit="credit", job=job(1))
+    told.ledger.records(**asked)
     raw.set_trace_callback(None)
     query = next(statement for statement in seen if statement.startswith("SELECT"))
-    plan = [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {query}")]
+    return [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {query}")]
+
+
+def test_a_search_reads_the_jobs_rows_only(told: World) -> None:
+    plan = plan_of(told, unit="credit", job=job(1))
     assert plan[0] == "SEARCH log_record USING INDEX log_record_job (job_first=? AND rowid>? AND rowid<?)"
     assert "SEARCH log_record_1 USING INDEX log_record_job_name (job=?)" in plan[-1]
+
+
+def test_a_page_of_a_units_records_begins_where_the_one_before_ended_and_sorts_nothing(told: World) -> None:
+    plan = plan_of(told, unit="credit", after_index=2)
+    assert plan[0] == "SEARCH log_record USING INDEX log_record_unit (unit=? AND tseq>?)"
+    assert "SEARCH log_record_1 USING INTEGER PRIMARY KEY (rowid=?)" in plan[-1]
+    assert not any("TEMP B-TREE" in step for step in plan)
+
+
+def test_a_units_records_come_in_log_order_page_by_page_from_any_place(world: World) -> None:
+    for number in range(30):
+        of_job = job(number % 4) if number % 3 else ""
+        world.append(draft(of_job) if number % 5 else draft(unit="claims"))
+    stored = everything(world)
+    for unit in ("credit", "claims"):
+        own = [r for r in stored if r.unit == unit]
+        for limit in (1, 4, 100):
+            seen: list[StoredRecord] = []
+            while page := world.ledger.records(unit=unit, after_index=seen[-1].index if seen else -1, limit=limit):
+                seen += page
+            assert seen == own
+        for place in range(-1, 32):  # records of other units and of none that is there among them
+            assert world.ledger.records(unit=unit, after_index=place) == [r for r in own if r.index > place]
 
 
 def age(world: World) -> None:
