@@ -48,6 +48,8 @@ from gateway.refusals import RefusalRecorder
 from gateway.registry import ModelRegistry
 from gateway.replays import ReplayService
 from gateway.retention import RetentionService
+from gateway.search_log import FILE as SEARCHES
+from gateway.search_log import SearchLog
 from gateway.settings import Settings
 from gateway.store.blobs import FileBlobStore, read_master_key
 from gateway.store.database import Store
@@ -170,6 +172,7 @@ class Application:
             train=_peer(folder / "train-worker.pub", clients["train"]),
             audit=_peer(folder / "audit-worker.pub", clients["audit"]),
         )
+        search_log = SearchLog(folder / SEARCHES, settings.limits.subject_searches_per_day)
         replays = ReplayService(office)
         retention = RetentionService(settings.subject, store, erasures, board, replays)
         return cls(
@@ -190,7 +193,7 @@ class Application:
             models=ModelRegistry(store, blobs, load_p256(folder / "pdf.key")),
             evidence=EvidenceService(settings, store, blobs, keys, authorizer),
             erasures=erasures,
-            lineage=LineageService(settings, store, blobs),
+            lineage=LineageService(settings, store, blobs, search_log),
             refusals=RefusalRecorder(store, settings.limits.refusals_per_minute),
             pipeline=Pipeline(office, cards, retention),
             clients=tuple(clients.values()),

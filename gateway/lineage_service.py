@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from assay.errors import FieldViolation, InvalidInputError
 from assay.subjects import SubjectIndex
-from assay.v1 import dataset_pb2
+from assay.v1 import dataset_pb2, policy_input_pb2
 from assay.v1 import lineage_pb2 as pb
 from gateway import subjects
 from gateway.caller import Caller, not_found
@@ -19,6 +19,7 @@ from gateway.jobs import views
 from gateway.jobs.transitions import State
 from gateway.lineage import Reach, reach
 from gateway.names import unit_of
+from gateway.search_log import SearchLog
 from gateway.settings import Settings
 from gateway.store import rows
 from gateway.store.blobs import FileBlobStore
@@ -35,6 +36,7 @@ class LineageService:
     settings: Settings
     store: Store
     blobs: FileBlobStore
+    log: SearchLog
 
     async def get_lineage(self, caller: Caller, request: pb.GetLineageRequest) -> pb.GetLineageResponse:
         """Follows a subject or a dataset. A subject of whom nothing is known gets an empty answer, not an error.
@@ -42,6 +44,8 @@ class LineageService:
         Raises:
             NotFoundError: ``NOT_FOUND`` for a dataset that is not there and for a unit that is not the caller's.
             InvalidInputError: ``SUBJECT`` for a unit without a subject, or a subject beside another name.
+            ExhaustedError: as :meth:`SearchLog.note` says, of a subject.
+            UnavailableError: likewise.
         """
         unit = unit_of(request.name)
         caller.require_unit(unit, request.name)
@@ -56,9 +60,16 @@ class LineageService:
                 remedy="pass --subject, or name a dataset or units/UNIT/dataSubjects/HANDLE",
             )
         name = subjects.name_of(self.blobs, unit, request.subject) if bare else request.name
-        trace = self._of_subject if subjects.handle_in(name) else self._of_dataset
-        found = partial(self.store.read, lambda c: trace(c, unit, name))
+        found = (
+            partial(self._subject, caller, unit, name)
+            if subjects.handle_in(name)
+            else partial(self.store.read, lambda c: self._of_dataset(c, unit, name))
+        )
         return pb.GetLineageResponse(lineage=await self.store.searches.run(caller.subject, found))
+
+    def _subject(self, caller: Caller, unit: str, name: str) -> pb.Lineage:
+        self.log.note(caller, name)
+        return self.store.read(lambda c: self._of_subject(c, unit, name))
 
     def _of_subject(self, c: Connection, unit: str, name: str) -> pb.Lineage:
         held = subjects.holding(c, self.blobs, unit, subjects.handle_in(name))
@@ -72,17 +83,31 @@ class LineageService:
         return answer
 
     def _not_searched(self, c: Connection, unit: str, datasets: Sequence[DatasetRow]) -> Iterator[pb.NotSearched]:
-        known = subjects.digests(c, unit, rows.select_all(c, JobRow, unit=unit))
+        jobs = rows.select_all(c, JobRow, unit=unit)
+        known = subjects.digests(c, unit, jobs)
+        facts = {views.request_of(job).dataset: job.data for job in jobs if job.data}
         for row in datasets:
+            erased = rows.get(c, ErasureRow, resource=row.name) is not None
             if row.name in known and self.blobs.exists(unit, known[row.name]):
+                # Nothing was learned from a row that was refused: it is gone with the file.
+                left = 0 if erased else self._left_out(unit, known[row.name], facts.get(row.name, ""))
+                if left:
+                    why = pb.NOT_SEARCHED_REASON_ROWS_NOT_READABLE
+                    yield pb.NotSearched(dataset=row.name, reason=why, row_count=left)
                 continue
             if not views.from_json(row.datasheet, dataset_pb2.Datasheet).group_field:
                 why = pb.NOT_SEARCHED_REASON_NO_GROUP_FIELD
-            elif rows.get(c, ErasureRow, resource=row.name) is not None:
+            elif erased:
                 why = pb.NOT_SEARCHED_REASON_ERASED
             else:
                 why = pb.NOT_SEARCHED_REASON_ROWS_NOT_READ
             yield pb.NotSearched(dataset=row.name, reason=why)
+
+    def _left_out(self, unit: str, digest: str, facts: str) -> int:
+        """Rows that a dataset's index does not hold, all of them refused: nobody could read whom they name."""
+        data = views.from_json(facts, policy_input_pb2.DataFacts)
+        index = subjects.index_at(self.blobs, unit, digest) if data.invalid_rows else None
+        return max(0, data.rows - len(index)) if index is not None else 0
 
     def _of_dataset(self, c: Connection, unit: str, name: str) -> pb.Lineage:
         every = _datasets(c, unit)

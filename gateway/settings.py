@@ -48,6 +48,7 @@ class Limits(_Frozen):
     max_result_bytes: int = Field(default=16 << 30, ge=1)
     refusals_per_minute: int = Field(default=30, ge=1)
     calls_at_once: int = Field(default=32, ge=1, le=256)
+    subject_searches_per_day: int = Field(default=200, ge=1)
     approval_days: int = Field(default=365, ge=1)
     permit_seconds: int = Field(default=86_400, ge=1, le=86_400)
     signature_age_seconds: int = Field(default=900, ge=1)
@@ -281,6 +282,7 @@ max_unit_bytes = 1099511627776      # files of rows that one unit may have store
 max_result_bytes = 17179869184
 refusals_per_minute = 30            # ledger records of refusals for one subject; the surplus is counted
 calls_at_once = 32                  # calls that may be open by one key
+subject_searches_per_day = 200      # searches of one caller for data subjects
 approval_days = 365                 # an approval lapses after this
 permit_seconds = 86400              # longest permit
 signature_age_seconds = 900         # how old a person's signature may be when it is handed in

@@ -7,7 +7,7 @@ because of what a question says: a question that cannot be judged is denied.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -188,8 +188,12 @@ class PolicyEngine:
             rules=[rule.message_type() for rule in self.pack.rules],
         )
 
-    def explain(self, rule_id: str) -> policy_pb2.ExplainPolicyResponse:
+    def explain(self, rule_id: str, sees: Callable[[str], bool] | None = None) -> policy_pb2.ExplainPolicyResponse:
         """One rule in words, with the limits that it reads.
+
+        Args:
+            rule_id: of a rule of any pack.
+            sees: whether whoever asks may know of a unit, and of the law that it chose; None where all may be named.
 
         Raises:
             NotFoundError: ``RULE_NOT_FOUND``.
@@ -200,7 +204,9 @@ class PolicyEngine:
         limits = {name: self.pack.limits.by_name[name].text() for name in rule.limit_names()}
         reasons = [f"{name}: {self.pack.limits.by_name[name].why}" for name in rule.limit_names()]
         units = sorted(unit for unit in self.pack.units if rule.pack in self.pack.chosen(unit))
-        asked = "every unit" if rule.pack == self.pack.parts[0].name else ", ".join(units) or "no unit yet"
+        seen = units if sees is None else list(filter(sees, units))
+        nobody = "no unit yet" if sees is None else "no unit of yours"
+        asked = "every unit" if rule.pack == self.pack.parts[0].name else ", ".join(seen) or nobody
         silent = [sentence for part in self.pack.parts if part.name == rule.pack for sentence in part.not_asked]
         parts = [
             rule.why,

@@ -27,7 +27,7 @@ from assay.v1._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_v
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61ssay/v1/lineage.proto\x12\x08\x61ssay.v1\x1a\x19\x61ssay/v1/tuning_job.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x01\n\x0eLineageDataset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08relation\x18\x02 \x01(\x0e\x32\x19.assay.v1.LineageRelation\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x11\n\trow_count\x18\x04 \x01(\x03\x12\x0c\n\x04rows\x18\x05 \x03(\x03\x12\x17\n\x0fshared_subjects\x18\x06 \x01(\x03\x12\x19\n\x0c\x65rased_index\x18\x07 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_erased_index\"U\n\nLineageJob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.assay.v1.TuningJob.State\"\x83\x01\n\x0cLineageModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.assay.v1.TuningJob.State\x12\x16\n\x0e\x61\x64\x61pter_sha256\x18\x04 \x01(\t\x12\x16\n\x0einherited_from\x18\x05 \x01(\t\"\x81\x01\n\rLineagePermit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12-\n\tnot_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"K\n\x0bNotSearched\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.assay.v1.NotSearchedReason\"\xe6\x01\n\x07Lineage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32\x18.assay.v1.LineageDataset\x12\"\n\x04jobs\x18\x03 \x03(\x0b\x32\x14.assay.v1.LineageJob\x12&\n\x06models\x18\x04 \x03(\x0b\x32\x16.assay.v1.LineageModel\x12(\n\x07permits\x18\x05 \x03(\x0b\x32\x17.assay.v1.LineagePermit\x12+\n\x0cnot_searched\x18\x06 \x03(\x0b\x32\x15.assay.v1.NotSearched\"\x9d\x01\n\x11GetLineageRequest\x12m\n\x04name\x18\x01 \x01(\tB_\xbaH\\rZ2X^units/[a-z][a-z0-9-]{0,30}(/datasets/[a-z][a-z0-9-]{0,62}|/dataSubjects/[0-9a-f]{64})?$\x12\x19\n\x07subject\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"8\n\x12GetLineageResponse\x12\"\n\x07lineage\x18\x01 \x01(\x0b\x32\x11.assay.v1.Lineage*\xba\x01\n\x0fLineageRelation\x12 \n\x1cLINEAGE_RELATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16LINEAGE_RELATION_ASKED\x10\x01\x12\"\n\x1eLINEAGE_RELATION_HOLDS_SUBJECT\x10\x02\x12\x1f\n\x1bLINEAGE_RELATION_SAME_BYTES\x10\x03\x12$\n LINEAGE_RELATION_SHARES_SUBJECTS\x10\x04*\xa7\x01\n\x11NotSearchedReason\x12#\n\x1fNOT_SEARCHED_REASON_UNSPECIFIED\x10\x00\x12&\n\"NOT_SEARCHED_REASON_NO_GROUP_FIELD\x10\x01\x12%\n!NOT_SEARCHED_REASON_ROWS_NOT_READ\x10\x02\x12\x1e\n\x1aNOT_SEARCHED_REASON_ERASED\x10\x03\x32Y\n\x0eLineageService\x12G\n\nGetLineage\x12\x1b.assay.v1.GetLineageRequest\x1a\x1c.assay.v1.GetLineageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61ssay/v1/lineage.proto\x12\x08\x61ssay.v1\x1a\x19\x61ssay/v1/tuning_job.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x01\n\x0eLineageDataset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08relation\x18\x02 \x01(\x0e\x32\x19.assay.v1.LineageRelation\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x11\n\trow_count\x18\x04 \x01(\x03\x12\x0c\n\x04rows\x18\x05 \x03(\x03\x12\x17\n\x0fshared_subjects\x18\x06 \x01(\x03\x12\x19\n\x0c\x65rased_index\x18\x07 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_erased_index\"U\n\nLineageJob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.assay.v1.TuningJob.State\"\x83\x01\n\x0cLineageModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.assay.v1.TuningJob.State\x12\x16\n\x0e\x61\x64\x61pter_sha256\x18\x04 \x01(\t\x12\x16\n\x0einherited_from\x18\x05 \x01(\t\"\x81\x01\n\rLineagePermit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12-\n\tnot_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"^\n\x0bNotSearched\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.assay.v1.NotSearchedReason\x12\x11\n\trow_count\x18\x03 \x01(\x03\"\xe6\x01\n\x07Lineage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32\x18.assay.v1.LineageDataset\x12\"\n\x04jobs\x18\x03 \x03(\x0b\x32\x14.assay.v1.LineageJob\x12&\n\x06models\x18\x04 \x03(\x0b\x32\x16.assay.v1.LineageModel\x12(\n\x07permits\x18\x05 \x03(\x0b\x32\x17.assay.v1.LineagePermit\x12+\n\x0cnot_searched\x18\x06 \x03(\x0b\x32\x15.assay.v1.NotSearched\"\x9d\x01\n\x11GetLineageRequest\x12m\n\x04name\x18\x01 \x01(\tB_\xbaH\\rZ2X^units/[a-z][a-z0-9-]{0,30}(/datasets/[a-z][a-z0-9-]{0,62}|/dataSubjects/[0-9a-f]{64})?$\x12\x19\n\x07subject\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"8\n\x12GetLineageResponse\x12\"\n\x07lineage\x18\x01 \x01(\x0b\x32\x11.assay.v1.Lineage*\xba\x01\n\x0fLineageRelation\x12 \n\x1cLINEAGE_RELATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16LINEAGE_RELATION_ASKED\x10\x01\x12\"\n\x1eLINEAGE_RELATION_HOLDS_SUBJECT\x10\x02\x12\x1f\n\x1bLINEAGE_RELATION_SAME_BYTES\x10\x03\x12$\n LINEAGE_RELATION_SHARES_SUBJECTS\x10\x04*\xd2\x01\n\x11NotSearchedReason\x12#\n\x1fNOT_SEARCHED_REASON_UNSPECIFIED\x10\x00\x12&\n\"NOT_SEARCHED_REASON_NO_GROUP_FIELD\x10\x01\x12%\n!NOT_SEARCHED_REASON_ROWS_NOT_READ\x10\x02\x12\x1e\n\x1aNOT_SEARCHED_REASON_ERASED\x10\x03\x12)\n%NOT_SEARCHED_REASON_ROWS_NOT_READABLE\x10\x04\x32Y\n\x0eLineageService\x12G\n\nGetLineage\x12\x1b.assay.v1.GetLineageRequest\x1a\x1c.assay.v1.GetLineageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,10 +38,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETLINEAGEREQUEST'].fields_by_name['name']._serialized_options = b'\272H\\rZ2X^units/[a-z][a-z0-9-]{0,30}(/datasets/[a-z][a-z0-9-]{0,62}|/dataSubjects/[0-9a-f]{64})?$'
   _globals['_GETLINEAGEREQUEST'].fields_by_name['subject']._loaded_options = None
   _globals['_GETLINEAGEREQUEST'].fields_by_name['subject']._serialized_options = b'\272H\005r\003\030\200 '
-  _globals['_LINEAGERELATION']._serialized_start=1203
-  _globals['_LINEAGERELATION']._serialized_end=1389
-  _globals['_NOTSEARCHEDREASON']._serialized_start=1392
-  _globals['_NOTSEARCHEDREASON']._serialized_end=1559
+  _globals['_LINEAGERELATION']._serialized_start=1222
+  _globals['_LINEAGERELATION']._serialized_end=1408
+  _globals['_NOTSEARCHEDREASON']._serialized_start=1411
+  _globals['_NOTSEARCHEDREASON']._serialized_end=1621
   _globals['_LINEAGEDATASET']._serialized_start=126
   _globals['_LINEAGEDATASET']._serialized_end=319
   _globals['_LINEAGEJOB']._serialized_start=321
@@ -51,13 +51,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINEAGEPERMIT']._serialized_start=543
   _globals['_LINEAGEPERMIT']._serialized_end=672
   _globals['_NOTSEARCHED']._serialized_start=674
-  _globals['_NOTSEARCHED']._serialized_end=749
-  _globals['_LINEAGE']._serialized_start=752
-  _globals['_LINEAGE']._serialized_end=982
-  _globals['_GETLINEAGEREQUEST']._serialized_start=985
-  _globals['_GETLINEAGEREQUEST']._serialized_end=1142
-  _globals['_GETLINEAGERESPONSE']._serialized_start=1144
-  _globals['_GETLINEAGERESPONSE']._serialized_end=1200
-  _globals['_LINEAGESERVICE']._serialized_start=1561
-  _globals['_LINEAGESERVICE']._serialized_end=1650
+  _globals['_NOTSEARCHED']._serialized_end=768
+  _globals['_LINEAGE']._serialized_start=771
+  _globals['_LINEAGE']._serialized_end=1001
+  _globals['_GETLINEAGEREQUEST']._serialized_start=1004
+  _globals['_GETLINEAGEREQUEST']._serialized_end=1161
+  _globals['_GETLINEAGERESPONSE']._serialized_start=1163
+  _globals['_GETLINEAGERESPONSE']._serialized_end=1219
+  _globals['_LINEAGESERVICE']._serialized_start=1623
+  _globals['_LINEAGESERVICE']._serialized_end=1712
 # @@protoc_insertion_point(module_scope)

@@ -26,6 +26,7 @@ class NotSearchedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NOT_SEARCHED_REASON_NO_GROUP_FIELD: _ClassVar[NotSearchedReason]
     NOT_SEARCHED_REASON_ROWS_NOT_READ: _ClassVar[NotSearchedReason]
     NOT_SEARCHED_REASON_ERASED: _ClassVar[NotSearchedReason]
+    NOT_SEARCHED_REASON_ROWS_NOT_READABLE: _ClassVar[NotSearchedReason]
 LINEAGE_RELATION_UNSPECIFIED: LineageRelation
 LINEAGE_RELATION_ASKED: LineageRelation
 LINEAGE_RELATION_HOLDS_SUBJECT: LineageRelation
@@ -35,6 +36,7 @@ NOT_SEARCHED_REASON_UNSPECIFIED: NotSearchedReason
 NOT_SEARCHED_REASON_NO_GROUP_FIELD: NotSearchedReason
 NOT_SEARCHED_REASON_ROWS_NOT_READ: NotSearchedReason
 NOT_SEARCHED_REASON_ERASED: NotSearchedReason
+NOT_SEARCHED_REASON_ROWS_NOT_READABLE: NotSearchedReason
 
 class LineageDataset(_message.Message):
     __slots__ = ("name", "relation", "sha256", "row_count", "rows", "shared_subjects", "erased_index")
@@ -93,12 +95,14 @@ class LineagePermit(_message.Message):
     def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., environment: _Optional[str] = ..., purpose: _Optional[str] = ..., not_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class NotSearched(_message.Message):
-    __slots__ = ("dataset", "reason")
+    __slots__ = ("dataset", "reason", "row_count")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     dataset: str
     reason: NotSearchedReason
-    def __init__(self, dataset: _Optional[str] = ..., reason: _Optional[_Union[NotSearchedReason, str]] = ...) -> None: ...
+    row_count: int
+    def __init__(self, dataset: _Optional[str] = ..., reason: _Optional[_Union[NotSearchedReason, str]] = ..., row_count: _Optional[int] = ...) -> None: ...
 
 class Lineage(_message.Message):
     __slots__ = ("name", "datasets", "jobs", "models", "permits", "not_searched")

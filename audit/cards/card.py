@@ -8,7 +8,7 @@ from typing import Any
 from assay import canonical
 from assay.errors import InvalidInputError
 from assay.v1.policy_input_pb2 import UseDeclaration
-from audit.cards import blocks, detection, measured, operations, rows, rules
+from audit.cards import blocks, detection, measured, operations, rows, rules, small_groups
 from audit.cards.blocks import facts, paragraph, section, table, word
 
 SCHEMA = "https://assay.dev/card/v1"
@@ -248,7 +248,8 @@ def _base_model(known: Facts) -> dict[str, Any]:
 
 
 def _data(known: Facts) -> dict[str, Any]:
-    dataset, data = known.get("dataset", {}), known.get("data", {})
+    dataset, facts_of = known.get("dataset", {}), known.get("data", {})
+    data, back = small_groups.shown(facts_of), small_groups.kept_back(facts_of)
     sheet = dataset.get("datasheet", {})
     counted = "intake.decided"
     splits = ("train_rows", "validation_rows", "selection_rows", "test_rows")
@@ -273,13 +274,17 @@ def _data(known: Facts) -> dict[str, Any]:
                 ("PII detector", data.get("pii_detector"), counted),
                 ("Rows with direct identifiers", _share(data), counted),
                 ("Personal data: action", word(data.get("pii_action"), "PII_ACTION_"), counted),
-                *((name, value, counted) for name, value in (*_shape(data), *_parents(data)) if value is not None),
+                *(
+                    (name, value, counted)
+                    for name, value in (*_shape(data, back), *_parents(data))
+                    if value is not None
+                ),
             ]
         )
     ]
     parts += rows.parts_of(data)
     counts = [sorted(data.get(n, {}).items()) for n in ("label_counts", "group_counts")]
-    groups = [[name, blocks.number(n)] for part in counts for name, n in part]
+    groups = [[name, back.get(name) or blocks.number(n)] for part in counts for name, n in part]
     if groups:
         parts.append(table(("Label or group", "Rows"), (70, 30), groups))
     digests = data.get("split_sha256", {})
@@ -388,13 +393,13 @@ def _counts(data: Facts, *names: str) -> str | None:
     return ", ".join(f"{n.replace('_', ' ')} {blocks.number(data.get(n, 0))}" for n in names)
 
 
-def _shape(data: Facts) -> list[tuple[str, Any]]:
+def _shape(data: Facts, back: Facts) -> list[tuple[str, Any]]:
     """Lengths, balance and coverage, where the kind of dataset has them."""
     return [
         ("Row lengths in tokens", ", ".join(f"{k} {v}" for k, v in data.get("lengths", {}).items()) or None),
         ("Rarest label over commonest", data.get("label_balance")),
         ("Favourable label", data.get("favourable_label") or None),
-        ("Smallest protected group, rows", data.get("smallest_group_rows")),
+        ("Smallest protected group, rows", small_groups.FEW if back else data.get("smallest_group_rows")),
     ]
 
 

@@ -27,7 +27,8 @@ def _labels(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         "from them. The reference is the group that has it most often; the impact ratio is a group's rate over that "
         "one's (29 CFR 1607.4(D)), the difference that one's rate less the group's (DPL), the imbalance the difference "
         "of their rows over the sum (CI; both as Amazon SageMaker Clarify defines them). Whether such labels are "
-        "right, no count can say."
+        "right, no count can say. Of a group of a few rows, which are a few people, neither rows nor labels are told, "
+        "nor of larger groups from which they would follow."
     )
     heads = ("Group", "Rows", "Favourable", "Rate", "Imbalance", "Difference", "Impact ratio")
     return [paragraph(told), table(heads, (18, 7, 10, 19, 8, 19, 19), [_group(g) for g in groups])]
@@ -35,17 +36,22 @@ def _labels(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _untested(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Groups that the file has and the sealed test has too few of, so that no comparison speaks for them."""
-    groups = [[name, blocks.number(n)] for name, n in sorted(data.get("untested_groups", {}).items())]
-    heads = ("Group of the file that has too few rows in the sealed test to be tested", "Rows there")
-    return [table(heads, (80, 20), groups)] if groups else []
+    groups = [[name] for name in sorted(data.get("untested_groups", {}))]
+    heads = ("Group of the file that has too few rows in the sealed test to be tested",)
+    return [table(heads, (100,), groups)] if groups else []
 
 
 def _group(found: Mapping[str, Any]) -> list[Any]:
-    name, rows = f"{found.get('attribute')}={found.get('value')}", blocks.number(found.get("rows", 0))
+    name = f"{found.get('attribute')}={found.get('value')}"
     said = "inconclusive: " + str(found.get("inconclusive")) if found.get("inconclusive") else ""
     if "rate" not in found:
-        return [name, rows, "–", said, "–", "–", "–"]
-    seen = [name, rows, blocks.number(found.get("favourable", 0)), _bounded(found, "rate")]
+        return [name, "–", "–", said, "–", "–", "–"]
+    seen = [
+        name,
+        blocks.number(found.get("rows", 0)),
+        blocks.number(found.get("favourable", 0)),
+        _bounded(found, "rate"),
+    ]
     if "impact_ratio" not in found:
         return [*seen, "–", "–", said or "reference"]
     compared = [_bounded(found, of) for of in ("label_difference", "impact_ratio")]

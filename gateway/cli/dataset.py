@@ -206,7 +206,8 @@ def describe_lineage(found: lineage_pb2.Lineage) -> Iterator[Any]:
     )
     for left in found.not_searched:
         why = lineage_pb2.NotSearchedReason.Name(left.reason).removeprefix("NOT_SEARCHED_REASON_")
-        yield f"not searched: {left.dataset} ({why.lower().replace('_', ' ')})"
+        rows = f"{left.row_count} rows of " if left.row_count else ""
+        yield f"not searched: {rows}{left.dataset} ({why.lower().replace('_', ' ')})"
 
 
 def _relation(dataset: lineage_pb2.LineageDataset) -> str:

@@ -106,7 +106,8 @@ def _labels(data: policy_input_pb2.DataFacts) -> list[Any]:
     head = ("group", "rows", "favourable", "rate", "CI", "DPL", "impact ratio", "")
     rows = [
         (
-            f"{g.attribute}={g.value}", f"{g.rows:,}", f"{g.favourable:,}" if g.HasField("favourable") else "",
+            f"{g.attribute}={g.value}", f"{g.rows:,}" if g.rows else "",
+            f"{g.favourable:,}" if g.HasField("favourable") else "",
             _bounded(g, "rate"), f"{g.class_imbalance:.3f}" if g.HasField("class_imbalance") else "",
             _bounded(g, "label_difference"), _bounded(g, "impact_ratio"),
             f"inconclusive: {g.inconclusive}" if g.inconclusive else "reference" if g.reference else "",

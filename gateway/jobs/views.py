@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 from sqlalchemy import Connection
 
 from assay import dsse
-from assay.v1 import approval_pb2, measurement_pb2, policy_input_pb2, policy_pb2, tuning_job_pb2
+from assay.v1 import approval_pb2, measurement_pb2, policy_pb2, tuning_job_pb2
+from audit.cards import small_groups
 from gateway.admission import quotes, searching
 from gateway.jobs.machine import etag
 from gateway.jobs.transitions import RESTING, State
@@ -58,11 +59,11 @@ def rests(job: JobRow) -> bool:
 def whole(
     connection: Connection, job: JobRow, progress: tuning_job_pb2.Progress | None = None
 ) -> tuning_job_pb2.TuningJob:
-    """A job with everything known."""
+    """A job with everything known, and of its rows what a card shows as well."""
     message = summary(job, progress)
     message.transitions.extend(_transition(t) for t in jobs.transitions(connection, job.name))
     if job.data:
-        message.data.CopyFrom(from_json(job.data, policy_input_pb2.DataFacts))
+        json_format.ParseDict(small_groups.shown(json.loads(job.data)), message.data)
     if job.audit:
         message.audit.CopyFrom(from_json(job.audit, measurement_pb2.AuditReport))
     message.quote.extend(quoted(connection, job, dt.datetime.now(dt.UTC)))

@@ -74,8 +74,15 @@ class PolicyAnswers:
     async def evaluate_policy(
         self, caller: Caller, request: policy_pb2.EvaluatePolicyRequest
     ) -> policy_pb2.EvaluatePolicyResponse:
-        """What policy would say."""
+        """What policy would say. The answer tells which law the unit chose, and a question may name no unit.
+
+        Raises:
+            NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
+        """
         loop = asyncio.get_running_loop()
+        unit = (request.intake if request.HasField("intake") else request.release).request.unit
+        if unit:
+            caller.require_unit(unit, f"units/{unit}")
         if request.HasField("intake"):
             decision = await loop.run_in_executor(self._threads, self._engine.decide, request.intake)
             return policy_pb2.EvaluatePolicyResponse(decision=decision)
@@ -85,8 +92,8 @@ class PolicyAnswers:
     async def explain_policy(
         self, caller: Caller, request: policy_pb2.ExplainPolicyRequest
     ) -> policy_pb2.ExplainPolicyResponse:
-        """One rule."""
-        return self._engine.explain(request.rule_id)
+        """One rule; of the units that are asked it, those that the caller has a role in."""
+        return self._engine.explain(request.rule_id, caller.sees)
 
 
 class JobAnswers:

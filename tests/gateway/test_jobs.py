@@ -66,6 +66,24 @@ async def test_past_questions_are_read_from_the_rows(house: House) -> None:
     assert past.fired == {"BASE-MIN-ROWS"}
 
 
+async def test_a_job_is_shown_without_the_sizes_and_labels_of_small_groups(house: House) -> None:
+    await created(house)
+    rows, few = policy_input_pb2.GroupLabels(attribute="sex", value="m", rows=90, favourable=50, rate=0.5), "sex=x"
+    facts = policy_input_pb2.DataFacts(
+        label_counts={"yes": 51, "no": 40}, favourable_label="yes", group_counts={"sex=m": 90, few: 1},
+        smallest_group_rows=1, untested_groups={"sex=m": 7}, test_group_counts={few: 1}, train_rows=60,
+        group_labels=[rows, policy_input_pb2.GroupLabels(attribute="sex", value="x", rows=1)],
+    )  # fmt: skip
+    await house.app.store.commit(lambda uow: jobs.note(uow.connection, NAME, {"data": views.to_json(facts)}))
+    asked = pb.GetTuningJobRequest(name=NAME)
+    told = (await house.app.jobs.get_tuning_job(await house.caller("rita"), asked)).tuning_job.data
+    assert dict(told.group_counts) == {"sex=m": 0, few: 0} and dict(told.untested_groups) == {"sex=m": 0}
+    assert not told.HasField("smallest_group_rows") and not told.test_group_counts and told.train_rows == 60
+    assert [(g.value, g.rows, g.favourable) for g in told.group_labels] == [("m", 0, 0), ("x", 0, 0)]
+    kept = await house.app.store.fetch(lambda c: jobs.get(c, NAME))
+    assert kept is not None and views.from_json(kept.data, policy_input_pb2.DataFacts) == facts, "policy reads them all"
+
+
 async def test_attack_43_the_same_request_twice_is_one_job(house: House) -> None:
     await house.upload("rita")
     rita, request = await house.caller("rita"), house.request()

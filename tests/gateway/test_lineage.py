@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 import uuid
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from assay.errors import AssayError
+from assay.errors import AssayError, ExhaustedError, UnavailableError
 from assay.subjects import INDEX_FILE, IndexMaker
-from assay.v1 import erasure_pb2, permit_pb2, tuning_job_pb2
+from assay.v1 import erasure_pb2, permit_pb2, policy_input_pb2, tuning_job_pb2
 from assay.v1 import lineage_pb2 as pb
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
-from gateway import lineage, subjects
+from gateway import lineage, search_log, subjects
 from gateway.cli.dataset import describe_lineage
+from gateway.jobs import views
+from gateway.rpc import errors
 from gateway.statements import erasure_order_statement
 from gateway.store import jobs, rows
 from gateway.store.blobs import put_bytes
@@ -287,3 +290,73 @@ async def test_the_tokens_of_a_chain_are_those_of_every_job_by_the_larger_figure
     await note("second", train_predicate={"claim": {"trained_tokens": 900}})
     await note("third", quote={"train_tokens": 500}, train_predicate={"claim": {"trained_tokens": float("nan")}})
     assert (await total(child), await total(grandchild)) == (first + 900, first + 900 + 500)
+
+
+async def test_rows_whose_subject_nobody_could_read_are_said_not_to_be_searched(house: House, tmp_path: Path) -> None:
+    await approved(house)
+    await index(house, NAME, SUBJECT, "someone", folder=tmp_path)
+
+    async def found(**facts: int) -> list[tuple[str, pb.NotSearchedReason, int]]:
+        data = views.to_json(policy_input_pb2.DataFacts(**facts))
+        await house.app.store.commit(lambda uow: jobs.note(uow.connection, NAME, {"data": data}))
+        return [(n.dataset, n.reason, n.row_count) for n in (await ask(house, subject=SUBJECT)).not_searched]
+
+    assert await found(rows=2, valid_rows=1, invalid_rows=1) == [], "a refused row that names somebody is in the index"
+    left = [(DATASET, pb.NOT_SEARCHED_REASON_ROWS_NOT_READABLE, 3)]
+    assert await found(rows=5, valid_rows=2, invalid_rows=3) == left
+    console = Console(width=200)
+    with console.capture() as text:
+        for item in describe_lineage(await ask(house, subject=SUBJECT)):
+            console.print(item)
+    assert f"not searched: 3 rows of {DATASET} (rows not readable)" in text.get()
+    await erase(house, DATASET)
+    assert await found(rows=5, valid_rows=2, invalid_rows=3) == [], "they are gone, and nothing was learned from them"
+
+
+def noted(house: House) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (house.app.settings.folder / search_log.FILE).read_text().splitlines()]
+
+
+async def test_every_search_for_a_subject_leaves_a_line_without_the_value(house: House, tmp_path: Path) -> None:
+    await approved(house)
+    await index(house, NAME, SUBJECT, folder=tmp_path)
+    await ask(house, DATASET)
+    size = house.app.ledger.size
+    unknown = (await ask(house, subject="nobody at all", by="anna")).name
+    await ask(house, unknown)
+    handle = unknown.rsplit("/", 1)[-1]
+    assert [(line["caller"], line["unit"], line["handle"]) for line in noted(house)] == [
+        (house.subject("anna"), "credit", handle), (house.subject("cora"), "credit", handle)
+    ]  # fmt: skip
+    path = house.app.settings.folder / search_log.FILE
+    assert "nobody" not in path.read_text() and path.stat().st_mode & 0o077 == 0
+    assert noted(house)[0]["time"].startswith(f"{now():%Y-%m-%d}")
+    assert house.app.ledger.size == size, "the log, which forgets nothing, has no word of it"
+
+
+async def test_a_caller_tries_no_more_values_in_a_day_than_the_settings_say(house: House, tmp_path: Path) -> None:
+    await approved(house)
+    path, yesterday = house.app.settings.folder / search_log.FILE, now() - dt.timedelta(days=1)
+    lines = [{"time": f"{day:%Y-%m-%d}T00:00:00Z", "caller": house.subject("anna")} for day in (yesterday, now())]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"time": "cut o')
+    lineage = dataclasses.replace(house.app.lineage, log=search_log.SearchLog(path, 2))
+
+    async def search(by: str, name: str = UNIT, subject: str = "") -> None:
+        await lineage.get_lineage(await house.caller(by), pb.GetLineageRequest(name=name, subject=subject))
+
+    await search("anna", subject="C-1")
+    with pytest.raises(ExhaustedError, match="2 data subjects today") as caught:
+        await search("anna", subject="C-2")
+    assert caught.value.reason == "TOO_MANY_SEARCHES" and "limits.subject_searches_per_day" in caught.value.remedy
+    assert errors.is_refusal(caught.value), "and the log gets it"
+    await search("anna", DATASET)
+    await search("cora", subject="C-2")
+    whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
+    assert [json.loads(line)["caller"] for line in whole[2:]] == [house.subject("anna"), house.subject("cora")]
+
+
+async def test_a_search_that_cannot_be_written_down_is_not_made(house: House) -> None:
+    (house.app.settings.folder / search_log.FILE).mkdir()
+    with pytest.raises(UnavailableError) as caught:
+        await ask(house, subject=SUBJECT)
+    assert caught.value.reason == "SEARCH_NOT_WRITTEN" and SUBJECT not in caught.value.diagnostics()
