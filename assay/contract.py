@@ -53,7 +53,8 @@ def check(request: Message) -> None:
 
 def _unknown(message: Message, path: str) -> Iterator[FieldViolation]:
     """Each message within that has fields which the contract does not, by its path and their numbers."""
-    numbers = sorted({field.field_number for field in UnknownFieldSet(message)})
+    fields = UnknownFieldSet(message)
+    numbers = sorted({fields[at].field_number for at in range(len(fields))})
     if numbers:
         told = ", ".join(str(number) for number in numbers[:MAX_VIOLATIONS])
         yield FieldViolation(path or "(message)", f"not known here: field {told}")
