@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection, func, select
 
 from assay import dsse
-from assay.errors import AbortedError, AlreadyExistsError, InvalidInputError, PermissionDeniedError, PreconditionError
+from assay.errors import AlreadyExistsError, InvalidInputError, PermissionDeniedError, PreconditionError
 from assay.v1 import approval_pb2, identity_pb2, tuning_job_pb2
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.records import RecordDraft
@@ -291,16 +291,17 @@ class ApprovalService:
             appeals.refuse_filer(appeal, caller.subject)
         pending = self._pending(c, job)
         _same(signed, pending)
+        keyid = verified.signers[0].keyid
+        # First: whoever missed the answer to a grant learns that it counted, and not that none is missing.
+        for known in _approvals(c, job.name, pending.card_sha256):
+            if known.subject == caller.subject or known.keyid == keyid:
+                raise AlreadyExistsError("SIGNED_BEFORE", "this person or key has decided on this card already")
         self._check_age(signed, uow.now)
         role = statements.role_name(signed.role)
         granted = signed.decision == statements.GRANT
         self._check_role(c, job, caller, role, pending, granted=granted)
         if granted:
             standing.demand(c, self.policy, job, uow.now)
-        keyid = verified.signers[0].keyid
-        for known in _approvals(c, job.name, pending.card_sha256):
-            if known.subject == caller.subject or known.keyid == keyid:
-                raise AlreadyExistsError("SIGNED_BEFORE", "this person or key has decided on this card already")
         for known in rows.select_all(c, ApprovalRow, job=job.name, granted=False):
             if known.subject == caller.subject or known.keyid == keyid:
                 raise PermissionDeniedError("REFUSER", "who refused the job cannot decide on the appeal")
@@ -442,11 +443,7 @@ class ApprovalService:
     def _bind(self, job: JobRow, etag: str, signed_job: str, signed_etag: str) -> None:
         if signed_job != job.name:
             raise InvalidInputError("SIGNED_OTHER", "the signed statement is about another job")
-        current = machine.etag(job.name, job.version)
-        if etag != current or signed_etag != current:
-            raise AbortedError(
-                "ETAG", f"{job.name} is no longer the version that was signed", remedy="read it again, then sign"
-            )
+        machine.demand_etag(job, etag, signed_etag)
 
 
 def _same(signed: statements.SignedApproval, pending: approval_pb2.PendingApproval) -> None:

@@ -80,6 +80,7 @@ class ApprovalServiceServicer:
 
     def DecideApproval(self, request, context):
         """Records a signed grant or refusal.
+        Sent again: ABORTED `ETAG` once the job has moved on, ALREADY_EXISTS `SIGNED_BEFORE` while others are still to sign.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,6 +88,7 @@ class ApprovalServiceServicer:
 
     def WaiveRules(self, request, context):
         """Records a signed waiver and moves the job back into the path.
+        Sent again: ABORTED `ETAG`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,6 +96,7 @@ class ApprovalServiceServicer:
 
     def RaiseBudget(self, request, context):
         """Records a signed raise of a paused job's budget and lets the job go on.
+        Sent again: ABORTED `ETAG`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +104,7 @@ class ApprovalServiceServicer:
 
     def DismissAppeal(self, request, context):
         """Records a signed no to an appeal; the job stays refused.
+        Sent again: ABORTED `ETAG`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,6 +112,7 @@ class ApprovalServiceServicer:
 
     def RevokeApproval(self, request, context):
         """Records a signed revocation.
+        Sent again: ABORTED `ETAG`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

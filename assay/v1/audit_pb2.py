@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from assay.v1._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61ssay/v1/audit.proto\x12\x08\x61ssay.v1\x1a\x1b\x62uf/validate/validate.proto\"X\n\x06Record\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x15\n\runit_sequence\x18\x03 \x01(\x03\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\"M\n\x0bRecordProof\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x11\n\ttree_size\x18\x02 \x01(\x03\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\"\xe6\x01\n\x12ListRecordsRequest\x12\x37\n\x06parent\x18\x01 \x01(\tB\'\xbaH$r\"2 ^units/(-|[a-z][a-z0-9-]{0,30})$\x12Z\n\ntuning_job\x18\x02 \x01(\tBF\xbaHCrA2?^$|^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"Q\n\x13ListRecordsResponse\x12!\n\x07records\x18\x01 \x03(\x0b\x32\x10.assay.v1.Record\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x14GetCheckpointRequest\"%\n\x15GetCheckpointResponse\x12\x0c\n\x04note\x18\x01 \x01(\x0c\"N\n\x18GetInclusionProofRequest\x12\x16\n\x05index\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1a\n\ttree_size\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"U\n\x19GetInclusionProofResponse\x12$\n\x05proof\x18\x01 \x01(\x0b\x32\x15.assay.v1.RecordProof\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"R\n\x1aGetConsistencyProofRequest\x12\x1a\n\tfrom_size\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x18\n\x07to_size\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"e\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\x12\x11\n\tfrom_size\x18\x02 \x01(\x03\x12\x0f\n\x07to_size\x18\x03 \x01(\x03\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\"\xaf\x01\n\x13\x45xportBundleRequest\x12\x37\n\x06parent\x18\x01 \x01(\tB\'\xbaH$r\"2 ^units/(-|[a-z][a-z0-9-]{0,30})$\x12_\n\x0btuning_jobs\x18\x02 \x03(\tBJ\xbaHG\x92\x01\x44\x10\x64\"@r>2<^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\"\xc2\x01\n\x14\x45xportBundleResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12Q\n\x12\x61\x62sent_attachments\x18\x03 \x03(\x0b\x32\x35.assay.v1.ExportBundleResponse.AbsentAttachmentsEntry\x1a\x38\n\x16\x41\x62sentAttachmentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xbf\x03\n\x0c\x41uditService\x12J\n\x0bListRecords\x12\x1c.assay.v1.ListRecordsRequest\x1a\x1d.assay.v1.ListRecordsResponse\x12P\n\rGetCheckpoint\x12\x1e.assay.v1.GetCheckpointRequest\x1a\x1f.assay.v1.GetCheckpointResponse\x12\\\n\x11GetInclusionProof\x12\".assay.v1.GetInclusionProofRequest\x1a#.assay.v1.GetInclusionProofResponse\x12\x62\n\x13GetConsistencyProof\x12$.assay.v1.GetConsistencyProofRequest\x1a%.assay.v1.GetConsistencyProofResponse\x12O\n\x0c\x45xportBundle\x12\x1d.assay.v1.ExportBundleRequest\x1a\x1e.assay.v1.ExportBundleResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61ssay/v1/audit.proto\x12\x08\x61ssay.v1\x1a\x1b\x62uf/validate/validate.proto\"X\n\x06Record\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x15\n\runit_sequence\x18\x03 \x01(\x03\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\"M\n\x0bRecordProof\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x11\n\ttree_size\x18\x02 \x01(\x03\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\"\xe3\x01\n\x12ListRecordsRequest\x12\x37\n\x06parent\x18\x01 \x01(\tB\'\xbaH$r\"2 ^units/(-|[a-z][a-z0-9-]{0,30})$\x12Z\n\ntuning_job\x18\x02 \x01(\tBF\xbaHCrA2?^$|^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\x12\x1a\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"Q\n\x13ListRecordsResponse\x12!\n\x07records\x18\x01 \x03(\x0b\x32\x10.assay.v1.Record\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x14GetCheckpointRequest\"%\n\x15GetCheckpointResponse\x12\x0c\n\x04note\x18\x01 \x01(\x0c\"N\n\x18GetInclusionProofRequest\x12\x16\n\x05index\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1a\n\ttree_size\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"U\n\x19GetInclusionProofResponse\x12$\n\x05proof\x18\x01 \x01(\x0b\x32\x15.assay.v1.RecordProof\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\"R\n\x1aGetConsistencyProofRequest\x12\x1a\n\tfrom_size\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x18\n\x07to_size\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"e\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\x12\x11\n\tfrom_size\x18\x02 \x01(\x03\x12\x0f\n\x07to_size\x18\x03 \x01(\x03\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\"\xaf\x01\n\x13\x45xportBundleRequest\x12\x37\n\x06parent\x18\x01 \x01(\tB\'\xbaH$r\"2 ^units/(-|[a-z][a-z0-9-]{0,30})$\x12_\n\x0btuning_jobs\x18\x02 \x03(\tBJ\xbaHG\x92\x01\x44\x10\x64\"@r>2<^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$\"\xc2\x01\n\x14\x45xportBundleResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12Q\n\x12\x61\x62sent_attachments\x18\x03 \x03(\x0b\x32\x35.assay.v1.ExportBundleResponse.AbsentAttachmentsEntry\x1a\x38\n\x16\x41\x62sentAttachmentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xbf\x03\n\x0c\x41uditService\x12J\n\x0bListRecords\x12\x1c.assay.v1.ListRecordsRequest\x1a\x1d.assay.v1.ListRecordsResponse\x12P\n\rGetCheckpoint\x12\x1e.assay.v1.GetCheckpointRequest\x1a\x1f.assay.v1.GetCheckpointResponse\x12\\\n\x11GetInclusionProof\x12\".assay.v1.GetInclusionProofRequest\x1a#.assay.v1.GetInclusionProofResponse\x12\x62\n\x13GetConsistencyProof\x12$.assay.v1.GetConsistencyProofRequest\x1a%.assay.v1.GetConsistencyProofResponse\x12O\n\x0c\x45xportBundle\x12\x1d.assay.v1.ExportBundleRequest\x1a\x1e.assay.v1.ExportBundleResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTRECORDSREQUEST'].fields_by_name['tuning_job']._loaded_options = None
   _globals['_LISTRECORDSREQUEST'].fields_by_name['tuning_job']._serialized_options = b'\272HCrA2?^$|^units/[a-z][a-z0-9-]{0,30}/tuningJobs/[a-z][a-z0-9-]{0,62}$'
   _globals['_LISTRECORDSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTRECORDSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTRECORDSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTRECORDSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTRECORDSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_GETINCLUSIONPROOFREQUEST'].fields_by_name['index']._loaded_options = None
@@ -59,27 +59,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDPROOF']._serialized_start=153
   _globals['_RECORDPROOF']._serialized_end=230
   _globals['_LISTRECORDSREQUEST']._serialized_start=233
-  _globals['_LISTRECORDSREQUEST']._serialized_end=463
-  _globals['_LISTRECORDSRESPONSE']._serialized_start=465
-  _globals['_LISTRECORDSRESPONSE']._serialized_end=546
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=548
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=570
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=572
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=609
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=611
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=689
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=691
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=776
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=778
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=860
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=862
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=963
-  _globals['_EXPORTBUNDLEREQUEST']._serialized_start=966
-  _globals['_EXPORTBUNDLEREQUEST']._serialized_end=1141
-  _globals['_EXPORTBUNDLERESPONSE']._serialized_start=1144
-  _globals['_EXPORTBUNDLERESPONSE']._serialized_end=1338
-  _globals['_EXPORTBUNDLERESPONSE_ABSENTATTACHMENTSENTRY']._serialized_start=1282
-  _globals['_EXPORTBUNDLERESPONSE_ABSENTATTACHMENTSENTRY']._serialized_end=1338
-  _globals['_AUDITSERVICE']._serialized_start=1341
-  _globals['_AUDITSERVICE']._serialized_end=1788
+  _globals['_LISTRECORDSREQUEST']._serialized_end=460
+  _globals['_LISTRECORDSRESPONSE']._serialized_start=462
+  _globals['_LISTRECORDSRESPONSE']._serialized_end=543
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=545
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=567
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=569
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=606
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=608
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=686
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=688
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=773
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=775
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=857
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=859
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=960
+  _globals['_EXPORTBUNDLEREQUEST']._serialized_start=963
+  _globals['_EXPORTBUNDLEREQUEST']._serialized_end=1138
+  _globals['_EXPORTBUNDLERESPONSE']._serialized_start=1141
+  _globals['_EXPORTBUNDLERESPONSE']._serialized_end=1335
+  _globals['_EXPORTBUNDLERESPONSE_ABSENTATTACHMENTSENTRY']._serialized_start=1279
+  _globals['_EXPORTBUNDLERESPONSE_ABSENTATTACHMENTSENTRY']._serialized_end=1335
+  _globals['_AUDITSERVICE']._serialized_start=1338
+  _globals['_AUDITSERVICE']._serialized_end=1785
 # @@protoc_insertion_point(module_scope)

@@ -63,6 +63,7 @@ class DatasetServiceServicer:
 
     def UploadDataset(self, request_iterator, context):
         """Streams a file in; it is hashed and stored encrypted, and not parsed by the gateway.
+        Sent again with the same request_id and bytes: the first dataset, as it is now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,6 +71,7 @@ class DatasetServiceServicer:
 
     def ImportDataset(self, request, context):
         """Fetches a file from a store that the operator allows, by its digest.
+        Sent again with the same request_id and content: the first dataset, as it is now; the store is not asked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

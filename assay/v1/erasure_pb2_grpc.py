@@ -48,6 +48,7 @@ class ErasureServiceServicer:
 
     def EraseResource(self, request, context):
         """Records the signed order, shreds payloads, keys and files, and records that.
+        Sent again: ALREADY_EXISTS `ERASED_BEFORE`; an order that was recorded and not carried out is carried out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,7 +26,7 @@ from assay.v1._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_v
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61ssay/v1/identity.proto\x12\x08\x61ssay.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x01\n\tSignature\x12$\n\x05keyid\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x17\n\x03sig\x18\x02 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80\x08\x12\x1f\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80@\x12\x17\n\x06scheme\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18 \x12$\n\x12\x61uthenticator_data\x18\x05 \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\x80 \x12\x1d\n\x0b\x63lient_data\x18\x06 \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\x80 \"\x98\x01\n\x08\x45nvelope\x12\x39\n\x0cpayload_type\x18\x01 \x01(\tB#\xbaH r\x1e\n\x1c\x61pplication/vnd.in-toto+json\x12\x1c\n\x07payload\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x02\x18\xe0\xd4\x03\x12\x33\n\nsignatures\x18\x03 \x03(\x0b\x32\x13.assay.v1.SignatureB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x08\":\n\x07Opening\x12\x15\n\x04salt\x18\x01 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x18\n\x04text\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0f\"\xcd\x01\n\tRoleGrant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x1c\n\x04role\x18\x03 \x01(\x0e\x32\x0e.assay.v1.Role\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12.\n\ngrant_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crecord_index\x18\x07 \x01(\x03\"\x0f\n\rWhoAmIRequest\"F\n\x0eWhoAmIResponse\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12#\n\x06grants\x18\x02 \x03(\x0b\x32\x13.assay.v1.RoleGrant\"m\n\x15ListRoleGrantsRequest\x12\x17\n\x0finclude_revoked\x18\x01 \x01(\x08\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"[\n\x16ListRoleGrantsResponse\x12(\n\x0brole_grants\x18\x01 \x03(\x0b\x32\x13.assay.v1.RoleGrant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x10GrantRoleRequest\x12,\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\"<\n\x11GrantRoleResponse\x12\'\n\nrole_grant\x18\x01 \x01(\x0b\x32\x13.assay.v1.RoleGrant\"g\n\x11RevokeRoleRequest\x12$\n\x04name\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x18\xe0\xd4\x03:\x0broleGrants/\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\"=\n\x12RevokeRoleResponse\x12\'\n\nrole_grant\x18\x01 \x01(\x0b\x32\x13.assay.v1.RoleGrant*\x99\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x12\n\x0eROLE_REQUESTER\x10\x01\x12\x1b\n\x17ROLE_COMPLIANCE_OFFICER\x10\x02\x12\x12\n\x0eROLE_VALIDATOR\x10\x03\x12\x11\n\rROLE_DEPLOYER\x10\x04\x12\x10\n\x0cROLE_AUDITOR\x10\x05\x12\x11\n\rROLE_OPERATOR\x10\x06\x32\xb2\x02\n\x0fIdentityService\x12;\n\x06WhoAmI\x12\x17.assay.v1.WhoAmIRequest\x1a\x18.assay.v1.WhoAmIResponse\x12S\n\x0eListRoleGrants\x12\x1f.assay.v1.ListRoleGrantsRequest\x1a .assay.v1.ListRoleGrantsResponse\x12\x44\n\tGrantRole\x12\x1a.assay.v1.GrantRoleRequest\x1a\x1b.assay.v1.GrantRoleResponse\x12G\n\nRevokeRole\x12\x1b.assay.v1.RevokeRoleRequest\x1a\x1c.assay.v1.RevokeRoleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61ssay/v1/identity.proto\x12\x08\x61ssay.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x01\n\tSignature\x12$\n\x05keyid\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x17\n\x03sig\x18\x02 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80\x08\x12\x1f\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80@\x12\x17\n\x06scheme\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18 \x12$\n\x12\x61uthenticator_data\x18\x05 \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\x80 \x12\x1d\n\x0b\x63lient_data\x18\x06 \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\x80 \"\x98\x01\n\x08\x45nvelope\x12\x39\n\x0cpayload_type\x18\x01 \x01(\tB#\xbaH r\x1e\n\x1c\x61pplication/vnd.in-toto+json\x12\x1c\n\x07payload\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x02\x18\xe0\xd4\x03\x12\x33\n\nsignatures\x18\x03 \x03(\x0b\x32\x13.assay.v1.SignatureB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x08\":\n\x07Opening\x12\x15\n\x04salt\x18\x01 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x18\n\x04text\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0f\"\xcd\x01\n\tRoleGrant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x1c\n\x04role\x18\x03 \x01(\x0e\x32\x0e.assay.v1.Role\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12.\n\ngrant_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crecord_index\x18\x07 \x01(\x03\"\x0f\n\rWhoAmIRequest\"F\n\x0eWhoAmIResponse\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12#\n\x06grants\x18\x02 \x03(\x0b\x32\x13.assay.v1.RoleGrant\"j\n\x15ListRoleGrantsRequest\x12\x17\n\x0finclude_revoked\x18\x01 \x01(\x08\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"[\n\x16ListRoleGrantsResponse\x12(\n\x0brole_grants\x18\x01 \x03(\x0b\x32\x13.assay.v1.RoleGrant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x10GrantRoleRequest\x12,\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\"<\n\x11GrantRoleResponse\x12\'\n\nrole_grant\x18\x01 \x01(\x0b\x32\x13.assay.v1.RoleGrant\"g\n\x11RevokeRoleRequest\x12$\n\x04name\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x18\xe0\xd4\x03:\x0broleGrants/\x12,\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x12.assay.v1.EnvelopeB\x06\xbaH\x03\xc8\x01\x01\"=\n\x12RevokeRoleResponse\x12\'\n\nrole_grant\x18\x01 \x01(\x0b\x32\x13.assay.v1.RoleGrant*\x99\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x12\n\x0eROLE_REQUESTER\x10\x01\x12\x1b\n\x17ROLE_COMPLIANCE_OFFICER\x10\x02\x12\x12\n\x0eROLE_VALIDATOR\x10\x03\x12\x11\n\rROLE_DEPLOYER\x10\x04\x12\x10\n\x0cROLE_AUDITOR\x10\x05\x12\x11\n\rROLE_OPERATOR\x10\x06\x32\xb2\x02\n\x0fIdentityService\x12;\n\x06WhoAmI\x12\x17.assay.v1.WhoAmIRequest\x1a\x18.assay.v1.WhoAmIResponse\x12S\n\x0eListRoleGrants\x12\x1f.assay.v1.ListRoleGrantsRequest\x1a .assay.v1.ListRoleGrantsResponse\x12\x44\n\tGrantRole\x12\x1a.assay.v1.GrantRoleRequest\x1a\x1b.assay.v1.GrantRoleResponse\x12G\n\nRevokeRole\x12\x1b.assay.v1.RevokeRoleRequest\x1a\x1c.assay.v1.RevokeRoleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,7 +56,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENING'].fields_by_name['text']._loaded_options = None
   _globals['_OPENING'].fields_by_name['text']._serialized_options = b'\272H\007r\005\020\001\030\320\017'
   _globals['_LISTROLEGRANTSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTROLEGRANTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTROLEGRANTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTROLEGRANTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTROLEGRANTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_GRANTROLEREQUEST'].fields_by_name['envelope']._loaded_options = None
@@ -65,8 +65,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEROLEREQUEST'].fields_by_name['name']._serialized_options = b'\272H\023r\021\030\340\324\003:\013roleGrants/'
   _globals['_REVOKEROLEREQUEST'].fields_by_name['envelope']._loaded_options = None
   _globals['_REVOKEROLEREQUEST'].fields_by_name['envelope']._serialized_options = b'\272H\003\310\001\001'
-  _globals['_ROLE']._serialized_start=1316
-  _globals['_ROLE']._serialized_end=1469
+  _globals['_ROLE']._serialized_start=1313
+  _globals['_ROLE']._serialized_end=1466
   _globals['_SIGNATURE']._serialized_start=100
   _globals['_SIGNATURE']._serialized_end=301
   _globals['_ENVELOPE']._serialized_start=304
@@ -80,17 +80,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WHOAMIRESPONSE']._serialized_start=743
   _globals['_WHOAMIRESPONSE']._serialized_end=813
   _globals['_LISTROLEGRANTSREQUEST']._serialized_start=815
-  _globals['_LISTROLEGRANTSREQUEST']._serialized_end=924
-  _globals['_LISTROLEGRANTSRESPONSE']._serialized_start=926
-  _globals['_LISTROLEGRANTSRESPONSE']._serialized_end=1017
-  _globals['_GRANTROLEREQUEST']._serialized_start=1019
-  _globals['_GRANTROLEREQUEST']._serialized_end=1083
-  _globals['_GRANTROLERESPONSE']._serialized_start=1085
-  _globals['_GRANTROLERESPONSE']._serialized_end=1145
-  _globals['_REVOKEROLEREQUEST']._serialized_start=1147
-  _globals['_REVOKEROLEREQUEST']._serialized_end=1250
-  _globals['_REVOKEROLERESPONSE']._serialized_start=1252
-  _globals['_REVOKEROLERESPONSE']._serialized_end=1313
-  _globals['_IDENTITYSERVICE']._serialized_start=1472
-  _globals['_IDENTITYSERVICE']._serialized_end=1778
+  _globals['_LISTROLEGRANTSREQUEST']._serialized_end=921
+  _globals['_LISTROLEGRANTSRESPONSE']._serialized_start=923
+  _globals['_LISTROLEGRANTSRESPONSE']._serialized_end=1014
+  _globals['_GRANTROLEREQUEST']._serialized_start=1016
+  _globals['_GRANTROLEREQUEST']._serialized_end=1080
+  _globals['_GRANTROLERESPONSE']._serialized_start=1082
+  _globals['_GRANTROLERESPONSE']._serialized_end=1142
+  _globals['_REVOKEROLEREQUEST']._serialized_start=1144
+  _globals['_REVOKEROLEREQUEST']._serialized_end=1247
+  _globals['_REVOKEROLERESPONSE']._serialized_start=1249
+  _globals['_REVOKEROLERESPONSE']._serialized_end=1310
+  _globals['_IDENTITYSERVICE']._serialized_start=1469
+  _globals['_IDENTITYSERVICE']._serialized_end=1775
 # @@protoc_insertion_point(module_scope)

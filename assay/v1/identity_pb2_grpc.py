@@ -77,6 +77,7 @@ class IdentityServiceServicer:
 
     def GrantRole(self, request, context):
         """Grants a role by a signed statement.
+        Sent again: ALREADY_EXISTS `GRANT_EXISTS`; a grant's id is used once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +85,7 @@ class IdentityServiceServicer:
 
     def RevokeRole(self, request, context):
         """Revokes a grant by a signed statement; it takes effect at once.
+        Sent again: FAILED_PRECONDITION `GRANT_REVOKED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,7 +26,7 @@ from assay.v1._vendor.buf.validate import validate_pb2 as buf_dot_validate_dot_v
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61ssay/v1/model.proto\x12\x08\x61ssay.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\tModelFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xb1\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ntuning_job\x18\x02 \x01(\t\x12\"\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x13.assay.v1.ModelFile\x12\x16\n\x0e\x61\x64\x61pter_sha256\x18\x04 \x01(\t\x12\x12\n\nbase_model\x18\x05 \x01(\t\x12\x13\n\x0b\x62\x61se_sha256\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14\x63\x61rd_rendered_sha256\x18\x08 \x01(\t\x12\x1a\n\x12\x63\x61rd_issued_sha256\x18\t \x01(\t\x12\x1b\n\x13\x63\x61rd_rendered_index\x18\n \x01(\x03\x12\x19\n\x11\x63\x61rd_issued_index\x18\x0b \x01(\x03\"`\n\x0fGetModelRequest\x12M\n\x04name\x18\x01 \x01(\tB?\xbaH<r:28^units/[a-z][a-z0-9-]{0,30}/models/[a-z][a-z0-9-]{0,62}$\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.assay.v1.Model\"\x85\x01\n\x11ListModelsRequest\x12\x33\n\x06parent\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^units/[a-z][a-z0-9-]{0,30}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"N\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.assay.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x94\x01\n\x13\x44ownloadCardRequest\x12M\n\x04name\x18\x01 \x01(\tB?\xbaH<r:28^units/[a-z][a-z0-9-]{0,30}/models/[a-z][a-z0-9-]{0,62}$\x12.\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x14.assay.v1.CardFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\"5\n\x14\x44ownloadCardResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"g\n\x16\x44ownloadAdapterRequest\x12M\n\x04name\x18\x01 \x01(\tB?\xbaH<r:28^units/[a-z][a-z0-9-]{0,30}/models/[a-z][a-z0-9-]{0,62}$\"I\n\x17\x44ownloadAdapterResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c*T\n\nCardFormat\x12\x1b\n\x17\x43\x41RD_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41RD_FORMAT_PDF\x10\x01\x12\x14\n\x10\x43\x41RD_FORMAT_JSON\x10\x02\x32\xc5\x02\n\x0cModelService\x12\x41\n\x08GetModel\x12\x19.assay.v1.GetModelRequest\x1a\x1a.assay.v1.GetModelResponse\x12G\n\nListModels\x12\x1b.assay.v1.ListModelsRequest\x1a\x1c.assay.v1.ListModelsResponse\x12O\n\x0c\x44ownloadCard\x12\x1d.assay.v1.DownloadCardRequest\x1a\x1e.assay.v1.DownloadCardResponse0\x01\x12X\n\x0f\x44ownloadAdapter\x12 .assay.v1.DownloadAdapterRequest\x1a!.assay.v1.DownloadAdapterResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61ssay/v1/model.proto\x12\x08\x61ssay.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\tModelFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xb1\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ntuning_job\x18\x02 \x01(\t\x12\"\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x13.assay.v1.ModelFile\x12\x16\n\x0e\x61\x64\x61pter_sha256\x18\x04 \x01(\t\x12\x12\n\nbase_model\x18\x05 \x01(\t\x12\x13\n\x0b\x62\x61se_sha256\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14\x63\x61rd_rendered_sha256\x18\x08 \x01(\t\x12\x1a\n\x12\x63\x61rd_issued_sha256\x18\t \x01(\t\x12\x1b\n\x13\x63\x61rd_rendered_index\x18\n \x01(\x03\x12\x19\n\x11\x63\x61rd_issued_index\x18\x0b \x01(\x03\"`\n\x0fGetModelRequest\x12M\n\x04name\x18\x01 \x01(\tB?\xbaH<r:28^units/[a-z][a-z0-9-]{0,30}/models/[a-z][a-z0-9-]{0,62}$\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.assay.v1.Model\"\x82\x01\n\x11ListModelsRequest\x12\x33\n\x06parent\x18\x01 \x01(\tB#\xbaH r\x1e\x32\x1c^units/[a-z][a-z0-9-]{0,30}$\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"N\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.assay.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x94\x01\n\x13\x44ownloadCardRequest\x12M\n\x04name\x18\x01 \x01(\tB?\xbaH<r:28^units/[a-z][a-z0-9-]{0,30}/models/[a-z][a-z0-9-]{0,62}$\x12.\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x14.assay.v1.CardFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\"5\n\x14\x44ownloadCardResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"g\n\x16\x44ownloadAdapterRequest\x12M\n\x04name\x18\x01 \x01(\tB?\xbaH<r:28^units/[a-z][a-z0-9-]{0,30}/models/[a-z][a-z0-9-]{0,62}$\"I\n\x17\x44ownloadAdapterResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c*T\n\nCardFormat\x12\x1b\n\x17\x43\x41RD_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41RD_FORMAT_PDF\x10\x01\x12\x14\n\x10\x43\x41RD_FORMAT_JSON\x10\x02\x32\xc5\x02\n\x0cModelService\x12\x41\n\x08GetModel\x12\x19.assay.v1.GetModelRequest\x1a\x1a.assay.v1.GetModelResponse\x12G\n\nListModels\x12\x1b.assay.v1.ListModelsRequest\x1a\x1c.assay.v1.ListModelsResponse\x12O\n\x0c\x44ownloadCard\x12\x1d.assay.v1.DownloadCardRequest\x1a\x1e.assay.v1.DownloadCardResponse0\x01\x12X\n\x0f\x44ownloadAdapter\x12 .assay.v1.DownloadAdapterRequest\x1a!.assay.v1.DownloadAdapterResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTMODELSREQUEST'].fields_by_name['parent']._serialized_options = b'\272H r\0362\034^units/[a-z][a-z0-9-]{0,30}$'
   _globals['_LISTMODELSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTMODELSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTMODELSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_DOWNLOADCARDREQUEST'].fields_by_name['name']._loaded_options = None
@@ -47,8 +47,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOWNLOADCARDREQUEST'].fields_by_name['format']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_DOWNLOADADAPTERREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DOWNLOADADAPTERREQUEST'].fields_by_name['name']._serialized_options = b'\272H<r:28^units/[a-z][a-z0-9-]{0,30}/models/[a-z][a-z0-9-]{0,62}$'
-  _globals['_CARDFORMAT']._serialized_start=1219
-  _globals['_CARDFORMAT']._serialized_end=1303
+  _globals['_CARDFORMAT']._serialized_start=1216
+  _globals['_CARDFORMAT']._serialized_end=1300
   _globals['_MODELFILE']._serialized_start=96
   _globals['_MODELFILE']._serialized_end=157
   _globals['_MODEL']._serialized_start=160
@@ -58,17 +58,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_start=565
   _globals['_GETMODELRESPONSE']._serialized_end=615
   _globals['_LISTMODELSREQUEST']._serialized_start=618
-  _globals['_LISTMODELSREQUEST']._serialized_end=751
-  _globals['_LISTMODELSRESPONSE']._serialized_start=753
-  _globals['_LISTMODELSRESPONSE']._serialized_end=831
-  _globals['_DOWNLOADCARDREQUEST']._serialized_start=834
-  _globals['_DOWNLOADCARDREQUEST']._serialized_end=982
-  _globals['_DOWNLOADCARDRESPONSE']._serialized_start=984
-  _globals['_DOWNLOADCARDRESPONSE']._serialized_end=1037
-  _globals['_DOWNLOADADAPTERREQUEST']._serialized_start=1039
-  _globals['_DOWNLOADADAPTERREQUEST']._serialized_end=1142
-  _globals['_DOWNLOADADAPTERRESPONSE']._serialized_start=1144
-  _globals['_DOWNLOADADAPTERRESPONSE']._serialized_end=1217
-  _globals['_MODELSERVICE']._serialized_start=1306
-  _globals['_MODELSERVICE']._serialized_end=1631
+  _globals['_LISTMODELSREQUEST']._serialized_end=748
+  _globals['_LISTMODELSRESPONSE']._serialized_start=750
+  _globals['_LISTMODELSRESPONSE']._serialized_end=828
+  _globals['_DOWNLOADCARDREQUEST']._serialized_start=831
+  _globals['_DOWNLOADCARDREQUEST']._serialized_end=979
+  _globals['_DOWNLOADCARDRESPONSE']._serialized_start=981
+  _globals['_DOWNLOADCARDRESPONSE']._serialized_end=1034
+  _globals['_DOWNLOADADAPTERREQUEST']._serialized_start=1036
+  _globals['_DOWNLOADADAPTERREQUEST']._serialized_end=1139
+  _globals['_DOWNLOADADAPTERRESPONSE']._serialized_start=1141
+  _globals['_DOWNLOADADAPTERRESPONSE']._serialized_end=1214
+  _globals['_MODELSERVICE']._serialized_start=1303
+  _globals['_MODELSERVICE']._serialized_end=1628
 # @@protoc_insertion_point(module_scope)

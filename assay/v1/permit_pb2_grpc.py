@@ -58,6 +58,7 @@ class PermitServiceServicer:
 
     def IssuePermit(self, request, context):
         """Issues a permit for an approved model.
+        Sent again with the same request_id and content: the first permit, as it is now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +73,7 @@ class PermitServiceServicer:
 
     def RevokePermit(self, request, context):
         """Revokes a permit at once.
+        Sent again: FAILED_PRECONDITION `PERMIT_REVOKED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -349,12 +349,14 @@ class CancelTuningJobResponse(_message.Message):
     def __init__(self, tuning_job: _Optional[_Union[TuningJob, _Mapping]] = ...) -> None: ...
 
 class PauseTuningJobRequest(_message.Message):
-    __slots__ = ("name", "reason")
+    __slots__ = ("name", "reason", "etag")
     NAME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     name: str
     reason: str
-    def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class PauseTuningJobResponse(_message.Message):
     __slots__ = ("tuning_job",)
@@ -363,12 +365,14 @@ class PauseTuningJobResponse(_message.Message):
     def __init__(self, tuning_job: _Optional[_Union[TuningJob, _Mapping]] = ...) -> None: ...
 
 class ResumeTuningJobRequest(_message.Message):
-    __slots__ = ("name", "reason")
+    __slots__ = ("name", "reason", "etag")
     NAME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     name: str
     reason: str
-    def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class ResumeTuningJobResponse(_message.Message):
     __slots__ = ("tuning_job",)

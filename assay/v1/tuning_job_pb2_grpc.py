@@ -88,6 +88,7 @@ class TuningJobServiceServicer:
 
     def CreateTuningJob(self, request, context):
         """Asks for a job; answers at once, policy follows in PREPARING.
+        Sent again with the same request_id and content: the first job, as it is now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +110,7 @@ class TuningJobServiceServicer:
 
     def CancelTuningJob(self, request, context):
         """Cancels; a running task is stopped.
+        Sent again: FAILED_PRECONDITION `JOB_STATE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,6 +118,7 @@ class TuningJobServiceServicer:
 
     def PauseTuningJob(self, request, context):
         """Pauses at a checkpoint.
+        Sent again: ABORTED `ETAG` with an etag; without one `JOB_STATE`, or it pauses a job that somebody resumed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +126,7 @@ class TuningJobServiceServicer:
 
     def ResumeTuningJob(self, request, context):
         """Resumes from the checkpoint.
+        Sent again: ABORTED `ETAG` with an etag; without one `JOB_STATE`, or it resumes a job that somebody paused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +134,7 @@ class TuningJobServiceServicer:
 
     def AppealTuningJob(self, request, context):
         """Files an appeal; decided by another subject than the refuser.
+        Sent again: FAILED_PRECONDITION `APPEAL_WAITS`, after a dismissal `APPEAL_ENDED`; a refusal that came since is appealed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +149,7 @@ class TuningJobServiceServicer:
 
     def ReplayTuningJob(self, request, context):
         """Does a job's training again from its sealed bundle and compares the adapters; asked again while one runs, joins it.
+        Sent again after its end: another replay, with a record of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

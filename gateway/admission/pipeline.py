@@ -57,7 +57,7 @@ _UNREACHABLE = timedelta(seconds=1)
 _FULL = timedelta(seconds=10)
 """A task that finds no room on a disk is sealed anew at every try."""
 _ENDED = ("LEDGER_STOPPED", "LEDGER_CLOSED")
-_WAITED_FOR = ("LEDGER_BUSY", "CLOCK_REGRESSED", "CLOCK_JUMPED", "DATABASE_DAMAGED")
+_WAITED_FOR = ("LEDGER_BUSY", "CLOCK_REGRESSED", "CLOCK_JUMPED", "DATABASE_DAMAGED", "UNKNOWN_FIELDS")
 _STEPS = {
     State.RECEIVED: intake.begin,
     State.PREPARING: intake.prepare,
@@ -323,7 +323,7 @@ def _lapsed(now_us: int, connection: Connection) -> Sequence[str]:
 def _waits(error: Exception) -> TypeGuard[AssayError]:
     """Whether something is not there just now: that is not the job's fault, so it does not count against it.
 
-    Nor is a clock that somebody must set, or a database that somebody must restore.
+    Nor is a clock that somebody must set, a database that somebody must restore, or a worker of an older release.
     """
     return isinstance(error, UnavailableError) or (isinstance(error, AssayError) and error.reason in _WAITED_FOR)
 

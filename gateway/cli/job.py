@@ -26,6 +26,9 @@ app = typer.Typer()
 State = tuning_job_pb2.TuningJob.State
 JobArgument = Annotated[str, typer.Argument(help="units/UNIT/tuningJobs/ID")]
 ReasonOption = Annotated[str, typer.Option(help="Why; it is recorded.")]
+EtagOption = Annotated[
+    str, typer.Option(help="Only if the job is still this version, as `assay job get` shows it.", show_default=False)
+]
 REFUSED_STATES = frozenset(
     {State.STATE_DENIED, State.STATE_QUARANTINED, State.STATE_REJECTED, State.STATE_REVOKED, State.STATE_EXPIRED}
 )
@@ -244,27 +247,27 @@ def cancel(
 
 @app.command()
 def pause(
-    name: JobArgument, reason: ReasonOption,
+    name: JobArgument, reason: ReasonOption, etag: EtagOption = "",
     identity: IdentityOption = None, address: AddressOption = None, output: OutputOption = Output.TEXT,
 ) -> None:  # fmt: skip
     """Pause a job at its next checkpoint.
 
     Example: assay job pause units/support/tuningJobs/replies --reason "device needed"
     """
-    request = tuning_job_pb2.PauseTuningJobRequest(name=name, reason=reason)
+    request = tuning_job_pb2.PauseTuningJobRequest(name=name, reason=reason, etag=etag)
     _act(lambda jobs: jobs.PauseTuningJob(request).tuning_job, identity, address, output)
 
 
 @app.command()
 def resume(
-    name: JobArgument, reason: ReasonOption,
+    name: JobArgument, reason: ReasonOption, etag: EtagOption = "",
     identity: IdentityOption = None, address: AddressOption = None, output: OutputOption = Output.TEXT,
 ) -> None:  # fmt: skip
     """Resume a paused job from its checkpoint.
 
     Example: assay job resume units/support/tuningJobs/replies --reason "device free"
     """
-    request = tuning_job_pb2.ResumeTuningJobRequest(name=name, reason=reason)
+    request = tuning_job_pb2.ResumeTuningJobRequest(name=name, reason=reason, etag=etag)
     _act(lambda jobs: jobs.ResumeTuningJob(request).tuning_job, identity, address, output)
 
 

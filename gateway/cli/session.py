@@ -47,6 +47,7 @@ AddressOption = Annotated[
 
 DEADLINE_SECONDS = 60.0
 STREAM_DEADLINE_SECONDS = 6 * 3600.0
+KEEPALIVE_MS = 300_000
 
 
 class Session:
@@ -160,7 +161,7 @@ def open_session(folder: Path | None, address: str | None) -> Iterator[Session]:
             f"{folder / 'person.crt'} was valid until {ended:%Y-%m-%d %H:%M} UTC",
             remedy=f"whoever holds the authority's key makes a new one: assay identity renew DIR people/{folder.name}",
         )
-    options = [("grpc.keepalive_time_ms", 300_000), ("grpc.enable_retries", 1)]
+    options = [("grpc.keepalive_time_ms", KEEPALIVE_MS), ("grpc.enable_retries", 1)]
     with grpc.secure_channel(target, tls.channel_credentials(), options) as channel:
         yield Session(folder, target, subject, grpc.intercept_channel(channel, _Context(_trace_context())))
 

@@ -63,6 +63,18 @@ def etag(name: str, version: int) -> str:
     return hashlib.sha256(canonical.encode({"name": name, "version": version})).hexdigest()[:32]
 
 
+def demand_etag(job: JobRow, *etags: str) -> None:
+    """Demands that whoever acts has seen the job as it is.
+
+    Raises:
+        AbortedError: ``ETAG`` when one of the etags is not that of the job's version.
+    """
+    if {*etags} != {etag(job.name, job.version)}:
+        raise AbortedError(
+            "ETAG", f"{job.name} is no longer the version that was acted on", remedy="read it again, then decide"
+        )
+
+
 def receive(work: UnitOfWork, job: JobRow, change: Change) -> Changed:
     """Brings a job into being; ``job`` is the row to insert, in state ``NONE`` and version 0."""
     if job.state != State.NONE or job.version != 0:

@@ -161,9 +161,10 @@ class JobService:
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
+            AbortedError: ``ETAG`` when the request names a version that is no longer the job's.
             PreconditionError: ``JOB_STATE``.
         """
-        message = await self._by_person(caller, request.name, Event.PAUSE, request.reason)
+        message = await self._by_person(caller, request.name, Event.PAUSE, request.reason, request.etag)
         return tuning_job_pb2.PauseTuningJobResponse(tuning_job=message)
 
     async def resume_tuning_job(
@@ -173,11 +174,12 @@ class JobService:
 
         Raises:
             NotFoundError: ``NOT_FOUND``.
+            AbortedError: ``ETAG`` when the request names a version that is no longer the job's.
             PermissionDeniedError: ``OFFICERS_PAUSE`` when a compliance officer paused it.
             PreconditionError: ``JOB_STATE``, ``GUARD`` when the budget is spent, or a reason of
                 :func:`gateway.standing.demand_intake`.
         """
-        message = await self._by_person(caller, request.name, Event.RESUME, request.reason)
+        message = await self._by_person(caller, request.name, Event.RESUME, request.reason, request.etag)
         return tuning_job_pb2.ResumeTuningJobResponse(tuning_job=message)
 
     async def appeal_tuning_job(
@@ -331,11 +333,15 @@ class JobService:
         )
         return machine.receive(uow, job, change).job
 
-    async def _by_person(self, caller: Caller, name: str, event: Event, reason: str) -> tuning_job_pb2.TuningJob:
+    async def _by_person(
+        self, caller: Caller, name: str, event: Event, reason: str, etag: str = ""
+    ) -> tuning_job_pb2.TuningJob:
         caller.require_unit(unit_of(name), name)
 
         def work(uow: UnitOfWork) -> None:
             job = _require(uow.connection, name)
+            if etag:
+                machine.demand_etag(job, etag)
             values: dict[str, Any] = {"resume_to": job.state} if event is Event.PAUSE else {}
             predicate: dict[str, Any] = {}
             said = self._keep(uow.connection, job, event, reason)

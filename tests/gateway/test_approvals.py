@@ -181,7 +181,7 @@ async def test_attack_18_an_approval_handed_in_again_or_for_another_job(house: H
 
     request = decision(envelope, found.etag)
     await house.app.approvals.decide_approval(cora, request)
-    await again("ROLE_NOT_MISSING")
+    await again("SIGNED_BEFORE")
     await house.app.jobs.create_tuning_job(await house.caller("rita"), house.request(job="second"))
     await again("SIGNED_OTHER", "units/credit/tuningJobs/second")
     await decide(house, "vik", "validator")
@@ -197,7 +197,9 @@ async def test_roles(house: House) -> None:
     await refused(house, "ROLE_NOT_MISSING", "dana", "deployer")
     await refused(house, "ROLE_MISSING", "dana", "deployer", granted=False)
     await decide(house, "cora", "compliance_officer")
-    await refused(house, "ROLE_NOT_MISSING", "cora", "compliance_officer")
+    await refused(house, "SIGNED_BEFORE", "cora", "compliance_officer")
+    await grant(house, "olga", "compliance_officer")
+    await refused(house, "ROLE_NOT_MISSING", "olga", "compliance_officer")
 
 
 async def test_another_units_officer_sees_nothing(house: House) -> None:

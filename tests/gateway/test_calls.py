@@ -269,6 +269,17 @@ async def test_bytes_that_are_no_message_are_refused_and_no_fault_of_ours(served
     assert served.refusals("rita") == ["MESSAGE_MALFORMED"]
 
 
+@pytest.mark.parametrize("path", [UPLOAD, WATCH, PERMITS])
+async def test_what_a_newer_client_asks_is_refused_and_recorded(served: Served, path: str) -> None:
+    async with served.channel("rita") as rita:
+        call = silent(rita, path, 60)
+        await call.write(b"\x78\x01")
+        error = await ended(call)
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "UNKNOWN_FIELDS")
+    assert [(v.field, v.description) for v in error.violations] == [("(message)", "not known here: field 15")]
+    assert served.refusals("rita") == ["UNKNOWN_FIELDS"]
+
+
 async def test_an_upload_that_turns_into_bytes_of_no_message_is_refused(served: Served) -> None:
     async with served.channel("rita") as rita:
         call = silent(rita, UPLOAD, 60)

@@ -77,6 +77,11 @@ def spy(monkeypatch: pytest.MonkeyPatch, pristine: Path) -> Spy:
         (("job", "cancel", JOB, *WHY), "CancelTuningJob", {"name": JOB, "reason": "as agreed"}),
         (("job", "pause", JOB, *WHY), "PauseTuningJob", {"name": JOB, "reason": "as agreed"}),
         (("job", "resume", JOB, *WHY), "ResumeTuningJob", {"name": JOB, "reason": "as agreed"}),
+        (
+            ("job", "resume", JOB, *WHY, "--etag", "e"),
+            "ResumeTuningJob",
+            {"name": JOB, "reason": "as agreed", "etag": "e"},
+        ),
         (("job", "appeal", JOB, *WHY), "AppealTuningJob", {"name": JOB, "reason": "as agreed"}),
         (("permit", "revoke", PERMIT, "--reason", "incident"), "RevokePermit", {"name": PERMIT, "reason": "incident"}),
         (

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from assay.errors import ExhaustedError, InternalError, UnavailableError
+from assay.errors import ExhaustedError, InternalError, InvalidInputError, UnavailableError
 from assay.v1 import tuning_job_pb2 as pb
 from assay.worker.client import WorkerClient
 from audit.ledger.records import read
@@ -226,6 +226,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         ("submit", FULL, 8, "the gateway's"),
         ("fetch", FULL, 8, "the gateway's"),
         ("submit", ExhaustedError("LEDGER_BUSY", "too many units of work wait for the ledger"), 8, "LEDGER_BUSY"),
+        ("submit", InvalidInputError("UNKNOWN_FIELDS", "the worker's release is older"), 8, "UNKNOWN_FIELDS"),
         ("submit", InternalError("WORKER_FAULT", "the worker failed: OSError"), 1, ""),
     ],
 )

@@ -102,6 +102,7 @@ async def test_malformed_streams_have_named_outcomes(house: House) -> None:
         return pb.SubmitTaskRequest(header=copy)
 
     chunk = pb.SubmitTaskRequest(chunk=body)
+    newer = pb.SubmitTaskHeader.FromString(good.SerializeToString() + b"\x78\x01")
     cases = [
         ([], "TASK_HEADER"),
         ([chunk], "TASK_HEADER"),
@@ -112,6 +113,7 @@ async def test_malformed_streams_have_named_outcomes(house: House) -> None:
         ([header(sha256="zz"), chunk], "INVALID_FIELDS"),
         ([header(), pb.SubmitTaskRequest(chunk=b"x" * 262_145)], "INVALID_FIELDS"),
         ([header(), pb.SubmitTaskRequest()], "INVALID_FIELDS"),
+        ([pb.SubmitTaskRequest(header=newer), chunk], "UNKNOWN_FIELDS"),
         ([header(sha256="0" * 64), chunk], "TASK_DIGEST"),
         ([header(), chunk], "BUNDLE_FORMAT"),
     ]
