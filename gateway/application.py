@@ -191,7 +191,7 @@ class Application:
             evidence=EvidenceService(settings, store, blobs, keys, authorizer),
             erasures=erasures,
             lineage=LineageService(settings, store, blobs),
-            refusals=RefusalRecorder(store, settings.limits.refusals_per_minute),
+            refusals=RefusalRecorder(store, settings.limits),
             pipeline=Pipeline(office, cards, retention),
             clients=tuple(clients.values()),
         )
