@@ -194,7 +194,7 @@ class Application:
             evidence=EvidenceService(settings, store, blobs, keys, authorizer),
             erasures=erasures,
             lineage=LineageService(settings, store, blobs, search_log),
-            refusals=RefusalRecorder(store, settings.limits.refusals_per_minute),
+            refusals=RefusalRecorder(store, settings.limits),
             pipeline=Pipeline(office, cards, retention),
             clients=tuple(clients.values()),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
@@ -17,8 +17,9 @@ from audit.ledger import bundle, evidence, payloads
 from audit.ledger.ledger import StoredRecord
 from audit.ledger.payloads import ScopeKeys
 from audit.ledger.quorum import Log, QuorumPolicy
+from audit.ledger.records import OWN_UNITS, REFUSALS_UNIT
 from gateway import active_policy, pages
-from gateway.caller import ALL_UNITS, SYSTEM_UNIT, Caller, not_found
+from gateway.caller import ALL_UNITS, Caller, not_found
 from gateway.names import unit_of
 from gateway.settings import Settings
 from gateway.store import rows
@@ -36,7 +37,7 @@ _CHUNK = 256 << 10
 class EvidenceService:
     """Domain service of the ledger.
 
-    A caller reads the chains of units it has a role in; the system's chain takes a role in every unit.
+    A caller reads the chains of units it has a role in; the installation's own chains take leave to list the whole log.
     """
 
     settings: Settings
@@ -91,7 +92,7 @@ class EvidenceService:
             hashes = ledger.inclusion_proof(request.index, size)
             record = ledger.record(request.index)
             proof = audit_pb2.RecordProof(index=request.index, tree_size=size, hashes=hashes)
-            if caller.may("ListRecords", ALL_UNITS if record.unit == SYSTEM_UNIT else record.unit, self.authorizer):
+            if caller.may("ListRecords", ALL_UNITS if record.unit in OWN_UNITS else record.unit, self.authorizer):
                 proof.body = record.body
             return audit_pb2.GetInclusionProofResponse(proof=proof, checkpoint=self.store.publication.at(size))
 
@@ -126,11 +127,13 @@ class EvidenceService:
     ) -> AsyncIterator[audit_pb2.ExportBundleResponse]:
         """Yields an evidence bundle: the records asked for, what they rest on, their proofs, the cards, and the rules.
 
-        A card that cannot be read any more is left out, and so is a policy that is not kept; the last message names it.
+        A card that cannot be read any more is left out, and so is a policy that is not kept, and so are the records of
+        refused calls and cards where there are too many for a bundle; the last message names it.
 
         Raises:
             NotFoundError: ``NOT_FOUND`` for a unit that the caller has no role in.
             InvalidInputError: ``OTHER_UNIT``.
+            ExhaustedError: ``BUNDLE_TOO_LARGE``.
             UnavailableError: ``QUORUM_NOT_MET`` when the witnesses have not seen all that is in the log now.
         """
         unit = await self._unit(caller, request.parent)
@@ -147,33 +150,33 @@ class EvidenceService:
         yield audit_pb2.ExportBundleResponse(sha256=sha256, absent_attachments=absent)
 
     def _export(self, out: BinaryIO, unit: str | None, jobs: Sequence[str]) -> tuple[str, Mapping[str, str]]:
-        ledger = self.store.ledger
-        units = sorted({unit_of(job) for job in jobs})
-        chosen = {i for u in units for i in bundle.select(ledger, u, [j for j in jobs if unit_of(j) == u])}
+        units = {unit_of(job) for job in jobs} | ({unit} if unit else set())
         size, note = self.store.publication.latest()
-        indices = sorted(i for i in chosen if i < size) if jobs else None
-        attachments, absent = self.store.read(lambda c: self._attachments(c, unit, jobs, size))
-        whole, texts = unit is None and not jobs, set[str]()
+        cards = self.store.read(lambda c: self._cards(c, unit, jobs, size))
+        absent, texts = dict[str, str](), set[str]()
 
         def policy_of(rules: str, limits: str) -> dict[str, bytes]:
-            found, missing = self._texts(rules, limits, None if whole else {*units, *([unit] if unit else [])})
+            found, missing = self._texts(rules, limits, units or None)
             absent.update(missing)
             texts.update(found)
             return found
 
-        sha256 = bundle.export(
-            ledger,
+        exported = bundle.export(
+            self.store.ledger,
             out,
-            indices=indices,
             unit=unit,
-            attachments=attachments,
+            jobs=jobs,
+            attachments=self._attachments(cards, absent),
             disclose=self._disclosed,
             policy_of=policy_of,
             policy_text=self._policy(),
             checkpoint=note,
         )
+        absent |= dict.fromkeys(exported.without_documents, "BUNDLE_FULL")
+        if exported.without_refusals:
+            absent["refusals"] = "TOO_MANY"
         # Limits that stay the same under new rules may be kept with one of the two, and so may rules.
-        return sha256, {path: why for path, why in absent.items() if path not in texts}
+        return exported.sha256, {path: why for path, why in absent.items() if path not in texts}
 
     def _policy(self) -> str:
         """The witness policy as a bundle shows it: with the log's key, without addresses."""
@@ -213,16 +216,14 @@ class EvidenceService:
         del found[paths[1]]
         return found, {paths[1]: "OTHER_UNITS"}
 
-    def _attachments(
+    def _cards(
         self, connection: Connection, unit: str | None, jobs: Sequence[str], size: int
-    ) -> tuple[Mapping[str, bytes], dict[str, str]]:
-        """Cards and their JSON twins, under names that tell whose they are; a card's record names each one's digest.
+    ) -> list[tuple[str, str, str]]:
+        """Cards and their JSON twins, each as name, unit and digest; the name tells whose, a record names the digest.
 
-        Only cards recorded below ``size``: the bundle shows no record of a younger one. Beside them why one cannot be
-        read, by its name: the records of all others are as good without it.
+        Only cards recorded below ``size``: the bundle shows no record of a younger one.
         """
-        files: dict[str, bytes] = {}
-        absent: dict[str, str] = {}
+        found: list[tuple[str, str, str]] = []
         for model in rows.select_all(connection, ModelRow, order_by="name"):
             if (unit is not None and model.unit != unit) or (jobs and model.job not in jobs):
                 continue
@@ -230,17 +231,28 @@ class EvidenceService:
             twin, draft = (model.card_sha256, model.card_pdf_sha256) if model.card_index < size else ("", "")
             issued = model.issued_pdf_sha256 if model.issued_index < size else ""
             wanted = {"card.json": twin, "card.pdf": issued or draft}
-            for name, sha256 in ((f"{stem}.{kind}", digest) for kind, digest in wanted.items() if digest):
-                try:
-                    files[name] = read_bytes(self.blobs, model.unit, sha256)
-                except (NotFoundError, IntegrityError) as error:
-                    absent[name] = error.reason
-        return files, absent
+            found += [(f"{stem}.{kind}", model.unit, digest) for kind, digest in wanted.items() if digest]
+        return found
+
+    def _attachments(
+        self, cards: Sequence[tuple[str, str, str]], absent: dict[str, str]
+    ) -> Iterator[tuple[str, bytes]]:
+        """Each card that can be read, one after another; why one cannot goes to ``absent``: the rest is as good."""
+        for name, unit, sha256 in cards:
+            try:
+                yield name, read_bytes(self.blobs, unit, sha256)
+            except (NotFoundError, IntegrityError) as error:
+                absent[name] = error.reason
 
     async def _unit(self, caller: Caller, parent: str) -> str | None:
-        """The unit asked for, or ``None`` for the whole log, which takes a role in every unit."""
+        """The unit asked for, or ``None`` for the whole log, which takes a role in every unit.
+
+        The chain of refused calls is asked for as a unit, by whoever may list the whole log.
+        """
         unit = unit_of(parent)
-        if not caller.sees(unit) or unit == SYSTEM_UNIT:
+        if unit == REFUSALS_UNIT and caller.may("ListRecords", ALL_UNITS, self.authorizer):
+            return unit
+        if not caller.sees(unit) or unit in OWN_UNITS:
             raise not_found(parent)
         if unit == ALL_UNITS:
             return None

@@ -24,6 +24,7 @@ from assay.errors import InvalidInputError
 from assay.identity import Layout
 from assay.toml_file import Address
 from audit.ledger.postgres import check_url
+from audit.ledger.records import OWN_UNITS
 
 Unit = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_][A-Za-z0-9._-]*)?$")]
@@ -47,6 +48,7 @@ class Limits(_Frozen):
     max_unit_bytes: int = Field(default=1 << 40, ge=1)
     max_result_bytes: int = Field(default=16 << 30, ge=1)
     refusals_per_minute: int = Field(default=30, ge=1)
+    all_refusals_per_minute: int = Field(default=120, ge=1)
     calls_at_once: int = Field(default=32, ge=1, le=256)
     subject_searches_per_day: int = Field(default=200, ge=1)
     approval_days: int = Field(default=365, ge=1)
@@ -141,8 +143,9 @@ class Settings(_Frozen):
     @field_validator("units")
     @classmethod
     def _no_system_unit(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if "system" in value or len(set(value)) != len(value):
-            raise ValueError("units must be distinct, and 'system' is the installation's own")
+        if OWN_UNITS.intersection(value) or len(set(value)) != len(value):
+            own = " and ".join(repr(name) for name in sorted(OWN_UNITS))
+            raise ValueError(f"units must be distinct, and {own} are the installation's own")
         return value
 
     @field_validator("metrics")
@@ -281,6 +284,7 @@ max_dataset_bytes = 4294967296
 max_unit_bytes = 1099511627776      # files of rows that one unit may have stored, all together
 max_result_bytes = 17179869184
 refusals_per_minute = 30            # ledger records of refusals for one subject; the surplus is counted
+all_refusals_per_minute = 120       # the same for all subjects together
 calls_at_once = 32                  # calls that may be open by one key
 subject_searches_per_day = 200      # searches of one caller for data subjects
 approval_days = 365                 # an approval lapses after this

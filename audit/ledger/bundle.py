@@ -1,52 +1,89 @@
-"""Export of evidence bundles from a live ledger; :mod:`audit.ledger.evidence` has the layout."""
+"""Export of evidence bundles from a live ledger; :mod:`audit.ledger.evidence` has the layout.
+
+What a bundle may hold is what its verifier opens. A bundle that would hold more is refused before it is made, or while
+its first files are, and one that is made lies on disk: memory holds no record but the one at hand.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import BinaryIO
+from dataclasses import dataclass, field
+from typing import BinaryIO, NamedTuple, NoReturn
 
-from assay.errors import InvalidInputError
 from audit.ledger import evidence, records
 from audit.ledger.commitment import commitments_of
-from audit.ledger.evidence import Entry, Header
-from audit.ledger.ledger import Ledger, StoredRecord
+from audit.ledger.evidence import Chains, Entry, Header
+from audit.ledger.ledger import Ledger
 from audit.ledger.note import Checkpoint, ProofFile, SignedNote
-from audit.ledger.records import SYSTEM_UNIT
+from audit.ledger.records import REFUSALS_UNIT, REFUSED, SYSTEM_UNIT
+from audit.ledger.spool import Spool
 
 _PAGE = 500
+# Each has two files; the rest is for what people signed, cards, payloads and policies.
+MAX_RECORDS = evidence.MAX_ENTRIES // 2 - 500
+_READ_ONE_BY_ONE = "`assay audit records` and `assay audit inclusion` show records and their proofs"
+_REMEDIES = {
+    "log": "export by unit, or jobs by name (--job, 100 at once); monitors read a log of any size over HTTP (log_http)",
+    "unit": "export jobs by name (--job, 100 at once): each bundle has what they rest on",
+    "selection": f"name fewer jobs; of one alone, {_READ_ONE_BY_ONE}",
+    REFUSALS_UNIT: _READ_ONE_BY_ONE,
+}
+
+
+class Exported(NamedTuple):
+    """What was written.
+
+    Attributes:
+        sha256: hex SHA-256 of the bundle.
+        without_refusals: all records of refused calls were left out, since with them it would hold too much.
+        without_documents: names of the attachments that were left out for the same reason.
+    """
+
+    sha256: str
+    without_refusals: bool
+    without_documents: tuple[str, ...]
+
+
+class _Choice(NamedTuple):
+    """Which records a bundle shows, and what it may say of itself."""
+
+    scope: str
+    indices: Sequence[int]
+    without_refusals: bool = False
 
 
 def export(
     ledger: Ledger,
     out: BinaryIO,
     *,
-    indices: Sequence[int] | None = None,
     unit: str | None = None,
-    attachments: Mapping[str, bytes] | None = None,
+    jobs: Iterable[str] = (),
+    indices: Iterable[int] | None = None,
+    attachments: Iterable[tuple[str, bytes]] = (),
     disclose: Callable[[str], bytes] = lambda commitment: b"",
     policy_of: Callable[[str, str], Mapping[str, bytes]] = lambda rules, limits: {},
     policy_text: str,
     checkpoint: bytes | None = None,
-) -> str:
-    """Writes a bundle: the whole log, one unit with the system's records, or the records at ``indices``.
+) -> Exported:
+    """Writes a bundle: the whole log, one unit with the system's records, jobs with what they rest on, or records.
 
-    The same log, arguments and checkpoint give the same bytes.
+    Jobs rest on the system's records and on their units' records that name no job. Where the records of refused calls
+    are too many for a bundle they are left out, and the bundle is a selection, which the verifier says; so are
+    documents that do not fit beside the records. The same log, arguments and checkpoint give the same bytes.
 
     Args:
         ledger: a started ledger.
         out: where the ZIP goes.
-        indices: records to disclose; None for all of the log or unit. :func:`select` finds a job's.
         unit: business unit; None for the whole log.
-        attachments: documents by plain file name; the verifier demands that a record names each one's SHA-256.
+        jobs: resource names of the only jobs to show; none for all.
+        indices: the only records to show, in place of unit and jobs.
+        attachments: documents with their plain file names; the verifier demands that a record names each one's SHA-256.
         disclose: salt and payload of a commitment that the records name; empty for one that is erased or kept back.
         policy_of: texts of the rules and limits of two digests that decisions name, by path; none that is not kept or
             shows what is not this bundle's.
         policy_text: the log's key and witness policy, as the exporter sees it.
         checkpoint: the note to export under, with its cosignatures; None for the newest, which no witness has seen.
-
-    Returns:
-        Hex SHA-256 of the bundle.
 
     Raises:
         NotFoundError: ``RECORD_NOT_FOUND`` for an index beyond the log.
@@ -55,67 +92,114 @@ def export(
     """
     note = ledger.checkpoint() if checkpoint is None else checkpoint
     head = Checkpoint.parse(SignedNote.parse(note).text)
-    entries = [_entry(stored) for stored in _chosen(ledger, indices, unit, head.size)]
-    scope = "selection" if indices is not None else "log" if unit is None else "unit"
-    texts = {path: text for pair in evidence.policies_named(entries) for path, text in policy_of(*pair).items()}
-    files = {
-        evidence.POLICY: policy_text.encode(),
-        evidence.CHECKPOINT: note,
-        **evidence.derived_files(entries, policies=bool(texts)),
-        **texts,
-    }
-    for entry in entries:
-        files[evidence.record_path(entry.index)] = entry.body
-        proof = ledger.inclusion_proof(entry.index, head.size)
-        files[evidence.proof_path(entry.index)] = ProofFile(entry.index, tuple(proof), note).encode()
-    for size in evidence.evidence_sizes(entries, head.size):
-        proof = ledger.consistency_proof(size, head.size)
-        files[evidence.consistency_path(size, head.size)] = evidence.consistency_text(proof)
-    for name, data in (attachments or {}).items():
-        files[evidence.attachment_path(name)] = data
-    for commitment in {c for entry in entries for c in commitments_of(entry.record.predicate)}:
-        if data := disclose(commitment):
-            files[evidence.payload_path(commitment)] = data
-    header = Header(ledger.origin, head.size, head.root, scope, unit or "", evidence.quorum_of(policy_text))
-    files[evidence.MANIFEST] = evidence.manifest(header, files)
+    choice = _choose(ledger, head.size, unit, sorted(set(jobs)), indices)
+    refuse = _refusal_of(REFUSALS_UNIT if unit == REFUSALS_UNIT else choice.scope)
+    if len(choice.indices) > MAX_RECORDS:
+        refuse(f"more than {MAX_RECORDS} records with a proof each")
+    if sum(ledger.weight(page) for page in _pages(choice.indices)) > evidence.MAX_BYTES:
+        refuse(f"more than {evidence.MAX_BYTES} bytes of records")
+    header = Header(ledger.origin, head.size, head.root, choice.scope, unit or "", evidence.quorum_of(policy_text))
     sink = _Hashing(out)
-    evidence.write_zip(files, sink)
-    return sink.digest.hexdigest()
+    with Spool(refuse) as files:
+        files[evidence.POLICY], files[evidence.CHECKPOINT] = policy_text.encode(), note
+        named = _put_records(ledger, choice.indices, head, note, files, refuse)
+        texts = {path: text for pair in named.policies for path, text in policy_of(*pair).items()}
+        for path, data in (*texts.items(), (evidence.README, evidence.readme(bool(texts)))):
+            files[path] = data
+        for size in named.sizes:
+            proof = ledger.consistency_proof(size, head.size)
+            files[evidence.consistency_path(size, head.size)] = evidence.consistency_text(proof)
+        for commitment in sorted(named.commitments):
+            if data := disclose(commitment):
+                files[evidence.payload_path(commitment)] = data
+        left_out: list[str] = []
+        for name, data in attachments:
+            if files.has_room(path := evidence.attachment_path(name), data):
+                files[path] = data
+            else:
+                left_out.append(name)
+        files[evidence.MANIFEST] = evidence.manifest(header, files)
+        evidence.write_zip(files, sink)
+    return Exported(sink.digest.hexdigest(), choice.without_refusals, tuple(left_out))
 
 
-def select(ledger: Ledger, unit: str, jobs: Iterable[str]) -> list[int]:
-    """Indices of jobs' records and what they rest on: the system's records and the unit's records that name no job.
+@dataclass
+class _Named:
+    """What records name that a bundle shows beside them: digests of policies, sizes signed over, commitments."""
 
-    Raises:
-        InvalidInputError: ``JOB_OF_ANOTHER_UNIT``.
-    """
-    wanted = set(jobs)
-    if any(not job.startswith(f"units/{unit}/") for job in wanted):
-        raise InvalidInputError("JOB_OF_ANOTHER_UNIT", f"a job is not of {unit}")
-    rests = (s for u in sorted({unit, SYSTEM_UNIT}) for s in _pages(ledger, u, ledger.size))
-    return sorted(s.index for s in rests if s.job in wanted or not s.job or s.unit == SYSTEM_UNIT)
+    policies: dict[tuple[str, str], None] = field(default_factory=dict)
+    sizes: set[int] = field(default_factory=set)
+    commitments: set[str] = field(default_factory=set)
 
 
-def _chosen(ledger: Ledger, indices: Sequence[int] | None, unit: str | None, size: int) -> Iterator[StoredRecord]:
-    """Records in log order."""
+def _put_records(
+    ledger: Ledger,
+    indices: Sequence[int],
+    head: Checkpoint,
+    note: bytes,
+    files: Spool,
+    refuse: Callable[[str], NoReturn],
+) -> _Named:
+    """Puts each record with its proof and what follows from it among the files, and nothing of it into memory."""
+    named, chains, values = _Named(), Chains(), 0
+    for entry in _entries(ledger, indices):
+        values += evidence.values_in([entry.body])
+        if values > evidence.MAX_VALUES:
+            refuse(f"more than {evidence.MAX_VALUES} values in its records")
+        proof = ledger.inclusion_proof(entry.index, head.size)
+        files[evidence.record_path(entry.index)] = entry.body
+        files[evidence.proof_path(entry.index)] = ProofFile(entry.index, tuple(proof), note).encode()
+        for path, data in evidence.envelope_file(entry).items():
+            files[path] = data
+        chains.add(entry)
+        named.policies |= dict.fromkeys(evidence.policies_named([entry]))
+        named.sizes |= evidence.evidence_sizes([entry], head.size).keys()
+        named.commitments |= set(commitments_of(entry.record.predicate))
+    files[evidence.CHAIN] = chains.encode()
+    return named
+
+
+def _choose(ledger: Ledger, size: int, unit: str | None, jobs: Sequence[str], indices: Iterable[int] | None) -> _Choice:
+    """Which records below ``size`` are shown; at most one more than a bundle can hold."""
     if indices is not None:
-        yield from (ledger.record(index) for index in sorted(set(indices)))
-    elif unit is None:
-        yield from _pages(ledger, None, size)
+        return _Choice("selection", sorted(set(indices)))
+    if jobs:
+        units = sorted({job.split("/")[1] for job in jobs})
+        parts = [(u, "") for u in units] + [(job.split("/")[1], job) for job in jobs] + [(SYSTEM_UNIT, None)]
     else:
-        found = [stored for u in {unit, SYSTEM_UNIT} for stored in _pages(ledger, u, size)]
-        yield from sorted(found, key=lambda stored: stored.index)
+        parts = [(u, None) for u in (ledger.units() if unit is None else sorted({unit, SYSTEM_UNIT}))]
+    scope = "selection" if jobs else "log" if unit is None else "unit"
+    found = _gather(ledger, parts, size)
+    if len(found) <= MAX_RECORDS or unit == REFUSALS_UNIT:
+        return _Choice(scope, found)
+    others = _gather(ledger, [part for part in parts if part[0] != REFUSALS_UNIT], size, REFUSED)
+    return _Choice("selection", others, True) if len(others) <= MAX_RECORDS else _Choice(scope, found)
 
 
-def _pages(ledger: Ledger, unit: str | None, size: int) -> Iterator[StoredRecord]:
-    after = -1
-    while page := ledger.records(unit, None, after, _PAGE):
-        yield from (stored for stored in page if stored.index < size)
-        after = page[-1].index
+def _gather(ledger: Ledger, parts: Iterable[tuple[str, str | None]], size: int, without: str = "") -> list[int]:
+    """Where the records of units, or of their jobs, lie; no more than one too many."""
+    found: list[int] = []
+    for unit, job in parts:
+        left = MAX_RECORDS + 1 - len(found)
+        found += ledger.indices(unit, job, below=size, limit=left, without=without)
+    return sorted(found)
 
 
-def _entry(stored: StoredRecord) -> Entry:
-    return Entry(stored.index, stored.body, stored.leaf, records.read(stored.body))
+def _refusal_of(scope: str) -> Callable[[str], NoReturn]:
+    def refuse(what: str) -> NoReturn:
+        raise evidence.too_large(what, _REMEDIES[scope])
+
+    return refuse
+
+
+def _pages(indices: Sequence[int]) -> Iterator[Sequence[int]]:
+    yield from (indices[n : n + _PAGE] for n in range(0, len(indices), _PAGE))
+
+
+def _entries(ledger: Ledger, indices: Sequence[int]) -> Iterator[Entry]:
+    for page in _pages(indices):
+        for stored in ledger.records_at(page):
+            yield Entry(stored.index, stored.body, stored.leaf, records.read(stored.body))
 
 
 class _Hashing:

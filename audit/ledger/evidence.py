@@ -206,22 +206,55 @@ def consistency_text(hashes: Sequence[bytes]) -> bytes:
     return "".join(base64.b64encode(value).decode() + "\n" for value in hashes).encode()
 
 
+class Chains:
+    """What the units' records make one after another: the chains of ``tenant-chain.json``."""
+
+    def __init__(self) -> None:
+        self._units: dict[str, list[list[Any]]] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Takes the next record, in log order."""
+        place = [entry.index, entry.record.sequence, entry.leaf.hex()]
+        self._units.setdefault(entry.record.unit, []).append(place)
+
+    def encode(self) -> bytes:
+        """The file."""
+        return canonical.encode({"v": 1, "units": self._units})
+
+
+def envelope_file(entry: Entry) -> dict[str, bytes]:
+    """The DSSE file of a record that people sign; none of another."""
+    if not TYPES[entry.record.type].signed:
+        return {}
+    return {f"dsse/{entry.index}.json": canonical.encode(entry.record.envelope())}
+
+
+def readme(policies: bool) -> bytes:
+    """The README, of a bundle with policies' texts or without."""
+    return README_TEXT.replace(b"policy.txt", _POLICY_LINES + b"policy.txt", 1) if policies else README_TEXT
+
+
 def derived_files(entries: Sequence[Entry], *, policies: bool = False) -> dict[str, bytes]:
     """README, unit chains and DSSE files: what follows from the records, and from whether policies' texts are there."""
-    chains: dict[str, list[list[Any]]] = {}
-    files = {README: README_TEXT.replace(b"policy.txt", _POLICY_LINES + b"policy.txt", 1) if policies else README_TEXT}
+    chains, files = Chains(), {README: readme(policies)}
     for entry in entries:
-        record = entry.record
-        chains.setdefault(record.unit, []).append([entry.index, record.sequence, entry.leaf.hex()])
-        if TYPES[record.type].signed:
-            files[f"dsse/{entry.index}.json"] = canonical.encode(record.envelope())
-    files[CHAIN] = canonical.encode({"v": 1, "units": chains})
+        chains.add(entry)
+        files |= envelope_file(entry)
+    files[CHAIN] = chains.encode()
     return files
+
+
+def values_in(texts: Iterable[bytes]) -> int:
+    """Upper bound of the values in JSON texts, objects and arrays twice; counting is far cheaper than parsing."""
+    return sum(2 * (text.count(b"{") + text.count(b"[")) + text.count(b",") for text in texts)
 
 
 def manifest(header: Header, files: Mapping[str, bytes]) -> bytes:
     """The manifest over all other files."""
-    rows = [{"path": path, "sha256": sha256_bytes(files[path]), "size": len(files[path])} for path in sorted(files)]
+    rows = [
+        {"path": path, "sha256": sha256_bytes(data), "size": len(data)}
+        for path, data in ((path, files[path]) for path in sorted(files))
+    ]
     return canonical.encode(
         {
             "v": 1,
@@ -249,10 +282,10 @@ def write_zip(files: Mapping[str, bytes], out: Writable) -> None:
     """Writes the ZIP: stored, sorted by name, one fixed date, no extra fields, so that equal files give equal bytes.
 
     Raises:
-        ExhaustedError: ``BUNDLE_TOO_LARGE`` beyond what a plain ZIP may hold.
+        ExhaustedError: ``BUNDLE_TOO_LARGE`` beyond what a bundle may hold; some of it may have been written by then.
     """
-    if len(files) > MAX_ENTRIES or sum(map(len, files.values())) > MAX_BYTES:
-        raise ExhaustedError("BUNDLE_TOO_LARGE", "export fewer records, by unit or by job")
+    if len(files) > MAX_ENTRIES:
+        raise too_large(f"{len(files)} files")
     directory: list[bytes] = []
     offset = 0
     for path in sorted(files):
@@ -265,6 +298,8 @@ def write_zip(files: Mapping[str, bytes], out: Writable) -> None:
         out.write(head)
         out.write(data)
         offset += len(head) + len(data)
+        if offset > MAX_BYTES:
+            raise too_large(f"more than {MAX_BYTES} bytes")
     table = b"".join(directory)
     out.write(table)
     out.write(_END.pack(b"PK\x05\x06", 0, 0, len(files), len(files), len(table), offset, 0))
@@ -342,6 +377,17 @@ def check_path(path: str) -> None:
     parts = path.split("/")
     if len(parts) > 2 or not all(_NAME.fullmatch(part) for part in parts):
         raise malformed("a file has a name that is not plain")
+
+
+def size_in_zip(path: str, data: bytes) -> int:
+    """Bytes that a file takes in the ZIP, those of its places in it among them."""
+    return _HEAD.size + _ENTRY.size + 2 * len(path) + len(data)
+
+
+def too_large(what: str, remedy: str = "") -> ExhaustedError:
+    """The refusal of a bundle that no verifier would open: a plain ZIP, read into memory, has an end."""
+    most = f"a bundle holds {MAX_ENTRIES} files, {MAX_BYTES >> 20} MiB and {MAX_VALUES} JSON values in its records"
+    return ExhaustedError("BUNDLE_TOO_LARGE", f"{what}, where {most}", remedy=remedy)
 
 
 def malformed(message: str) -> InvalidInputError:

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -233,6 +233,29 @@ class Ledger:
     ) -> list[StoredRecord]:
         """Records in log order with a greater index, at most ``limit``; None means any unit or job."""
         return self._store.records(unit, job, after_index, self.size, limit)
+
+    def records_at(self, indices: Sequence[int]) -> list[StoredRecord]:
+        """The records at these indices, in log order.
+
+        Raises:
+            NotFoundError: ``RECORD_NOT_FOUND``.
+        """
+        found = self._store.records_at([index for index in indices if index < self.size])
+        if len(found) != len(indices):
+            raise _no_record(next(iter(sorted(set(indices) - {record.index for record in found})), -1))
+        return found
+
+    def indices(self, unit: str, job: str | None = None, *, below: int, limit: int, without: str = "") -> list[int]:
+        """Where a unit's records lie: as :meth:`audit.ledger.store.LogStore.indices` has it."""
+        return self._store.indices(unit, job, min(below, self.size), limit, without)
+
+    def weight(self, indices: Sequence[int]) -> int:
+        """Bytes of the records at these indices, none of which is read."""
+        return self._store.weight(indices)
+
+    def units(self) -> list[str]:
+        """Names of all chains, the installation's own among them."""
+        return self._store.units()
 
     def inclusion_proof(self, index: int, size: int) -> list[bytes]:
         """Sibling hashes from leaf ``index`` to the root at ``size``.

@@ -24,6 +24,12 @@ from assay.errors import InvalidInputError
 VERSION = 1
 MAX_BODY = 60_000
 SYSTEM_UNIT = "system"
+REFUSALS_UNIT = "system-refusals"
+"""Chain of refused calls. It grows by whatever anybody with a certificate tries; no bundle of a unit or of jobs has it,
+as each has the system's. Earlier builds wrote refusals to the system's chain, where they stay."""
+OWN_UNITS = frozenset({SYSTEM_UNIT, REFUSALS_UNIT})
+"""Chains of the installation itself: names that no business unit may have."""
+REFUSED = "request.refused"
 FROZEN = "log.frozen"
 
 _UNIT = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -54,7 +60,7 @@ TYPES: Mapping[str, TypeRule] = {
     "dataset.created": TypeRule("dataset"),
     "erasure.ordered": TypeRule("erasure-order", signed=True),
     "erasure.executed": TypeRule("erasure"),
-    "request.refused": TypeRule("refusal"),
+    REFUSED: TypeRule("refusal"),
     "job.received": TypeRule("request"),
     "job.preparing": TypeRule("transition"),
     "intake.decided": TypeRule("decision"),
@@ -91,7 +97,7 @@ class RecordDraft:
     """What a caller wants recorded; the writer adds place, time and nonce.
 
     Attributes:
-        unit: business unit, or ``system``.
+        unit: business unit, or one of :data:`OWN_UNITS`.
         type: one of :data:`TYPES`.
         predicate_name: short predicate name; must be the type's.
         predicate: float-free JSON object; ignored when an envelope is given.

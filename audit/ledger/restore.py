@@ -31,7 +31,7 @@ from audit.ledger.upkeep import root_at
 
 _BATCH = 256
 # Types whose records change no row of the gateway's own tables.
-_WITHOUT_ROWS = frozenset({"request.refused"})
+_WITHOUT_ROWS = frozenset({records.REFUSED})
 
 
 class Source(Protocol):

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, func, select
-from sqlalchemy.sql.selectable import Select
+from sqlalchemy.sql.selectable import ScalarSelect, Select
 
 from assay.errors import IntegrityError
 from audit.ledger.edge import TILE_BYTES, TILE_WIDTH, Edge
@@ -68,9 +68,7 @@ class LogStore:
         if unit is not None:
             query = query.where(RECORDS.c.unit == unit)
         if job is not None:
-            first = RECORDS.alias()
-            named = select(first.c.idx).where(first.c.job == job, first.c.job_first == first.c.idx)
-            query = query.where(RECORDS.c.job_first == named.scalar_subquery())
+            query = query.where(RECORDS.c.job_first == _first_of(job))
         elif unit is not None:
             # A unit's index has its numbers, which rise with the log's: a page begins where the one before ended. Of a
             # place that is no record of the unit the number is not known, and the page looks for it from the first on.
@@ -79,6 +77,43 @@ class LogStore:
             query, order = query.where(RECORDS.c.tseq > func.coalesce(ended, 0)), RECORDS.c.tseq
         with self.connect() as connection:
             return [_stored(row) for row in connection.execute(query.order_by(order).limit(limit))]
+
+    def records_at(self, indices: Sequence[int]) -> list[StoredRecord]:
+        """The records at these indices, in log order; one that there is none at is left out."""
+        query = select(RECORDS).where(RECORDS.c.idx.in_(indices)).order_by(RECORDS.c.idx)
+        with self.connect() as connection:
+            return [_stored(row) for row in connection.execute(query)]
+
+    def indices(self, unit: str, job: str | None, below: int, limit: int, without: str = "") -> list[int]:
+        """Where a unit's records lie below an index, in the order of its chain, at most ``limit``.
+
+        Args:
+            unit: whose chain.
+            job: records of this job alone; empty for those of no job, None for all.
+            below: only records with smaller indices.
+            limit: at most so many.
+            without: a record type to leave out.
+        """
+        query = select(RECORDS.c.idx).where(RECORDS.c.unit == unit, RECORDS.c.idx < below)
+        if job:
+            query = query.where(RECORDS.c.job_first == _first_of(job))
+        elif job is not None:
+            query = query.where(RECORDS.c.job_first.is_(None))
+        if without:
+            query = query.where(RECORDS.c.type != without)
+        with self.connect() as connection:
+            return list(connection.execute(query.order_by(RECORDS.c.tseq).limit(limit)).scalars())
+
+    def weight(self, indices: Sequence[int]) -> int:
+        """Bytes of the records at these indices, none of which is read."""
+        query = select(func.coalesce(func.sum(func.length(RECORDS.c.body)), 0)).where(RECORDS.c.idx.in_(indices))
+        with self.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def units(self) -> list[str]:
+        """Names of all chains."""
+        with self.connect() as connection:
+            return list(chain_ends(connection))
 
     def checkpoint_at(self, size: int) -> bytes | None:
         """The note signed for a tree of exactly ``size`` leaves, if one was."""
@@ -195,6 +230,12 @@ _TILE = "SELECT hashes FROM log_tile WHERE"
 _FIRSTS = "SELECT job, idx FROM log_record WHERE job_first = idx AND job IN"
 # Plain SQL on the driver's own cursor: this is asked before every batch.
 _HEAD = "SELECT (SELECT MAX(idx) FROM log_record), (SELECT note FROM log_checkpoint ORDER BY size DESC LIMIT 1)"
+
+
+def _first_of(job: str) -> ScalarSelect[int]:
+    """The index of a job's first record, by the index over names; NULL where there is no such job."""
+    first = RECORDS.alias()
+    return select(first.c.idx).where(first.c.job == job, first.c.job_first == first.c.idx).scalar_subquery()
 
 
 def _stored(row: Row[tuple[object, ...]]) -> StoredRecord:

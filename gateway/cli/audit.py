@@ -36,7 +36,7 @@ TrustOption = Annotated[
 
 @app.command()
 def records(
-    parent: Annotated[str, typer.Argument(help="units/UNIT, or units/- (auditors).")],
+    parent: Annotated[str, typer.Argument(help="units/UNIT; auditors: units/-, units/system-refusals.")],
     job: Annotated[str, typer.Option(help="Only this job.")] = "",
     page_size: Annotated[int, typer.Option(help="At most this many.")] = 50,
     page_token: Annotated[str, typer.Option(help="Token of the page before.")] = "",
@@ -173,7 +173,7 @@ def _show(output: Output, claim: str, data: dict[str, Any], hashes: list[bytes],
 
 @app.command()
 def export(
-    parent: Annotated[str, typer.Argument(help="units/UNIT, or units/- (auditors).")],
+    parent: Annotated[str, typer.Argument(help="units/UNIT; auditors: units/-, units/system-refusals.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
     job: Annotated[list[str] | None, typer.Option(help="Only these jobs.")] = None,
     identity: IdentityOption = None,

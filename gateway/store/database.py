@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Engine
 from audit.ledger.database_errors import while_serving
 from audit.ledger.ledger import Ledger
 from audit.ledger.publication import Publication
+from audit.ledger.records import OWN_UNITS
 from audit.ledger.writer import UnitOfWork
-from gateway.caller import SYSTEM_UNIT, not_found
+from gateway.caller import not_found
 from gateway.store.searches import Searches
 
 T = TypeVar("T")
@@ -76,7 +77,7 @@ class Store:
         """
         if unit in self.units:
             return
-        if unit == SYSTEM_UNIT or not await asyncio.to_thread(self.ledger.records, unit, None, -1, 1):
+        if unit in OWN_UNITS or not await asyncio.to_thread(self.ledger.records, unit, None, -1, 1):
             raise not_found(what)
 
     async def published(self, index: int) -> tuple[int, bytes]:

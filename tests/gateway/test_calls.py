@@ -35,6 +35,7 @@ from assay.v1 import (
     tuning_job_pb2_grpc,
 )
 from assay.v1 import tuning_job_pb2 as jobs_pb2
+from audit.ledger.records import REFUSALS_UNIT
 from demo.processes import free_ports
 from gateway.caller import Caller
 from gateway.cli.errors import from_call
@@ -68,7 +69,7 @@ class Served:
 
     def refusals(self, name: str) -> list[str]:
         """Reasons of the recorded refusals of a person."""
-        found = [r for r in self.house.app.ledger.records("system", None, -1, 500) if r.type == "request.refused"]
+        found = [r for r in self.house.app.ledger.records(REFUSALS_UNIT, None, -1, 500) if r.type == "request.refused"]
         told = [json.loads(r.body)["statement"]["predicate"] for r in found]
         return [p["reason"] for p in told if p["actor"] == self.house.subject(name)]
 

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from assay import policy_text
-from assay.errors import InvalidInputError, NotFoundError
+from assay.errors import InvalidInputError, NotFoundError, PermissionDeniedError
 from assay.v1 import audit_pb2 as pb
 from assay.v1 import policy_pb2
-from audit.ledger import evidence, tree
+from audit.ledger import bundle, evidence, tree
+from audit.ledger.records import REFUSALS_UNIT
 from audit.verify.report import Report
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import POLICIES, verify_bundle
@@ -121,6 +122,65 @@ async def test_bundles_hold_what_the_verifier_demands(
     report = verify_bundle(path, TrustFile.parse(house.layout.trust.read_text()), now())
     assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
     assert sum(c.outcome == "passed" for c in report.checks) >= 8
+
+
+async def _refused(house: House) -> None:
+    for name in ("rita", "mia"):
+        error = PermissionDeniedError("NOT_PERMITTED", "no")
+        await house.app.refusals.record(house.subject(name), "/assay.v1.X/Y", error)
+
+
+async def test_refused_calls_are_read_by_auditors_of_every_unit_alone(house: House) -> None:
+    """`units/system-refusals` lists them without the rest of the log."""
+    await _refused(house)
+    service, asked = house.app.evidence, pb.ListRecordsRequest(parent=f"units/{REFUSALS_UNIT}")
+    listed = (await service.list_records(await house.caller("anna"), asked)).records
+    assert [(r.type, r.unit_sequence) for r in listed] == [("request.refused", 1), ("request.refused", 2)]
+    for name in ("oscar", "rita", "cora", "vik", "dana", "carl", "mia"):
+        caller = await house.caller(name)
+        with pytest.raises(NotFoundError):
+            await service.list_records(caller, asked)
+        with pytest.raises(NotFoundError):
+            _ = [p async for p in service.export_bundle(caller, pb.ExportBundleRequest(parent=asked.parent))]
+        proof = await service.get_inclusion_proof(caller, pb.GetInclusionProofRequest(index=listed[0].index))
+        assert proof.proof.hashes and not proof.proof.body
+
+
+@pytest.mark.parametrize(
+    ("parent", "jobs", "shown"),
+    [
+        ("units/-", [], 2),
+        (f"units/{REFUSALS_UNIT}", [], 2),
+        ("units/credit", [], 0),
+        ("units/credit", [NAME], 0),
+        ("units/-", [NAME], 0),
+    ],
+)
+async def test_bundles_of_units_and_jobs_are_none_the_larger_for_refused_calls(
+    house: House, tmp_path: Path, parent: str, jobs: list[str], shown: int
+) -> None:
+    await approved(house)
+    await _refused(house)
+    path = await export(house, "anna", parent, jobs, tmp_path / "bundle.zip")
+    report = verify_bundle(path, TrustFile.parse(house.layout.trust.read_text()), now())
+    assert report.verdict == "valid", [c for c in report.checks if c.outcome != "passed"]
+    bodies = [body for name, body in evidence.read_zip(path.read_bytes()).items() if name.startswith("records/")]
+    assert sum(b"request.refused" in body for body in bodies) == shown
+
+
+async def test_an_export_says_that_it_left_refused_calls_out(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _refused(house)
+    monkeypatch.setattr(bundle, "MAX_RECORDS", house.app.ledger.size - 1)
+    request = pb.ExportBundleRequest(parent="units/-")
+    absent: dict[str, str] = {}
+    async for piece in house.app.evidence.export_bundle(await house.caller("anna"), request):
+        absent |= piece.absent_attachments
+    assert absent["refusals"] == "TOO_MANY"
+    path = await export(house, "anna", "units/-", [], tmp_path / "bundle.zip")
+    report = verify_bundle(path, TrustFile.parse(house.layout.trust.read_text()), now())
+    assert (report.verdict, report.scope, report.records) == ("valid", "selection", house.app.ledger.size - 2)
 
 
 async def _not_yet(cards: CardOffice, job: str) -> None:

@@ -20,6 +20,7 @@ from assay.errors import AssayError, InvalidInputError, PermissionDeniedError
 from assay.identity import Layout
 from assay.v1 import dataset_pb2, tuning_job_pb2
 from assay.v1 import identity_pb2 as pb
+from audit.ledger.records import REFUSALS_UNIT
 from demo.processes import free_ports
 from gateway import refusals, statements
 from gateway.application import Application
@@ -27,7 +28,7 @@ from gateway.cli.errors import from_call
 from gateway.cli.session import open_session
 from gateway.refusals import RefusalRecorder
 from gateway.rpc.server import start
-from gateway.settings import Settings
+from gateway.settings import Limits, Settings
 from gateway.statements import grant_revocation_statement, grant_statement
 from gateway.telemetry import Telemetry
 from tests.gateway.conftest import House
@@ -159,7 +160,7 @@ async def test_a_watch_ends_with_the_role(opened: Callable[[], House], tmp_path:
         await house.app.jobs.cancel_tuning_job(rita, tuning_job_pb2.CancelTuningJobRequest(name=name, reason="x"))
         assert (await watching).reason == "NOT_FOUND"
         assert seen == [tuning_job_pb2.TuningJob.STATE_RECEIVED]
-        said = json.loads(house.app.ledger.records("system", None, -1, 100)[-1].body)["statement"]["predicate"]
+        said = json.loads(house.app.ledger.records(REFUSALS_UNIT, None, -1, 100)[-1].body)["statement"]["predicate"]
         assert (said["actor"], said["method"].rpartition("/")[2]) == (house.subject("anna"), "WatchTuningJob")
     finally:
         await server.stop(None)
@@ -279,7 +280,7 @@ async def test_a_damaged_bootstrap_starts_nothing(opened: Callable[[], House], p
 
 
 async def test_refusals_are_recorded_and_a_flood_is_counted(house: House) -> None:
-    recorder = RefusalRecorder(house.app.store, 3)
+    recorder = RefusalRecorder(house.app.store, Limits(refusals_per_minute=3))
     rita, carl = await house.caller("rita"), await house.caller("carl")
     error = InvalidInputError("PAGE_TOKEN", "secret words of a row")
     for _ in range(10):
@@ -287,7 +288,7 @@ async def test_refusals_are_recorded_and_a_flood_is_counted(house: House) -> Non
     await recorder.record(carl.subject, "ListTuningJobs", error)
 
     def found() -> list[dict[str, object]]:
-        records = [r for r in house.app.ledger.records("system", None, -1, 100) if r.type == "request.refused"]
+        records = [r for r in house.app.ledger.records(REFUSALS_UNIT, None, -1, 100) if r.type == "request.refused"]
         return [json.loads(r.body)["statement"]["predicate"] for r in records]
 
     assert [p["actor"] for p in found()] == [house.subject("rita")] * 3 + [house.subject("carl")]
@@ -302,12 +303,12 @@ async def test_what_was_only_counted_is_told_when_its_minute_is_over(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of a subject that says nothing more, and of the oldest where there are too many to remember."""
-    recorder, error = RefusalRecorder(house.app.store, 1), InvalidInputError("A", "b")
+    recorder, error = RefusalRecorder(house.app.store, Limits(refusals_per_minute=1)), InvalidInputError("A", "b")
     clock = [0.0]
     monkeypatch.setattr(refusals, "monotonic", lambda: clock[0])
 
     def told() -> list[tuple[str, int]]:
-        records = [r for r in house.app.ledger.records("system", None, -1, 100) if r.type == "request.refused"]
+        records = [r for r in house.app.ledger.records(REFUSALS_UNIT, None, -1, 100) if r.type == "request.refused"]
         found = [json.loads(r.body)["statement"]["predicate"] for r in records]
         return [(p["actor"], p["surplus"]) for p in found if p["reason"] == "SURPLUS"]
 
@@ -322,6 +323,33 @@ async def test_what_was_only_counted_is_told_when_its_minute_is_over(
     for subject in ("first", "first", "second", "third"):
         await recorder.record(subject, "X", error)
     assert told() == [("quiet", 2), ("first", 1)] and len(recorder._windows) == 2
+
+
+async def test_a_flood_by_many_is_counted_in_one_record_of_the_log_itself(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, and also of those whose own surplus finds no room any more."""
+    recorder = RefusalRecorder(house.app.store, Limits(refusals_per_minute=2, all_refusals_per_minute=3))
+    error, clock = InvalidInputError("A", "b"), [0.0]
+    monkeypatch.setattr(refusals, "monotonic", lambda: clock[0])
+
+    def told() -> list[tuple[str, str, int]]:
+        records = house.app.ledger.records(REFUSALS_UNIT, None, -1, 100)
+        found = [json.loads(r.body)["statement"]["predicate"] for r in records]
+        return [(p["actor"], p["reason"], p["surplus"]) for p in found]
+
+    for subject in ("first", "first", "first", "second", "third", "fourth"):
+        await recorder.record(subject, "X", error)
+    assert told() == [("first", "A", 0), ("first", "A", 0), ("second", "A", 0)]
+    clock[0] = 61.0
+    await recorder.record("fifth", "X", error)
+    origin = house.app.ledger.origin
+    assert told()[3:] == [(origin, "SURPLUS", 2), ("first", "SURPLUS", 1), ("fifth", "A", 0)]
+    for subject in ("sixth", "seventh", "fifth", "fifth"):
+        await recorder.record(subject, "X", error)
+    await recorder.flush()
+    assert told()[6:] == [("sixth", "A", 0), (origin, "SURPLUS", 3)]
+    assert {r.type for r in house.app.ledger.records("system", None, -1, 100)}.isdisjoint({"request.refused"})
 
 
 async def test_a_recorder_whose_ledger_is_gone_does_not_raise(opened: Callable[[], House]) -> None:
@@ -341,7 +369,7 @@ async def test_a_ledger_that_takes_nothing_holds_up_no_refusal(house: House, mon
         raise OSError("the disk is full")
 
     monkeypatch.setattr(RefusalRecorder, "_append", full)
-    recorder, error = RefusalRecorder(house.app.store, 1), InvalidInputError("A", "b")
+    recorder, error = RefusalRecorder(house.app.store, Limits(refusals_per_minute=1)), InvalidInputError("A", "b")
     for n in range(5):
         await asyncio.wait_for(recorder.record(f"subject-{n}", "X", error), 10)
     assert len(tries) < 20

@@ -30,7 +30,7 @@ from assay.errors import AssayError, IntegrityError
 from assay.identity import Layout, load_ed25519, load_x25519, raw_public
 from assay.v1 import identity_pb2, model_pb2
 from audit.ledger.bundle import export, select
-from audit.ledger.records import read
+from audit.ledger.records import REFUSALS_UNIT, read
 from audit.verify import Report
 from audit.verify.keys import DOUBT
 from audit.verify.trust import TrustFile
@@ -746,7 +746,7 @@ async def served(closed: Closed, opened: Open) -> AsyncIterator[tuple[House, Who
 
 def refused_last(house: House) -> tuple[str, str]:
     """Actor and reason of the refusal that was recorded last."""
-    last = house.app.ledger.records("system", None, -1, 1000)[-1]
+    last = house.app.ledger.records(REFUSALS_UNIT, None, -1, 1000)[-1]
     assert last.type == "request.refused"
     said = json.loads(last.body)["statement"]["predicate"]
     return said["actor"], said["reason"]

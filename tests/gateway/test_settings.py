@@ -52,6 +52,7 @@ def test_the_defaults_load(tmp_path: Path) -> None:
         ('"127.0.0.1:7446"', '"0.0.0.0:7446"', "metrics"),
         ('"127.0.0.1:7446"', '"metrics.bank.example:7446"', "metrics"),
         ('"credit"', '"system"', "units"),
+        ('"credit"', '"system-refusals"', "units"),
         ('"credit"', '"Credit"', "units"),
         ('"credit"', '"claims"', "units"),
         ("[workers.audit]", "[workers.other]", "workers"),

@@ -216,7 +216,8 @@ class World:
         """A bundle's bytes."""
         out = io.BytesIO()
         policy = f"log {self.ledger.vkey}\n{self.quorum}"
-        export(self.ledger, out, **{"policy_text": policy, **options})
+        documents = options.pop("attachments", {}).items()
+        export(self.ledger, out, **{"policy_text": policy, "attachments": documents, **options})
         return out.getvalue()
 
 

@@ -18,7 +18,6 @@ from assay import canonical
 from assay.digests import sha256_bytes
 from assay.errors import AssayError
 from audit.ledger import evidence
-from audit.ledger.bundle import select
 from audit.ledger.note import Checkpoint, ProofFile, sign_note
 from audit.ledger.records import RecordDraft
 from audit.verify import Report, verify_bundle
@@ -86,12 +85,15 @@ def test_unit_bundle(world: World, tmp_path: Path) -> None:
 def test_selection_of_a_job(world: World, tmp_path: Path) -> None:
     story = Story(world).whole()
     other = Story(world, job="units/credit/tuningJobs/other").ask()
-    indices = select(world.ledger, "credit", [JOB])
-    assert other.indices["job.received"] not in indices
-    report = report_on(tmp_path, world.export(indices=indices, unit="credit"), world.trust)
+    data = world.export(jobs=[JOB], unit="credit")
+    report = report_on(tmp_path, data, world.trust)
     assert (report.verdict, report.scope) == ("valid", "selection"), failing(report)
-    assert story.indices["permit.issued"] in indices
-    refused("JOB_OF_ANOTHER_UNIT", lambda: select(world.ledger, "support", [JOB]))
+    shown = evidence.read_zip(data)
+    assert evidence.record_path(other.indices["job.received"]) not in shown
+    assert evidence.record_path(story.indices["permit.issued"]) in shown
+    assert {r.index for u in ("credit", "system") for r in world.ledger.records(u, None, -1, 500)} - {
+        r.index for r in world.ledger.records("credit", other.job, -1, 500)
+    } == {int(path[8:-5]) for path in shown if path.startswith("records/")}
 
 
 def test_selection_without_grants_is_incomplete_not_invalid(world: World, tmp_path: Path) -> None:
