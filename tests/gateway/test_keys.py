@@ -29,7 +29,7 @@ from assay.dsse import from_base64
 from assay.errors import AssayError, IntegrityError
 from assay.identity import Layout, load_ed25519, load_x25519, raw_public
 from assay.v1 import identity_pb2, model_pb2
-from audit.ledger.bundle import export, select
+from audit.ledger.bundle import export
 from audit.ledger.records import REFUSALS_UNIT, read
 from audit.verify import Report
 from audit.verify.keys import DOUBT
@@ -649,7 +649,7 @@ async def test_a_card_in_doubt_holds_by_no_bundle_that_leaves_the_event_out(
     for name, options in {
         "whole": {},
         "unit": {"unit": "credit"},
-        "job": {"indices": select(ledger, "credit", [NAME])},
+        "job": {"jobs": [NAME]},
         "gap": {"indices": [i for i in range(size) if i != event]},
         "cut": {"indices": range(event)},
         "old": {"checkpoint": before},
