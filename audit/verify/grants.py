@@ -74,8 +74,10 @@ def read(entries: Iterable[Entry], trust: TrustFile) -> Shown:
         )
         for signer in verified.signers:
             table.demand_person(signer, entry.index)
-        if not all(roles.may_grant(signer) for signer in verified.signers):
-            raise PermissionDeniedError("ROLE_MISSING", "a grant is not signed by an operator")
+        other = next((signer.subject for signer in verified.signers if not roles.may_grant(signer)), "")
+        if other:
+            who = f"by {other}, where the founding operator is {roles.founder}"
+            raise PermissionDeniedError("ROLE_MISSING", f"a grant is not signed by an operator, but {who}")
         _apply(roles, entry)
     return Shown(system, table, roles.founder, _doubtful(system, table, roles.founder))
 

@@ -102,3 +102,12 @@ def test_a_frozen_log_and_a_database_that_is_not_there(closed: Closed, tmp_path:
     closed.layout.settings.write_text(default_toml(postgres_url=url))
     (told,) = (f for f in doctor.run(root) if f.name == "database")
     assert not told.ok and "does not let us in" in told.detail
+
+
+def test_a_trust_file_from_before_it_named_the_operator(closed: Closed) -> None:
+    trust = closed.layout.trust
+    (told,) = (f for f in doctor.run(closed.layout.root) if f.name == "operator")
+    assert told.ok and told.detail.endswith("/people/oscar")
+    trust.write_text("".join(line for line in trust.open() if not line.startswith("operator ")))
+    (told,) = (f for f in doctor.run(closed.layout.root) if f.name == "operator")
+    assert not told.ok and not told.required and "operator SUBJECT" in told.remedy

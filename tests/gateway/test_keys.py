@@ -289,6 +289,28 @@ async def test_grants_in_doubt_carry_no_permit_until_they_are_made_anew(
     await house.app.close()
 
 
+async def test_a_permit_key_that_a_stolen_key_brought_in_signs_no_permit(closed: Closed, opened: Open) -> None:
+    root = closed.layout.root
+    brought = ordered(closed, "rotate", "permit", root)["record_index"]
+    house = opened()
+    await approved(house)
+    permit = await issued(house)
+    await house.app.close()
+    assert ordered(house, "compromised", "people/oscar", root, "--since", brought)["grants_in_doubt"] == []
+    ordered(house, "rotate", "people/oscar", root)
+    house = opened()
+    answer = await online(house, permit)
+    assert not answer.allowed and "brought in by an order that a thief may have signed" in answer.reason
+    with pytest.raises(AssayError) as caught:
+        await issued(house)
+    assert caught.value.reason == "KEY_IN_DOUBT" and "assay key rotate permit" in caught.value.remedy
+    await house.app.close()
+    ordered(house, "rotate", "permit", root)
+    house = opened()
+    assert offline(house, await issued(house)) == (True, "")
+    await house.app.close()
+
+
 async def test_a_compromised_person_signs_nothing_until_a_new_certificate(closed: Closed, opened: Open) -> None:
     ordered(closed, "compromised", "people/vik", closed.layout.root, "--since", "10000000", code=3)
     ordered(closed, "compromised", "people/vik", closed.layout.root, "--since", 0)
