@@ -8,5 +8,5 @@ evidence bundle). The *log* stands on SQLAlchemy: :mod:`~audit.ledger.schema` (t
 :mod:`~audit.ledger.edge` (the tree's right edge), :mod:`~audit.ledger.writer` (the one writer thread),
 :mod:`~audit.ledger.anchor` (the memory outside the database), :mod:`~audit.ledger.startup` (what must hold before
 anything is signed) and :mod:`~audit.ledger.ledger` (the face that the gateway sees). :mod:`~audit.ledger.bundle`
-exports.
+exports, by way of the disk (:mod:`~audit.ledger.spool`).
 """

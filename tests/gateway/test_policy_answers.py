@@ -20,7 +20,7 @@ from tests.gateway.conftest import House
 def choosing(tmp_path: Path) -> PolicyEngine:
     shutil.copytree(PACKS, tmp_path / "packs", ignore=shutil.ignore_patterns("access"))
     sheet = tmp_path / "packs" / "bundle.yaml"
-    sheet.write_text(sheet.read_text().replace("units: {}", "units: {credit: [hipaa], claims: [hipaa, gdpr]}"))
+    sheet.write_text(sheet.read_text().replace("units: {}", "units: {claims: [hipaa], credit: [hipaa, gdpr]}"))
     return PolicyEngine(load(tmp_path / "packs"))
 
 
@@ -39,15 +39,15 @@ async def explained(house: House, answers: PolicyAnswers, pack: str, by: str) ->
 async def test_a_rule_names_of_the_units_that_are_asked_it_those_of_the_caller(
     house: House, answers: PolicyAnswers
 ) -> None:
-    assert await explained(house, answers, "hipaa", "rita") == "Pack hipaa, asked of credit."
-    assert await explained(house, answers, "gdpr", "rita") == "Pack gdpr, asked of no unit of yours."
-    assert await explained(house, answers, "baseline", "rita") == "Pack baseline, asked of every unit."
+    assert await explained(house, answers, "hipaa", "mia") == "Pack hipaa, asked of claims."
+    assert await explained(house, answers, "gdpr", "mia") == "Pack gdpr, asked of no unit of yours."
+    assert await explained(house, answers, "baseline", "mia") == "Pack baseline, asked of every unit."
     assert await explained(house, answers, "hipaa", "anna") == "Pack hipaa, asked of claims, credit."
 
 
 async def test_the_operator_who_has_the_folder_reads_all(choosing: PolicyEngine) -> None:
     rule = next(rule.id for rule in choosing.pack.rules if rule.pack == "gdpr")
-    assert "asked of claims." in choosing.explain(rule).explanation
+    assert "asked of credit." in choosing.explain(rule).explanation
     rule = next(rule.id for rule in choosing.pack.rules if rule.pack == "naic")
     assert "asked of no unit yet." in choosing.explain(rule).explanation
 
@@ -57,15 +57,15 @@ async def test_a_question_for_another_unit_is_answered_as_one_for_none(
     house: House, answers: PolicyAnswers, stage: str
 ) -> None:
     said = []
-    for unit in ("claims", "nowhere"):
+    for unit in ("credit", "nowhere"):
         request = policy_pb2.EvaluatePolicyRequest()
         getattr(request, stage).request.unit = unit
         with pytest.raises(NotFoundError) as refused:
-            await answers.evaluate_policy(await house.caller("rita"), request)
+            await answers.evaluate_policy(await house.caller("mia"), request)
         said.append((refused.value.reason, refused.value.message.replace(unit, "UNIT")))
     assert said[0] == said[1]
-    for unit in ("credit", ""):
+    for unit in ("claims", ""):
         getattr(request, stage).request.unit = unit
-        answer = await answers.evaluate_policy(await house.caller("rita"), request)
+        answer = await answers.evaluate_policy(await house.caller("mia"), request)
         outcomes = (answer.decision if stage == "intake" else answer.verdict).outcomes
-        assert any(o.rule_id.startswith("HIPAA") for o in outcomes) == (unit == "credit")
+        assert any(o.rule_id.startswith("HIPAA") for o in outcomes) == (unit == "claims")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import tracemalloc
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,11 +21,7 @@ REFUSAL = {"actor": "spiffe://assay.local/people/mallory", "trace_id": "", "meth
            "reason": "NOT_FOUND", "fields": [], "surplus": 0}  # fmt: skip
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path).start()
-    yield made
-    made.close()
+pytestmark = pytest.mark.usefixtures("ledger_database")
 
 
 def refuse_calls(world: World, count: int, unit: str = REFUSALS_UNIT) -> None:
