@@ -17,10 +17,12 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from assay import dsse
 from assay.errors import AssayError, InvalidInputError
 from assay.identity import EVERY_INTERFACE, LOOPBACK, SERVICES, Layout, host_of, load_ed25519, service_tls
 from assay.worker.sandbox import diagnose
 from assay.worker.settings import WorkerKeys, WorkerSettings
+from audit.ledger import records
 from audit.ledger.fork import found_in
 from audit.ledger.records import FROZEN
 from audit.ledger.schema import RECORDS
@@ -311,12 +313,37 @@ def _operator(settings: Settings) -> list[Finding]:
     """Whether the trust file says who granted the first roles; what else is wrong with it, the quorum's check says."""
     path = settings.layout.trust
     try:
-        found = TrustFile.load(path).operator
+        trust = TrustFile.load(path)
     except AssayError:
         return []
-    remedy = f"add to {path}, and to every verifier's copy: operator SUBJECT (docs/installation.md, Upgrading)"
-    said = found or "the trust file names no founding operator: no permit is allowed by it"
-    return [Finding("operator", bool(found), said, "" if found else remedy, required=False)]
+    found, signer = trust.operator, _founder(settings, trust)
+    if found and signer in ("", found):
+        return [Finding("operator", True, found)]
+    said = f"the trust file names {found}, and {signer} signed the log's first grant: no permit is allowed by it"
+    if not found:
+        said = "the trust file names no founding operator: no permit is allowed by it"
+    remedy = f"ask who did, and write into {path} and every verifier's copy: operator SUBJECT (docs/installation.md, "
+    remedy += "Upgrading); then start the gateway again"
+    return [Finding("operator", False, said, remedy, required=False)]
+
+
+def _founder(settings: Settings, trust: TrustFile) -> str:
+    """Who signed the log's first grant; empty where none is there or can be read, as the database's check says."""
+    with suppress(AssayError, SQLAlchemyError):
+        if not database_file.is_there(settings):
+            return ""
+        engine = history.reader(settings)
+        try:
+            grants = select(RECORDS.c.body).where(RECORDS.c.type == "grant.issued").order_by(RECORDS.c.idx)
+            with engine.connect() as connection:
+                body = connection.execute(grants.limit(1)).scalar()
+        finally:
+            engine.dispose()
+        if body is not None:
+            record = records.read(bytes(body))
+            verified = dsse.verify_person(record.envelope(), trust.people_root, record.time, trust.relying_party)
+            return verified.signers[0].subject
+    return ""
 
 
 def _answers(address: str) -> bool:

@@ -166,7 +166,7 @@ class EvidenceService:
             out,
             unit=unit,
             jobs=jobs,
-            attachments=self._attachments(cards, absent),
+            attachments=partial(self._attachments, cards, absent),
             disclose=self._disclosed,
             policy_of=policy_of,
             policy_text=self._policy(),

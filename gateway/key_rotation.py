@@ -62,12 +62,14 @@ class Done:
         index: of its record.
         voided: permits that were revoked with it.
         doubtful: live grants that a thief of a person's key may have made, such as ``roleGrants/ID: SUBJECT as ROLE``.
+        unlisted: why they cannot be listed, and the remedy; empty where they are.
     """
 
     event: Event
     index: int
     voided: tuple[str, ...] = ()
     doubtful: tuple[str, ...] = ()
+    unlisted: str = ""
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,12 @@ def order(settings: Settings, envelope: Mapping[str, Any], meant: Meant, staged:
 
         done = offline.ledger.run(work)
         key_files.settle(settings.layout, offline.table())
-        return replace(done, doubtful=offline.doubtful()) if isinstance(done.event, Compromise) else done
+        if not isinstance(done.event, Compromise):
+            return done
+        try:
+            return replace(done, doubtful=offline.doubtful())
+        except AssayError as error:  # It is recorded, which whoever reads only of an error would do again.
+            return replace(done, unlisted=f"{error.message}; {error.remedy}" if error.remedy else error.message)
 
 
 def _record(uow: UnitOfWork, envelope: Mapping[str, Any], trust: TrustFile, demand: Callable[[Event], None]) -> Done:

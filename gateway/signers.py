@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from assay.errors import PermissionDeniedError, PreconditionError
 from audit.ledger import records
 from audit.ledger.evidence import Entry
 from audit.ledger.ledger import Ledger
@@ -66,6 +67,8 @@ def doubt(
 ) -> Doubt:
     """What is in doubt as the offline check has it (:mod:`audit.verify.grants`), which asks it of the same records.
 
+    A grant whose record cannot be read yet, as in a batch that is being written, gives nobody anything.
+
     Args:
         connection: where the rows are.
         ledger: where the records are.
@@ -73,10 +76,13 @@ def doubt(
         job: that was approved.
         signers: who signed for it.
         index: of the permit's record, by whose key it is judged.
+
+    Raises:
+        PreconditionError: ``TRUST_OPERATOR``, as :func:`grants_in_doubt` has it.
     """
     if not people.table.compromised:
         return Doubt()
-    held = [(a.subject, a.role, job.unit, NOW) for a in signers]
+    held = [(a.subject, a.role, job.unit, ledger.size) for a in signers]
     events = key_registry.recorded(connection)
     held += [(event.signer.subject, OPERATOR, ALL_UNITS, event.index) for event in events]
     indices = grants_behind(connection, ledger, people.root, held) | {event.index for event in events}
@@ -88,7 +94,11 @@ def doubt(
 
 
 def grants_in_doubt(connection: Connection, ledger: Ledger, trust: TrustFile) -> list[GrantRow]:
-    """Live grants that a thief may have made, oldest first; the founding operator's own role needs none."""
+    """Live grants that a thief may have made, oldest first; the founding operator's own role needs none.
+
+    Raises:
+        PreconditionError: ``TRUST_OPERATOR`` where the trust file names another founding operator than the log.
+    """
     granted = rows.select_all(connection, GrantRow, order_by="record_index")
     events = {event.index for event in key_registry.recorded(connection)}
     shown = _read(ledger, trust, events | {g.record_index for g in granted})
@@ -98,13 +108,21 @@ def grants_in_doubt(connection: Connection, ledger: Ledger, trust: TrustFile) ->
 
 def _read(ledger: Ledger, trust: TrustFile, indices: Iterable[int]) -> Shown:
     bodies = ((index, ledger.record(index).body) for index in sorted(indices))
-    return grants.read((Entry(i, body, leaf_hash(body), records.read(body)) for i, body in bodies), trust)
+    try:
+        return grants.read((Entry(i, body, leaf_hash(body), records.read(body)) for i, body in bodies), trust)
+    except PermissionDeniedError as error:
+        raise PreconditionError(
+            "TRUST_OPERATOR",
+            f"by the line `operator` of trust.txt the log's grants do not hold: {error.message}",
+            remedy="`assay doctor` says who signed the first: mend that line, then start the gateway again",
+        ) from error
 
 
 def _firm(connection: Connection, shown: Shown, job: JobRow, signed: ApprovalRow) -> bool:
     """Whether grants that are not in doubt gave a signer the role when signing, and give it today."""
     held = rows.select_all(connection, GrantRow, subject=signed.subject, role=signed.role)
-    firm = [g for g in held if g.unit in (job.unit, ALL_UNITS) and g.record_index not in shown.doubtful]
+    known = {entry.index for entry in shown.entries} - shown.doubtful
+    firm = [g for g in held if g.unit in (job.unit, ALL_UNITS) and g.record_index in known]
     before = (g for g in firm if g.record_index < signed.record_index)
     return any(not g.revoked_us or signed.time_us <= g.revoked_us for g in before) and any(
         not g.revoked_us for g in firm

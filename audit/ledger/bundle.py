@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, NoReturn
 
+from assay.errors import ExhaustedError
 from audit.ledger import evidence, records
 from audit.ledger.commitment import commitments_of
 from audit.ledger.evidence import Chains, Entry, Header
@@ -60,7 +61,7 @@ def export(
     unit: str | None = None,
     jobs: Iterable[str] = (),
     indices: Iterable[int] | None = None,
-    attachments: Iterable[tuple[str, bytes]] = (),
+    attachments: Callable[[], Iterable[tuple[str, bytes]]] = tuple,
     disclose: Callable[[str], bytes] = lambda commitment: b"",
     policy_of: Callable[[str, str], Mapping[str, bytes]] = lambda rules, limits: {},
     policy_text: str,
@@ -68,17 +69,18 @@ def export(
 ) -> Exported:
     """Writes a bundle: the whole log, one unit with the system's records, jobs with what they rest on, or records.
 
-    Jobs rest on the system's records and on their units' records that name no job. Where the records of refused calls
-    are too many for a bundle they are left out, and the bundle is a selection, which the verifier says; so are
-    documents that do not fit beside the records. The same log, arguments and checkpoint give the same bytes.
+    Jobs rest on the system's records and on their units' records that name no job. What a bundle cannot hold with the
+    records of refused calls is written without them, and is a selection, which the verifier says; documents that do not
+    fit beside the records are left out too. The same log, arguments and checkpoint give the same bytes.
 
     Args:
         ledger: a started ledger.
         out: where the ZIP goes.
         unit: business unit; None for the whole log.
         jobs: resource names of the only jobs to show; none for all.
-        indices: the only records to show, in place of unit and jobs.
-        attachments: documents with their plain file names; the verifier demands that a record names each one's SHA-256.
+        indices: the only records to show, in place of unit and jobs: for tests, which make bundles that lack something.
+        attachments: gives documents with their plain file names, anew at each call; the verifier demands that a record
+            names each one's SHA-256.
         disclose: salt and payload of a commitment that the records name; empty for one that is erased or kept back.
         policy_of: texts of the rules and limits of two digests that decisions name, by path; none that is not kept or
             shows what is not this bundle's.
@@ -92,35 +94,22 @@ def export(
     """
     note = ledger.checkpoint() if checkpoint is None else checkpoint
     head = Checkpoint.parse(SignedNote.parse(note).text)
-    choice = _choose(ledger, head.size, unit, sorted(set(jobs)), indices)
-    refuse = _refusal_of(REFUSALS_UNIT if unit == REFUSALS_UNIT else choice.scope)
-    if len(choice.indices) > MAX_RECORDS:
-        refuse(f"more than {MAX_RECORDS} records with a proof each")
-    if sum(ledger.weight(page) for page in _pages(choice.indices)) > evidence.MAX_BYTES:
-        refuse(f"more than {evidence.MAX_BYTES} bytes of records")
-    header = Header(ledger.origin, head.size, head.root, choice.scope, unit or "", evidence.quorum_of(policy_text))
-    sink = _Hashing(out)
-    with Spool(refuse) as files:
-        files[evidence.POLICY], files[evidence.CHECKPOINT] = policy_text.encode(), note
-        named = _put_records(ledger, choice.indices, head, note, files, refuse)
-        texts = {path: text for pair in named.policies for path, text in policy_of(*pair).items()}
-        for path, data in (*texts.items(), (evidence.README, evidence.readme(bool(texts)))):
-            files[path] = data
-        for size in named.sizes:
-            proof = ledger.consistency_proof(size, head.size)
-            files[evidence.consistency_path(size, head.size)] = evidence.consistency_text(proof)
-        for commitment in sorted(named.commitments):
-            if data := disclose(commitment):
-                files[evidence.payload_path(commitment)] = data
-        left_out: list[str] = []
-        for name, data in attachments:
-            if files.has_room(path := evidence.attachment_path(name), data):
-                files[path] = data
-            else:
-                left_out.append(name)
-        files[evidence.MANIFEST] = evidence.manifest(header, files)
-        evidence.write_zip(files, sink)
-    return Exported(sink.digest.hexdigest(), choice.without_refusals, tuple(left_out))
+    asked = sorted(set(jobs))
+    scope = "selection" if asked or indices is not None else "log" if unit is None else "unit"
+    refuse = _refusal_of(REFUSALS_UNIT if unit == REFUSALS_UNIT else scope)
+    made = _Bundle(ledger, note, head, unit or "", attachments, disclose, policy_of, policy_text, refuse)
+    if indices is not None:
+        return made.write(out, _Choice(scope, sorted({*indices})))
+    parts = _parts(ledger, unit, asked)
+    found = _gather(ledger, parts, head.size)
+    try:
+        return made.write(out, _Choice(scope, found))
+    except ExhaustedError:  # Before a byte was written.
+        others = [part for part in parts if part[0] != REFUSALS_UNIT]
+        fewer = found if unit == REFUSALS_UNIT else _gather(ledger, others, head.size, REFUSED)
+        if fewer == found:
+            raise
+    return made.write(out, _Choice("selection", fewer, True))
 
 
 @dataclass
@@ -132,56 +121,91 @@ class _Named:
     commitments: set[str] = field(default_factory=set)
 
 
-def _put_records(
-    ledger: Ledger,
-    indices: Sequence[int],
-    head: Checkpoint,
-    note: bytes,
-    files: Spool,
-    refuse: Callable[[str], NoReturn],
-) -> _Named:
-    """Puts each record with its proof and what follows from it among the files, and nothing of it into memory."""
-    named, chains, values = _Named(), Chains(), 0
-    for entry in _entries(ledger, indices):
-        values += evidence.values_in([entry.body])
-        if values > evidence.MAX_VALUES:
-            refuse(f"more than {evidence.MAX_VALUES} values in its records")
-        proof = ledger.inclusion_proof(entry.index, head.size)
-        files[evidence.record_path(entry.index)] = entry.body
-        files[evidence.proof_path(entry.index)] = ProofFile(entry.index, tuple(proof), note).encode()
-        for path, data in evidence.envelope_file(entry).items():
-            files[path] = data
-        chains.add(entry)
-        named.policies |= dict.fromkeys(evidence.policies_named([entry]))
-        named.sizes |= evidence.evidence_sizes([entry], head.size).keys()
-        named.commitments |= set(commitments_of(entry.record.predicate))
-    files[evidence.CHAIN] = chains.encode()
-    return named
+@dataclass(frozen=True)
+class _Bundle:
+    """What a bundle is made of, whichever records it shows: as :func:`export` has it."""
+
+    ledger: Ledger
+    note: bytes
+    head: Checkpoint
+    unit: str
+    attachments: Callable[[], Iterable[tuple[str, bytes]]]
+    disclose: Callable[[str], bytes]
+    policy_of: Callable[[str, str], Mapping[str, bytes]]
+    policy_text: str
+    refuse: Callable[[str], NoReturn]
+
+    def write(self, out: BinaryIO, choice: _Choice) -> Exported:
+        """Writes it, or nothing.
+
+        Raises:
+            ExhaustedError: ``BUNDLE_TOO_LARGE``.
+        """
+        ledger, head = self.ledger, self.head
+        if len(choice.indices) > MAX_RECORDS:
+            self.refuse(f"more than {MAX_RECORDS} records with a proof each")
+        if sum(ledger.weight(page) for page in _pages(choice.indices)) > evidence.MAX_BYTES:
+            self.refuse(f"more than {evidence.MAX_BYTES} bytes of records")
+        quorum = evidence.quorum_of(self.policy_text)
+        header = Header(ledger.origin, head.size, head.root, choice.scope, self.unit, quorum)
+        sink = _Hashing(out)
+        with Spool(self.refuse) as files:
+            files[evidence.POLICY], files[evidence.CHECKPOINT] = self.policy_text.encode(), self.note
+            named = self._put_records(choice.indices, files)
+            texts = {path: text for pair in named.policies for path, text in self.policy_of(*pair).items()}
+            for path, data in (*texts.items(), (evidence.README, evidence.readme(bool(texts)))):
+                files[path] = data
+            for size in named.sizes:
+                proof = ledger.consistency_proof(size, head.size)
+                files[evidence.consistency_path(size, head.size)] = evidence.consistency_text(proof)
+            for commitment in sorted(named.commitments):
+                if data := self.disclose(commitment):
+                    files[evidence.payload_path(commitment)] = data
+            left_out: list[str] = []
+            for name, data in self.attachments():
+                if files.has_room(path := evidence.attachment_path(name), data):
+                    files[path] = data
+                else:
+                    left_out.append(name)
+            files[evidence.MANIFEST] = evidence.manifest(header, files)
+            evidence.write_zip(files, sink)
+        return Exported(sink.digest.hexdigest(), choice.without_refusals, tuple(left_out))
+
+    def _put_records(self, indices: Sequence[int], files: Spool) -> _Named:
+        """Puts each record with its proof and what follows from it among the files, and nothing of it into memory."""
+        named, chains, values = _Named(), Chains(), 0
+        for entry in _entries(self.ledger, indices):
+            values += evidence.values_in([entry.body])
+            if values > evidence.MAX_VALUES:
+                self.refuse(f"more than {evidence.MAX_VALUES} values in its records")
+            proof = self.ledger.inclusion_proof(entry.index, self.head.size)
+            files[evidence.record_path(entry.index)] = entry.body
+            files[evidence.proof_path(entry.index)] = ProofFile(entry.index, tuple(proof), self.note).encode()
+            for path, data in evidence.envelope_file(entry).items():
+                files[path] = data
+            chains.add(entry)
+            named.policies |= dict.fromkeys(evidence.policies_named([entry]))
+            named.sizes |= evidence.evidence_sizes([entry], self.head.size).keys()
+            named.commitments |= set(commitments_of(entry.record.predicate))
+        files[evidence.CHAIN] = chains.encode()
+        return named
 
 
-def _choose(ledger: Ledger, size: int, unit: str | None, jobs: Sequence[str], indices: Iterable[int] | None) -> _Choice:
-    """Which records below ``size`` are shown; at most one more than a bundle can hold."""
-    if indices is not None:
-        return _Choice("selection", sorted(set(indices)))
-    if jobs:
-        units = sorted({job.split("/")[1] for job in jobs})
-        parts = [(u, "") for u in units] + [(job.split("/")[1], job) for job in jobs] + [(SYSTEM_UNIT, None)]
-    else:
-        parts = [(u, None) for u in (ledger.units() if unit is None else sorted({unit, SYSTEM_UNIT}))]
-    scope = "selection" if jobs else "log" if unit is None else "unit"
-    found = _gather(ledger, parts, size)
-    if len(found) <= MAX_RECORDS or unit == REFUSALS_UNIT:
-        return _Choice(scope, found)
-    others = _gather(ledger, [part for part in parts if part[0] != REFUSALS_UNIT], size, REFUSED)
-    return _Choice("selection", others, True) if len(others) <= MAX_RECORDS else _Choice(scope, found)
+def _parts(ledger: Ledger, unit: str | None, jobs: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Units of which records are shown, each with the only job; empty for the records of none, None for all."""
+    if not jobs:
+        return [(u, None) for u in (ledger.units() if unit is None else sorted({unit, SYSTEM_UNIT}))]
+    units = sorted({job.split("/")[1] for job in jobs})
+    return [*((u, "") for u in units), *((job.split("/")[1], job) for job in jobs), (SYSTEM_UNIT, None)]
 
 
 def _gather(ledger: Ledger, parts: Iterable[tuple[str, str | None]], size: int, without: str = "") -> list[int]:
-    """Where the records of units, or of their jobs, lie; no more than one too many."""
-    found: list[int] = []
+    """Where the records of units, or of their jobs, lie, each once; not all where they are too many for a bundle."""
+    found: set[int] = set()
     for unit, job in parts:
-        left = MAX_RECORDS + 1 - len(found)
-        found += ledger.indices(unit, job, below=size, limit=left, without=without)
+        found.update(ledger.indices(unit, job, below=size, limit=MAX_RECORDS + 1, without=without))
+        if len(found) > MAX_RECORDS:
+            break
     return sorted(found)
 
 

@@ -235,14 +235,14 @@ class Ledger:
         return self._store.records(unit, job, after_index, self.size, limit)
 
     def records_at(self, indices: Sequence[int]) -> list[StoredRecord]:
-        """The records at these indices, in log order.
+        """The records at these indices, each named once, in log order.
 
         Raises:
             NotFoundError: ``RECORD_NOT_FOUND``.
         """
         found = self._store.records_at([index for index in indices if index < self.size])
         if len(found) != len(indices):
-            raise _no_record(next(iter(sorted(set(indices) - {record.index for record in found})), -1))
+            raise _no_record(min(set(indices) - {record.index for record in found}))
         return found
 
     def indices(self, unit: str, job: str | None = None, *, below: int, limit: int, without: str = "") -> list[int]:

@@ -44,7 +44,9 @@ class Publication(Protocol):
         ...
 
     def covering(self, index: int) -> tuple[int, bytes]:
-        """Size and note of the first published checkpoint whose tree includes ``index``: always the same answer.
+        """Size and note of the first published checkpoint whose tree includes ``index``.
+
+        The size and what was signed are always the same; the note gains cosignatures.
 
         Raises:
             UnavailableError: ``QUORUM_NOT_MET`` while there is none.
@@ -135,8 +137,8 @@ class PublishedNotes:
         return self._one("SELECT size, note FROM published WHERE size = ? ORDER BY id DESC LIMIT 1", size)[1]
 
     def covering(self, index: int) -> tuple[int, bytes]:
-        """The first note whose tree includes ``index``; size 0 and nothing when there is none."""
-        return self._one("SELECT size, note FROM published WHERE size > ? ORDER BY size, id LIMIT 1", index)
+        """The first size that includes ``index``, and its newest note, with all cosignatures; 0 and nothing if none."""
+        return self._one("SELECT size, note FROM published WHERE size > ? ORDER BY size, id DESC LIMIT 1", index)
 
     def close(self) -> None:
         """Closes the file."""

@@ -216,7 +216,7 @@ def _grown(permit: Mapping[str, Any], predicate: Mapping[str, Any], checkpoint: 
     if type(size) is not int or not 0 < size < checkpoint.size or not _ROOT.fullmatch(root):
         raise _Refused("CONSISTENCY_BAD: people signed over no tree smaller than the checkpoint's")
     missing = "CONSISTENCY_MISSING: it lacks the proof (consistency) that the evidence root is of this log"
-    _demand(bool(hashes), f"{missing}; fetch the permit from a gateway of this release")
+    _demand(bool(hashes), f"{missing}; fetch the permit again, with a gateway and a client of this release")
     tree.verify_consistency(size, checkpoint.size, bytes.fromhex(root), checkpoint.root, hashes)
 
 

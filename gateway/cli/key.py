@@ -170,10 +170,12 @@ def _order(
         line = f"record {done.index}: {event.new.keyid} follows {event.old.keyid} as {event.name}"
     else:
         data |= {"keyid": event.public.keyid, "since_index": event.since_index, "permits_revoked": list(done.voided)}
-        data |= {"grants_in_doubt": list(done.doubtful)}
+        data |= {"grants_in_doubt": list(done.doubtful), "grants_not_listed": done.unlisted}
         line = f"record {done.index}: {event.public.keyid} of {event.name} signs no more; in doubt since record "
         line += str(event.since_index)
     lines = [*(f"  revoked {permit}" for permit in done.voided), *(f"  in doubt {grant}" for grant in done.doubtful)]
+    if done.unlisted:
+        lines.append(f"  recorded; grants in doubt cannot be listed: {done.unlisted}; then `assay verify` lists them")
     if done.doubtful:
         lines.append("grants in doubt carry no permit: grant anew what was meant, then revoke them (assay role)")
     emit(output, data, [line, *lines])

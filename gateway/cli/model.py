@@ -152,7 +152,9 @@ def check_signature(card: bytes, trust: Path, evidence: Path | None = None) -> s
         raise IntegrityError(
             "EVIDENCE",
             "the bundle leaves out system records, and one may say that the card's key was compromised",
-            remedy="ask for the bundle as `assay audit export` writes it, best of the whole log",
+            remedy="ask for the bundle as `assay audit export` writes it, best of the whole log; where it left out "
+            "refused calls of an earlier build every bundle has that gap: check by the trust file alone (leave out "
+            "--evidence), and read key events with `assay audit records units/-`",
         )
     seal.verify(card, issued.term.public.material)
     known = f"nothing speaks against its key up to record {seen.index} of {seen.record.time:%Y-%m-%dT%H:%M:%SZ}"

@@ -111,3 +111,11 @@ def test_a_trust_file_from_before_it_named_the_operator(closed: Closed) -> None:
     trust.write_text("".join(line for line in trust.open() if not line.startswith("operator ")))
     (told,) = (f for f in doctor.run(closed.layout.root) if f.name == "operator")
     assert not told.ok and not told.required and "operator SUBJECT" in told.remedy
+
+
+def test_a_trust_file_that_names_another_operator_than_founded_the_log(closed: Closed) -> None:
+    trust = closed.layout.trust
+    trust.write_text(trust.read_text().replace("/people/oscar", "/people/otto"))
+    (told,) = (f for f in doctor.run(closed.layout.root) if f.name == "operator")
+    assert not told.ok and "/people/otto" in told.detail and "/people/oscar signed" in told.detail
+    assert "operator SUBJECT" in told.remedy and "trust.txt" in told.remedy

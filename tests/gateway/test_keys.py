@@ -31,21 +31,23 @@ from assay.identity import Layout, load_ed25519, load_x25519, raw_public
 from assay.v1 import identity_pb2, model_pb2
 from audit.ledger.bundle import export
 from audit.ledger.records import REFUSALS_UNIT, read
+from audit.ledger.writer import UnitOfWork
 from audit.verify import Report
 from audit.verify.keys import DOUBT
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bytes
 from demo.processes import free_ports
-from gateway import key_files, key_rotation
+from gateway import identity_registry, key_files, key_rotation
 from gateway.application import Application
 from gateway.cli.app import app as cli
 from gateway.permits import PermitService
 from gateway.rpc.errors import is_refusal
 from gateway.rpc.server import start
 from gateway.settings import Settings
-from gateway.statements import grant_statement, read_policy
+from gateway.signers import Doubt, doubt, quorum_of
+from gateway.statements import grant_statement, read_grant, read_policy
 from gateway.store import rows
-from gateway.store.tables import JobRow
+from gateway.store.tables import JobRow, ModelRow
 from gateway.telemetry import Telemetry
 from policies.engine import PolicyEngine
 from policies.pack import PACKS
@@ -286,6 +288,56 @@ async def test_grants_in_doubt_carry_no_permit_until_they_are_made_anew(
     await decide(house, "cora", "compliance_officer")
     anew = await issued(house)
     assert offline(house, anew) == (True, "") and (await online(house, anew)).allowed
+    await house.app.close()
+
+
+async def test_a_trust_file_of_another_operator_keeps_no_stolen_key_from_being_recorded(
+    closed: Closed, opened: Open
+) -> None:
+    house = opened()
+    await approved(house)
+    await house.app.close()
+    trust = house.layout.trust
+    right = trust.read_text()
+    trust.write_text(right.replace("/people/oscar", "/people/otto"))
+    done = ordered(house, "compromised", "people/vik", house.layout.root, "--since", 0)
+    assert done["record_index"] and done["grants_in_doubt"] == [] and "trust.txt" in done["grants_not_listed"]
+    house = opened()
+    for refused in (issued(house), revoke(house, "cora", "signer-key")):
+        with pytest.raises(AssayError) as caught:
+            await refused
+        assert caught.value.reason == "TRUST_OPERATOR" and "trust.txt" in caught.value.message
+        assert "assay doctor" in caught.value.remedy
+    await house.app.close()
+    trust.write_text(right)
+    house = opened()
+    with pytest.raises(AssayError) as caught:
+        await issued(house)
+    assert caught.value.reason == "SIGNER_KEY"
+    await house.app.close()
+
+
+async def test_a_grant_of_the_batch_that_is_being_written_gives_nobody_a_firm_role(
+    closed: Closed, opened: Open
+) -> None:
+    """Its record cannot be read yet; once it can be, it counts."""
+    house = opened()
+    await approved(house)
+    await house.app.close()
+    ordered(house, "compromised", "people/oscar", house.layout.root, "--since", 1)
+    ordered(house, "rotate", "people/oscar", house.layout.root)
+    house = opened()
+    app, statement = house.app, grant_statement(house.subject("cora"), "compliance_officer", "-", "cora-anew")
+    envelope = dsse.envelope_from_proto(house.sign("oscar", statement))
+
+    def work(uow: UnitOfWork) -> Doubt:
+        identity_registry._issue(uow, read_grant(dsse.read_statement(from_base64(envelope["payload"]))), envelope)
+        job, model = rows.get(uow.connection, JobRow, name=NAME), rows.get(uow.connection, ModelRow, name=MODEL)
+        assert job is not None and model is not None
+        signers = quorum_of(uow.connection, job, model.card_sha256)
+        return doubt(uow.connection, app.ledger, app.permits.people, job, signers)
+
+    assert (await app.store.commit(work)).role.endswith("as ROLE_COMPLIANCE_OFFICER")
     await house.app.close()
 
 

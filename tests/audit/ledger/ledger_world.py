@@ -216,7 +216,7 @@ class World:
         """A bundle's bytes."""
         out = io.BytesIO()
         policy = f"log {self.ledger.vkey}\n{self.quorum}"
-        documents = options.pop("attachments", {}).items()
+        documents = options.pop("attachments", {}).items
         export(self.ledger, out, **{"policy_text": policy, "attachments": documents, **options})
         return out.getvalue()
 

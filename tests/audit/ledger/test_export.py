@@ -77,6 +77,34 @@ def test_refused_calls_alone_keep_nothing_from_being_exported(
 
 
 @pytest.mark.parametrize(
+    ("cap", "most"), [("MAX_ENTRIES", 60), ("MAX_BYTES", 100_000), ("MAX_VALUES", 0)], ids=["files", "bytes", "values"]
+)
+@pytest.mark.parametrize("unit", [REFUSALS_UNIT, "system"])
+def test_refused_calls_are_left_out_for_whatever_there_is_too_much_of(
+    world: World, monkeypatch: pytest.MonkeyPatch, unit: str, cap: str, most: int
+) -> None:
+    """Documents are asked for anew, whatever became of them at the first try."""
+    Story(world).whole()
+    bare = evidence.read_zip(world.export())
+    values = evidence.values_in(body for path, body in bare.items() if path.startswith("records/"))
+    refuse_calls(world, 40, unit)
+    monkeypatch.setattr(evidence, cap, most or values + 3)
+    out, policy = io.BytesIO(), f"log {world.ledger.vkey}\nquorum none\n"
+    documents = [("card.pdf", CARD_PDF)]
+    exported = bundle.export(world.ledger, out, policy_text=policy, attachments=lambda: iter(documents))
+    report = verified(world, out.getvalue())
+    assert (report.verdict, report.scope, report.records) == ("valid", "selection", 21)
+    assert (exported.without_refusals, exported.without_documents) == (True, ())
+    assert evidence.read_zip(out.getvalue())["attachments/card.pdf"] == CARD_PDF
+
+
+def test_a_job_of_the_installations_own_chain_shows_no_record_twice(world: World) -> None:
+    Story(world).found()
+    report = verified(world, world.export(jobs=["units/system/tuningJobs/x"]))
+    assert (report.verdict, report.records) == ("valid", len(world.ledger.records("system")))
+
+
+@pytest.mark.parametrize(
     ("scope", "remedy"),
     [
         ({"jobs": [JOB]}, "name fewer jobs"),
@@ -123,7 +151,7 @@ def test_documents_that_do_not_fit_are_left_out_and_told(world: World, monkeypat
     out = io.BytesIO()
     documents = [("big.pdf", bytes(90_000)), ("card.pdf", CARD_PDF)]
     policy = f"log {world.ledger.vkey}\nquorum none\n"
-    exported = bundle.export(world.ledger, out, policy_text=policy, attachments=documents)
+    exported = bundle.export(world.ledger, out, policy_text=policy, attachments=lambda: documents)
     assert exported.without_documents == ("big.pdf",)
     assert (verified(world, out.getvalue()).verdict, len(out.getvalue()) <= 100_000) == ("valid", True)
 

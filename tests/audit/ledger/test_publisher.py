@@ -346,7 +346,8 @@ def test_published_notes_are_append_only(tmp_path: Path) -> None:
     for size, note in ((3, b"three"), (3, b"three again"), (7, b"seven")):
         notes.add(size, note)
     assert notes.latest() == (7, b"seven") and notes.at(3) == b"three again" and notes.at(4) == b""
-    assert notes.covering(2) == (3, b"three") and notes.covering(3) == (7, b"seven") and notes.covering(7) == (0, b"")
+    assert notes.covering(2) == (3, b"three again"), "the newest of that size, with every cosignature"
+    assert notes.covering(3) == (7, b"seven") and notes.covering(7) == (0, b"")
     other = sqlite3.connect(tmp_path / "p.db", isolation_level=None)
     for statement in (
         "DELETE FROM published",

@@ -456,6 +456,15 @@ def test_what_people_signed_over_is_a_prefix_of_this_log(tmp_path: Path) -> None
         story = made(tmp_path / name).found().ask().decide().train().audit()
         story.evidence = evidence_of(story.evidence)
         assert "CONSISTENCY" in check(story.release()).reason, name
+    for name, size_of in (("whole", lambda e: e[0] + 5), ("none", lambda _: 0), ("truth", lambda _: True)):
+        (tmp_path / name).mkdir()
+        story = made(tmp_path / name).found().ask().decide().train().audit()
+        story.evidence = (size_of(story.evidence), story.evidence[1])
+        story.release()
+        assert name != "whole" or story.evidence[0] == story.world.ledger.size
+        # With a proof, which is of another size: what is looked at first is what people signed.
+        story.permit["predicate"] = {**story.permit["predicate"], "evidence_size": 1}
+        assert "CONSISTENCY_BAD: people signed over no tree smaller" in check(story).reason, name
 
 
 def test_a_request_recorded_after_an_approval(tmp_path: Path) -> None:
