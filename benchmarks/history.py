@@ -126,6 +126,7 @@ def _rows(n: int) -> Iterator[Row]:
     """A dataset, the job on it, the job's model, and what is established about the job."""
     dataset, job, model = (f"units/{_UNIT}/{kind}{n}" for kind in ("datasets/d", "tuningJobs/j", "models/j"))
     request = {"parent": f"units/{_UNIT}", "dataset": dataset, "purpose": "x" * 400}
+    texts: dict[str, Any] = {column: "x" * length for column, length in _TEXTS.items()}
     plan = {"canary_manifest_sha256": f"{n:064x}"}
     decision = {"audit_plan": plan, "outcomes": [{"rule_id": f"RULE-{k}", "message": "x" * 200} for k in range(60)]}
     yield DatasetRow(
@@ -136,7 +137,7 @@ def _rows(n: int) -> Iterator[Row]:
         name=job, unit=_UNIT, creator="c", state=("REJECTED", "DENIED", "APPROVED")[n % 3], version=9, model=model,
         approved_until_us=10**18,
         request=json.dumps(request), decision=json.dumps(decision), created_us=n, updated_us=n, needs_work=False,
-        **{column: "x" * length for column, length in _TEXTS.items()},
+        **texts,
     )  # fmt: skip
     yield ModelRow(
         name=model, unit=_UNIT, job=job, files=json.dumps([{"path": "a", "sha256": f"{n:063x}a", "size": 1}]),

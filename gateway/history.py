@@ -42,8 +42,9 @@ def decided(directory: Path) -> Iterator[Decided]:
     try:
         with engine.connect() as connection:
             names = connection.execute(sa.select(job.name).order_by(job.created_us, job.name)).scalars().all()
-            for name, key, text, decision, verdict in rows.by_name(connection, query, job.name, names):
-                yield _decided(name, key, text, decision if key == INTAKE_QUESTION else verdict)
+            for row in rows.by_name(connection, query, job.name, names):
+                answer = row.decision if row.key == INTAKE_QUESTION else row.verdict
+                yield _decided(row.name, row.key, row.value, answer)
     except (sa.exc.SQLAlchemyError, json_format.ParseError) as error:
         why = getattr(error, "orig", error)
         raise InvalidInputError("HISTORY", f"the rows of {directory} cannot be read: {why}") from error
