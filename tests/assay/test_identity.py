@@ -60,6 +60,7 @@ def test_the_trust_file_names_every_public_key_once(layout):
     lines = [line.split(" ", 1)[0] for line in layout.trust.read_text().splitlines() if not line.startswith("#")]
     assert lines == [
         "origin", "log", "quorum", "train-worker", "audit-worker", "permit", "people-root", "services-root", "pdf",
+        "operator",
     ]  # fmt: skip
     assert "PRIVATE" not in layout.trust.read_text()
 

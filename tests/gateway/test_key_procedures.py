@@ -28,7 +28,7 @@ from tests.gateway.test_permits import issued
 PAGE = (Path(__file__).parents[2] / "docs" / "keys.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 # Shown in the text for what they are; the blocks below cannot run them, since they ask a running gateway.
-ELSEWHERE = {"approval revoke", "audit export", "role revoke", "role grant"}
+ELSEWHERE = {"approval revoke", "audit export", "audit records", "role revoke", "role grant"}
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from tests.gateway.conftest import House
 def choosing(tmp_path: Path) -> PolicyEngine:
     shutil.copytree(PACKS, tmp_path / "packs", ignore=shutil.ignore_patterns("access"))
     sheet = tmp_path / "packs" / "bundle.yaml"
-    sheet.write_text(sheet.read_text().replace("units: {}", "units: {claims: [hipaa], credit: [hipaa, gdpr]}"))
+    sheet.write_text(sheet.read_text().replace("units: {}", "units: {claims: [gdpr], credit: [hipaa, gdpr]}"))
     return PolicyEngine(load(tmp_path / "packs"))
 
 
@@ -39,14 +39,14 @@ async def explained(house: House, answers: PolicyAnswers, pack: str, by: str) ->
 async def test_a_rule_names_of_the_units_that_are_asked_it_those_of_the_caller(
     house: House, answers: PolicyAnswers
 ) -> None:
-    assert await explained(house, answers, "hipaa", "mia") == "Pack hipaa, asked of claims."
-    assert await explained(house, answers, "gdpr", "mia") == "Pack gdpr, asked of no unit of yours."
+    assert await explained(house, answers, "gdpr", "mia") == "Pack gdpr, asked of claims."
+    assert await explained(house, answers, "hipaa", "mia") == "Pack hipaa, asked of no unit of yours."
     assert await explained(house, answers, "baseline", "mia") == "Pack baseline, asked of every unit."
-    assert await explained(house, answers, "hipaa", "anna") == "Pack hipaa, asked of claims, credit."
+    assert await explained(house, answers, "gdpr", "anna") == "Pack gdpr, asked of claims, credit."
 
 
 async def test_the_operator_who_has_the_folder_reads_all(choosing: PolicyEngine) -> None:
-    rule = next(rule.id for rule in choosing.pack.rules if rule.pack == "gdpr")
+    rule = next(rule.id for rule in choosing.pack.rules if rule.pack == "hipaa")
     assert "asked of credit." in choosing.explain(rule).explanation
     rule = next(rule.id for rule in choosing.pack.rules if rule.pack == "naic")
     assert "asked of no unit yet." in choosing.explain(rule).explanation
@@ -68,4 +68,4 @@ async def test_a_question_for_another_unit_is_answered_as_one_for_none(
         getattr(request, stage).request.unit = unit
         answer = await answers.evaluate_policy(await house.caller("mia"), request)
         outcomes = (answer.decision if stage == "intake" else answer.verdict).outcomes
-        assert any(o.rule_id.startswith("HIPAA") for o in outcomes) == (unit == "claims")
+        assert any(o.rule_id.startswith("GDPR") for o in outcomes) == (unit == "claims")
