@@ -178,6 +178,31 @@ def test_unknown_fields_are_found_wherever_they_are() -> None:
     assert _told(part).reason == "UNKNOWN_FIELDS", "not that no part is set: a later contract may have another"
 
 
+def test_no_more_of_a_message_is_looked_through_than_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the event loop, before anybody is authorised: 4 MiB hold 1.4 million unknown fields, or empty messages."""
+    looked, within = [], contract._within
+
+    def counted(message: Message, path: str) -> Iterator[tuple[str, Message]]:
+        looked.append(path)
+        yield from within(message, path)
+
+    monkeypatch.setattr(contract, "_within", counted)
+    wide = approval_pb2.WaiveRulesRequest()
+    for _ in range(5000):
+        wide.envelope.signatures.add()
+    assert _told(wide).reason == "INVALID_FIELDS" and looked == [], "nothing unknown, so nothing is looked for"
+    wide.envelope.signatures[-1].ParseFromString(LATER)
+    assert [v.field for v in _told(wide).violations] == ["(message)"] and len(looked) == contract._LOOKED_THROUGH
+    looked.clear()
+    many = b"".join(bytes([(number << 3) & 0x7F | 0x80, number >> 4, 1]) for number in range(16, 2000))
+    wide.MergeFromString(many)
+    (told,) = _told(wide).violations
+    assert told.description.count(",") == contract.MAX_VIOLATIONS - 1 and looked == [""]
+    monkeypatch.setattr(contract, "UnknownFieldSet", None)
+    wide.MergeFromString(LATER * 5000)
+    assert [v.description for v in _told(wide).violations] == ["15954 bytes of fields not known here"]
+
+
 def test_a_message_with_thousands_of_faults_is_told_one_and_a_small_one_all() -> None:
     """Each takes 40 µs to tell, and 400 kB hold 600,000: the gateway would stand still for half a minute."""
     large, small = approval_pb2.WaiveRulesRequest(), approval_pb2.WaiveRulesRequest()
