@@ -23,7 +23,7 @@ from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
 from gateway import pages, requests, stores, words
 from gateway.caller import Caller, not_found
-from gateway.erasures import retention_end
+from gateway.erasures import erased_by, retention_end
 from gateway.jobs.views import from_json, to_json
 from gateway.names import unit_of
 from gateway.settings import Settings
@@ -345,8 +345,9 @@ class DatasetService:
         """A row as the contract's message, with what has become of its rows."""
         message = message_of(connection, self.keys, row)
         erasure = rows.get(connection, ErasureRow, resource=row.name)
-        if erasure is not None and erasure.executed_index >= 0:
-            message.erased_index = erasure.executed_index
+        index = erased_by(erasure) if erasure is not None else None
+        if index is not None:
+            message.erased_index = index
         return message
 
 

@@ -96,8 +96,9 @@ class ErasureService:
         caller.require_unit(unit_of(request.name), request.name)
         envelope = dsse.envelope_from_proto(request.envelope)
         seen: dict[str, Sequence[int]] = {}
-        search = partial(self.store.read, lambda c: self._holding(c, request.name, seen))
-        await self.store.searches.run(caller.subject, search)
+        if subjects.handle_in(request.name):
+            search = partial(self.store.read, lambda c: self._holding(c, request.name, seen))
+            await self.store.searches.run(caller.subject, search)
         await self.store.commit(lambda uow: self._order(uow, caller, request.name, envelope, seen))
         erasure = await self.store.commit(lambda uow: self._execute(uow, request.name, caller.trace_id, seen))
         return erasure_pb2.EraseResourceResponse(erasure=erasure)
@@ -196,6 +197,10 @@ class ErasureService:
         _demand_undecided(c, name, caller.subject)
         index = uow.append(RecordDraft(unit, "erasure.ordered", "erasure-order", {}, envelope=envelope))
         rows.insert(c, ErasureRow(resource=name, unit=unit, reason_code=signed.reason_code, order_index=index))
+        job = jobs.get(c, name)
+        if job is not None and job.model:
+            # Not as it is carried out: what an earlier build ordered took words alone.
+            jobs.establish(c, name, {references.WEIGHTS: str(index)})
 
     def _demand_free(self, c: Connection, unit: str, name: str, seen: dict[str, Sequence[int]]) -> None:
         """The resource exists, or is a subject who may yet come, and nobody is working on it."""
@@ -223,10 +228,6 @@ class ErasureService:
         row = rows.get(c, ErasureRow, resource=name)
         if row is None:
             raise InternalError("ERASURE_ROW", f"{name} was not ordered to be erased")
-        job = jobs.get(c, name)
-        # An order of an earlier build may be of a job that lives.
-        if row.executed_index < 0 and job is not None and job.model and job.state not in _LIVE:
-            jobs.establish(c, name, {references.WEIGHTS: str(row.order_index)})
         shredded = self._shred(c, row, references.erasable(c, row.unit))
         held = self._holding(c, name, seen)
         affected = sorted(m.name for m in lineage.reach(c, row.unit, {name, *held}, rows.micros(uow.now)).models)
@@ -388,6 +389,13 @@ def _demand_undecided(c: Connection, name: str, subject: str) -> None:
         )
 
 
+def erased_by(row: ErasureRow) -> int | None:
+    """Index of the record by which it is gone: of the order, where the log had ended; None while it is still here."""
+    if row.executed_index == _OWED:
+        return None
+    return row.order_index if row.executed_index == _UNRECORDED else row.executed_index
+
+
 def demand_not_erased(c: Connection, resource: str) -> None:
     """Refuses work on what was ordered to be erased, and on a dataset with rows of a subject that was.
 
@@ -396,11 +404,11 @@ def demand_not_erased(c: Connection, resource: str) -> None:
     """
     row = rows.get(c, ErasureRow, resource=resource)
     if row is not None:
-        done = row.executed_index >= 0
-        said = f"{resource} was erased" if done else f"the erasure of {resource} was ordered"
+        index = erased_by(row)
+        said = f"the erasure of {resource} was ordered" if index is None else f"{resource} was erased"
         remedy = "ask for a new job" if "/tuningJobs/" in resource else "upload a dataset under another name"
         raise PreconditionError(
-            "ERASED", f"{said} by record {row.executed_index if done else row.order_index}", remedy=remedy
+            "ERASED", f"{said} by record {row.order_index if index is None else index}", remedy=remedy
         )
     restricted = rows.get(c, FactRow, job=resource, key=_RESTRICTED)
     if restricted is not None:

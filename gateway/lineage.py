@@ -132,7 +132,7 @@ def reach(connection: Connection, unit: str, datasets: Collection[str], now_us: 
     """Follows datasets of a unit to every model and permit, through models that go on from others or taught others."""
     every = jobs.briefs(connection, unit)
     # Few jobs name a model, and a request takes long to read whole.
-    before_of = {job.name: _before(views.request_of(job)) for job in every if _MODEL in job.request}
+    before_of = {job.name: learns_from(views.request_of(job)) for job in every if _MODEL in job.request}
     model = rows.table(ModelRow).c
     named = connection.execute(select(model.job, model.name).where(model.unit == unit))
     made: dict[str, str] = {job: name for job, name in named}
@@ -156,19 +156,19 @@ def reach(connection: Connection, unit: str, datasets: Collection[str], now_us: 
 def jobs_before(connection: Connection, request: tuning_job_pb2.CreateTuningJobRequest) -> list[JobRow]:
     """The jobs of all models whose learning a request takes over, through parents and teachers, each once."""
     found: dict[str, JobRow] = {}
-    left = sorted(_before(request))
+    left = sorted(learns_from(request))
     while left:
         job = jobs.get(connection, job_of(connection, left.pop(0)))
         if job is not None and job.name not in found:
             found[job.name] = job
-            left += sorted(_before(views.request_of(job)))
+            left += sorted(learns_from(views.request_of(job)))
     return list(found.values())
 
 
 def learning_from(connection: Connection, unit: str, model: str) -> list[JobRow]:
     """The unit's jobs that go on from a model or are taught by it."""
     every = (job for job in jobs.briefs(connection, unit) if _MODEL in job.request)
-    found = (jobs.get(connection, job.name) for job in every if model in _before(views.request_of(job)))
+    found = (jobs.get(connection, job.name) for job in every if model in learns_from(views.request_of(job)))
     return [job for job in found if job is not None]
 
 
@@ -178,7 +178,7 @@ def reads(connection: Connection, job: str, names: Collection[str]) -> bool:
     return fact is not None and not json.loads(fact.value)["files"].keys().isdisjoint(names)
 
 
-def _before(request: tuning_job_pb2.CreateTuningJobRequest) -> set[str]:
+def learns_from(request: tuning_job_pb2.CreateTuningJobRequest) -> set[str]:
     """Own models whose learning a job takes over: the one that it goes on from, and the one whose answers it learns."""
     return {name for name in (request.parent_model, request.teacher.name) if name.startswith(_OWN)}
 

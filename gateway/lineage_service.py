@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from assay.errors import FieldViolation, InvalidInputError
 from assay.subjects import SubjectIndex
@@ -15,13 +15,14 @@ from assay.v1 import dataset_pb2, policy_input_pb2
 from assay.v1 import lineage_pb2 as pb
 from gateway import subjects
 from gateway.caller import Caller, not_found
+from gateway.erasures import erased_by
 from gateway.jobs import views
 from gateway.jobs.transitions import State
 from gateway.lineage import Reach, reach
 from gateway.names import unit_of
 from gateway.search_log import SearchLog
 from gateway.settings import Settings
-from gateway.store import rows
+from gateway.store import jobs, rows
 from gateway.store.blobs import FileBlobStore
 from gateway.store.database import Store
 from gateway.store.tables import DatasetRow, ErasureRow, JobRow
@@ -72,49 +73,23 @@ class LineageService:
         return self.store.read(lambda c: self._of_subject(c, unit, name))
 
     def _of_subject(self, c: Connection, unit: str, name: str) -> pb.Lineage:
-        held = subjects.holding(c, self.blobs, unit, subjects.handle_in(name))
+        sizes: dict[str, int] = {}
+        held = subjects.holding(c, self.blobs, unit, subjects.handle_in(name), sizes=sizes)
         every = _datasets(c, unit)
         found = [_dataset(c, row, pb.LINEAGE_RELATION_HOLDS_SUBJECT) for row in every if row.name in held]
         for dataset in found:
             dataset.row_count = len(held[dataset.name])
             dataset.rows.extend(held[dataset.name][:_MOST_ROWS])
         answer = _answer(name, found, reach(c, unit, held, _now()))
-        answer.not_searched.extend(self._not_searched(c, unit, every))
+        answer.not_searched.extend(_not_searched(c, unit, every, sizes))
         return answer
-
-    def _not_searched(self, c: Connection, unit: str, datasets: Sequence[DatasetRow]) -> Iterator[pb.NotSearched]:
-        jobs = rows.select_all(c, JobRow, unit=unit)
-        known = subjects.digests(c, unit, jobs)
-        facts = {views.request_of(job).dataset: job.data for job in jobs if job.data}
-        for row in datasets:
-            erased = rows.get(c, ErasureRow, resource=row.name) is not None
-            if row.name in known and self.blobs.exists(unit, known[row.name]):
-                # Nothing was learned from a row that was refused: it is gone with the file.
-                left = 0 if erased else self._left_out(unit, known[row.name], facts.get(row.name, ""))
-                if left:
-                    why = pb.NOT_SEARCHED_REASON_ROWS_NOT_READABLE
-                    yield pb.NotSearched(dataset=row.name, reason=why, row_count=left)
-                continue
-            if not views.from_json(row.datasheet, dataset_pb2.Datasheet).group_field:
-                why = pb.NOT_SEARCHED_REASON_NO_GROUP_FIELD
-            elif erased:
-                why = pb.NOT_SEARCHED_REASON_ERASED
-            else:
-                why = pb.NOT_SEARCHED_REASON_ROWS_NOT_READ
-            yield pb.NotSearched(dataset=row.name, reason=why)
-
-    def _left_out(self, unit: str, digest: str, facts: str) -> int:
-        """Rows that a dataset's index does not hold, all of them refused: nobody could read whom they name."""
-        data = views.from_json(facts, policy_input_pb2.DataFacts)
-        index = subjects.index_at(self.blobs, unit, digest) if data.invalid_rows else None
-        return max(0, data.rows - len(index)) if index is not None else 0
 
     def _of_dataset(self, c: Connection, unit: str, name: str) -> pb.Lineage:
         every = _datasets(c, unit)
         asked = next((row for row in every if row.name == name), None)
         if asked is None:
             raise not_found(name)
-        known = subjects.digests(c, unit, rows.select_all(c, JobRow, unit=unit))
+        known = subjects.digests(c, unit, jobs.briefs(c, unit))
         index = self._index(unit, known, name)
         found = []
         for row in every:
@@ -146,9 +121,45 @@ def _datasets(c: Connection, unit: str) -> list[DatasetRow]:
 def _dataset(c: Connection, row: DatasetRow, relation: pb.LineageRelation) -> pb.LineageDataset:
     dataset = pb.LineageDataset(name=row.name, relation=relation, sha256=row.sha256)
     erasure = rows.get(c, ErasureRow, resource=row.name)
-    if erasure is not None and erasure.executed_index >= 0:
-        dataset.erased_index = erasure.executed_index
+    index = erased_by(erasure) if erasure is not None else None
+    if index is not None:
+        dataset.erased_index = index
     return dataset
+
+
+def _not_searched(
+    c: Connection, unit: str, datasets: Sequence[DatasetRow], sizes: Mapping[str, int]
+) -> Iterator[pb.NotSearched]:
+    """Datasets in which the subject's rows may stand unseen. ``sizes``: of the indexes searched, by digest."""
+    every = jobs.briefs(c, unit)
+    known = subjects.digests(c, unit, every)
+    asked = rows.table(JobRow).c
+    query = select(asked.name, asked.data).where(asked.unit == unit, asked.data != "")
+    read: dict[str, str] = {job: data for job, data in c.execute(query)}
+    facts = {views.dataset_of(job): read[job.name] for job in every if job.name in read}
+    for row in datasets:
+        erased = rows.get(c, ErasureRow, resource=row.name) is not None
+        size = sizes.get(known.get(row.name, ""))
+        if size is not None:
+            # Nothing was learned from a row that was refused: it is gone with the file.
+            left = 0 if erased else _left_out(facts.get(row.name, ""), size)
+            if left:
+                why = pb.NOT_SEARCHED_REASON_ROWS_NOT_READABLE
+                yield pb.NotSearched(dataset=row.name, reason=why, row_count=left)
+            continue
+        if not views.from_json(row.datasheet, dataset_pb2.Datasheet).group_field:
+            why = pb.NOT_SEARCHED_REASON_NO_GROUP_FIELD
+        elif erased:
+            why = pb.NOT_SEARCHED_REASON_ERASED
+        else:
+            why = pb.NOT_SEARCHED_REASON_ROWS_NOT_READ
+        yield pb.NotSearched(dataset=row.name, reason=why)
+
+
+def _left_out(facts: str, size: int) -> int:
+    """Rows that a dataset's index of this size does not hold, all of them refused: nobody could read whom they name."""
+    data = views.from_json(facts, policy_input_pb2.DataFacts)
+    return max(0, data.rows - size) if data.invalid_rows else 0
 
 
 def _answer(name: str, datasets: Sequence[pb.LineageDataset], reached: Reach) -> pb.Lineage:

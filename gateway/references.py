@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Set
 
 from sqlalchemy import Connection, select
 
+from assay.modelfiles import ADAPTER_CONFIG
 from gateway import subjects
 from gateway.jobs import views
 from gateway.jobs.transitions import State
@@ -60,7 +61,8 @@ def _named(connection: Connection, unit: str) -> Iterator[tuple[str, str]]:
 
     A dataset's erasure takes its upload, what preparation split from it, the canaries that an audit opened, since they
     stand in rows with values of the file, and its index of subjects, unless a model was trained on the rows: that must
-    be found, and so must those that go on from it. A job's takes its adapter (:data:`WEIGHTS`). Cards and audits stay.
+    be found, and so must those that go on from it. A job's takes its adapter (:data:`WEIGHTS`), but for
+    the configuration: it tells of no row, and another job may be storing the same bytes. Cards and audits stay.
     """
     data, asked, made = (rows.table(kind).c for kind in (DatasetRow, JobRow, ModelRow))
     files = connection.execute(select(data.name, data.sha256).where(data.unit == unit))
@@ -79,7 +81,7 @@ def _named(connection: Connection, unit: str) -> Iterator[tuple[str, str]]:
         trained.add(read.get(job, ""))
         yield from (("", digest) for digest in digests)
         owner = job if job in taken else ""
-        yield from ((owner, file["sha256"]) for file in json.loads(files))
+        yield from (("" if file["path"] == ADAPTER_CONFIG else owner, file["sha256"]) for file in json.loads(files))
     for job, key, digest in jobs.digests(connection, unit):
         dataset = read.get(job, "")
         goes = _SPLIT.fullmatch(key) or (key == subjects.FACT and dataset not in trained)

@@ -70,6 +70,7 @@ def holding(
     unit: str,
     handle: bytes,
     seen: dict[str, Sequence[int]] | None = None,
+    sizes: dict[str, int] | None = None,
 ) -> dict[str, Sequence[int]]:
     """Rows of a subject by dataset of the unit, erased ones too; datasets without any are left out.
 
@@ -79,12 +80,15 @@ def holding(
         unit: whose datasets.
         handle: the subject's.
         seen: its rows by the digest of an index; those that are there are not read again, the others are added.
+        sizes: takes how many rows each index that is read has, by its digest.
     """
     seen = {} if seen is None else seen
     out = {}
     for dataset, digest in digests(connection, unit, briefs(connection, unit)).items():
         if digest not in seen and (index := index_at(blobs, unit, digest)) is not None:
             seen[digest] = index.rows(handle)
+            if sizes is not None:
+                sizes[digest] = len(index)
         if seen.get(digest):
             out[dataset] = seen[digest]
     return out

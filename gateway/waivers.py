@@ -12,7 +12,7 @@ from assay.errors import InvalidInputError, PreconditionError
 from assay.v1 import policy_input_pb2
 from audit.ledger.records import RecordDraft
 from audit.ledger.writer import UnitOfWork
-from gateway import standing, statements
+from gateway import lineage, standing, statements
 from gateway.admission import account
 from gateway.caller import Caller
 from gateway.erasures import demand_not_erased, demand_usable
@@ -46,8 +46,11 @@ def check(uow: UnitOfWork, policy: PolicyEngine, job: JobRow, caller: Caller, si
     if signed.expires < uow.now.date().isoformat():
         raise PreconditionError("WAIVER_EXPIRED", "the waiver has expired")
     if job.state == State.DENIED:
-        # It would go on to train on the rows.
-        demand_usable(uow.connection, views.request_of(job).dataset, uow.now)
+        # It would go on to train on the rows, and from the adapter that it names or by its answers.
+        request = views.request_of(job)
+        demand_usable(uow.connection, request.dataset, uow.now)
+        for model in sorted(lineage.learns_from(request)):
+            demand_not_erased(uow.connection, lineage.job_of(uow.connection, model))
     fired = {o.rule_id: o for o in views.outcomes(job) if o.outcome not in GOOD}
     if set(signed.rules) - set(fired):
         odd = ", ".join(sorted(set(signed.rules) - set(fired)))

@@ -291,6 +291,8 @@ def _describe(dataset: dataset_pb2.Dataset) -> list[str]:
 
 def _until(dataset: dataset_pb2.Dataset) -> str:
     if dataset.HasField("erased_index"):
+        if dataset.erased_index == dataset.record_index:
+            return "erased as its datasheet orders, without a record: the log had ended"
         return f"erased by record {dataset.erased_index}"
     if dataset.HasField("retention_end_time"):
         return str(dataset.retention_end_time.ToJsonString())

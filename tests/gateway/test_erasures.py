@@ -23,11 +23,13 @@ from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway import references, subjects
 from gateway.erasures import ErasureService, demand_within_retention, retention_end
+from gateway.jobs import views
+from gateway.jobs.transitions import Event
 from gateway.statements import erasure_order_statement
 from gateway.store import jobs, rows
 from gateway.store.blobs import put_bytes, read_bytes
 from gateway.store.tables import ErasureRow, FactRow, JobRow, ModelRow
-from tests.gateway.acts import dismiss, revoke, waive
+from tests.gateway.acts import FAILED, dismiss, revoke, waive
 from tests.gateway.conftest import House, messages, now
 from tests.gateway.judged import ADAPTER, MODEL, NAME, approved, awaiting, decide, judged, outcome
 from tests.gateway.test_approvals import grant
@@ -147,10 +149,53 @@ async def test_files_that_another_model_has_too_stay_with_it(house: House) -> No
     assert (await erase(house, NAME)).blobs == 0 and house.app.blobs.exists("credit", WEIGHTS)
 
 
-async def test_a_job_that_an_earlier_build_erased_keeps_its_weights(opened: Callable[[], House]) -> None:
-    """Its order took words alone, and its model may be approved."""
+async def test_the_configuration_stays_since_another_job_may_be_storing_the_same_bytes(house: House) -> None:
+    """Nothing names them for that job yet."""
+    await quarantined(house)
+    config = put_bytes(house.app.blobs, "credit", b"rank 8").sha256
+    paths = {"adapter_config.json": config, "adapter_model.safetensors": WEIGHTS}
+    files = json.dumps([{"path": path, "sha256": sha256, "size": 7} for path, sha256 in paths.items()])
+    await house.app.store.commit(lambda u: rows.update(u.connection, ModelRow, {"name": MODEL}, {"files": files}))
+    assert (await erase(house, NAME)).blobs == 1
+    assert house.app.blobs.exists("credit", config) and not house.app.blobs.exists("credit", WEIGHTS)
+
+
+@pytest.mark.parametrize("taught", [False, True])
+async def test_no_waiver_leads_a_job_on_from_weights_that_were_destroyed(house: House, taught: bool) -> None:
+    await judged(house, FAILED, until=Event.DENY)
+    model, made = "units/credit/models/before", "units/credit/tuningJobs/before"
+    learns = {"teacher": tuning_job_pb2.Teacher(name=model)} if taught else {"parent_model": model}
+
+    def note(uow: Any) -> None:
+        c, row = uow.connection, ModelRow(
+            name=model, unit="credit", job=made, adapter_sha256=ADAPTER, base_model="b", created_us=1, files="[]",
+            base_sha256="b" * 64,
+        )  # fmt: skip
+        job = jobs.get(c, NAME)
+        assert job is not None
+        asked = views.request_of(job)
+        asked.MergeFrom(tuning_job_pb2.CreateTuningJobRequest(**learns))
+        jobs.note(c, NAME, {"request": views.to_json(asked)})
+        rows.insert(c, row)
+        rows.insert(c, ErasureRow(resource=made, unit="credit", reason_code=CODE, order_index=3, executed_index=4))
+
+    await house.app.store.commit(note)
+    await refused("ERASED", waive(house))
+    await house.app.store.commit(lambda u: u.connection.execute(rows.table(ErasureRow).delete()))
+    await waive(house)
+
+
+async def test_an_order_for_a_dataset_waits_for_nobodys_search(house: House) -> None:
+    await house.upload("rita")
+    house.app.store.searches.close()
+    assert (await erase(house)).blobs == 1
+
+
+@pytest.mark.parametrize("prepare", [approved, quarantined])
+async def test_a_job_that_an_earlier_build_erased_keeps_its_weights(opened: Callable[[], House], prepare: Any) -> None:
+    """Its order, carried out or not, took words alone, and its model may be approved."""
     house = opened()
-    await approved(house)
+    await prepare(house)
     old = ErasureRow(resource=NAME, unit="credit", reason_code=CODE, order_index=3)
     await house.app.store.commit(lambda uow: rows.insert(uow.connection, old))
     await house.app.close()

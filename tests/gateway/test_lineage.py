@@ -8,6 +8,7 @@ import json
 import uuid
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from rich.console import Console
@@ -292,7 +293,9 @@ async def test_the_tokens_of_a_chain_are_those_of_every_job_by_the_larger_figure
     assert (await total(child), await total(grandchild)) == (first + 900, first + 900 + 500)
 
 
-async def test_rows_whose_subject_nobody_could_read_are_said_not_to_be_searched(house: House, tmp_path: Path) -> None:
+async def test_rows_whose_subject_nobody_could_read_are_said_not_to_be_searched(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await approved(house)
     await index(house, NAME, SUBJECT, "someone", folder=tmp_path)
 
@@ -303,7 +306,11 @@ async def test_rows_whose_subject_nobody_could_read_are_said_not_to_be_searched(
 
     assert await found(rows=2, valid_rows=1, invalid_rows=1) == [], "a refused row that names somebody is in the index"
     left = [(DATASET, pb.NOT_SEARCHED_REASON_ROWS_NOT_READABLE, 3)]
-    assert await found(rows=5, valid_rows=2, invalid_rows=3) == left
+    opened = MagicMock(side_effect=subjects.index_at)
+    with monkeypatch.context() as counted:
+        counted.setattr(subjects, "index_at", opened)
+        assert await found(rows=5, valid_rows=2, invalid_rows=3) == left
+    opened.assert_called_once()
     console = Console(width=200)
     with console.capture() as text:
         for item in describe_lineage(await ask(house, subject=SUBJECT)):

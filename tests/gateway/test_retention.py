@@ -22,6 +22,7 @@ from audit.ledger.writer import Sources, UnitOfWork
 from audit.verify.trust import TrustFile
 from audit.verify.verifier import verify_bundle
 from gateway.admission.exchange import Result
+from gateway.cli.dataset import _describe
 from gateway.erasures import ErasureService
 from gateway.freezing import freeze, sign_order
 from gateway.store import jobs, rows
@@ -354,7 +355,9 @@ async def test_under_a_frozen_log_the_datasheets_order_is_carried_out_without_a_
     size = house.app.ledger.size
     assert await end(house) == [DATASET] and await end(house) == [] and await house.app.erasures.carry_out() == []
     assert not house.app.blobs.exists("credit", sha256) and house.app.blobs.exists("credit", later)
-    assert (await shown(house)).datasheet.provenance == "payload erased"
+    gone = await shown(house)
+    assert gone.datasheet.provenance == "payload erased" and gone.erased_index == gone.record_index
+    assert "as its datasheet orders, without a record" in "".join(_describe(gone))
     put_bytes(house.app.blobs, "credit", b"x\n" * 100)
     await house.app.close()
     house = opened()
@@ -382,6 +385,8 @@ async def test_an_order_that_the_end_of_the_log_overtook_is_carried_out_and_the_
     house = opened()
     assert not house.app.blobs.exists("credit", sha256) and bodies(house, "erasure.executed") == []
     assert await house.app.erasures.carry_out() == [DATASET] and await house.app.erasures.carry_out() == []
+    (ordered,) = [r.index for r in house.app.ledger.records(None, None, -1, 500) if r.type == "erasure.ordered"]
+    assert (await shown(house)).erased_index == ordered
     await refused("LOG_FROZEN", erase(house))
     await house.app.close()
 
