@@ -1,6 +1,6 @@
 """What history costs: start, erasure, housekeeping, listings and searches beside four times as many jobs.
 
-Run: ``python -m benchmarks.history``; about a minute. Rows have the sizes that jobs of the zoo have; a tenth of the
+Run: ``python -m benchmarks.history``; five seconds. Rows have the sizes that jobs of the zoo have; a tenth of the
 datasets is erased. Prints one JSON object: for each, how many times as long it takes with four times the history, and
 the milliseconds there, of the processor (the best of some runs). A start is to grow as history does and no faster,
 an erasure likewise; what people and the clock ask all day is to stay.
