@@ -4,8 +4,9 @@ Half come from ranges reserved for examples or never issued: telephone numbers 5
 Numbering Plan), mail domains of RFC 2606, social security areas 900 to 999 with groups 01 to 49 (neither SSN nor
 ITIN), the card test range 4000 00. Where the reserved range is narrower than 30 bits, a code beside it adds the rest.
 The other half are codes in the shapes of the data's own (:mod:`audit.prepare.code_shapes`), longer than those by at
-least one block, so that none is a code of the institution. Names are put together from syllables that make no known
-name.
+least one block, so that none is a code of the institution. A shape of seven letters and digits or more may be that of
+a country's identity numbers, so the block stands within it and no such number can be read off the secret. Names are put
+together from syllables that make no known name.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -147,19 +150,35 @@ RESERVED = (
 
 _LEAST_BITS = 30.0
 _BLOCK = 4
+_LONGEST_RUN = 6
+"""Letters and digits: no country's identity or passport number that we know of is as short."""
+_WITHIN = "A999"
+"""Shape of a block within a code: digits alone could make another number of what stands before or after it."""
 
 
 def code_in(shape: str) -> SecretKind:
-    """Codes in a shape of the data's own, with blocks of four digits added: one at least, and up to 30 bits.
+    """Codes in a shape of the data's own, with blocks of four characters added: one at least, and up to 30 bits.
+
+    Of a shape with seven letters and digits or more the first block stands within, and longer runs are cut apart:
+    ``99999999A`` gives such as ``45995-H140-421X``.
 
     Args:
         shape: ``A`` stands for a letter, ``9`` for a digit, anything else for itself.
     """
+    least = 1
+    if sum(s.isalnum() for s in shape) > _LONGEST_RUN:
+        short = re.sub(rf"[A9]{{{_LONGEST_RUN + 1},}}", lambda run: _in_parts(run.group()), shape)
+        shape, least = re.sub(r"(?=[-/])", f"-{_WITHIN}", short, count=1), 0
     bits = shape.count("A") * math.log2(len(_LETTERS)) + shape.count("9") * math.log2(10)
-    blocks = max(1, math.ceil((_LEAST_BITS - bits) / (_BLOCK * math.log2(10))))
+    blocks = max(least, math.ceil((_LEAST_BITS - bits) / (_BLOCK * math.log2(10))))
 
     def draw(c: KeyedChoices) -> str:
         own = "".join(c.choice(_LETTERS) if s == "A" else c.digits(1) if s == "9" else s for s in shape)
         return "-".join([own, *(c.digits(_BLOCK) for _ in range(blocks))])
 
     return SecretKind("code", "file code", bits + blocks * _BLOCK * math.log2(10), draw)
+
+
+def _in_parts(run: str) -> str:
+    """A run of letters and digits in parts of six at most, about equally long."""
+    return "-".join(textwrap.wrap(run, math.ceil(len(run) / math.ceil(len(run) / _LONGEST_RUN))))

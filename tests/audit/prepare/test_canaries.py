@@ -142,13 +142,38 @@ def test_half_carry_codes_in_the_datas_own_shapes_and_the_key_picks_which() -> N
     assert all(c.kind != "code" for c in canaries if c.form == "reserved")
 
 
-@pytest.mark.parametrize("form", [*GENERAL, "A99", "99/A", "AAAAAAAA9999"])
+@pytest.mark.parametrize("form", ["AA-9999", "A99", "99/A", "AA9999"])
 def test_a_code_is_longer_than_the_datas_own_and_carries_thirty_bits(form: str) -> None:
     kind = code_in(form)
     assert kind.bits >= 30
     drawn = {kind.draw(KeyedChoices(KEY, f"{i}")) for i in range(300)}
     assert len(drawn) == 300
     assert all(shape(s).startswith(form + "-9999") for s in drawn), "one block more than any code of the institution"
+
+
+@pytest.mark.parametrize(
+    ("form", "drawn"),
+    [
+        ("99999999A", "99999-A999-999A"),  # Spain's DNI
+        ("A9999999A", "A9999-A999-999A"),  # Spain's NIE, Singapore's NRIC
+        ("AA999999A", "AA999-A999-999A"),  # United Kingdom's NINO
+        ("AAA999999", "AAA99-A999-9999"),  # Poland's identity card
+        ("AAAAA9999A", "AAAAA-A999-9999A"),  # India's PAN
+        ("A99999999", "A9999-A999-9999"),  # passport of the United States
+        ("A9999999", "A999-A999-9999"),  # Californian driving licence
+        ("9AA9AA9AA99", "9AA9AA-A999-9AA99"),  # Medicare's MBI
+        ("AAAAAA99A99A999A", "AAAAAA-A999-99A99A-999A"),  # Italy's codice fiscale
+        ("999999-999A", "999999-A999-999A"),  # Finland's HETU
+        ("AAA-999999999", "AAA-A999-99999-9999"),  # social security number behind letters
+        ("9999-AA-99", "9999-A999-AA-99"),
+    ],
+)
+def test_no_identity_number_can_be_read_off_a_code_of_its_shape(form: str, drawn: str) -> None:
+    kind = code_in(form)
+    assert kind.bits >= 30
+    secrets = {kind.draw(KeyedChoices(KEY, f"{i}")) for i in range(300)}
+    assert {shape(s) for s in secrets} == {drawn} and len(secrets) == 300
+    assert all(len(run) <= 6 for s in secrets for run in re.split("[-/]", s))
 
 
 def test_shapes_come_from_many_rows_and_hold_no_value() -> None:
