@@ -202,7 +202,7 @@ def assemble(
     """Runs every planned probe and completes the report, so that each planned gate has its measurement."""
     # What no probe looks at comes first: a record has room for the first sentences alone.
     report = measurement_pb2.AuditReport(not_tested=NOT_TESTED)
-    wanted = set(audit.settings.probes) or {p.name for p in PROBES}
+    wanted, earlier = set(audit.settings.probes) or {p.name for p in PROBES}, 0.0
     for unknown in sorted(wanted - {p.name for p in PROBES}):
         report.not_tested.append(f"{unknown}: this auditor has no such probe")
     for step, probe in enumerate(PROBES, 1):
@@ -212,16 +212,17 @@ def assemble(
         if desk is not None:
             desk.before(step, probe, clock)
         before = clock.elapsed
-        findings = desk.kept(probe) if desk is not None else None
+        findings, seconds = desk.kept(probe) if desk is not None else (None, 0.0)
+        earlier += seconds
         if findings is None:
             findings = _attempt(probe, audit, clock)
             if desk is not None:
-                desk.keep(probe, findings)
+                desk.keep(probe, findings, clock.elapsed - before)
         report.measurements.extend(findings.measurements)
         report.series.extend(findings.series)
         report.not_tested.extend(findings.not_tested)
-        report.probe_seconds[probe.name] += clock.elapsed - before
-    report.measurements.append(cost.audit_seconds(clock.elapsed))
+        report.probe_seconds[probe.name] += seconds + clock.elapsed - before
+    report.measurements.append(cost.audit_seconds(earlier + clock.elapsed))
     report.measurements.extend(_missing_gates(plan, report))
     for m in report.measurements:
         # What the plan did not name was added after it, whatever the probe says of itself.
@@ -297,26 +298,30 @@ class _Desk:
         seconds, size = _SECONDS.get(probe.step, (0.0, ""))
         return seconds * (self._sizes[size] if size else 1) if probe.name in self._wanted else 0.0
 
-    def keep(self, probe: Probe, findings: Findings) -> None:
+    def keep(self, probe: Probe, findings: Findings, seconds: float) -> None:
         """Keeps a finished probe's findings behind their digest: cut short they would be a report of fewer findings."""
         part = measurement_pb2.AuditReport(
-            measurements=findings.measurements, series=findings.series, not_tested=findings.not_tested
+            measurements=findings.measurements,
+            series=findings.series,
+            not_tested=findings.not_tested,
+            probe_seconds={probe.name: seconds},
         )
         content = part.SerializeToString(deterministic=True)
         durable.write(self._path(probe), digests.sha256_bytes(content).encode() + content)
 
-    def kept(self, probe: Probe) -> Findings | None:
-        """Findings of an earlier attempt at the same order, None when there are none or they are not whole."""
+    def kept(self, probe: Probe) -> tuple[Findings | None, float]:
+        """Findings of an earlier attempt at the same order and their seconds, None when there are no whole ones."""
         path = self._path(probe)
         if not path.is_file():
-            return None
+            return None, 0.0
         kept = path.read_bytes()
         digest, content = kept[:_DIGEST], kept[_DIGEST:]
         if digest != digests.sha256_bytes(content).encode():
-            return None
+            return None, 0.0
         self._again += self._expected(probe)
         part = measurement_pb2.AuditReport.FromString(content)
-        return Findings(tuple(part.measurements), tuple(part.series), tuple(part.not_tested))
+        findings = Findings(tuple(part.measurements), tuple(part.series), tuple(part.not_tested))
+        return findings, part.probe_seconds[probe.name]
 
     def _path(self, probe: Probe) -> Path:
         name = f"{self._identity}-{probe.name}-{probe.step}".replace(" ", "-")

@@ -252,6 +252,9 @@ def test_what_is_left_goes_by_the_plan_s_own_probes_and_sizes() -> None:
     assert left("comparing abilities", probes=["privacy", "quality"], **many) == 0
 
 
+PLAN_OF_COST = measurement_pb2.AuditPlan(probes=["cost"])
+
+
 def test_a_kept_result_that_is_not_whole_is_measured_again(tmp_path: Path) -> None:
     """What a lost disk cache leaves of a report is a report too: of nothing, or of fewer measurements."""
     desk = task._Desk(SimpleNamespace(order={}, work=tmp_path), measurement_pb2.AuditPlan())
@@ -259,17 +262,30 @@ def test_a_kept_result_that_is_not_whole_is_measured_again(tmp_path: Path) -> No
     series = measurement_pb2.Series(name="privacy.roc")
     measured = [measurement_pb2.Measurement(name=f"quality.{n}", value=n, n=9) for n in range(3)]
     findings = Findings(tuple(measured), (series,), ("not this",))
-    assert desk.kept(probe) is None
-    desk.keep(probe, findings)
+    assert desk.kept(probe) == (None, 0.0)
+    desk.keep(probe, findings, 7.5)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    assert desk.kept(probe) == findings
+    assert desk.kept(probe) == (findings, 7.5)
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        assert desk.kept(probe) is None
+        assert desk.kept(probe) == (None, 0.0)
     path.write_bytes(whole[64:])
-    assert desk.kept(probe) is None, "as a release without digests kept it"
+    assert desk.kept(probe) == (None, 0.0), "as a release without digests kept it"
     assert desk._again == desk._expected(probe), "what is measured again was not measured before"
+
+
+def test_an_audit_that_is_taken_up_again_counts_the_seconds_of_all_its_attempts(tmp_path: Path) -> None:
+    """What a restart takes over was measured in seconds too: an audit of 80 s reported 9 after a power cut."""
+    desk = task._Desk(SimpleNamespace(order={}, work=tmp_path, should_pause=bool, progress=print), PLAN_OF_COST)
+    settings = SimpleNamespace(probes={"cost"}, metrics=())
+    audit = SimpleNamespace(settings=settings, corpus=SimpleNamespace(skipped={}))
+    steps = [p for p in task.PROBES if p.name == "cost"]
+    for seconds, probe in zip((60.0, 20.0), steps, strict=True):
+        desk.keep(probe, Findings(()), seconds)
+    report = task.assemble(PLAN_OF_COST, audit, Clock(0, lambda: 104.0, 100.0), desk)
+    assert report.probe_seconds["cost"] == 80
+    assert {m.name: m.value for m in report.measurements} == {"cost.audit_seconds": 84}
 
 
 def test_the_same_audit_gives_the_same_report(models: Path, audits: dict[str, Any], tmp_path: Path) -> None:
