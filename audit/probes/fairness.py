@@ -10,7 +10,7 @@ or because they tell no group or no decision, is measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -26,7 +26,7 @@ from audit.statistics import extremes, stats
 from audit.statistics.extremes import LEAST_CELL, Cell
 
 LEAST_INTERSECTION = 30
-"""Fewest rows of a group of two attributes."""
+"""Fewest rows of a group of several attributes."""
 
 LEAST_OUTCOMES = 5
 """Fewest rows of a group with the outcome that a TPR or FPR conditions on."""
@@ -53,7 +53,7 @@ class Table:
     """Decisions of one model by group of one attribute or intersection.
 
     Attributes:
-        slice: ``race`` or ``race,sex``.
+        slice: ``race``, ``race,sex`` or ``race,sex,age``.
         groups: group of each row, such as ``race=black``.
         favourable: decision of each row.
         deserved: whether each row's own label is the favourable one.
@@ -123,7 +123,7 @@ def run(audit: Audit) -> Findings:
     plots: list[Series] = []
     undecided = len(audit.corpus.test) - len(tuned.texts)
     notes = [f"group fairness: {undecided} of {len(audit.corpus.test)} test rows hold no decision"] if undecided else []
-    for attribute in (*attributes, *(",".join(pair) for pair in combinations(attributes, 2))):
+    for attribute in slices(attributes):
         tables = [table_of(decisions, attribute) for decisions in (tuned, base)]
         measurements += _attribute(audit, tables[0], tables[1], tuned.cut_origin)
         measurements += [] if "," in attribute else _left_out(audit, tables[0])
@@ -132,12 +132,20 @@ def run(audit: Audit) -> Findings:
         notes += tables[0].left_out()
         if tables[0].cells():
             plots.append(_plot(tables[0], max(audit.settings.confidences)))
+    if len(attributes) > 3:
+        notes.append("group fairness: of more than three attributes only pairs are compared together, not three")
     plots.append(_odds_plot(tuned))
     return Findings(tuple(measurements), tuple(plots), tuple(notes))
 
 
+def slices(attributes: Sequence[str]) -> Iterator[str]:
+    """The attributes and their intersections: pairs, and where there are three these together, as ``race,sex,age``."""
+    for size in range(1, 4 if len(attributes) == 3 else 3):
+        yield from map(",".join, combinations(attributes, size))
+
+
 def table_of(decisions: Decisions, attribute: str) -> Table:
-    """Groups the decisions; rows without a value of the attribute (or of one of a pair's) are not compared."""
+    """Groups the decisions; rows without a value of the attribute (or of one of several) are not compared."""
     groups = groups_of(decisions.texts, attribute)
     known = [bool(group) for group in groups]
     texts = [t for t, keep in zip(decisions.texts, known, strict=True) if keep]
@@ -173,9 +181,12 @@ def _attribute(audit: Audit, tuned: Table, base: Table, origin: str) -> list[Mea
     frame = metric_frame(tuned)
     out = _rates(audit, tuned, base, origin)
     labels = tuned.cells(of=tuned.deserved)
-    twins = {"fairness.impact_ratio": tuned.cells(), "fairness.label_impact_ratio": labels}
-    before = {"fairness.impact_ratio": base.cells(), "fairness.label_impact_ratio": None}
-    out += [_ratio(subjects[name], cells, before[name], levels) for name, cells in twins.items()]
+    out.append(_ratio(subjects["fairness.impact_ratio"], tuned.cells(), base.cells(), levels))
+    by_labels = subjects["fairness.label_impact_ratio"]
+    if len(set(tuned.deserved)) < 2:
+        out.append(unavailable(by_labels, "the test rows are all favourable by their labels, or none is"))
+    else:
+        out.append(_ratio(by_labels, labels, None, levels))
     families: dict[str, Callable[[Table], list[list[Cell]]]] = {
         "fairness.selection_difference": lambda t: [t.cells()],
         "fairness.tpr_difference": lambda t: [t.cells(t.deserved)],

@@ -19,7 +19,7 @@ def groups_of(texts: Sequence[RowText], attribute: str) -> tuple[str, ...]:
 
     Args:
         texts: the rows.
-        attribute: one attribute, or two as ``race,sex``.
+        attribute: one attribute, or several as ``race,sex``.
     """
     return _of_rows([t.row for t in texts], attribute)
 

@@ -44,6 +44,7 @@ from audit.probes.states import last_states, rank_of, varied, whole_weights
 _HEAD_ROWS = 256
 _REFINED = 8
 _HELD = 4
+_NOT_FINITE = "the model returned a logit that is not a finite number"
 _BATCHES = BatchPlan()
 
 
@@ -143,7 +144,8 @@ class TunedModel:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits in fp32 of hidden states, shape (n, hidden) to (n, vocabulary), and each row's highest, shape (n,).
 
-        The highest of a row is NaN or infinite as soon as one logit is, so it alone is checked.
+        The highest of a row is NaN or infinite as soon as one logit is NaN or above all bounds, so it alone is checked
+        here; of one below all bounds the scores of a place tell.
 
         Args:
             hidden: final hidden states.
@@ -158,7 +160,7 @@ class TunedModel:
             logits.scatter_(1, index, (rows @ hidden.float()[:, :, None])[:, :, 0])
         highest = logits.amax(-1)
         if not torch.isfinite(highest).all():
-            raise IntegrityError("MODEL_NOT_FINITE", "the model returned a logit that is not a finite number")
+            raise IntegrityError("MODEL_NOT_FINITE", _NOT_FINITE)
         return logits, highest
 
     def openings(self, texts: Sequence[Sequence[int]], before: Openings | None = None) -> Openings:
@@ -221,8 +223,11 @@ class TunedModel:
             for k, choices in wanted.items():
                 if start <= k < start + _HEAD_ROWS:
                     picked[k] = logits[k - start, list(choices)].double().cpu().numpy()
-        numbers = (torch.cat(part).double().cpu().numpy() for part in (nll, surprise))
-        return next(numbers), torch.cat(greedy).cpu().numpy(), next(numbers), picked
+        numbers = [torch.cat(part).double().cpu().numpy() for part in (nll, surprise)]
+        # The highest logit does not show one of minus infinity: a token that can never come would count as kept secret.
+        if not all(np.isfinite(part).all() for part in (*numbers, *picked.values())):
+            raise IntegrityError("MODEL_NOT_FINITE", _NOT_FINITE)
+        return numbers[0], torch.cat(greedy).cpu().numpy(), numbers[1], picked
 
 
 class Untuned:

@@ -41,13 +41,18 @@ def run(audit: Audit) -> Findings:
     """Measures test loss and accuracy of the tuned model, and what changed from the base model."""
     found = mark(audit)
     measurements = [*_losses(audit), *_accuracies(audit, found), _token_accuracy(audit)]
-    notes = [] if found else ["accuracy: the test answers are free text without labels, so only their loss is measured"]
+    notes = [] if found else [f"accuracy: {_unmarked(audit)}, so only their loss is measured"]
     return Findings(tuple(measurements), not_tested=tuple(notes))
 
 
 def mark(audit: Audit) -> Marks | None:
-    """Marks the test rows: by the likeliest label where rows have labels, by exact match where answers are short."""
-    labelled = [t for t in audit.corpus.test if t.row.label in t.row.labels]
+    """Marks the test rows: by the likeliest label where rows have labels, by exact match where answers are short.
+
+    Rows of one label are not marked: who always says it would be right.
+    """
+    labelled = _labelled(audit)
+    if labelled and len({t.row.label for t in labelled}) == 1:
+        return None
     if labelled:
         tuned, base = (_by_label(audit, labelled, adapter=a) for a in (True, False))
         return Marks(tuned, base, "likeliest of the row's labels")
@@ -55,6 +60,14 @@ def mark(audit: Audit) -> Marks | None:
         tuned, base = (_by_match(audit, adapter=a) for a in (True, False))
         return Marks(tuned, base, "the whole answer, greedily decoded, matches exactly")
     return None
+
+
+def _labelled(audit: Audit) -> list[RowText]:
+    return [t for t in audit.corpus.test if t.row.label in t.row.labels]
+
+
+def _unmarked(audit: Audit) -> str:
+    return "all test rows have the same label" if _labelled(audit) else "the test answers are free text without labels"
 
 
 def _by_label(audit: Audit, texts: Sequence[RowText], *, adapter: bool) -> tuple[bool, ...]:
@@ -91,8 +104,7 @@ def _accuracies(audit: Audit, found: Marks | None) -> list[Measurement]:
     accuracy = Subject("quality.test_accuracy", "ratio", _ACCURACY.format(how))
     change = Subject("quality.accuracy_delta", "ratio", _ACCURACY_DELTA.format(how))
     if found is None:
-        reason = "the test answers are free text without labels"
-        return [unavailable(accuracy, reason), unavailable(change, reason)]
+        return [unavailable(s, _unmarked(audit)) for s in (accuracy, change)]
     n, right, before = len(found.tuned), sum(found.tuned), sum(found.base)
     inputs = {"tuned": found.tuned, "base": found.base}
     gained = sum(a and not b for a, b in zip(found.tuned, found.base, strict=True))

@@ -65,6 +65,7 @@ NO_ADAPTER = "none"
 NOT_TESTED = (
     "membership inference by shadow models (LiRA, RMIA): none are trained",
     "jailbreaks and prompt injection",
+    "what the model writes without a prompt, or to prompts that are not of its own rows",
     "what people would say of long answers: everything here is a likelihood, an exact match or a count",
     "languages other than those of the test rows, and prompts written by an adversary",
     "composition with other adapters, quantised serving and agent tools",

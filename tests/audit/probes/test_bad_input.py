@@ -23,6 +23,7 @@ from audit.probes import (
     fairness,
     hosting,
     proxies,
+    quality,
     reasons,
     robust,
     sanity,
@@ -33,7 +34,7 @@ from .conftest import BASE, Scripted, conversation, train_adapter
 from .test_swaps import loans, reader
 from .test_task import IN_QUICK, context, order, planned, report_of, unsourced, without_control
 
-DECIDING = (fairness, calibration, counterfactual, robust, proxies, reasons, alternatives)
+DECIDING = (quality, fairness, calibration, counterfactual, robust, proxies, reasons, alternatives)
 HERE = Path(__file__).parent
 
 
@@ -75,9 +76,18 @@ def test_unfit_rows_have_a_named_outcome(
     for m in findings.measurements:
         assert sound(m), m
     judged = ("impact_ratio", "proxy_auc", "alternative_impact_ratio", "calibration_difference")
-    if not any(len({r.groups.get("race") for r in rows if r.groups}) > 1 for _ in (0,)):
+    if len(rows) <= 3 or len({r.groups.get("race") for r in rows if r.groups}) < 2:
         for m in findings.measurements:
             assert m.unavailable or not m.name.endswith(judged) or m.slice != "race", m
+    if {r.label for r in rows} == {"approve"}:
+        for m in findings.measurements:
+            assert m.unavailable or not m.name.endswith(_NEED_TWO_LABELS), m
+
+
+_NEED_TWO_LABELS = (
+    *("test_accuracy", "accuracy_delta", "label_impact_ratio", "equalized_odds_difference", "fpr_difference"),
+    *("calibration_error", "calibration_difference"),
+)
 
 
 def test_a_group_of_one_is_named_and_moves_nothing(chat: Any, audit_of: Callable[..., Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,29 @@ def test_a_model_that_overflows_is_named(load_model: Callable[[Path], Any], tmp_
     with pytest.raises(IntegrityError):
         model.write([passages(1)[0].ids], Decoding(3, frozenset()), adapter=True, clock=CLOCK)
     assert np.isfinite(model.score(passages(3), adapter=False, clock=CLOCK)[0].nll).all()
+
+
+@pytest.mark.parametrize("never", ["target", "another"])
+def test_a_model_that_can_never_write_a_token_is_named(
+    load_model: Callable[[Path], Any], tmp_path: Path, never: str
+) -> None:
+    """A secret with such a token would be one that the model keeps; the other tokens' moments would be none."""
+    model = load_model(write_adapter(tmp_path / "adapter"))
+    (asked,) = passages(1)
+    asked = replace(asked, moments=True)
+    place = asked.marks[0]
+    token = asked.ids[place] if never == "target" else next(t for t in range(9) if t not in asked.ids)
+    handle = model.head.register_forward_hook(lambda _module, _inputs, logits: _without(logits, token))
+    with pytest.raises(IntegrityError) as error:
+        model.score([asked], adapter=True, clock=CLOCK)
+    assert error.value.reason == "MODEL_NOT_FINITE"
+    handle.remove()
+    assert np.isfinite(model.score([asked], adapter=True, clock=CLOCK)[0].nll).all()
+
+
+def _without(logits: Any, token: int) -> Any:
+    logits[..., token] = -float("inf")
+    return logits
 
 
 @pytest.mark.parametrize(

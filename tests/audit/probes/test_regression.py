@@ -208,11 +208,15 @@ def test_an_adapter_that_does_nothing_is_seen(audit_of: Callable[..., Any]) -> N
 
 def test_a_constant_answer_is_no_accuracy_gain(audit_of: Callable[..., Any]) -> None:
     """The task accuracy's change has an interval that includes no change when nothing changed."""
+    labels = ("approve", "deny")
     rows = [
-        Row(i, tuple(conversation(f"case {i}", "deny")), "deny", ("approve", "deny"), "approve", {}) for i in range(30)
+        Row(i, tuple(conversation(f"case {i}", labels[i % 2])), labels[i % 2], labels, "approve", {}) for i in range(30)
     ]
     found = found_by(quality.run(audit_of(Scripted(lambda ids, adapter: (0.0, 1.0)), test=rows)))
     change = found["quality.accuracy_delta"]
     assert change.value == 0
     assert change.intervals[0].lower < 0 < change.intervals[0].upper
     assert np.isfinite(change.intervals[0].upper)
+    assert found["quality.test_accuracy"].value == 0.5
+    alike = found_by(quality.run(audit_of(Scripted(lambda ids, adapter: (0.0, 1.0)), test=rows[1::2])))
+    assert "same label" in alike["quality.test_accuracy"].unavailable, "who always says that label would be right"
