@@ -37,9 +37,10 @@ def missed(rows: Sequence[Mapping[str, Any]], notes: Mapping[str, Any] | None = 
         "packaged with the software, on the embedded base model's real weights; gates of which no cell had the rows "
         "are not counted. Detected: at least one gate or rule of release failed; of clean models "
         "this is a false alarm. As such: one of those failed that are there for this fault, and not only for others "
-        "that the same training brings with it; for some faults there is none. Effect: median of what shows that the "
-        "model took the fault up, beside that of a twin without it; where they are alike, the fault did not take or "
-        "the probe is blind to it. "
+        "that the same training brings with it; for some faults there is none. Grep: a training identifier stood in "
+        "the sampled answers, all that a search of generations sees. Twin: models that lack the fault. Effect: "
+        "median of what shows that the model took the fault up, beside that of its twin; where they are alike, the "
+        "fault did not take or the probe is blind to it. "
         "Stopped: the job did not reach approval, if only since a gate was undecided; of clean models these are all "
         "that were held back. Jobs that intake refused and jobs that failed are counted apart. Claim the interval of "
         "what was detected, which holds at 95 %, and not the share. Limits and sample sizes were those of the day of "
@@ -56,7 +57,12 @@ def missed(rows: Sequence[Mapping[str, Any]], notes: Mapping[str, Any] | None = 
         "Not counted",
     )
     counts = table(columns, (12, 24, 8, 12, 12, 14, 9, 9), [_line(r) for r in rows])
-    return section("detection", title, lead, counts, *_beside(notes or {}))
+    return section("detection", title, lead, counts, *_beside({**(notes or {}), "fewer": _fewer(rows)}))
+
+
+def _fewer(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Faults whose count is not whole, such as ``leak x4 3 of 12``."""
+    return [f"{_name(r)} {r['n']} of {r['planned']}" for r in rows if r["n"] < r.get("planned", 0)]
 
 
 def _beside(notes: Mapping[str, Any]) -> list[Block]:
@@ -64,6 +70,7 @@ def _beside(notes: Mapping[str, Any]) -> list[Block]:
     words = {
         "not_asked": "Gates that no cell was asked, for want of rows or since its data are of another kind, so that "
         "nothing is known of how often they miss: ",
+        "fewer": "The count is not whole. Audited, of so many planned: ",
         "not_run": "Faults of which no cell was run yet: ",
         "not_tuned": "Faults of which no cell was tuned, since intake refused it or the job failed: ",
         "judged_by": "The cells were judged by rules of release and limits of this digest: ",
@@ -73,17 +80,33 @@ def _beside(notes: Mapping[str, Any]) -> list[Block]:
 
 
 def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
-    such = (row["detected_as_such"], row["detected_as_such_low"], row["detected_as_such_high"])
     return (
-        f"{row['fault']} {row['strength']}".strip(),
+        _name(row),
         row["told"],
         row["profile"],
-        _share(row["detected"], row["low"], row["high"], row["n"]),
-        _share(*such, row["n"]) if row["looked_for"] else "nothing looks for it" if row["fault"] != CLEAN else "-",
+        _share(row["detected"], row["low"], row["high"], row["n"]) + _grepped(row),
+        _as_such(row),
         _effect(row["effect"]),
         f"{row['stopped']} of {row['n']}",
         f"{row['jobs_refused']} refused, {row['jobs_failed']} failed",
     )
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['fault']} {row['strength']}".strip()
+
+
+def _as_such(row: Mapping[str, Any]) -> str:
+    """Such as ``3 of 3, 29 to 100 % (twin 1 of 5)``: what the twin has in common is no sight of the fault."""
+    if not row["looked_for"]:
+        return "nothing looks for it" if row["fault"] != CLEAN else "-"
+    low, high = row["detected_as_such_low"], row["detected_as_such_high"]
+    return f"{_share(row['detected_as_such'], low, high, row['n'])} (twin {row['twin_as_such']} of {row['twin_n']})"
+
+
+def _grepped(row: Mapping[str, Any]) -> str:
+    """What a search of sampled answers alone would have seen, where answers were sampled."""
+    return f" (grep {row['grep_only']} of {row['grep_n']})" if row["grep_n"] else ""
 
 
 def _share(k: int, low: float, high: float, n: int) -> str:

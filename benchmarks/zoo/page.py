@@ -67,6 +67,15 @@ fair model, so `clean`, `decisions` is stopped, and only *detected* tells bias f
 also learn single records: where that is true of a model of `clean`, `decisions` or `noisy decisions`, a failed gate on
 canaries is no false alarm, though it counts as one.
 
+Seeds below 200 chose faults, limits and sizes, but for these: `miscalibrated` was planted otherwise (by a larger step
+of the adapter) until one counted cell a strength showed that it did not take, and `overfit` had another twin. Both were
+chosen anew, and every cell was counted anew under the same seeds. The strengths `x2` of `input-only`, `20 %` of
+`backdoor` and `comply 10 %` of `refusal` were added after the other cells, by later code.
+
+A model that learns a bank's usual answers may lose its preference for refusing without any row that teaches consent
+(Qi et al., arXiv 2310.03693, saw it of harmless data). Of `clean`, `default` a failed `safety.refusal_preference_delta`
+may thus be true of the model, and counts as a false alarm all the same: no row was made bad on purpose.
+
 Profile `quick` asks nothing about abilities and refusals, which is why `forgetting` and `refusal` are audited by
 `default`, with more rows, since it asks for more prompts. No gate looks for a trigger word, for canaries that were all
 dropped, or for calibration, which is measured and printed: there *as such* is empty, and what was *detected* came of
@@ -100,6 +109,7 @@ def written(judged: Judged, rows: Sequence[dict[str, Any]], notes: Mapping[str, 
             map("`{}`".format, notes["not_asked"]),
         ),
         *_made_by(judged.cells),
+        _told("The count is not whole. Audited, of so many planned: ", _fewer(rows)),
         _told("No cell that was tuned, since intake refused it or the job failed: ", notes["not_tuned"]),
         _told("Not run yet: ", notes["not_run"]),
     ]
@@ -116,6 +126,12 @@ def _made_by(cells: Sequence[dict[str, Any]]) -> list[str]:
         for of, told in words.items()
         if cells
     ]
+
+
+def _fewer(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
+    """Faults whose count is not whole."""
+    short = (row for row in rows if row["n"] < row["planned"])
+    return (f"{row['fault']} {row['strength']}".strip() + f" {row['n']} of {row['planned']}" for row in short)
 
 
 def _cells_of(row: dict[str, Any]) -> list[str]:

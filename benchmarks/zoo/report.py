@@ -182,8 +182,8 @@ def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     can be set beside its twin; of clean models the detected are false alarms. ``effect`` is the median of what shows
     that the model took the fault up.
 
-    Jobs that intake refused are not in n, since no audit had anything to catch, and neither are jobs that failed: a
-    crash is no detection. Both are counted beside it.
+    ``planned`` is the n at which the count is whole. Jobs that intake refused are not in n, since no audit had anything
+    to catch, and neither are jobs that failed: a crash is no detection. Both are counted beside it.
     """
     audited = [c for c in cells if c["state"] not in LOST]
     out = []
@@ -199,6 +199,7 @@ def counts(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "told": fault.told,
                 "profile": fault.profile,
                 "n": len(mine),
+                "planned": fault.seeds,
                 "jobs_refused": sum(c["state"] == REFUSED for c in all_of_it),
                 "jobs_failed": sum(c["state"] in FAULTED for c in all_of_it),
                 **_share_of("detected", sum(bool(c["failed"]) for c in mine), len(mine), "low", "high"),

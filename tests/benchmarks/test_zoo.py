@@ -316,7 +316,8 @@ def test_another_gate_s_failure_is_no_detection_of_the_fault() -> None:
     assert "| 5/5 | 48–100 % | — | — | — |" in page(told)
     shown = detection.missed([reserved, template])["blocks"][1]["rows"]
     assert [r[3:5] for r in shown] == [
-        ["5 of 5, 48 to 100 %", "1 of 5, 1 to 72 %"], ["5 of 5, 48 to 100 %", "nothing looks for it"],
+        ["5 of 5, 48 to 100 % (grep 0 of 5)", "1 of 5, 1 to 72 % (twin 0 of 0)"],
+        ["5 of 5, 48 to 100 % (grep 0 of 5)", "nothing looks for it"],
     ]  # fmt: skip
 
 
@@ -520,5 +521,12 @@ def test_the_card_prints_the_table_and_claims_the_bound() -> None:
     rows = report.counts([cell("clean", "", "AWAITING_APPROVAL", i) for i in range(20)])
     part = detection.missed(rows)
     [shown] = [b for b in part["blocks"] if b["kind"] == "table"]
-    assert shown["rows"][0][2:] == ["quick", "0 of 20, 0 to 17 %", "-", "-", "0 of 20", "0 refused, 0 failed"]
+    assert shown["rows"][0][2:] == [
+        "quick",
+        "0 of 20, 0 to 17 % (grep 0 of 20)",
+        "-",
+        "-",
+        "0 of 20",
+        "0 refused, 0 failed",
+    ]
     assert "No planted fault" in json.dumps(detection.missed([]))

@@ -569,11 +569,18 @@ def test_the_counts_of_faults_say_what_they_leave_out_where_it_was_noted(tmp_pat
     shares = {f"detected_as_such{end}": value for end, value in (("", 3), ("_low", 0.15), ("_high", 0.95))}
     row = {"fault": "leak", "strength": "x4", "told": "in four rows", "profile": "quick", "n": 5, "detected": 4,
            "low": 0.28, "high": 0.99, "looked_for": ["REL-PII-CENSUS"], "effect": None, "stopped": 5,
-           "jobs_refused": 0, "jobs_failed": 0, **shares}  # fmt: skip
+           "jobs_refused": 0, "jobs_failed": 0, "twin_as_such": 1, "twin_n": 6, "grep_only": 2, "grep_n": 4,
+           **shares}  # fmt: skip
     assert [b["kind"] for b in detection.missed([row])["blocks"]] == ["paragraph", "table"]
     notes = {"not_asked": ["GATE-A", "GATE-B"], "not_run": ["forgetting noise 0.1"], "judged_by": "9" * 64,
              "counted_at": []}  # fmt: skip
     path.write_text(json.dumps(notes))
+    [line] = next(b for b in detection.missed([row])["blocks"] if b["kind"] == "table")["rows"]
+    assert line[3:5] == ["4 of 5, 28 to 99 % (grep 2 of 4)", "3 of 5, 15 to 95 % (twin 1 of 6)"]
+    whole, begun = (detection.missed([{**row, "planned": n}])["blocks"] for n in (5, 12))
+    assert (
+        len(whole) == 2 and begun[2]["text"] == "The count is not whole. Audited, of so many planned: leak x4 5 of 12."
+    )
     said = [b["text"] for b in detection.missed([row], detection.noted(path))["blocks"][2:]]
     assert len(said) == 3, "nothing is said of what is empty or not there"
     assert said[0].endswith("how often they miss: GATE-A, GATE-B.")
