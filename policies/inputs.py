@@ -14,6 +14,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from assay import groups
 from assay.v1 import dataset_pb2, measurement_pb2, policy_input_pb2
 from policies import uses
 
@@ -102,12 +103,14 @@ def labelled(
 ) -> dict[str, measurement_pb2.Measurement]:
     """The measurements, those exploratory that the plan did not name before training, whatever the worker calls them.
 
-    A plan that lists no metrics, of a policy before they were listed, is judged by the worker's word.
+    A plan that lists no metrics, of a policy before they were listed, is judged by the worker's word; so is one that
+    names no groups, of facts before they were told, about groups.
     """
     named = set(plan.metrics) | {gate.measurement.partition("[")[0] for gate in plan.gates}
     out = {}
     for key, found in measurements.items():
-        if plan.metrics and key.partition("[")[0] not in named:
+        name, _, rest = key.partition("[")
+        if (plan.metrics and name not in named) or groups.unplanned(plan, name, rest.removesuffix("]")):
             found = measurement_pb2.Measurement.FromString(found.SerializeToString())
             found.exploratory = True
         out[key] = found

@@ -222,6 +222,7 @@ class Planner:
         plan.sample_sizes.update(sizes)
         plan.seed = int(input_sha256[:8], 16) & 0x7FFFFFFF
         plan.sensitive_attributes.extend(question.datasheet.sensitive_attributes)
+        plan.groups.extend(data.compared_groups)
         plan.canary_manifest_sha256 = data.canary_manifest_sha256
         plan.sealed_test_sha256 = data.split_sha256["test"] if "test" in data.split_sha256 else ""
         return plan

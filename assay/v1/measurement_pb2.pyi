@@ -75,7 +75,7 @@ class PlannedGate(_message.Message):
     def __init__(self, rule_id: _Optional[str] = ..., measurement: _Optional[str] = ..., side: _Optional[_Union[LimitSide, str]] = ..., limit: _Optional[float] = ..., alpha: _Optional[float] = ..., n: _Optional[int] = ...) -> None: ...
 
 class AuditPlan(_message.Message):
-    __slots__ = ("profile", "probes", "gates", "confidences", "sample_sizes", "seed", "sensitive_attributes", "canary_manifest_sha256", "sealed_test_sha256", "time_limit_seconds", "task", "metrics", "batch_plan")
+    __slots__ = ("profile", "probes", "gates", "confidences", "sample_sizes", "seed", "sensitive_attributes", "canary_manifest_sha256", "sealed_test_sha256", "time_limit_seconds", "task", "metrics", "batch_plan", "groups")
     class SampleSizesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +103,7 @@ class AuditPlan(_message.Message):
     TASK_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     BATCH_PLAN_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     profile: str
     probes: _containers.RepeatedScalarFieldContainer[str]
     gates: _containers.RepeatedCompositeFieldContainer[PlannedGate]
@@ -116,7 +117,8 @@ class AuditPlan(_message.Message):
     task: _dataset_pb2.DatasetFormat
     metrics: _containers.RepeatedScalarFieldContainer[str]
     batch_plan: _containers.ScalarMap[str, int]
-    def __init__(self, profile: _Optional[str] = ..., probes: _Optional[_Iterable[str]] = ..., gates: _Optional[_Iterable[_Union[PlannedGate, _Mapping]]] = ..., confidences: _Optional[_Iterable[float]] = ..., sample_sizes: _Optional[_Mapping[str, int]] = ..., seed: _Optional[int] = ..., sensitive_attributes: _Optional[_Iterable[str]] = ..., canary_manifest_sha256: _Optional[str] = ..., sealed_test_sha256: _Optional[str] = ..., time_limit_seconds: _Optional[int] = ..., task: _Optional[_Union[_dataset_pb2.DatasetFormat, str]] = ..., metrics: _Optional[_Iterable[str]] = ..., batch_plan: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, profile: _Optional[str] = ..., probes: _Optional[_Iterable[str]] = ..., gates: _Optional[_Iterable[_Union[PlannedGate, _Mapping]]] = ..., confidences: _Optional[_Iterable[float]] = ..., sample_sizes: _Optional[_Mapping[str, int]] = ..., seed: _Optional[int] = ..., sensitive_attributes: _Optional[_Iterable[str]] = ..., canary_manifest_sha256: _Optional[str] = ..., sealed_test_sha256: _Optional[str] = ..., time_limit_seconds: _Optional[int] = ..., task: _Optional[_Union[_dataset_pb2.DatasetFormat, str]] = ..., metrics: _Optional[_Iterable[str]] = ..., batch_plan: _Optional[_Mapping[str, int]] = ..., groups: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Series(_message.Message):
     __slots__ = ("name", "axes", "points")

@@ -132,6 +132,8 @@ def _asked(known: Facts) -> list[tuple[str, Any, str]]:
     if plan.get("confidences"):
         levels = [f"{100 * float(level):.4g} %" for level in plan["confidences"]]
         found.append(("Planned confidence levels of intervals", levels, source))
+    if plan.get("groups"):
+        found.append(("Groups planned to be compared", "; ".join(plan["groups"]), source))
     if plan.get("seed"):
         found.append(("Seed of the audit's random choices", plan["seed"], source))
     if tries:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from assay import canonical, digests
+from assay import canonical, digests, groups
 from audit.prepare import harm
 from audit.prepare.actions import PiiAction
 from audit.prepare.canaries import Canary
@@ -28,6 +28,8 @@ MAX_SCREENS = 200
 MAX_LABELS = 64
 LEAST_TESTED = 10
 """Rows from which on the sealed test says something of a group; the audit of fairness compares none with fewer."""
+MAX_GROUP_BYTES = 8000
+"""Most bytes of names of groups: they stand in the plan, and so in a record, which holds 60,000 bytes in all."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Found:
         test_left_out: test rows left out, as another one of their unit is kept; ``split_rows`` counts what is kept.
         test_groups: kept test rows by ``attribute=value``.
         untested_groups: as :func:`untested_groups` says.
+        compared_groups: as :func:`compared_groups` says.
         parent_rows: kept rows that models of before were trained on, with what belongs together with them.
         unread_parents: such models whose rows are not kept any more.
     """
@@ -94,6 +97,7 @@ class Found:
     test_left_out: int = 0
     test_groups: Mapping[str, int] = field(default_factory=dict)
     untested_groups: Mapping[str, int] = field(default_factory=dict)
+    compared_groups: Sequence[str] = ()
     parent_rows: int = 0
     unread_parents: int = 0
 
@@ -142,6 +146,35 @@ def untested_groups(
         for group in sorted(moved)
         if rows[group] * share >= LEAST_TESTED > tested[group] and tested[group] + moved[group] * share >= LEAST_TESTED
     }
+
+
+def compared_groups(test: Sequence[Entry], attributes: Sequence[str]) -> list[str]:
+    """Groups that the audit will compare by themselves, and what it will compare as one.
+
+    A name is an attribute and its value, as measurements bear it already; one that fewer rows have is not told, nor is
+    how many rows have which. Of an attribute all groups are named or none.
+
+    Args:
+        test: the rows of the sealed test.
+        attributes: the protected attributes, as the datasheet orders them.
+
+    Returns:
+        Of each attribute and each intersection what :func:`assay.groups.compared` names, as long as it fits into
+        :data:`MAX_GROUP_BYTES`.
+    """
+    from audit.statistics.extremes import LEAST_CELL, LEAST_INTERSECTION
+
+    alike = Counter(tuple(e.groups) for e in test)
+    rows = [(dict(group.split("=", 1) for group in row), n) for row, n in alike.items()]
+    out: list[str] = []
+    for attribute in groups.slices(attributes):
+        sizes: Counter[str] = Counter()
+        for values, n in rows:
+            sizes[groups.name_of(values, attribute)] += n
+        least = LEAST_INTERSECTION if "," in attribute else LEAST_CELL
+        names = [*out, *groups.compared(sizes, attribute, least)]
+        out = names if len(canonical.encode(names)) <= MAX_GROUP_BYTES else out
+    return out
 
 
 def to_message(found: Found) -> Any:
@@ -194,6 +227,7 @@ def _splits(found: Found) -> dict[str, Any]:
         "test_rows_left_out": found.test_left_out,
         "test_group_counts": found.test_groups if found.test_left_out else {},
         "untested_groups": found.untested_groups,
+        "compared_groups": found.compared_groups,
         "parent_rows": found.parent_rows,
         "unread_parents": found.unread_parents,
         "train_users": found.train_users,

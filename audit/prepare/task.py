@@ -167,6 +167,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         test_left_out=in_test - len(splits[TEST]),
         test_groups=Counter(group for e in splits[TEST] for group in e.groups),
         untested_groups=facts_of.untested_groups(unique, order.splits, splits[TEST], [unique[i] for i in trained]),
+        compared_groups=facts_of.compared_groups(splits[TEST], order.columns.sensitive),
         parent_rows=len(trained),
         unread_parents=order.unread_parents,
     )

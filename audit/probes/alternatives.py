@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.groups import pooled
 from audit.probes.corpus import RowText
 from audit.probes.decisions import cut_of, decidable, log_odds_of, scores_of
 from audit.probes.findings import Audit, Findings, Series, series
-from audit.probes.groups import groups_of, left_out, pooled
+from audit.probes.groups import groups_of, left_out
 from audit.probes.inputs import choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
 from audit.probes.passages import Variation

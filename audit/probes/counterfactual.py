@@ -85,6 +85,7 @@ def _decisions(audit: Audit, texts: Sequence[RowText]) -> Findings:
             measurements += _measurements(audit, name, moves)
             plots.append(_plot(name, moves))
             notes += _not_asked(name, attribute, texts, swaps)
+            notes += _other_reference(name, attribute, audit.settings.groups, swaps)
     return Findings(tuple(measurements), tuple(plots), tuple(notes))
 
 
@@ -99,6 +100,15 @@ def _not_asked(name: str, attribute: str, texts: Sequence[RowText], swaps: Seque
     out = [f"{what}: too few test rows, or more than {MOST_OTHERS} groups: {'; '.join(missing)}"] if missing else []
     unknown = groups.count("")
     return [*out, f"{what}: {unknown} of {len(groups)} test rows tell no group; they are asked too"] if unknown else out
+
+
+def _other_reference(name: str, attribute: str, planned: Sequence[str], swaps: Sequence[Swap]) -> list[str]:
+    """A sentence where the largest group of the rows that were chosen to be scored is not that of the whole test."""
+    first = next((group for group in planned if group.startswith(f"{attribute}=")), "")
+    own = f"{attribute}={swaps[0].groups[0]}"
+    if name != attribute or first in ("", own):
+        return []
+    return [f"counterfactual pairs [{name}]: others take the place of {own}; by the plan they take that of {first}"]
 
 
 @dataclass(frozen=True)

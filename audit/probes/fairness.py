@@ -10,7 +10,7 @@ or because they tell no group or no decision, is measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -18,15 +18,13 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.groups import pooled, slices
 from audit.probes.decisions import Decisions, decide
 from audit.probes.findings import Audit, Findings, Series, series
-from audit.probes.groups import groups_of, lacking, left_out, method_of, pooled
+from audit.probes.groups import groups_of, lacking, left_out, method_of
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
 from audit.statistics import extremes, stats
-from audit.statistics.extremes import LEAST_CELL, Cell
-
-LEAST_INTERSECTION = 30
-"""Fewest rows of a group of several attributes."""
+from audit.statistics.extremes import LEAST_CELL, LEAST_INTERSECTION, Cell
 
 LEAST_OUTCOMES = 5
 """Fewest rows of a group with the outcome that a TPR or FPR conditions on."""
@@ -136,12 +134,6 @@ def run(audit: Audit) -> Findings:
         notes.append("group fairness: of more than three attributes only pairs are compared together, not three")
     plots.append(_odds_plot(tuned))
     return Findings(tuple(measurements), tuple(plots), tuple(notes))
-
-
-def slices(attributes: Sequence[str]) -> Iterator[str]:
-    """The attributes and their intersections: pairs, and where there are three these together, as ``race,sex,age``."""
-    for size in range(1, 4 if len(attributes) == 3 else 3):
-        yield from map(",".join, combinations(attributes, size))
 
 
 def table_of(decisions: Decisions, attribute: str) -> Table:

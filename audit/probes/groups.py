@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from assay.groups import as_one, few, name_of
 from audit.probes.corpus import RowText
 from audit.probes.inputs import PrivateRows, Row
 
@@ -35,19 +36,9 @@ def lacking(what: str, attribute: str, rows: PrivateRows) -> list[str]:
     return [f"{what}: no test row, though selection or training rows are of: {'; '.join(missing)}"] if missing else []
 
 
-def pooled(groups: Sequence[str], attribute: str, least: int) -> tuple[str, ...]:
-    """Group of each row, the groups of fewer than ``least`` rows as one where together they have so many.
-
-    Its name, such as ``race: other groups together``, is none that :func:`groups_of` gives.
-    """
-    few = _few(groups, least)
-    together = sum(group in few for group in groups) >= least
-    return tuple(_pool(attribute) if together and group in few else group for group in groups)
-
-
 def method_of(method: str, groups: Sequence[str], attribute: str) -> str:
     """The method of a comparison, which tells whether groups are compared together."""
-    return f"{method}; groups too small to be compared as one" if _pool(attribute) in groups else method
+    return f"{method}; groups too small to be compared as one" if as_one(attribute) in groups else method
 
 
 def left_out(
@@ -62,21 +53,11 @@ def left_out(
         rows: which rows they are.
         together: the probe compares the small groups together where they are enough.
     """
-    few, unknown = _few(groups, least), groups.count("")
-    compared = ", compared together" if together and sum(group in few for group in groups) >= least else ""
-    out = [f"{what}: fewer than {least} {rows}{compared}: {'; '.join(sorted(few))}"] if few else []
+    small, unknown = few(Counter(groups), least), groups.count("")
+    compared = ", compared together" if together and sum(group in small for group in groups) >= least else ""
+    out = [f"{what}: fewer than {least} {rows}{compared}: {'; '.join(sorted(small))}"] if small else []
     return [*out, f"{what}: {unknown} of {len(groups)} {rows} tell no group"] if unknown else out
 
 
 def _of_rows(rows: Sequence[Row], attribute: str) -> tuple[str, ...]:
-    names = attribute.split(",")
-    known = ([row.groups.get(name, "") for name in names] for row in rows)
-    return tuple(",".join(f"{n}={g}" for n, g in zip(names, row, strict=True)) if all(row) else "" for row in known)
-
-
-def _few(groups: Sequence[str], least: int) -> set[str]:
-    return {group for group, size in Counter(groups).items() if group and size < least}
-
-
-def _pool(attribute: str) -> str:
-    return f"{attribute}: other groups together"
+    return tuple(name_of(row.groups, attribute) for row in rows)

@@ -59,6 +59,7 @@ class Settings:
         metrics: names of the planned measurements; empty where the plan, of an older policy, does not list them.
         batches: how texts are put together.
         profile: ``quick``, ``default`` or ``strict``; empty where the plan names none.
+        groups: planned to be compared, the largest of each attribute first; empty where the plan names none.
     """
 
     confidences: tuple[float, ...]
@@ -70,6 +71,7 @@ class Settings:
     metrics: frozenset[str] = frozenset()
     batches: BatchPlan = field(default_factory=BatchPlan)
     profile: str = ""
+    groups: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, plan: measurement_pb2.AuditPlan) -> Settings:
@@ -95,6 +97,7 @@ class Settings:
             frozenset(plan.metrics),
             batches,
             plan.profile,
+            tuple(plan.groups),
         )
 
     def rng(self, purpose: str) -> np.random.Generator:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.groups import pooled
 from audit.probes.corpus import RowText, row_texts
 from audit.probes.decisions import cut_of, decidable, log_odds_of, odds
 from audit.probes.findings import Audit, Findings
-from audit.probes.groups import groups_of, left_out, method_of, pooled
+from audit.probes.groups import groups_of, left_out, method_of
 from audit.probes.inputs import Row, choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
 from audit.probes.passages import Passage

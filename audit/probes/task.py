@@ -17,7 +17,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from assay import canonical, digests, durable
+from assay import canonical, digests, durable, groups
 from assay.errors import AssayError, IntegrityError, InvalidInputError
 from assay.v1 import measurement_pb2
 from assay.worker.task import TaskContext, TaskPaused
@@ -227,7 +227,9 @@ def assemble(
     report.measurements.extend(_missing_gates(plan, report))
     for m in report.measurements:
         # What the plan did not name was added after it, whatever the probe says of itself.
-        m.exploratory = m.exploratory or bool(plan.metrics and m.name not in audit.settings.metrics)
+        added = bool(plan.metrics and m.name not in audit.settings.metrics) or groups.unplanned(plan, m.name, m.slice)
+        m.exploratory = m.exploratory or added
+    report.not_tested.extend(_missing_groups(plan, report))
     report.not_tested.extend(f"{count} {why}" for why, count in sorted(audit.corpus.skipped.items()))
     return report
 
@@ -261,6 +263,13 @@ def _missing_gates(plan: measurement_pb2.AuditPlan, report: measurement_pb2.Audi
             name, _, rest = gate.partition("[")
             subject = Subject(name, "ratio", "not measured", rest.removesuffix("]"))
             yield unavailable(subject, _why_missing(name, report.not_tested))
+
+
+def _missing_groups(plan: measurement_pb2.AuditPlan, report: measurement_pb2.AuditReport) -> Iterator[str]:
+    """A sentence about the planned groups of which nothing was measured."""
+    there = {m.slice for m in report.measurements if m.HasField("value")}
+    if missing := [group for group in plan.groups if group not in there]:
+        yield f"groups that the plan names and that were not compared by themselves: {'; '.join(missing)}"
 
 
 def _why_missing(name: str, notes: Iterable[str]) -> str:

@@ -20,6 +20,9 @@ from audit.statistics import stats
 LEAST_CELL = 10
 """Fewest rows of a group of one attribute that is compared."""
 
+LEAST_INTERSECTION = 30
+"""Fewest rows of a group of several attributes that is compared."""
+
 
 @dataclass(frozen=True)
 class Cell:

@@ -146,6 +146,20 @@ def test_a_decision_request_plans_one_gate_for_each_attribute(
     assert not any(gate.measurement.startswith("privacy.pii") for gate in plan.gates)
 
 
+def test_the_plan_names_the_groups_that_preparation_named_and_is_what_it_was_without(
+    engine: PolicyEngine, table: policy_input_pb2.IntakeInput
+) -> None:
+    before = engine.decide(table).audit_plan
+    assert not before.groups
+    named = ["race=white", "race=black", "race: other groups together"]
+    table.data.compared_groups.extend(named)
+    plan = engine.decide(table).audit_plan
+    assert list(plan.groups) == named and plan.seed != before.seed
+    del plan.groups[:]
+    plan.seed = before.seed  # of the question's digest
+    assert plan == before
+
+
 @pytest.mark.parametrize(
     ("known", "gated", "census"), [(0, False, None), (1, False, 1), (58, False, 58), (59, True, None)]
 )

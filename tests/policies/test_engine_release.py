@@ -55,6 +55,25 @@ def test_what_the_plan_did_not_name_is_exploratory_whatever_the_worker_says(
     assert outcome(engine.judge(release), "REL-EPSILON").outcome == PASS, "an older plan lists none"
 
 
+def test_a_group_that_the_plan_did_not_name_is_exploratory_whatever_the_worker_says(
+    engine: PolicyEngine, table_release: policy_input_pb2.ReleaseInput
+) -> None:
+    """The attribute's own number, which is the largest of all groups, is judged all the same."""
+    question, name = table_release, "fairness.counterfactual_shift[race=asian]"
+    found = question.measurements[name]
+    found.name, found.slice, found.value, found.n = "fairness.counterfactual_shift", "race=asian", -9.0, 400
+    found.intervals.add(confidence=0.9, lower=-9.1, upper=-8.9)
+    shift = "REL-COUNTERFACTUAL-SHIFT"
+    assert outcome(engine.judge(question), shift).outcome == FAIL, "a plan of before names no groups"
+    question.plan.groups.extend(["race=white", "race=black"])
+    labelled = inputs.labelled(question.measurements, question.plan)
+    assert labelled[name].exploratory and not question.measurements[name].exploratory
+    assert {key for key, m in labelled.items() if m.exploratory} == {name}
+    assert outcome(engine.judge(question), shift).outcome != FAIL
+    question.plan.groups.append("race=asian")
+    assert outcome(engine.judge(question), shift).outcome == FAIL
+
+
 def test_the_release_rules_of_a_day_are_those_in_force_that_the_unit_is_asked() -> None:
     whole, before = load(), dt.date(2027, 12, 1)
     of_eu = PolicyEngine(whole, packs=frozenset({"baseline", "eu-ai-act"}))

@@ -471,6 +471,10 @@ def test_the_summary_says_what_the_audit_was_asked_for() -> None:
     assert fact(card, "summary", "Planned confidence levels of intervals") == "90 %, 95 %, 96.67 %"
     assert fact(card, "summary", "Seed of the audit's random choices") == "20261102"
     assert fact(build_card({}), "summary", "Audit profile") == "GAP"
+    assert "Groups planned" not in str(section(card, "summary")), "a plan of before names none"
+    known = samples.rich()
+    known["decision"]["audit_plan"]["groups"] = ["race=white", "race=black"]
+    assert fact(build_card(known), "summary", "Groups planned to be compared") == "race=white; race=black"
 
 
 def test_earlier_tries_on_the_same_rows_are_counted_where_somebody_did() -> None:

@@ -6,11 +6,14 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from audit.prepare.facts import MAX_GROUP_BYTES, compared_groups
+from audit.prepare.rows import Entry
 from audit.prepare.screens import METHODS
 from audit.probes.inputs import check_splits, read_private_rows
 from tests.audit.prepare.test_prepare_task import TABLE_SHEET, Outcome, models, prepare, table_file
@@ -73,7 +76,37 @@ def test_balance_of_labels_and_coverage_of_groups_are_counted(tmp_path: Path, mo
     assert f.label_balance == labels.count("deny") / labels.count("approve") < 1
     assert f.group_counts == {f"race={word}": groups.count(word) for word in ("black", "white")}
     assert f.smallest_group_rows == groups.count("black") == 50
+    tested = Counter(row["groups"]["race"] for row in done.private("test.jsonl"))
+    assert tested["white"] > tested["black"] >= 10 and f.compared_groups == ["race=white", "race=black"]
     assert set(f.screened) == {"SPLIT_LEAKAGE", *METHODS} - {"HARMFUL_ANSWER"}
+
+
+def test_groups_with_rows_enough_are_named_and_nothing_of_the_others() -> None:
+    """Of each attribute the largest first; small groups only as one, and intersections from 30 rows on."""
+    sizes = {("b", "x"): 40, ("a=1", "x"): 31, ("a=1", "y"): 9, ("b", "y"): 20, ("c", "y"): 6, ("d", "y"): 6}
+    rows = [race_and_sex(*group) for group, n in sizes.items() for _ in range(n)]
+    named = [
+        *("sex=x", "sex=y", "race=b", "race=a=1", "race: other groups together"),
+        *("sex=x,race=b", "sex=x,race=a=1", "sex,race: other groups together"),
+    ]
+    assert compared_groups(rows, ("sex", "race")) == named == compared_groups(rows[::-1], ("sex", "race"))
+    assert compared_groups(rows[:45], ("race",)) == ["race=b"], "five rows are too few to be compared as one"
+    of_three = [replace(row, stratum=f"{row.stratum}\x1fage=old") for row in rows]
+    assert "sex=x,race=b,age=old" in compared_groups(of_three, ("sex", "race", "age"))
+    assert compared_groups([], ("race",)) == [] and compared_groups(rows, ()) == []
+
+
+def test_of_an_attribute_with_too_many_long_names_no_group_is_named() -> None:
+    """A record holds so many bytes: what would not fit is exploratory in the audit, and a job does not fail of it."""
+    rows = [race_and_sex(f"{i:02}{'ö' * 62}", f"{i:02}{'ä' * 62}") for i in range(50) for _ in range(10)]
+    rows += [race_and_sex("00" + "ö" * 62, "x")] * 30
+    named = compared_groups(rows, ("race", "sex"))
+    assert len(named) == 52 and all(name.startswith("race=") for name in named[:50])
+    assert len(json.dumps(named, ensure_ascii=False).encode()) < MAX_GROUP_BYTES
+
+
+def race_and_sex(race: str, sex: str) -> Entry:
+    return Entry(1, 0, b"", f"approve\x1frace={race}\x1fsex={sex}")
 
 
 def test_what_the_screens_find_is_named_by_row(tmp_path: Path, models: Path) -> None:

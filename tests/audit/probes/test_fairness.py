@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from assay.v1 import measurement_pb2
 from audit.probes import decisions, fairness, robust
 from audit.probes.chat import Chat
+from audit.probes.clock import Clock
 from audit.probes.corpus import build
-from audit.probes.inputs import PrivateRows, Row
+from audit.probes.inputs import PrivateRows, Row, Settings
 from audit.probes.measurements import Measurement
+from audit.probes.task import assemble
 from audit.statistics import extremes
 
 from .conftest import Scripted, conversation
@@ -150,6 +153,30 @@ def test_a_group_of_which_the_sealed_test_has_no_row_is_named(chat: Any, audit_o
         assert f"group fairness [sex]: {told}: sex=x" in notes
         assert f"group fairness [race,sex]: {told}: race=green,sex=m; race=white,sex=x" in notes
     assert not any("no test row" in note for note in fairness.run(audit_of(model, test=test)).not_tested)
+
+
+def test_a_group_that_the_plan_does_not_name_is_exploratory(chat: Any, audit_of: Callable[..., Any]) -> None:
+    """A plan that names groups changes no number; one that names none, of an earlier release, labels nothing."""
+    test, decided = rows({**COUNTS, ("asian", "m", True, True): 12})
+    audit = audit_of(model_for(chat, test, decided), test=test, attributes=("race", "sex"))
+    plan = measurement_pb2.AuditPlan(probes=["fairness"], sensitive_attributes=["race", "sex"])
+
+    def report() -> measurement_pb2.AuditReport:
+        return assemble(plan, replace(audit, settings=Settings.of(plan)), Clock.start(0))
+
+    named = ["race=white", "race=black", "race=green", "sex=m", "sex=f", "race=white,sex=m", "race=white,sex=f"]
+    before, told = report(), "groups that the plan names and that were not compared by themselves"
+    plan.groups.extend(named)
+    after = report()
+    assert not any(m.exploratory for m in before.measurements) and not any(told in n for n in before.not_tested)
+    assert f"{told}: race=green" in after.not_tested
+    beside = {m.slice for m in after.measurements if m.exploratory}
+    assert beside == {"race=asian", "race=black,sex=f", "race,sex: other groups together"}
+    for m in after.measurements:
+        assert m.exploratory == (m.slice in beside), "the attribute's own numbers are planned"
+        m.exploratory = False
+    clocked = "cost.audit_seconds"
+    assert [m for m in after.measurements if m.name != clocked] == [m for m in before.measurements if m.name != clocked]
 
 
 def test_intersections_leave_small_cells_out(found: dict[str, Measurement]) -> None:

@@ -78,6 +78,17 @@ def test_a_third_group_is_asked_for_too(chat: Any, audit_of: Callable[..., Any])
     assert any("race=rare" in note for note in findings.not_tested)
 
 
+@pytest.mark.parametrize(("first", "told"), [("race=white", False), ("race=black", True), ("", False)])
+def test_another_reference_than_the_plans_is_told(
+    chat: Any, audit_of: Callable[..., Any], first: str, told: bool
+) -> None:
+    audit = audit_of(reader(chat, lambda t, a: 1.0), test=loans(60), attributes=("race",))
+    planned = dataclasses.replace(audit.settings, groups=(first, "race=white", "race=black") if first else ())
+    notes = counterfactual.run(dataclasses.replace(audit, settings=planned)).not_tested
+    said = "counterfactual pairs [race]: others take the place of race=white; by the plan they take that of race=black"
+    assert (said in notes) is told
+
+
 def test_each_number_is_that_of_the_group_where_it_is_largest(chat: Any, audit_of: Callable[..., Any]) -> None:
     """One group is moved by 3 nats and flips nothing, the other by 2 and flips everything, the probability most."""
     rows = [loan(i, ("white", "black", "asian", "white")[i % 4], ("approve", "deny")[i % 2]) for i in range(90)]
