@@ -45,6 +45,7 @@ class Found:
         split_sha256: hex SHA-256 of each split's file; that of ``train`` covers the canaries.
         canaries: all of them, planted and controls.
         manifest_sha256: the commitment to them.
+        private_commitment: the commitment to all that leaves sealed to this worker, its salt included.
         pii: tallies of the scan.
         pii_action: what became of what it found.
         quality: the detector's recall and precision by type.
@@ -78,6 +79,7 @@ class Found:
     split_sha256: Mapping[str, str]
     canaries: Sequence[Canary]
     manifest_sha256: str
+    private_commitment: str
     pii: PiiTally
     pii_action: PiiAction
     quality: Mapping[str, Quality]
@@ -348,6 +350,7 @@ def claim(found: Found, dataset: Path, facts: Path, seed: int) -> dict[str, Any]
         "train_tokens": found.train_tokens,
         "longest_row_tokens": found.longest_row_tokens,
         "canary_manifest_sha256": found.manifest_sha256,
+        "private_commitment": found.private_commitment,
         "canaries": {
             s: {"included": sum(c.included for c in cs), "held_out": sum(not c.included for c in cs)}
             for s, cs in by_stratum.items()

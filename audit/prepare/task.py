@@ -1,14 +1,16 @@
 """The prepare task: reads ``inputs/dataset``, writes splits, private files and facts, and returns the claim.
 
 Outputs: ``facts.json`` (``assay.v1.DataFacts``), ``train.jsonl`` with the planted canaries, ``validation.jsonl``,
-``selection.jsonl``, and ``private/`` with ``test.jsonl``, ``train_sample.jsonl``, ``canaries.json``, ``pii.jsonl`` and
-``identifiers.jsonl``, which leave only sealed to this worker; where the datasheet names a group field and the gateway
-sent the unit's key, ``subjects.idx`` (:mod:`assay.subjects`). The same order, file and key give the same bytes, so a
-task that was killed starts over and ends as it would have.
+``selection.jsonl``, and ``private/`` with ``test.jsonl``, ``train_sample.jsonl``, ``selection.jsonl`` with labels and
+groups, ``canaries.json``, ``pii.jsonl``, ``identifiers.jsonl`` and ``salt``, which leave only sealed to this worker;
+where the datasheet names a group field and the gateway sent the unit's key, ``subjects.idx`` (:mod:`assay.subjects`).
+The same order, file and key give the same bytes, so a task that was killed starts over and ends as it would have.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -137,6 +139,8 @@ def run(context: TaskContext) -> dict[str, Any]:
         _write_lines(private / "pii.jsonl", map(json_line, sample.items(parents.holding)))
         identifiers = sample.train_values()
         _write_lines(private / "identifiers.jsonl", (json_line({"entity_type": t, "value": v}) for t, v in identifiers))
+        # The log keeps a digest of this folder for ever: without the job's key nobody can try out what stood in it.
+        (private / "salt").write_bytes(hmac.digest(context.secret, b"assay/private/v1", hashlib.sha256))
         context.progress(3, _STEPS, "counting tokens")
         tokens = _count_tokens(spool, splits, canaries, counter, sorted(intake.table.labels) if intake.table else ())
     found = facts_of.Found(
@@ -148,6 +152,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         split_sha256={name: digests.sha256_file(_split_path(context.outputs, name)) for name in NAMES},
         canaries=canaries,
         manifest_sha256=digests.sha256_file(private / "canaries.json"),
+        private_commitment=digests.folder_manifest(private).sha256,
         pii=scanned.tally,
         pii_action=order.pii_action,
         quality=scanned.quality,

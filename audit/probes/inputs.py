@@ -183,20 +183,39 @@ class PrivateRows:
     identifiers: tuple[tuple[str, str], ...] | None = None
 
 
-def check_commitments(inputs: Path, plan: measurement_pb2.AuditPlan) -> None:
-    """Compares the canary manifest and the sealed test split with the digests that were committed before training.
+def committed(order: Mapping[str, Any]) -> str:
+    """The preparation's commitment to all private files; empty where an earlier release prepared the job."""
+    return str(_prepared(order).get("private_commitment") or "")
+
+
+def check_commitments(inputs: Path, plan: measurement_pb2.AuditPlan, order: Mapping[str, Any]) -> None:
+    """Compares what an audit reads with the digests that were committed before training.
+
+    The plan names the canary manifest and the sealed test split; the claim of the preparation in the order the
+    selection split, and in one commitment every private file.
 
     Raises:
-        IntegrityError: ``CANARY_MANIFEST_OTHER`` or ``SEALED_TEST_OTHER``.
+        IntegrityError: ``CANARY_MANIFEST_OTHER``, ``SEALED_TEST_OTHER``, ``SELECTION_OTHER`` or
+            ``PRIVATE_ROWS_OTHER``.
     """
+    splits = _prepared(order).get("split_sha256") or {}
     promised = (
-        ("canaries.json", plan.canary_manifest_sha256, "CANARY_MANIFEST_OTHER"),
-        ("test.jsonl", plan.sealed_test_sha256, "SEALED_TEST_OTHER"),
+        ("private/canaries.json", plan.canary_manifest_sha256, "CANARY_MANIFEST_OTHER"),
+        ("private/test.jsonl", plan.sealed_test_sha256, "SEALED_TEST_OTHER"),
+        ("selection.jsonl", splits.get("selection"), "SELECTION_OTHER"),
     )
     for name, sha256, reason in promised:
-        path = inputs / "private" / name
+        path = inputs / name
         if sha256 and (not path.is_file() or digests.sha256_file(path) != sha256):
-            raise IntegrityError(reason, f"{name} is not the file whose digest was committed before training")
+            raise IntegrityError(reason, f"{path.name} is not the file whose digest was committed before training")
+    if committed(order) and digests.folder_manifest(inputs / "private").sha256 != committed(order):
+        raise IntegrityError(
+            "PRIVATE_ROWS_OTHER", "the private files are not those that the preparation committed to before training"
+        )
+
+
+def _prepared(order: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (order.get("prepare") or {}).get("claim") or {}
 
 
 def read_private_rows(inputs: Path) -> PrivateRows:

@@ -3,9 +3,10 @@
 The kit must be signed by the audit worker of the trust file, or with an evidence bundle by a key that followed it in
 the log. With a bundle, the report in the kit must also be the one that the ledger names for the job, on the adapter and
 the base model that were trained and permitted, and the verdict in it the ledger's, so that the numbers compared are
-those that were judged. The adapter is checked as any other before a model library opens it; rows are read by the same
-code that read them first. Here numbers and the plan's gates are compared; ``assay audit reperform`` then asks release
-policy again, which this room does not know.
+those that were judged; and what the audit was told of training, preparation and prices must be what the workers signed.
+The adapter is checked as any other before a model library opens it; rows are read by the same code that read them
+first, once they are those that the preparation committed to. Here numbers and the plan's gates are compared; ``assay
+audit reperform`` then asks release policy again, which this room does not know.
 """
 
 from __future__ import annotations
@@ -15,28 +16,29 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from google.protobuf import json_format
 
-from assay import bundle, canonical, digests
+from assay import bundle, canonical, digests, dsse, provenance
 from assay.errors import AssayError, IntegrityError
 from assay.identity import load_x25519
 from assay.key_events import ed25519_half
 from assay.pinned import assay_home
-from assay.reperformance import FAIL, RELEASE_FILE, Line, counts
+from assay.reperformance import CAVEAT, FAIL, PASS, RELEASE_FILE, Line, counts
 from assay.v1 import measurement_pb2
 from assay.worker.task import TaskContext
 from audit.ledger.evidence import Entry
-from audit.probes import compare
+from audit.probes import compare, inputs
 from audit.verify import verify_bundle
 from audit.verify.archive import open_bundle, read_file
-from audit.verify.keys import AUDIT_WORKER, KeyTable
+from audit.verify.keys import AUDIT_WORKER, TRAIN_WORKER, KeyTable
 from audit.verify.replay import replay
 from audit.verify.report import STALE, VALID
 from audit.verify.trust import TrustFile
@@ -121,17 +123,18 @@ def open_kit(kit: Path, key: Path, trust: TrustFile, into: Path, evidence: Evide
 
 
 def check_evidence(opened: Opened, evidence: Evidence) -> None:
-    """Demands that the ledger names this report, plan, adapter and base for the job, and the verdict in the kit.
+    """Demands that the ledger names this report, order, adapter and base for the job, and the verdict in the kit.
 
-    The plan commits to the sealed test rows and the canaries, which the kit brings along. That the adapter in the kit
-    is the one that the report names shows when the audit is done again: :mod:`audit.probes.compare` compares both.
+    The plan and the preparation's claim, both in the order, commit to the rows, which the kit brings along: the audit
+    compares them before it measures (:func:`audit.probes.inputs.check_commitments`). That the adapter in the kit is the
+    one that the report names shows when the audit is done again: :mod:`audit.probes.compare` compares both.
 
     Raises:
         IntegrityError: ``KIT_EVIDENCE``; ``KIT_SIGNER`` for a kit by a key that was given up before the audit, or that
             the log says was in other hands.
     """
     job, sha256 = opened.job, opened.report_sha256
-    audited = [index for index, p in evidence.of(job, "audit.completed") if p.get("report_sha256") == sha256]
+    audited = {index: p for index, p in evidence.of(job, "audit.completed") if p.get("report_sha256") == sha256}
     if not audited:
         raise IntegrityError("KIT_EVIDENCE", "the ledger names no such report for this job")
     _demand_signer(opened.signer, evidence.keys, min(audited))
@@ -146,6 +149,7 @@ def check_evidence(opened: Opened, evidence: Evidence) -> None:
         raise IntegrityError(
             "KIT_EVIDENCE", "the report is of another adapter or base model than the ledger names for this job"
         )
+    _demand_order(opened, evidence, audited)
     release = opened.folder / RELEASE_FILE
     if release.is_file():
         mine = json.loads(release.read_text("utf-8"))["verdict"]
@@ -154,6 +158,52 @@ def check_evidence(opened: Opened, evidence: Evidence) -> None:
         ]
         if not any(all(v.get(k) == mine.get(k) for k in _OF_VERDICT) for v in judged):
             raise IntegrityError("KIT_EVIDENCE", "the ledger names no such verdict for this report")
+
+
+def _demand_order(opened: Opened, evidence: Evidence, audited: Mapping[int, Mapping[str, Any]]) -> None:
+    """The kit's order is the one that the audit worker signed for, and says what the other statements say.
+
+    The second is asked since a gateway could have told the auditor other things than were signed before.
+
+    Raises:
+        IntegrityError: ``KIT_EVIDENCE``.
+    """
+    prepared = _signed(evidence, AUDIT_WORKER, evidence.of(opened.job, "intake.decided"))
+    trained = _signed(evidence, TRAIN_WORKER, evidence.of(opened.job, "training.completed"))
+    signed = {"prepare": [s["predicate"] for s in prepared], "training": [provenance.read_training(s) for s in trained]}
+    for member, said in signed.items():
+        if opened.order.get(member) not in said:
+            raise IntegrityError(
+                "KIT_EVIDENCE", f"what the kit's order says under {member!r} is in no statement that the ledger holds"
+            )
+    order = digests.sha256_bytes(canonical.encode(dict(opened.order)))
+    if order not in [s["predicate"].get("order_sha256") for s in _signed(evidence, AUDIT_WORKER, audited.items())]:
+        raise IntegrityError(
+            "KIT_EVIDENCE",
+            "the order in the kit (plan, prices, quote, format) is not the one that the audit worker signed for",
+            remedy="have the kit made by the release, and for a job of before prices were kept with the price book, "
+            "that the audit ran under",
+        )
+
+
+def _signed(
+    evidence: Evidence, worker: str, records: Iterable[tuple[int, Mapping[str, Any]]]
+) -> list[Mapping[str, Any]]:
+    """A worker's statements in these records, by the key that held at each."""
+    found = [(index, partial(dsse.verify_service, p["statement"])) for index, p in records if "statement" in p]
+    return [evidence.keys.verified(worker, index, verify).statement for index, verify in found]
+
+
+def rows_line(order: Mapping[str, Any]) -> Line:
+    """Whether the rows in the kit, which were compared by now, are all committed to."""
+    sha256, name = inputs.committed(order)[:16], "private rows"
+    if sha256:
+        return Line(name, PASS, "the files that the preparation committed to before training", sha256, sha256)
+    why = (
+        "a release that committed to test rows, selection rows and canaries alone prepared this job: that the sampled "
+        "train rows, identifiers and groups are those that were audited is the word of who made the kit"
+    )
+    return Line(name, CAVEAT, why, "no digest", "no digest")
 
 
 def _demand_signer(signer: Ed25519PublicKey, keys: KeyTable, audited: int) -> None:
@@ -228,7 +278,7 @@ def run(
             check_evidence(opened, shown)
         again = repeat(opened, models, folder)
         plan = json_format.ParseDict(opened.order["plan"], measurement_pb2.AuditPlan(), ignore_unknown_fields=True)
-        return compare.compare(plan, opened.recorded, again)
+        return [rows_line(opened.order), *compare.compare(plan, opened.recorded, again)]
 
 
 def _progress(line: bytes) -> None:
@@ -251,7 +301,7 @@ def main() -> int:
         trust = TrustFile.load(options.trust)
         lines = run(options.kit, options.key, trust, options.models, options.bundle, options.work)
     except AssayError as error:
-        sys.stderr.write(f"{error.reason}: {error.message}\n")
+        sys.stderr.write(f"{error.reason}: {error.message}\n" + (f"  {error.remedy}\n" if error.remedy else ""))
         return 3
     found = counts(lines)
     if options.output == "json":

@@ -50,7 +50,7 @@ from audit.probes.chat import Chat
 from audit.probes.clock import Clock
 from audit.probes.corpus import build
 from audit.probes.findings import Audit, Findings, Scan
-from audit.probes.inputs import Settings, check_commitments, check_splits, read_private_rows
+from audit.probes.inputs import Settings, check_commitments, check_splits, committed, read_private_rows
 from audit.probes.kept_scores import KeptScores
 from audit.probes.measurements import Measurement, Subject, unavailable
 from audit.probes.passages import BatchPlan, Board, Model
@@ -153,17 +153,17 @@ _SECONDS = {
 
 
 def run(context: TaskContext) -> dict[str, Any]:
-    """Runs the audit; the claim names the digests of report, adapter and plan, and the seconds of each probe.
+    """Runs the audit; the claim names the digests of report, adapter, plan and rows, and the seconds of each probe.
 
     Raises:
         InvalidInputError: ``AUDIT_ORDER_MALFORMED``, ``PRIVATE_ROWS_MALFORMED``, ``ADAPTER_OTHER_BASE`` ...
-        IntegrityError: ``CANARY_MANIFEST_OTHER``, ``MODEL_NOT_FINITE``, ``BASE_MODEL_OTHER`` ...
+        IntegrityError: ``CANARY_MANIFEST_OTHER``, ``PRIVATE_ROWS_OTHER``, ``MODEL_NOT_FINITE`` ...
     """
     plan = _plan(context.order)
     settings = Settings.of(plan)
     clock = Clock.start(settings.time_limit)
     context.progress(0, len(PROBES) + 1, "loading the model")
-    check_commitments(context.inputs, plan)
+    check_commitments(context.inputs, plan, context.order)
     rows = read_private_rows(context.inputs)
     check_splits(rows)
     model, chat, environment = _load(context, settings.batches)
@@ -179,6 +179,7 @@ def run(context: TaskContext) -> dict[str, Any]:
         "report_sha256": digests.sha256_file(context.outputs / REPORT),
         "adapter_sha256": environment.get("adapter_sha256", ""),
         "plan_sha256": plan_sha256(context.order),
+        **({"private_commitment": committed(context.order)} if committed(context.order) else {}),
         "probe_seconds": {name: f"{seconds:.3f}" for name, seconds in sorted(report.probe_seconds.items())},
         "measurements": len(report.measurements),
         "unavailable": sum(bool(m.unavailable) for m in report.measurements),

@@ -93,6 +93,9 @@ def audit(state: State, entry: Entry) -> None:
         # Statements of earlier releases name neither.
         same = not known or job.measured.get(member, "") in ("", known)
         demand(names.AGREEMENT, same, f"its statement's {member} is not the job's")
+    # Strictly: who may leave it out may have any rows measured.
+    same = not job.private or job.measured.get("private_commitment", "") == job.private
+    demand(names.AGREEMENT, same, "it measured other private rows than the preparation committed to")
 
 
 def verdict(state: State, entry: Entry) -> None:

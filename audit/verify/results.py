@@ -192,7 +192,7 @@ def _facts(state: State, job: Job, name: str, verified: VerifiedEnvelope, record
     subjects = {s["name"]: s["digest"]["sha256"] for s in verified.statement["subject"]}
     said, holds = record.predicate, True
     if name == "preparation":
-        job.prepared = subjects
+        job.prepared, job.private = subjects, text(members(verified.predicate, "claim"), "private_commitment")
     elif name == "training":
         job.adapter = subjects.get("adapter", "")
         run = _run(verified)
@@ -204,7 +204,7 @@ def _facts(state: State, job: Job, name: str, verified: VerifiedEnvelope, record
         holds = all(said.get(member) == value for member, value in verified.predicate.items())
     elif name == "audit":
         job.revealed, claim = subjects.get("canaries.json", ""), members(verified.predicate, "claim")
-        job.measured = {member: text(claim, member) for member in ("adapter_sha256", "plan_sha256")}
+        job.measured = {m: text(claim, m) for m in ("adapter_sha256", "plan_sha256", "private_commitment")}
         holds = text(said, "report_sha256") in ("", *subjects.values())
     state.findings.demand(names.WORKERS, holds, f"it says other things than the {name} statement in it")
 

@@ -44,6 +44,7 @@ class Job:
         anew: its approval was revoked because of a signer, so that it waits for other people.
         asked: digests of the upload and of the base model that were asked about, by member.
         prepared: digests of the files that preparation made, by name.
+        private: its commitment to what it sealed to its own worker; empty in statements of earlier releases.
         answers: indices of the decision, and of waivers, by which training may be ordered.
         canaries: digest of the canaries that the decision committed to.
         order: digest of the order to train.
@@ -51,7 +52,8 @@ class Job:
         ran: digest of the order that the train worker's statement names.
         claim: what the train worker's statement claims.
         revealed: digest of the canaries that the audit worker's statement names.
-        measured: digests of the adapter and of the plan that the audit worker's statement says it measured, and by.
+        measured: what the audit worker's statement says it measured, and by: digests of the adapter and of the plan,
+            and the commitment to the private rows.
         plan: digest of what will be measured.
         report: digest of what was measured.
         fired: what policy's newest answer says of each rule that stands in the way, by rule.
@@ -74,6 +76,7 @@ class Job:
     purpose: str = ""
     asked: Mapping[str, str] = field(default_factory=dict)
     prepared: Mapping[str, str] = field(default_factory=dict)
+    private: str = ""
     answers: set[int] = field(default_factory=set)
     canaries: str = ""
     order: str = ""

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from typer.testing import CliRunner
 
-from assay import bundle
+from assay import bundle, canonical, dsse
+from assay.digests import sha256_bytes
 from assay.dsse import Signer
 from assay.errors import AssayError, NotFoundError
 from assay.identity import Layout, load_ed25519, raw_public, subject_of, write_key
@@ -57,6 +58,9 @@ async def test_a_kit_holds_what_the_audit_read_and_reported(street: Street, tmp_
     } <= held  # fmt: skip
     assert manifest["order"]["job"] == NAME
     assert manifest["order"]["plan"]["gates"]
+    (stored,) = [r for r in street.app.ledger.records("credit", NAME, -1, 99) if r.type == "audit.completed"]
+    signed = dsse.verify_service(json.loads(stored.body)["statement"]["predicate"]["statement"], trust.audit_worker)
+    assert signed.predicate["order_sha256"] == sha256_bytes(canonical.encode(manifest["order"]))
     quote = {name: int(value) for name, value in manifest["order"]["quote"].items()}
     audit = settings.price_book.audit_seconds * settings.price_book.price
     assert quote["usd_micros"] == quote["train_usd_micros"] + audit and quote["train_usd_micros"] > 0

@@ -184,6 +184,7 @@ def test_digests_in_facts_and_claim_are_those_of_the_files(chat: Outcome) -> Non
     expected = {n: digests.sha256_file(out / p) for n, p in paths.items()}
     assert dict(chat.facts.split_sha256) == expected == chat.claim["split_sha256"]
     assert chat.facts.canary_manifest_sha256 == digests.sha256_file(out / "private" / "canaries.json")
+    assert chat.claim["private_commitment"] == digests.folder_manifest(out / "private").sha256
     assert chat.claim["facts_sha256"] == digests.sha256_file(out / "facts.json")
     assert chat.claim["dataset_sha256"] == digests.sha256_bytes(chat_file())
     canonical.encode(chat.claim)
@@ -378,6 +379,7 @@ def test_same_job_gives_the_same_bytes_and_another_key_other_splits(tmp_path: Pa
         "private/canaries.json",
         "private/identifiers.jsonl",
         "private/pii.jsonl",
+        "private/salt",
         "private/selection.jsonl",
         "private/test.jsonl",
         "private/train_sample.jsonl",
@@ -387,6 +389,8 @@ def test_same_job_gives_the_same_bytes_and_another_key_other_splits(tmp_path: Pa
     ]
     assert all((first.context.outputs / p).read_bytes() == (again.context.outputs / p).read_bytes() for p in files)
     assert first.claim == again.claim
+    salts = [(one.context.outputs / "private/salt").read_bytes() for one in (first, again, other)]
+    assert [len(set(salts)), len(salts[0])] == [2, 32], "who has no key cannot try out what the log commits to"
     assert {r["row"] for r in first.private("test.jsonl")} != {r["row"] for r in other.private("test.jsonl")}
 
 

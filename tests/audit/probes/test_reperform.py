@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from assay import bundle, canonical, digests
+from assay import bundle, canonical, digests, dsse
 from assay.errors import IntegrityError
 from assay.identity import write_key
 from assay.key_events import Compromise, Rotation, ed25519_half
@@ -26,7 +26,7 @@ from audit.probes import compare, reperform
 from audit.probes.findings import series
 from audit.probes.measurements import Subject, measured, proportion
 from audit.probes.reperform import Evidence
-from audit.verify.keys import AUDIT_WORKER, KeyTable, Term
+from audit.verify.keys import AUDIT_WORKER, TRAIN_WORKER, KeyTable, Term
 from tests.audit.ledger.ledger_world import Story, World, ed25519
 
 from .test_task import context, order, train_adapter, write_inputs
@@ -57,7 +57,8 @@ def made(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     folder = tmp_path_factory.mktemp("audit")
     seen = write_inputs(folder / "inputs")["seen"]
     train_adapter(models, folder / "inputs" / "adapter", seen, steps=40)
-    what = canonical.float_free(order(models))
+    claim = {"private_commitment": digests.folder_manifest(folder / "inputs" / "private").sha256}
+    what = canonical.float_free({**order(models), "prepare": {"claim": claim}})
     run(context(folder, folder / "inputs", models, what, []))
     report = folder / "outputs" / "report.json"
     files: dict[str, Any] = {
@@ -80,6 +81,7 @@ def test_the_same_machine_gives_every_number_bit_for_bit(made: dict[str, Any], m
     assert found["FAIL"] == 0, [line for line in lines if line.answer == "FAIL"]
     assert found["PASS"] > 40
     assert {line.name.partition("[")[0] for line in lines if line.answer == "CAVEAT"} <= set(compare.CLOCKED)
+    assert (lines[0].name, lines[0].answer) == ("private rows", "PASS")
     gates = [line for line in lines if line.name.startswith("gate ")]
     assert len(gates) == 7
     assert all(line.answer == "PASS" for line in gates)
@@ -158,24 +160,44 @@ def test_the_command_names_what_is_wrong_without_a_trace(made: dict[str, Any], t
     assert "Traceback" not in done.stderr
 
 
+TRAINER = Ed25519PrivateKey.generate()
 JOB = "units/u/tuningJobs/j"
 REPORT, ADAPTER, BASE = "a" * 64, "1" * 64, "2" * 64
 VERDICT = {"outcome": "OUTCOME_FAIL", "input_sha256": "b" * 64, "bundle_sha256": "c" * 64, "as_of": "2026-11-01"}
 KIT_PLAN = {"canary_manifest_sha256": "d" * 64}
 MADE = {"adapter_sha256": ADAPTER, "base_sha256": BASE}
+ORDER = {
+    "plan": KIT_PLAN,
+    "prepare": {"job": JOB, "claim": {"private_commitment": "e" * 64, "split_sha256": {"selection": "f" * 64}}},
+    "training": {"job": JOB, "claim": {"noise_multiplier": "0.5"}},
+    "price_book": {"usd_micros_per_device_second": {"cpu": 15}},
+    "quote": {"usd_micros": 900},
+    "format": "CHAT_JSONL",
+}
+
+
+def signed(name: str, predicate: dict[str, Any], key: Ed25519PrivateKey = WORKER) -> dict[str, Any]:
+    """A record's member with a worker's statement."""
+    statement = dsse.statement(name, predicate, [("file", "0" * 64)])
+    return {"statement": dsse.sign_service(canonical.encode(statement), key)}
+
+
+def audited(order: dict[str, Any], key: Ed25519PrivateKey = WORKER) -> dict[str, Any]:
+    return signed("audit", {"job": JOB, "order_sha256": digests.sha256_bytes(canonical.encode(order))}, key)
 
 
 def shown(keys: KeyTable | None = None, **changes: dict[str, Any] | None) -> Evidence:
-    """A bundle's records of a released job from index 10 on; ``changes`` are of a record, None leaves it out."""
+    """A bundle's records of a released job from index 9 on; ``changes`` are of a record, None leaves it out."""
     told: dict[str, dict[str, Any]] = {
+        "intake.decided": signed("preparation", ORDER["prepare"]),  # type: ignore[arg-type]
         "training.ordered": {"audit_plan_sha256": digests.sha256_bytes(canonical.encode(KIT_PLAN))},
-        "training.completed": MADE,
-        "audit.completed": {"report_sha256": REPORT},
+        "training.completed": {**MADE, **signed("training", ORDER["training"], TRAINER)},  # type: ignore[arg-type]
+        "audit.completed": {"report_sha256": REPORT, **audited(ORDER)},
         "release.decided": {"report_sha256": REPORT, "verdict": VERDICT},
         "permit.issued": MADE,
     }
     entries = []
-    for index, (kind, predicate) in enumerate(told.items(), 10):
+    for index, (kind, predicate) in enumerate(told.items(), 9):
         change = changes.get(kind.replace(".", "_"), {})
         if change is not None:
             record = SimpleNamespace(type=kind, statement={"predicate": {"job": JOB, **predicate, **change}})
@@ -184,14 +206,15 @@ def shown(keys: KeyTable | None = None, **changes: dict[str, Any] | None) -> Evi
 
 
 def table() -> KeyTable:
-    """The audit worker's first key, in force."""
-    return KeyTable({AUDIT_WORKER: [Term(ed25519_half(WORKER.public_key()))]})
+    """The workers' first keys, in force."""
+    keys = {AUDIT_WORKER: WORKER, TRAIN_WORKER: TRAINER}
+    return KeyTable({name: [Term(ed25519_half(key.public_key()))] for name, key in keys.items()})
 
 
 def opened_kit(folder: Path, measured: dict[str, str] = MADE, signer: Any = WORKER, **order: Any) -> reperform.Opened:
     """A kit of the job that :func:`shown` is about."""
     report = measurement_pb2.AuditReport(environment=measured)
-    return reperform.Opened(folder, JOB, {"plan": KIT_PLAN, **order}, report, REPORT, signer.public_key())
+    return reperform.Opened(folder, JOB, {**ORDER, **order}, report, REPORT, signer.public_key())
 
 
 def test_plan_and_verdict_in_a_kit_are_the_ledgers(tmp_path: Path) -> None:
@@ -206,6 +229,61 @@ def test_plan_and_verdict_in_a_kit_are_the_ledgers(tmp_path: Path) -> None:
         (tmp_path / "release.json").write_text(json.dumps({"verdict": mine}), encoding="utf-8")
         with contextlib.nullcontext() if holds else pytest.raises(IntegrityError, match="no such verdict"):
             reperform.check_evidence(opened, shown())
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("training", {"job": JOB, "claim": {"noise_multiplier": "99"}}),
+        ("training", {"job": JOB}),
+        ("prepare", {"job": JOB, "claim": {"private_commitment": "0" * 64, "split_sha256": {"selection": "f" * 64}}}),
+        ("prepare", {"job": JOB, "claim": {"private_commitment": "e" * 64, "split_sha256": {"selection": "0" * 64}}}),
+        ("prepare", {"job": JOB, "claim": {}}),
+        ("price_book", {"usd_micros_per_device_second": {"cpu": 1}}),
+        ("quote", {"usd_micros": 9_000_000}),
+        ("format", "DECISION_CSV"),
+        ("another", 1),
+    ],
+)
+def test_what_the_audit_was_told_is_what_was_signed(tmp_path: Path, member: str, value: Any) -> None:
+    """Rows, claims and prices in a kit decide its numbers as much as the adapter does."""
+    kinder = opened_kit(tmp_path, **{member: value})
+    with pytest.raises(IntegrityError) as error:
+        reperform.check_evidence(kinder, shown())
+    assert error.value.reason == "KIT_EVIDENCE"
+    # A gateway that told the auditor so at the time: the audit worker signed for it, and the maker did not.
+    at_the_time = shown(audit_completed=audited(dict(kinder.order)))
+    with pytest.raises(IntegrityError) if member in ("training", "prepare") else contextlib.nullcontext():
+        reperform.check_evidence(kinder, at_the_time)
+
+
+@pytest.mark.parametrize("record", ["intake_decided", "training_completed", "audit_completed"])
+def test_a_statement_by_another_worker_ties_nothing(tmp_path: Path, record: str) -> None:
+    forged = {
+        "intake_decided": signed("preparation", ORDER["prepare"], TRAINER),  # type: ignore[arg-type]
+        "training_completed": signed("training", ORDER["training"]),  # type: ignore[arg-type]
+        "audit_completed": audited(ORDER, TRAINER),
+    }
+    with pytest.raises(IntegrityError, match="another key than the trusted one"):
+        reperform.check_evidence(opened_kit(tmp_path), shown(**{record: forged[record]}))
+    with pytest.raises(IntegrityError):
+        reperform.check_evidence(opened_kit(tmp_path), shown(**{record: None}))
+
+
+@pytest.mark.parametrize("name", ["train_sample.jsonl", "pii.jsonl", "identifiers.jsonl", "selection.jsonl", "salt"])
+def test_a_kit_with_other_rows_is_not_audited(made: dict[str, Any], models: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "other").write_text("", encoding="utf-8")
+    files = made["files"] | {f"inputs/private/{name}": tmp_path / "other"}
+    kit = seal(tmp_path, files, made["is"], made["x25519"])
+    with pytest.raises(IntegrityError) as error:
+        reperform.run(kit, made["key"], Trust(), models)  # type: ignore[arg-type]
+    assert error.value.reason == "PRIVATE_ROWS_OTHER"
+
+
+def test_rows_that_nothing_commits_to_are_a_caveat() -> None:
+    """Of a job that an earlier release prepared; never silently."""
+    line = reperform.rows_line({"prepare": {"claim": {"rows": 3}}})
+    assert line.answer == "CAVEAT" and "the word of who made the kit" in line.reason
 
 
 @pytest.mark.parametrize("member", ["adapter_sha256", "base_sha256"])
@@ -240,7 +318,9 @@ def test_a_kit_made_after_a_rotation_is_believed_of_the_key_that_followed(tmp_pa
     for signer in (WORKER, second):
         reperform.check_evidence(opened_kit(tmp_path, signer=signer), shown(keys))
     keys, second = followed(5)
-    reperform.check_evidence(opened_kit(tmp_path, signer=second), shown(keys))
+    prepared = signed("preparation", ORDER["prepare"], second)  # type: ignore[arg-type]
+    records = shown(keys, intake_decided=prepared, audit_completed=audited(ORDER, second))
+    reperform.check_evidence(opened_kit(tmp_path, signer=second), records)
     for signer in (WORKER, Ed25519PrivateKey.generate()):
         with pytest.raises(IntegrityError) as error:
             reperform.check_evidence(opened_kit(tmp_path, signer=signer), shown(keys))

@@ -411,6 +411,69 @@ def test_files_other_than_those_committed_are_named(models: Path, tmp_path: Path
     run(context(tmp_path, tmp_path / "inputs", models, order(models, probes=["cost"], **{field: digest}), []))
 
 
+PRIVATE = (
+    "canaries.json",
+    "identifiers.jsonl",
+    "pii.jsonl",
+    "salt",
+    "selection.jsonl",
+    "test.jsonl",
+    "train_sample.jsonl",
+)
+
+
+@pytest.mark.parametrize("name", [f"private/{name}" for name in PRIVATE] + ["selection.jsonl"])
+def test_every_file_that_an_audit_reads_is_the_one_that_was_prepared(tmp_path: Path, name: str) -> None:
+    """The plan names two of them; an auditor who was handed the others by somebody else would measure anything."""
+    from audit.probes.inputs import check_commitments
+
+    inputs = tmp_path / "inputs"
+    write_inputs(inputs)
+    for path in (*(inputs / "private" / other for other in PRIVATE), inputs / "selection.jsonl"):
+        path.write_text(f"what was prepared as {path.name}\n")
+    split = {"selection": digests.sha256_file(inputs / "selection.jsonl")}
+    claim = {"private_commitment": digests.folder_manifest(inputs / "private").sha256, "split_sha256": split}
+    plan, what = measurement_pb2.AuditPlan(), {"prepare": {"claim": claim}}
+    reason = "PRIVATE_ROWS_OTHER" if name.startswith("private") else "SELECTION_OTHER"
+    check_commitments(inputs, plan, what)
+    path = inputs / name
+    for change in (lambda: path.write_text("kinder\n"), lambda: path.write_text(""), path.unlink):
+        change()
+        with pytest.raises(IntegrityError) as error:
+            check_commitments(inputs, plan, what)
+        assert error.value.reason == reason
+    # What an earlier release prepared names less, and that alone is compared.
+    check_commitments(inputs, plan, {"prepare": {"claim": {}}})
+    check_commitments(inputs, plan, {})
+
+
+def test_no_file_can_be_added_to_those_that_were_prepared(tmp_path: Path) -> None:
+    """An absent list of identifiers says that none was handed over; an added one would say which there were."""
+    from audit.probes.inputs import check_commitments
+
+    private = tmp_path / "private"
+    write_inputs(tmp_path)
+    claim = {"private_commitment": digests.folder_manifest(private).sha256}
+    (private / "identifiers.jsonl").touch()
+    with pytest.raises(IntegrityError, match="private files"):
+        check_commitments(tmp_path, measurement_pb2.AuditPlan(), {"prepare": {"claim": claim}})
+
+
+def test_an_audit_demands_the_rows_before_it_measures_and_signs_for_them(models: Path, tmp_path: Path) -> None:
+    from audit.probes.task import run
+
+    inputs = tmp_path / "inputs"
+    write_inputs(inputs)
+    write_adapter(inputs / "adapter")
+    sha256 = digests.folder_manifest(inputs / "private").sha256
+    what = order(models, probes=["cost"]) | {"prepare": {"claim": {"private_commitment": "0" * 64}}}
+    with pytest.raises(IntegrityError) as error:
+        run(context(tmp_path, inputs, models, what, []))
+    assert error.value.reason == "PRIVATE_ROWS_OTHER"
+    what["prepare"]["claim"]["private_commitment"] = sha256
+    assert run(context(tmp_path, inputs, models, what, []))["private_commitment"] == sha256
+
+
 def test_the_selection_split_takes_the_labels_of_the_test_split() -> None:
     from audit.probes.inputs import Row, labelled
 

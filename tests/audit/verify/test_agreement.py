@@ -11,7 +11,7 @@ import pytest
 from assay import canonical
 from assay.digests import sha256_bytes
 from audit.verify import verify_bundle
-from tests.audit.ledger.ledger_world import ADAPTER, BASE, CARD, JOB, PLAN, START, Story, World, digest, subject
+from tests.audit.ledger.ledger_world import ADAPTER, BASE, CARD, JOB, PLAN, START, TRAIN, Story, World, digest, subject
 from tests.audit.verify.test_semantics import (
     DUTIES,
     EVIDENCE,
@@ -390,6 +390,23 @@ def test_an_audit_of_another_adapter_or_by_another_plan(world: World, claim: dic
     story.record("audit.completed", "audit", {"model": story.model, "report_sha256": digest("report"), **measured})
     found = complaints(world)
     assert what in found.get(AGREEMENT, "") and bool(what) == bool(found)
+
+
+@pytest.mark.parametrize(("read", "valid"), [("a" * 64, True), ("b" * 64, False), ("", False)])
+def test_an_audit_of_other_rows_than_the_preparation_committed_to(world: World, read: str, valid: bool) -> None:
+    """Of two preparations of one job the gateway may have sent the kinder one."""
+    story = Story(world).found().ask()
+    prepared = {"kind": "prepare", "claim": {"private_commitment": "a" * 64}}
+    statement = story.service("audit-worker", "preparation", prepared, [("train.jsonl", TRAIN)])
+    said = {"decision": {"allowed": True, "outcomes": []}, "data_facts_sha256": digest("facts"), "statement": statement}
+    story.record("intake.decided", "decision", said, to="QUEUED")
+    story.train()
+    claim = {"private_commitment": read} if read else {}
+    measured = story.service("audit-worker", "audit", {"kind": "audit", "claim": claim}, [("report.json", digest("r"))])
+    said = {"model": story.model, "report_sha256": digest("r"), "measurements": [], "measurements_left_out": 0}
+    story.record("audit.completed", "audit", {**said, "not_tested": [], "statement": measured})
+    assert (complaints(world) == {}) is valid
+    assert valid or "other private rows" in complaints(world)[AGREEMENT]
 
 
 def test_a_training_of_another_order_than_the_recorded_one(world: World) -> None:
