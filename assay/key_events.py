@@ -114,6 +114,26 @@ def certificate_half(certificate: x509.Certificate) -> PublicHalf:
     return PublicHalf(key_id(key), certificate.public_bytes(serialization.Encoding.DER), key)
 
 
+def demand_apart(keys: Mapping[str, bytes]) -> None:
+    """Demands that no two names have one key: who audits is somebody else than who trains, and neither permits.
+
+    Args:
+        keys: raw public halves by name.
+
+    Raises:
+        InvalidInputError: ``KEY_SHARED``, with both names.
+    """
+    names: dict[bytes, str] = {}
+    for name, raw in keys.items():
+        if raw in names:
+            raise InvalidInputError(
+                "KEY_SHARED",
+                f"{names[raw]} and {name} have one and the same key",
+                remedy="give each the key that `assay init` made for it, or rotate one of them (docs/keys.md)",
+            )
+        names[raw] = name
+
+
 def rotation_statement(
     origin: str,
     name: str,

@@ -144,6 +144,7 @@ class Application:
         trust = TrustFile.load(settings.layout.trust)
         table = store.read(lambda c: key_registry.load(c, trust))
         key_files.settle(settings.layout, table)
+        key_files.demand_apart(settings.layout)
         key_files.demand_in_force(settings.layout, table)
         people = People(load_certificate(folder / "people-ca.crt"), table, trust)
         order_key = load_ed25519(folder / "permit.key")

@@ -29,7 +29,7 @@ from audit.ledger.schema import RECORDS
 from audit.ledger.witness.settings import WitnessSettings
 from audit.verify.erasures import MOST_DAYS
 from audit.verify.trust import TrustFile
-from gateway import active_policy, database_file, history, identity_files
+from gateway import active_policy, database_file, history, identity_files, key_files
 from gateway.erasures import retention_days
 from gateway.identity_files import ENDS_SOON, VALID, Held
 from gateway.settings import Settings
@@ -202,7 +202,7 @@ def _gateway(directory: Path, parts: _Parts, certificates: dict[str, Held]) -> l
         where = f"{layout.authority} holds {', '.join(roots)}" if roots else "elsewhere"
         out.append(Finding("authority apart", not roots, where, "move authority/ to a machine where no service runs",
                            required=False))  # fmt: skip
-        out += [_quorum(settings), *_operator(settings), *_database(settings)]
+        out += [_apart(layout), _quorum(settings), *_operator(settings), *_database(settings)]
     addresses = {"gateway": settings.listen} | {f"{n} worker": w.address for n, w in settings.workers.items()}
     for name, address in addresses.items():
         if parts.gateway:
@@ -288,6 +288,15 @@ def _certificates(directory: Path, found: list[Held]) -> list[Finding]:
         first = min(found, key=lambda one: one.until)
         out.append(Finding("certificates", True, f"{len(found)}; the first ends {first.until:%Y-%m-%d}, {first.name}"))
     return out
+
+
+def _apart(layout: Layout) -> Finding:
+    """Whether who trains, who audits and who permits have a key each; of the trust file the quorum's check says it."""
+    try:
+        key_files.demand_apart(layout)
+    except AssayError as error:
+        return Finding("separate keys", False, error.message, error.remedy)
+    return Finding("separate keys", True, "gateway, train worker and audit worker have their own")
 
 
 def _quorum(settings: Settings) -> Finding:

@@ -15,7 +15,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 
-from assay import durable
+from assay import durable, key_events
 from assay.errors import InvalidInputError, PreconditionError
 from assay.identity import (
     LEAF_DAYS,
@@ -38,6 +38,8 @@ from audit.verify.keys import KeyTable
 
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 CANARY = "canary"
+_RAW = 32
+"""Bytes of the public half of an Ed25519 or X25519 key."""
 SECRETS = (*(f"{service}-seal" for service in SERVICES), CANARY)
 
 
@@ -133,6 +135,21 @@ def replace_secret(layout: Layout, name: str) -> None:
     _exchange(layout)
 
 
+def demand_apart(layout: Layout) -> None:
+    """Demands that the gateway's own keys and those by which it knows its workers are all different ones.
+
+    Raises:
+        InvalidInputError: ``KEY_SHARED``; ``KEY_MISSING``, ``KEY_EXPOSED``, ``KEY_TYPE`` or ``PUBLIC_KEYS``.
+    """
+    gateway = layout.service("gateway")
+    keys = {name: raw_public(load_ed25519(gateway / f"{name}.key")) for name in ("log", "permit")}
+    keys["gateway-seal"] = raw_public(load_x25519(gateway / "seal.key"))
+    for name in ("train-worker", "audit-worker"):
+        keys[name] = _told(gateway / f"{name}.pub", "statement_key")
+        keys[f"{name}-seal"] = _told(gateway / f"{name}.pub", "sealing_key")
+    key_events.demand_apart(keys)
+
+
 def demand_in_force(layout: Layout, table: KeyTable) -> None:
     """Demands that the gateway's keys, and those by which it knows its workers, are the log's.
 
@@ -143,12 +160,8 @@ def demand_in_force(layout: Layout, table: KeyTable) -> None:
     gateway = layout.service("gateway")
     found = {"permit": held(layout, "permit").keyid, PDF: held(layout, PDF).keyid}
     for name in ("train-worker", "audit-worker"):
-        path = gateway / f"{name}.pub"
-        try:
-            raw = bytes.fromhex(_public_halves(path)["statement_key"])
-            found[name] = ed25519_half(ed25519.Ed25519PublicKey.from_public_bytes(raw)).keyid
-        except (KeyError, TypeError, ValueError) as error:
-            raise _no_halves(path) from error
+        raw = _told(gateway / f"{name}.pub", "statement_key")
+        found[name] = ed25519_half(ed25519.Ed25519PublicKey.from_public_bytes(raw)).keyid
     for name, keyid in found.items():
         current = table.current(name)
         if current is None:
@@ -213,6 +226,21 @@ def _tell(path: Path, member: str, raw: bytes) -> None:
     said = _public_halves(path)
     if said.get(member) != raw.hex():
         durable.write(path, (json.dumps({**said, member: raw.hex()}, indent=2) + "\n").encode())
+
+
+def _told(path: Path, member: str) -> bytes:
+    """A public half of a ``.pub`` file: 32 bytes.
+
+    Raises:
+        InvalidInputError: ``PUBLIC_KEYS``.
+    """
+    try:
+        raw = bytes.fromhex(_public_halves(path)[member])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_halves(path) from error
+    if len(raw) != _RAW:
+        raise _no_halves(path)
+    return raw
 
 
 def _public_halves(path: Path) -> dict[str, Any]:

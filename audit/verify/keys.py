@@ -79,11 +79,19 @@ class Use:
 
 @dataclass
 class KeyTable:
-    """Terms of every key by its name, in order; grows with the events that are applied."""
+    """Terms of every key by its name, in order; grows with the events that are applied.
+
+    Attributes:
+        terms: by name.
+        events: ids of those that were applied.
+        uses: which key signed which record.
+        log: key id of the log's own key, which no event changes and no other name may have.
+    """
 
     terms: dict[str, list[Term]]
     events: set[str] = field(default_factory=set)
     uses: list[Use] = field(default_factory=list)
+    log: str = ""
 
     @classmethod
     def of(cls, trust: TrustFile) -> KeyTable:
@@ -94,7 +102,7 @@ class KeyTable:
             AUDIT_WORKER: ed25519_half(trust.audit_worker),
             PDF: certificate_half(trust.pdf),
         }
-        return cls({name: [Term(half)] for name, half in first.items()})
+        return cls({name: [Term(half)] for name, half in first.items()}, log=ed25519_half(trust.log.public_key).keyid)
 
     def find(self, name: str, keyid: str) -> Term | None:
         """The term of this key under this name."""
@@ -130,7 +138,7 @@ class KeyTable:
         if isinstance(event, Rotation):
             if known and known[-1].public.keyid != old.keyid:
                 raise PreconditionError("KEY_NOT_IN_FORCE", f"another key follows {old.keyid} already")
-            every = {term.public.keyid for terms in self.terms.values() for term in terms} | {old.keyid}
+            every = {term.public.keyid for terms in self.terms.values() for term in terms} | {old.keyid, self.log}
             if event.new.keyid in every:
                 raise AlreadyExistsError(
                     "KEY_REUSED", "the new key is or was a key already: one key, one purpose, once"

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from assay.certificates import CERTIFICATE_ERRORS
 from assay.dsse import from_base64
 from assay.errors import AssayError, InvalidInputError
+from assay.key_events import ED25519_NAMES, demand_apart
 from assay.webauthn import RelyingParty
 from audit.ledger.note import Verifier
 from audit.ledger.quorum import KEYS as POLICY_KEYS
@@ -103,7 +104,8 @@ class TrustFile:
         """Reads a trust file.
 
         Raises:
-            InvalidInputError: ``TRUST_MALFORMED`` with the line or ``TRUST_UNSUPPORTED``.
+            InvalidInputError: ``TRUST_MALFORMED`` with the line, ``TRUST_UNSUPPORTED``, or ``KEY_SHARED`` when log,
+                witnesses, workers and permits have not a key each.
         """
         facts, lines = _facts(text)
         log = _read("log", lambda: Verifier.parse(facts["log"]))
@@ -116,13 +118,17 @@ class TrustFile:
         age = facts.get("max-age")
         if age is not None and not _SECONDS.fullmatch(age):
             raise _malformed("max-age", "not a number of seconds")
+        signers = {name: _key(facts, name) for name in ED25519_NAMES}
+        cosigners = {f"witness {w.name}": w.verifier.public_key for w in quorum.witnesses.values()}
+        apart = {"log": log.public_key, **cosigners, **signers}
+        demand_apart({name: key.public_bytes_raw() for name, key in apart.items()})
         return cls(
             origin=facts["origin"],
             log=log,
             quorum=quorum,
-            train_worker=_key(facts, "train-worker"),
-            audit_worker=_key(facts, "audit-worker"),
-            permit=_key(facts, "permit"),
+            train_worker=signers["train-worker"],
+            audit_worker=signers["audit-worker"],
+            permit=signers["permit"],
             people_root=_certificate(facts, "people-root"),
             services_root=_certificate(facts, "services-root"),
             pdf=_certificate(facts, "pdf"),

@@ -425,6 +425,25 @@ async def test_a_damaged_file_of_the_gateway_is_named_with_a_remedy(
     assert path.name in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("audit-worker/statement.key", "train-worker/statement.key"),
+        ("audit-worker/seal.key", "train-worker/seal.key"),
+        ("train-worker/statement.key", "gateway/permit.key"),
+        ("gateway/permit.key", "gateway/log.key"),
+    ],
+)
+async def test_a_gateway_whose_services_share_a_key_does_not_start(
+    closed: Closed, engine: PolicyEngine, key: str, other: str
+) -> None:
+    services = closed.layout.service("gateway").parent
+    shutil.copy(services / other, services / key)
+    with pytest.raises(InvalidInputError) as caught:
+        Application.open(Settings.load(closed.layout.root), engine)
+    assert caught.value.reason == "KEY_SHARED" and caught.value.remedy
+
+
 async def test_a_log_keeps_its_name(closed: Closed, engine: PolicyEngine) -> None:
     closed.layout.settings.write_text(closed.layout.settings.read_text().replace("assay.local/log", "other/log"))
     with pytest.raises(InvalidInputError) as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,6 +103,25 @@ def test_a_frozen_log_and_a_database_that_is_not_there(closed: Closed, tmp_path:
     closed.layout.settings.write_text(default_toml(postgres_url=url))
     (told,) = (f for f in doctor.run(root) if f.name == "database")
     assert not told.ok and "does not let us in" in told.detail
+
+
+@pytest.mark.parametrize("member", ["statement_key", "sealing_key"])
+def test_who_trains_and_who_audits_have_not_one_key(closed: Closed, member: str) -> None:
+    """By the key that reads its sealed rows, or signs its audits, a trainer would judge itself."""
+    layout = closed.layout
+    assert "separate keys" not in missing(layout.root)
+    train, audit = (layout.service("gateway") / f"{name}-worker.pub" for name in ("train", "audit"))
+    audit.write_text(json.dumps({**json.loads(audit.read_text()), member: json.loads(train.read_text())[member]}))
+    (told,) = (f for f in doctor.run(layout.root) if f.name == "separate keys")
+    assert not told.ok and "train-worker" in told.detail and "audit-worker" in told.detail and told.remedy
+
+
+def test_a_trust_file_that_names_one_key_twice(closed: Closed) -> None:
+    trust = closed.layout.trust
+    keys = dict(line.split(" ", 1) for line in trust.read_text().splitlines() if line.startswith(("train", "audit")))
+    trust.write_text(trust.read_text().replace(keys["audit-worker"], keys["train-worker"]))
+    (told,) = (f for f in doctor.run(closed.layout.root) if f.name == "quorum")
+    assert not told.ok and "train-worker and audit-worker have one and the same key" in told.detail
 
 
 def test_a_trust_file_from_before_it_named_the_operator(closed: Closed) -> None:

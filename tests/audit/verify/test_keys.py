@@ -123,6 +123,7 @@ def test_a_permit_signed_by_the_old_key_is_refused_offline(world: World) -> None
         (lambda s: s.rotate_key("permit", "x", event_id="ABC"), "KEY_EVENT"),
         (lambda s: s.rotate_key("permit", "train-worker"), "KEY_REUSED"),
         (lambda s: s.rotate_key("permit", "permit"), "KEY_REUSED"),
+        (lambda s: s.rotate_key("audit-worker", "log"), "KEY_REUSED"),
         (lambda s: s.compromise("permit", 10_000), "KEY_SINCE"),
         (lambda s: s.compromise("permit", -1), "KEY_EVENT"),
         (lambda s: (s.compromise("permit", 1), s.compromise("permit", 2)), "KEY_COMPROMISED"),

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from assay.errors import InvalidInputError
 from audit.verify.trust import TrustFile
 from tests.audit.ledger.ledger_world import ORIGIN, refused
 
@@ -38,6 +40,28 @@ def test_trust_files_that_are_refused(
     told: tuple[bytes, TrustFile, Path], change: Callable[[str], str], reason: str
 ) -> None:
     refused(reason, lambda: trust_with(told, change))
+
+
+def _key_of(text: str, name: str) -> str:
+    """An Ed25519 key of a trust file, as 64 hex digits."""
+    value = next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[-1]
+    return value if len(value) == 64 else base64.b64decode(value.rsplit("+", 1)[-1])[1:].hex()
+
+
+WORKERS = ("train-worker", "audit-worker", "permit")
+
+
+@pytest.mark.parametrize(("name", "other"), [(a, b) for a in WORKERS for b in (*WORKERS, "log") if a != b])
+def test_no_key_has_two_purposes(told: tuple[bytes, TrustFile, Path], name: str, other: str) -> None:
+    """A trainer that is its own auditor proves nothing."""
+
+    def change(text: str) -> str:
+        return text.replace(_key_of(text, name), _key_of(text, other))
+
+    with pytest.raises(InvalidInputError) as caught:
+        trust_with(told, change)
+    assert caught.value.reason == "KEY_SHARED" and caught.value.remedy
+    assert name in caught.value.message and other in caught.value.message
 
 
 def test_trust_file_may_be_commented_and_spaced(told: tuple[bytes, TrustFile, Path]) -> None:
