@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from assay import canonical
 from assay.errors import AssayError
+from assay.key_events import ED25519_NAMES
 from audit.ledger import evidence, records, tree
 from audit.ledger.evidence import Entry, Header
 from audit.ledger.note import Checkpoint, ProofFile, Verifier, sign_note
@@ -77,13 +78,16 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 
 
 def plain_trust() -> str:
-    """A trust file of the log's key alone: one self-signed certificate stands in for every root."""
+    """A trust file of the log's key, beside keys that sign nothing: one self-signed certificate is every root."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nobody")])
     begin = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     builder = x509.CertificateBuilder(name, name, LOG_KEY.public_key(), 1, begin, begin + dt.timedelta(days=3650))
     der = builder.sign(LOG_KEY, None).public_bytes(serialization.Encoding.DER)
-    root, key = base64.b64encode(der).decode(), LOG_KEY.public_key().public_bytes_raw().hex()
-    keys = "".join(f"{name} {key}\n" for name in ("train-worker", "audit-worker", "permit"))
+    root = base64.b64encode(der).decode()
+    others = {
+        name: Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()) for name in ED25519_NAMES
+    }
+    keys = "".join(f"{name} {key.public_key().public_bytes_raw().hex()}\n" for name, key in others.items())
     roots = "".join(f"{name} {root}\n" for name in ("people-root", "services-root", "pdf"))
     return f"origin {ORIGIN}\nlog {Verifier.of(ORIGIN, LOG_KEY.public_key()).vkey()}\nquorum none\n{keys}{roots}"
 
