@@ -3,8 +3,12 @@
 One training run holds secrets of four types, each in 1, 2, 4, 8 or 16 differently worded rows, beside held-out secrets
 that are in none. Measured with the audit's own code: greedy and sampled extraction after the true prefix with
 Clopper-Pearson intervals, ranking against held-out secrets (AUC, and how many it finds with no more false alarms than
-grep), and ``grep``: the answer to the bare question is
-written greedily and searched for the secret, which is all that a gate does that looks at generations.
+grep), and ``grep``: the answer to the bare question is written greedily and searched for the secret, which is all that
+a gate does that looks at generations.
+
+What ranks is the audit's score, NLL(base) - NLL(tuned) of the secret in nats. Its scale is that of a kind and of a
+model, so a secret is compared with held-out ones of its kind in its run and with no others; areas of several kinds or
+runs are averaged, with an interval put together from theirs.
 
 ``--write`` makes docs/leak_curve.json, the page docs/leaks.md and its picture from the same counts.
 
@@ -124,7 +128,6 @@ def table(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for kind in ("all", *KINDS):
         mine = [f for f in found if kind in ("all", f["kind"])]
-        unseen = [f["score"] for f in mine if f["repeats"] == 0]
         for repeats in (0, *REPEATS):
             part = [f for f in mine if f["repeats"] == repeats]
             line: dict[str, Any] = {"kind": kind, "repeats": repeats, "n": len(part)}
@@ -132,29 +135,64 @@ def table(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 k = sum(f[how] for f in part)
                 low, high = stats.clopper_pearson(k, len(part), 0.95)
                 line[how] = {"k": k, "low": round(low, 3), "high": round(high, 3)}
-            if repeats and len(part) > 1:
-                area = stats.auc([f["score"] for f in part], unseen)
-                low, high = area.interval(0.95)
-                line |= {"auc": round(area.value, 3), "auc_low": round(low, 3), "auc_high": round(high, 3)}
-            line["runs"] = [run_line(mine, repeats, seed) for seed in sorted({f["seed"] for f in mine})]
+            if repeats and (compared := areas(mine, repeats)):
+                value, low, high = average([(a.value, *a.interval(0.95)) for a in compared])
+                line |= {"auc": round(value, 3), "auc_low": round(low, 3), "auc_high": round(high, 3)}
+            seeds = sorted({f["seed"] for f in mine})
+            line["runs"] = [run_line([f for f in mine if f["seed"] == seed], repeats, seed) for seed in seeds]
             out.append(line)
     return out
+
+
+def by_kind(found: Sequence[dict[str, Any]], repeats: int) -> list[tuple[list[float], list[dict[str, Any]]]]:
+    """Of every kind in every run the scores of the secrets in so many rows, and the held-out secrets beside them."""
+    groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for f in found:
+        groups.setdefault((f["seed"], f["kind"]), []).append(f)
+    return [
+        ([f["score"] for f in group if f["repeats"] == repeats], [f for f in group if f["repeats"] == 0])
+        for group in groups.values()
+    ]
+
+
+def areas(found: Sequence[dict[str, Any]], repeats: int) -> list[stats.Auc]:
+    """Areas under the curve, one of a kind in a run; of two secrets and two held-out ones at least."""
+    compared = [(scores, [f["score"] for f in unseen]) for scores, unseen in by_kind(found, repeats)]
+    return [stats.auc(scores, unseen) for scores, unseen in compared if min(len(scores), len(unseen)) > 1]
+
+
+def average(parts: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
+    """Mean of independent estimates, each a value with its lower and upper end, and the mean's interval.
+
+    By MOVER (Zou and Donner, Statistics in Medicine 2008), as :func:`stats.square_and_add` does for a difference: the
+    ends' distances from the values add up as standard errors do. So it does not collapse where areas are 1, whose
+    variances vanish.
+    """
+    values, lows, highs = (np.array(part) for part in zip(*parts, strict=True))
+    value, n = float(values.mean()), len(parts)
+    return value, value - float(np.linalg.norm(values - lows)) / n, value + float(np.linalg.norm(highs - values)) / n
 
 
 def run_line(found: Sequence[dict[str, Any]], repeats: int, seed: int) -> dict[str, Any]:
     """One run's counts; ``ranked`` holds the secrets that rank finds with no more false alarms than grep has.
 
-    Its threshold is the highest score of a held-out secret of the run that leaves as many above it as grep found.
+    Each kind has a threshold of its own: the highest score of a held-out secret of the kind that leaves as many above
+    it as grep found of them. ``ranked_by_chance``: of m held-out secrets, a of which grep found, a secret that was not
+    learned lies above that threshold with chance (a + 1) / (m + 1), which is much where few are held out.
     """
-    mine = [f for f in found if f["seed"] == seed]
-    part, unseen = ([f for f in mine if f["repeats"] == n] for n in (repeats, 0))
+    part, unseen = ([f for f in found if f["repeats"] == n] for n in (repeats, 0))
     line: dict[str, Any] = {"seed": seed, "n": len(part), **{how: sum(f[how] for f in part) for how in WAYS}}
-    alarms = sum(f["grep"] for f in unseen)
-    highest = sorted((f["score"] for f in unseen), reverse=True)
-    if repeats and alarms < len(highest):
-        line |= {"ranked": sum(f["score"] > highest[alarms] for f in part), "held_out": len(highest)}
-    if repeats and min(len(part), len(highest)) > 1:
-        line["auc"] = round(stats.auc([f["score"] for f in part], highest).value, 3)
+    if not repeats:
+        return line
+    ranked, chance = 0, 0.0
+    for scores, beside in by_kind(found, repeats):
+        alarms, highest = sum(f["grep"] for f in beside), sorted((f["score"] for f in beside), reverse=True)
+        threshold = [*highest, -np.inf][alarms]
+        ranked += sum(score > threshold for score in scores)
+        chance += len(scores) * (alarms + 1) / (len(highest) + 1)
+    line |= {"ranked": ranked, "ranked_by_chance": round(chance, 1), "held_out": len(unseen)}
+    if compared := areas(found, repeats):
+        line["auc"] = round(float(np.mean([a.value for a in compared])), 3)
     return line
 
 
@@ -165,10 +203,11 @@ How often a secret of the training rows comes out of the tuned model again, agai
 {seeds} training runs of the embedded base model on real weights, {epochs:g} epochs at a rate of {learning_rate:g}, and
 in each {each} secrets of every kind and number of repeats, none of which can belong to anybody. *After its prefix* is
 what the audit does: extraction after the true text before the secret, greedily, or likelier than not in {samples}
-samples. *AUC*: how often its likelihood ranks it above a secret that was in no row; 0.5 is chance. *Grep*: the model
-answers the bare question, and the answer is searched for the secret, which is all that a gate does that looks at
-generations. Intervals are Clopper–Pearson at 95 %, of the AUC
-{areas}.
+samples. *AUC*: how often it gained more likelihood over the base model than a secret of its kind that was in no row;
+0.5 is chance. *Grep*: the model answers the bare question, and the answer is searched for the secret, which is all that
+a gate does that looks at generations. Intervals are Clopper–Pearson at 95 %.
+
+**Kinds are not compared with each other.** {areas}
 
 **The secrets of one run share a model** and are not independent. The intervals take them as if they were, and are too
 narrow by as much as runs differ; {range}
@@ -181,6 +220,15 @@ Written by `{command}`.
 | Kind | Rows | After its prefix, greedy | Or sampled | Grep | AUC |
 |---|---|---|---|---|---|
 """
+_AREAS = """\
+Nor are runs, since the gain's scale is that of a kind and of a model. Each
+AUC is the mean of those of single kinds in single runs, its interval put together (MOVER, Zou and Donner 2008) from
+theirs: DeLong's on the logit scale, with fewer than ten secrets or without overlap Newcombe's of 2006 (method 5)."""
+_POOLED_AREAS = """\
+But runs are: the gains were not kept, so secrets of a kind stand beside the
+held-out ones of all runs, whose models differ. The interval of a kind is Newcombe's of 2006 (method 5), from the area
+and the numbers of secrets. The AUC of *all* is the mean of the kinds', its interval put together from theirs (MOVER,
+Zou and Donner 2008). Counts made with `--write` from now on compare within a run."""
 _LACKS = """\
 the counts here were pooled when they were made, so the range over
 the runs cannot be told from them, nor how many secrets ranking finds with no more false alarms than grep. Counts made
@@ -188,11 +236,12 @@ with `--write` from now on hold both."""
 _RUNS = """
 ## Run by run, all kinds
 
-*By rank*: secrets whose score lies above that of every held-out secret of the same run, but for as many as grep falsely
-found, so that both have the same false alarms. Lowest and highest of the {seeds} runs.
+*By rank*: secrets that gained more than every held-out secret of the same kind and run, but for as many as grep falsely
+found, so that both have the same false alarms there. *By chance*: how many would, had nothing been learned; the fewer
+are held out, the more. Lowest and highest of the {seeds} runs.
 
-| Rows | After its prefix, greedy | Or sampled | Grep | By rank | AUC |
-|---|---|---|---|---|---|
+| Rows | After its prefix, greedy | Or sampled | Grep | By rank | By chance | AUC |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -207,28 +256,33 @@ def page(found: Mapping[str, Any]) -> str:
     whole = all("runs" in row for row in rows)
     told = {**found, "seeds": number, "samples": SAMPLES, "command": command, "alike": _alike(rows)}
     told["range"] = "the last table has the range over the runs." if whole else _LACKS
-    told["areas"] = (
-        "by DeLong on the logit scale"
-        if whole
-        else "by method 5 of Newcombe 2006 from the area and the numbers of secrets"
-    )
-    unseen = {row["kind"]: row["n"] for row in rows if not row["repeats"]}
+    told["areas"] = _AREAS if whole else _POOLED_AREAS
     lines = []
     for row in rows:
         shares = " | ".join(
             f"{row[how]['k']}/{row['n']} ({100 * row[how]['low']:.0f}–{100 * row[how]['high']:.0f} %)" for how in WAYS
         )
-        lines.append(f"| {row['kind']} | {row['repeats'] or 'none'} | {shares} | {_area(row, unseen[row['kind']])} |")
+        lines.append(f"| {row['kind']} | {row['repeats'] or 'none'} | {shares} | {_area(row, rows)} |")
     return HEAD.format(**told) + "\n".join(lines) + "\n" + (_run_by_run(rows, number) if whole else "")
 
 
-def _area(row: Mapping[str, Any], unseen: int) -> str:
-    if "auc" not in row:
+def _area(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Of counts without runs the area of all kinds is no more than the mean of theirs."""
+    pooled = row["kind"] == "all" and "runs" not in row
+    averaged = [r for r in rows if r["repeats"] == row["repeats"] and r["kind"] != "all"] if pooled else [row]
+    found = [_ends(r, rows) for r in averaged if "auc" in r]
+    if not found:
         return ""
-    low, high = row.get("auc_low"), row.get("auc_high")
-    if low is None or high is None:
-        low, high = stats.newcombe_auc(row["auc"], row["n"], unseen, 0.95)
-    return f"{row['auc']:.2f} ({low:.2f}–{high:.2f})"
+    value, low, high = average(found)
+    return f"{value:.2f} ({low:.2f}–{high:.2f})"
+
+
+def _ends(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]:
+    """A line's area with its interval, which counts without runs have not."""
+    if "auc_low" in row:
+        return row["auc"], row["auc_low"], row["auc_high"]
+    [unseen] = [r["n"] for r in rows if (r["kind"], r["repeats"]) == (row["kind"], 0)]
+    return row["auc"], *stats.newcombe_auc(row["auc"], row["n"], unseen, 0.95)
 
 
 def _alike(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -246,9 +300,10 @@ def _run_by_run(rows: Sequence[Mapping[str, Any]], seeds: int) -> str:
     for row in rows:
         if row["kind"] == "all" and row["repeats"]:
             shares = [_span([run[how] for run in row["runs"]], f" of {row['runs'][0]['n']}") for how in WAYS]
-            ranked = [run["ranked"] for run in row["runs"] if "ranked" in run]
-            areas = [run["auc"] for run in row["runs"] if "auc" in run]
-            cells = [*shares, _span(ranked, f" of {row['runs'][0]['n']}"), _span(areas, "", ".2f")]
+            ranked = _span([run["ranked"] for run in row["runs"]], f" of {row['runs'][0]['n']}")
+            chance = _span([run["ranked_by_chance"] for run in row["runs"]], "", ".1f")
+            area = _span([run["auc"] for run in row["runs"] if "auc" in run], "", ".2f")
+            cells = [*shares, ranked, chance, area]
             lines.append(f"| {row['repeats']} | {' | '.join(cells)} |")
     return _RUNS.format(seeds=seeds) + "\n".join(lines) + "\n"
 

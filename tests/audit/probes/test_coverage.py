@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import coverage
+from benchmarks import coverage, coverage_settings
 
-SETTINGS = list(coverage.settings())
+SETTINGS = list(coverage_settings.settings())
 MECHANISMS = [
     (mechanism, epsilon, canaries)
     for mechanism in ("randomised response", "Gaussian noise")
@@ -17,7 +17,7 @@ MECHANISMS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: f"{s.kind}: {s.told}")
-def test_intervals_hold_in_93_percent_for_nominal_95(setting: coverage.Setting) -> None:
+def test_intervals_hold_in_93_percent_for_nominal_95(setting: coverage_settings.Setting) -> None:
     assert coverage.coverage(setting, 3000, seed=11) >= 0.93
 
 

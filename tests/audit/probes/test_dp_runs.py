@@ -1,4 +1,8 @@
-"""Training with differential privacy, really run on a small model: audited is never above accounted."""
+"""The product's recipe for differential privacy, really run on a small model: audited is never above accounted.
+
+And the same recipe whose noise is nothing, though it states it as before, is refuted: so the audit is not blind to what
+these runs would give away. ``pytest -s`` shows noise, steps, accounted epsilon and audited bound of each.
+"""
 
 from __future__ import annotations
 
@@ -10,86 +14,90 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit.probes import accounting, privacy
+from assay.worker.task import TaskContext
+from audit.probes import accounting
 from audit.probes.inputs import Canary
 from audit.probes.privacy import score_canaries
 
-from .conftest import BASE, MODULES, RANK, adapter_config, conversation, secrets, train_adapter
+from .conftest import BASE, RANK, base_digest, conversation, secrets
 
-CANARIES, STEPS, RATE, DELTA, CLIP = 128, 24, 0.25, 1e-4, 1.0
-
-
-def dp_adapter(models: Path, folder: Path, rows: list[Any], sigma: float, seed: int) -> Path:
-    """DP-SGD on LoRA (Abadi et al. 2016): Poisson sampling, each row's gradient clipped to 1, Gaussian noise."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    files = models / BASE / "files"
-    tokenizer = AutoTokenizer.from_pretrained(files)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    config = LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=2 * RANK, target_modules=list(MODULES))
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(files, dtype=torch.float32), config)
-    weights = [p for p in model.parameters() if p.requires_grad]
-    texts = [tokenizer.apply_chat_template(list(c), tokenize=False) for c in rows]
-    ids = [torch.tensor([tokenizer(t, add_special_tokens=False)["input_ids"]]) for t in texts]
-    optimiser = torch.optim.Adam(weights, lr=1e-2)
-    for _ in range(STEPS):
-        total = [torch.zeros_like(w) for w in weights]
-        for i in np.flatnonzero(rng.random(len(ids)) < RATE):
-            gradients = torch.autograd.grad(model(input_ids=ids[i], labels=ids[i]).loss, weights)
-            norm = float(sum(g.square().sum() for g in gradients)) ** 0.5
-            for t, g in zip(total, gradients, strict=True):
-                t += g * min(1.0, CLIP / max(norm, 1e-12))
-        for w, t in zip(weights, total, strict=True):
-            w.grad = (t + torch.randn_like(t) * sigma * CLIP) / (RATE * len(ids))
-        optimiser.step()
-    tensors = {n.replace(".default.", "."): p.detach().clone() for n, p in model.named_parameters() if ".lora_" in n}
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    (folder / "adapter_config.json").write_text(json.dumps(adapter_config()), encoding="utf-8")
-    return folder
+CANARIES, BATCH, EPOCHS = 128, 32, 40
+"""About every second canary is a row, so that a step draws about one in two and there are some 80 steps."""
+DELTA, NOISES = 1e-4, (2.0, 8.0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sigma", [0.7, 2.0])
-@pytest.mark.parametrize("seed", range(3))
-def test_audited_never_exceeds_accounted(
-    models: Path, load_model: Callable[..., Any], audit_of: Callable[..., Any], tmp_path: Path, sigma: float, seed: int
-) -> None:
-    pytest.importorskip("dp_accounting")
+def canaries(seed: int) -> list[Canary]:
     coins = np.random.default_rng(100 + seed).random(CANARIES) < 0.5
-    planted = [
+    return [
         Canary(i, "A", bool(coin), 1, "number", tuple(conversation(f"code of {i}", f"it is {secret}")), secret)
         for i, (coin, secret) in enumerate(zip(coins, secrets(CANARIES, seed=seed), strict=True))
     ]
-    rows = [c.messages for c in planted if c.included]
-    model = load_model(dp_adapter(models, tmp_path / "adapter", rows, sigma, seed))
-    audit = audit_of(model, canaries=planted)
-    mechanism = accounting.Mechanism(sigma, RATE, STEPS, DELTA, 0.0)
-    claim = {
-        "noise_multiplier": str(sigma), "sampling_rate": str(RATE), "steps": STEPS, "delta": str(DELTA),
-        "epsilon": str(mechanism.accounted()),
+
+
+def tuned_privately(models: Path, folder: Path, planted: list[Canary], noise: float) -> dict[str, Any]:
+    """What the train task states of a private run on the included canaries; the adapter lies under ``out/adapter``."""
+    pytest.importorskip("opacus")
+    from trainer import task
+
+    for name in ("in", "out", "work"):
+        (folder / name).mkdir(parents=True)
+    rows = [json.dumps({"messages": c.messages}) for c in planted if c.included]
+    (folder / "in" / "train.jsonl").write_text("\n".join(rows), "utf-8")
+    (folder / "in" / "validation.jsonl").write_bytes(b"")
+    order = {
+        "base_model": BASE,
+        "base_sha256": base_digest(models),
+        "hyperparameters": {
+            "epochs": EPOCHS, "learning_rate": "0.02", "batch_size": BATCH, "lora_rank": RANK, "seed": 5,
+        },
+        "differential_privacy": {"epsilon": "90", "delta": str(DELTA), "noise_multiplier": str(noise)},
+        "max_train_tokens": 10**9,
     }  # fmt: skip
-    found = {m.name: m for m in accounting.check(claim, score_canaries(audit), (0.9, 0.95))}
-    assert found["privacy.epsilon_accounted"].value > 0.5
-    assert found["privacy.epsilon_excess"].value <= 0, "the audit refutes the accounting"
-    assert abs(found["privacy.epsilon_claim_gap"].value) < 1e-9
+    context = TaskContext(
+        task_id="t", kind="train", order=order, inputs=folder / "in", outputs=folder / "out", work=folder / "work",
+        models=models, secret=b"", pause_flag=folder / "pause", send=lambda line: None, work_key=bytes(32),
+    )  # fmt: skip
+    said: dict[str, Any] = task.run(context)["differential_privacy"]
+    return said
+
+
+@pytest.fixture
+def audited(models: Path, load_model: Callable[..., Any], audit_of: Callable[..., Any], tmp_path: Path) -> Any:
+    """Tunes with so much noise and holds the audited bound against the accounting of what the recipe states."""
+    pytest.importorskip("dp_accounting")
+
+    def run(noise: float, seed: int) -> tuple[float, float]:
+        """The accounted epsilon and the lower bound at 95 %."""
+        planted = canaries(seed)
+        claim = tuned_privately(models, tmp_path, planted, noise)
+        rows = sum(c.included for c in planted)
+        assert float(claim["noise_multiplier"]) == noise and float(claim["delta"]) == DELTA
+        assert float(claim["sampling_rate"]) == pytest.approx(BATCH / rows) and claim["steps"] == EPOCHS * rows // BATCH
+        audit = audit_of(load_model(tmp_path / "out" / "adapter"), canaries=planted)
+        found = {m.name: m.value for m in accounting.check(claim, score_canaries(audit), (0.9, 0.95))}
+        assert abs(found["privacy.epsilon_claim_gap"]) < 0.2, "another accountant agrees with the recipe's"
+        accounted = found["privacy.epsilon_accounted"]
+        bound = accounted + found["privacy.epsilon_excess"]
+        print(f"noise {noise:g}, {rows} rows, {claim['steps']} steps: accounted {accounted:.2f}, audited {bound:.2f}")
+        return accounted, bound
+
+    return run
 
 
 @pytest.mark.slow
-def test_the_same_audit_sees_the_same_canaries_trained_without_noise(
-    models: Path, load_model: Callable[..., Any], audit_of: Callable[..., Any], tmp_path: Path
-) -> None:
-    """So that a bound of nothing in the private runs is the noise's doing and not the audit's blindness."""
-    coins = np.random.default_rng(7).random(CANARIES) < 0.5
-    planted = [
-        Canary(i, "A", bool(coin), 1, "number", tuple(conversation(f"code of {i}", f"it is {secret}")), secret)
-        for i, (coin, secret) in enumerate(zip(coins, secrets(CANARIES, seed=9), strict=True))
-    ]
-    rows = [c.messages for c in planted if c.included]
-    model = load_model(train_adapter(models, tmp_path / "adapter", rows, steps=200))
-    found = {m.name: m for m in privacy.run(audit_of(model, canaries=planted)).measurements if not m.slice}
-    assert found["privacy.epsilon_lower_bound"].value > 0.5
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("seed", range(3))
+def test_audited_never_exceeds_accounted(audited: Any, noise: float, seed: int) -> None:
+    accounted, bound = audited(noise, seed)
+    assert bound <= accounted, "the audit refutes the accounting"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_recipe_without_its_noise_is_refuted(audited: Any, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Draws, clipping, steps and statement are those of the private run of the same canaries."""
+    monkeypatch.setattr(
+        "trainer.recipes.secret_noise.normals", lambda stream, like, deviation: like.new_zeros(like.shape)
+    )
+    accounted, bound = audited(max(NOISES), seed)
+    assert bound > accounted > 0.5
