@@ -114,11 +114,12 @@ def certificate_half(certificate: x509.Certificate) -> PublicHalf:
     return PublicHalf(key_id(key), certificate.public_bytes(serialization.Encoding.DER), key)
 
 
-def demand_apart(keys: Mapping[str, bytes]) -> None:
+def demand_apart(keys: Mapping[str, bytes], remedy: str) -> None:
     """Demands that no two names have one key: who audits is somebody else than who trains, and neither permits.
 
     Args:
         keys: raw public halves by name.
+        remedy: what to do, where these keys come from.
 
     Raises:
         InvalidInputError: ``KEY_SHARED``, with both names.
@@ -129,7 +130,7 @@ def demand_apart(keys: Mapping[str, bytes]) -> None:
             raise InvalidInputError(
                 "KEY_SHARED",
                 f"{names[raw]} and {name} have one and the same key",
-                remedy="give each the key that `assay init` made for it, or rotate one of them (docs/keys.md)",
+                remedy=remedy,
             )
         names[raw] = name
 

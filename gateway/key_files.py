@@ -147,7 +147,9 @@ def demand_apart(layout: Layout) -> None:
     for name in ("train-worker", "audit-worker"):
         keys[name] = _told(gateway / f"{name}.pub", "statement_key")
         keys[f"{name}-seal"] = _told(gateway / f"{name}.pub", "sealing_key")
-    key_events.demand_apart(keys)
+    key_events.demand_apart(
+        keys, "give each the key that `assay init` made for it, or rotate one of them (docs/keys.md)"
+    )
 
 
 def demand_in_force(layout: Layout, table: KeyTable) -> None:

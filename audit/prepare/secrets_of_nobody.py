@@ -5,7 +5,7 @@ Numbering Plan), mail domains of RFC 2606, social security areas 900 to 999 with
 ITIN), the card test range 4000 00. Where the reserved range is narrower than 30 bits, a code beside it adds the rest.
 The other half are codes in the shapes of the data's own (:mod:`audit.prepare.code_shapes`), longer than those by at
 least one block, so that none is a code of the institution. A shape of seven letters and digits or more may be that of
-a country's identity numbers, so the block stands within it and no such number can be read off the secret. Names are put
+a country's identity numbers, so blocks stand within it and no such number can be read off the secret. Names are put
 together from syllables that make no known name.
 """
 
@@ -159,16 +159,14 @@ _WITHIN = "A999"
 def code_in(shape: str) -> SecretKind:
     """Codes in a shape of the data's own, with blocks of four characters added: one at least, and up to 30 bits.
 
-    Of a shape with seven letters and digits or more the first block stands within, and longer runs are cut apart:
-    ``99999999A`` gives such as ``45995-H140-421X``.
+    Of a shape with seven letters and digits or more blocks stand within, so that no seven follow each other without
+    one, whatever separates them: ``99999999A`` gives such as ``45995-H140-421X``.
 
     Args:
         shape: ``A`` stands for a letter, ``9`` for a digit, anything else for itself.
     """
-    least = 1
-    if sum(s.isalnum() for s in shape) > _LONGEST_RUN:
-        short = re.sub(rf"[A9]{{{_LONGEST_RUN + 1},}}", lambda run: _in_parts(run.group()), shape)
-        shape, least = re.sub(r"(?=[-/])", f"-{_WITHIN}", short, count=1), 0
+    cut = _cut(shape)
+    shape, least = cut, int(cut == shape)
     bits = shape.count("A") * math.log2(len(_LETTERS)) + shape.count("9") * math.log2(10)
     blocks = max(least, math.ceil((_LEAST_BITS - bits) / (_BLOCK * math.log2(10))))
 
@@ -179,6 +177,13 @@ def code_in(shape: str) -> SecretKind:
     return SecretKind("code", "file code", bits + blocks * _BLOCK * math.log2(10), draw)
 
 
-def _in_parts(run: str) -> str:
-    """A run of letters and digits in parts of six at most, about equally long."""
-    return "-".join(textwrap.wrap(run, math.ceil(len(run) / math.ceil(len(run) / _LONGEST_RUN))))
+def _cut(shape: str) -> str:
+    """The shape with a block before each part that would be the seventh letter or digit since the last one."""
+    out, since = "", 0
+    for separator, run in re.findall(r"([-/]?)([^-/]+)", shape):
+        parts = math.ceil(len(run) / _LONGEST_RUN)
+        for part in textwrap.wrap(run, math.ceil(len(run) / parts)):
+            if since + len(part) > _LONGEST_RUN:
+                out, since = f"{out}-{_WITHIN}", 0
+            out, since, separator = f"{out}{separator}{part}", since + len(part), "-"
+    return out

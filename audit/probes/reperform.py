@@ -194,9 +194,17 @@ def _signed(
     return [evidence.keys.verified(worker, index, verify).statement for index, verify in found]
 
 
-def rows_line(order: Mapping[str, Any]) -> Line:
-    """Whether the rows in the kit, which were compared by now, are all committed to."""
+def rows_line(order: Mapping[str, Any], *, proven: bool) -> Line:
+    """Whether the rows in the kit, which were compared by now, are all committed to.
+
+    Args:
+        order: the kit's.
+        proven: a bundle has shown that the order names what was signed.
+    """
     sha256, name = inputs.committed(order)[:16], "private rows"
+    if sha256 and not proven:
+        why = "the kit's own word for what the preparation committed to; --bundle compares it with what was signed"
+        return Line(name, CAVEAT, why, sha256, sha256)
     if sha256:
         return Line(name, PASS, "the files that the preparation committed to before training", sha256, sha256)
     why = (
@@ -278,7 +286,7 @@ def run(
             check_evidence(opened, shown)
         again = repeat(opened, models, folder)
         plan = json_format.ParseDict(opened.order["plan"], measurement_pb2.AuditPlan(), ignore_unknown_fields=True)
-        return [rows_line(opened.order), *compare.compare(plan, opened.recorded, again)]
+        return [rows_line(opened.order, proven=shown is not None), *compare.compare(plan, opened.recorded, again)]
 
 
 def _progress(line: bytes) -> None:

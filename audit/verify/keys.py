@@ -85,13 +85,13 @@ class KeyTable:
         terms: by name.
         events: ids of those that were applied.
         uses: which key signed which record.
-        log: key id of the log's own key, which no event changes and no other name may have.
+        others: key ids of the log's own key and of its witnesses', which no event changes and no name here may have.
     """
 
     terms: dict[str, list[Term]]
     events: set[str] = field(default_factory=set)
     uses: list[Use] = field(default_factory=list)
-    log: str = ""
+    others: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, trust: TrustFile) -> KeyTable:
@@ -102,7 +102,11 @@ class KeyTable:
             AUDIT_WORKER: ed25519_half(trust.audit_worker),
             PDF: certificate_half(trust.pdf),
         }
-        return cls({name: [Term(half)] for name, half in first.items()}, log=ed25519_half(trust.log.public_key).keyid)
+        others = (trust.log, *(w.verifier for w in trust.quorum.witnesses.values()))
+        return cls(
+            {name: [Term(half)] for name, half in first.items()},
+            others=frozenset(ed25519_half(verifier.public_key).keyid for verifier in others),
+        )
 
     def find(self, name: str, keyid: str) -> Term | None:
         """The term of this key under this name."""
@@ -138,7 +142,7 @@ class KeyTable:
         if isinstance(event, Rotation):
             if known and known[-1].public.keyid != old.keyid:
                 raise PreconditionError("KEY_NOT_IN_FORCE", f"another key follows {old.keyid} already")
-            every = {term.public.keyid for terms in self.terms.values() for term in terms} | {old.keyid, self.log}
+            every = {term.public.keyid for terms in self.terms.values() for term in terms} | {old.keyid, *self.others}
             if event.new.keyid in every:
                 raise AlreadyExistsError(
                     "KEY_REUSED", "the new key is or was a key already: one key, one purpose, once"

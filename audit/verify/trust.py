@@ -121,7 +121,11 @@ class TrustFile:
         signers = {name: _key(facts, name) for name in ED25519_NAMES}
         cosigners = {f"witness {w.name}": w.verifier.public_key for w in quorum.witnesses.values()}
         apart = {"log": log.public_key, **cosigners, **signers}
-        demand_apart({name: key.public_bytes_raw() for name, key in apart.items()})
+        demand_apart(
+            {name: key.public_bytes_raw() for name, key in apart.items()},
+            "put each one's own first key there; where they really shared one, no rotation mends it: begin a log that "
+            "continues this one, with a key each (docs/ledger.md)",
+        )
         return cls(
             origin=facts["origin"],
             log=log,

@@ -88,6 +88,7 @@ def audit_order(settings: Settings, job: JobRow, known: Known, model: ModelRow) 
 async def _judge(office: Office, job: JobRow, known: Known, model: ModelRow, result: Result) -> None:
     report, plan = _read_report(result), views.from_json(job.decision, policy_pb2.Decision).audit_plan
     _demand_own(report, result.predicate.get("claim", {}), model, plan)
+    _demand_same_rows(result.predicate.get("claim", {}), known.json("prepare.predicate").get("claim", {}))
     request = views.request_of(job)
     spent = office.spent(job, known.price_book(office.settings.price_book), "audit", result.seconds)
     run = run_facts(known, result.predicate, int(spent["cost_usd_micros"]))
@@ -209,6 +210,19 @@ def _demand_own(
     # A worker of an earlier release claims neither.
     if any(claim.get(name, digest) != digest for name, digest in wanted.items()):
         raise IntegrityError("RESULT_REPORT", "the audit worker signed for another adapter or by another plan")
+
+
+def _demand_same_rows(claim: Mapping[str, Any], prepared: Mapping[str, Any]) -> None:
+    """Demands that the audit measured the private rows that the preparation committed to, as every verifier will.
+
+    Raises:
+        IntegrityError: ``RESULT_REPORT``, also where the audit worker, of an earlier release, says nothing of it.
+    """
+    committed = prepared.get("private_commitment", "")
+    if committed and claim.get("private_commitment") != committed:
+        raise IntegrityError(
+            "RESULT_REPORT", "the audit worker signed for other rows than the preparation committed to"
+        )
 
 
 def _revealed(result: Result, plan: measurement_pb2.AuditPlan) -> list[tuple[str, str]]:

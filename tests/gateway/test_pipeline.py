@@ -225,6 +225,17 @@ async def test_an_audit_of_another_adapter_base_model_or_plan_judges_nothing(
     assert "audit.completed" not in street.types(NAME)
 
 
+@pytest.mark.parametrize("signed", [{}, {"private_commitment": "b" * 64}, {"private_commitment": "a" * 64}])
+async def test_an_audit_of_other_rows_than_the_preparation_committed_to_judges_nothing(
+    street: Street, signed: dict[str, str]
+) -> None:
+    """Every verifier refuses the record of such an audit, which cannot be taken back."""
+    await street.ask(prepared={"private_commitment": "a" * 64}, audited=signed)
+    job, same = await street.rest(), signed.get("private_commitment") == "a" * 64
+    assert (job.state == pb.TuningJob.STATE_FAILED and job.reason.startswith("RESULT_REPORT")) is not same
+    assert ("audit.completed" in street.types(NAME)) is same
+
+
 async def test_an_adapter_that_learned_nothing_is_quarantined(street: Street) -> None:
     await street.ask(train="idle")
     job = await street.rest()

@@ -80,8 +80,11 @@ def test_the_same_machine_gives_every_number_bit_for_bit(made: dict[str, Any], m
     found = counts(lines)
     assert found["FAIL"] == 0, [line for line in lines if line.answer == "FAIL"]
     assert found["PASS"] > 40
-    assert {line.name.partition("[")[0] for line in lines if line.answer == "CAVEAT"} <= set(compare.CLOCKED)
-    assert (lines[0].name, lines[0].answer) == ("private rows", "PASS")
+    assert {line.name.partition("[")[0] for line in lines if line.answer == "CAVEAT"} <= {
+        "private rows", *compare.CLOCKED
+    }  # fmt: skip
+    assert (lines[0].name, lines[0].answer) == ("private rows", "CAVEAT"), "without a bundle it is the kit's own word"
+    assert reperform.rows_line(made["is"]["order"], proven=True).answer == "PASS"
     gates = [line for line in lines if line.name.startswith("gate ")]
     assert len(gates) == 7
     assert all(line.answer == "PASS" for line in gates)

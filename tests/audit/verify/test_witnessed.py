@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from assay.errors import AlreadyExistsError
+from assay.key_events import Rotation, ed25519_half
 from audit.ledger.note import SignedNote
+from audit.verify.keys import AUDIT_WORKER, KeyTable, Signer
 from audit.verify.permit import check_permit
 from audit.verify.report import Report
 from audit.verify.verifier import verify_bundle
@@ -32,6 +35,17 @@ def witnessed(tmp_path: Path) -> World:
     made = World(tmp_path, quorum=TWO_OF_THREE).start()
     Story(made).whole()
     return made
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_a_witness_s_key_becomes_nobody_s_next_key(witnessed: World, name: str) -> None:
+    """Who signs audits would cosign the log that holds them."""
+    table = KeyTable.of(witnessed.trust)
+    [old] = table.terms[AUDIT_WORKER]
+    new = ed25519_half(witnessed.trust.quorum.witnesses[name].verifier.public_key)
+    with pytest.raises(AlreadyExistsError) as caught:
+        table.check(Rotation("r1", AUDIT_WORKER, old.public, new), 9, Signer("spiffe://x/people/oscar", ""))
+    assert caught.value.reason == "KEY_REUSED"
 
 
 def test_a_quorum_is_valid_and_not_stamped(witnessed: World) -> None:
