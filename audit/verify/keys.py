@@ -102,10 +102,10 @@ class KeyTable:
             AUDIT_WORKER: ed25519_half(trust.audit_worker),
             PDF: certificate_half(trust.pdf),
         }
-        others = (trust.log, *(w.verifier for w in trust.quorum.witnesses.values()))
+        others = [trust.log.public_key, *(w.verifier.public_key for w in trust.quorum.witnesses.values())]
         return cls(
             {name: [Term(half)] for name, half in first.items()},
-            others=frozenset(ed25519_half(verifier.public_key).keyid for verifier in others),
+            others=frozenset(ed25519_half(key).keyid for key in others),
         )
 
     def find(self, name: str, keyid: str) -> Term | None:
