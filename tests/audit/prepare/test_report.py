@@ -237,8 +237,8 @@ def test_identifiers_of_rows_that_were_left_out_of_the_test_go_nowhere(tmp_path:
     assert sampled == kept_rows and len(kept_rows) == done.facts.test_rows < 20
     assert done.facts.test_rows + done.facts.test_rows_left_out + done.facts.train_rows \
         + done.facts.validation_rows + done.facts.selection_rows == 160  # fmt: skip
-    everywhere = b"".join(p.read_bytes() for p in done.context.outputs.rglob("*") if p.is_file()).decode()
-    assert sum(m in everywhere for m in mails) == 160 - done.facts.test_rows_left_out
+    everywhere = b"".join(p.read_bytes() for p in done.context.outputs.rglob("*") if p.is_file())
+    assert sum(m.encode() in everywhere for m in mails) == 160 - done.facts.test_rows_left_out
 
 
 @pytest.mark.parametrize(
