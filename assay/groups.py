@@ -13,6 +13,12 @@ from itertools import combinations
 
 from assay.v1 import measurement_pb2
 
+LEAST_CELL = 10
+"""Fewest rows of a group of one attribute that is compared by itself, and told of."""
+
+LEAST_INTERSECTION = 30
+"""Fewest rows of a group of several attributes that is compared."""
+
 _AS_ONE = ": other groups together"
 
 
@@ -20,6 +26,11 @@ def slices(attributes: Sequence[str]) -> Iterator[str]:
     """The attributes and their intersections: pairs, and where there are three these together, as ``race,sex,age``."""
     for size in range(1, 4 if len(attributes) == 3 else 3):
         yield from map(",".join, combinations(attributes, size))
+
+
+def least_of(attribute: str) -> int:
+    """Fewest rows of a group of this attribute, or intersection, that is compared by itself."""
+    return LEAST_INTERSECTION if "," in attribute else LEAST_CELL
 
 
 def name_of(values: Mapping[str, str], attribute: str) -> str:
@@ -52,12 +63,13 @@ def pooled(groups: Sequence[str], attribute: str, least: int) -> tuple[str, ...]
     return tuple(as_one(attribute) if enough and group in small else group for group in groups)
 
 
-def compared(sizes: Mapping[str, int], attribute: str, least: int) -> list[str]:
+def compared(sizes: Mapping[str, int], attribute: str) -> list[str]:
     """What :func:`pooled` leaves to compare: the largest group, the others by name, and those that are one together.
 
     The largest comes first since counterfactual pairs put every other group in its place; of equally large ones it is
     the first by name.
     """
+    least = least_of(attribute)
     small = few(sizes, least)
     own = sorted(group for group in sizes if group and group not in small)
     largest = max(own, key=lambda group: sizes[group], default="")

@@ -31,6 +31,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from assay import digests
+from assay.groups import LEAST_CELL
 from assay.pinned import PinnedFile, assay_home, fetch_all
 from assay.v1 import measurement_pb2, policy_input_pb2, policy_pb2
 from audit.probes import fairness
@@ -322,7 +323,7 @@ def compas(home: Path) -> dict[str, Any]:
         groups=tuple(r["race"] for r in rows),
         favourable=np.array([r["score_text"] != "Low" for r in rows]),
         deserved=np.array([r["two_year_recid"] == "1" for r in rows]),
-        least=extremes.LEAST_CELL,
+        least=LEAST_CELL,
     )
     frame = fairness.metric_frame(table)
     cells = {c.name: c for c in table.cells(~table.deserved)}

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from assay.errors import InternalError
+from assay.groups import LEAST_CELL
 from assay.v1 import measurement_pb2, policy_input_pb2
 from policies import statistics
 from policies.cel import Activation, EvaluationError, Expression
@@ -49,8 +50,6 @@ _KEPT = 1000
 _T = TypeVar("_T")
 _RATE_FLOOR = 0.05
 """Selection rates are taken into [.05, .95]: beyond, a few rows of the file would settle n."""
-LEAST_GROUP = 10
-"""Fewest test rows of a group that the audit compares."""
 MOST_OTHERS = 9
 """Most groups that the audit puts in the place of the largest one."""
 MOST_IDENTIFIERS = 400
@@ -346,12 +345,12 @@ def group_shares(question: policy_input_pb2.IntakeInput, attribute: str) -> list
     """Shares of the rows of the groups that the audit will compare, ascending; two halves where they were not counted.
 
     Every split has its share of every group, unless the facts count the test rows themselves. Groups with fewer than
-    :data:`LEAST_GROUP` test rows are compared as one, or left out where together they have fewer too.
+    :data:`assay.groups.LEAST_CELL` test rows are compared as one, or left out where together they have fewer too.
     """
     found = (question.data.test_group_counts or question.data.group_counts).items()
     counts = sorted(n for key, n in found if key.startswith(f"{attribute}=") and n > 0)
     rows, tested = sum(counts), question.data.test_rows
-    few = [n for n in counts if n * tested < LEAST_GROUP * rows]
+    few = [n for n in counts if n * tested < LEAST_CELL * rows]
     groups = [sum(few), *counts[len(few) :]]
-    shares = sorted(n / rows for n in groups if n * tested >= LEAST_GROUP * rows and n > 0)
+    shares = sorted(n / rows for n in groups if n * tested >= LEAST_CELL * rows and n > 0)
     return shares if len(shares) > 1 else [0.5, 0.5]

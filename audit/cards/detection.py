@@ -57,10 +57,10 @@ def missed(rows: Sequence[Mapping[str, Any]], notes: Mapping[str, Any] | None = 
         "Not counted",
     )
     counts = table(columns, (12, 24, 8, 12, 12, 14, 9, 9), [_line(r) for r in rows])
-    return section("detection", title, lead, counts, *_beside({**(notes or {}), "fewer": _fewer(rows)}))
+    return section("detection", title, lead, counts, *_beside({**(notes or {}), "fewer": fewer(rows)}))
 
 
-def _fewer(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def fewer(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Faults whose count is not whole, such as ``leak x4 3 of 12``."""
     return [f"{_name(r)} {r['n']} of {r['planned']}" for r in rows if r["n"] < r.get("planned", 0)]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LEAST = 10
-"""Fewest rows of a group that is told of, as of one that audits compare (``audit.statistics.extremes.LEAST_CELL``)."""
-FEW = f"fewer than {LEAST} rows"
+from assay.groups import LEAST_CELL
+
+FEW = f"fewer than {LEAST_CELL} rows"
 BESIDE = "kept back, as a smaller group could be worked out from it"
 
 Facts = Mapping[str, Any]
@@ -33,7 +33,7 @@ def kept_back(data: Facts) -> dict[str, str]:
         attributes.setdefault(attribute, []).append(name)
     out: dict[str, str] = {}
     for names in attributes.values():
-        few = [name for name in names if sizes[name] < LEAST]
+        few = [name for name in names if sizes[name] < LEAST_CELL]
         # The reference goes last: ratio and rate of any other group tell its own.
         others = sorted(names[len(few) :], key=lambda name: bool(labels.get(name, {}).get("reference")))
         beside = 0
@@ -51,7 +51,7 @@ def shown(data: Facts) -> dict[str, Any]:
         told["group_counts"] = {name: 0 if name in back else n for name, n in data.get("group_counts", {}).items()}
         told["group_labels"] = [_told(found, back) for found in data.get("group_labels", [])]
         told.pop("smallest_group_rows", None)
-    if back or any(int(n) < LEAST for n in data.get("test_group_counts", {}).values()):
+    if back or any(int(n) < LEAST_CELL for n in data.get("test_group_counts", {}).values()):
         told.pop("test_group_counts", None)
     if "untested_groups" in data:
         told["untested_groups"] = dict.fromkeys(data["untested_groups"], 0)
@@ -67,10 +67,10 @@ def _open(
     beside: int,
 ) -> bool:
     """Whether what the groups that are told leave of the totals allows any size and any labels of each small group."""
-    most, told = LEAST - 1, others[beside:]
+    most, told = LEAST_CELL - 1, others[beside:]
     counts = {label: int(n) for label, n in data.get("label_counts", {}).items()}
     left = sum(counts.values()) - sum(sizes[name] for name in told)
-    room = left - most >= len(few) - 1 + LEAST * beside and (beside > 0 or left - 1 <= most * (len(few) - 1))
+    room = left - most >= len(few) - 1 + LEAST_CELL * beside and (beside > 0 or left - 1 <= most * (len(few) - 1))
     if not labels:
         return room
     favourable = counts.get(data.get("favourable_label", ""), 0)

@@ -26,8 +26,6 @@ from audit.prepare.text_checks import EMBEDDED_MEDIA
 
 MAX_SCREENS = 200
 MAX_LABELS = 64
-LEAST_TESTED = 10
-"""Rows from which on the sealed test says something of a group; the audit of fairness compares none with fewer."""
 MAX_GROUP_BYTES = 8000
 """Most bytes of names of groups: they stand in the plan, and so in a record, which holds 60,000 bytes in all."""
 
@@ -134,7 +132,7 @@ def untested_groups(
         before: those of ``kept`` that had to go to train for a model of before.
 
     Returns:
-        Rows in the test by ``attribute=value``, of each group that would have :data:`LEAST_TESTED` there by its share
+        Rows in the test by ``attribute=value``, of each group that would have ``LEAST_CELL`` there by its share
         and has fewer.
     """
     sizes, forced = Counter(e.unit for e in kept if e.unit), {e.number for e in before}
@@ -146,7 +144,8 @@ def untested_groups(
     return {
         group: tested[group]
         for group in sorted(moved)
-        if rows[group] * share >= LEAST_TESTED > tested[group] and tested[group] + moved[group] * share >= LEAST_TESTED
+        if rows[group] * share >= groups.LEAST_CELL > tested[group]
+        and tested[group] + moved[group] * share >= groups.LEAST_CELL
     }
 
 
@@ -164,8 +163,6 @@ def compared_groups(test: Sequence[Entry], attributes: Sequence[str]) -> list[st
         Of each attribute and each intersection what :func:`assay.groups.compared` names, as long as it fits into
         :data:`MAX_GROUP_BYTES`.
     """
-    from audit.statistics.extremes import LEAST_CELL, LEAST_INTERSECTION
-
     alike = Counter(tuple(e.groups) for e in test)
     rows = [(dict(group.split("=", 1) for group in row), n) for row, n in alike.items()]
     out: list[str] = []
@@ -173,8 +170,7 @@ def compared_groups(test: Sequence[Entry], attributes: Sequence[str]) -> list[st
         sizes: Counter[str] = Counter()
         for values, n in rows:
             sizes[groups.name_of(values, attribute)] += n
-        least = LEAST_INTERSECTION if "," in attribute else LEAST_CELL
-        names = [*out, *groups.compared(sizes, attribute, least)]
+        names = [*out, *groups.compared(sizes, attribute)]
         out = names if len(canonical.encode(names)) <= MAX_GROUP_BYTES else out
     return out
 

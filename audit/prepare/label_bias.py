@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from assay.groups import LEAST_CELL
+
 if TYPE_CHECKING:
     from audit.statistics.extremes import Cell
 
@@ -24,7 +26,7 @@ Counts = Mapping[tuple[str, str], int]
 def by_group(rows: Counts, favourable: Counts) -> list[Any]:
     """Builds ``assay.v1.GroupLabels`` of every group, sorted by attribute and value.
 
-    A group with fewer than :data:`audit.statistics.extremes.LEAST_CELL` rows is named with its rows and nothing else: a
+    A group with fewer than :data:`assay.groups.LEAST_CELL` rows is named with its rows and nothing else: a
     rate of so few decides nothing, and with one row it would be a person's label.
 
     Args:
@@ -43,7 +45,6 @@ def by_group(rows: Counts, favourable: Counts) -> list[Any]:
 
 def _attribute(attribute: str, cells: Sequence[Cell]) -> Iterator[Any]:
     from assay.v1 import policy_input_pb2 as pb
-    from audit.statistics.extremes import LEAST_CELL
 
     compared = [c for c in cells if c.n >= LEAST_CELL]
     # Of groups with one rate the larger is the reference, then the first by name.
@@ -63,7 +64,7 @@ def _describe(found: Any, cell: Cell, compared: Sequence[Cell], reference: Cell)
     found.favourable, found.rate = cell.successes, cell.rate
     found.rate_lower, found.rate_upper = stats.wilson(cell.successes, cell.n, CONFIDENCE)
     if len(compared) < 2:
-        found.inconclusive = f"no other group of {extremes.LEAST_CELL} rows to compare with"
+        found.inconclusive = f"no other group of {LEAST_CELL} rows to compare with"
     elif reference.successes == 0:
         found.inconclusive = "no group that is compared has a favourable label"
     elif cell.name == reference.name:

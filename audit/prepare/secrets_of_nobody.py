@@ -151,7 +151,7 @@ RESERVED = (
 _LEAST_BITS = 30.0
 _BLOCK = 4
 _LONGEST_RUN = 6
-"""Letters and digits: no country's identity or passport number that we know of is as short."""
+"""Most letters and digits without a block between: no identity or passport number that we know of is as short."""
 _WITHIN = "A999"
 """Shape of a block within a code: digits alone could make another number of what stands before or after it."""
 
@@ -166,12 +166,11 @@ def code_in(shape: str) -> SecretKind:
         shape: ``A`` stands for a letter, ``9`` for a digit, anything else for itself.
     """
     cut = _cut(shape)
-    shape, least = cut, int(cut == shape)
-    bits = shape.count("A") * math.log2(len(_LETTERS)) + shape.count("9") * math.log2(10)
-    blocks = max(least, math.ceil((_LEAST_BITS - bits) / (_BLOCK * math.log2(10))))
+    bits = cut.count("A") * math.log2(len(_LETTERS)) + cut.count("9") * math.log2(10)
+    blocks = max(1 if cut == shape else 0, math.ceil((_LEAST_BITS - bits) / (_BLOCK * math.log2(10))))
 
     def draw(c: KeyedChoices) -> str:
-        own = "".join(c.choice(_LETTERS) if s == "A" else c.digits(1) if s == "9" else s for s in shape)
+        own = "".join(c.choice(_LETTERS) if s == "A" else c.digits(1) if s == "9" else s for s in cut)
         return "-".join([own, *(c.digits(_BLOCK) for _ in range(blocks))])
 
     return SecretKind("code", "file code", bits + blocks * _BLOCK * math.log2(10), draw)

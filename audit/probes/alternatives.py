@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.groups import pooled
+from assay.groups import LEAST_CELL, pooled
 from audit.probes.corpus import RowText
 from audit.probes.decisions import cut_of, decidable, log_odds_of, scores_of
 from audit.probes.findings import Audit, Findings, Series, series
@@ -23,7 +23,7 @@ from audit.probes.inputs import choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
 from audit.probes.passages import Variation
 from audit.statistics import extremes, stats
-from audit.statistics.extremes import LEAST_CELL, Cell
+from audit.statistics.extremes import Cell
 
 Floats = NDArray[np.float64]
 ACCURACY_ROOM = 0.02

@@ -17,7 +17,7 @@ from itertools import pairwise, permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.groups import pooled
+from assay.groups import LEAST_CELL, pooled
 from audit.probes import bootstrap
 from audit.probes.corpus import RowText
 from audit.probes.decisions import chances, label_scores
@@ -25,7 +25,6 @@ from audit.probes.findings import Audit, Findings, Series, series
 from audit.probes.groups import groups_of, left_out, method_of
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, unavailable
 from audit.statistics import stats
-from audit.statistics.extremes import LEAST_CELL
 
 Floats = NDArray[np.float64]
 BINS, LEAST_ROWS = 10, 100

@@ -18,13 +18,13 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.groups import pooled, slices
+from assay.groups import least_of, pooled, slices
 from audit.probes.decisions import Decisions, decide
 from audit.probes.findings import Audit, Findings, Series, series
 from audit.probes.groups import groups_of, lacking, left_out, method_of
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured, proportion, unavailable
 from audit.statistics import extremes, stats
-from audit.statistics.extremes import LEAST_CELL, LEAST_INTERSECTION, Cell
+from audit.statistics.extremes import Cell
 
 LEAST_OUTCOMES = 5
 """Fewest rows of a group with the outcome that a TPR or FPR conditions on."""
@@ -146,7 +146,7 @@ def table_of(decisions: Decisions, attribute: str) -> Table:
         groups=tuple(group for group in groups if group),
         favourable=decisions.favourable[np.array(known, dtype=bool)],
         deserved=np.array([t.row.label == t.row.favourable for t in texts], dtype=bool),
-        least=LEAST_INTERSECTION if "," in attribute else LEAST_CELL,
+        least=least_of(attribute),
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from assay.groups import LEAST_CELL
 from audit.probes.corpus import RowText
 from audit.probes.findings import Audit, Findings
 from audit.probes.groups import groups_of, left_out
@@ -22,7 +23,6 @@ from audit.probes.inputs import choose
 from audit.probes.measurements import Control, Measurement, Subject, guarded, measured
 from audit.probes.reasons import entries_of
 from audit.statistics import stats
-from audit.statistics.extremes import LEAST_CELL
 
 Floats = NDArray[np.float64]
 FOLDS, LEAST_ROWS = 5, 40

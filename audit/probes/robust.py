@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.groups import pooled
+from assay.groups import LEAST_CELL, pooled
 from audit.probes.corpus import RowText, row_texts
 from audit.probes.decisions import cut_of, decidable, log_odds_of, odds
 from audit.probes.findings import Audit, Findings
@@ -83,8 +83,8 @@ def run(audit: Audit) -> Findings:
     notes: list[str] = []
     for attribute in audit.settings.sensitive_attributes:
         groups = groups_of(texts, attribute)
-        notes += left_out(f"label order and spelling [{attribute}]", groups, extremes.LEAST_CELL)
-        out.append(_ratio(audit, attribute, pooled(groups, attribute, extremes.LEAST_CELL), both > cut, plain))
+        notes += left_out(f"label order and spelling [{attribute}]", groups, LEAST_CELL)
+        out.append(_ratio(audit, attribute, pooled(groups, attribute, LEAST_CELL), both > cut, plain))
     return Findings(tuple(out), not_tested=tuple(notes))
 
 
@@ -179,6 +179,4 @@ def _ratio(
 def _cells(groups: Sequence[str], favourable: NDArray[np.bool_]) -> list[extremes.Cell]:
     names = np.array(groups)
     found = [(g, names == g) for g in sorted(set(groups) - {""})]
-    return [
-        extremes.Cell(g, int(favourable[r].sum()), int(r.sum())) for g, r in found if r.sum() >= extremes.LEAST_CELL
-    ]
+    return [extremes.Cell(g, int(favourable[r].sum()), int(r.sum())) for g, r in found if r.sum() >= LEAST_CELL]

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.groups import LEAST_CELL
 from audit.probes import sets
 from audit.probes.chat import Chat
 from audit.probes.findings import Audit
 from audit.probes.inputs import Row
-from audit.statistics.extremes import LEAST_CELL
 
 Floats = NDArray[np.float64]
 

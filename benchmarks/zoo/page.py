@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from audit.cards import detection
 from benchmarks.zoo.faults import CLEAN, MOST_SPARES
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def written(judged: Judged, rows: Sequence[dict[str, Any]], notes: Mapping[str, 
             map("`{}`".format, notes["not_asked"]),
         ),
         *_made_by(judged.cells),
-        _told("The count is not whole. Audited, of so many planned: ", _fewer(rows)),
+        _told("The count is not whole. Audited, of so many planned: ", detection.fewer(rows)),
         _told("No cell that was tuned, since intake refused it or the job failed: ", notes["not_tuned"]),
         _told("Not run yet: ", notes["not_run"]),
     ]
@@ -126,12 +127,6 @@ def _made_by(cells: Sequence[dict[str, Any]]) -> list[str]:
         for of, told in words.items()
         if cells
     ]
-
-
-def _fewer(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
-    """Faults whose count is not whole."""
-    short = (row for row in rows if row["n"] < row["planned"])
-    return (f"{row['fault']} {row['strength']}".strip() + f" {row['n']} of {row['planned']}" for row in short)
 
 
 def _cells_of(row: dict[str, Any]) -> list[str]:

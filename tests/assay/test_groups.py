@@ -16,7 +16,7 @@ def test_what_is_named_as_compared_is_what_is_left_after_pooling() -> None:
     for _ in range(200):
         rows = rng.choices(["race=a", "race=b", "race=c", "race=d", ""], [30, 20, 5, 4, 2], k=rng.randint(0, 120))
         sizes, left = Counter(rows), Counter(groups.pooled(rows, "race", 10))
-        named = groups.compared(sizes, "race", 10)
+        named = groups.compared(sizes, "race")
         assert sorted(named) == sorted(group for group, n in left.items() if group and n >= 10)
         own = [group for group in named if group != groups.as_one("race")]
         assert own == named[: len(own)] and own[1:] == sorted(own[1:])

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 
+from assay.groups import LEAST_CELL
 from assay.v1 import policy_input_pb2
 from audit.cards import build_card, small_groups
 from audit.prepare.label_bias import by_group
-from audit.statistics.extremes import LEAST_CELL
 
 ONE = {"a": (500, 300), "b": (400, 180), "samoan": (1, 1)}
 
@@ -36,10 +36,6 @@ def numbers(data: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """Rows and favourable rows of the groups of which both are told."""
     told = {g["value"]: g for g in data["group_labels"] if "favourable" in g}
     return {name: (int(g["rows"]), int(g["favourable"])) for name, g in told.items()}
-
-
-def test_ten_rows_are_few_in_cards_where_they_are_few_in_audits() -> None:
-    assert small_groups.LEAST == LEAST_CELL
 
 
 def test_one_persons_decision_is_not_what_is_left_when_the_others_are_taken_from_the_total() -> None:
